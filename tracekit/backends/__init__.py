@@ -1,0 +1,1 @@
+"""Storage by URI scheme: one protocol, one module a scheme, a registry of them."""

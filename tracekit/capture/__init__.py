@@ -1,0 +1,1 @@
+"""Recording what other people's code reads: one hook a module."""

@@ -1,0 +1,1 @@
+"""Other tools' logs, in and out: one format a module, a registry of them."""

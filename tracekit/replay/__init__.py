@@ -1,0 +1,1 @@
+"""Re-driving a trace: plan, pacer, engines, result."""

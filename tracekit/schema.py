@@ -1,0 +1,88 @@
+"""The op schema: one row is one storage request. The only module that names columns.
+
+Everything that writes, reads or queries ops imports names, Arrow types and units
+from here. It knows no files and no engine, and imports nothing of tracekit.
+"""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+__all__ = [
+    "CORE",
+    "ERROR_CLASSES",
+    "META_PREFIX",
+    "OPS",
+    "OP_KINDS",
+    "SCHEMA_VERSION",
+    "problems",
+]
+
+SCHEMA_VERSION = 1
+META_PREFIX = "tracekit."
+
+OP_KINDS = ("read", "get", "put", "list", "stat", "delete", "hint")
+"""What an op may be: byte-range read, whole-object get, put, list, stat, delete, fadvise hint."""
+
+ERROR_CLASSES = (
+    "not_found", "timeout", "permission", "throttled", "short_read",
+    "unreachable", "io_error", "cancelled", "unsupported", "unknown",
+)  # fmt: skip
+"""Stable classes of the `error` column; foreign logs may carry others."""
+
+_DICT = pa.dictionary(pa.int32(), pa.string())
+
+
+def _field(name: str, kind: pa.DataType, unit: str, meaning: str, *, null: bool = True) -> pa.Field:
+    return pa.field(name, kind, nullable=null, metadata={"unit": unit, "meaning": meaning})
+
+
+OPS: pa.Schema = pa.schema(
+    [
+        _field("t_submit", pa.int64(), "ns", "since the trace's epoch, monotonic clock", null=False),
+        _field("uri", _DICT, "uri", "full URI with scheme, no query or credential", null=False),
+        _field("op", _DICT, "class", "one of " + ", ".join(OP_KINDS), null=False),
+        _field("offset", pa.int64(), "bytes", "start of the range; null without a range"),
+        _field("len", pa.int64(), "bytes", "asked for; null where the op has no length"),
+        _field("bytes", pa.int64(), "bytes", "moved; short or 0 on error"),
+        _field("latency", pa.int64(), "ns", "submit to last byte; null if it never ended"),
+        _field("ttfb", pa.int64(), "ns", "submit to first byte, where the client sees it"),
+        _field("sample_id", pa.int64(), "id", "dataset sample that the op served"),
+        _field("step", pa.int64(), "id", "batch that the op served"),
+        _field("rank", pa.int32(), "id", "process rank: with worker, the stream"),
+        _field("worker", pa.int32(), "id", "worker of the rank: with rank, the stream"),
+        _field("t_due", pa.int64(), "ns", "replays only: when the plan wanted it, same epoch"),
+        _field("error", _DICT, "class", "null = success, else a short stable class"),
+    ]
+)
+"""Every column, in order, with Arrow type; unit and meaning in the field metadata."""
+
+CORE = ("uri", "offset", "len", "t_submit", "sample_id", "latency")
+"""A Parquet file with only these columns is a valid trace."""
+
+
+def problems(schema: pa.Schema) -> list[str]:
+    """What keeps `schema` (of a file) from being read as ops; empty when nothing does.
+
+    Any integer width will do for an integer column and any string encoding for a
+    text column, so that files of other writers are welcome; unknown columns are kept.
+    """
+    found = [f"column {name} is missing" for name in CORE if schema.get_field_index(name) < 0]
+    for field in schema:
+        index = OPS.get_field_index(field.name)
+        if index >= 0 and not _readable_as(field.type, OPS.field(index).type):
+            want = "text" if pa.types.is_dictionary(OPS.field(index).type) else "integer"
+            unit = OPS.field(index).metadata[b"unit"].decode()
+            found.append(f"column {field.name} is {field.type}, not {want} ({unit})")
+    return found
+
+
+def _readable_as(have: pa.DataType, want: pa.DataType) -> bool:
+    if pa.types.is_null(have):
+        return True
+    if pa.types.is_dictionary(want):
+        value = have.value_type if pa.types.is_dictionary(have) else have
+        return bool(
+            pa.types.is_string(value) or pa.types.is_large_string(value) or pa.types.is_string_view(value)
+        )
+    return bool(pa.types.is_integer(have))

@@ -1,0 +1,77 @@
+"""URIs as ops carry them: scheme, object, and never a secret.
+
+`clean` is applied to every URI before it is recorded, `redact` to every text that
+may quote one (errors, logs). File paths are taken raw, without percent-encoding,
+because POSIX allows `?`, `#` and `%` in names; every other scheme loses its query,
+fragment and user-info.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from tracekit.errors import UsageError
+
+__all__ = ["FILE_SCHEMES", "clean", "from_path", "redact", "scheme_of", "to_path", "with_scheme"]
+
+FILE_SCHEMES = ("file", "direct")
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+_USERINFO = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*://)[^/?#]*@")
+_URL_IN_TEXT = re.compile(
+    r"(?!(?:file|direct)://)\b([A-Za-z][A-Za-z0-9+.-]*://)(?:[^\s/?#'\"]*@)?([^\s?#'\"<>]*)[?#][^\s'\"<>]*"
+)
+_USERINFO_IN_TEXT = re.compile(r"(?!(?:file|direct)://)\b([A-Za-z][A-Za-z0-9+.-]*://)[^\s/?#'\"]*@")
+_SECRET_PAIR = re.compile(
+    r"(?i)\b(sig|signature|x-amz-signature|x-amz-credential|x-amz-security-token|awsaccesskeyid|accountkey|"
+    r"sharedaccesssignature|aws_secret_access_key|aws_session_token|secret_key|password|token|authorization)"
+    r"(\"?\s*[=:]\s*\"?)(?:(?:bearer|sharedkey|aws4-hmac-sha256)\s+)?[^\s&;,'\"<>]+"
+)
+
+
+def scheme_of(uri: str) -> str:
+    """The scheme of `uri` in lower case, or `file` for a plain path."""
+    match = _SCHEME.match(uri)
+    return match[1].lower() if match else "file"
+
+
+def from_path(path: str | os.PathLike[str], scheme: str = "file") -> str:
+    """`file:///abs/path` of a path; the path is made absolute, links are kept."""
+    return f"{scheme}://{os.path.abspath(os.fspath(path))}"
+
+
+def to_path(uri: str) -> Path:
+    """The local path of a `file://` or `direct://` URI, or of a plain path.
+
+    Raises UsageError for another scheme or a URI with a host part.
+    """
+    match = _SCHEME.match(uri)
+    if match is None:
+        return Path(uri)
+    rest = uri[match.end() :]
+    if match[1].lower() not in FILE_SCHEMES or not rest.startswith("/"):
+        raise UsageError(f"{clean(uri)} names no local file", "write file:///absolute/path")
+    return Path(rest)
+
+
+def with_scheme(uri_or_path: str) -> str:
+    """`uri_or_path` as a full URI: a plain path becomes an absolute `file://` one."""
+    return uri_or_path if _SCHEME.match(uri_or_path) else from_path(uri_or_path)
+
+
+def clean(uri: str) -> str:
+    """`uri` without query, fragment or user-info; file paths are returned unchanged."""
+    if scheme_of(uri) in FILE_SCHEMES:
+        return uri
+    uri = _USERINFO.sub(r"\1", uri)
+    for mark in ("?", "#"):
+        uri = uri.partition(mark)[0]
+    return uri
+
+
+def redact(text: str) -> str:
+    """`text` with every URL's query and user-info, and every `key=secret` pair, removed."""
+    text = _URL_IN_TEXT.sub(r"\1\2", text)
+    text = _USERINFO_IN_TEXT.sub(r"\1", text)
+    return _SECRET_PAIR.sub(r"\1\2***", text)
