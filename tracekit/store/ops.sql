@@ -1,0 +1,31 @@
+-- The view `ops`: every column of the op schema, whatever the files of the trace hold.
+--
+-- Reads  segments      the union of the trace's files, by name; may lack non-core columns
+--        ops_template  an empty table with every schema column
+-- Gives, in this order (unknown extra columns follow, as they are):
+--   t_submit   BIGINT   ns since the trace's epoch
+--   uri        VARCHAR  full URI
+--   op         VARCHAR  read, get, put, list, stat, delete, hint; `read` where the file does not say
+--   offset     BIGINT   bytes
+--   len        BIGINT   bytes asked for
+--   bytes      BIGINT   bytes moved; `len` where the file does not say and the op ended without error
+--   latency    BIGINT   ns
+--   ttfb       BIGINT   ns
+--   sample_id  BIGINT
+--   step       BIGINT
+--   rank       INTEGER  0 where the file does not say
+--   worker     INTEGER  0 where the file does not say
+--   t_due      BIGINT   ns since the trace's epoch
+--   error      VARCHAR  null = success
+CREATE VIEW ops_scan AS
+SELECT * REPLACE (
+    coalesce(op, 'read') AS op,
+    CASE
+        WHEN bytes IS NULL AND latency IS NOT NULL AND error IS NULL AND coalesce(op, 'read') IN ('read', 'get', 'put')
+        THEN len
+        ELSE bytes
+    END AS bytes,
+    coalesce(rank, 0) AS rank,
+    coalesce(worker, 0) AS worker
+)
+FROM (SELECT * FROM ops_template UNION ALL BY NAME SELECT * FROM segments);

@@ -1,0 +1,322 @@
+"""Opening a trace: what it is, whether it can be read, and the view `ops` over it.
+
+Everything above the store sees a trace through `TraceReader`. It never writes, and the
+DuckDB connections that it hands out can read the trace's files and nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tracekit.errors import TraceFormatError, UsageError
+from tracekit.schema import META_PREFIX, OPS, problems
+from tracekit.store.journal import COUNTERS_KEY, read_journal
+from tracekit.store.layout import (
+    JOURNAL_SUFFIX,
+    MANIFEST_NAME,
+    SEGMENT_SUFFIX,
+    check_version,
+    read_manifest,
+)
+
+__all__ = ["SegmentInfo", "TraceReader", "open_reader"]
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentInfo:
+    """One file of a trace, from its footer or journal. Sizes in bytes."""
+
+    path: Path
+    rows: int
+    schema: pa.Schema = field(repr=False)
+    journal: bool
+    file_bytes: int
+    torn_bytes: int
+    metadata: Mapping[str, str]
+    counters: Mapping[str, int]
+
+    @property
+    def source(self) -> str:
+        return self.metadata.get("source", "unknown")
+
+    @property
+    def epoch_unix_ns(self) -> int | None:
+        raw = self.metadata.get("epoch_unix_ns")
+        return int(raw) if raw is not None else None
+
+
+@dataclass(frozen=True)
+class TraceReader:
+    """An open trace. Cheap: footers only, until something is queried."""
+
+    path: Path
+    segments: tuple[SegmentInfo, ...]
+    trace_id: str | None
+    epoch_unix_ns: int | None
+
+    @property
+    def rows(self) -> int:
+        """Ops in the trace."""
+        return sum(segment.rows for segment in self.segments)
+
+    @property
+    def source(self) -> str:
+        """Who produced the ops: loader, replay, import:FORMAT, capture; `mixed` if several."""
+        sources = {segment.source for segment in self.segments}
+        return sources.pop() if len(sources) == 1 else "mixed" if sources else "unknown"
+
+    @cached_property
+    def options(self) -> dict[str, Any]:
+        """The options that the producer noted, of the first segment that has any."""
+        for segment in self.segments:
+            noted = json.loads(segment.metadata.get("options") or "{}")
+            if isinstance(noted, dict) and noted:
+                return noted
+        return {}
+
+    @property
+    def counters(self) -> dict[str, int]:
+        """Backend counters, added over segments."""
+        total: dict[str, int] = {}
+        for segment in self.segments:
+            for name, value in segment.counters.items():
+                total[name] = total.get(name, 0) + value
+        return total
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns that at least one file holds, extras included."""
+        return tuple(dict.fromkeys(name for segment in self.segments for name in segment.schema.names))
+
+    @property
+    def unfinished(self) -> tuple[SegmentInfo, ...]:
+        """Segments that are still journals: being written now, or left by a crash."""
+        return tuple(segment for segment in self.segments if segment.journal)
+
+    def connect(
+        self,
+        *,
+        ordered: bool = False,
+        threads: int | None = None,
+        memory_limit: str | None = None,
+        spill_dir: Path | None = None,
+    ) -> duckdb.DuckDBPyConnection:
+        """A fresh DuckDB connection with the view `ops` (and `ops_scan`: the same rows in file order).
+
+        Both have every schema column (see `ops.sql`), whatever the files hold. With
+        `ordered`, `ops` is in order of `t_submit`. The connection can read the trace's
+        files and nothing else: no other files, no writes, no extensions, no settings.
+        `memory_limit` is DuckDB's (`4GiB`); with `spill_dir`, larger work spills there.
+        """
+        config: dict[str, Any] = {"autoinstall_known_extensions": False, "autoload_known_extensions": False}
+        if threads is not None:
+            config["threads"] = threads
+        if memory_limit is not None:
+            config["memory_limit"] = memory_limit
+        config["temp_directory"] = str(spill_dir) if spill_dir is not None else ""
+        connection = duckdb.connect(":memory:", config=config)
+        try:
+            self._define_views(connection, ordered)
+            allowed = [str(segment.path) for segment in self.segments if not segment.journal]
+            connection.execute("SET allowed_paths = $paths", {"paths": allowed})
+            connection.execute("SET python_enable_replacements = false")
+            connection.execute("SET enable_external_access = false")
+            connection.execute("SET lock_configuration = true")
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def query(self, sql: str, params: Sequence[Any] | Mapping[str, Any] | None = None) -> pa.Table:
+        """The result of `sql` over the view `ops` (in order of `t_submit`), as an Arrow table.
+
+        Raises UsageError with DuckDB's own words if the query is wrong.
+        """
+        with closing(self.connect(ordered=True)) as connection:
+            try:
+                return connection.sql(sql, params=params).to_arrow_table()
+            except duckdb.Error as error:
+                raise UsageError(f"query: {str(error).splitlines()[0]}", "the view is called ops") from error
+
+    def batches(
+        self, columns: Sequence[str] | None = None, *, batch_rows: int = 65_536, ordered: bool = True
+    ) -> Iterator[pa.RecordBatch]:
+        """The ops, streamed; all columns, or those of `columns`. Raises UsageError for an unknown one."""
+        with closing(self.connect(ordered=ordered)) as connection:
+            view = connection.view("ops")
+            unknown = set(columns or ()) - set(view.columns)
+            if unknown:
+                raise UsageError(
+                    f"no column {', '.join(sorted(unknown))}", f"there are {', '.join(view.columns)}"
+                )
+            chosen = view.select(*(duckdb.ColumnExpression(name) for name in columns)) if columns else view
+            yield from chosen.to_arrow_reader(batch_rows)
+
+    def _define_views(self, connection: duckdb.DuckDBPyConnection, ordered: bool) -> None:
+        plain = pa.schema(
+            [pa.field(f.name, pa.string() if pa.types.is_dictionary(f.type) else f.type) for f in OPS]
+        )
+        connection.register("ops_template_arrow", plain.empty_table())
+        connection.table("ops_template_arrow").create("ops_template")
+        parts = [connection.table("ops_template")]
+        for shift, segments in self._by_shift().items():
+            parquet = [str(segment.path) for segment in segments if not segment.journal]
+            if parquet:
+                parts.append(_shifted(connection.read_parquet(parquet, union_by_name=True), shift))
+            for segment in segments:
+                contents = read_journal(segment.path) if segment.journal else None
+                if contents is not None and contents.rows:
+                    name = f"journal_{segment.path.stem}"
+                    connection.register(name, contents.table())
+                    parts.append(_shifted(connection.table(name), shift))
+        names = []
+        for index, part in enumerate(parts):
+            part.create_view(f"segments_{index}")
+            names.append(f"SELECT * FROM segments_{index}")
+        connection.execute(f"CREATE VIEW segments AS {' UNION ALL BY NAME '.join(names)}")
+        connection.execute(files("tracekit.store").joinpath("ops.sql").read_text(encoding="utf-8"))
+        scan = connection.view("ops_scan")
+        (scan.order("t_submit") if ordered and not self._in_order() else scan).create_view("ops")
+
+    def _by_shift(self) -> dict[int, list[SegmentInfo]]:
+        """Segments by what must be added to their times to count from the trace's epoch."""
+        groups: dict[int, list[SegmentInfo]] = {}
+        for segment in self.segments:
+            if segment.rows:
+                shift = (segment.epoch_unix_ns or 0) - (self.epoch_unix_ns or 0)
+                groups.setdefault(shift if segment.epoch_unix_ns is not None else 0, []).append(segment)
+        return groups
+
+    def _in_order(self) -> bool:
+        """Whether scanning the files gives ascending `t_submit` as it is: one file of our own writing."""
+        full = [segment for segment in self.segments if segment.rows]
+        return not full or (len(full) == 1 and not full[0].journal and "trace_id" in full[0].metadata)
+
+
+def open_reader(path: str | Path) -> TraceReader:
+    """Open the trace at `path`: a directory of segments, or one Parquet file.
+
+    Raises TraceFormatError, one line, if there is no trace, a segment is truncated, a
+    core column is missing or has a wrong type, or the schema is newer than known.
+    """
+    root = Path(path)
+    if root.is_dir():
+        return _open_directory(root)
+    if not root.exists():
+        raise TraceFormatError(f"{root}: no such trace", "give a trace directory or a Parquet file")
+    segment = _segment(root)
+    return TraceReader(root, (segment,), segment.metadata.get("trace_id"), segment.epoch_unix_ns)
+
+
+def _open_directory(root: Path) -> TraceReader:
+    manifest = read_manifest(root)
+    found = []
+    for file in _segment_files(root):
+        try:
+            segment = _segment(file) if file.suffix == SEGMENT_SUFFIX else _journal(file)
+        except FileNotFoundError:  # a live recorder turned this journal into a segment just now
+            segment = _segment(file.with_suffix(SEGMENT_SUFFIX))
+        if segment is not None:
+            found.append(segment)
+    if manifest is None and not found:
+        raise TraceFormatError(
+            f"{root} is no trace: it holds neither {MANIFEST_NAME} nor segments", "give a trace directory"
+        )
+    if manifest is not None:
+        return TraceReader(root, tuple(found), manifest.trace_id, manifest.epoch_unix_ns)
+    epochs = [segment.epoch_unix_ns for segment in found if segment.epoch_unix_ns is not None]
+    return TraceReader(root, tuple(found), found[0].metadata.get("trace_id"), min(epochs) if epochs else None)
+
+
+def _segment_files(root: Path) -> list[Path]:
+    names = sorted(entry for entry in root.iterdir() if not entry.name.startswith("."))
+    finished = [entry for entry in names if entry.suffix == SEGMENT_SUFFIX]
+    stems = {entry.stem for entry in finished}
+    return finished + [e for e in names if e.suffix == JOURNAL_SUFFIX and e.stem not in stems]
+
+
+def _segment(file: Path) -> SegmentInfo:
+    try:
+        footer = pq.read_metadata(file)
+        schema = footer.schema.to_arrow_schema()
+    except (pa.ArrowInvalid, OSError) as error:
+        if isinstance(error, FileNotFoundError):
+            raise
+        raise TraceFormatError(
+            f"{file} is truncated or no Parquet file",
+            "tracekit repair salvages what the rest of a trace holds",
+        ) from error
+    metadata = _metadata(footer.metadata)
+    _check(file, schema, metadata)
+    return SegmentInfo(
+        path=file,
+        rows=footer.num_rows,
+        schema=schema,
+        journal=False,
+        file_bytes=file.stat().st_size,
+        torn_bytes=0,
+        metadata=metadata,
+        counters=json.loads(metadata.get(COUNTERS_KEY.removeprefix(META_PREFIX), "{}")),
+    )
+
+
+def _journal(file: Path) -> SegmentInfo | None:
+    contents = read_journal(file)
+    if contents is None:
+        return None
+    metadata = _metadata(contents.schema.metadata)
+    _check(file, contents.schema, metadata)
+    return SegmentInfo(
+        path=file,
+        rows=contents.rows,
+        schema=contents.schema,
+        journal=True,
+        file_bytes=file.stat().st_size,
+        torn_bytes=contents.torn_bytes,
+        metadata=metadata,
+        counters=contents.counters,
+    )
+
+
+def _metadata(raw: Mapping[bytes, bytes] | None) -> dict[str, str]:
+    prefix = META_PREFIX.encode()
+    return {
+        key.removeprefix(prefix).decode(): value.decode(errors="replace")
+        for key, value in (raw or {}).items()
+        if key.startswith(prefix)
+    }
+
+
+def _check(file: Path, schema: pa.Schema, metadata: Mapping[str, str]) -> None:
+    try:
+        check_version(int(metadata.get("schema_version", "0")), file)
+    except ValueError as error:
+        raise TraceFormatError(f"{file}: its schema version is no number", "record again") from error
+    found = problems(schema)
+    if found:
+        raise TraceFormatError(f"{file} is no op log: {'; '.join(found)}", "see docs/trace.md for the schema")
+
+
+def _shifted(relation: duckdb.DuckDBPyRelation, shift: int) -> duckdb.DuckDBPyRelation:
+    if shift == 0:
+        return relation
+    times = {"t_submit", "t_due"} & set(relation.columns)
+    return relation.project(
+        *(
+            (duckdb.ColumnExpression(name) + duckdb.ConstantExpression(shift)).alias(name)
+            if name in times
+            else duckdb.ColumnExpression(name)
+            for name in relation.columns
+        )
+    )

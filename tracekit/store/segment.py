@@ -1,0 +1,107 @@
+"""One finished segment: how ops become Parquet bytes, and back.
+
+The encoding is fixed here and nowhere else: zstd, dictionaries for text, delta packing
+for integers, row groups of about a million rows, sorted by `t_submit`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from tracekit.schema import OPS
+from tracekit.store.journal import COUNTERS_KEY
+from tracekit.store.layout import fsync_dir
+
+__all__ = ["ROW_GROUP_ROWS", "conform", "write_segment"]
+
+ROW_GROUP_ROWS = 1_048_576
+
+
+def conform(batch: pa.RecordBatch | pa.Table) -> pa.Table:
+    """`batch` with every schema column, in order and type, missing ones null, extras behind.
+
+    `op` defaults to `read`, `rank` and `worker` to 0. Raises pa.ArrowInvalid for a value
+    that does not fit its column.
+    """
+    table = pa.Table.from_batches([batch]) if isinstance(batch, pa.RecordBatch) else batch
+    columns, fields = [], []
+    for field in OPS:
+        index = table.schema.get_field_index(field.name)
+        columns.append(
+            _as_type(table.column(index), field.type) if index >= 0 else _absent(field, len(table))
+        )
+        fields.append(field)
+    for field in table.schema:
+        if OPS.get_field_index(field.name) < 0:
+            columns.append(table.column(field.name))
+            fields.append(field)
+    return pa.Table.from_arrays(columns, schema=pa.schema(fields))
+
+
+def write_segment(
+    path: Path,
+    table: pa.Table,
+    metadata: Mapping[bytes, bytes],
+    counters: Mapping[str, int],
+    *,
+    sync: bool = True,
+) -> None:
+    """Write `table` (conforming) as the segment `path`; it appears whole or not at all."""
+    ordered = _sorted_by_submit(table)
+    schema = ordered.schema.with_metadata(
+        {**metadata, COUNTERS_KEY.encode(): json.dumps(dict(counters)).encode()}
+    )
+    integers = [field.name for field in schema if pa.types.is_integer(field.type)]
+    texts = [field.name for field in schema if pa.types.is_dictionary(field.type)]
+    temporary = path.with_name(f".{path.name}.partial")
+    try:
+        with pq.ParquetWriter(
+            temporary,
+            schema,
+            compression="zstd",
+            use_dictionary=texts,
+            column_encoding=dict.fromkeys(integers, "DELTA_BINARY_PACKED"),
+            write_statistics=True,
+        ) as writer:
+            writer.write_table(ordered.cast(schema), row_group_size=ROW_GROUP_ROWS)
+        with temporary.open("rb+") as file:
+            if sync:
+                os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    if sync:
+        fsync_dir(path.parent)
+
+
+def _sorted_by_submit(table: pa.Table) -> pa.Table:
+    table = table.unify_dictionaries().combine_chunks()
+    submit = table.column("t_submit")
+    if len(table) > 1 and not pc.all(pc.less_equal(submit[:-1], submit[1:])).as_py():
+        table = table.take(pc.sort_indices(table.select(["t_submit"]), sort_keys=[("t_submit", "ascending")]))
+    return table
+
+
+def _as_type(column: pa.ChunkedArray, want: pa.DataType) -> pa.ChunkedArray:
+    if column.type == want:
+        return column
+    if pa.types.is_dictionary(want) and not pa.types.is_dictionary(column.type):
+        return column.cast(want.value_type).dictionary_encode()
+    return column.cast(want)
+
+
+def _absent(field: pa.Field, rows: int) -> pa.ChunkedArray:
+    if field.name == "op":
+        value = pa.DictionaryArray.from_arrays(pa.repeat(pa.scalar(0, pa.int32()), rows), pa.array(["read"]))
+        return pa.chunked_array([value])
+    if field.name in ("rank", "worker"):
+        return pa.chunked_array([pa.repeat(pa.scalar(0, pa.int32()), rows)])
+    return pa.chunked_array([pa.nulls(rows, field.type)])

@@ -1,0 +1,186 @@
+"""Whole traces from batches: what importers and tools write, all of it or nothing.
+
+Unlike the recorder it keeps no journal: the trace is made aside, in a hidden directory
+beside its target, and renamed into place when it is complete.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tracekit.errors import TraceFormatError, UsageError
+from tracekit.schema import OPS
+from tracekit.store.layout import (
+    SEGMENT_SUFFIX,
+    Manifest,
+    fsync_dir,
+    new_manifest,
+    read_manifest,
+    segment_metadata,
+    write_manifest,
+)
+from tracekit.store.segment import conform, write_segment
+from tracekit.uri import clean
+
+__all__ = ["TraceWriter", "check_target"]
+
+
+class TraceWriter:
+    """Writes a new trace directory from record batches; a context manager.
+
+    Batches hold any schema columns (core ones needed; extra columns are kept), in any
+    order: each segment of `segment_ops` rows is sorted by `t_submit`. Times count from
+    `epoch_unix_ns`; if it is None they are ns since the Unix epoch and are rebased to
+    the earliest op. URIs lose their queries and user-info.
+
+    On a clean exit the trace appears at `path`; on an exception nothing does. Raises
+    UsageError if `path` exists (unless `overwrite` and it is a trace), TraceFormatError
+    for a batch that cannot be ops.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        source: str,
+        epoch_unix_ns: int | None = None,
+        overwrite: bool = False,
+        options: dict[str, Any] | None = None,
+        segment_ops: int = 1_048_576,
+    ) -> None:
+        self.path = Path(os.path.abspath(path))
+        check_target(self.path, overwrite=overwrite)
+        self.rows = 0
+        self._overwrite = overwrite
+        self._absolute = epoch_unix_ns is None
+        self._epoch_unix_ns = epoch_unix_ns
+        self._earliest: int | None = None
+        self._manifest: Manifest | None = None
+        self._labels: dict[str, Any] = {"source": source, "options": options, "rank": None, "world_size": None}
+        self._segment_ops = segment_ops
+        self._pending: list[pa.Table] = []
+        self._pending_rows = 0
+        self._next = 0
+        self._counters: dict[str, int] = {}
+        self._aside = self.path.with_name(f".{self.path.name}.{secrets.token_hex(4)}.partial")
+        self._aside.mkdir(parents=True)
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        """Add the ops of `batch`."""
+        try:
+            table = conform(batch)
+            submit = pc.min(table.column("t_submit")).as_py()
+            if batch.num_rows and (table.column("t_submit").null_count or table.column("uri").null_count):
+                raise TraceFormatError("an op lacks t_submit or uri", "every op needs both")
+        except (pa.ArrowException, OverflowError) as error:
+            raise TraceFormatError(
+                f"values that fit no op: {error}", "see docs/trace.md for the schema"
+            ) from error
+        if submit is None:
+            return
+        if self._manifest is None:
+            self._epoch_unix_ns = submit if self._epoch_unix_ns is None else self._epoch_unix_ns
+            self._manifest = new_manifest(self._epoch_unix_ns)
+        self._earliest = submit if self._earliest is None else min(self._earliest, submit)
+        self._pending.append(self._kept(table))
+        self._pending_rows += len(table)
+        self.rows += len(table)
+        while self._pending_rows >= self._segment_ops:
+            self._write_segment(self._segment_ops)
+
+    def count(self, name: str, n: int = 1) -> None:
+        """Add `n` to a counter of the trace."""
+        self._counters[name] = self._counters.get(name, 0) + n
+
+    def abort(self) -> None:
+        """Forget everything written; nothing appears at `path`."""
+        shutil.rmtree(self._aside, ignore_errors=True)
+
+    def close(self) -> None:
+        """Publish the trace."""
+        if self._pending_rows or self._counters:
+            self._write_segment(self._pending_rows)
+        write_manifest(self._aside, self._final_manifest())
+        if self._overwrite and self.path.is_dir():
+            check_target(self.path, overwrite=True)
+            shutil.rmtree(self.path)
+        try:
+            self._aside.rename(self.path)
+        except OSError as error:
+            self.abort()
+            raise UsageError(f"{self.path}: {error.strerror}", "choose another -o path") from error
+        fsync_dir(self.path.parent)
+
+    def __enter__(self) -> TraceWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is not None:
+            self.abort()
+            return
+        try:
+            self.close()
+        except BaseException:
+            self.abort()
+            raise
+
+    def _kept(self, table: pa.Table) -> pa.Table:
+        if self._absolute:
+            base = pa.scalar(self._epoch_unix_ns, pa.int64())
+            for name in ("t_submit", "t_due"):
+                index = OPS.get_field_index(name)
+                table = table.set_column(index, table.field(index), pc.subtract(table.column(index), base))
+        index = OPS.get_field_index("uri")
+        chunks = [
+            pa.DictionaryArray.from_arrays(
+                chunk.indices, pa.array([clean(uri) for uri in chunk.dictionary.to_pylist()], pa.string())
+            )
+            for chunk in table.column(index).chunks
+        ]
+        return table.set_column(index, table.field(index), pa.chunked_array(chunks))
+
+    def _write_segment(self, rows: int) -> None:
+        if self._pending:
+            table = pa.concat_tables(self._pending, promote_options="default")
+        else:
+            table = conform(pa.RecordBatch.from_pydict({}))
+        segment, rest = table.slice(0, rows), table.slice(rows)
+        self._pending = [rest] if len(rest) else []
+        self._pending_rows = len(rest)
+        if self._manifest is None:
+            self._manifest = new_manifest(self._epoch_unix_ns)
+        name = f"seg-{self._next:05d}"
+        metadata = segment_metadata(self._manifest, segment=name, **self._labels)
+        counters, self._counters = self._counters, {}
+        write_segment(self._aside / f"{name}{SEGMENT_SUFFIX}", segment, metadata, counters)
+        self._next += 1
+
+    def _final_manifest(self) -> Manifest:
+        """With absolute times the trace's epoch is its earliest op; readers shift by the difference."""
+        manifest = self._manifest or new_manifest(self._epoch_unix_ns)
+        if not self._absolute or self._earliest is None:
+            return manifest
+        return Manifest(manifest.trace_id, self._earliest, None, None)
+
+
+def check_target(path: Path, *, overwrite: bool = False) -> None:
+    """Raise UsageError if a new trace may not be put at `path`."""
+    if not path.exists() or (path.is_dir() and not any(path.iterdir()) and not overwrite):
+        if path.exists():
+            path.rmdir()
+        return
+    is_trace = path.is_dir() and (read_manifest(path) is not None or any(path.glob(f"*{SEGMENT_SUFFIX}")))
+    if not overwrite:
+        raise UsageError(f"{path} exists", "choose another -o path, or give --overwrite")
+    if not is_trace:
+        raise UsageError(f"{path} exists and is no trace", "choose another -o path")
