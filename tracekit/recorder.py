@@ -17,7 +17,6 @@ import os
 import threading
 import time
 import weakref
-from array import array
 from collections import deque
 from pathlib import Path
 from types import TracebackType
@@ -28,6 +27,7 @@ import pyarrow.compute as pc
 
 from tracekit.errors import TracekitError, UsageError
 from tracekit.schema import OPS
+from tracekit.store.flat import VALUES, WIDTH, flat_to_batch
 from tracekit.store.layout import create_or_join
 from tracekit.store.rolling import RollingSegments
 from tracekit.store.segment import conform
@@ -39,13 +39,6 @@ _log = logging.getLogger(__name__)
 _count = len  # `record` has a parameter of that name
 _CHUNK_OPS = 4096
 """Ops converted at a stretch: about 1.5 ms under the interpreter lock, so that callers never wait long."""
-_VALUES = ("t_submit", "uri", "op", "offset", "len", "bytes", "latency", "ttfb",
-          "sample_id", "step", "worker", "t_due", "error")  # fmt: skip
-_PLAIN = {
-    name: pa.string() if pa.types.is_dictionary(OPS.field(name).type) else OPS.field(name).type
-    for name in _VALUES
-}
-_WIDTH = len(_VALUES)
 
 
 class Recorder:
@@ -170,7 +163,7 @@ class Recorder:
     @property
     def ops_recorded(self) -> int:
         """Ops that this process has recorded so far."""
-        return self._written_rows + _count(self._values) // _WIDTH + self._batch_rows
+        return self._written_rows + _count(self._values) // WIDTH + self._batch_rows
 
     @property
     def waits(self) -> int:
@@ -224,7 +217,7 @@ class Recorder:
 
     def _begin(self) -> None:
         """The state of one process: set at construction, and anew in a forked child."""
-        self._values: list[Any] = []  # _WIDTH of them an op; list.extend is one step under the lock
+        self._values: list[Any] = []  # WIDTH of them an op; list.extend is one step under the lock
         self._batches: deque[pa.RecordBatch] = deque()
         self._batch_rows = 0
         self._written_rows = 0
@@ -256,7 +249,7 @@ class Recorder:
         if not self._started:
             self._start()
         if not self._wake.is_set():
-            self._mark = self._buffer_ops * _WIDTH  # no more wake-ups until the writer has drained
+            self._mark = self._buffer_ops * WIDTH  # no more wake-ups until the writer has drained
             self._wake.set()
         if self._buffered() < self._buffer_ops:
             return
@@ -270,7 +263,7 @@ class Recorder:
             self._check()
 
     def _buffered(self) -> int:
-        return _count(self._values) // _WIDTH + self._batch_rows
+        return _count(self._values) // WIDTH + self._batch_rows
 
     def _check(self) -> None:
         if self._failure is not None:
@@ -311,10 +304,10 @@ class Recorder:
     def _drain(self, segments: RollingSegments) -> None:
         values = self._values
         while _count(values):
-            chunk = values[: _CHUNK_OPS * _WIDTH]
+            chunk = values[: _CHUNK_OPS * WIDTH]
             del values[: _count(chunk)]
             self._append(segments, self._batch_of(chunk))
-        self._mark = _CHUNK_OPS * _WIDTH
+        self._mark = _CHUNK_OPS * WIDTH
         while self._batches:
             batch = self._batches.popleft()
             self._append(segments, batch)
@@ -331,18 +324,18 @@ class Recorder:
 
     def _batch_of(self, values: list[Any]) -> pa.RecordBatch:
         try:
-            return self._conforming(_columns(values))
+            return self._conforming(flat_to_batch(values))
         except (pa.ArrowException, OverflowError, TypeError):
-            ops = [values[at : at + _WIDTH] for at in range(0, _count(values), _WIDTH)]
+            ops = [values[at : at + WIDTH] for at in range(0, _count(values), WIDTH)]
             fitting = [value for op in ops if self._fits(op) for value in op]
-            return self._conforming(_columns(fitting))
+            return self._conforming(flat_to_batch(fitting))
 
     def _fits(self, op: list[Any]) -> bool:
         """Whether Arrow takes the op; one that does not fails the recorder, not its neighbours."""
         try:
-            self._conforming(_columns(op))
+            self._conforming(flat_to_batch(op))
         except (pa.ArrowException, OverflowError, TypeError) as error:
-            named = zip(_VALUES, op, strict=True)
+            named = zip(VALUES, op, strict=True)
             shown = {name: clean(value) if isinstance(value, str) else value for name, value in named}
             self._failure = UsageError(f"values that fit no op: {shown}", str(error))
             return False
@@ -356,8 +349,6 @@ class Recorder:
             column = table.column(index)
             if field.name in ("t_submit", "t_due"):
                 column = pc.subtract_checked(column, pa.scalar(self.epoch_mono_ns, pa.int64()))
-            elif field.name == "uri":
-                column = _cleaned(column)
             elif field.name in defaults:
                 if field.name not in batch.schema.names:
                     column = pa.chunked_array([pa.nulls(batch.num_rows, field.type)])
@@ -366,37 +357,6 @@ class Recorder:
                 continue
             table = table.set_column(index, table.field(index), column)
         return pa.RecordBatch.from_arrays([_one(column) for column in table.columns], schema=table.schema)
-
-
-def _columns(values: list[Any]) -> pa.RecordBatch:
-    arrays = [_column(name, values[at::_WIDTH]) for at, name in enumerate(_VALUES)]
-    if any(arrays[_VALUES.index(name)].null_count for name in ("t_submit", "uri", "op")):
-        raise TypeError("t_submit, uri and op must not be None")
-    return pa.RecordBatch.from_arrays(arrays, names=list(_VALUES))
-
-
-def _column(name: str, values: list[Any]) -> pa.Array:
-    """An Arrow array of `values`; the common cases (no nulls, only nulls, one text) are fast."""
-    kind, rows = _PLAIN[name], _count(values)
-    if rows and values[0] is None and values.count(None) == rows:
-        return pa.nulls(rows, kind)
-    if kind == pa.string():
-        texts = set(values)
-        if _count(texts) == 1:
-            indices = pa.repeat(pa.scalar(0, pa.int32()), rows)
-            return pa.DictionaryArray.from_arrays(indices, pa.array(texts, kind))
-        return pa.array(values, kind)
-    try:
-        packed = array("q" if kind == pa.int64() else "i", values)
-    except TypeError:  # a None among them, or something that is no integer: Arrow tells which
-        return pa.array(values, kind)
-    return pa.Array.from_buffers(kind, rows, [None, pa.py_buffer(packed)])
-
-
-def _cleaned(uris: pa.ChunkedArray) -> pa.ChunkedArray:
-    array = _one(uris)
-    names = pa.array([clean(uri) for uri in array.dictionary.to_pylist()], pa.string())
-    return pa.chunked_array([pa.DictionaryArray.from_arrays(array.indices, names)])
 
 
 def _one(column: pa.ChunkedArray) -> pa.Array:

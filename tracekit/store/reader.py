@@ -30,7 +30,7 @@ from tracekit.store.layout import (
     read_manifest,
 )
 
-__all__ = ["SegmentInfo", "TraceReader", "open_reader"]
+__all__ = ["SegmentInfo", "TraceReader", "open_reader", "open_segment"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,12 +219,20 @@ def open_reader(path: str | Path) -> TraceReader:
     return TraceReader(root, (segment,), segment.metadata.get("trace_id"), segment.epoch_unix_ns)
 
 
+def open_segment(file: Path) -> SegmentInfo | None:
+    """One segment or journal of a trace; None for a journal that a crash left before its schema.
+
+    Raises TraceFormatError if it cannot be read as ops, FileNotFoundError if it is gone.
+    """
+    return _journal(file) if file.suffix == JOURNAL_SUFFIX else _segment(file)
+
+
 def _open_directory(root: Path) -> TraceReader:
     manifest = read_manifest(root)
     found = []
     for file in _segment_files(root):
         try:
-            segment = _segment(file) if file.suffix == SEGMENT_SUFFIX else _journal(file)
+            segment = open_segment(file)
         except FileNotFoundError:  # a live recorder turned this journal into a segment just now
             segment = _segment(file.with_suffix(SEGMENT_SUFFIX))
         if segment is not None:

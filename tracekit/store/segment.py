@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from tracekit.schema import OPS
 from tracekit.store.journal import COUNTERS_KEY
 from tracekit.store.layout import fsync_dir
+from tracekit.uri import clean
 
 __all__ = ["ROW_GROUP_ROWS", "conform", "write_segment"]
 
@@ -27,16 +28,15 @@ ROW_GROUP_ROWS = 1_048_576
 def conform(batch: pa.RecordBatch | pa.Table) -> pa.Table:
     """`batch` with every schema column, in order and type, missing ones null, extras behind.
 
-    `op` defaults to `read`, `rank` and `worker` to 0. Raises pa.ArrowInvalid for a value
-    that does not fit its column.
+    `op` defaults to `read`, `rank` and `worker` to 0; URIs lose queries and user-info.
+    Raises pa.ArrowInvalid for a value that does not fit its column.
     """
     table = pa.Table.from_batches([batch]) if isinstance(batch, pa.RecordBatch) else batch
     columns, fields = [], []
     for field in OPS:
         index = table.schema.get_field_index(field.name)
-        columns.append(
-            _as_type(table.column(index), field.type) if index >= 0 else _absent(field, len(table))
-        )
+        column = _as_type(table.column(index), field.type) if index >= 0 else _absent(field, len(table))
+        columns.append(_cleaned(column) if field.name == "uri" else column)
         fields.append(field)
     for field in table.schema:
         if OPS.get_field_index(field.name) < 0:
@@ -96,6 +96,16 @@ def _as_type(column: pa.ChunkedArray, want: pa.DataType) -> pa.ChunkedArray:
     if pa.types.is_dictionary(want) and not pa.types.is_dictionary(column.type):
         return column.cast(want.value_type).dictionary_encode()
     return column.cast(want)
+
+
+def _cleaned(uris: pa.ChunkedArray) -> pa.ChunkedArray:
+    chunks = [
+        pa.DictionaryArray.from_arrays(
+            chunk.indices, pa.array([uri and clean(uri) for uri in chunk.dictionary.to_pylist()], pa.string())
+        )
+        for chunk in uris.chunks
+    ]
+    return pa.chunked_array(chunks, uris.type)
 
 
 def _absent(field: pa.Field, rows: int) -> pa.ChunkedArray:

@@ -28,7 +28,6 @@ from tracekit.store.layout import (
     write_manifest,
 )
 from tracekit.store.segment import conform, write_segment
-from tracekit.uri import clean
 
 __all__ = ["TraceWriter", "check_target"]
 
@@ -64,7 +63,12 @@ class TraceWriter:
         self._epoch_unix_ns = epoch_unix_ns
         self._earliest: int | None = None
         self._manifest: Manifest | None = None
-        self._labels: dict[str, Any] = {"source": source, "options": options, "rank": None, "world_size": None}
+        self._labels: dict[str, Any] = {
+            "source": source,
+            "options": options,
+            "rank": None,
+            "world_size": None,
+        }
         self._segment_ops = segment_ops
         self._pending: list[pa.Table] = []
         self._pending_rows = 0
@@ -90,7 +94,7 @@ class TraceWriter:
             self._epoch_unix_ns = submit if self._epoch_unix_ns is None else self._epoch_unix_ns
             self._manifest = new_manifest(self._epoch_unix_ns)
         self._earliest = submit if self._earliest is None else min(self._earliest, submit)
-        self._pending.append(self._kept(table))
+        self._pending.append(self._rebased(table))
         self._pending_rows += len(table)
         self.rows += len(table)
         while self._pending_rows >= self._segment_ops:
@@ -134,20 +138,14 @@ class TraceWriter:
             self.abort()
             raise
 
-    def _kept(self, table: pa.Table) -> pa.Table:
-        if self._absolute:
-            base = pa.scalar(self._epoch_unix_ns, pa.int64())
-            for name in ("t_submit", "t_due"):
-                index = OPS.get_field_index(name)
-                table = table.set_column(index, table.field(index), pc.subtract(table.column(index), base))
-        index = OPS.get_field_index("uri")
-        chunks = [
-            pa.DictionaryArray.from_arrays(
-                chunk.indices, pa.array([clean(uri) for uri in chunk.dictionary.to_pylist()], pa.string())
-            )
-            for chunk in table.column(index).chunks
-        ]
-        return table.set_column(index, table.field(index), pa.chunked_array(chunks))
+    def _rebased(self, table: pa.Table) -> pa.Table:
+        if not self._absolute:
+            return table
+        base = pa.scalar(self._epoch_unix_ns, pa.int64())
+        for name in ("t_submit", "t_due"):
+            index = OPS.get_field_index(name)
+            table = table.set_column(index, table.field(index), pc.subtract(table.column(index), base))
+        return table
 
     def _write_segment(self, rows: int) -> None:
         if self._pending:

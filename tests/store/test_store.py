@@ -1,0 +1,300 @@
+"""The trace on disk: what is a trace, what is not, and what a crash leaves."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tracekit import schema
+from tracekit.errors import TraceFormatError, UsageError
+from tracekit.recorder import Recorder
+from tracekit.store.check import repair, verify
+from tracekit.store.reader import open_reader
+from tracekit.store.writer import TraceWriter
+
+CORE = {"uri": ["s3://b/k", "s3://b/k"], "offset": [0, 131072], "len": [131072, 131072], "t_submit": [5, 7],
+        "sample_id": [1, 2], "latency": [10, 20]}  # fmt: skip
+
+
+def write_core(path: Path, **changes: object) -> Path:
+    columns = {**CORE, **changes}
+    pq.write_table(pa.table({k: v for k, v in columns.items() if v is not None}), path)
+    return path
+
+
+def recorded(path: Path, n: int = 1000) -> Path:
+    with Recorder(path) as recorder:
+        for i in range(n):
+            recorder.record("file:///d/a", i * 4096, 4096, time.monotonic_ns(), 1000, sample_id=i)
+    return path
+
+
+def test_a_file_with_only_the_core_six_columns_is_a_trace(tmp_path: Path) -> None:
+    reader = open_reader(write_core(tmp_path / "core.parquet"))
+    assert reader.rows == 2
+    (first, second) = reader.query("SELECT * FROM ops").to_pylist()
+    assert list(first) == schema.OPS.names
+    assert (first["op"], first["bytes"], first["rank"], first["worker"]) == ("read", 131072, 0, 0)
+    assert second["offset"] == 131072
+    assert first["error"] is None
+
+
+def test_narrow_integers_and_plain_text_are_welcome_and_extra_columns_kept(tmp_path: Path) -> None:
+    path = write_core(tmp_path / "t.parquet", len=pa.array([1, 2], pa.int32()), colour=["red", "blue"])
+    table = open_reader(path).query("SELECT len, colour FROM ops ORDER BY len")
+    assert table.to_pylist() == [{"len": 1, "colour": "red"}, {"len": 2, "colour": "blue"}]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"latency": [1.5, 2.5]}, "column latency is double, not integer"),
+        ({"uri": [1, 2]}, "column uri is int64, not text"),
+        ({"t_submit": ["a", "b"]}, "column t_submit is string"),
+        ({"sample_id": None}, "column sample_id is missing"),
+    ],
+)
+def test_a_wrong_column_is_named_in_one_line(tmp_path: Path, changes: dict[str, object], words: str) -> None:
+    with pytest.raises(TraceFormatError, match=words) as caught:
+        open_reader(write_core(tmp_path / "t.parquet", **changes))
+    assert "\n" not in str(caught.value)
+
+
+def test_what_is_no_trace_is_refused_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "text.parquet").write_text("hello")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "notes.txt").write_text("x")
+    whole = write_core(tmp_path / "whole.parquet").read_bytes()
+    (tmp_path / "cut.parquet").write_bytes(whole[: len(whole) // 2])
+    for name, words in [("text.parquet", "truncated or no Parquet"), ("empty", "is no trace"), ("other", "is no trace"),
+                        ("cut.parquet", "truncated"), ("absent", "no such trace")]:  # fmt: skip
+        with pytest.raises(TraceFormatError, match=words) as caught:
+            open_reader(tmp_path / name)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_newer_schema_is_refused_and_named(tmp_path: Path) -> None:
+    path = recorded(tmp_path / "t")
+    manifest = json.loads((path / "trace.json").read_text())
+    manifest["tracekit.schema_version"] = 99
+    (path / "trace.json").write_text(json.dumps(manifest))
+    with pytest.raises(TraceFormatError, match=r"version 99.*upgrade"):
+        open_reader(path)
+    table = pa.table(CORE).replace_schema_metadata({"tracekit.schema_version": "99"})
+    pq.write_table(table, tmp_path / "new.parquet")
+    with pytest.raises(TraceFormatError, match="version 99"):
+        open_reader(tmp_path / "new.parquet")
+
+
+def test_a_segment_has_the_documented_encoding_and_metadata(tmp_path: Path) -> None:
+    path = recorded(tmp_path / "t")
+    (segment,) = path.glob("*.parquet")
+    meta = pq.read_metadata(segment)
+    keys = {key.decode() for key in meta.metadata}
+    assert {f"tracekit.{name}" for name in ("schema_version", "trace_id", "segment", "epoch_unix_ns", "host", "pid",
+            "rank", "world_size", "source", "options", "version")} <= keys  # fmt: skip
+    for index in range(meta.num_columns):
+        column = meta.row_group(0).column(index)
+        assert column.compression == "ZSTD"
+        if column.physical_type in ("INT64", "INT32"):
+            assert "DELTA_BINARY_PACKED" in column.encodings, column
+        else:
+            assert "RLE_DICTIONARY" in column.encodings, column
+    units = {field.name: field.metadata[b"unit"].decode() for field in pq.read_schema(segment)}
+    assert units["t_submit"] == "ns"
+    assert units["len"] == "bytes"
+
+
+def test_a_realistic_loader_trace_takes_at_most_8_bytes_an_op(tmp_path: Path) -> None:
+    import random
+
+    rng = random.Random(7)
+    with Recorder(tmp_path / "t") as recorder:
+        t = time.monotonic_ns()
+        per_shard, step_ops = 2048, 32
+        for i in range(200_000):
+            t += max(2_000, int(rng.gauss(30_000, 8_000)))
+            stream = i % 8
+            at = i // 8
+            shard, block = (at // per_shard) * 8 + stream, at % per_shard
+            recorder.record(
+                f"file:///data/train-{shard:05d}.tar", block * 131072, 131072, t, int(rng.lognormvariate(12, 0.4)),
+                bytes=131072, sample_id=shard * per_shard + block, step=i // step_ops, worker=stream,
+            )  # fmt: skip
+    reader = open_reader(tmp_path / "t")
+    per_op = sum(segment.file_bytes for segment in reader.segments) / reader.rows
+    assert per_op <= 8
+
+
+def test_a_torn_journal_gives_every_whole_batch_and_repair_makes_it_whole(tmp_path: Path) -> None:
+    code = (
+        "import os, sys, time\nfrom tracekit.recorder import Recorder\nr = Recorder(sys.argv[1])\n"
+        "for part in range(3):\n"
+        "    for i in range(100): r.record('file:///x', i, 1, time.monotonic_ns(), 1, sample_id=part * 100 + i)\n"
+        "    r.flush()\n"
+        "os._exit(0)\n"
+    )
+    path = tmp_path / "t"
+    subprocess.run([sys.executable, "-c", code, str(path)], check=True, timeout=60)
+    (journal,) = path.glob("*.arrows")
+    os.truncate(journal, journal.stat().st_size - 50)
+    reader = open_reader(path)
+    assert reader.rows == 200
+    assert reader.unfinished[0].torn_bytes > 0
+    assert [f.broken for f in verify(path)] == [True]
+    done = repair(path)
+    assert done.ops_salvaged == 200
+    assert done.torn_bytes > 0
+    assert verify(path) == []
+    found = open_reader(path).query("SELECT sample_id FROM ops ORDER BY 1").column(0).to_pylist()
+    assert found == list(range(200))
+
+
+@settings(max_examples=25, deadline=None)
+@given(cut=st.floats(0, 1))
+def test_a_journal_cut_anywhere_opens_with_a_prefix_of_its_ops(
+    tmp_path_factory: pytest.TempPathFactory, cut: float
+) -> None:
+    from tracekit.store.journal import JournalWriter
+    from tracekit.store.segment import conform
+
+    path = tmp_path_factory.mktemp("cut")
+    batches = [
+        conform(
+            pa.RecordBatch.from_pydict({**{k: v * 10 for k, v in CORE.items()}, "step": [part] * 20})
+        ).to_batches()[0]
+        for part in range(4)
+    ]
+    schema_ = batches[0].schema
+    writer = JournalWriter(path / "seg-a.arrows", schema_)
+    ends = []
+    for batch in batches:
+        writer.append(batch, {})
+        ends.append((path / "seg-a.arrows").stat().st_size)
+    size = int(ends[-1] * cut)
+    os.truncate(path / "seg-a.arrows", size)
+    (path / "trace.json").write_text(
+        json.dumps(
+            {
+                f"tracekit.{k}": v
+                for k, v in {
+                    "schema_version": 1,
+                    "trace_id": "x",
+                    "epoch_unix_ns": 0,
+                    "epoch_mono_ns": None,
+                    "boot_id": None,
+                }.items()
+            }
+        )
+    )
+    assert open_reader(path).rows == 20 * sum(end <= size for end in ends)
+
+
+def test_a_truncated_segment_is_named_and_set_aside_by_repair(tmp_path: Path) -> None:
+    path = recorded(tmp_path / "t")
+    recorded(path)
+    broken = sorted(path.glob("*.parquet"))[0]
+    os.truncate(broken, broken.stat().st_size - 10)
+    with pytest.raises(TraceFormatError, match=broken.name):
+        open_reader(path)
+    assert verify(path)[0].broken
+    assert repair(path).set_aside == (broken.name,)
+    assert open_reader(path).rows == 1000
+
+
+def test_verify_names_flipped_bits_in_the_data(tmp_path: Path) -> None:
+    path = recorded(tmp_path / "t", 50_000)
+    (segment,) = path.glob("*.parquet")
+    data = bytearray(segment.read_bytes())
+    for at in range(1000, 1400):
+        data[at] ^= 0xFF
+    segment.write_bytes(data)
+    assert any(finding.broken for finding in verify(path))
+
+
+def test_verify_names_impossible_ops(tmp_path: Path) -> None:
+    found = verify(write_core(tmp_path / "t.parquet", latency=[-1, 5]))
+    assert [f.what for f in found] == ["1 ops have a negative offset, len, bytes, latency or ttfb"]
+
+
+def test_imported_batches_in_any_order_come_back_in_time_order_from_their_epoch(tmp_path: Path) -> None:
+    base = 1_700_000_000_000_000_000
+    with TraceWriter(tmp_path / "t", source="import:test", segment_ops=10) as writer:
+        for start in (50, 0, 20):
+            rows = range(start, start + 20)
+            writer.write(
+                pa.RecordBatch.from_pydict(
+                    {
+                        "uri": ["file:///a?b"] * 20,
+                        "offset": list(rows),
+                        "len": [1] * 20,
+                        "latency": [1] * 20,
+                        "t_submit": [base + r for r in rows],
+                        "sample_id": list(rows),
+                    }
+                )
+            )
+    reader = open_reader(tmp_path / "t")
+    submits = reader.query("SELECT t_submit FROM ops").column(0).to_pylist()
+    assert submits == sorted([*range(50, 70), *range(20), *range(20, 40)])
+    assert reader.epoch_unix_ns == base
+    assert reader.source == "import:test"
+    assert sum(batch.num_rows for batch in reader.batches(["t_submit", "uri"])) == 60
+
+
+def test_a_failed_import_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError), TraceWriter(tmp_path / "t", source="import:test") as writer:
+        writer.write(pa.RecordBatch.from_pydict(CORE))
+        raise RuntimeError
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_existing_target_is_refused_unless_it_is_a_trace_to_overwrite(tmp_path: Path) -> None:
+    recorded(tmp_path / "t")
+    with pytest.raises(UsageError, match="exists"):
+        TraceWriter(tmp_path / "t", source="x")
+    with TraceWriter(tmp_path / "t", source="x", overwrite=True) as writer:
+        writer.write(pa.RecordBatch.from_pydict(CORE))
+    assert open_reader(tmp_path / "t").rows == 2
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "a.txt").write_text("mine")
+    with pytest.raises(UsageError, match="is no trace"):
+        TraceWriter(tmp_path / "notes", source="x", overwrite=True)
+    assert (tmp_path / "notes" / "a.txt").exists()
+
+
+def test_a_connection_reads_the_trace_and_nothing_else(tmp_path: Path) -> None:
+    reader = open_reader(recorded(tmp_path / "t"))
+    secret = tmp_path / "secret.csv"
+    secret.write_text("a\n1\n")
+    for sql in (
+        f"SELECT * FROM read_csv('{secret}')",
+        f"COPY (SELECT 1) TO '{tmp_path / 'out.csv'}'",
+        "SET enable_external_access = true",
+        "INSTALL httpfs",
+        f"ATTACH '{tmp_path / 'x.db'}'",
+    ):
+        with pytest.raises(UsageError):
+            reader.query(sql)
+    assert not (tmp_path / "out.csv").exists()
+    assert not (tmp_path / "x.db").exists()
+    assert reader.query("SELECT count(*) AS n FROM ops").column("n").to_pylist() == [1000]
+
+
+def test_rows_of_a_trace_being_recorded_can_be_read_meanwhile(tmp_path: Path) -> None:
+    with Recorder(tmp_path / "t", segment_ops=500) as recorder:
+        for i in range(1200):
+            recorder.record("file:///x", i, 1, time.monotonic_ns(), 1)
+        recorder.flush()
+        assert open_reader(tmp_path / "t").rows == 1200

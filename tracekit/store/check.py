@@ -1,0 +1,154 @@
+"""Is a trace whole, and what of it can be salvaged.
+
+`verify` reads everything and changes nothing. `repair` turns the journals that a crash
+left into segments and sets aside files that cannot be read; it deletes no op.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tracekit.errors import TraceFormatError, UsageError
+from tracekit.schema import ERROR_CLASSES, OP_KINDS
+from tracekit.store.journal import read_journal
+from tracekit.store.layout import JOURNAL_SUFFIX, MANIFEST_NAME, SEGMENT_SUFFIX
+from tracekit.store.reader import open_reader, open_segment
+from tracekit.store.rolling import compact
+
+__all__ = ["Finding", "Repair", "repair", "verify"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is not as it should be. `broken` ones make a trace not whole."""
+
+    where: str
+    what: str
+    broken: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Repair:
+    """What `repair` did: ops salvaged from journals, files set aside, bytes torn off."""
+
+    ops_salvaged: int
+    journals: int
+    torn_bytes: int
+    set_aside: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def verify(path: str | Path, *, progress: Callable[[int, int], None] | None = None) -> list[Finding]:
+    """Everything wrong with the trace at `path`; empty when it is whole.
+
+    Reads every page of every segment. `progress(done, total)` is called per segment.
+    Raises TraceFormatError if there is no trace at all.
+    """
+    root = Path(path)
+    found = [finding for file in _files(root) if (finding := _unreadable(file)) is not None]
+    if found:
+        return found
+    reader = open_reader(root)
+    if root.is_dir() and not (root / MANIFEST_NAME).exists():
+        found.append(
+            Finding(MANIFEST_NAME, "is missing; times count from the earliest segment's epoch", False)
+        )
+    for index, segment in enumerate(reader.segments):
+        if segment.journal:
+            torn = f", {segment.torn_bytes} bytes of it torn" if segment.torn_bytes else ""
+            found.append(
+                Finding(segment.path.name, f"is an unfinished journal of {segment.rows} ops{torn}", True)
+            )
+        else:
+            found.extend(_damage(segment.path))
+        if progress is not None:
+            progress(index + 1, len(reader.segments))
+    if any(finding.broken for finding in found):
+        return found  # the ops themselves cannot all be read
+    with closing(reader.connect()) as connection:
+        sql = files("tracekit.store").joinpath("verify.sql").read_text(encoding="utf-8")
+        rows = connection.execute(sql, {"kinds": list(OP_KINDS), "errors": list(ERROR_CLASSES)}).fetchall()
+    found.extend(Finding("ops", what.format(count), bool(broken)) for what, count, broken in rows)
+    return found
+
+
+def repair(path: str | Path) -> Repair:
+    """Make the trace at `path` whole: journals become segments, unreadable files are renamed `*.broken`.
+
+    Do not run it on a trace that is being recorded. Raises UsageError for a single file,
+    TraceFormatError if there is nothing to salvage.
+    """
+    root = Path(path)
+    if not root.is_dir():
+        raise UsageError(f"{root} is no trace directory", "repair works on directories")
+    entries = _files(root)
+    if not entries and not (root / MANIFEST_NAME).exists():
+        raise TraceFormatError(f"{root} is no trace", "give a trace directory")
+    set_aside, salvaged, journals, torn = [], 0, 0, 0
+    for file in entries:
+        if file.suffix == SEGMENT_SUFFIX and _unreadable(file) is not None:
+            file.rename(file.with_name(file.name + ".broken"))
+            set_aside.append(file.name)
+    finished = {file.stem for file in _files(root) if file.suffix == SEGMENT_SUFFIX}
+    for file in entries:
+        if file.suffix != JOURNAL_SUFFIX:
+            continue
+        if file.stem in finished:  # the crash came between the segment's rename and the journal's removal
+            file.unlink()
+        elif _unreadable(file) is not None:
+            file.rename(file.with_name(file.name + ".broken"))
+            set_aside.append(file.name)
+        else:
+            contents = read_journal(file)
+            if contents is not None:
+                salvaged += contents.rows
+                torn += contents.torn_bytes
+            journals += 1
+            compact(file)
+    for partial in root.glob(".*.partial"):
+        partial.unlink()
+    return Repair(salvaged, journals, torn, tuple(set_aside))
+
+
+def _files(root: Path) -> list[Path]:
+    if root.is_file():
+        return [root]
+    if not root.is_dir():
+        raise TraceFormatError(f"{root}: no such trace", "give a trace directory or a Parquet file")
+    return sorted(
+        entry
+        for entry in root.iterdir()
+        if entry.suffix in (SEGMENT_SUFFIX, JOURNAL_SUFFIX) and not entry.name.startswith(".")
+    )
+
+
+def _unreadable(file: Path) -> Finding | None:
+    try:
+        open_segment(file)
+    except TraceFormatError as error:
+        return Finding(file.name, error.message, True)
+    return None
+
+
+def _damage(file: Path) -> list[Finding]:
+    """Read every page; a footer can be whole where the data is not."""
+    try:
+        with pq.ParquetFile(file, memory_map=True) as parquet:
+            for _ in parquet.iter_batches(batch_size=262_144):
+                pass
+    except (pa.ArrowException, OSError) as error:
+        return [Finding(file.name, f"is damaged: {str(error).splitlines()[0]}", True)]
+    return []
