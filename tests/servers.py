@@ -1,0 +1,300 @@
+"""Real servers for tests and benchmarks: each a context manager on a free port, stopped after.
+
+moto's server speaks S3, Azurite speaks Azure Blob, nginx serves a folder as a bucket at
+speed, and a fault proxy stands before any of them and answers the first requests badly.
+A server that is not installed raises `Unavailable` with the reason.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import http.server
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from xml.sax.saxutils import escape
+
+REPO = Path(__file__).resolve().parents[1]
+AZURITE_ACCOUNT = "devstoreaccount1"
+AZURITE_KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
+"""Published in Azurite's own README: a key of no secret."""
+
+
+class Unavailable(Exception):
+    """This server is not installed here."""
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass(frozen=True)
+class S3Server:
+    """An S3 endpoint and the environment that reaches it by the normal chain."""
+
+    endpoint: str
+
+    @property
+    def env(self) -> dict[str, str]:
+        return {
+            "AWS_ENDPOINT_URL": self.endpoint,
+            "AWS_ACCESS_KEY_ID": "testing",
+            "AWS_SECRET_ACCESS_KEY": "testing-secret-key",
+            "AWS_REGION": "us-east-1",
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
+
+    def request(self, method: str, path: str, body: bytes | None = None) -> bytes:
+        signed = "AWS4-HMAC-SHA256 Credential=testing/20240101/us-east-1/s3/aws4_request, Signature=0"
+        headers = {"Authorization": signed, "Content-Type": "application/octet-stream"}
+        request = urllib.request.Request(f"{self.endpoint}{path}", body, headers, method=method)
+        with urllib.request.urlopen(request, timeout=20) as response:
+            return bytes(response.read())
+
+    def make_bucket(self, name: str) -> None:
+        self.request("PUT", f"/{name}")
+
+    def put(self, bucket: str, key: str, body: bytes) -> None:
+        self.request("PUT", f"/{bucket}/{urllib.parse.quote(key)}", body)
+
+
+@dataclass(frozen=True)
+class AzuriteServer:
+    """An Azure Blob endpoint and the environment that reaches it by the normal chain."""
+
+    endpoint: str
+
+    @property
+    def connection_string(self) -> str:
+        return (
+            f"DefaultEndpointsProtocol=http;AccountName={AZURITE_ACCOUNT};"
+            f"AccountKey={AZURITE_KEY};BlobEndpoint={self.endpoint};"
+        )
+
+    @property
+    def env(self) -> dict[str, str]:
+        return {"AZURE_STORAGE_CONNECTION_STRING": self.connection_string}
+
+    def make_container(self, name: str, public_access: str | None = None) -> None:
+        from azure.storage.blob import BlobServiceClient
+
+        with BlobServiceClient.from_connection_string(self.connection_string) as service:
+            service.create_container(name, public_access=public_access)
+
+
+@contextlib.contextmanager
+def moto_server(log: Path) -> Iterator[S3Server]:
+    """moto's S3 over real HTTP, threaded, in a process of its own."""
+    port = free_port()
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    with _serving(command, port, log, {"MOTO_S3_DEFAULT_KEY_BUFFER_SIZE": str(1 << 26)}):
+        yield S3Server(f"http://127.0.0.1:{port}")
+
+
+@contextlib.contextmanager
+def azurite_server(log: Path) -> Iterator[AzuriteServer]:
+    """Azurite's blob service, in memory, in a process of its own."""
+    port = free_port()
+    command = [
+        *_azurite_command(),
+        *("--blobHost", "127.0.0.1", "--blobPort", str(port), "--inMemoryPersistence", "--silent"),
+        *("--loose", "--skipApiVersionCheck", "--disableTelemetry"),
+    ]
+    with _serving(command, port, log, {}):
+        yield AzuriteServer(f"http://127.0.0.1:{port}/{AZURITE_ACCOUNT}")
+
+
+@contextlib.contextmanager
+def nginx_bucket(folder: Path, work: Path, bucket: str = "bucket") -> Iterator[S3Server]:
+    """nginx serving `folder` as `s3://bucket`: HEAD and range GETs as fast as they come, one listing."""
+    nginx = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
+    if nginx is None:
+        raise Unavailable("nginx is not installed (apt-get install nginx-light)")
+    work.mkdir(parents=True, exist_ok=True)
+    port = free_port()
+    (work / "listing.xml").write_text(_listing(folder, bucket))
+    scratch = "".join(
+        f"{kind}_temp_path {work}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
+    (work / "nginx.conf").write_text(
+        f"""{"user root;" if os.geteuid() == 0 else ""} worker_processes 1; daemon off;
+        pid {work}/pid; error_log {work}/error.log;
+        events {{ worker_connections 4096; }}
+        http {{
+          access_log off; sendfile on; tcp_nodelay on; {scratch}
+          keepalive_requests 100000000; keepalive_timeout 600; open_file_cache max=4096;
+          server {{
+            listen 127.0.0.1:{port}; default_type application/octet-stream;
+            location = /{bucket} {{ alias {work}/listing.xml; default_type application/xml; }}
+            location /{bucket}/ {{ alias {folder}/; }}
+          }}
+        }}"""
+    )
+    command = [nginx, "-p", str(work), "-c", str(work / "nginx.conf"), "-e", str(work / "error.log")]
+    with _serving(command, port, work / "nginx.log", {}):
+        yield S3Server(f"http://127.0.0.1:{port}")
+
+
+@dataclass
+class FaultProxy:
+    """Passes requests on to `target`, but meets the next ones with the `faults` queued."""
+
+    target: str
+    port: int = 0
+    faults: list[Fault] = field(default_factory=list)
+    seen: list[str] = field(default_factory=list)
+
+    @property
+    def endpoint(self) -> str:
+        return f"http://127.0.0.1:{self.port}{urllib.parse.urlsplit(self.target).path}"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One bad answer: a status with a body, a body cut short, a dropped connection, or silence."""
+
+    status: int = 0
+    body: str = ""
+    truncate: bool = False
+    stall_s: float = 0.0
+
+
+SLOW_DOWN = Fault(
+    503, "<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
+)
+
+
+@contextlib.contextmanager
+def fault_proxy(target: str) -> Iterator[FaultProxy]:
+    proxy = FaultProxy(target)
+
+    class Handler(_FaultHandler):
+        state = proxy
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    proxy.port = server.server_address[1]
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+    thread.start()
+    try:
+        yield proxy
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+class _FaultHandler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    state: FaultProxy
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+    def _serve(self) -> None:
+        length = int(self.headers.get("Content-Length") or 0)
+        body = self.rfile.read(length) if length else None
+        self.state.seen.append(f"{self.command} {self.path}")
+        fault = self.state.faults.pop(0) if self.state.faults else None
+        if fault is None:
+            self._pass_on(body, cut=False)
+        elif fault.truncate:
+            self._pass_on(body, cut=True)
+        else:
+            time.sleep(fault.stall_s)
+            if fault.status:
+                self._answer(fault.status, {}, fault.body.encode())
+            self.close_connection = True
+
+    do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _serve
+
+    def _pass_on(self, body: bytes | None, cut: bool) -> None:
+        upstream = http.client.HTTPConnection(urllib.parse.urlsplit(self.state.target).netloc, timeout=30)
+        try:
+            upstream.request(self.command, self.path, body, dict(self.headers.items()))
+            answer = upstream.getresponse()
+            self._answer(answer.status, dict(answer.getheaders()), answer.read(), cut=cut)
+        finally:
+            upstream.close()
+
+    def _answer(self, status: int, headers: Mapping[str, str], body: bytes, cut: bool = False) -> None:
+        self.send_response_only(status)
+        dropped = ("transfer-encoding", "connection", "content-length")
+        for name, value in headers.items():
+            if name.lower() not in dropped:
+                self.send_header(name, value)
+        named = next((v for k, v in headers.items() if k.lower() == "content-length"), None)
+        self.send_header("Content-Length", named if self.command == "HEAD" and named else str(len(body)))
+        self.end_headers()
+        self.wfile.write(body[: len(body) // 2] if cut else body)
+        if cut:
+            self.close_connection = True
+
+
+@contextlib.contextmanager
+def _serving(command: list[str], port: int, log: Path, env: Mapping[str, str]) -> Iterator[None]:
+    """Run `command` until the block ends; enter it when the port answers."""
+    with log.open("wb") as sink:
+        process = subprocess.Popen(
+            command, stdout=sink, stderr=sink, stdin=subprocess.DEVNULL, env={**os.environ, **env}
+        )
+    try:
+        _await_port(process, port, command[0], log)
+        yield
+    finally:
+        process.terminate()
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _await_port(process: subprocess.Popen[bytes], port: int, name: str, log: Path) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise RuntimeError(f"{name} ended at once: {log.read_text(errors='replace')[-500:]}")
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            return
+        time.sleep(0.05)
+    raise RuntimeError(f"{name} does not listen on port {port} after 60 s")
+
+
+def _azurite_command() -> list[str]:
+    node = shutil.which("node")
+    named = os.environ.get("TRACEKIT_AZURITE")
+    folders = [Path(named)] if named else [REPO / ".cache" / "azurite"]
+    for folder in folders:
+        script = folder / "node_modules" / "azurite" / "dist" / "src" / "blob" / "main.js"
+        if node and script.is_file():
+            return [node, str(script)]
+    on_path = shutil.which("azurite-blob")
+    if on_path:
+        return [on_path]
+    raise Unavailable("Azurite is not installed (npm install --prefix .cache/azurite azurite)")
+
+
+def _listing(folder: Path, bucket: str) -> str:
+    rows = "".join(
+        f"<Contents><Key>{escape(str(path.relative_to(folder)))}</Key><Size>{path.stat().st_size}</Size>"
+        f'<LastModified>2024-01-01T00:00:00.000Z</LastModified><ETag>"0"</ETag></Contents>'
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    )
+    return (
+        '<?xml version="1.0" encoding="UTF-8"?><ListBucketResult>'
+        f"<Name>{bucket}</Name><IsTruncated>false</IsTruncated>{rows}</ListBucketResult>"
+    )
