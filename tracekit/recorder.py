@@ -37,8 +37,8 @@ __all__ = ["Recorder"]
 
 _log = logging.getLogger(__name__)
 _count = len  # `record` has a parameter of that name
-_CHUNK_OPS = 4096
-"""Ops converted at a stretch: about 1.5 ms under the interpreter lock, so that callers never wait long."""
+_CHUNK_OPS = 2048
+"""Ops converted at a stretch: under 1 ms with the interpreter lock held, so that callers never wait long."""
 
 
 class Recorder:
@@ -163,7 +163,7 @@ class Recorder:
     @property
     def ops_recorded(self) -> int:
         """Ops that this process has recorded so far."""
-        return self._written_rows + _count(self._values) // WIDTH + self._batch_rows
+        return self._written_rows + self._buffered()
 
     @property
     def waits(self) -> int:
@@ -218,6 +218,7 @@ class Recorder:
     def _begin(self) -> None:
         """The state of one process: set at construction, and anew in a forked child."""
         self._values: list[Any] = []  # WIDTH of them an op; list.extend is one step under the lock
+        self._taken = 0  # of them, at the front, that the writer has taken
         self._batches: deque[pa.RecordBatch] = deque()
         self._batch_rows = 0
         self._written_rows = 0
@@ -263,7 +264,7 @@ class Recorder:
             self._check()
 
     def _buffered(self) -> int:
-        return _count(self._values) // WIDTH + self._batch_rows
+        return (_count(self._values) - self._taken) // WIDTH + self._batch_rows
 
     def _check(self) -> None:
         if self._failure is not None:
@@ -302,38 +303,55 @@ class Recorder:
                 self._drained.notify_all()
 
     def _drain(self, segments: RollingSegments) -> None:
+        # Taking from the front of a long list moves all the rest, so what was taken is
+        # deleted a few chunks at a time.
         values = self._values
-        while _count(values):
-            chunk = values[: _CHUNK_OPS * WIDTH]
-            del values[: _count(chunk)]
+        while self._taken < _count(values):
+            chunk = values[self._taken : self._taken + _CHUNK_OPS * WIDTH]
+            with self._drained:
+                self._taken += _count(chunk)
+                self._mark = self._buffer_ops * WIDTH + self._taken
+                self._drained.notify_all()
             self._append(segments, self._batch_of(chunk))
+            if self._taken >= 4 * _CHUNK_OPS * WIDTH:
+                self._forget_taken()
+        self._forget_taken()
         self._mark = _CHUNK_OPS * WIDTH
         while self._batches:
             batch = self._batches.popleft()
             self._append(segments, batch)
-            with self._lock:
+            with self._lock, self._drained:
                 self._batch_rows -= batch.num_rows
+                self._drained.notify_all()
+
+    def _forget_taken(self) -> None:
+        with self._drained:
+            del self._values[: self._taken]
+            self._taken = 0
 
     def _append(self, segments: RollingSegments, batch: pa.RecordBatch) -> None:
         with self._lock:
             counters = dict(self._counters)
         segments.append(batch, counters)
         self._written_rows += batch.num_rows
-        with self._drained:
-            self._drained.notify_all()
 
     def _batch_of(self, values: list[Any]) -> pa.RecordBatch:
         try:
-            return self._conforming(flat_to_batch(values))
+            return self._cut(values)
         except (pa.ArrowException, OverflowError, TypeError):
             ops = [values[at : at + WIDTH] for at in range(0, _count(values), WIDTH)]
             fitting = [value for op in ops if self._fits(op) for value in op]
-            return self._conforming(flat_to_batch(fitting))
+            return self._cut(fitting)
+
+    def _cut(self, values: list[Any]) -> pa.RecordBatch:
+        return flat_to_batch(
+            values, epoch_mono_ns=self.epoch_mono_ns, rank=self._labels["rank"] or 0, worker=self._worker
+        )
 
     def _fits(self, op: list[Any]) -> bool:
         """Whether Arrow takes the op; one that does not fails the recorder, not its neighbours."""
         try:
-            self._conforming(flat_to_batch(op))
+            self._cut(op)
         except (pa.ArrowException, OverflowError, TypeError) as error:
             named = zip(VALUES, op, strict=True)
             shown = {name: clean(value) if isinstance(value, str) else value for name, value in named}

@@ -1,53 +1,88 @@
 """Ops as one flat list of values, the cheapest thing a caller can append to, cut into columns.
 
 The list holds `WIDTH` values an op, in the order of `VALUES`; a column is a strided slice.
+Columns are made with few calls into Arrow: each call that lets go of the interpreter lock
+hands it to a busy caller, who keeps it for milliseconds.
 """
 
 from __future__ import annotations
 
 from array import array
+from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from tracekit.schema import OPS
+from tracekit.uri import clean
 
 __all__ = ["VALUES", "WIDTH", "flat_to_batch"]
 
 VALUES = ("t_submit", "uri", "op", "offset", "len", "bytes", "latency", "ttfb",
           "sample_id", "step", "worker", "t_due", "error")  # fmt: skip
 WIDTH = len(VALUES)
-_PLAIN = {
-    name: pa.string() if pa.types.is_dictionary(OPS.field(name).type) else OPS.field(name).type
-    for name in VALUES
-}
-_NEEDED = [VALUES.index(name) for name in ("t_submit", "uri", "op")]
+_TIMES = ("t_submit", "t_due")
 
 
-def flat_to_batch(values: list[Any]) -> pa.RecordBatch:
-    """The ops of `values` as columns.
+def flat_to_batch(values: list[Any], *, epoch_mono_ns: int, rank: int, worker: int) -> pa.RecordBatch:
+    """The ops of `values` as the store keeps them: times from the epoch, URIs clean.
 
-    Raises pa.ArrowException, TypeError or OverflowError if a value does not fit its column.
+    `rank` is every op's, `worker` that of ops with none. Raises pa.ArrowException,
+    TypeError or OverflowError if a value does not fit its column.
     """
-    arrays = [_column(name, values[at::WIDTH]) for at, name in enumerate(VALUES)]
-    if any(arrays[at].null_count for at in _NEEDED):
-        raise TypeError("t_submit, uri and op must not be None")
-    return pa.RecordBatch.from_arrays(arrays, names=list(VALUES))
+    rows = len(values) // WIDTH
+    columns = {name: values[at::WIDTH] for at, name in enumerate(VALUES)}
+    arrays = []
+    for field in OPS:
+        if field.name == "rank":
+            arrays.append(_constant(rank, rows))
+        elif pa.types.is_dictionary(field.type):
+            arrays.append(_texts(columns[field.name], field))
+        elif field.name == "worker" and None in columns["worker"]:
+            named = [worker if value is None else value for value in columns["worker"]]
+            arrays.append(_integers(named, field, 0))
+        else:
+            arrays.append(_integers(columns[field.name], field, epoch_mono_ns if field.name in _TIMES else 0))
+    return pa.RecordBatch.from_arrays(arrays, schema=OPS)
 
 
-def _column(name: str, values: list[Any]) -> pa.Array:
-    """An Arrow array of `values`; the common cases (no nulls, only nulls, one text) are fast."""
-    kind, rows = _PLAIN[name], len(values)
-    if rows and values[0] is None and values.count(None) == rows:
-        return pa.nulls(rows, kind)
-    if kind == pa.string():
-        texts = set(values)
-        if len(texts) == 1:
-            indices = pa.repeat(pa.scalar(0, pa.int32()), rows)
-            return pa.DictionaryArray.from_arrays(indices, pa.array(texts, kind))
-        return pa.array(values, kind)
+def _integers(values: list[Any], field: pa.Field, minus: int) -> pa.Array:
+    rows = len(values)
+    if rows and values[0] is None and field.nullable and values.count(None) == rows:
+        return _nulls(field.type, rows)
     try:
-        packed = array("q" if kind == pa.int64() else "i", values)
-    except TypeError:  # a None among them, or something that is no integer: Arrow tells which
-        return pa.array(values, kind)
-    return pa.Array.from_buffers(kind, rows, [None, pa.py_buffer(packed)])
+        packed = array("q" if field.type == pa.int64() else "i", values)
+    except TypeError:
+        if not field.nullable:
+            raise
+        # A None among them, or something that is no integer: Arrow tells which.
+        return pa.array([None if v is None else v - minus for v in values], field.type)
+    if minus:
+        np.frombuffer(packed, np.int64)[:] -= minus
+    return pa.Array.from_buffers(field.type, rows, [None, pa.py_buffer(packed)])
+
+
+def _texts(values: list[Any], field: pa.Field) -> pa.DictionaryArray:
+    codes: dict[str | None, int] = {text: code for code, text in enumerate(dict.fromkeys(values))}
+    if None in codes:
+        if not field.nullable:
+            raise TypeError(f"{field.name} must not be None")
+        if len(codes) == 1:
+            return _nulls(field.type, len(values))
+        return pa.array(values, pa.string()).dictionary_encode()
+    texts = [clean(text) if text and field.name == "uri" else text for text in codes]
+    packed = (
+        array("i", map(codes.__getitem__, values)) if len(codes) > 1 else array("i", bytes(4 * len(values)))
+    )
+    indices = pa.Array.from_buffers(pa.int32(), len(values), [None, pa.py_buffer(packed)])
+    return pa.DictionaryArray.from_arrays(indices, pa.array(texts, pa.string()), safe=False)
+
+
+def _constant(value: int, rows: int) -> pa.Array:
+    return pa.Array.from_buffers(pa.int32(), rows, [None, pa.py_buffer(array("i", [value]) * rows)])
+
+
+@lru_cache(maxsize=32)
+def _nulls(kind: pa.DataType, rows: int) -> pa.Array:
+    return pa.nulls(rows, kind)
