@@ -1,0 +1,87 @@
+"""What every verb shows the same way: progress, JSON, and where each goes.
+
+Results go to stdout, everything else (progress, warnings, errors) to stderr. Progress is
+silent when stderr is no terminal, and until two seconds have passed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+__all__ = ["Advance", "console", "emit_json", "emit_text", "errors", "progress"]
+
+console = Console(highlight=False)
+errors = Console(stderr=True, highlight=False)
+_QUIET_S = 2.0
+
+
+class Advance(Protocol):
+    """Called by the work as it goes: how much is done, of how much, and a note such as a rate."""
+
+    def __call__(self, done: int, total: int | None = None, note: str = "") -> None: ...
+
+
+@contextmanager
+def progress(what: str, *, total: int | None = None, unit_is_bytes: bool = False) -> Iterator[Advance]:
+    """A progress bar on stderr; yields the function that moves it."""
+    if not errors.is_terminal:
+        yield lambda done, total=None, note="": None
+        return
+    from rich.progress import DownloadColumn
+
+    amount: ProgressColumn = DownloadColumn(binary_units=True) if unit_is_bytes else MofNCompleteColumn()
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), amount, TimeElapsedColumn(), TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )  # fmt: skip
+    import time
+
+    with Progress(*columns, console=errors, transient=True) as bar:
+        began = time.monotonic()
+        task = bar.add_task(what, total=total, visible=False, note="")
+
+        def advance(done: int, total: int | None = None, note: str = "") -> None:
+            late = time.monotonic() - began >= _QUIET_S
+            bar.update(task, completed=done, total=total, visible=late, note=note)
+
+        yield advance
+
+
+def emit_json(value: Any, target: Path | None = None) -> None:
+    """Print `value` as JSON, or write it to `target` whole."""
+    emit_text(json.dumps(value, indent=2, sort_keys=False, default=str) + "\n", target)
+
+
+def emit_text(text: str, target: Path | None = None) -> None:
+    """Print `text`, or write it to `target` whole: aside, synced, renamed."""
+    if target is None:
+        sys.stdout.write(text)
+        return
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    try:
+        with temporary.open("x", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    errors.print(f"wrote {target}", soft_wrap=True)
