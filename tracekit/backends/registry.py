@@ -1,0 +1,36 @@
+"""Which module reads which URI scheme; a scheme's module is imported when it is first used.
+
+A scheme's module has `backend(**options)`. This module knows their names and nothing else.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any, cast
+
+from tracekit.backends.base import Backend
+from tracekit.errors import UsageError
+from tracekit.uri import clean, scheme_of
+
+__all__ = ["backend_for", "known_schemes"]
+
+_SCHEMES = ("file", "direct", "s3", "az")
+"""Each is the module of its name, whose `backend(**options)` makes one."""
+
+
+def known_schemes() -> tuple[str, ...]:
+    """The URI schemes that there is a backend for."""
+    return _SCHEMES
+
+
+def backend_for(uri: str, **options: Any) -> Backend:
+    """A new backend for the scheme of `uri` (a plain path is `file`), with its options.
+
+    Raises UsageError for an unknown scheme, an unknown option, or a library that is missing.
+    """
+    scheme = scheme_of(uri)
+    if scheme not in _SCHEMES:
+        known = ", ".join(f"{name}://" for name in _SCHEMES)
+        raise UsageError(f"{clean(uri)}: unknown scheme {scheme!r}", f"known are {known}")
+    module = importlib.import_module(f"tracekit.backends.{scheme}")
+    return cast(Backend, module.backend(**options))
