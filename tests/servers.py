@@ -231,6 +231,9 @@ class _FaultHandler(http.server.BaseHTTPRequestHandler):
 
     def _answer(self, status: int, headers: Mapping[str, str], body: bytes, cut: bool = False) -> None:
         self.send_response_only(status)
+        if status >= 400 or cut:
+            self.close_connection = True
+            self.send_header("Connection", "close")
         dropped = ("transfer-encoding", "connection", "content-length")
         for name, value in headers.items():
             if name.lower() not in dropped:
@@ -238,9 +241,8 @@ class _FaultHandler(http.server.BaseHTTPRequestHandler):
         named = next((v for k, v in headers.items() if k.lower() == "content-length"), None)
         self.send_header("Content-Length", named if self.command == "HEAD" and named else str(len(body)))
         self.end_headers()
-        self.wfile.write(body[: len(body) // 2] if cut else body)
-        if cut:
-            self.close_connection = True
+        with contextlib.suppress(ConnectionError):  # the client may have given up waiting
+            self.wfile.write(body[: len(body) // 2] if cut else body)
 
 
 @contextlib.contextmanager

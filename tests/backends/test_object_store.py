@@ -1,0 +1,333 @@
+"""What holds on every object store with every client: bytes, listings, counters, clear refusals."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import servers
+
+from tracekit.backends import az, s3
+from tracekit.backends.base import AsyncBackend
+from tracekit.backends.object_store import ObjectStoreBackend
+from tracekit.errors import BackendError, UsageError
+
+CASES = ("s3-obstore", "s3-aiobotocore", "az-obstore", "az-azure-sdk")
+BODY = bytes(range(256)) * 40
+AWKWARD = ("plain", "a b", "q?x", "h#y", "p%20z", "p%zz", "ü/é", "a+b", "x/y/z", "a=b&c", "[1]", "a:b@c")
+
+
+@dataclass
+class Store:
+    """A fresh bucket or container, and how to open backends on it."""
+
+    root: str
+    endpoint: str
+    open: Callable[..., ObjectStoreBackend]
+    make_container: Callable[[str], None]
+    backend: ObjectStoreBackend
+
+    @property
+    def scheme(self) -> str:
+        return self.root.partition(":")[0]
+
+
+@pytest.fixture(params=CASES)
+def store(request: pytest.FixtureRequest) -> Iterator[Store]:
+    scheme, _, client = request.param.partition("-")
+    made: list[ObjectStoreBackend] = []
+
+    def open_backend(**options: Any) -> ObjectStoreBackend:
+        made.append((s3 if scheme == "s3" else az).backend(client=client, **options))
+        return made[-1]
+
+    if scheme == "s3":
+        server = request.getfixturevalue("moto")
+        root = f"s3://{request.getfixturevalue('s3_bucket')}"
+        make = server.make_bucket
+    else:
+        server = request.getfixturevalue("azurite")
+        root = f"az://{request.getfixturevalue('az_container')}"
+        make = server.make_container
+    yield Store(root, server.endpoint, open_backend, make, open_backend())
+    for backend in made:
+        backend.close()
+
+
+def read(backend: ObjectStoreBackend, uri: str, offset: int, length: int) -> bytes:
+    buffer = backend.allocate(length)
+    count, _ = backend.open(uri).read_into(offset, buffer)
+    return bytes(buffer[:count])
+
+
+def test_reads_any_range_of_what_was_put(store: Store) -> None:
+    uri = f"{store.root}/dir/obj"
+    assert store.backend.put(uri, BODY) == len(BODY)
+    handle = store.backend.open(uri)
+    assert handle.size == len(BODY)
+    for offset, length in ((0, 10), (17, 4096), (len(BODY) - 1, 1), (0, len(BODY))):
+        assert read(store.backend, uri, offset, length) == BODY[offset : offset + length]
+
+
+def test_a_range_that_ends_behind_the_object_is_short_and_no_error(store: Store) -> None:
+    uri = f"{store.root}/obj"
+    store.backend.put(uri, BODY)
+    assert read(store.backend, uri, len(BODY) - 5, 100) == BODY[-5:]
+    assert read(store.backend, uri, len(BODY), 100) == b""
+    assert read(store.backend, uri, len(BODY) + 9999, 100) == b""
+    assert read(store.backend, uri, 3, 0) == b""
+
+
+def test_the_whole_object_comes_in_one_get(store: Store) -> None:
+    uri = f"{store.root}/obj"
+    store.backend.put(uri, BODY)
+    data, ttfb = store.backend.get(uri)
+    assert bytes(data) == BODY
+    assert ttfb is not None and ttfb > 0
+    assert store.backend.counters["whole_gets"] == 1
+
+
+def test_time_to_first_byte_is_within_the_call(store: Store) -> None:
+    uri = f"{store.root}/obj"
+    store.backend.put(uri, BODY)
+    _, ttfb = store.backend.open(uri).read_into(0, store.backend.allocate(100))
+    assert ttfb is not None and 0 < ttfb < 60_000_000_000
+
+
+def test_event_loops_read_the_same_bytes(store: Store) -> None:
+    uri = f"{store.root}/obj"
+    store.backend.put(uri, BODY)
+    assert isinstance(store.backend, AsyncBackend)
+
+    async def one(index: int) -> bytes:
+        buffer = memoryview(bytearray(64))
+        count, ttfb = await store.backend.aread_into(uri, index * 64, buffer)
+        assert ttfb is not None and ttfb > 0
+        return bytes(buffer[:count])
+
+    async def main() -> None:
+        parts = await asyncio.gather(*(one(index) for index in range(20)))
+        assert b"".join(parts) == BODY[: 20 * 64]
+        data, _ = await store.backend.aget(uri)
+        assert bytes(data) == BODY
+        assert await store.backend.aread_into(uri, len(BODY) + 1, memoryview(bytearray(4))) == (0, None)
+        await store.backend.aclose()
+
+    asyncio.run(main())
+    asyncio.run(main())  # a second loop, after the first was closed
+
+
+def test_many_threads_share_one_handle(store: Store) -> None:
+    uri = f"{store.root}/obj"
+    store.backend.put(uri, BODY)
+    handle = store.backend.open(uri)
+
+    def one(index: int) -> bytes:
+        buffer = memoryview(bytearray(256))
+        count, _ = handle.read_into(index * 256, buffer)
+        return bytes(buffer[:count])
+
+    with ThreadPoolExecutor(8) as pool:
+        assert b"".join(pool.map(one, range(40))) == BODY
+    assert store.backend.counters["range_gets"] == 40
+
+
+def test_awkward_keys_survive_listing_and_reading(store: Store) -> None:
+    from tracekit.backends.object_uri import join, split
+
+    container = split(f"{store.root}/x").container
+    for key in AWKWARD:
+        store.backend.put(join(store.scheme, container, key), key.encode())
+    listed = [info.uri for info in store.backend.list(store.root)]
+    assert sorted(split(uri).key for uri in listed) == sorted(AWKWARD)
+    for uri in listed:
+        assert "?" not in uri and "#" not in uri
+        assert bytes(store.backend.get(uri)[0]) == split(uri).key.encode()
+
+
+def test_a_prefix_lists_whole_folders_only_and_in_order(store: Store) -> None:
+    for key in ("a/1", "a/b/2", "a-not", "ab", "z", "a/0"):
+        store.backend.put(f"{store.root}/{key}", b"12345")
+    listed = [(info.uri, info.size) for info in store.backend.list(f"{store.root}/a")]
+    assert listed == [(f"{store.root}/a/{key}", 5) for key in ("0", "1", "b/2")]
+    assert [info.uri for info in store.backend.list(f"{store.root}/a/")] == [uri for uri, _ in listed]
+    assert [info.uri for info in store.backend.list(f"{store.root}/z")] == [f"{store.root}/z"]
+    assert list(store.backend.list(f"{store.root}/none")) == []
+    assert len(list(store.backend.list(store.root))) == 6
+
+
+def test_put_creates_only_unless_told_to_overwrite(store: Store) -> None:
+    uri = f"{store.root}/obj"
+    store.backend.put(uri, b"first")
+    with pytest.raises(BackendError, match="already exists") as raised:
+        store.backend.put(uri, b"second")
+    assert raised.value.error_class == "exists"
+    assert bytes(store.backend.get(uri)[0]) == b"first"
+    store.backend.put(uri, memoryview(b"second"), overwrite=True)
+    assert bytes(store.backend.get(uri)[0]) == b"second"
+
+
+def test_an_empty_object_can_be_put_and_got(store: Store) -> None:
+    uri = f"{store.root}/empty"
+    store.backend.put(uri, b"")
+    assert store.backend.stat(uri).size == 0
+    assert bytes(store.backend.get(uri)[0]) == b""
+    assert read(store.backend, uri, 0, 10) == b""
+
+
+def test_a_missing_key_is_one_clear_line(store: Store) -> None:
+    uri = f"{store.root}/nope"
+    calls = (
+        lambda: store.backend.stat(uri),
+        lambda: store.backend.open(uri).read_into(0, store.backend.allocate(4)),
+        lambda: store.backend.get(uri),
+        lambda: asyncio.run(store.backend.aread_into(uri, 0, store.backend.allocate(4))),
+    )
+    for call in calls:
+        with pytest.raises(BackendError) as raised:
+            call()
+        assert raised.value.error_class == "not_found"
+        assert str(raised.value).startswith(f"{uri}: no such object")
+        assert "\n" not in str(raised.value)
+    with pytest.raises(BackendError, match="nothing is there"):
+        store.backend.preflight(uri)
+
+
+def test_an_unknown_bucket_is_named_as_such(store: Store) -> None:
+    root = f"{store.scheme}://no-such-place-7"
+    for call in (
+        lambda: store.backend.preflight(root),
+        lambda: store.backend.preflight(f"{root}/a"),
+        lambda: store.backend.stat(f"{root}/a"),
+        lambda: list(store.backend.list(f"{root}/a")),
+        lambda: store.backend.get(f"{root}/a"),
+        lambda: store.backend.put(f"{root}/a", b""),
+    ):
+        with pytest.raises(BackendError, match=f"^{root}: no such (bucket|container) at http") as raised:
+            call()
+        assert raised.value.error_class == "not_found"
+        assert "\n" not in str(raised.value)
+
+
+def test_an_unreachable_endpoint_is_named(store: Store) -> None:
+    nowhere = f"http://127.0.0.1:{servers.free_port()}/devstoreaccount1"
+    backend = store.open(endpoint=nowhere, retries=1)
+    for call in (
+        lambda: backend.preflight(f"{store.root}/a"),
+        lambda: backend.stat(f"{store.root}/a"),
+        lambda: list(backend.list(store.root)),
+        lambda: asyncio.run(backend.aread_into(f"{store.root}/a", 0, backend.allocate(4))),
+    ):
+        with pytest.raises(BackendError, match=f"{nowhere} cannot be reached") as raised:
+            call()
+        assert raised.value.error_class == "unreachable"
+        assert "\n" not in str(raised.value)
+
+
+def test_preflight_accepts_an_object_a_folder_and_a_container(store: Store) -> None:
+    store.backend.put(f"{store.root}/dir/obj", b"x")
+    for uri in (f"{store.root}/dir/obj", f"{store.root}/dir", f"{store.root}/dir/", store.root):
+        store.backend.preflight(uri)
+
+
+def test_uris_that_name_no_object_are_refused(store: Store) -> None:
+    with pytest.raises(UsageError, match="names a"):
+        store.backend.open(store.root)
+    with pytest.raises(UsageError, match="no bucket or container"):
+        store.backend.stat(f"{store.scheme}:///key")
+    with pytest.raises(UsageError, match="query string"):
+        store.backend.stat(f"{store.root}/k?X-Amz-Signature=abc")
+    with pytest.raises(UsageError, match="cache policy"):
+        store.backend.open(f"{store.root}/k", cache_policy="warm")
+
+
+@pytest.fixture
+def faulty(
+    store: Store, fault_proxy: Callable[[str], servers.FaultProxy]
+) -> tuple[servers.FaultProxy, ObjectStoreBackend, str]:
+    """A proxy before the store, a backend that goes through it, and an object behind it."""
+    uri = f"{store.root}/obj"
+    store.backend.put(uri, BODY)
+    proxy = fault_proxy(store.endpoint)
+    return proxy, store.open(endpoint=proxy.endpoint, retries=2, timeout_s=1.0), uri
+
+
+FAULTS = {
+    "throttled": servers.SLOW_DOWN,
+    "throttled-429": servers.Fault(429, "<Error><Code>TooManyRequests</Code></Error>"),
+    "server_error": servers.Fault(500, "oops"),
+    "unreachable-cut": servers.Fault(truncate=True),
+    "unreachable-dropped": servers.Fault(),
+    "timeout": servers.Fault(status=200, stall_s=2.5),
+}
+
+
+@pytest.mark.parametrize("kind", FAULTS)
+def test_a_passing_fault_is_retried_and_counted(
+    faulty: tuple[servers.FaultProxy, ObjectStoreBackend, str], kind: str
+) -> None:
+    proxy, backend, uri = faulty
+    proxy.faults.append(FAULTS[kind])
+    assert read(backend, uri, 100, 1000) == BODY[100:1100]
+    assert backend.counters["retries"] == 1
+    assert backend.counters["throttles"] == (1 if kind.startswith("throttled") else 0)
+    assert backend.counters["range_gets"] == 1
+    assert len(proxy.seen) == 2  # nothing retried behind our back
+
+
+@pytest.mark.parametrize("kind", [kind for kind in FAULTS if kind != "timeout"])
+def test_a_lasting_fault_ends_after_the_retries_with_its_class(
+    faulty: tuple[servers.FaultProxy, ObjectStoreBackend, str], kind: str
+) -> None:
+    proxy, backend, uri = faulty
+    proxy.faults.extend([FAULTS[kind]] * 3)
+
+    async def aread() -> None:
+        try:
+            await backend.aread_into(uri, 0, backend.allocate(100))
+        finally:
+            await backend.aclose()
+
+    with pytest.raises(BackendError, match="sent 3 times") as raised:
+        asyncio.run(aread())
+    assert raised.value.error_class == kind.partition("-")[0]
+    assert "\n" not in str(raised.value)
+    assert backend.counters["retries"] == 2
+    assert len(proxy.seen) == 3
+
+
+def test_a_listing_goes_on_where_a_page_was_refused(
+    faulty: tuple[servers.FaultProxy, ObjectStoreBackend, str],
+) -> None:
+    proxy, backend, uri = faulty
+    proxy.faults.append(servers.SLOW_DOWN)
+    assert [info.uri for info in backend.list(uri.rpartition("/")[0])] == [uri]
+    assert (backend.counters["retries"], backend.counters["throttles"]) == (1, 1)
+
+
+@pytest.fixture(scope="module")
+def many_objects(moto: servers.S3Server, azurite: servers.AzuriteServer) -> list[str]:
+    """2,500 objects in the container `many` of each server: their keys, in order."""
+    keys = [f"data/{index:05d}" for index in range(2500)]
+    moto.make_bucket("many")
+    azurite.make_container("many")
+    with pytest.MonkeyPatch.context() as env:
+        for name, value in {**moto.env, **azurite.env}.items():
+            env.setenv(name, value)
+        for backend in (s3.backend(), az.backend()):
+            uris = [f"{backend.scheme}://many/{key}" for key in keys]
+            with ThreadPoolExecutor(8) as pool:
+                assert set(pool.map(backend.put, uris, itertools.repeat(b"1234"))) == {4}
+    return keys
+
+
+def test_2500_objects_are_listed_in_pages(store: Store, many_objects: list[str]) -> None:
+    seen = list(store.backend.list(f"{store.scheme}://many/data"))
+    assert [info.uri for info in seen] == [f"{store.scheme}://many/{key}" for key in many_objects]
+    assert {info.size for info in seen} == {4}
+    assert store.backend.counters["lists"] >= 3

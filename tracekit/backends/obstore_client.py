@@ -1,0 +1,207 @@
+"""One container through obstore (Rust object_store): the default client, for its cost a request.
+
+Its own retries are off, because they hide in the latency and cannot be counted. Bytes are
+copied once, from its buffer into the caller's. Its errors carry no status but in their
+text, which is read here and nowhere else. It must not be used on both sides of a fork:
+its runtime's threads do not survive one, and a request would wait for ever.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import obstore
+from obstore.exceptions import (
+    AlreadyExistsError,
+    BaseError,
+    InvalidPathError,
+    PermissionDeniedError,
+    UnauthenticatedError,
+)
+
+from tracekit.backends import failures
+from tracekit.backends.failures import Failure
+from tracekit.backends.object_client import PAGE_OBJECTS
+from tracekit.errors import UsageError
+from tracekit.uri import redact
+
+if TYPE_CHECKING:
+    from obstore.store import AzureStore, ClientConfig, RetryConfig, S3Store
+
+__all__ = ["CREDENTIALS_MARK", "NO_RETRIES", "ObstoreClient", "client_config"]
+
+CREDENTIALS_MARK = "tracekit-credentials: "
+"""Begins the message of what a credential provider of ours raises inside obstore."""
+
+NO_RETRIES: RetryConfig = {"max_retries": 0, "retry_timeout": timedelta(seconds=0)}
+
+_STATUS = re.compile(r"status code: (\d{3})")
+_CAUSE = re.compile(r'message: "([^"]{1,120})"|error: "([^"]{1,120})"')
+_BIG_PUT_BYTES = 16 << 20
+_PART_BYTES = 16 << 20
+_SLOWEST_PUT_BYTES_S = 1 << 20
+
+
+def client_config(timeout_s: float, connect_timeout_s: float, endpoint: str | None) -> ClientConfig:
+    """`timeout_s` bounds the wait for the next byte, not the whole transfer."""
+    config: ClientConfig = {
+        "timeout": timedelta(days=1),
+        "read_timeout": timedelta(seconds=timeout_s),
+        "connect_timeout": timedelta(seconds=connect_timeout_s),
+        "user_agent": "tracekit",
+    }
+    if endpoint and endpoint.startswith("http://"):
+        config["allow_http"] = True
+    return config
+
+
+class _Process:
+    """Whether obstore's runtime was begun here, or in a parent that forked us."""
+
+    begun = False
+    lost = False
+
+    @classmethod
+    def forked(cls) -> None:
+        cls.lost = cls.begun
+
+
+os.register_at_fork(after_in_child=_Process.forked)
+
+
+class ObstoreClient:
+    """`make_store(timeout_s)` builds the store of one container; `ttfb` asks for the first byte's time."""
+
+    errors: tuple[type[Exception], ...] = (BaseError, FileNotFoundError, ValueError, OSError)
+
+    def __init__(
+        self, make_store: Callable[[float], S3Store | AzureStore], timeout_s: float, ttfb: bool
+    ) -> None:
+        self._make_store = make_store
+        self._timeout_s = timeout_s
+        self._ttfb = ttfb
+        self._store = make_store(timeout_s)
+
+    def read(self, key: str, offset: int, buffer: memoryview) -> tuple[int, int | None]:
+        self._enter()
+        result = obstore.get(self._store, key, options={"range": (offset, offset + len(buffer))})
+        first = time.monotonic_ns()
+        return _fill(buffer, result.bytes()), first
+
+    def get(self, key: str) -> tuple[memoryview, int | None]:
+        self._enter()
+        result = obstore.get(self._store, key)
+        first = time.monotonic_ns()
+        return memoryview(result.bytes()), first
+
+    async def aread(self, key: str, offset: int, buffer: memoryview) -> tuple[int, int | None]:
+        self._enter()
+        if not self._ttfb:
+            data = await obstore.get_range_async(self._store, key, start=offset, length=len(buffer))
+            return _fill(buffer, data), None
+        result = await obstore.get_async(self._store, key, options={"range": (offset, offset + len(buffer))})
+        first = time.monotonic_ns()
+        return _fill(buffer, await result.bytes_async()), first
+
+    async def aget(self, key: str) -> tuple[memoryview, int | None]:
+        self._enter()
+        result = await obstore.get_async(self._store, key)
+        first = time.monotonic_ns()
+        return memoryview(await result.bytes_async()), first
+
+    def size(self, key: str) -> int:
+        self._enter()
+        return int(obstore.head(self._store, key)["size"])
+
+    def pages(self, prefix: str, after: str) -> Iterator[list[tuple[str, int]]]:
+        """Empty folder markers (`a/` beside `a/b`) are left out: this library shows them as `a`."""
+        self._enter()
+        held: tuple[str, int] | None = None
+        for page in obstore.list(self._store, prefix or None, offset=after or None, chunk_size=PAGE_OBJECTS):
+            kept: list[tuple[str, int]] = []
+            for entry in page:
+                item = (entry["path"], entry["size"])
+                if held and not (held[1] == 0 and item[0].startswith(f"{held[0]}/")):
+                    kept.append(held)
+                held = item
+            yield kept
+        if held:
+            yield [held]
+
+    def put(self, key: str, data: bytes | memoryview, overwrite: bool) -> None:
+        self._enter()
+        size = memoryview(data).nbytes
+        store = self._store
+        if size > _BIG_PUT_BYTES:  # the wait for the answer counts from the first byte sent
+            store = self._make_store(self._timeout_s + size / _SLOWEST_PUT_BYTES_S)
+        obstore.put(
+            store,
+            key,
+            data,
+            mode="overwrite" if overwrite else "create",
+            use_multipart=overwrite and size > 4 * _PART_BYTES,  # a multipart upload cannot be create-only
+            chunk_size=_PART_BYTES,
+        )
+
+    def failure(self, error: Exception) -> Failure:
+        text = str(error)
+        status = _STATUS.search(text)
+        if isinstance(error, AlreadyExistsError):
+            return failures.from_status(412, text)
+        if status:
+            return failures.from_status(int(status[1]), text)
+        if CREDENTIALS_MARK in text:
+            return failures.credentials_failure(text.partition(CREDENTIALS_MARK)[2])
+        if isinstance(error, PermissionDeniedError | UnauthenticatedError):
+            return failures.credentials_failure("no valid credentials")
+        if isinstance(error, FileNotFoundError):
+            return failures.from_status(404)
+        if "Wanted range starting at" in text:
+            return failures.from_status(416)
+        if isinstance(error, InvalidPathError) or "Could not parse path" in text or "invalid path" in text:
+            return Failure("bad_key", f"obstore cannot name this key: {_headline(text)}")
+        return _of_transport(text)
+
+    def close(self) -> None:
+        """Connections end with the store."""
+
+    async def aclose(self) -> None:
+        """Nothing belongs to an event loop."""
+
+    def _enter(self) -> None:
+        if _Process.lost:
+            raise UsageError(
+                "obstore was used before this process was forked, and cannot be used after",
+                'start workers by "spawn" or "forkserver", or choose another client=',
+            )
+        _Process.begun = True
+
+
+def _fill(buffer: memoryview, data: Any) -> int:
+    count = len(data)
+    buffer[:count] = memoryview(data)
+    return count
+
+
+def _of_transport(text: str) -> Failure:
+    """A failure without an HTTP status, by the kinds that stand in the error's debug text."""
+    if "kind: Timeout" in text or "TimedOut" in text:
+        return failures.timeout("timed out")
+    if "BareRedirect" in text:
+        return Failure("wrong_region", "the store redirects")
+    if "kind: Connect" in text:
+        cause = _CAUSE.search(text)
+        return failures.unreachable((cause[1] or cause[2]) if cause else "no connection")
+    if "kind: Interrupted" in text or "IncompleteMessage" in text or "HTTP error" in text:
+        return failures.unreachable("the connection broke off")
+    return Failure("io_error", _headline(text))
+
+
+def _headline(text: str) -> str:
+    line = text.strip().splitlines()[0] if text.strip() else "unknown error"
+    return redact(line)[:200]
