@@ -51,6 +51,11 @@ class SegmentInfo:
         return self.metadata.get("source", "unknown")
 
     @property
+    def is_sorted(self) -> bool:
+        """Whether its rows are known to be in order of `t_submit`: tracekit's own segments are."""
+        return not self.journal and "trace_id" in self.metadata
+
+    @property
     def epoch_unix_ns(self) -> int | None:
         raw = self.metadata.get("epoch_unix_ns")
         return int(raw) if raw is not None else None
@@ -163,6 +168,12 @@ class TraceReader:
             chosen = view.select(*(duckdb.ColumnExpression(name) for name in columns)) if columns else view
             yield from chosen.to_arrow_reader(batch_rows)
 
+    def shift_of(self, segment: SegmentInfo) -> int:
+        """What to add to the segment's times so that they count from the trace's epoch, ns."""
+        if segment.epoch_unix_ns is None or self.epoch_unix_ns is None:
+            return 0
+        return segment.epoch_unix_ns - self.epoch_unix_ns
+
     def _define_views(self, connection: duckdb.DuckDBPyConnection, ordered: bool) -> None:
         plain = pa.schema(
             [pa.field(f.name, pa.string() if pa.types.is_dictionary(f.type) else f.type) for f in OPS]
@@ -190,18 +201,17 @@ class TraceReader:
         (scan.order("t_submit") if ordered and not self._in_order() else scan).create_view("ops")
 
     def _by_shift(self) -> dict[int, list[SegmentInfo]]:
-        """Segments by what must be added to their times to count from the trace's epoch."""
+        """Segments that hold ops, by their `shift_of`."""
         groups: dict[int, list[SegmentInfo]] = {}
         for segment in self.segments:
             if segment.rows:
-                shift = (segment.epoch_unix_ns or 0) - (self.epoch_unix_ns or 0)
-                groups.setdefault(shift if segment.epoch_unix_ns is not None else 0, []).append(segment)
+                groups.setdefault(self.shift_of(segment), []).append(segment)
         return groups
 
     def _in_order(self) -> bool:
         """Whether scanning the files gives ascending `t_submit` as it is: one file of our own writing."""
         full = [segment for segment in self.segments if segment.rows]
-        return not full or (len(full) == 1 and not full[0].journal and "trace_id" in full[0].metadata)
+        return not full or (len(full) == 1 and full[0].is_sorted)
 
 
 def open_reader(path: str | Path) -> TraceReader:

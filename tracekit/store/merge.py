@@ -1,0 +1,135 @@
+"""The ops of a trace in order of submit time, as a stream: no sort of the whole, little memory.
+
+Segments are sorted, and those of one process hardly overlap, so merging needs only the
+batches around one moment: everything up to the earliest end of the batches at hand is
+complete, sorted by a stable sort, and handed on. A segment is opened when the merge
+reaches its first op.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from tracekit.store.journal import read_journal
+from tracekit.store.reader import SegmentInfo, TraceReader
+from tracekit.store.segment import conform
+
+__all__ = ["ordered_batches"]
+
+_BATCH_ROWS = 65_536
+
+
+def ordered_batches(reader: TraceReader, columns: Sequence[str]) -> Iterator[pa.Table]:
+    """The columns (of the op schema) of every op, ascending in `t_submit`, in tables of some 10,000s of rows.
+
+    `t_submit` is always among them, counted from the trace's epoch. Memory is a few
+    batches a segment that overlaps the moment; the first table comes after reading one.
+    Segments that are not sorted (other tools' Parquet files, journals) are sorted in memory.
+    """
+    wanted = list(dict.fromkeys(["t_submit", *columns]))
+    waiting = [
+        (first, index, segment)
+        for index, segment in enumerate(reader.segments)
+        if segment.rows
+        for first in [_first_submit(segment, reader)]
+    ]
+    heapq.heapify(waiting)
+    open_: list[_Source] = []
+    while waiting or open_:
+        horizon = min((source.last for source in open_), default=None)
+        while waiting and (horizon is None or waiting[0][0] <= horizon):
+            _, _, segment = heapq.heappop(waiting)
+            source = _Source(segment, wanted, reader.shift_of(segment))
+            if source.advance():
+                open_.append(source)
+                horizon = source.last if horizon is None else min(horizon, source.last)
+        if horizon is None:
+            return
+        parts = [part for source in open_ for part in source.take_until(horizon)]
+        open_ = [source for source in open_ if source.table is not None or source.advance()]
+        if parts:
+            yield _merged(parts)
+
+
+@dataclass(slots=True)
+class _Source:
+    """One segment being merged: the batch at hand, what comes after it."""
+
+    batches: Iterator[pa.Table]
+    table: pa.Table | None = None
+    last: int = 0
+
+    def __init__(self, segment: SegmentInfo, columns: list[str], shift: int) -> None:
+        self.batches = _batches(segment, columns, shift)
+        self.table = None
+        self.last = 0
+
+    def advance(self) -> bool:
+        """Take the next batch that holds ops; False at the end."""
+        self.table = next((batch for batch in self.batches if len(batch)), None)
+        if self.table is not None:
+            self.last = self.table.column("t_submit")[-1].as_py()
+        return self.table is not None
+
+    def take_until(self, horizon: int) -> list[pa.Table]:
+        """Ops at hand that were submitted up to `horizon`."""
+        if self.table is None:
+            return []
+        if self.last <= horizon:
+            taken, self.table = self.table, None
+            return [taken]
+        upto = pc.sum(pc.less_equal(self.table.column("t_submit"), horizon)).as_py() or 0
+        taken, self.table = self.table.slice(0, upto), self.table.slice(upto)
+        return [taken] if upto else []
+
+
+def _merged(parts: list[pa.Table]) -> pa.Table:
+    if len(parts) == 1:
+        return parts[0]
+    return pa.concat_tables(parts, promote_options="default").sort_by([("t_submit", "ascending")])
+
+
+def _batches(segment: SegmentInfo, columns: list[str], shift: int) -> Iterator[pa.Table]:
+    present = [name for name in columns if name in segment.schema.names]
+    if segment.journal or not segment.is_sorted:
+        whole = _whole(segment).select(present)
+        ordered = whole.sort_by([("t_submit", "ascending")])
+        for start in range(0, len(ordered), _BATCH_ROWS):
+            yield _shaped(ordered.slice(start, _BATCH_ROWS), columns, shift)
+        return
+    with pq.ParquetFile(segment.path, memory_map=True) as file:
+        for batch in file.iter_batches(batch_size=_BATCH_ROWS, columns=present):
+            yield _shaped(pa.Table.from_batches([batch]), columns, shift)
+
+
+def _whole(segment: SegmentInfo) -> pa.Table:
+    if not segment.journal:
+        return pq.read_table(segment.path)
+    contents = read_journal(segment.path)
+    return contents.table() if contents is not None else segment.schema.empty_table()
+
+
+def _shaped(table: pa.Table, columns: list[str], shift: int) -> pa.Table:
+    table = conform(table)
+    if shift:
+        for name in ("t_submit", "t_due"):
+            index = table.schema.get_field_index(name)
+            table = table.set_column(index, table.field(index), pc.add(table.column(index), shift))
+    return table.select(columns)
+
+
+def _first_submit(segment: SegmentInfo, reader: TraceReader) -> int:
+    """The earliest submit of a segment, from its statistics where it has them."""
+    if not segment.journal:
+        footer = pq.read_metadata(segment.path)
+        index = footer.schema.names.index("t_submit")
+        groups = [footer.row_group(g).column(index).statistics for g in range(footer.num_row_groups)]
+        if groups and all(stats is not None and stats.has_min_max for stats in groups):
+            return int(min(stats.min for stats in groups)) + reader.shift_of(segment)
+    return int(pc.min(_whole(segment).column("t_submit")).as_py()) + reader.shift_of(segment)
