@@ -11,7 +11,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-__all__ = ["CACHE_POLICIES", "AsyncBackend", "Backend", "Handle", "ObjectInfo"]
+__all__ = [
+    "CACHE_POLICIES",
+    "AsyncBackend",
+    "Backend",
+    "Handle",
+    "Hint",
+    "HintedHandle",
+    "ObjectInfo",
+    "WholeObjects",
+]
 
 CACHE_POLICIES = ("default", "fadvise_sequential", "fadvise_random", "dontneed", "direct_io")
 """Page-cache policies; identical names on every scheme (object stores accept and ignore hints)."""
@@ -23,6 +32,20 @@ class ObjectInfo:
 
     uri: str
     size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Hint:
+    """One page-cache hint that was applied, with what its `hint` row needs.
+
+    `kind` is `sequential`, `random` or `dontneed`; `t_submit` a monotonic reading, in ns.
+    """
+
+    kind: str
+    offset: int
+    length: int
+    t_submit: int
+    latency: int
 
 
 class Handle(Protocol):
@@ -40,6 +63,21 @@ class Handle(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+@runtime_checkable
+class HintedHandle(Protocol):
+    """What file-system handles offer besides `Handle`: the hints, so that they can be recorded."""
+
+    open_hint: Hint | None
+    """The hint applied to the whole file at open, if the policy has one."""
+
+    def read_hinted(self, offset: int, buffer: memoryview) -> tuple[int, int | None, Hint | None]:
+        """As `read_into`, and the hint that followed the read (policy `dontneed`) or None.
+
+        The read ended when the hint began, at its `t_submit`: a hint's time is none of the read's.
+        """
+        ...
 
 
 class Backend(Protocol):
@@ -76,6 +114,15 @@ class Backend(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+@runtime_checkable
+class WholeObjects(Protocol):
+    """What object-store backends offer besides `Backend`: a whole object in one request."""
+
+    def get(self, uri: str) -> tuple[memoryview, int | None]:
+        """The whole object, and ns to its first byte or None."""
+        ...
 
 
 @runtime_checkable

@@ -1,134 +1,143 @@
-"""`file://`: buffered reads through the page cache, with the hints that a cache policy asks for.
+"""`file://`: local files through the page cache, with the cache policy said to the kernel.
 
-Reads go by `os.preadv` into the caller's buffer. Every hint given to the kernel is
-counted; nothing here records ops.
+Reads are `preadv` into the caller's buffer. Every fadvise that is applied is counted in
+`hints_applied` and handed to the caller, who records it. The policy `direct_io` reads as
+`direct://` does. Nothing is read twice or ahead here: that is the kernel's.
 """
 
 from __future__ import annotations
 
-import mmap
 import os
-import threading
+import time
 from collections.abc import Iterator
-from typing import Any
 
-from tracekit.backends.base import CACHE_POLICIES, Backend, Handle, ObjectInfo
-from tracekit.backends.local import failure, list_files, open_for_reading, put_file, stat_file
+from tracekit.backends.base import Hint, ObjectInfo
+from tracekit.backends.direct import DirectHandle
+from tracekit.backends.local import (
+    Counters,
+    aligned_buffer,
+    check_policy,
+    failure,
+    list_files,
+    open_for_reading,
+    preflight_path,
+    stat_file,
+    write_whole,
+)
 from tracekit.errors import UsageError
 
 __all__ = ["FileBackend", "FileHandle", "backend"]
 
-_ADVICE = {
-    "fadvise_sequential": os.POSIX_FADV_SEQUENTIAL,
-    "fadvise_random": os.POSIX_FADV_RANDOM,
+_OPEN_HINTS = {
+    "fadvise_sequential": ("sequential", os.POSIX_FADV_SEQUENTIAL),
+    "fadvise_random": ("random", os.POSIX_FADV_RANDOM),
+    "dontneed": ("dontneed", os.POSIX_FADV_DONTNEED),
 }
-
-
-def backend(**options: Any) -> FileBackend:
-    """The backend of `file://`; it takes no options. Raises UsageError for any."""
-    if options:
-        raise UsageError(f"file:// has no option {', '.join(options)}", "leave it out, or use s3:// or az://")
-    return FileBackend()
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
 class FileBackend:
-    """Buffered local files. Thread-safe."""
+    """Local files through the page cache. Thread-safe.
+
+    Counts `hints_applied`; under the policy `direct_io` also `direct_reads` and
+    `alignment_bytes`.
+    """
 
     scheme = "file"
 
     def __init__(self) -> None:
-        self.counters: dict[str, int] = {"hints_applied": 0}
-        self._lock = threading.Lock()
-        self._direct: Backend | None = None
+        self._counters = Counters("hints_applied", "direct_reads", "alignment_bytes")
+        self.counters = self._counters.values
 
     def preflight(self, uri: str) -> None:
-        """Local files can always be read this way."""
+        """Raise BackendError in one line if there is nothing readable at `uri`."""
+        preflight_path(uri)
 
     def list(self, uri: str) -> Iterator[ObjectInfo]:
         return list_files(uri, self.scheme)
 
     def stat(self, uri: str) -> ObjectInfo:
-        return stat_file(uri)
+        return stat_file(uri, self.scheme)
 
-    def open(self, uri: str, *, cache_policy: str = "default") -> Handle:
-        """Open for reading; SEQUENTIAL or RANDOM is advised here, `dontneed` after each read.
-
-        `direct_io` opens the file as `direct://` does. Raises BackendError, or UsageError
-        for an unknown policy.
-        """
-        if cache_policy not in CACHE_POLICIES:
-            raise UsageError(
-                f"page_cache_mode: {cache_policy!r} is unknown", f"choose {', '.join(CACHE_POLICIES)}"
-            )
+    def open(self, uri: str, *, cache_policy: str = "default") -> FileHandle | DirectHandle:
+        """Open for reading, the policy's hint for the whole file applied; as `direct://` for `direct_io`."""
+        check_policy(cache_policy)
         if cache_policy == "direct_io":
-            return self._direct_backend().open(uri)
-        descriptor, size = open_for_reading(uri)
-        handle = FileHandle(self, uri, descriptor, size, dontneed=cache_policy == "dontneed")
-        if cache_policy in _ADVICE:
-            handle.advise(_ADVICE[cache_policy])
-        return handle
+            return DirectHandle(uri, self._counters)
+        return FileHandle(uri, cache_policy, self._counters)
 
     def put(self, uri: str, data: bytes | memoryview, *, overwrite: bool = False) -> int:
-        return put_file(uri, data, overwrite=overwrite)
+        """Write the whole file; it is synced and dropped from the page cache."""
+        return write_whole(uri, (data,), memoryview(data).nbytes, overwrite=overwrite)
 
     def allocate(self, nbytes: int) -> memoryview:
-        return memoryview(mmap.mmap(-1, max(nbytes, 1)))[:nbytes]
+        return aligned_buffer(nbytes)
 
     def close(self) -> None:
-        """Nothing is kept open."""
-
-    def hinted(self, n: int = 1) -> None:
-        """Count hints that handles gave."""
-        with self._lock:
-            self.counters["hints_applied"] += n
-
-    def _direct_backend(self) -> Backend:
-        with self._lock:
-            if self._direct is None:
-                from tracekit.backends.direct import DirectBackend
-
-                self._direct = DirectBackend(self.counters)
-            return self._direct
+        """Nothing is held: handles are their openers' to close."""
 
 
 class FileHandle:
-    """An open file. `fd` is for engines that read it themselves; `hints` counts advice given."""
+    """A file open for buffered reads, its policy's hints applied; `hints` is how many.
 
-    __slots__ = ("_backend", "_dontneed", "fd", "hints", "size", "uri")
+    Under `dontneed` the file's pages are dropped at open and each read's pages after it.
+    `fd` is for engines that read it themselves.
+    """
 
-    def __init__(self, backend: FileBackend, uri: str, fd: int, size: int, *, dontneed: bool) -> None:
+    def __init__(self, uri: str, cache_policy: str, counters: Counters) -> None:
         self.uri = uri
-        self.size = size
-        self.fd = fd
         self.hints = 0
-        self._backend = backend
-        self._dontneed = dontneed
+        self._counters = counters
+        self._drop = cache_policy == "dontneed"
+        try:
+            self.fd, self.size = open_for_reading(uri)
+        except OSError as error:
+            raise failure(uri, error, "open") from error
+        self.open_hint: Hint | None = None
+        if cache_policy in _OPEN_HINTS:
+            kind, advice = _OPEN_HINTS[cache_policy]
+            self.open_hint = self._advise(kind, advice, 0, self.size)
 
     def read_into(self, offset: int, buffer: memoryview) -> tuple[int, int | None]:
-        """As the protocol says; loops over what the kernel cuts short before the file's end."""
+        """Fill `buffer` from `offset`; under `dontneed` the pages are dropped after it."""
+        return self.read_hinted(offset, buffer)[:2]
+
+    def read_hinted(self, offset: int, buffer: memoryview) -> tuple[int, int | None, Hint | None]:
         try:
             done = os.preadv(self.fd, (buffer,), offset)
             while 0 < done < len(buffer):
-                more = os.preadv(self.fd, (buffer[done:],), offset + done)
-                if more == 0:
+                moved = os.preadv(self.fd, (buffer[done:],), offset + done)
+                if moved == 0:
                     break
-                done += more
-            if self._dontneed:
-                self.advise(os.POSIX_FADV_DONTNEED, offset, len(buffer))
+                done += moved
         except OSError as error:
             raise failure(self.uri, error) from error
-        return done, None
+        if not self._drop or not done:
+            return done, None, None
+        # The kernel keeps pages that the range covers only in part.
+        first = offset - offset % _PAGE_BYTES
+        length = -(-(offset + done - first) // _PAGE_BYTES) * _PAGE_BYTES
+        return done, None, self._advise("dontneed", os.POSIX_FADV_DONTNEED, first, length)
 
-    def advise(self, advice: int, offset: int = 0, length: int = 0) -> None:
-        """Give the kernel one hint and count it. Raises BackendError if it refuses."""
+    def close(self) -> None:
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def _advise(self, kind: str, advice: int, offset: int, length: int) -> Hint:
+        start = time.monotonic_ns()
         try:
             os.posix_fadvise(self.fd, offset, length, advice)
         except OSError as error:
             raise failure(self.uri, error, "advise") from error
+        latency = time.monotonic_ns() - start
         self.hints += 1
-        self._backend.hinted()
+        self._counters.add("hints_applied")
+        return Hint(kind, offset, length, start, latency)
 
-    def close(self) -> None:
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
+
+def backend(**options: object) -> FileBackend:
+    """The backend of `file://`, which takes no options. Raises UsageError for any."""
+    if options:
+        raise UsageError(f"file: option {next(iter(options))!r} is unknown", "file:// takes none")
+    return FileBackend()

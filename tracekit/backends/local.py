@@ -1,139 +1,284 @@
-"""What `file://` and `direct://` share: names, sizes, writing whole, and errors in one line."""
+"""What `file://` and `direct://` share: names, sizes, whole writes, and what an errno means.
+
+It lists, stats, opens and writes local files for whichever scheme asks. How their bytes
+are read is what the two schemes differ in, and none of this module's business.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import secrets
-from collections.abc import Iterator
+import stat as stat_module
+import threading
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from tracekit.backends.base import ObjectInfo
-from tracekit.errors import BackendError
-from tracekit.uri import to_path
+import numpy as np
 
-__all__ = ["failure", "list_files", "make_sparse", "open_for_reading", "put_file", "stat_file"]
+from tracekit.backends.base import CACHE_POLICIES, ObjectInfo
+from tracekit.errors import BackendError, UsageError
+from tracekit.uri import from_path, to_path
 
+__all__ = [
+    "Counters",
+    "aligned_buffer",
+    "check_policy",
+    "failure",
+    "list_files",
+    "make_file",
+    "make_sparse",
+    "open_for_reading",
+    "preflight_path",
+    "seeded_content",
+    "stat_file",
+    "write_whole",
+]
+
+MEMORY_ALIGNMENT = 4096
+_CONTENT_CHUNK_BYTES = 1 << 20
 _CLASSES = {
     errno.ENOENT: "not_found",
     errno.ENOTDIR: "not_found",
     errno.EACCES: "permission",
     errno.EPERM: "permission",
+    errno.EROFS: "permission",
     errno.ETIMEDOUT: "timeout",
+    errno.EHOSTDOWN: "unreachable",
+    errno.EHOSTUNREACH: "unreachable",
+    errno.ENETUNREACH: "unreachable",
+    errno.EINVAL: "unsupported",
+    errno.EOPNOTSUPP: "unsupported",
     errno.EEXIST: "exists",
 }
 _HINTS = {
     "not_found": "check the path, or map it to where the data is",
-    "permission": "run as a user who may read it",
-    "exists": "overwriting has to be asked for",
+    "permission": "run as a user who may",
+    "exists": "overwrite it on purpose, or choose another target",
 }
+_HINTS_BY_ERRNO = {
+    errno.EMFILE: "too many files are open: raise `ulimit -n` or use fewer workers",
+    errno.ENOSPC: "free some space, or choose another disk",
+}
+
+
+class Counters:
+    """Named counts that several threads add to; `values` is read by whoever records them."""
+
+    __slots__ = ("_lock", "values")
+
+    def __init__(self, *names: str) -> None:
+        self.values: dict[str, int] = dict.fromkeys(names, 0)
+        self._lock = threading.Lock()
+
+    def add(self, name: str, n: int = 1) -> None:
+        with self._lock:
+            self.values[name] += n
 
 
 def failure(uri: str, error: OSError, doing: str = "read") -> BackendError:
     """`error` as a BackendError with its stable class, in one line."""
-    kind = _CLASSES.get(error.errno or 0, "io_error")
-    return BackendError(
-        f"cannot {doing} {uri}: {os.strerror(error.errno or errno.EIO)}", _HINTS.get(kind, ""), kind
-    )
+    number = error.errno or errno.EIO
+    kind = _CLASSES.get(number, "io_error")
+    hint = _HINTS_BY_ERRNO.get(number) or _HINTS.get(kind, "")
+    return BackendError(f"cannot {doing} {uri}: {os.strerror(number)}", hint, kind)
+
+
+def check_policy(cache_policy: str) -> None:
+    """Raise UsageError if there is no such cache policy."""
+    if cache_policy not in CACHE_POLICIES:
+        raise UsageError(
+            f"page_cache_mode: {cache_policy!r} is unknown", f"one of {', '.join(CACHE_POLICIES)}"
+        )
+
+
+def aligned_buffer(nbytes: int) -> memoryview:
+    """A writable buffer at a page boundary, as O_DIRECT wants it; not zeroed."""
+    room = np.empty(nbytes + MEMORY_ALIGNMENT, np.uint8)
+    start = -room.ctypes.data % MEMORY_ALIGNMENT
+    return room.data[start : start + nbytes]
 
 
 def open_for_reading(uri: str, flags: int = 0) -> tuple[int, int]:
-    """A descriptor of the file and its size in bytes. Raises BackendError."""
+    """A descriptor of the file or block device, and its size in bytes.
+
+    Raises OSError as the kernel says it, and BackendError for what has no bytes at offsets.
+    """
+    descriptor = os.open(to_path(uri), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | flags)
+    status = os.fstat(descriptor)
+    if stat_module.S_ISREG(status.st_mode):
+        return descriptor, status.st_size
+    if stat_module.S_ISBLK(status.st_mode):
+        return descriptor, os.lseek(descriptor, 0, os.SEEK_END)
+    os.close(descriptor)
+    raise _no_file(uri)
+
+
+def preflight_path(uri: str) -> Path:
+    """The local path of `uri`. Raises BackendError if it cannot be opened or listed."""
+    path = to_path(uri)
     try:
-        descriptor = os.open(to_path(uri), os.O_RDONLY | os.O_CLOEXEC | flags)
+        if path.is_dir():
+            with os.scandir(path):
+                return path
+        os.close(open_for_reading(uri)[0])
     except OSError as error:
         raise failure(uri, error, "open") from error
-    status = os.fstat(descriptor)
-    if not _readable(status.st_mode):
-        os.close(descriptor)
-        raise BackendError(f"cannot read {uri}: it is a directory", "name a file", "unsupported")
-    # A block device has no st_size; its end is where seeking to the end leads.
-    size = status.st_size or (0 if _regular(status.st_mode) else os.lseek(descriptor, 0, os.SEEK_END))
-    return descriptor, size
+    return path
 
 
-def stat_file(uri: str) -> ObjectInfo:
-    """Size of the file. Raises BackendError if there is none, or it is a directory."""
+def stat_file(uri: str, scheme: str) -> ObjectInfo:
+    """Size of the file or block device at `uri`. Raises BackendError for anything else."""
+    path = to_path(uri)
     try:
-        status = to_path(uri).stat()
+        status = path.stat()
+        if stat_module.S_ISBLK(status.st_mode):
+            descriptor, size = open_for_reading(uri)
+            os.close(descriptor)
+            return ObjectInfo(from_path(path, scheme), size)
     except OSError as error:
         raise failure(uri, error, "stat") from error
-    if not _readable(status.st_mode):
-        raise BackendError(f"{uri} is a directory", "name a file", "unsupported")
-    return ObjectInfo(uri, status.st_size)
+    if not stat_module.S_ISREG(status.st_mode):
+        raise _no_file(uri)
+    return ObjectInfo(from_path(path, scheme), status.st_size)
 
 
 def list_files(uri: str, scheme: str) -> Iterator[ObjectInfo]:
-    """Every regular file under the directory (or the file itself), in order of their URIs.
+    """Every regular file at or below `uri`, in URI order, through symbolic links.
 
-    Links to files are followed, links to directories are not. Raises BackendError if
-    there is nothing, or a directory cannot be read.
+    A link to one of its own parents is not followed; devices, sockets and pipes are left out.
     """
-    root = Path(os.path.abspath(to_path(uri)))
-    if root.is_file():
-        yield ObjectInfo(f"{scheme}://{root}", root.stat().st_size)
+    path = to_path(uri)
+    try:
+        is_folder = stat_module.S_ISDIR(path.stat().st_mode)
+    except OSError as error:
+        raise failure(uri, error, "list") from error
+    if not is_folder:
+        yield stat_file(uri, scheme)
         return
-    found: list[tuple[str, int]] = []
-    pending = [str(root)]
-    while pending:
-        try:
-            with os.scandir(pending.pop()) as entries:
-                for entry in entries:
-                    if entry.is_dir(follow_symlinks=False):
-                        pending.append(entry.path)
-                    elif entry.is_file():
-                        found.append((entry.path, entry.stat().st_size))
-        except OSError as error:
-            raise failure(f"{scheme}://{error.filename or root}", error, "list") from error
-    for path, size in sorted(found):
-        yield ObjectInfo(f"{scheme}://{path}", size)
+    for found, size in _walk(os.path.abspath(path), scheme, ()):
+        yield ObjectInfo(f"{scheme}://{found}", size)
 
 
-def put_file(uri: str, data: bytes | memoryview, *, overwrite: bool) -> int:
-    """Write the file so that it appears whole or not at all; bytes written.
+def write_whole(
+    uri: str, chunks: Iterable[bytes | memoryview], size: int, *, overwrite: bool, sync: bool = True
+) -> int:
+    """Write `chunks` as the file at `uri`, which appears whole or not at all; its size in bytes.
 
-    Raises BackendError, class `exists` if it is there and `overwrite` is false.
+    The file gets `size` bytes whatever the chunks hold: the rest is a hole. With `sync`, data
+    and name are on stable storage when it returns, and the data is out of the page cache.
     """
     path = to_path(uri)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+    aside = path.with_name(f".{path.name[:200]}.{secrets.token_hex(4)}.part")
     try:
+        if not overwrite and path.exists():
+            raise FileExistsError(errno.EEXIST, "already exists")
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        _publish(temporary, path, overwrite)
+        with aside.open("xb", buffering=0) as out:
+            for chunk in chunks:
+                _write_all(out.fileno(), memoryview(chunk).cast("B"))
+            out.truncate(size)
+            if sync:
+                os.fsync(out.fileno())
+                os.posix_fadvise(out.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        _give_name(aside, path, overwrite)
+        if sync:
+            _sync_folder(path.parent)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise failure(uri, error, "write") from error
-    return len(data)
+    finally:
+        with contextlib.suppress(OSError):  # gone already, if it got its name
+            aside.unlink()
+    return size
 
 
-def make_sparse(uri: str, size: int, *, overwrite: bool = False) -> None:
-    """A file of `size` bytes that takes no space: reads give zeros. Raises as `put_file`."""
-    path = to_path(uri)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+def make_file(uri: str, size: int, *, seed: int, overwrite: bool = False) -> int:
+    """Make a file of `size` bytes of seeded content, whole or not at all; its size.
+
+    Raises BackendError class `exists` when it is there and `overwrite` is false.
+    """
+    return write_whole(uri, seeded_content(size, seed), size, overwrite=overwrite)
+
+
+def make_sparse(uri: str, size: int, *, overwrite: bool = False) -> int:
+    """As `make_file`, but a hole: it takes no space and reads as zeros."""
+    return write_whole(uri, (), size, overwrite=overwrite, sync=False)
+
+
+def seeded_content(size: int, seed: int) -> Iterator[memoryview]:
+    """`size` bytes in chunks of 1 MiB: incompressible, and the same for the same seed."""
+    random = np.random.Generator(np.random.Philox(key=seed))
+    for start in range(0, size, _CONTENT_CHUNK_BYTES):
+        words = random.integers(0, 1 << 64, _CONTENT_CHUNK_BYTES // 8, dtype=np.uint64)
+        yield words.view(np.uint8).data[: min(_CONTENT_CHUNK_BYTES, size - start)]
+
+
+def _no_file(uri: str) -> BackendError:
+    return BackendError(
+        f"cannot read {uri}: it is no file", "name a file, not a directory or a pipe", "unsupported"
+    )
+
+
+def _walk(folder: str, scheme: str, parents: tuple[tuple[int, int], ...]) -> Iterator[tuple[str, int]]:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("xb") as file:
-            file.truncate(size)
-        _publish(temporary, path, overwrite)
+        info = Path(folder).stat()
+        if (info.st_dev, info.st_ino) in parents:
+            return
+        with os.scandir(folder) as entries:
+            # A folder sorts with its slash, so that the whole listing is in URI order.
+            named = sorted(
+                (entry.name + "/" if entry.is_dir() else entry.name, entry.path) for entry in entries
+            )
     except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise failure(uri, error, "write") from error
+        raise failure(f"{scheme}://{folder}", error, "list") from error
+    for name, path in named:
+        if name.endswith("/"):
+            yield from _walk(path, scheme, (*parents, (info.st_dev, info.st_ino)))
+            continue
+        try:
+            found = Path(path).stat()
+        except FileNotFoundError:
+            continue  # a dangling link, or gone since the directory was read
+        except OSError as error:
+            raise failure(f"{scheme}://{path}", error, "stat") from error
+        if stat_module.S_ISREG(found.st_mode):
+            yield _nameable(path, scheme), found.st_size
 
 
-def _publish(temporary: Path, path: Path, overwrite: bool) -> None:
+def _nameable(path: str, scheme: str) -> str:
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        shown = os.fsencode(path).decode(errors="replace")
+        raise BackendError(
+            f"{scheme}://{shown}: the name is not UTF-8", "rename the file", "unsupported"
+        ) from None
+    return path
+
+
+def _write_all(descriptor: int, data: memoryview) -> None:
+    while len(data):
+        data = data[os.write(descriptor, data) :]
+
+
+def _give_name(aside: Path, path: Path, overwrite: bool) -> None:
     if overwrite:
-        temporary.replace(path)
-    else:
-        os.link(temporary, path)  # unlike rename, fails if the name is taken
-        temporary.unlink()
+        aside.replace(path)
+        return
+    try:
+        os.link(aside, path)  # unlike a rename, refuses a name that appeared meanwhile
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS):
+            raise
+        if path.exists():  # no hard links here: as close as this file system lets us
+            raise FileExistsError(errno.EEXIST, "already exists") from None
+        aside.replace(path)
 
 
-def _regular(mode: int) -> bool:
-    return (mode & 0o170000) == 0o100000
-
-
-def _readable(mode: int) -> bool:
-    return (mode & 0o170000) in (0o100000, 0o060000)  # a regular file or a block device
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

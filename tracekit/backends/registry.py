@@ -32,5 +32,10 @@ def backend_for(uri: str, **options: Any) -> Backend:
     if scheme not in _SCHEMES:
         known = ", ".join(f"{name}://" for name in _SCHEMES)
         raise UsageError(f"{clean(uri)}: unknown scheme {scheme!r}", f"known are {known}")
-    module = importlib.import_module(f"tracekit.backends.{scheme}")
-    return cast(Backend, module.backend(**options))
+    try:
+        module = importlib.import_module(f"tracekit.backends.{scheme}")
+        return cast(Backend, module.backend(**options))
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            f"{scheme}:// needs the package {error.name}", f"pip install 'tracekit[{scheme}]'"
+        ) from None
