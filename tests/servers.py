@@ -56,9 +56,11 @@ class S3Server:
             "AWS_EC2_METADATA_DISABLED": "true",
         }
 
-    def request(self, method: str, path: str, body: bytes | None = None) -> bytes:
+    def request(
+        self, method: str, path: str, body: bytes | None = None, more: Mapping[str, str] | None = None
+    ) -> bytes:
         signed = "AWS4-HMAC-SHA256 Credential=testing/20240101/us-east-1/s3/aws4_request, Signature=0"
-        headers = {"Authorization": signed, "Content-Type": "application/octet-stream"}
+        headers = {"Authorization": signed, "Content-Type": "application/octet-stream", **(more or {})}
         request = urllib.request.Request(f"{self.endpoint}{path}", body, headers, method=method)
         with urllib.request.urlopen(request, timeout=20) as response:
             return bytes(response.read())

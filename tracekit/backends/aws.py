@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
 from tracekit.backends.obstore_client import CREDENTIALS_MARK
+from tracekit.backends.store_options import check_endpoint
 from tracekit.errors import BackendError, UsageError
 from tracekit.uri import redact
 
@@ -41,7 +42,7 @@ class AwsSettings:
     @property
     def shown_endpoint(self) -> str:
         """The endpoint as an error may show it."""
-        return redact(self.endpoint) if self.endpoint else f"AWS S3 in {self.region}"
+        return self.endpoint or f"AWS S3 in {self.region}"
 
     def style(self, bucket: str) -> tuple[bool, str | None]:
         """Whether `bucket` is reached by a virtual host, and the endpoint to speak to (None: AWS's own).
@@ -96,13 +97,11 @@ def resolve(
     except BotoCoreError as error:
         raise UsageError(redact(str(error)), "check profile= and AWS_PROFILE") from None
     endpoint = endpoint or _configured_endpoint(session, scoped)
-    if endpoint and urlsplit(endpoint).scheme not in ("http", "https"):
-        raise UsageError(f"endpoint {redact(endpoint)!r} is no URL", "write http://host:port or https://host")
     s3_section = scoped.get("s3")
     if addressing_style == "auto" and isinstance(s3_section, dict):
         addressing_style = s3_section.get("addressing_style", "auto")
     return AwsSettings(
-        endpoint=endpoint.rstrip("/") if endpoint else None,
+        endpoint=check_endpoint("s3", endpoint) if endpoint else None,
         region=region or os.environ.get("AWS_REGION") or "us-east-1",
         virtual=addressing_style == "virtual" or (addressing_style == "auto" and endpoint is None),
         anonymous=anonymous,

@@ -13,7 +13,6 @@ from tracekit.backends.azure_account import AzureSettings, resolve
 from tracekit.backends.object_client import ObjectClient
 from tracekit.backends.object_store import Dialect, ObjectStoreBackend
 from tracekit.backends.store_options import parse_options, require_choice
-from tracekit.uri import redact
 
 if TYPE_CHECKING:
     from obstore.store import AzureConfig, AzureStore
@@ -50,7 +49,7 @@ def backend(**options: Any) -> ObjectStoreBackend:
     dialect = Dialect(
         scheme="az",
         container="container",
-        endpoint=redact(settings.endpoint),
+        endpoint=settings.endpoint,
         credentials_hint="check AZURE_STORAGE_CONNECTION_STRING, or the key or SAS token in the environment",
         other_client="azure-sdk",
     )

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
 from tracekit.backends.obstore_client import CREDENTIALS_MARK
+from tracekit.backends.store_options import check_endpoint
 from tracekit.errors import UsageError
 from tracekit.uri import redact
 
@@ -67,8 +68,9 @@ def resolve(endpoint: str | None, account: str | None, anonymous: bool) -> Azure
     named = _connection_string()
     if account is not None and named.get("AccountName") not in (None, account):
         named = {}
-    account = account or named.get("AccountName") or _env(_ACCOUNT_NAMES) or _account_in(endpoint)
+    account = account or named.get("AccountName") or _env(_ACCOUNT_NAMES)
     endpoint = endpoint or named.get("BlobEndpoint") or _env(("AZURE_STORAGE_BLOB_ENDPOINT",))
+    endpoint = check_endpoint("az", endpoint) if endpoint else None
     account = account or _account_in(endpoint)
     if not account:
         raise UsageError(
@@ -78,15 +80,11 @@ def resolve(endpoint: str | None, account: str | None, anonymous: bool) -> Azure
     if endpoint is None:
         protocol = named.get("DefaultEndpointsProtocol", "https")
         endpoint = f"{protocol}://{account}.blob.{named.get('EndpointSuffix', 'core.windows.net')}"
-    if urlsplit(endpoint).scheme not in ("http", "https"):
-        raise UsageError(
-            f"endpoint {redact(endpoint)!r} is no URL", "write https://host or http://host:port/account"
-        )
-    endpoint = endpoint.partition("?")[0].rstrip("/")
     if anonymous:
         return AzureSettings(account, endpoint, "anonymous")
-    key = named.get("AccountKey") or _env(_KEY_NAMES)
-    sas = named.get("SharedAccessSignature") or _env(_SAS_NAMES)
+    key, sas = named.get("AccountKey"), named.get("SharedAccessSignature")
+    if not key and not sas:
+        key, sas = _env(_KEY_NAMES), _env(_SAS_NAMES)
     if key:
         return AzureSettings(account, endpoint, "key", key)
     if sas:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, TypeVar, get_type_hints
+from urllib.parse import urlsplit
 
 from tracekit.errors import UsageError
 
-__all__ = ["parse_options", "require_choice"]
+__all__ = ["check_endpoint", "parse_options", "require_choice"]
 
 _T = TypeVar("_T")
 
@@ -31,6 +32,20 @@ def require_choice(scheme: str, name: str, value: str, choices: tuple[str, ...])
     """Raise UsageError if `value` is none of `choices`."""
     if value not in choices:
         raise UsageError(f"{scheme}: {name}={value!r} is unknown", f"one of {', '.join(choices)}")
+
+
+def check_endpoint(scheme: str, endpoint: str) -> str:
+    """`endpoint` without a trailing slash; raises UsageError if it is no URL or carries a secret."""
+    hint = "write http://host:port or https://host; credentials go into the environment"
+    try:
+        parts = urlsplit(endpoint)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable or "@" in endpoint or parts.query or parts.fragment:
+        shown = endpoint.partition("?")[0].rpartition("@")[2]
+        raise UsageError(f"{scheme}: endpoint {shown!r} cannot be used", hint)
+    return endpoint.rstrip("/")
 
 
 def _shown(kind: Any) -> str:

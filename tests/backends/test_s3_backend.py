@@ -1,0 +1,283 @@
+"""What is S3's own: endpoints, credentials by AWS's chain, styles, and refusals that tell no secret."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import servers
+
+from tracekit.backends import s3
+from tracekit.backends.aws import resolve
+from tracekit.backends.object_store import ObjectStoreBackend
+from tracekit.backends.registry import backend_for
+from tracekit.errors import BackendError, TracekitError, UsageError
+
+SECRET = "sEnTiNeL/SecretKey+Never+Shown"
+TOKEN = "sEnTiNeL-session-token"
+CLIENTS = pytest.mark.parametrize("client", s3.CLIENTS)
+
+
+@pytest.fixture(scope="module")
+def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.S3Server]:
+    """A moto that checks credentials; bucket `guarded` holds the object `k`."""
+    with servers.moto_server(tmp_path_factory.mktemp("strict") / "log") as server:
+        server.make_bucket("guarded")
+        server.put("guarded", "k", b"0123456789")
+        server.request("POST", "/moto-api/reset-auth", b"0")
+        yield server
+
+
+def read(backend: ObjectStoreBackend, uri: str) -> bytes:
+    return bytes(backend.get(uri)[0])
+
+
+def endpoint_of(**options: str) -> str | None:
+    given = {"endpoint": None, "region": None, "profile": None, **options}
+    return resolve(anonymous=False, addressing_style="auto", **given).endpoint
+
+
+def test_endpoints_follow_the_sdk_rules(clean_env: pytest.MonkeyPatch) -> None:
+    assert endpoint_of() is None
+    config = Path(os.environ["AWS_CONFIG_FILE"])
+    config.write_text(
+        "[default]\nendpoint_url=http://default\n[profile p]\nservices=mine\nendpoint_url=http://general\n"
+        "[services mine]\ns3 =\n  endpoint_url = http://service\n"
+    )
+    assert endpoint_of() == "http://default"
+    assert endpoint_of(profile="p") == "http://service"
+    clean_env.setenv("AWS_ENDPOINT_URL", "http://all/")
+    assert endpoint_of(profile="p") == "http://all"
+    clean_env.setenv("AWS_ENDPOINT_URL_S3", "http://only-s3")
+    assert endpoint_of() == "http://only-s3"
+    assert endpoint_of(endpoint="https://given:1") == "https://given:1"
+    clean_env.setenv("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "true")
+    assert endpoint_of() is None
+    assert endpoint_of(endpoint="https://given:1") == "https://given:1"
+    with pytest.raises(UsageError, match="cannot be used"):
+        endpoint_of(endpoint="localhost:9000")
+
+
+def test_buckets_are_hosts_at_aws_and_paths_elsewhere_unless_told(clean_env: pytest.MonkeyPatch) -> None:
+    def style(bucket: str, endpoint: str | None, addressing: str) -> tuple[bool, str | None]:
+        return resolve(endpoint, None, None, False, addressing).style(bucket)
+
+    assert style("b", None, "auto") == (True, None)
+    assert style("b.dotted", None, "auto") == (False, None)
+    assert style("b", None, "path") == (False, None)
+    assert style("b", "http://h:1", "auto") == (False, "http://h:1")
+    assert style("b", "http://h:1", "virtual") == (True, "http://b.h:1")
+    Path(os.environ["AWS_CONFIG_FILE"]).write_text("[default]\ns3 =\n  addressing_style = path\n")
+    assert style("b", None, "auto") == (False, None)
+
+
+@CLIENTS
+def test_virtual_hosted_style_reaches_the_bucket(
+    s3_bucket: str, moto: servers.S3Server, clean_env: pytest.MonkeyPatch, client: str
+) -> None:
+    """moto stands as the HTTP proxy, so that the bucket's host name needs no resolver."""
+    moto.put(s3_bucket, "k", b"by host name")
+    clean_env.setenv("HTTP_PROXY", moto.endpoint)
+    clean_env.setenv("http_proxy", moto.endpoint)
+    clean_env.delenv("NO_PROXY", raising=False)
+    clean_env.delenv("no_proxy", raising=False)
+    virtual = s3.backend(endpoint="http://s3.amazonaws.com", addressing_style="virtual", client=client)
+    assert read(virtual, f"s3://{s3_bucket}/k") == b"by host name"
+    virtual.close()
+
+
+@CLIENTS
+def test_an_option_beats_the_environment(
+    s3_bucket: str, moto: servers.S3Server, clean_env: pytest.MonkeyPatch, client: str
+) -> None:
+    moto.put(s3_bucket, "k", b"here")
+    clean_env.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    clean_env.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:1")
+    backend = s3.backend(endpoint=moto.endpoint, client=client)
+    assert read(backend, f"s3://{s3_bucket}/k") == b"here"
+    backend.close()
+
+
+@CLIENTS
+def test_a_profile_is_used_and_not_mixed_with_the_environment(
+    s3_bucket: str, moto: servers.S3Server, clean_env: pytest.MonkeyPatch, tmp_path: Path, client: str
+) -> None:
+    """The profile's keys come from a process, as SSO helpers' do: only the SDK's own chain runs it."""
+    moto.put(s3_bucket, "k", b"x")
+    told = {
+        "Version": 1,
+        "AccessKeyId": "from-process",
+        "SecretAccessKey": SECRET,
+        "SessionToken": TOKEN,
+        "Expiration": "2099-01-01T00:00:00Z",
+    }
+    (tmp_path / "told").write_text(json.dumps(told))
+    (tmp_path / "helper.py").write_text(
+        f"import pathlib; here = pathlib.Path({str(tmp_path)!r}); (here / 'ran').touch(); "
+        "print((here / 'told').read_text())"
+    )
+    Path(os.environ["AWS_CONFIG_FILE"]).write_text(
+        f"[profile p]\nregion = eu-west-1\ncredential_process = {sys.executable} {tmp_path}/helper.py\n"
+    )
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION"):
+        clean_env.delenv(name)
+    clean_env.setenv("AWS_SKIP_SIGNATURE", "true")  # obstore would obey it; botocore knows it not
+    backend = s3.backend(profile="p", client=client)
+    assert read(backend, f"s3://{s3_bucket}/k") == b"x"
+    assert (tmp_path / "ran").exists()
+    backend.close()
+
+
+def test_an_unknown_profile_is_one_line(clean_env: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UsageError, match="profile"):
+        s3.backend(profile="nobody")
+
+
+@CLIENTS
+def test_no_credentials_at_all_is_one_line(
+    moto: servers.S3Server, clean_env: pytest.MonkeyPatch, client: str
+) -> None:
+    backend = s3.backend(endpoint=moto.endpoint, client=client)
+    with pytest.raises(BackendError, match="credentials") as raised:
+        backend.stat("s3://b/k")
+    assert raised.value.error_class == "permission"
+    assert "\n" not in str(raised.value)
+    backend.close()
+
+
+@CLIENTS
+def test_wrong_credentials_are_one_line_without_the_secret(
+    strict: servers.S3Server, clean_env: pytest.MonkeyPatch, client: str
+) -> None:
+    for name, value in strict.env.items():
+        clean_env.setenv(name, value)
+    clean_env.setenv("AWS_ACCESS_KEY_ID", "AKIAWRONG")
+    clean_env.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+    clean_env.setenv("AWS_SESSION_TOKEN", TOKEN)
+    backend = s3.backend(client=client)
+    for call in (
+        lambda: backend.preflight("s3://guarded/k"),
+        lambda: list(backend.list("s3://guarded")),
+        lambda: read(backend, "s3://guarded/k"),
+        lambda: backend.put("s3://guarded/new", b"x"),
+    ):
+        with pytest.raises(BackendError, match="access denied") as raised:
+            call()
+        assert raised.value.error_class == "permission"
+        text = str(raised.value)
+        assert "\n" not in text and "AWS_PROFILE" in text
+        assert SECRET not in text and TOKEN not in text and "Signature=" not in text
+    backend.close()
+
+
+@CLIENTS
+def test_anonymous_reads_what_is_public_and_nothing_else(
+    s3_bucket: str, moto: servers.S3Server, clean_env: pytest.MonkeyPatch, client: str
+) -> None:
+    moto.put(s3_bucket, "private", b"p")
+    moto.put(s3_bucket, "public", b"open to all")
+    moto.request("PUT", f"/{s3_bucket}/public?acl", None, {"x-amz-acl": "public-read"})
+    backend = s3.backend(anonymous=True, client=client)
+    assert read(backend, f"s3://{s3_bucket}/public") == b"open to all"
+    with pytest.raises(BackendError) as raised:
+        read(backend, f"s3://{s3_bucket}/private")
+    assert raised.value.error_class == "permission"
+    backend.close()
+
+
+def test_presigned_urls_leave_no_signature_in_any_error(s3_env: servers.S3Server) -> None:
+    signature = "X-Amz-Signature=5e9f7d0c1b2a&X-Amz-Credential=AKIA%2F2024&X-Amz-Security-Token=tok"
+    for uri in (f"s3://b/k?{signature}", f"https://b.s3.amazonaws.com/k?{signature}"):
+        with pytest.raises(TracekitError) as raised:
+            backend_for(uri).stat(uri)
+        assert "5e9f7d0c1b2a" not in str(raised.value) and "AKIA" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "endpoint", [f"http://user:{SECRET}@127.0.0.1:1", f"http://h:1/?sig={SECRET}", "http://h:x"]
+)
+def test_an_endpoint_with_a_secret_or_a_bad_port_is_refused_and_not_shown(
+    clean_env: pytest.MonkeyPatch, endpoint: str
+) -> None:
+    for scheme in ("s3://b/k", "az://c/k"):
+        with pytest.raises(UsageError, match="endpoint") as raised:
+            backend_for(scheme, endpoint=endpoint, anonymous=True)
+        assert SECRET not in str(raised.value)
+
+
+def test_a_redirect_asks_for_the_region(s3_env: servers.S3Server) -> None:
+    with servers.fault_proxy(s3_env.endpoint) as proxy:
+        proxy.faults.append(servers.Fault(301, "<Error><Code>PermanentRedirect</Code></Error>"))
+        with pytest.raises(BackendError, match="another region") as raised:
+            read(s3.backend(endpoint=proxy.endpoint), "s3://b/k")
+        assert raised.value.error_class == "wrong_region"
+
+
+def test_keys_that_obstore_cannot_name_are_read_by_the_reference_client(
+    s3_bucket: str, moto: servers.S3Server
+) -> None:
+    moto.put(s3_bucket, "a//b", b"odd")
+    for call in (lambda b: read(b, f"s3://{s3_bucket}/a//b"), lambda b: list(b.list(f"s3://{s3_bucket}"))):
+        with pytest.raises(BackendError, match='client="aiobotocore"'):
+            call(s3.backend())
+    reference = s3.backend(client="aiobotocore")
+    assert [info.uri for info in reference.list(f"s3://{s3_bucket}")] == [f"s3://{s3_bucket}/a//b"]
+    assert read(reference, f"s3://{s3_bucket}/a//b") == b"odd"
+    reference.close()
+
+
+@CLIENTS
+def test_empty_folder_markers_are_no_objects(s3_bucket: str, moto: servers.S3Server, client: str) -> None:
+    for key in ("dir/", "dir/a", "dir/b", "dir2"):
+        moto.put(s3_bucket, key, b"" if key.endswith("/") else b"x")
+    backend = s3.backend(client=client)
+    assert [info.uri.rpartition("/")[2] for info in backend.list(f"s3://{s3_bucket}")] == ["a", "b", "dir2"]
+    assert [info.uri.rpartition("/")[2] for info in backend.list(f"s3://{s3_bucket}/dir")] == ["a", "b"]
+    backend.close()
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"colour": "red"}, "'colour' is unknown"),
+        ({"client": "curl"}, "client='curl' is unknown"),
+        ({"retries": "many"}, "retries='many'"),
+        ({"retries": True}, "retries=True"),
+        ({"retries": -1}, "negative"),
+        ({"addressing_style": "sideways"}, "addressing_style"),
+        ({"secret_access_key": SECRET}, "'secret_access_key' is unknown"),
+    ],
+)
+def test_options_that_cannot_be_meant_are_refused(options: dict[str, object], told: str) -> None:
+    with pytest.raises(UsageError, match=told) as raised:
+        s3.backend(**options)
+    assert SECRET not in str(raised.value)
+
+
+def _read_in_child(uri: str, results: multiprocessing.SimpleQueue[str]) -> None:
+    try:
+        results.put(read(s3.backend(), uri).decode())
+    except TracekitError as error:
+        results.put(str(error))
+
+
+@pytest.mark.parametrize(("method", "told"), [("fork", "forked"), ("spawn", "body")])
+def test_a_forked_child_is_told_and_a_spawned_one_reads(
+    s3_bucket: str, moto: servers.S3Server, method: str, told: str
+) -> None:
+    """obstore's runtime does not survive a fork: it must not hang there."""
+    moto.put(s3_bucket, "k", b"body")
+    uri = f"s3://{s3_bucket}/k"
+    assert read(s3.backend(), uri) == b"body"
+    context = multiprocessing.get_context(method)
+    results = context.SimpleQueue()
+    child = context.Process(target=_read_in_child, args=(uri, results))
+    child.start()
+    child.join(60)
+    assert child.exitcode == 0
+    assert told in results.get()
