@@ -1,0 +1,51 @@
+"""What a replay is held to: the measures of parity, foretold from its plan."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tracekit.parity import Measures
+from tracekit.replay.plan import NONE, Plan
+
+__all__ = ["expected_measures"]
+
+
+def expected_measures(plan: Plan) -> Measures:
+    """Parity's measures of the plan, if every op went when due and took as long as when recorded.
+
+    Bytes are those that the recording moved, or those asked for where it moved none.
+    """
+    due = plan.columns["due_ns"][: plan.ops]
+    latency = plan.columns["recorded_latency"][: plan.ops]
+    known_latency = np.where(latency == NONE, 0, latency)
+    moved = expected_bytes(plan)
+    steps, rank = plan.columns["step"][: plan.ops], plan.columns["rank"][: plan.ops].astype(np.int64)
+    stepped = steps != NONE
+    distinct = len(np.unique(np.stack([rank[stepped], steps[stepped]]), axis=1).T) if stepped.any() else 0
+    length = plan.columns["length"][: plan.ops]
+    asked = np.where(length == NONE, moved, length)
+    buckets = np.where(asked > 0, np.floor(np.log2(np.maximum(asked, 1))).astype(np.int64), -1)
+    values, counts = np.unique(buckets, return_counts=True)
+    finished = latency[latency != NONE]
+    return Measures(
+        ops=plan.ops,
+        failed_ops=0,
+        bytes=int(moved.sum()),
+        duration_ns=int((due + known_latency).max() - due.min()) if plan.ops else 0,
+        submit_span_ns=plan.span_ns,
+        steps=distinct,
+        bytes_per_step=float(moved[stepped].sum() / distinct) if distinct else None,
+        latency_p50_ns=float(np.quantile(finished, 0.5, method="inverted_cdf")) if len(finished) else None,
+        latency_p99_ns=float(np.quantile(finished, 0.99, method="inverted_cdf")) if len(finished) else None,
+        lateness_p50_ns=None,
+        lateness_p99_ns=None,
+        lateness_max_ns=None,
+        req_bytes={int(value): int(count) for value, count in zip(values, counts, strict=True)},
+    )
+
+
+def expected_bytes(plan: Plan) -> np.ndarray:
+    """Bytes that each op should move: as recorded, or as asked where the recording failed or does not say."""
+    moved = plan.columns["recorded_bytes"][: plan.ops]
+    length = plan.columns["length"][: plan.ops]
+    return np.where(moved > 0, moved, np.maximum(length, 0))
