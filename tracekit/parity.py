@@ -21,7 +21,7 @@ DEFAULT_TOLERANCE = 0.15
 
 @dataclass(frozen=True, slots=True)
 class Measures:
-    """What parity compares of one trace (`parity.sql` defines each); `req_bytes` maps log2 bucket to count."""
+    """What parity compares of one trace, as in `parity.sql`; `req_bytes` maps log2 bucket to count."""
 
     ops: int
     failed_ops: int

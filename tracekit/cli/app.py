@@ -21,7 +21,7 @@ from tracekit.uri import redact
 
 __all__ = ["app", "main", "run"]
 
-VERBS = ("demo", "record", "info", "stats", "query", "check")
+VERBS = ("demo", "info", "replay", "materialize", "compare", "check")
 """Modules of `tracekit.cli` that register verbs, in the order of `--help`."""
 
 app = typer.Typer(
@@ -37,7 +37,9 @@ app = typer.Typer(
 
 @app.callback()
 def _root(
-    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)
+    ] = False,
 ) -> None:
     if version:
         typer.echo(f"tracekit {__version__}")
@@ -73,7 +75,8 @@ def run(arguments: list[str] | None = None) -> int:
         if os.environ.get("TRACEKIT_DEBUG"):
             raise
         return _fail(
-            f"internal error: {type(error).__name__}: {error} (a defect; please report it with TRACEKIT_DEBUG=1)", 2
+            f"internal error: {type(error).__name__}: {error} (a defect; please report it with TRACEKIT_DEBUG=1)",
+            2,
         )
 
 

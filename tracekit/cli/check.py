@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
-from typing import Annotated
 
 import typer
 
 from tracekit.cli import screen
+from tracekit.cli.options import JsonOption, TraceArgument
 from tracekit.store.check import repair, verify
 from tracekit.store.reader import open_reader
 from tracekit.units import format_count
 
 __all__ = ["register"]
-
-TraceArgument = Annotated[Path, typer.Argument(metavar="TRACE", help="A trace directory or Parquet file.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -31,14 +27,20 @@ def _verify(trace: TraceArgument, json: JsonOption = False) -> None:
         findings = verify(trace, progress=advance)
     broken = any(finding.broken for finding in findings)
     if json:
-        screen.emit_json({"trace": str(trace), "whole": not broken, "findings": [asdict(f) for f in findings]})
+        screen.emit_json(
+            {"trace": str(trace), "whole": not broken, "findings": [asdict(f) for f in findings]}
+        )
     else:
         for finding in findings:
             screen.console.print(f"{finding.where}: {finding.what}", soft_wrap=True)
         if broken:
-            screen.console.print(f"{trace} is not whole; tracekit repair salvages what can be", soft_wrap=True)
+            screen.console.print(
+                f"{trace} is not whole; tracekit repair salvages what can be", soft_wrap=True
+            )
         else:
-            screen.console.print(f"{trace} is whole: {format_count(open_reader(trace).rows)} ops", soft_wrap=True)
+            screen.console.print(
+                f"{trace} is whole: {format_count(open_reader(trace).rows)} ops", soft_wrap=True
+            )
     if broken:
         raise typer.Exit(1)
 

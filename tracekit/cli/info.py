@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from contextlib import closing
 from importlib.resources import files
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 from rich.table import Table
 
 from tracekit.cli import screen
+from tracekit.cli.options import JsonOption, TraceArgument
 from tracekit.store.reader import TraceReader, open_reader
 from tracekit.units import format_count, format_duration, format_size
 
@@ -50,8 +50,8 @@ def describe(reader: TraceReader) -> dict[str, Any]:
 
 
 def _info(
-    trace: Annotated[Path, typer.Argument(metavar="TRACE", help="A trace directory or Parquet file.")],
-    json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
+    trace: TraceArgument,
+    json: JsonOption = False,
 ) -> None:
     """Say what a trace is: source, span, streams, ops, segments, schema."""
     facts = describe(open_reader(trace))

@@ -1,0 +1,44 @@
+"""`tracekit compare`: a parity table of two traces; exit 1 outside tolerance."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tracekit.cli import screen
+from tracekit.cli.options import JsonOption
+from tracekit.parity import compare
+from tracekit.report.table import parity_table
+from tracekit.store.reader import open_reader
+
+__all__ = ["register"]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb to `app`."""
+    app.command(
+        "compare",
+        epilog="Examples: [bold]tracekit compare run.trace replay.trace[/bold]   "
+        "[bold]tracekit compare before.trace after.trace --tolerance 0.05 --json[/bold]",
+    )(_compare)
+
+
+def _compare(
+    a: Annotated[Path, typer.Argument(metavar="A", help="The recording, or the run before.")],
+    b: Annotated[Path, typer.Argument(metavar="B", help="The replay, or the run after.")],
+    tolerance: Annotated[float, typer.Option(help="A fraction: 0.15 is 15 %.")] = 0.15,
+    speed: Annotated[
+        float | None, typer.Option(help="Divide A's times by this; taken from B if it is a replay of A.")
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """Compare two traces metric by metric. Exit 1 if one is outside the tolerance: a CI gate."""
+    parity = compare(open_reader(a), open_reader(b), tolerance=tolerance, speed=speed)
+    if json:
+        screen.emit_json({"a": str(a), "b": str(b), **parity.to_dict()})
+    else:
+        screen.console.print(parity_table(parity, names=(a.name, b.name)))
+    if not parity.ok:
+        raise typer.Exit(1)

@@ -1,0 +1,42 @@
+-- What parity compares, of one trace: one row over the view `ops`.
+--
+-- Only ops that read objects count (read, get).
+-- Columns:
+--   ops                 BIGINT  ops
+--   failed_ops          BIGINT  of them, with an error
+--   bytes               BIGINT  bytes moved
+--   duration_ns         BIGINT  first submit to last end
+--   submit_span_ns      BIGINT  first submit to last submit
+--   steps               BIGINT  distinct steps of all ranks; 0 where the trace has none
+--   bytes_per_step      DOUBLE  bytes moved for steps, over steps
+--   latency_p50_ns, latency_p99_ns   DOUBLE
+--   lateness_p50_ns, lateness_p99_ns, lateness_max_ns  DOUBLE  t_submit - t_due; null in recordings
+--   req_bytes           MAP(INTEGER, BIGINT)  requests by the power of two that their length reaches
+WITH part AS (
+    SELECT *
+    FROM ops
+    WHERE op IN ('read', 'get')
+),
+sizes AS (
+    SELECT
+        CASE WHEN coalesce(len, bytes, 0) <= 0 THEN -1 ELSE floor(log2(coalesce(len, bytes)))::INTEGER END AS bucket,
+        count(*) AS n
+    FROM part
+    GROUP BY bucket
+)
+SELECT
+    count(*) AS ops,
+    count(*) FILTER (error IS NOT NULL) AS failed_ops,
+    coalesce(sum(bytes), 0)::BIGINT AS bytes,
+    coalesce(max(t_submit + coalesce(latency, 0)) - min(t_submit), 0) AS duration_ns,
+    coalesce(max(t_submit) - min(t_submit), 0) AS submit_span_ns,
+    count(DISTINCT (rank, step)) FILTER (step IS NOT NULL) AS steps,
+    sum(bytes) FILTER (step IS NOT NULL) / nullif(count(DISTINCT (rank, step)) FILTER (step IS NOT NULL), 0)
+        AS bytes_per_step,
+    quantile_disc(latency, 0.5) AS latency_p50_ns,
+    quantile_disc(latency, 0.99) AS latency_p99_ns,
+    quantile_disc(t_submit - t_due, 0.5) AS lateness_p50_ns,
+    quantile_disc(t_submit - t_due, 0.99) AS lateness_p99_ns,
+    max(t_submit - t_due) AS lateness_max_ns,
+    (SELECT map_from_entries(list((bucket, n))) FROM sizes) AS req_bytes
+FROM part

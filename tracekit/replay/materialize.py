@@ -1,0 +1,83 @@
+"""Making the objects that a trace reads, with the right sizes, at a target that lacks them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from tracekit.backends.local import make_sparse
+from tracekit.backends.registry import backend_for
+from tracekit.errors import BackendError, UsageError
+from tracekit.replay.mapping import parse_rules
+from tracekit.replay.plan import build_plan
+from tracekit.store.reader import TraceReader
+from tracekit.uri import FILE_SCHEMES, scheme_of
+
+__all__ = ["Materialized", "materialize"]
+
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Materialized:
+    """What was made: objects and their bytes; `kept` were there already and large enough."""
+
+    made: int
+    kept: int
+    bytes: int
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def materialize(
+    reader: TraceReader,
+    mapping: Sequence[str],
+    *,
+    seed: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Materialized:
+    """Make every object that a replay of the trace under `mapping` would read.
+
+    Local files are sparse unless `seed` is given; with a seed, and on object stores
+    always, the content is that of a seeded generator (seed 0 unless told). An object that
+    is large enough is kept; nothing is overwritten. Raises UsageError if one is there and
+    too small, or there are no rules; BackendError if one cannot be made.
+    """
+    if not mapping:
+        raise UsageError("materialize needs a target", "give --map FROM=TO")
+    plan = build_plan(reader, parse_rules(mapping))
+    sizes = plan.needed_sizes().tolist()
+    backends = {scheme: backend_for(uri) for scheme, uri in {scheme_of(u): u for u in plan.uris}.items()}
+    missing = []
+    kept = 0
+    for uri, size in zip(plan.uris, sizes, strict=True):
+        try:
+            there = backends[scheme_of(uri)].stat(uri).size
+        except BackendError as error:
+            if error.error_class != "not_found":
+                raise
+            missing.append((uri, size))
+            continue
+        if there < size:
+            raise UsageError(
+                f"{uri} is there with {there} bytes; the trace needs {size}", "map to another target"
+            )
+        kept += 1
+    for index, (uri, size) in enumerate(missing):
+        if seed is None and scheme_of(uri) in FILE_SCHEMES:
+            make_sparse(uri, size)
+        else:
+            backends[scheme_of(uri)].put(uri, _content(size, (seed or 0) + index))
+        if progress is not None:
+            progress(index + 1, len(missing))
+    for backend in backends.values():
+        backend.close()
+    return Materialized(len(missing), kept, sum(size for _, size in missing))
+
+
+def _content(size: int, seed: int) -> bytes:
+    return np.random.default_rng(seed).bytes(size)

@@ -1,0 +1,68 @@
+"""Tables for a terminal: parity, snapshots, query results. They render, and compute nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.table import Table
+
+from tracekit.parity import Parity, ParityRow
+from tracekit.units import format_count, format_duration, format_rate, format_size
+
+__all__ = ["parity_table", "rows_table", "shown"]
+
+
+def parity_table(parity: Parity, *, names: tuple[str, str] = ("recording", "replay")) -> Table:
+    """One line a metric, with its verdict."""
+    verdict = "[green]parity holds[/green]" if parity.ok else "[red]outside tolerance[/red]"
+    table = Table(title=f"{verdict} (tolerance {parity.tolerance:.0%})", title_justify="left")
+    table.add_column("metric")
+    for name in (*names, "difference"):
+        table.add_column(name, justify="right")
+    table.add_column("verdict")
+    for row in parity.rows:
+        word = {True: "[green]pass[/green]", False: "[red]FAIL[/red]", None: "[dim]-[/dim]"}[row.ok]
+        table.add_row(_label(row), shown(row.a, row.unit), shown(row.b, row.unit), _difference(row), word)
+    return table
+
+
+def rows_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, title: str | None = None) -> Table:
+    """Any rows, as they are."""
+    table = Table(title=title, title_justify="left")
+    numeric = [
+        bool(rows) and all(isinstance(row[i], int | float | None) for row in rows)
+        for i in range(len(columns))
+    ]
+    for name, right in zip(columns, numeric, strict=True):
+        table.add_column(str(name), justify="right" if right else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*("" if value is None else str(value) for value in row))
+    return table
+
+
+def shown(value: float | None, unit: str) -> str:
+    """A value in words that people read: `1.5 MiB`, `12 ms`, `1,234`."""
+    if value is None:
+        return "-"
+    if unit == "ns":
+        return format_duration(value)
+    if unit == "bytes":
+        return format_size(value)
+    if unit == "bytes/s":
+        return format_rate(value)
+    if unit == "distance":
+        return f"{value:.3g}"
+    return format_count(value)
+
+
+def _label(row: ParityRow) -> str:
+    return row.metric.removesuffix("_ns").replace("_bytes_per_s", "").replace("_", " ")
+
+
+def _difference(row: ParityRow) -> str:
+    if row.difference is None:
+        return "-"
+    if row.unit == "distance":
+        return f"{row.difference:.3g}"
+    return "inf" if row.difference == float("inf") else f"{row.difference:.3%}"
