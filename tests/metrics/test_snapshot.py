@@ -1,0 +1,225 @@
+"""Every figure of the snapshot, against a brute-force count in plain Python."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tracekit.errors import UsageError
+from tracekit.metrics.histogram import Histogram
+from tracekit.metrics.snapshot import MetricsSnapshot, snapshot
+from tracekit.store import merge
+from tracekit.store.reader import open_reader
+from tracekit.store.writer import TraceWriter
+
+GOLDEN = Path(__file__).parent / "golden"
+
+op = st.fixed_dictionaries(
+    {
+        "t_submit": st.integers(0, 300),
+        "uri": st.sampled_from(["file:///a", "direct:///b", "s3://k/c", "S3://k/d"]),
+        "op": st.sampled_from(["read", "read", "get", "put", "list", "stat", "hint"]),
+        "offset": st.one_of(st.none(), st.integers(0, 10)),
+        "len": st.one_of(st.none(), st.integers(0, 300), st.sampled_from([2**40, 2**40 - 1, 1])),
+        "bytes": st.one_of(st.none(), st.integers(0, 300)),
+        "latency": st.one_of(
+            st.none(), st.integers(0, 200), st.sampled_from([2**30, 2**49 - 1, 2**49, 127, 128, 129])
+        ),
+        "sample_id": st.one_of(st.none(), st.integers(0, 5)),
+        "step": st.one_of(st.none(), st.integers(0, 5)),
+        "rank": st.integers(0, 2),
+        "error": st.one_of(st.none(), st.none(), st.sampled_from(["not_found", "throttled"])),
+    }
+)
+
+
+def write(path: Path, rows: list[dict[str, Any]], segment_ops: int = 7) -> Path:
+    columns = {name: [row[name] for row in rows] for name in (rows[0] if rows else ())}
+    with TraceWriter(path, source="import:test", epoch_unix_ns=0, segment_ops=segment_ops) as writer:
+        if rows:
+            kinds = {"uri": pa.string(), "op": pa.string(), "error": pa.string()}
+            arrays = {n: pa.array(v, kinds.get(n, pa.int64())) for n, v in columns.items()}
+            writer.write(pa.RecordBatch.from_pydict(arrays))
+    return path
+
+
+def read_bytes(row: dict[str, Any]) -> int | None:
+    """The view's rule: what an op moved, if it does not say."""
+    if (
+        row["bytes"] is None
+        and row["latency"] is not None
+        and row["error"] is None
+        and row["op"] in ("read", "get", "put")
+    ):
+        return row["len"]
+    return row["bytes"]
+
+
+def brute_peaks(rows: list[dict[str, Any]]) -> tuple[int, int]:
+    flying = [
+        (r["t_submit"], math.inf if r["latency"] is None else r["t_submit"] + max(r["latency"], 1),
+         r["len"] if r["len"] is not None else read_bytes(r) or 0)
+        for r in rows if r["op"] != "hint"
+    ]  # fmt: skip
+    now = [[w for s, e, w in flying if s <= t < e] for t, _, _ in flying]
+    return max((len(x) for x in now), default=0), max((sum(x) for x in now), default=0)
+
+
+@settings(max_examples=120, deadline=None)
+@given(rows=st.lists(op, max_size=40), batch_rows=st.integers(1, 9))
+def test_every_figure_matches_a_brute_force_count(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[dict[str, Any]], batch_rows: int
+) -> None:
+    reader = open_reader(write(tmp_path_factory.mktemp("s") / "t", rows))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(merge, "_BATCH_ROWS", batch_rows)
+        found = snapshot(reader)
+    data = [r for r in rows if r["op"] != "hint"]
+    ended = [r["latency"] for r in data if r["latency"] is not None]
+    moved = [read_bytes(r) or 0 for r in data]
+    assert found.ops == len(data)
+    assert found.failed_ops == sum(r["error"] is not None for r in data)
+    assert found.unfinished_ops == sum(r["latency"] is None for r in data)
+    assert found.bytes == sum(moved)
+    assert found.requested_bytes == sum(r["len"] or 0 for r in data)
+    assert found.first_submit_ns == min((r["t_submit"] for r in data), default=None)
+    assert found.last_submit_ns == max((r["t_submit"] for r in data), default=None)
+    last_end = max((r["t_submit"] + (r["latency"] or 0) for r in data), default=None)
+    assert found.last_end_ns == last_end
+    duration = (last_end or 0) - (found.first_submit_ns or 0)
+    assert found.duration_ns == duration
+    assert found.throughput_bytes_per_s == (sum(moved) * 1e9 / duration if duration else None)
+    steps = {(r["rank"], r["step"]) for r in rows if r["step"] is not None}
+    assert found.steps == len(steps)
+    in_steps = sum(m for r, m in zip(data, moved, strict=True) if r["step"] is not None)
+    assert found.bytes_per_step == (in_steps / len(steps) if steps else None)
+    assert found.files == len({r["uri"] for r in data})
+    assert found.samples == len({r["sample_id"] for r in data if r["sample_id"] is not None})
+    assert found.latency_sum_ns == sum(ended)
+    assert (found.latency_min_ns, found.latency_max_ns) == (
+        min(ended, default=None),
+        max(ended, default=None),
+    )
+    assert (found.max_qd, found.peak_inflight) == brute_peaks(rows)
+    for name, values in (
+        ("req_bytes", [r["len"] for r in data if r["len"] is not None]),
+        ("latency_us", ended),
+    ):
+        histogram = found.histogram(name)
+        scale = 1000 if name == "latency_us" else 1
+        assert histogram.total == len(values)
+        for lo, hi, count in zip(histogram.lo, histogram.hi, histogram.counts, strict=True):
+            assert count == sum(lo * scale <= v + 1e-9 < hi * scale for v in values)
+    for row in found.by_op:
+        mine = [
+            r
+            for r in rows
+            if (r["op"], r["error"]) == (row["op"], row["error"])
+            and r["uri"].split(":")[0].lower() == row["scheme"]
+        ]
+        assert row["ops"] == len(mine)
+        assert row["bytes"] == sum(read_bytes(r) or 0 for r in mine)
+    assert sum(row["ops"] for row in found.by_op) == len(rows)
+    assert found.backend_counters.get("throttles", 0) == sum(r["error"] == "throttled" for r in rows)
+    assert found.backend_counters.get("hints_applied", 0) == sum(r["op"] == "hint" for r in rows)
+    ordered = sorted(ended)
+    for name, q in (("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99_9", 0.999)):
+        value = found.latency_us[name]
+        if not ordered:
+            assert value is None
+        else:
+            exact = ordered[max(math.ceil(len(ordered) * q) - 1, 0)] / 1e3
+            assert value == pytest.approx(exact, rel=0.008, abs=0.0006)
+    assert MetricsSnapshot.from_dict(json.loads(found.to_json())) == found
+
+
+@settings(max_examples=60, deadline=None)
+@given(latencies=st.lists(st.integers(0, 2**60), min_size=1, max_size=50))
+def test_no_latency_bucket_is_wider_than_five_percent(
+    tmp_path_factory: pytest.TempPathFactory, latencies: list[int]
+) -> None:
+    rows = [
+        {"t_submit": 0, "uri": "file:///a", "op": "read", "offset": 0, "len": 1, "bytes": 1, "latency": latency,
+         "sample_id": 0, "step": 0, "rank": 0, "error": None}
+        for latency in latencies
+    ]  # fmt: skip
+    histogram = snapshot(open_reader(write(tmp_path_factory.mktemp("s") / "t", rows))).latency_us_hist
+    for lo, hi in zip(histogram.lo, histogram.hi, strict=True):
+        assert hi - lo <= max(0.05 * lo, 0.001 + 1e-12)
+    assert histogram.total == len(latencies)
+
+
+def fixed_trace(path: Path) -> Path:
+    rows = [
+        {"t_submit": 1000 * i, "uri": f"file:///data/{i % 2}", "op": "read" if i % 5 else "hint", "offset": 4096 * i,
+         "len": 4096 << (i % 3), "bytes": 4096 << (i % 3) if i != 7 else 0, "latency": 1500 * (i + 1),
+         "sample_id": i // 2, "step": i // 4, "rank": 0, "error": "not_found" if i == 7 else None}
+        for i in range(12)
+    ]  # fmt: skip
+    return write(path, rows)
+
+
+def test_the_json_and_csv_are_the_golden_ones(tmp_path: Path) -> None:
+    found = snapshot(open_reader(fixed_trace(tmp_path / "t")))
+    assert found.to_json() == (GOLDEN / "snapshot.json").read_text()
+    assert found.to_csv() == (GOLDEN / "snapshot.csv").read_text()
+
+
+def test_json_has_the_promised_top_level_keys(tmp_path: Path) -> None:
+    keys = json.loads(snapshot(open_reader(fixed_trace(tmp_path / "t"))).to_json())
+    assert {"req_bytes_hist", "latency_us_hist", "max_qd", "peak_inflight", "backend_counters"} <= set(keys)
+    assert set(keys["req_bytes_hist"]) == {"unit", "lo", "hi", "counts"}
+
+
+def test_csv_rows_all_have_a_unit_and_parse(tmp_path: Path) -> None:
+    rows = list(csv.DictReader(io.StringIO(snapshot(open_reader(fixed_trace(tmp_path / "t"))).to_csv())))
+    assert all(row["unit"] and row["metric"] for row in rows)
+    assert {row["metric"] for row in rows} >= {"ops", "max_qd", "peak_inflight", "latency_us.p99_9"}
+
+
+def test_a_file_with_only_the_core_six_has_every_metric(tmp_path: Path) -> None:
+    pq.write_table(
+        pa.table(
+            {"uri": ["a"], "offset": [0], "len": [8], "t_submit": [5], "sample_id": [1], "latency": [10]}
+        ),
+        tmp_path / "core.parquet",
+    )
+    found = snapshot(open_reader(tmp_path / "core.parquet"))
+    assert (found.ops, found.bytes, found.max_qd, found.peak_inflight, found.steps) == (1, 8, 1, 8, 0)
+
+
+def test_an_empty_trace_has_a_snapshot(tmp_path: Path) -> None:
+    found = snapshot(open_reader(write(tmp_path / "t", [])))
+    assert (found.ops, found.max_qd, found.latency_us["p99"], found.throughput_bytes_per_s) == (
+        0,
+        0,
+        None,
+        None,
+    )
+    assert found.to_csv().startswith("metric,value,unit\n")
+
+
+buckets = st.lists(st.tuples(st.sampled_from([1, 2, 4, 8]), st.integers(1, 9)), max_size=8)
+
+
+@given(a=buckets, b=buckets, c=buckets)
+def test_histograms_add_in_any_order(a: Any, b: Any, c: Any) -> None:
+    x, y, z = (Histogram.from_rows("bytes", [(lo, 2 * lo, n) for lo, n in rows]) for rows in (a, b, c))
+    assert x.merge(y).merge(z) == z.merge(x.merge(y))
+    assert x.merge(y).total == x.total + y.total
+    assert Histogram.from_rows("bytes", [(lo, 2 * lo, n) for lo, n in a + b]) == x.merge(y)
+
+
+def test_histograms_of_different_units_do_not_add() -> None:
+    with pytest.raises(UsageError, match="bytes and us"):
+        Histogram("bytes").merge(Histogram("us"))
