@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.resources import files
@@ -30,7 +30,9 @@ from tracekit.store.layout import (
     read_manifest,
 )
 
-__all__ = ["SegmentInfo", "TraceReader", "open_reader", "open_segment"]
+__all__ = ["SegmentInfo", "TraceReader", "open_reader", "open_segment", "query_errors", "select"]
+
+_READING = (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,13 +148,10 @@ class TraceReader:
     def query(self, sql: str, params: Sequence[Any] | Mapping[str, Any] | None = None) -> pa.Table:
         """The result of `sql` over the view `ops` (in order of `t_submit`), as an Arrow table.
 
-        Raises UsageError with DuckDB's own words if the query is wrong.
+        Raises UsageError with DuckDB's own words if the query is wrong or does not only read.
         """
-        with closing(self.connect(ordered=True)) as connection:
-            try:
-                return connection.sql(sql, params=params).to_arrow_table()
-            except duckdb.Error as error:
-                raise UsageError(f"query: {str(error).splitlines()[0]}", "the view is called ops") from error
+        with closing(self.connect(ordered=True)) as connection, query_errors():
+            return select(connection, sql, params).to_arrow_table()
 
     def batches(
         self, columns: Sequence[str] | None = None, *, batch_rows: int = 65_536, ordered: bool = True
@@ -212,6 +211,28 @@ class TraceReader:
         """Whether scanning the files gives ascending `t_submit` as it is: one file of our own writing."""
         full = [segment for segment in self.segments if segment.rows]
         return not full or (len(full) == 1 and full[0].is_sorted)
+
+
+def select(
+    connection: duckdb.DuckDBPyConnection, sql: str, params: Sequence[Any] | Mapping[str, Any] | None = None
+) -> duckdb.DuckDBPyRelation:
+    """One statement that reads, as a relation. Raises UsageError for anything else."""
+    statements = connection.extract_statements(sql)
+    if len(statements) != 1 or statements[0].type not in _READING:
+        raise UsageError("query: not one statement that reads", "write one SELECT over the view ops")
+    relation = connection.sql(sql, params=params)
+    if relation is None:
+        raise UsageError("query: the statement gives no rows", "write one SELECT over the view ops")
+    return relation
+
+
+@contextmanager
+def query_errors() -> Iterator[None]:
+    """DuckDB's errors as UsageError, in its own words, in one line."""
+    try:
+        yield
+    except duckdb.Error as error:
+        raise UsageError(f"query: {str(error).splitlines()[0]}", "the view is called ops") from error
 
 
 def open_reader(path: str | Path) -> TraceReader:

@@ -1,0 +1,170 @@
+"""`tracekit stats` and `tracekit query`: the metrics snapshot, and SQL over the ops."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import duckdb
+import pyarrow as pa
+import typer
+from rich.table import Table
+
+from tracekit.cli import screen
+from tracekit.cli.options import JsonOption, TraceArgument
+from tracekit.errors import UsageError
+from tracekit.metrics.snapshot import MetricsSnapshot, snapshot
+from tracekit.report.table import rows_table, shown
+from tracekit.store.reader import open_reader, query_errors, select
+from tracekit.units import format_count, format_duration, format_size
+
+__all__ = ["register", "snapshot_tables"]
+
+_SHOWN_ROWS = 200
+
+
+class _Format(StrEnum):
+    table = "table"
+    csv = "csv"
+    json = "json"
+    parquet = "parquet"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs to `app`."""
+    app.command(
+        "stats",
+        epilog="Examples: [bold]tracekit stats run.trace[/bold]   [bold]tracekit stats run.trace --json -o stats.json[/bold]",
+    )(_stats)
+    app.command(
+        "query",
+        epilog='Examples: [bold]tracekit query run.trace "SELECT op, count(*) FROM ops GROUP BY op"[/bold]   '
+        '[bold]tracekit query run.trace "FROM ops LIMIT 10" --format csv[/bold]',
+    )(_query)
+
+
+def _stats(
+    trace: TraceArgument,
+    json: JsonOption = False,
+    csv: Annotated[bool, typer.Option("--csv", help="Print CSV: metric, value, unit.")] = False,
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", metavar="FILE", help="Write here instead of printing.")
+    ] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads for the queries.")] = None,
+    memory: Annotated[str | None, typer.Option(metavar="SIZE", help="Memory limit, such as 4GiB.")] = None,
+) -> None:
+    """Print the metrics of a trace (docs/metrics.md defines each)."""
+    if json and csv:
+        raise UsageError("--json and --csv exclude each other", "give one")
+    found = snapshot(open_reader(trace), threads=threads, memory_limit=memory)
+    if csv:
+        screen.emit_text(found.to_csv(), out)
+    elif json or out is not None:
+        screen.emit_text(found.to_json(), out)
+    else:
+        for table in snapshot_tables(found):
+            screen.console.print(table)
+
+
+def snapshot_tables(found: MetricsSnapshot) -> list[Table]:
+    """The snapshot as people read it."""
+    facts = Table(show_header=False, box=None, pad_edge=False)
+    latency_ns = {name: None if us is None else us * 1e3 for name, us in found.latency_us.items()}
+    rows = {
+        "ops": f"{format_count(found.ops)}, {format_count(found.failed_ops)} failed",
+        "bytes": f"{format_size(found.bytes)} of {format_count(found.files)} files, {format_count(found.samples)} samples",
+        "duration": format_duration(found.duration_ns),
+        "throughput": f"{shown(found.throughput_bytes_per_s, 'bytes/s')}, {shown(found.ops_per_s, 'ops')} ops/s",
+        "latency": ", ".join(
+            f"{name.replace('_', '.')} {shown(latency_ns[name], 'ns')}"
+            for name in ("p50", "p90", "p99", "p99_9", "max")
+        ),
+        "queue depth": f"{format_count(found.max_qd)} ops, {format_size(found.peak_inflight)} in flight at most",
+        "steps": f"{format_count(found.steps)}, {shown(found.bytes_per_step, 'bytes')} each",
+    }  # fmt: skip
+    for name, value in rows.items():
+        facts.add_row(f"[bold]{name}[/bold]", value)
+    for name, count in found.backend_counters.items():
+        facts.add_row(f"[dim]{name}[/dim]", format_count(count))
+    ops = rows_table(
+        ["scheme", "op", "error", "ops", "bytes"],
+        [
+            [r["scheme"], r["op"], r["error"], format_count(r["ops"]), format_size(r["bytes"])]
+            for r in found.by_op
+        ],
+    )
+    histogram = found.req_bytes_hist
+    most = max(histogram.counts, default=1)
+    sizes = rows_table(
+        ["request size", "ops", ""],
+        [
+            [f"{format_size(lo)} - {format_size(hi)}", format_count(n), "█" * max(round(30 * n / most), 1)]
+            for lo, hi, n in zip(histogram.lo, histogram.hi, histogram.counts, strict=True)
+        ],
+    )
+    return [facts, ops, sizes]
+
+
+def _query(
+    trace: TraceArgument,
+    sql: Annotated[str, typer.Argument(metavar="SQL", help="DuckDB SQL over the view ops.")],
+    format_: Annotated[_Format, typer.Option("--format", help="How to print.")] = _Format.table,
+    csv: Annotated[bool, typer.Option("--csv", help="Short for --format csv.")] = False,
+    json: JsonOption = False,
+    parquet: Annotated[
+        bool, typer.Option("--parquet", help="Short for --format parquet (needs -o).")
+    ] = False,
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", metavar="FILE", help="Write here instead of printing.")
+    ] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads for the query.")] = None,
+    memory: Annotated[str | None, typer.Option(metavar="SIZE", help="Memory limit, such as 4GiB.")] = None,
+) -> None:
+    """Run SQL over the ops of a trace. Read-only: no other files, no writes, no extensions."""
+    chosen = [_Format.csv] * csv + [_Format.json] * json + [_Format.parquet] * parquet
+    if len(chosen) > 1:
+        raise UsageError("--csv, --json and --parquet exclude each other", "give one")
+    how = chosen[0] if chosen else format_
+    if how is _Format.parquet and out is None:
+        raise UsageError("--parquet needs a file", "give -o FILE.parquet")
+    reader = open_reader(trace)
+    connect = reader.connect(ordered=True, threads=threads, memory_limit=memory)
+    with closing(connect) as connection, query_errors():
+        relation = select(connection, sql)
+        if how is _Format.table:
+            _show(relation)
+        else:
+            _emit(relation.to_arrow_table(), how, out)
+
+
+def _show(relation: duckdb.DuckDBPyRelation) -> None:
+    rows = relation.limit(_SHOWN_ROWS + 1).fetchall()
+    screen.console.print(rows_table(relation.columns, rows[:_SHOWN_ROWS]))
+    if len(rows) > _SHOWN_ROWS:
+        screen.errors.print(f"the first {_SHOWN_ROWS} rows; --csv, --json or --parquet give all")
+
+
+def _emit(table: pa.Table, how: _Format, out: Path | None) -> None:
+    if how is _Format.json:
+        screen.emit_json(table.to_pylist(), out)
+    elif how is _Format.csv:
+        import io
+
+        import pyarrow.csv as arrow_csv
+
+        buffer = io.BytesIO()
+        arrow_csv.write_csv(table, buffer)
+        screen.emit_text(buffer.getvalue().decode(), out)
+    elif out is not None:
+        import pyarrow.parquet as pq
+
+        temporary = out.with_name(f".{out.name}.partial")
+        try:
+            pq.write_table(table, temporary, compression="zstd")
+            temporary.replace(out)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        screen.errors.print(f"wrote {out}", soft_wrap=True)
