@@ -1,0 +1,111 @@
+"""create_dataset: what is a sample, in which order, by directory, glob and record."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tracekit.errors import BackendError, UsageError
+from tracekit.loader.dataset import create_dataset
+from tracekit.loader.options import LoaderOptions
+from tracekit.recorder import Recorder
+from tracekit.store.reader import open_reader
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    root = tmp_path / "data"
+    for name, size in {
+        "a/0.bin": 10, "a/1.bin": 25, "a/deep/2.bin": 0, "b/3.bin": 7, "b/3.txt": 5, "top.bin": 1, "x[1].bin": 3,
+    }.items():  # fmt: skip
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x" * size)
+    return root
+
+
+def names(uri: str, tree: Path, **options: object) -> list[str]:
+    with create_dataset(uri, **options) as dataset:
+        return [sample.uri.removeprefix(f"file://{tree}/") for sample in dataset]
+
+
+def test_a_directory_gives_all_files_below_it_in_uri_order(tree: Path) -> None:
+    expected = ["a/0.bin", "a/1.bin", "a/deep/2.bin", "b/3.bin", "b/3.txt", "top.bin", "x[1].bin"]
+    assert names(f"file://{tree}", tree) == expected
+    assert names(str(tree), tree) == expected
+    dataset = create_dataset(str(tree), {"batch_size": 3})
+    assert len(dataset) == 7
+    assert dataset.total_bytes == 51
+    assert [sample.sample_id for sample in dataset] == list(range(7))
+    with pytest.raises(IndexError):
+        dataset[7]
+
+
+@pytest.mark.parametrize(
+    ("glob", "expected"),
+    [
+        ("*.bin", ["top.bin", "x[1].bin"]),
+        ("**/*.bin", ["a/0.bin", "a/1.bin", "a/deep/2.bin", "b/3.bin", "top.bin", "x[1].bin"]),
+        ("*/?.bin", ["a/0.bin", "a/1.bin", "b/3.bin"]),
+        ("a/**", ["a/0.bin", "a/1.bin", "a/deep/2.bin"]),
+        ("[ab]/[!0].bin", ["a/1.bin", "b/3.bin"]),
+        ("b/3.*", ["b/3.bin", "b/3.txt"]),
+        ("top.bin", ["top.bin"]),
+        ("x[1].bin", ["x[1].bin"]),
+    ],
+)
+def test_a_glob_keeps_what_it_matches(tree: Path, glob: str, expected: list[str]) -> None:
+    assert names(f"file://{tree}/{glob}", tree) == expected
+
+
+def test_sample_bytes_cuts_each_file_into_records(tree: Path) -> None:
+    dataset = create_dataset(f"file://{tree}/a", sample_bytes=10)
+    assert [(Path(s.uri).name, s.offset, s.length, s.whole) for s in dataset] == [
+        ("0.bin", 0, 10, True),
+        ("1.bin", 0, 10, False),
+        ("1.bin", 10, 10, False),
+        ("1.bin", 20, 5, False),
+        ("2.bin", 0, 0, True),
+    ]
+
+
+def test_nothing_to_read_is_one_clear_line(tree: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for uri in (f"file://{tmp_path}/empty", f"file://{tree}/*.jpg"):
+        with pytest.raises(BackendError, match="no samples there") as caught:
+            create_dataset(uri)
+        assert caught.value.error_class == "not_found"
+    with pytest.raises(BackendError, match="No such file"):
+        create_dataset(f"file://{tmp_path}/missing")
+    with pytest.raises(BackendError, match="No such file"):
+        create_dataset(f"file://{tmp_path}/missing/*.bin")
+    with pytest.raises(UsageError, match="unknown scheme 'gs'"):
+        create_dataset("gs://bucket/x")
+    with pytest.raises(UsageError, match="'endpoint' is unknown"):
+        create_dataset(f"file://{tree}", endpoint="http://localhost:1")
+
+
+def test_a_file_system_without_o_direct_is_refused_before_any_run() -> None:
+    for uri, options in (
+        ("direct:///proc/sys/kernel/ostype", LoaderOptions()),
+        ("file:///proc/sys/kernel/ostype", LoaderOptions(page_cache_mode="direct_io")),
+    ):
+        with pytest.raises(BackendError, match="no O_DIRECT"):
+            create_dataset(uri, options)
+
+
+def test_listing_is_an_op_of_the_trace(tree: Path, tmp_path: Path) -> None:
+    with Recorder(tmp_path / "trace") as recorder:
+        create_dataset(f"file://{tree}/*.bin", recorder=recorder)
+        with pytest.raises(BackendError):
+            create_dataset(f"file://{tmp_path}/missing", recorder=recorder)
+    rows = (
+        open_reader(tmp_path / "trace")
+        .query("SELECT op, uri, latency > 0 AS timed, error FROM ops")
+        .to_pylist()
+    )
+    assert rows == [
+        {"op": "list", "uri": f"file://{tree}", "timed": True, "error": None},
+        {"op": "list", "uri": f"file://{tmp_path}/missing", "timed": True, "error": "not_found"},
+    ]

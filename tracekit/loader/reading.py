@@ -1,0 +1,233 @@
+"""How the pieces of a sample are read: through the gate, into the sample's own buffer, each op a row.
+
+The order of things is what the in-flight cap rests on: the gate admits an op before its
+t_submit is taken, and hears of its end after its latency is. Errors become rows, then the
+sample's failure. This module knows neither batches nor threads.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+from tracekit.backends.base import Backend, Handle, Hint, HintedHandle, WholeObjects
+from tracekit.errors import BackendError, TracekitError
+from tracekit.gate import Gate
+from tracekit.loader.handles import Handles
+from tracekit.loader.options import LoaderOptions
+from tracekit.loader.shaping import request, requests_in
+from tracekit.loader.work import PendingSample
+from tracekit.recorder import Recorder
+
+__all__ = ["SampleReader"]
+
+_IDLE_HANDLES = 128
+_scratch = threading.local()
+
+
+class SampleReader:
+    """Reads pieces of samples for any worker. Thread-safe; `close` closes the handles.
+
+    A piece is a whole sample (`reader_mode=sequential`) or one request (`range`). With
+    `keep_data` false the bytes go to a buffer of the worker and are forgotten.
+    """
+
+    def __init__(
+        self, backend: Backend, options: LoaderOptions, gate: Gate, recorder: Recorder | None, keep_data: bool
+    ) -> None:
+        self._backend = backend
+        self._whole = backend if isinstance(backend, WholeObjects) else None
+        self._gate = gate
+        self._recorder = recorder
+        self._keep_data = keep_data
+        self._by_range = options.reader_mode == "range"
+        self._target_bytes = options.bytes_of("target_request_bytes")
+        idle = 0 if options.sample_bytes is None else _IDLE_HANDLES
+        self._handles = Handles(backend, options.page_cache_mode, idle)
+        self.stopping = False
+        """Set to have what is not yet submitted left undone."""
+
+    def pieces(self, length: int) -> int:
+        """How many pieces a sample of `length` bytes is read in; at least one."""
+        return max(1, requests_in(length, self._target_bytes)) if self._by_range else 1
+
+    def read(self, sample: PendingSample, piece: int, worker: int) -> bool:
+        """Read one piece; whether it was the sample's last. A failure is left in `sample.failure`."""
+        try:
+            if sample.failure is None:
+                self._read_piece(sample, piece, worker)
+        except TracekitError as error:
+            sample.failure = error
+        with sample.lock:
+            sample.left -= 1
+            last = sample.left == 0
+        if last and sample.handle is not None:
+            self._handles.release(sample.ref.uri)
+            sample.handle = sample.hinted = None
+        return last
+
+    def write_rows(self, sample: PendingSample) -> None:
+        """Record the ops that waited for the sample's step; it has one now, or never will."""
+        if self._recorder is not None:
+            step = sample.box.step if sample.box is not None else None
+            for row in sample.rows:
+                self._recorder.record(**row, step=step)
+        sample.rows.clear()
+
+    def close(self) -> None:
+        """Close the handles, and hand the backend's counters to the recorder."""
+        self._handles.close()
+        if self._recorder is not None:
+            self._recorder.set_counters(dict(self._backend.counters))
+
+    def _read_piece(self, sample: PendingSample, piece: int, worker: int) -> None:
+        length = sample.ref.length
+        if not self._by_range and self._whole is not None and sample.ref.whole and self._admits(length):
+            self._get(sample, self._whole, worker)
+            return
+        handle = self._opened(sample, worker)
+        if self._by_range:
+            if length:
+                self._read_request(sample, handle, *request(length, self._target_bytes, piece), worker)
+            return
+        for index in range(requests_in(length, self._target_bytes)):
+            if self.stopping:
+                raise _stopped(sample)
+            self._read_request(sample, handle, *request(length, self._target_bytes, index), worker)
+
+    def _admits(self, length: int) -> bool:
+        """Whether a whole object fits the cap; one that does not is read in ranges, in order."""
+        return length > 0 and (self._gate.max_bytes is None or length <= self._gate.max_bytes)
+
+    def _opened(self, sample: PendingSample, worker: int) -> Handle:
+        """The sample's handle and buffer, made by whichever worker comes first."""
+        with sample.lock:
+            if sample.handle is None:
+
+                def opened(began: int, latency: int, handle: Handle | None, error: str | None) -> None:
+                    self._record_open(sample, worker, began, latency, handle, error)
+
+                handle = self._handles.acquire(sample.ref.uri, opened)
+                sample.handle, sample.hinted = handle, handle if isinstance(handle, HintedHandle) else None
+                if self._keep_data:
+                    sample.buffer = self._backend.allocate(sample.ref.length)
+            return sample.handle
+
+    def _read_request(
+        self, sample: PendingSample, handle: Handle, start: int, length: int, worker: int
+    ) -> None:
+        buffer = sample.buffer[start : start + length] if sample.buffer is not None else self._scratch(length)
+        offset = sample.ref.offset + start
+        self._gate.acquire(length)
+        try:
+            if self.stopping:
+                raise _stopped(sample)
+            count, error, hint, ttfb = 0, None, None, None
+            began = time.monotonic_ns()
+            try:
+                if sample.hinted is not None:
+                    count, ttfb, hint = sample.hinted.read_hinted(offset, buffer)
+                else:
+                    count, ttfb = handle.read_into(offset, buffer)
+                if count < length:
+                    error = _short(sample, offset, length, count)
+            except BackendError as raised:
+                error = raised
+            latency = (hint.t_submit if hint is not None else time.monotonic_ns()) - began
+        finally:
+            self._gate.release(length)
+        self._record(sample, worker, "read", offset, length, began, latency, count, ttfb, error)
+        if hint is not None:
+            self._record_hint(sample, worker, hint)
+        if error is not None:
+            raise error
+
+    def _get(self, sample: PendingSample, backend: WholeObjects, worker: int) -> None:
+        length = sample.ref.length
+        self._gate.acquire(length)
+        try:
+            if self.stopping:
+                raise _stopped(sample)
+            count, error, ttfb = 0, None, None
+            began = time.monotonic_ns()
+            try:
+                data, ttfb = backend.get(sample.ref.uri)
+                count = len(data)
+                if count < length:
+                    error = _short(sample, 0, length, count)
+                elif self._keep_data:
+                    sample.buffer = data
+            except BackendError as raised:
+                error = raised
+            latency = time.monotonic_ns() - began
+        finally:
+            self._gate.release(length)
+        self._record(sample, worker, "get", None, length, began, latency, count, ttfb, error)
+        if error is not None:
+            raise error
+
+    def _scratch(self, length: int) -> memoryview:
+        held: memoryview | None = getattr(_scratch, "buffer", None)
+        if held is None or len(held) < length:
+            held = _scratch.buffer = self._backend.allocate(length)
+        return held[:length]
+
+    def _record(
+        self,
+        sample: PendingSample,
+        worker: int,
+        op: str,
+        offset: int | None,
+        length: int | None,
+        began: int,
+        latency: int,
+        count: int = 0,
+        ttfb: int | None = None,
+        error: BackendError | str | None = None,
+    ) -> None:
+        if self._recorder is None:
+            return
+        row: dict[str, Any] = {
+            "uri": sample.ref.uri, "offset": offset, "len": length, "t_submit": began, "latency": latency,
+            "op": op, "bytes": count, "ttfb": ttfb, "sample_id": sample.ref.sample_id, "worker": worker,
+            "error": error.error_class if isinstance(error, BackendError) else error,
+        }  # fmt: skip
+        if sample.box is None:
+            sample.rows.append(row)
+        else:
+            self._recorder.record(**row, step=sample.box.step)
+
+    def _record_open(
+        self,
+        sample: PendingSample,
+        worker: int,
+        began: int,
+        latency: int,
+        handle: Handle | None,
+        error: str | None,
+    ) -> None:
+        """An open is a `stat` op where it costs one: an object store's makes no request."""
+        if self._whole is not None:
+            return
+        hint = handle.open_hint if isinstance(handle, HintedHandle) else None
+        if hint is not None:
+            latency = hint.t_submit - began
+        self._record(sample, worker, "stat", None, None, began, latency, error=error)
+        if hint is not None:
+            self._record_hint(sample, worker, hint)
+
+    def _record_hint(self, sample: PendingSample, worker: int, hint: Hint) -> None:
+        self._record(sample, worker, "hint", hint.offset, hint.length, hint.t_submit, hint.latency)
+
+
+def _short(sample: PendingSample, offset: int, length: int, count: int) -> BackendError:
+    return BackendError(
+        f"{sample.ref.uri}: {count} of {length} bytes at offset {offset}, then the object ends",
+        "it shrank since it was listed",
+        "short_read",
+    )
+
+
+def _stopped(sample: PendingSample) -> BackendError:
+    return BackendError(f"{sample.ref.uri}: the loader was stopped", "", "cancelled")
