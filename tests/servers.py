@@ -137,10 +137,18 @@ def nginx_bucket(folder: Path, work: Path, bucket: str = "bucket") -> Iterator[S
         http {{
           access_log off; sendfile on; tcp_nodelay on; {scratch}
           keepalive_requests 100000000; keepalive_timeout 600; open_file_cache max=4096;
+          upstream self {{ server 127.0.0.1:{port}; keepalive 64; }}
           server {{
             listen 127.0.0.1:{port}; default_type application/octet-stream;
             location = /{bucket} {{ alias {work}/listing.xml; default_type application/xml; }}
-            location /{bucket}/ {{ alias {folder}/; }}
+            location /{bucket}/ {{
+              error_page 418 = @azure; if ($http_x_ms_range) {{ return 418; }}
+              alias {folder}/;
+            }}
+            location @azure {{  # the Azure SDK asks for ranges in a header of its own
+              proxy_pass http://self; proxy_http_version 1.1; proxy_set_header Connection "";
+              proxy_set_header Range $http_x_ms_range; proxy_set_header x-ms-range "";
+            }}
           }}
         }}"""
     )

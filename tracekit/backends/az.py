@@ -26,9 +26,8 @@ CLIENTS = ("obstore", "azure-sdk")
 class AzOptions:
     """Options of the `az` scheme; what is not given comes from the Azure tools' environment.
 
-    `timeout_s` bounds the wait for the next byte. `ttfb=False` records no time to the
-    first byte on an event loop, which saves one wake-up a request. Secrets are no
-    options: they would end in a trace's metadata.
+    `timeout_s` bounds the wait for the next byte. Secrets are no options: they would end
+    in a trace's metadata.
     """
 
     client: str = "obstore"
@@ -38,7 +37,6 @@ class AzOptions:
     timeout_s: float = 30.0
     connect_timeout_s: float = 5.0
     retries: int = 4
-    ttfb: bool = True
 
 
 def backend(**options: Any) -> ObjectStoreBackend:
@@ -66,7 +64,7 @@ def _obstore(settings: AzureSettings, options: AzOptions) -> Callable[[str], Obj
         def make_store(timeout_s: float) -> AzureStore:
             return _store(settings, options, container, credential, timeout_s)
 
-        return ObstoreClient(make_store, options.timeout_s, options.ttfb)
+        return ObstoreClient(make_store, options.timeout_s)
 
     return connect
 

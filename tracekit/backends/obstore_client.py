@@ -13,7 +13,8 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING
 
 import obstore
 from obstore.exceptions import (
@@ -27,10 +28,12 @@ from obstore.exceptions import (
 from tracekit.backends import failures
 from tracekit.backends.failures import Failure
 from tracekit.backends.object_client import PAGE_OBJECTS
+from tracekit.backends.reader_pool import ReaderPool
 from tracekit.errors import UsageError
 from tracekit.uri import redact
 
 if TYPE_CHECKING:
+    from obstore import Bytes, GetOptions
     from obstore.store import AzureStore, ClientConfig, RetryConfig, S3Store
 
 __all__ = ["CREDENTIALS_MARK", "NO_RETRIES", "ObstoreClient", "client_config"]
@@ -42,6 +45,8 @@ NO_RETRIES: RetryConfig = {"max_retries": 0, "retry_timeout": timedelta(seconds=
 
 _STATUS = re.compile(r"status code: (\d{3})")
 _CAUSE = re.compile(r'message: "([^"]{1,120})"|error: "([^"]{1,120})"')
+_POOL_THREADS = 64
+"""Reads of event loops beyond these go through obstore's own asyncio bridge."""
 _BIG_PUT_BYTES = 16 << 20
 _PART_BYTES = 16 << 20
 _SLOWEST_PUT_BYTES_S = 1 << 20
@@ -75,44 +80,37 @@ os.register_at_fork(after_in_child=_Process.forked)
 
 
 class ObstoreClient:
-    """`make_store(timeout_s)` builds the store of one container; `ttfb` asks for the first byte's time."""
+    """`make_store(timeout_s)` builds the store of one container."""
 
     errors: tuple[type[Exception], ...] = (BaseError, FileNotFoundError, ValueError, OSError)
 
-    def __init__(
-        self, make_store: Callable[[float], S3Store | AzureStore], timeout_s: float, ttfb: bool
-    ) -> None:
+    def __init__(self, make_store: Callable[[float], S3Store | AzureStore], timeout_s: float) -> None:
         self._make_store = make_store
         self._timeout_s = timeout_s
-        self._ttfb = ttfb
         self._store = make_store(timeout_s)
+        self._pool = ReaderPool(_POOL_THREADS)
 
     def read(self, key: str, offset: int, buffer: memoryview) -> tuple[int, int | None]:
         self._enter()
-        result = obstore.get(self._store, key, options={"range": (offset, offset + len(buffer))})
-        first = time.monotonic_ns()
-        return _fill(buffer, result.bytes()), first
+        data, first = _get(self._store, key, {"range": (offset, offset + len(buffer))})
+        return _fill(buffer, data), first
 
     def get(self, key: str) -> tuple[memoryview, int | None]:
         self._enter()
-        result = obstore.get(self._store, key)
-        first = time.monotonic_ns()
-        return memoryview(result.bytes()), first
+        data, first = _get(self._store, key, None)
+        return memoryview(data), first
 
     async def aread(self, key: str, offset: int, buffer: memoryview) -> tuple[int, int | None]:
         self._enter()
-        if not self._ttfb:
-            data = await obstore.get_range_async(self._store, key, start=offset, length=len(buffer))
-            return _fill(buffer, data), None
-        result = await obstore.get_async(self._store, key, options={"range": (offset, offset + len(buffer))})
-        first = time.monotonic_ns()
-        return _fill(buffer, await result.bytes_async()), first
+        asked: GetOptions = {"range": (offset, offset + len(buffer))}
+        ended = self._pool.submit(partial(_get, self._store, key, asked))
+        data, first = await (ended or _aget(self._store, key, asked))
+        return _fill(buffer, data), first  # here, so that a cancelled read writes nowhere
 
     async def aget(self, key: str) -> tuple[memoryview, int | None]:
         self._enter()
-        result = await obstore.get_async(self._store, key)
-        first = time.monotonic_ns()
-        return memoryview(await result.bytes_async()), first
+        data, first = await _aget(self._store, key, None)
+        return memoryview(data), first
 
     def size(self, key: str) -> int:
         self._enter()
@@ -169,6 +167,7 @@ class ObstoreClient:
 
     def close(self) -> None:
         """Connections end with the store."""
+        self._pool.close()
 
     async def aclose(self) -> None:
         """Nothing belongs to an event loop."""
@@ -182,7 +181,20 @@ class ObstoreClient:
         _Process.begun = True
 
 
-def _fill(buffer: memoryview, data: Any) -> int:
+def _get(store: S3Store | AzureStore, key: str, options: GetOptions | None) -> tuple[Bytes, int]:
+    """One GET: its bytes, and the clock when its headers had come."""
+    result = obstore.get(store, key, options=options)
+    first = time.monotonic_ns()
+    return result.bytes(), first
+
+
+async def _aget(store: S3Store | AzureStore, key: str, options: GetOptions | None) -> tuple[Bytes, int]:
+    result = await obstore.get_async(store, key, options=options)
+    first = time.monotonic_ns()
+    return await result.bytes_async(), first
+
+
+def _fill(buffer: memoryview, data: Bytes) -> int:
     count = len(data)
     buffer[:count] = memoryview(data)
     return count

@@ -26,9 +26,8 @@ CLIENTS = ("obstore", "aiobotocore")
 class S3Options:
     """Options of the `s3` scheme; what is not given comes from AWS's own chain.
 
-    `timeout_s` bounds the wait for the next byte. `ttfb=False` records no time to the
-    first byte on an event loop, which saves one wake-up a request. Secrets are no
-    options: they would end in a trace's metadata.
+    `timeout_s` bounds the wait for the next byte. Secrets are no options: they would end
+    in a trace's metadata.
     """
 
     client: str = "obstore"
@@ -40,7 +39,6 @@ class S3Options:
     timeout_s: float = 30.0
     connect_timeout_s: float = 5.0
     retries: int = 4
-    ttfb: bool = True
 
 
 def backend(**options: Any) -> ObjectStoreBackend:
@@ -71,7 +69,7 @@ def _obstore(settings: AwsSettings, options: S3Options) -> Callable[[str], Objec
         def make_store(timeout_s: float) -> S3Store:
             return _store(settings, options, bucket, credentials, timeout_s)
 
-        return ObstoreClient(make_store, options.timeout_s, options.ttfb)
+        return ObstoreClient(make_store, options.timeout_s)
 
     return connect
 

@@ -1,0 +1,349 @@
+"""Which client library should move the bytes: ops/s and CPU an op, side by side against one nginx.
+
+Each case runs in a process of its own, all cases in turn, several rounds, medians. Random
+aligned ranges of one 256 MiB object, signed requests, 16 threads or 32 coroutines. The
+`tracekit` cases are whole calls of the backend (bytes in the caller's buffer, counters,
+time to first byte); the other libraries are called bare and keep their bytes
+wherever they put them, which favours them.
+
+    python analysis/benchmarks/bench_clients.py [--seconds 1.5] [--rounds 5] [--only PATTERN]
+
+Needs nginx; s3dlio, uvloop, opendal, boto3 and s3torchconnectorclient are left out where
+they are not installed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import csv
+import importlib.util
+import itertools
+import json
+import os
+import random
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+REPO = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(REPO / "tests"))
+
+OBJECT_BYTES = 256 << 20
+THREADS, COROUTINES = 16, 32
+SIZES = {"4 KiB": 4096, "128 KiB": 131_072}
+RESULTS = Path(__file__).parent / "results" / "clients.csv"
+Read = Callable[[int, memoryview], Any]
+AsyncRead = Callable[[int, memoryview], Awaitable[Any]]
+
+
+def tracekit_sync(scheme: str, **options: Any) -> Read:
+    from tracekit.backends.registry import backend_for
+
+    uri = f"{scheme}://bucket/object"
+    return backend_for(uri, **options).open(uri).read_into
+
+
+def tracekit_async(scheme: str, **options: Any) -> AsyncRead:
+    from tracekit.backends.registry import backend_for
+
+    uri = f"{scheme}://bucket/object"
+    backend: Any = backend_for(uri, **options)
+    return lambda offset, buffer: backend.aread_into(uri, offset, buffer)
+
+
+def obstore_store() -> Any:
+    from obstore.store import S3Store
+
+    # its endpoint and keys come from the environment, as everyone's
+    return S3Store("bucket", client_options={"allow_http": True})
+
+
+def obstore_sync() -> Read:
+    import obstore
+
+    store = obstore_store()
+    return lambda offset, buffer: obstore.get_range(store, "object", start=offset, length=len(buffer))
+
+
+def obstore_async() -> AsyncRead:
+    import obstore
+
+    store = obstore_store()
+    return lambda offset, buffer: obstore.get_range_async(store, "object", start=offset, length=len(buffer))
+
+
+def s3dlio_sync() -> Read:
+    import s3dlio
+
+    return lambda offset, buffer: s3dlio.get_range("s3://bucket/object", offset, len(buffer))
+
+
+def s3dlio_async() -> AsyncRead:
+    import s3dlio
+
+    return lambda offset, buffer: s3dlio.get_range_async("s3://bucket/object", offset, len(buffer))
+
+
+def opendal_any(kind: str) -> Any:
+    import opendal
+
+    operator = getattr(opendal, kind)(
+        "s3",
+        bucket="bucket",
+        endpoint=os.environ["AWS_ENDPOINT_URL"],
+        region="us-east-1",
+        access_key_id="k",
+        secret_access_key="s",
+    )
+    return lambda offset, buffer: operator.read("object", offset=offset, size=len(buffer))
+
+
+def pyarrow_sync() -> Read:
+    from pyarrow import fs
+
+    endpoint = os.environ["AWS_ENDPOINT_URL"].removeprefix("http://")
+    store = fs.S3FileSystem(
+        access_key="k", secret_key="s", endpoint_override=endpoint, scheme="http", region="us-east-1"
+    )
+    file = store.open_input_file("bucket/object")
+    return lambda offset, buffer: file.read_at(len(buffer), offset)
+
+
+def boto3_sync() -> Read:
+    import boto3
+    from botocore.config import Config
+
+    client = boto3.client("s3", config=Config(max_pool_connections=THREADS))
+
+    def read(offset: int, buffer: memoryview) -> bytes:
+        asked = f"bytes={offset}-{offset + len(buffer) - 1}"
+        return client.get_object(Bucket="bucket", Key="object", Range=asked)["Body"].read()
+
+    return read
+
+
+def s3torch_sync() -> Read:
+    from s3torchconnectorclient._mountpoint_s3_client import MountpointS3Client
+
+    client = MountpointS3Client(
+        region="us-east-1", endpoint=os.environ["AWS_ENDPOINT_URL"], force_path_style=True
+    )
+
+    def read(offset: int, buffer: memoryview) -> bytes:
+        return b"".join(client.get_object("bucket", "object", start=offset, end=offset + len(buffer)))
+
+    return read
+
+
+# name: (mode, needs, maker). Peers of the same mode and scheme are compared with s3dlio's row of that mode.
+CASES: dict[str, tuple[str, str, Callable[[], Any]]] = {
+    "tracekit s3 (obstore)": ("threads", "", lambda: tracekit_sync("s3")),
+    "obstore": ("threads", "", obstore_sync),
+    "s3dlio": ("threads", "s3dlio", s3dlio_sync),
+    "opendal": ("threads", "opendal", lambda: opendal_any("Operator")),
+    "pyarrow S3FileSystem": ("threads", "", pyarrow_sync),
+    "s3torchconnectorclient": ("threads", "s3torchconnectorclient", s3torch_sync),
+    "tracekit s3 (aiobotocore)": ("threads", "", lambda: tracekit_sync("s3", client="aiobotocore")),
+    "boto3": ("threads", "boto3", boto3_sync),
+    "tracekit az (obstore)": ("threads", "", lambda: tracekit_sync("az")),
+    "tracekit az (azure-sdk)": ("threads", "", lambda: tracekit_sync("az", client="azure-sdk")),
+}
+ASYNC_CASES: dict[str, tuple[str, Callable[[], Any]]] = {
+    "tracekit s3 (obstore)": ("", lambda: tracekit_async("s3")),
+    "obstore": ("", obstore_async),
+    "s3dlio": ("s3dlio", s3dlio_async),
+    "opendal": ("opendal", lambda: opendal_any("AsyncOperator")),
+    "tracekit s3 (aiobotocore)": ("", lambda: tracekit_async("s3", client="aiobotocore")),
+    "tracekit az (obstore)": ("", lambda: tracekit_async("az")),
+    "tracekit az (azure-sdk)": ("", lambda: tracekit_async("az", client="azure-sdk")),
+}
+for _mode in ("asyncio", "uvloop"):
+    for _name, (_needs, _make) in ASYNC_CASES.items():
+        CASES[f"{_name} @{_mode}"] = (_mode, _needs or ("uvloop" if _mode == "uvloop" else ""), _make)
+
+
+def measure(case: str, size: int, seconds: float) -> dict[str, float]:
+    """ops/s and CPU us/op of one case in this process, after a short warm-up."""
+    mode, _, make = CASES[case]
+    rng = random.Random(7)
+    offsets = [rng.randrange(OBJECT_BYTES // size) * size for _ in range(4096)]
+    if mode == "threads":
+        read = make()
+        run_threads(read, offsets, size, 0.3)
+        return timed(lambda: run_threads(read, offsets, size, seconds))
+    if mode == "uvloop":
+        import uvloop
+
+        return uvloop.run(run_loop(make, offsets, size, seconds))
+    return asyncio.run(run_loop(make, offsets, size, seconds))
+
+
+def run_threads(read: Read, offsets: list[int], size: int, seconds: float) -> int:
+    done = [0] * THREADS
+    end = time.monotonic() + seconds
+
+    def work(index: int) -> None:
+        buffer = memoryview(bytearray(size))
+        for offset in itertools.cycle(offsets[index::THREADS]):
+            if time.monotonic() >= end:
+                return
+            read(offset, buffer)
+            done[index] += 1
+
+    threads = [threading.Thread(target=work, args=(index,)) for index in range(THREADS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return sum(done)
+
+
+async def run_loop(
+    make: Callable[[], AsyncRead], offsets: list[int], size: int, seconds: float
+) -> dict[str, float]:
+    read = make()
+
+    async def burst(seconds: float) -> int:
+        end = time.monotonic() + seconds
+
+        async def work(index: int) -> int:
+            buffer = memoryview(bytearray(size))
+            done = 0
+            for offset in itertools.cycle(offsets[index::COROUTINES]):
+                if time.monotonic() >= end:
+                    break
+                await read(offset, buffer)
+                done += 1
+            return done
+
+        return sum(await asyncio.gather(*(work(index) for index in range(COROUTINES))))
+
+    await burst(0.3)
+    start, cpu = time.monotonic(), cpu_seconds()
+    ops = await burst(seconds)
+    return figures(ops, time.monotonic() - start, cpu_seconds() - cpu)
+
+
+def timed(run: Callable[[], int]) -> dict[str, float]:
+    start, cpu = time.monotonic(), cpu_seconds()
+    ops = run()
+    return figures(ops, time.monotonic() - start, cpu_seconds() - cpu)
+
+
+def figures(ops: int, elapsed_s: float, cpu_s: float) -> dict[str, float]:
+    return {"ops_per_s": ops / elapsed_s, "cpu_us_per_op": cpu_s / max(1, ops) * 1e6}
+
+
+def cpu_seconds() -> float:
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime
+
+
+def in_child(case: str, size: int, seconds: float, env: dict[str, str]) -> dict[str, float] | None:
+    command = [sys.executable, __file__, "--case", case, "--size", str(size), "--seconds", str(seconds)]
+    child = subprocess.run(
+        command, env={**os.environ, **env}, capture_output=True, text=True, timeout=120, check=False
+    )
+    if child.returncode:
+        print(f"{case}: left out: {(child.stderr.strip().splitlines() or ['?'])[-1][:150]}", file=sys.stderr)
+        return None
+    return dict(json.loads(child.stdout.splitlines()[-1]))
+
+
+def run_all(seconds: float, rounds: int, only: str) -> list[dict[str, Any]]:
+    import servers
+
+    with tempfile.TemporaryDirectory() as temp:
+        folder = Path(temp) / "data"
+        folder.mkdir()
+        (folder / "object").write_bytes(random.Random(1).randbytes(1 << 20) * (OBJECT_BYTES >> 20))
+        with (
+            servers.nginx_bucket(folder, Path(temp) / "s3") as s3,
+            servers.nginx_bucket(folder, Path(temp) / "az", bucket="account/bucket") as blob,
+        ):
+            env = {
+                **s3.env,
+                "AZURE_STORAGE_CONNECTION_STRING": "AccountName=account;AccountKey="
+                f"{servers.AZURITE_KEY};BlobEndpoint={blob.endpoint}/account",
+            }
+            return sampled(seconds, rounds, only, env)
+
+
+def sampled(seconds: float, rounds: int, only: str, env: dict[str, str]) -> list[dict[str, Any]]:
+    wanted = {
+        name: case
+        for name, case in CASES.items()
+        if only in name and (not case[1] or importlib.util.find_spec(case[1])) and runnable(case[0])
+    }
+    taken: dict[tuple[str, str], list[dict[str, float]]] = {}
+    for _ in range(rounds):
+        for (label, size), name in itertools.product(SIZES.items(), wanted):
+            if (name, label) in taken and not taken[name, label]:
+                continue
+            sample = in_child(name, size, seconds, env)
+            taken.setdefault((name, label), []).extend([sample] if sample else [])
+    rows: list[dict[str, Any]] = []
+    for (name, label), samples in taken.items():
+        if samples:
+            rows.append(
+                {
+                    "mode": wanted[name][0],
+                    "client": name.partition(" @")[0],
+                    "range": label,
+                    "ops_per_s": round(statistics.median(s["ops_per_s"] for s in samples)),
+                    "cpu_us_per_op": round(statistics.median(s["cpu_us_per_op"] for s in samples)),
+                }
+            )
+    peers = {(row["mode"], row["range"]): row["ops_per_s"] for row in rows if row["client"] == "s3dlio"}
+    for row in rows:
+        peer = peers.get((row["mode"], row["range"]))
+        row["times_s3dlio"] = round(row["ops_per_s"] / peer, 2) if peer else None
+    order = list(SIZES)
+    return sorted(rows, key=lambda row: (order.index(row["range"]), row["mode"], -row["ops_per_s"]))
+
+
+def runnable(mode: str) -> bool:
+    return mode != "uvloop" or importlib.util.find_spec("uvloop") is not None
+
+
+def show(rows: list[dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title="Range GETs from one local nginx, medians")
+    for column in rows[0]:
+        table.add_column(column, justify="left" if column in ("mode", "client", "range") else "right")
+    for row in rows:
+        table.add_row(*("" if value is None else str(value) for value in row.values()))
+    Console(width=110).print(table)
+    RESULTS.parent.mkdir(exist_ok=True)
+    with RESULTS.open("w", newline="") as sink:
+        writer = csv.DictWriter(sink, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Compare object-store clients against one nginx.")
+    parser.add_argument("--seconds", type=float, default=1.5)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--only", default="", help="cases whose name holds this")
+    parser.add_argument("--case", help=argparse.SUPPRESS)
+    parser.add_argument("--size", type=int, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.case:
+        print(json.dumps(measure(given.case, given.size, given.seconds)), flush=True)
+        os._exit(0)  # runtimes of some libraries do not end by themselves
+    show(run_all(given.seconds, given.rounds, given.only))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,109 @@
+"""Threads that make blocking reads for an event loop, which is woken once for all that have ended.
+
+A library that bridges to asyncio wakes the loop through its self-pipe for every await, and
+that costs more than a small GET. Here the results that end close together share a wake-up.
+The pool refuses work when all its threads are busy, so that it never becomes a hidden
+queue or a limit: the caller then awaits the library itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import queue
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+__all__ = ["ReaderPool"]
+
+_Job = tuple["_Mailbox", "asyncio.Future[Any]", Callable[[], Any]]
+
+
+class ReaderPool:
+    """At most `threads` threads, each started when it is first needed."""
+
+    def __init__(self, threads: int) -> None:
+        self._limit = threads
+        self._busy = 0
+        self._lock = threading.Lock()
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._threads: list[threading.Thread] = []
+        self._mailboxes: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Mailbox] = (
+            weakref.WeakKeyDictionary()
+        )
+        atexit.register(self.close)
+
+    def submit(self, call: Callable[[], Any]) -> asyncio.Future[Any] | None:
+        """A future of the running loop for what `call` returns or raises; None if all threads are busy."""
+        loop = asyncio.get_running_loop()
+        with self._lock:
+            if self._busy >= self._limit:
+                return None
+            self._busy += 1
+            if self._busy > len(self._threads):
+                thread = threading.Thread(target=self._work, name="tracekit-reader", daemon=True)
+                self._threads.append(thread)
+                thread.start()
+            mailbox = self._mailboxes.get(loop)
+            if mailbox is None:
+                mailbox = self._mailboxes[loop] = _Mailbox(loop)
+        future = loop.create_future()
+        self._jobs.put((mailbox, future, call))
+        return future
+
+    def close(self) -> None:
+        """End the threads, after what they are reading."""
+        with self._lock:
+            threads, self._threads = self._threads, []
+        for _ in threads:
+            self._jobs.put(None)
+        for thread in threads:
+            thread.join(timeout=5)
+        atexit.unregister(self.close)
+
+    def _work(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            mailbox, future, call = job
+            del job
+            result, error = None, None
+            try:
+                result = call()
+            except Exception as raised:  # noqa: BLE001 - handed to whoever awaits the future
+                error = raised
+            del call
+            with self._lock:
+                self._busy -= 1
+            mailbox.post(future, result, error)
+            del mailbox, future, result, error
+
+
+class _Mailbox:
+    """What ended for one loop and the loop has not yet seen."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = weakref.ref(loop)
+        self._ended: deque[tuple[asyncio.Future[Any], Any, Exception | None]] = deque()
+        self._woken = False
+
+    def post(self, future: asyncio.Future[Any], result: Any, error: Exception | None) -> None:
+        self._ended.append((future, result, error))
+        if self._woken:
+            return
+        self._woken = True
+        loop = self._loop()
+        if loop is not None and not loop.is_closed():
+            loop.call_soon_threadsafe(self._deliver)
+
+    def _deliver(self) -> None:
+        self._woken = False  # before the emptying: what comes in from here on wakes anew
+        while self._ended:
+            future, result, error = self._ended.popleft()
+            if future.cancelled():
+                continue
+            if error is None:
+                future.set_result(result)
+            else:
+                future.set_exception(error)
