@@ -10,10 +10,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shutil
 import sys
 import weakref
 from collections.abc import Mapping
 from concurrent.futures import Future
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -51,6 +53,7 @@ def create_async_loader(
     """
     chosen = LoaderOptions.of(options, **given)
     own_recorder = None
+    was_there = recorder is None or isinstance(recorder, Recorder) or Path(recorder).exists()
     if recorder is not None and not isinstance(recorder, Recorder):
         recorder = own_recorder = _recorder(recorder, uri, chosen)
     try:
@@ -63,6 +66,8 @@ def create_async_loader(
     except BaseException:
         if own_recorder is not None:
             own_recorder.close()
+            if not was_there:  # nothing was read: leave no trace of the attempt
+                shutil.rmtree(own_recorder.path, ignore_errors=True)
         raise
     owned = (None if isinstance(uri, Dataset) else dataset, own_recorder)
     return AsyncLoader(dataset, chosen, recorder, keep_data=keep_data, owned=owned)

@@ -1,0 +1,180 @@
+"""Recording a loader run, as a function and as the verb `tracekit record`."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from tracekit.errors import BackendError, UsageError
+from tracekit.loader.options import OPTION_NAMES
+from tracekit.loader.record import record_loader
+from tracekit.store.reader import open_reader
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    for index in range(20):
+        (folder / f"{index:03}").write_bytes(os.urandom(10_000))
+    return folder
+
+
+def tracekit(*arguments: str | Path) -> subprocess.Popen[str]:
+    code = "import sys; from tracekit.cli.app import run; sys.exit(run())"
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def finished(*arguments: str | Path) -> tuple[int, str, str]:
+    child = tracekit(*arguments)
+    out, errors = child.communicate(timeout=60)
+    return child.returncode, out, errors
+
+
+def test_a_run_is_recorded_and_summed_up(data: Path, tmp_path: Path) -> None:
+    seen: list[tuple[int, int | None, str]] = []
+    result = record_loader(
+        str(data), tmp_path / "t", {"batch_size": 8}, epochs=2, watch=lambda done, total=None, note="": seen.append((done, total, note))
+    )  # fmt: skip
+    trace = open_reader(tmp_path / "t")
+    assert result.ops == trace.rows == 1 + 2 * 2 * 20
+    assert (result.steps, result.samples, result.sample_bytes, result.interrupted) == (6, 40, 400_000, False)
+    assert [(done, total) for done, total, _ in seen] == [(step, 6) for step in range(1, 7)]
+    assert trace.query("SELECT max(step) AS x FROM ops")["x"][0].as_py() == 5
+
+
+def test_steps_end_a_run_early_and_step_time_spaces_it_out(data: Path, tmp_path: Path) -> None:
+    result = record_loader(
+        str(data), tmp_path / "t", {"batch_size": 2, "loading_mode": "sequential"}, max_steps=3, step_time_ns=50_000_000
+    )  # fmt: skip
+    assert (result.steps, result.samples) == (3, 6)
+    starts = open_reader(tmp_path / "t").query(
+        "SELECT min(t_submit) AS x FROM ops WHERE step IS NOT NULL GROUP BY step ORDER BY step"
+    )["x"].to_pylist()  # fmt: skip
+    assert len(starts) == 3
+    assert all(after - before >= 50_000_000 for before, after in pairwise(starts))
+
+
+def test_ranks_join_one_trace(data: Path, tmp_path: Path) -> None:
+    for rank in range(2):
+        record_loader(str(data), tmp_path / "t", {"shard_rank": rank, "shard_world_size": 2}, join=True)
+    rows = open_reader(tmp_path / "t").query(
+        "SELECT rank, count(*) AS n FROM ops WHERE op = 'read' GROUP BY rank ORDER BY rank"
+    )
+    assert rows.to_pylist() == [{"rank": 0, "n": 10}, {"rank": 1, "n": 10}]
+
+
+def test_a_trace_that_is_there_is_replaced_only_on_purpose_and_only_by_a_run(
+    data: Path, tmp_path: Path
+) -> None:
+    target = tmp_path / "t"
+    record_loader(str(data), target)
+    first = open_reader(target).trace_id
+    with pytest.raises(UsageError, match="exists"):
+        record_loader(str(data), target)
+    with pytest.raises(BackendError):
+        record_loader(str(data / "missing"), target, overwrite=True)
+    assert open_reader(target).trace_id == first
+    record_loader(str(data), target, overwrite=True)
+    assert open_reader(target).trace_id != first
+    assert [path.name for path in tmp_path.iterdir()] == ["t"]
+
+
+def test_a_run_that_cannot_begin_leaves_nothing(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(BackendError):
+        record_loader(str(data / "missing"), tmp_path / "t")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_verb_records_with_every_option_as_a_flag(data: Path, tmp_path: Path) -> None:
+    code, _, errors = finished("record", "--help")
+    assert code == 0, errors
+    plain = {"shuffle": True, "drop_last": True, "reader_mode": "range", "batch_size": 4, "num_workers": 2}
+    plain |= {"prefetch": 3, "seed": 9, "loading_mode": "async_pool", "target_request_bytes": "4KiB"}
+    plain |= {"max_bytes_in_flight": "64KiB", "page_cache_mode": "fadvise_random", "sample_bytes": "5000"}
+    plain |= {"random_index_mode": "zipfian", "zipf_theta": 1.1, "shard_rank": 1, "shard_world_size": 2}
+    flags: list[str] = []
+    for name, value in plain.items():
+        flags += [f"--{name.replace('_', '-')}"] + ([] if value is True else [str(value)])
+    code, out, errors = finished("record", data, "-o", tmp_path / "t", "--json", *flags)
+    assert code == 0, errors
+    result = json.loads(out)
+    trace = open_reader(tmp_path / "t")
+    assert result["ops"] == trace.rows
+    sizes = {"target_request_bytes": 4096, "max_bytes_in_flight": 65_536, "sample_bytes": 5000}
+    assert trace.options | plain | sizes == trace.options
+    backend = {"client", "endpoint", "region", "account", "anonymous", "timeout_s", "retries"}
+    assert set(plain) | backend == set(OPTION_NAMES)
+
+
+def test_the_verb_takes_a_profile_and_options_over_it(data: Path, tmp_path: Path) -> None:
+    code, out, errors = finished(
+        "record",
+        data,
+        "-o",
+        tmp_path / "t",
+        "--profile",
+        "webdataset",
+        "--shuffle-buffer",
+        "5",
+        "--target-request-bytes",
+        "none",
+    )
+    assert code == 0, errors
+    assert "20 samples" in out
+    options = open_reader(tmp_path / "t").options
+    assert (options["shuffle"], options["sample_bytes"], options["target_request_bytes"]) == (
+        5,
+        131_072,
+        None,
+    )
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--reader-mode", "rnage"], "did you mean range?"),
+        (["--profile", "pytorch"], "did you mean torch?"),
+        (["--batch-siz", "3"], "--batch-size"),
+        (["--max-bytes-in-flight", "much"], "max_bytes_in_flight: 'much' is no size"),
+        (["--client", "obstore"], "'client' is unknown"),
+        (["--no-shuffle", "--shuffle-buffer", "9"], "exclude each other"),
+    ],
+)
+def test_a_wrong_flag_is_one_line_and_exit_code_2(
+    data: Path, tmp_path: Path, flags: list[str], said: str
+) -> None:
+    code, out, errors = finished("record", data, "-o", tmp_path / "t", *flags)
+    assert (code, out) == (2, "")
+    assert said in errors
+    assert len(errors.strip().splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_ctrl_c_leaves_a_readable_trace_says_so_and_exits_130(data: Path, tmp_path: Path) -> None:
+    target = tmp_path / "t"
+    child = tracekit(
+        "record", data, "-o", target, "--epochs", "100000", "--batch-size", "2", "--step-time", "5ms"
+    )
+    deadline = time.monotonic() + 30
+    while not any(target.glob("*.arrows")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(0.3)
+    child.send_signal(signal.SIGINT)
+    out, errors = child.communicate(timeout=30)
+    assert child.returncode == 130, errors
+    assert "interrupted" in out
+    assert str(target) in out.replace("\n", "")
+    trace = open_reader(target)
+    assert trace.rows > 0
+    assert not any(segment.journal for segment in trace.segments)
+    done = trace.query("SELECT count(*) AS n FROM ops WHERE error IS NOT NULL")["n"][0].as_py()
+    assert done == 0
