@@ -10,17 +10,15 @@ from typing import Annotated
 import duckdb
 import pyarrow as pa
 import typer
-from rich.table import Table
 
 from tracekit.cli import screen
 from tracekit.cli.options import JsonOption, TraceArgument
 from tracekit.errors import UsageError
-from tracekit.metrics.snapshot import MetricsSnapshot, snapshot
-from tracekit.report.table import rows_table, shown
+from tracekit.metrics.snapshot import snapshot
+from tracekit.report.table import rows_table, snapshot_tables
 from tracekit.store.reader import open_reader, query_errors, select
-from tracekit.units import format_count, format_duration, format_size
 
-__all__ = ["register", "snapshot_tables"]
+__all__ = ["register"]
 
 _SHOWN_ROWS = 200
 
@@ -66,45 +64,6 @@ def _stats(
     else:
         for table in snapshot_tables(found):
             screen.console.print(table)
-
-
-def snapshot_tables(found: MetricsSnapshot) -> list[Table]:
-    """The snapshot as people read it."""
-    facts = Table(show_header=False, box=None, pad_edge=False)
-    latency_ns = {name: None if us is None else us * 1e3 for name, us in found.latency_us.items()}
-    rows = {
-        "ops": f"{format_count(found.ops)}, {format_count(found.failed_ops)} failed",
-        "bytes": f"{format_size(found.bytes)} of {format_count(found.files)} files, {format_count(found.samples)} samples",
-        "duration": format_duration(found.duration_ns),
-        "throughput": f"{shown(found.throughput_bytes_per_s, 'bytes/s')}, {shown(found.ops_per_s, 'ops')} ops/s",
-        "latency": ", ".join(
-            f"{name.replace('_', '.')} {shown(latency_ns[name], 'ns')}"
-            for name in ("p50", "p90", "p99", "p99_9", "max")
-        ),
-        "queue depth": f"{format_count(found.max_qd)} ops, {format_size(found.peak_inflight)} in flight at most",
-        "steps": f"{format_count(found.steps)}, {shown(found.bytes_per_step, 'bytes')} each",
-    }  # fmt: skip
-    for name, value in rows.items():
-        facts.add_row(f"[bold]{name}[/bold]", value)
-    for name, count in found.backend_counters.items():
-        facts.add_row(f"[dim]{name}[/dim]", format_count(count))
-    ops = rows_table(
-        ["scheme", "op", "error", "ops", "bytes"],
-        [
-            [r["scheme"], r["op"], r["error"], format_count(r["ops"]), format_size(r["bytes"])]
-            for r in found.by_op
-        ],
-    )
-    histogram = found.req_bytes_hist
-    most = max(histogram.counts, default=1)
-    sizes = rows_table(
-        ["request size", "ops", ""],
-        [
-            [f"{format_size(lo)} - {format_size(hi)}", format_count(n), "█" * max(round(30 * n / most), 1)]
-            for lo, hi, n in zip(histogram.lo, histogram.hi, histogram.counts, strict=True)
-        ],
-    )
-    return [facts, ops, sizes]
 
 
 def _query(

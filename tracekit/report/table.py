@@ -7,10 +7,11 @@ from typing import Any
 
 from rich.table import Table
 
+from tracekit.metrics.snapshot import MetricsSnapshot
 from tracekit.parity import Parity, ParityRow
 from tracekit.units import format_count, format_duration, format_rate, format_size
 
-__all__ = ["parity_table", "rows_table", "shown"]
+__all__ = ["parity_table", "rows_table", "shown", "snapshot_tables"]
 
 
 def parity_table(parity: Parity, *, names: tuple[str, str] = ("recording", "replay")) -> Table:
@@ -39,6 +40,45 @@ def rows_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, title: 
     for row in rows:
         table.add_row(*("" if value is None else str(value) for value in row))
     return table
+
+
+def snapshot_tables(found: MetricsSnapshot) -> list[Table]:
+    """The snapshot as people read it."""
+    facts = Table(show_header=False, box=None, pad_edge=False)
+    latency_ns = {name: None if us is None else us * 1e3 for name, us in found.latency_us.items()}
+    rows = {
+        "ops": f"{format_count(found.ops)}, {format_count(found.failed_ops)} failed",
+        "bytes": f"{format_size(found.bytes)} of {format_count(found.files)} files, {format_count(found.samples)} samples",
+        "duration": format_duration(found.duration_ns),
+        "throughput": f"{shown(found.throughput_bytes_per_s, 'bytes/s')}, {shown(found.ops_per_s, 'ops')} ops/s",
+        "latency": ", ".join(
+            f"{name.replace('_', '.')} {shown(latency_ns[name], 'ns')}"
+            for name in ("p50", "p90", "p99", "p99_9", "max")
+        ),
+        "queue depth": f"{format_count(found.max_qd)} ops, {format_size(found.peak_inflight)} in flight at most",
+        "steps": f"{format_count(found.steps)}, {shown(found.bytes_per_step, 'bytes')} each",
+    }  # fmt: skip
+    for name, value in rows.items():
+        facts.add_row(f"[bold]{name}[/bold]", value)
+    for name, count in found.backend_counters.items():
+        facts.add_row(f"[dim]{name}[/dim]", format_count(count))
+    ops = rows_table(
+        ["scheme", "op", "error", "ops", "bytes"],
+        [
+            [r["scheme"], r["op"], r["error"], format_count(r["ops"]), format_size(r["bytes"])]
+            for r in found.by_op
+        ],
+    )
+    histogram = found.req_bytes_hist
+    most = max(histogram.counts, default=1)
+    sizes = rows_table(
+        ["request size", "ops", ""],
+        [
+            [f"{format_size(lo)} - {format_size(hi)}", format_count(n), "█" * max(round(30 * n / most), 1)]
+            for lo, hi, n in zip(histogram.lo, histogram.hi, histogram.counts, strict=True)
+        ],
+    )
+    return [facts, ops, sizes]
 
 
 def shown(value: float | None, unit: str) -> str:
