@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import servers
@@ -78,6 +79,24 @@ def az_container(az_env: servers.AzuriteServer) -> str:
     name = f"container-{next(_names)}"
     az_env.make_container(name)
     return name
+
+
+@pytest.fixture(scope="session")
+def many_objects(moto: servers.S3Server, azurite: servers.AzuriteServer) -> list[str]:
+    """2,500 objects in the container `many` of each server: their keys, in order."""
+    from tracekit.backends.registry import backend_for
+
+    keys = [f"data/{index:05d}" for index in range(2500)]
+    moto.make_bucket("many")
+    azurite.make_container("many")
+    with pytest.MonkeyPatch.context() as env:
+        for name, value in {**moto.env, **azurite.env}.items():
+            env.setenv(name, value)
+        for backend in (backend_for("s3://"), backend_for("az://")):
+            uris = [f"{backend.scheme}://many/{key}" for key in keys]
+            with ThreadPoolExecutor(8) as pool:
+                assert set(pool.map(backend.put, uris, itertools.repeat(b"1234"))) == {4}
+    return keys
 
 
 @pytest.fixture

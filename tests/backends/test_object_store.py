@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -308,22 +307,6 @@ def test_a_listing_goes_on_where_a_page_was_refused(
     proxy.faults.append(servers.SLOW_DOWN)
     assert [info.uri for info in backend.list(uri.rpartition("/")[0])] == [uri]
     assert (backend.counters["retries"], backend.counters["throttles"]) == (1, 1)
-
-
-@pytest.fixture(scope="module")
-def many_objects(moto: servers.S3Server, azurite: servers.AzuriteServer) -> list[str]:
-    """2,500 objects in the container `many` of each server: their keys, in order."""
-    keys = [f"data/{index:05d}" for index in range(2500)]
-    moto.make_bucket("many")
-    azurite.make_container("many")
-    with pytest.MonkeyPatch.context() as env:
-        for name, value in {**moto.env, **azurite.env}.items():
-            env.setenv(name, value)
-        for backend in (s3.backend(), az.backend()):
-            uris = [f"{backend.scheme}://many/{key}" for key in keys]
-            with ThreadPoolExecutor(8) as pool:
-                assert set(pool.map(backend.put, uris, itertools.repeat(b"1234"))) == {4}
-    return keys
 
 
 def test_2500_objects_are_listed_in_pages(store: Store, many_objects: list[str]) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import contextlib
 import queue
 import threading
 import weakref
@@ -34,7 +35,6 @@ class ReaderPool:
         self._mailboxes: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Mailbox] = (
             weakref.WeakKeyDictionary()
         )
-        atexit.register(self.close)
 
     def submit(self, call: Callable[[], Any]) -> asyncio.Future[Any] | None:
         """A future of the running loop for what `call` returns or raises; None if all threads are busy."""
@@ -44,6 +44,8 @@ class ReaderPool:
                 return None
             self._busy += 1
             if self._busy > len(self._threads):
+                if not self._threads:
+                    atexit.register(self.close)  # no thread may be inside the library when Python ends
                 thread = threading.Thread(target=self._work, name="tracekit-reader", daemon=True)
                 self._threads.append(thread)
                 thread.start()
@@ -94,8 +96,9 @@ class _Mailbox:
             return
         self._woken = True
         loop = self._loop()
-        if loop is not None and not loop.is_closed():
-            loop.call_soon_threadsafe(self._deliver)
+        if loop is not None:
+            with contextlib.suppress(RuntimeError):  # the loop was closed: nobody waits any more
+                loop.call_soon_threadsafe(self._deliver)
 
     def _deliver(self) -> None:
         self._woken = False  # before the emptying: what comes in from here on wakes anew

@@ -1,0 +1,102 @@
+"""The pool hands every result to the loop that asked, refuses what it has no thread for, and ends."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+
+import pytest
+
+from tracekit.backends import s3
+from tracekit.backends.reader_pool import ReaderPool
+
+
+def test_results_and_errors_reach_whoever_asked() -> None:
+    pool = ReaderPool(4)
+
+    def divide(number: int) -> float:
+        return 12 / number
+
+    async def ask(number: int) -> float:
+        while (future := pool.submit(lambda: divide(number))) is None:
+            await asyncio.sleep(0.001)
+        return float(await future)
+
+    async def main() -> list[float | BaseException]:
+        return await asyncio.gather(*(ask(n) for n in (1, 2, 3, 0, 4) * 100), return_exceptions=True)
+
+    for _ in range(2):  # a second loop on the same pool
+        results = asyncio.run(main())
+        for got, expected in zip(results, [12.0, 6.0, 4.0, None, 3.0] * 100, strict=True):
+            if expected is None:
+                assert isinstance(got, ZeroDivisionError)
+            else:
+                assert got == expected
+    pool.close()
+
+
+def test_a_busy_pool_refuses_and_takes_again_later() -> None:
+    pool = ReaderPool(2)
+    go = threading.Event()
+
+    async def main() -> None:
+        first, second = pool.submit(go.wait), pool.submit(go.wait)
+        assert first is not None and second is not None
+        assert pool.submit(go.wait) is None
+        go.set()
+        assert await asyncio.gather(first, second) == [True, True]
+        third = pool.submit(lambda: "again")
+        assert third is not None and await third == "again"
+
+    asyncio.run(main())
+    pool.close()
+
+
+def test_a_cancelled_read_disturbs_nobody() -> None:
+    pool = ReaderPool(2)
+
+    async def main() -> None:
+        slow = pool.submit(lambda: time.sleep(0.05))
+        assert slow is not None
+        slow.cancel()
+        quick = pool.submit(lambda: 7)
+        assert quick is not None and await quick == 7
+        with pytest.raises(asyncio.CancelledError):
+            await slow
+        await asyncio.sleep(0.1)
+
+    asyncio.run(main())
+    pool.close()
+
+
+def test_a_loop_that_is_gone_is_no_error() -> None:
+    pool = ReaderPool(1)
+
+    async def leave() -> None:
+        assert pool.submit(lambda: time.sleep(0.1)) is not None
+
+    asyncio.run(leave())
+    time.sleep(0.2)
+    pool.close()
+    assert not [thread for thread in threading.enumerate() if thread.name == "tracekit-reader"]
+
+
+def test_more_reads_than_threads_are_all_in_flight(s3_bucket: str) -> None:
+    backend = s3.backend()
+    uri = f"s3://{s3_bucket}/k"
+    body = bytes(range(200))
+    backend.put(uri, body)
+
+    async def main() -> None:
+        async def one(offset: int) -> bytes:
+            buffer = memoryview(bytearray(1))
+            count, ttfb = await backend.aread_into(uri, offset, buffer)
+            assert count == 1 and ttfb is not None
+            return bytes(buffer)
+
+        assert b"".join(await asyncio.gather(*(one(offset) for offset in range(200)))) == body
+
+    asyncio.run(main())
+    assert backend.counters["range_gets"] == 200
+    backend.close()
