@@ -21,7 +21,7 @@ from tracekit.uri import redact
 
 __all__ = ["app", "main", "run"]
 
-VERBS = ("demo", "record", "info", "stats", "replay", "materialize", "compare", "check")
+VERBS = ("demo", "record", "importing", "info", "stats", "replay", "materialize", "compare", "check")
 """Modules of `tracekit.cli` that register verbs, in the order of `--help`."""
 
 app = typer.Typer(
