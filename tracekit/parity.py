@@ -113,7 +113,7 @@ def compare(
         foretold = dict(told["expected"])
         foretold["req_bytes"] = {int(bucket): count for bucket, count in foretold["req_bytes"].items()}
         return _table(Measures(**foretold), measure(b), tolerance, 1.0, timed=timed)
-    return _table(measure(a), measure(b), tolerance, speed or 1.0, timed=timed)
+    return _table(measure(a), measure(b), tolerance, speed or told.get("speed", 1.0), timed=timed)
 
 
 def _table(a: Measures, b: Measures, tolerance: float, speed: float, *, timed: bool) -> Parity:

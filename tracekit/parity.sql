@@ -1,6 +1,6 @@
 -- What parity compares, of one trace: one row over the view `ops`.
 --
--- Only ops that read objects count (read, get).
+-- Only ops that move objects' bytes count (read, get, put).
 -- Columns:
 --   ops                 BIGINT  ops
 --   failed_ops          BIGINT  of them, with an error
@@ -15,7 +15,7 @@
 WITH part AS (
     SELECT *
     FROM ops
-    WHERE op IN ('read', 'get')
+    WHERE op IN ('read', 'get', 'put')
 ),
 sizes AS (
     SELECT

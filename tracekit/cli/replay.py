@@ -10,7 +10,7 @@ import typer
 from tracekit.cli import screen
 from tracekit.cli.options import JsonOption, OverwriteOption, TraceArgument, duration, size
 from tracekit.replay.engine import ReplayOptions, replay
-from tracekit.replay.plan import Filters
+from tracekit.replay.options import Filters
 from tracekit.replay.result import ReplayResult
 from tracekit.report.table import parity_table
 from tracekit.units import format_count, format_duration

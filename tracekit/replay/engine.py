@@ -2,64 +2,61 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
-import threading
+import time
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from tracekit.backends.base import CACHE_POLICIES, Backend
-from tracekit.backends.registry import backend_for
-from tracekit.errors import UsageError
 from tracekit.gate import Gate
-from tracekit.parity import DEFAULT_TOLERANCE, compare
+from tracekit.parity import compare
 from tracekit.recorder import Recorder
+from tracekit.replay import residency
+from tracekit.replay.backends import Backends
+from tracekit.replay.checks import PlanSummary, check_targets, summarize, uses_loop
+from tracekit.replay.columns import DONE, LATE, STOP, slot
 from tracekit.replay.expected import expected_measures
+from tracekit.replay.loop import LoopEngine
 from tracekit.replay.mapping import parse_rules
-from tracekit.replay.pacer import PACES, make_pacer
-from tracekit.replay.plan import Filters, Plan, build_plan
+from tracekit.replay.options import ReplayOptions
+from tracekit.replay.pacer import make_pacer
+from tracekit.replay.plan import Plan, build_plan
+from tracekit.replay.processes import run_processes
+from tracekit.replay.residency import Residency
 from tracekit.replay.result import ReplayResult
-from tracekit.replay.threads import ThreadEngine
+from tracekit.replay.threads import EngineSettings, ThreadEngine
+from tracekit.replay.verdict import ClientFacts, judge
 from tracekit.store.reader import TraceReader, open_reader
 from tracekit.store.writer import check_target
+from tracekit.units import format_count, format_duration
 from tracekit.uri import scheme_of
 
-__all__ = ["ReplayOptions", "Watch", "replay"]
+__all__ = ["ReplayOptions", "Watch", "dry_run", "replay"]
 
 Watch = Callable[[int, int, str], None]
-"""Called with (ops done, ops planned, a note on lateness and in-flight) while a replay runs."""
+"""Called with (ops done, ops planned, a note on rate, lateness and in-flight) while a replay runs."""
+
+_LOOP_REQUESTS = 1024
+_ASAP_WORKERS = 16
+_MOST_WORKERS = 128
+_RATE_OF_ONE_PROCESS = 8_000
+_RUN_OF_ONE_PROCESS = 200_000
+_MEASURED_FILES = 10_000
 
 
 @dataclass(frozen=True, slots=True)
-class ReplayOptions:
-    """How to replay; names as the CLI's. Sizes in bytes, times in ns, None for no cap or no limit."""
+class _Run:
+    """What came of driving the plan."""
 
-    mapping: tuple[str, ...] = ()
-    pace: str = "recorded"
-    speed: float = 1.0
-    max_bytes_in_flight: int | None = None
-    max_ops_in_flight: int | None = None
-    page_cache_mode: str = "default"
-    filters: Filters = field(default_factory=Filters)
-    max_gap_ns: int | None = None
-    loops: int = 1
-    threads: int | None = None
-    tolerance: float = DEFAULT_TOLERANCE
-
-    def __post_init__(self) -> None:
-        if self.pace not in PACES:
-            raise UsageError(f"--pace {self.pace!r} is unknown", f"choose {', '.join(PACES)}")
-        if self.page_cache_mode not in CACHE_POLICIES:
-            raise UsageError(
-                f"--page-cache-mode {self.page_cache_mode!r} is unknown",
-                f"choose {', '.join(CACHE_POLICIES)}",
-            )
-        if self.threads is not None and not 1 <= self.threads <= 4096:
-            raise UsageError(f"--threads {self.threads} is out of range", "give 1 to 4096")
+    whole: bool
+    client: ClientFacts
+    before: Residency | None
+    after: Residency | None
 
 
 def replay(
@@ -69,128 +66,163 @@ def replay(
     out: str | Path | None = None,
     overwrite: bool = False,
     watch: Watch | None = None,
+    **named: Any,
 ) -> ReplayResult:
     """Re-drive `trace`, record that as a trace at `out` (None: kept only for the result), and compare.
 
-    Raises UsageError or BackendError before anything is read if the options, the mapping
-    or the target cannot be; a single op that fails later is a row with an error.
+    Options are a `ReplayOptions`, or its fields (and those of `Filters`) as keywords. With
+    `overwrite`, an existing trace at `out` is replaced. Raises UsageError or BackendError
+    before anything is read if the options, the mapping or the target cannot be; a single op
+    that fails later is a row with an error.
     """
-    options = options or ReplayOptions()
+    options = options or ReplayOptions.of(named)
     reader = trace if isinstance(trace, TraceReader) else open_reader(trace)
-    plan = build_plan(
-        reader, parse_rules(options.mapping), speed=options.speed, filters=options.filters,
-        max_gap_ns=options.max_gap_ns, loops=options.loops,
-    )  # fmt: skip
-    backends = _Backends()
-    for uri in {scheme_of(uri): uri for uri in plan.uris}.values():
-        backends.of(uri).preflight(uri)
     if out is not None:
         check_target(Path(out), overwrite=overwrite)
-    with tempfile.TemporaryDirectory(prefix="tracekit-replay-") as scratch:
-        target = Path(out) if out is not None else Path(scratch) / "replay.trace"
-        if out is not None and overwrite and target.exists():
-            shutil.rmtree(target)
-        whole = _drive(plan, backends, options, reader, target, watch)
-        done = open_reader(target)
-        return _result(reader, plan, done, options, Path(out) if out is not None else None, partial=not whole)
+    plan = build_plan(reader, parse_rules(options.mapping), options)
+    backends = Backends()
+    try:
+        check_targets(plan, backends, options)
+        with tempfile.TemporaryDirectory(prefix="tracekit-replay-") as scratch:
+            target = Path(out) if out is not None else Path(scratch) / "replay.trace"
+            if out is not None and overwrite and target.exists():
+                shutil.rmtree(target)
+            run = _run(plan, backends, options, reader, target, watch)
+            return _result(
+                reader, plan, open_reader(target), options, Path(out) if out is not None else None, run
+            )
+    finally:
+        plan.shared.header[STOP] = 1
+        backends.close()
+
+
+def dry_run(
+    trace: str | Path | TraceReader, options: ReplayOptions | None = None, **named: Any
+) -> PlanSummary:
+    """What `replay` would do, and what is missing at the target. Raises as `replay` does; reads no data."""
+    options = options or ReplayOptions.of(named)
+    reader = trace if isinstance(trace, TraceReader) else open_reader(trace)
+    plan = build_plan(reader, parse_rules(options.mapping), options)
+    while plan.streamed and plan.wait_for(plan.ops):
+        pass
+    return summarize(plan, Backends())
+
+
+def _run(
+    plan: Plan, backends: Backends, options: ReplayOptions, reader: TraceReader, target: Path, watch: Watch | None
+) -> _Run:  # fmt: skip
+    local = residency.local_files(plan.uris)
+    if options.cold:
+        residency.drop(local)
+    if options.warm:
+        residency.warm(local)
+    measured = bool(local) and (options.cold or options.warm or len(local) <= _MEASURED_FILES)
+    before = residency.measure(local) if measured else None
+    began = time.monotonic_ns()
+    whole, cpu_ns, workers, processes, engine = _drive(plan, backends, options, reader, target, watch)
+    wall_ns = time.monotonic_ns() - began
+    if plan.failure is not None:
+        raise plan.failure
+    client = ClientFacts(engine, workers, processes, cpu_ns, wall_ns)
+    return _Run(whole, client, before, residency.measure(local) if measured else None)
 
 
 def _drive(
-    plan: Plan,
-    backends: _Backends,
-    options: ReplayOptions,
-    reader: TraceReader,
-    target: Path,
-    watch: Watch | None,
-) -> bool:
-    gate = None
-    if options.max_bytes_in_flight is not None or options.max_ops_in_flight is not None:
-        gate = Gate(options.max_bytes_in_flight, options.max_ops_in_flight)
+    plan: Plan, backends: Backends, options: ReplayOptions, reader: TraceReader, target: Path, watch: Watch | None
+) -> tuple[bool, int, int, int, str]:  # fmt: skip
+    """(whole, CPU time of the workers in ns, workers, processes, engine)."""
+    looping = uses_loop(plan, backends, options)
+    processes = 1 if looping else _processes(plan, options)
+    threads = options.threads or (_LOOP_REQUESTS if looping else _threads(plan, options, processes))
+    settings = EngineSettings(threads, options.page_cache_mode, options.overwrite_objects, options.realtime)
+    noted = {"replay": {**_noted(options), "of": reader.trace_id}}
+    if not plan.streamed:
+        noted["replay"]["expected"] = asdict(expected_measures(plan))
+    tell = _teller(plan, reader.rows * options.loops, threads * processes, watch)
+    if processes > 1:
+        whole, cpu_ns = run_processes(
+            plan, options, out=target, noted=noted, parts=processes, settings=settings, watch=tell
+        )
+        return whole, cpu_ns, threads * processes, processes, "threads"
+    gate = Gate(options.max_bytes_in_flight, options.max_ops_in_flight) if options.capped else None
     pacer = make_pacer(options.pace, plan, speed=options.speed)
-    noted = {
-        "replay": {**_noted(options), "of": reader.trace_id, "expected": asdict(expected_measures(plan))}
-    }
     with Recorder(target, source="replay", options=noted) as recorder:
-        engine = ThreadEngine(
-            plan, pacer, gate, recorder, backend_of=backends.of, threads=_threads(plan, options),
-            cache_policy=options.page_cache_mode,
-        )  # fmt: skip
-
-        def tell() -> None:
-            if watch is not None:
-                late = max((p.late_ns for p in engine.progress), default=0)
-                watch(sum(p.done for p in engine.progress), plan.ops, f"late {late / 1e6:.2f} ms")
-
+        kind = LoopEngine if looping else ThreadEngine
+        engine = kind(plan, pacer, gate, recorder, backend_of=backends.of, settings=settings)
         whole = engine.run(tell)
-        recorder.set_counters(backends.counters())
-    return whole
+        recorder.set_counters({**backends.counters(), "replay_planned_ops": plan.ops, "replay_processes": 1})
+        if not whole:
+            recorder.count("replay_interrupted")
+    return whole, engine.cpu_ns, threads, 1, "loop" if looping else "threads"
 
 
-def _threads(plan: Plan, options: ReplayOptions) -> int:
-    """Enough that the recording's deepest queue, twice over, finds a free worker; capped by the gate."""
-    if options.threads is not None:
-        return options.threads
+def _teller(plan: Plan, total: int, workers: int, watch: Watch | None) -> Callable[[], None]:
+    """Tells `watch` how far the replay is, from the workers' counters."""
+    last_ns, last_done = time.monotonic_ns(), 0
+
+    def tell() -> None:
+        nonlocal last_ns, last_done
+        if watch is None:
+            return
+        header, now = plan.shared.header, time.monotonic_ns()
+        done = sum(header[slot(worker, DONE)] for worker in range(workers))
+        late = max(header[slot(worker, LATE)] for worker in range(workers))
+        rate = (done - last_done) * 1e9 / max(now - last_ns, 1)
+        last_ns, last_done = now, done
+        known = total if plan.streamed else plan.ops
+        watch(done, known, f"{format_count(round(rate))} ops/s, late {format_duration(max(late, 0))}")
+
+    return tell
+
+
+def _processes(plan: Plan, options: ReplayOptions) -> int:
+    """More than one only for local files at rates that one interpreter cannot hold."""
+    if options.processes is not None:
+        return options.processes
+    if options.capped or options.realtime or any(scheme_of(uri) != "file" for uri in plan.uris):
+        return 1
+    cores = min(len(os.sched_getaffinity(0)), 8)
     if options.pace == "asap":
-        wanted = options.max_ops_in_flight or 16
+        return cores if plan.ops >= _RUN_OF_ONE_PROCESS else 1
+    rate = plan.ops * 1e9 / max(plan.span_ns, 1) if plan.ops >= _RATE_OF_ONE_PROCESS else 0
+    return cores if rate > _RATE_OF_ONE_PROCESS else 1
+
+
+def _threads(plan: Plan, options: ReplayOptions, processes: int) -> int:
+    """Enough a process that the recording's deepest queue, twice over, finds a free worker; capped by the gate."""
+    if options.pace == "asap":
+        wanted = options.max_ops_in_flight or _ASAP_WORKERS
     else:
         wanted = 2 * plan.peak_in_flight()[0] + 2
         if options.max_ops_in_flight is not None:
             wanted = min(wanted, options.max_ops_in_flight + 2)
-    return max(2, min(wanted, 128, max(plan.ops, 1)))
+    return max(2, min(-(-wanted // processes), _MOST_WORKERS, max(plan.ops, 1)))
 
 
 def _noted(options: ReplayOptions) -> dict[str, Any]:
-    noted = {
-        name: getattr(options, name)
-        for name in ("pace", "speed", "max_bytes_in_flight", "max_ops_in_flight", "page_cache_mode", "loops")
-    }
-    noted["mapping"] = list(options.mapping)
-    noted.update({name: value for name, value in asdict(options.filters).items() if value is not None})
-    if options.max_gap_ns is not None:
-        noted["max_gap_ns"] = options.max_gap_ns
-    return noted
+    """The options, as the replay's trace keeps them."""
+    noted = {name: value for name, value in asdict(options).items() if name not in ("filters", "tolerance")}
+    filters = {name: value for name, value in asdict(options.filters).items() if value is not None}
+    return {**noted, **filters} if options.filters else noted
 
 
 def _result(
-    reader: TraceReader,
-    plan: Plan,
-    done: TraceReader,
-    options: ReplayOptions,
-    out: Path | None,
-    *,
-    partial: bool,
-) -> ReplayResult:
-    sql = files("tracekit.replay").joinpath("failures.sql").read_text(encoding="utf-8")
+    reader: TraceReader, plan: Plan, done: TraceReader, options: ReplayOptions, out: Path | None, run: _Run
+) -> ReplayResult:  # fmt: skip
     with closing(done.connect()) as connection:
-        failures = connection.sql(sql, params={"most": 5}).to_arrow_table().to_pylist()
-        sql = files("tracekit.replay").joinpath("timing.sql").read_text(encoding="utf-8")
-        timing = connection.sql(sql).to_arrow_table().to_pylist()[0]
+        failures = connection.sql(_sql("failures"), params={"most": 5}).to_arrow_table().to_pylist()
+        timing: dict[str, Any] = {"ops": 0}
+        if "gate_wait" in done.columns:  # else there is no op to tell of
+            timing = connection.sql(_sql("timing")).to_arrow_table().to_pylist()[0]
     parity = compare(reader, done, tolerance=options.tolerance)
     return ReplayResult(
-        out=out, planned_ops=plan.ops, ops=done.rows, partial=partial,
+        out=out, planned_ops=plan.ops, ops=int(timing["ops"]), partial=not run.whole,
         failed_ops=int(parity.row("failed_ops").b or 0), failures=tuple(failures), skipped=plan.skipped,
         assumed_offsets=plan.assumed_offsets, assumed_lengths=plan.assumed_lengths, counters=done.counters,
-        parity=parity, timing=timing,
+        parity=parity, timing=timing, client=run.client, verdict=judge(timing, run.client),
+        residency_before=run.before, residency_after=run.after, options=_noted(options),
     )  # fmt: skip
 
 
-class _Backends:
-    """One backend a scheme, made when first asked for."""
-
-    def __init__(self) -> None:
-        self._made: dict[str, Backend] = {}
-        self._lock = threading.Lock()
-
-    def of(self, uri: str) -> Backend:
-        scheme = scheme_of(uri)
-        with self._lock:
-            if scheme not in self._made:
-                self._made[scheme] = backend_for(uri)
-            return self._made[scheme]
-
-    def counters(self) -> dict[str, int]:
-        total: dict[str, int] = {}
-        for backend in self._made.values():
-            for name, value in backend.counters.items():
-                total[name] = total.get(name, 0) + value
-        return total
+def _sql(name: str) -> str:
+    return files("tracekit.replay").joinpath(f"{name}.sql").read_text(encoding="utf-8")

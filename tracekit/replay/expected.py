@@ -15,14 +15,14 @@ def expected_measures(plan: Plan) -> Measures:
 
     Bytes are those that the recording moved, or those asked for where it moved none.
     """
-    due = plan.columns["due_ns"][: plan.ops]
-    latency = plan.columns["recorded_latency"][: plan.ops]
+    due = plan.column("due_ns")
+    latency = plan.column("recorded_latency")
     known_latency = np.where(latency == NONE, 0, latency)
     moved = expected_bytes(plan)
-    steps, rank = plan.columns["step"][: plan.ops], plan.columns["rank"][: plan.ops].astype(np.int64)
+    steps, rank = plan.column("step"), plan.column("rank").astype(np.int64)
     stepped = steps != NONE
     distinct = len(np.unique(np.stack([rank[stepped], steps[stepped]]), axis=1).T) if stepped.any() else 0
-    length = plan.columns["length"][: plan.ops]
+    length = plan.column("length")
     asked = np.where(length == NONE, moved, length)
     buckets = np.where(asked > 0, np.floor(np.log2(np.maximum(asked, 1))).astype(np.int64), -1)
     values, counts = np.unique(buckets, return_counts=True)
@@ -46,6 +46,6 @@ def expected_measures(plan: Plan) -> Measures:
 
 def expected_bytes(plan: Plan) -> np.ndarray:
     """Bytes that each op should move: as recorded, or as asked where the recording failed or does not say."""
-    moved = plan.columns["recorded_bytes"][: plan.ops]
-    length = plan.columns["length"][: plan.ops]
+    moved = plan.column("recorded_bytes")
+    length = plan.column("length")
     return np.where(moved > 0, moved, np.maximum(length, 0))

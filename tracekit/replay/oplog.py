@@ -7,77 +7,93 @@ import time
 import numpy as np
 import pyarrow as pa
 
+from tracekit.backends.base import Hint
 from tracekit.recorder import Recorder
-from tracekit.replay.plan import NONE, Plan
+from tracekit.replay.plan import KINDS, NONE, Plan
 
-__all__ = ["OpLog"]
+__all__ = ["ROWS", "OpLog", "warm_up"]
 
-_ROWS = 4096
+ROWS = 4096
 _FLUSH_NS = 500_000_000
+_COLUMNS = 7
 
 
 class OpLog:
-    """Results of up to 4,096 ops: four integers each, no object. Used by one thread.
+    """Results of up to 4,096 ops: seven integers each, no object. Used by one thread.
 
-    Besides the op schema's columns, rows carry `gate_wait` (ns waited for admission) and
-    `plan_op` (index into the plan).
+    Besides the op schema's columns, rows carry `gate_wait` (ns waited for admission),
+    `backlog` (ns that the op was overdue before a worker was free for it) and `plan_op`
+    (its index in the plan). The columns are open to loops that cannot pay for a call an
+    op: they write a row's values at `rows` and add one to it.
     """
 
-    def __init__(self, recorder: Recorder, plan: Plan, start_mono_ns: int, *, timed: bool) -> None:
+    def __init__(self, recorder: Recorder, plan: Plan, start_mono_ns: int) -> None:
         self._recorder = recorder
         self._plan = plan
         self._start = start_mono_ns
-        self._timed = timed
-        self._columns = np.empty((6, _ROWS), np.int64)
-        self._op, self._submit, self._latency, self._bytes, self._gate, self._due = (
+        self._columns = np.zeros((_COLUMNS, ROWS), np.int64)
+        self.op, self.submit, self.latency, self.bytes, self.gate, self.due, self.backlog = (
             row.data for row in self._columns
         )
         self._errors: dict[int, str] = {}
         self._ttfb: dict[int, int] = {}
-        self._rows = 0
-        self._flush_at = time.monotonic_ns() + _FLUSH_NS
+        self._hints: list[tuple[str, Hint]] = []
+        self.rows = 0
+        self.flush_at = time.monotonic_ns() + _FLUSH_NS
 
     def add(
-        self, op: int, submit_ns: int, latency_ns: int, nbytes: int, gate_wait_ns: int, due_ns: int
-    ) -> None:
+        self, op: int, submit_ns: int, latency_ns: int, nbytes: int, gate_wait_ns: int, due_ns: int, backlog_ns: int
+    ) -> None:  # fmt: skip
         """One op that ended. Times are monotonic readings (`due_ns` 0: none)."""
-        row = self._rows
-        self._op[row] = op
-        self._submit[row] = submit_ns
-        self._latency[row] = latency_ns
-        self._bytes[row] = nbytes
-        self._gate[row] = gate_wait_ns
-        self._due[row] = due_ns
-        self._rows = row + 1
-        if row + 1 == _ROWS or submit_ns >= self._flush_at:
+        row = self.rows
+        self.op[row] = op
+        self.submit[row] = submit_ns
+        self.latency[row] = latency_ns
+        self.bytes[row] = nbytes
+        self.gate[row] = gate_wait_ns
+        self.due[row] = due_ns
+        self.backlog[row] = backlog_ns
+        self.rows = row + 1
+        if row + 1 == ROWS or submit_ns >= self.flush_at:
             self.flush()
 
     def fail(self, error_class: str) -> None:
         """The op to be added next failed."""
-        self._errors[self._rows] = error_class
+        self._errors[self.rows] = error_class
 
     def first_byte(self, ttfb_ns: int) -> None:
         """The op to be added next saw its first byte after `ttfb_ns`."""
-        self._ttfb[self._rows] = ttfb_ns
+        self._ttfb[self.rows] = ttfb_ns
 
-    def flush(self) -> None:
-        """Hand what is kept to the recorder."""
-        self._flush_at = time.monotonic_ns() + _FLUSH_NS
-        if self._rows:
+    def hint(self, uri: str, hint: Hint) -> None:
+        """A page-cache hint was applied: a row of its own."""
+        self._hints.append((uri, hint))
+
+    def flush(self, *, due_of_plan: bool = False) -> None:
+        """Hand what is kept to the recorder; with `due_of_plan`, due times are the plan's."""
+        self.flush_at = time.monotonic_ns() + _FLUSH_NS
+        if self._hints:
+            self._recorder.record_batch(_hint_rows(self._hints))
+            self._hints.clear()
+        if self.rows:
+            if due_of_plan:
+                rows = slice(0, self.rows)
+                self._columns[5, rows] = self._plan.columns["due_ns"][self._columns[0, rows]] + self._start
             self._recorder.record_batch(self._batch())
-            self._rows = 0
+            self.rows = 0
             self._errors.clear()
             self._ttfb.clear()
 
     def _batch(self) -> pa.RecordBatch:
-        rows, plan = self._rows, self._plan
+        rows, plan = self.rows, self._plan
         op = self._columns[0, :rows].copy()
         codes, files = np.unique(plan.columns["file"][op], return_inverse=True)
         uris = pa.DictionaryArray.from_arrays(
-            pa.array(files.astype(np.int32)), pa.array([plan.uris[code] for code in codes], pa.string())
+            pa.array(files.reshape(-1).astype(np.int32)),
+            pa.array([plan.uris[code] for code in codes], pa.string()),
         )
         kinds = pa.DictionaryArray.from_arrays(
-            pa.array(plan.columns["whole"][op].astype(np.int32)), pa.array(["read", "get"])
+            pa.array(plan.columns["kind"][op].astype(np.int32)), pa.array(KINDS)
         )
         due = self._columns[5, :rows].copy()
         columns = {
@@ -87,14 +103,35 @@ class OpLog:
             "sample_id": _nullable(plan.columns["sample_id"][op]),
             "step": _nullable(plan.columns["step"][op]),
             "rank": plan.columns["rank"][op], "worker": plan.columns["worker"][op],
-            "t_due": pa.array(due, mask=due == 0) if self._timed else pa.nulls(rows, pa.int64()),
-            "gate_wait": self._columns[4, :rows].copy(), "plan_op": op,
+            "t_due": pa.array(due, mask=due == 0),
+            "gate_wait": self._columns[4, :rows].copy(), "backlog": self._columns[6, :rows].copy(), "plan_op": op,
         }  # fmt: skip
         if self._errors:
             columns["error"] = pa.array([self._errors.get(row) for row in range(rows)], pa.string())
         if self._ttfb:
             columns["ttfb"] = pa.array([self._ttfb.get(row) for row in range(rows)], pa.int64())
         return pa.RecordBatch.from_pydict(columns)
+
+
+def _hint_rows(hints: list[tuple[str, Hint]]) -> pa.RecordBatch:
+    """With the columns of every other batch: the store would begin a new segment for others."""
+    nothing = pa.nulls(len(hints), pa.int64())
+    return pa.RecordBatch.from_pydict(
+        {
+            "t_submit": pa.array([hint.t_submit for _, hint in hints], pa.int64()),
+            "uri": pa.array([uri for uri, _ in hints], pa.string()),
+            "op": pa.array(["hint"] * len(hints), pa.string()),
+            "offset": pa.array([hint.offset for _, hint in hints], pa.int64()),
+            "len": pa.array([hint.length for _, hint in hints], pa.int64()),
+            "latency": pa.array([hint.latency for _, hint in hints], pa.int64()),
+            "gate_wait": nothing, "backlog": nothing, "plan_op": nothing,
+        }
+    )  # fmt: skip
+
+
+def warm_up() -> None:
+    """Have Arrow import what it imports at its first conversion: half a second with the interpreter lock held."""
+    pa.array(np.zeros(1, np.int64), mask=np.zeros(1, bool))
 
 
 def _nullable(values: np.ndarray) -> pa.Array:

@@ -11,16 +11,19 @@ import heapq
 import itertools
 import threading
 from collections import defaultdict
+from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
 
 from tracekit.errors import UsageError
+from tracekit.replay.options import PACES
 from tracekit.replay.plan import NONE, Plan
 
-__all__ = ["PACES", "AsapPacer", "ClosedPacer", "Pacer", "RecordedPacer", "dependencies", "make_pacer"]
+__all__ = ["AsapPacer", "ClosedPacer", "Pacer", "RecordedPacer", "dependencies", "make_pacer"]
 
-PACES = ("recorded", "closed", "asap")
+RUN_OPS = 64
+NEVER = 1 << 62
 
 
 class Pacer(Protocol):
@@ -48,16 +51,24 @@ class Pacer(Protocol):
 
 
 class RecordedPacer:
-    """Open loop. `first` and `stride` give one of several processes its share of the plan."""
+    """Open loop. `part` of `parts` is one process's share of the plan."""
 
-    def __init__(self, plan: Plan, first: int = 0, stride: int = 1) -> None:
+    def __init__(self, plan: Plan, part: int = 0, parts: int = 1) -> None:
+        self._plan = plan
         self._due = plan.view("due_ns")
-        self._ops = plan.ops
-        self._next = itertools.count(first, stride).__next__  # one step under the interpreter lock
+        self.next = itertools.count(part, parts).__next__
+        """The next op, whether it is there or not: one step under the interpreter lock."""
+        self._runs = itertools.count(part, parts).__next__
+        self._stopped = False
 
     def take(self) -> int | None:
-        op = self._next()
-        return op if op < self._ops else None
+        op = self.next()
+        return int(op) if not self._stopped and self._plan.wait_for(op) else None
+
+    def next_run(self) -> tuple[int, int]:
+        """Some ops that follow each other, first and end, for loops without due times."""
+        first = self._runs() * RUN_OPS
+        return first, first + RUN_OPS
 
     def due(self, op: int) -> int | None:
         return int(self._due[op])
@@ -69,7 +80,7 @@ class RecordedPacer:
         """Nothing waits for it."""
 
     def stop(self) -> None:
-        self._ops = 0
+        self._stopped = True
 
 
 class AsapPacer(RecordedPacer):
@@ -85,28 +96,29 @@ class ClosedPacer:
     Each op waits for the op of its stream that had finished last when it was submitted in
     the recording, and then for the recorded time between the two (over `speed`). Ops that
     overlapped then wait for the same op and overlap now. An op never goes before its
-    predecessor in the stream. Ops that waited for none go at their recorded times.
+    predecessor in the stream. Ops that waited for none go at their recorded times. With
+    `parts`, this one drives every parts-th stream. `on_ready` is called when ops may have
+    become ready, for engines that do not wait in `take`.
     """
 
-    def __init__(self, plan: Plan, speed: float = 1.0) -> None:
+    on_ready: Callable[[], None] | None = None
+
+    def __init__(self, plan: Plan, speed: float = 1.0, part: int = 0, parts: int = 1) -> None:
         waits_for, think = dependencies(plan)
         self._think = np.rint(think / speed).astype(np.int64).data
-        self._due = plan.columns["due_ns"][: plan.ops].copy().data
+        self._due = plan.column("due_ns").copy().data
         self._followers: dict[int, list[int]] = defaultdict(list)
         for op in np.flatnonzero(waits_for >= 0).tolist():
             self._followers[int(waits_for[op])].append(op)
-        self._successor, heads = _stream_order(plan)
-        self._blocked = bytearray(
-            plan.ops
-        )  # bit 1: what it waits for runs; bit 2: its predecessor is not submitted
-        for op in np.flatnonzero(waits_for >= 0).tolist():
-            self._blocked[op] |= 1
-        for op in range(plan.ops):
-            if not heads[op]:
-                self._blocked[op] |= 2
-        self._ready = [(self._due[op], op) for op in range(plan.ops) if not self._blocked[op]]
+        streams = _streams(plan)[part::parts]
+        self._successor, heads = _stream_order(plan, streams)
+        # bit 1: what it waits for has not ended; bit 2: its predecessor is not submitted
+        blocked = np.where(waits_for >= 0, 1, 0) | np.where(heads, 0, 2)
+        self._blocked = bytearray(blocked.astype(np.uint8).tobytes())
+        mine = np.concatenate(streams) if streams else np.zeros(0, np.int64)
+        self._ready = [(self._due[op], op) for op in mine[blocked[mine] == 0].tolist()]
         heapq.heapify(self._ready)
-        self._left = plan.ops
+        self._left = len(mine)
         self._changed = threading.Condition(threading.Lock())
 
     def take(self) -> int | None:
@@ -118,7 +130,14 @@ class ClosedPacer:
             self._left -= 1
             if self._left <= 0:
                 self._changed.notify_all()
-            return heapq.heappop(self._ready)[1]
+            return int(heapq.heappop(self._ready)[1])
+
+    def earliest(self) -> tuple[int, int] | None:
+        """(due time, op) of the op that is ready first; None if none is now (due time NEVER: or ever)."""
+        with self._changed:
+            if self._ready:
+                return self._ready[0]
+            return None if self._left > 0 else (NEVER, -1)
 
     def due(self, op: int) -> int | None:
         return int(self._due[op])
@@ -145,18 +164,18 @@ class ClosedPacer:
             if not self._blocked[op] and self._left > 0:
                 heapq.heappush(self._ready, (self._due[op], op))
                 self._changed.notify()
+        if self.on_ready is not None:
+            self.on_ready()
 
 
-def make_pacer(pace: str, plan: Plan, *, speed: float = 1.0, first: int = 0, stride: int = 1) -> Pacer:
-    """The pacer called `pace`. Raises UsageError for an unknown one."""
+def make_pacer(pace: str, plan: Plan, *, speed: float = 1.0, part: int = 0, parts: int = 1) -> Pacer:
+    """The pacer called `pace`, for one of several processes' share. Raises UsageError for an unknown one."""
     if pace == "recorded":
-        return RecordedPacer(plan, first, stride)
+        return RecordedPacer(plan, part, parts)
     if pace == "asap":
-        return AsapPacer(plan, first, stride)
+        return AsapPacer(plan, part, parts)
     if pace == "closed":
-        if stride != 1:
-            raise UsageError("--pace closed runs in one process", "leave out --processes")
-        return ClosedPacer(plan, speed)
+        return ClosedPacer(plan, speed, part, parts)
     raise UsageError(f"--pace {pace!r} is unknown", f"choose {', '.join(PACES)}")
 
 
@@ -168,34 +187,38 @@ def dependencies(plan: Plan) -> tuple[np.ndarray, np.ndarray]:
     """
     ops = plan.ops
     waits_for, think = np.full(ops, -1, np.int64), np.zeros(ops, np.int64)
-    submit = plan.columns["recorded_ns"][:ops]
-    latency = plan.columns["recorded_latency"][:ops]
+    submit = plan.column("recorded_ns")
+    latency = plan.column("recorded_latency")
     end = submit + np.where(latency == NONE, 0, latency)
     for rows in _streams(plan):
-        by_end = rows[np.argsort(end[rows], kind="stable")]
-        before = np.searchsorted(end[by_end], submit[rows], side="right") - 1
+        # Ends and submits as one order of (time, index), so that at equal times an op
+        # follows those before it in the plan, and never itself.
+        local = np.arange(len(rows))
+        _, place = np.unique(np.concatenate([end[rows], submit[rows]]), return_inverse=True)
+        key = place.reshape(2, -1) * len(rows) + local
+        by_end = rows[np.argsort(key[0])]
+        before = np.searchsorted(np.sort(key[0]), key[1]) - 1
         found = before >= 0
-        chosen = by_end[before[found]]
-        mine = rows[found]
-        earlier = chosen < mine  # an op of no length may end as it begins: it never waits for itself
-        waits_for[mine[earlier]] = chosen[earlier]
-        think[mine[earlier]] = submit[mine[earlier]] - end[chosen[earlier]]
+        chosen, mine = by_end[before[found]], rows[found]
+        waits_for[mine] = chosen
+        think[mine] = submit[mine] - end[chosen]
     return waits_for, think
 
 
 def _streams(plan: Plan) -> list[np.ndarray]:
-    rank = plan.columns["rank"][: plan.ops].astype(np.int64)
-    worker = plan.columns["worker"][: plan.ops].astype(np.int64)
+    rank = plan.column("rank").astype(np.int64)
+    worker = plan.column("worker").astype(np.int64)
     _, stream = np.unique(np.stack([rank, worker]), axis=1, return_inverse=True)
+    stream = stream.reshape(-1)
     order = np.argsort(stream, kind="stable")
     cuts = np.flatnonzero(np.diff(stream[order])) + 1
     return [rows for rows in np.split(order, cuts) if len(rows)]
 
 
-def _stream_order(plan: Plan) -> tuple[memoryview, np.ndarray]:
+def _stream_order(plan: Plan, streams: list[np.ndarray]) -> tuple[memoryview, np.ndarray]:
     """Each op's successor in its stream (-1: none), and whether it is its stream's first."""
     successor, heads = np.full(plan.ops, -1, np.int64), np.zeros(plan.ops, bool)
-    for rows in _streams(plan):
+    for rows in streams:
         successor[rows[:-1]] = rows[1:]
         heads[rows[0]] = True
     return successor.data, heads

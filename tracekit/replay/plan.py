@@ -1,103 +1,131 @@
 """The plan of a replay: which ops, on which target, due when. Columns, never objects.
 
-A plan is built from a stream of ops in time order and holds one memory-mapped column a
-fact, so that engines read it from many threads and processes without copies and a trace
-of any length needs little memory. It touches no storage.
+A plan is filled from a stream of ops in time order into shared memory, so that engines
+read it from many threads and processes without copies. A long one is filled while it is
+replayed, and what has been replayed is given back: any length needs little memory. It
+touches no storage.
 """
 
 from __future__ import annotations
 
-import mmap
-import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
-from pathlib import Path
+from importlib.resources import files
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tracekit.errors import UsageError
+from tracekit.replay.columns import COMPLETE, LOW, READY, STOP, SharedColumns, slot
 from tracekit.replay.mapping import MappingRules
+from tracekit.replay.options import READS, ReplayOptions
+from tracekit.replay.select import fits, text
 from tracekit.store.merge import ordered_batches
 from tracekit.store.reader import TraceReader
 
-__all__ = ["NONE", "Filters", "Plan", "build_plan"]
+__all__ = ["COLUMNS", "KINDS", "NONE", "Plan", "build_plan"]
 
 NONE = np.iinfo(np.int64).min
 """Stands for null in a plan's int64 columns."""
 
-_COLUMNS: dict[str, type[np.generic]] = {
-    "due_ns": np.int64, "file": np.int32, "whole": np.bool_, "offset": np.int64, "length": np.int64,
+COLUMNS: dict[str, type[np.generic]] = {
+    "due_ns": np.int64, "file": np.int32, "kind": np.int8, "offset": np.int64, "length": np.int64,
     "sample_id": np.int64, "step": np.int64, "rank": np.int32, "worker": np.int32, "recorded_ns": np.int64,
     "recorded_latency": np.int64, "recorded_bytes": np.int64,
 }  # fmt: skip
-_REPLAYED = ("read", "get")
+KINDS = ("read", "get", "put")
+"""What the column `kind` indexes."""
 
-
-@dataclass(frozen=True, slots=True)
-class Filters:
-    """Which ops of the trace are replayed; None means all. Times are ns since the trace's first op."""
-
-    start_ns: int | None = None
-    end_ns: int | None = None
-    uri_glob: str | None = None
-    ranks: tuple[int, ...] | None = None
-    workers: tuple[int, ...] | None = None
-    samples: tuple[int, ...] | None = None
-
-    def __bool__(self) -> bool:
-        return self != Filters()
+_FROM_TRACE = ["uri", "op", "offset", "len", "bytes", "latency", "sample_id", "step", "rank", "worker"]
+_STREAM_FROM = 4_000_000
+_AHEAD = 2_000_000
+_GIVE_BACK = 250_000
+_PAUSE_S = 0.005
 
 
 @dataclass(slots=True)
 class Plan:
-    """Ops in order of `due_ns` (ns from the start of the replay), each column of length `ops`.
+    """Ops in order of `due_ns` (ns from the start of the replay).
 
-    `file` indexes `uris` (targets) and `sources` (as recorded). `whole` marks whole-object
-    gets. `offset` and `length` are bytes (`length` NONE: to the object's end). `recorded_*`
-    are the recording's submit (ns since its epoch) and latency (NONE: unknown).
+    `file` indexes `uris` (targets) and `sources` (as recorded). `length` NONE means to the
+    object's end. `recorded_*` are the recording's submit (ns since its epoch), latency and
+    bytes (NONE: unknown). Of a plan that is `streamed`, only some rows are there at a time.
     """
 
-    ops: int
+    shared: SharedColumns
     uris: tuple[str, ...]
     sources: tuple[str, ...]
-    columns: dict[str, np.ndarray]
     skipped: dict[str, int] = field(default_factory=dict)
     assumed_offsets: int = 0
     assumed_lengths: int = 0
+    streamed: bool = False
+    failure: BaseException | None = None
+
+    @property
+    def columns(self) -> dict[str, np.ndarray]:
+        return self.shared.columns
+
+    @property
+    def ops(self) -> int:
+        """Ops so far; all of them unless it is being streamed."""
+        return self.shared.header[READY]
+
+    @property
+    def room(self) -> int:
+        """No fewer than there will be."""
+        return self.shared.room
+
+    def column(self, name: str) -> np.ndarray:
+        """A column's rows so far."""
+        return self.shared.columns[name][: self.ops]
 
     def view(self, name: str) -> memoryview:
         """A column whose items are Python ints: the cheapest to read one at a time."""
-        return self.columns[name][: self.ops].data
+        return self.shared.columns[name].data
+
+    def wait_for(self, op: int) -> bool:
+        """Whether there is such an op; waits while the plan is being filled."""
+        header = self.shared.header
+        while op >= header[READY]:
+            if header[COMPLETE] or header[STOP]:
+                return op < header[READY] and not header[STOP]
+            time.sleep(0.0005)
+        return True
 
     @property
     def span_ns(self) -> int:
         """From the first op's due time to the last's."""
-        due = self.columns["due_ns"]
-        return int(due[self.ops - 1] - due[0]) if self.ops else 0
+        due = self.column("due_ns")
+        return int(due[-1] - due[0]) if len(due) else 0
 
     @property
     def bytes(self) -> int:
         """Bytes that the plan asks for, where lengths are known."""
-        length = self.columns["length"][: self.ops]
+        length = self.column("length")
         return int(length[length != NONE].sum())
 
     def needed_sizes(self) -> np.ndarray:
-        """For each URI, the smallest size in bytes at which every op of the plan can be served."""
+        """For each URI, the smallest size in bytes at which every read of the plan can be served."""
         sizes = np.zeros(len(self.uris), np.int64)
-        length = self.columns["length"][: self.ops]
-        offset = self.columns["offset"][: self.ops]
-        known = length != NONE
-        np.maximum.at(sizes, self.columns["file"][: self.ops][known], (offset + length)[known])
+        length, offset = self.column("length"), self.column("offset")
+        known = (length != NONE) & (self.column("kind") != KINDS.index("put"))
+        np.maximum.at(sizes, self.column("file")[known], (offset + length)[known])
         return sizes
+
+    def files_of(self, *kinds: str) -> list[int]:
+        """The URIs (their indexes) that ops of these kinds are on."""
+        chosen = np.isin(self.column("kind"), [KINDS.index(kind) for kind in kinds])
+        return [int(index) for index in np.unique(self.column("file")[chosen])]
 
     def peak_in_flight(self) -> tuple[int, int]:
         """(ops, bytes) in flight at most, if every op took as long as it did when recorded."""
-        latency = self.columns["recorded_latency"][: self.ops]
+        latency = self.column("recorded_latency")
         known = latency != NONE
-        start = self.columns["due_ns"][: self.ops][known]
-        length = np.maximum(self.columns["length"][: self.ops][known], 0)
+        start = self.column("due_ns")[known]
+        length = np.maximum(self.column("length")[known], 0)
         times = np.concatenate([start, start + latency[known]])
         ops = np.concatenate([np.ones(len(start), np.int64), -np.ones(len(start), np.int64)])
         order = np.lexsort((ops, times))  # at equal times ends go before starts
@@ -106,152 +134,173 @@ class Plan:
         return int(np.cumsum(ops[order]).max()), int(np.cumsum((ops * np.tile(length, 2))[order]).max())
 
 
-def build_plan(
-    reader: TraceReader, rules: MappingRules, *, speed: float = 1.0, filters: Filters | None = None,
-    max_gap_ns: int | None = None, loops: int = 1,
-) -> Plan:  # fmt: skip
-    """The plan that re-drives the reads of `reader`.
+def build_plan(reader: TraceReader, rules: MappingRules, options: ReplayOptions | None = None) -> Plan:
+    """The plan that re-drives the reads of `reader` (and its puts, if writes are allowed).
 
     Due times count from the first op kept, divided by `speed`; gaps between submits longer
     than `max_gap_ns` (as recorded) are squeezed to it; `loops` repeats the whole. An op
     without offset is taken to go on where the last op of its file ended, one without length
-    to the object's end: both are counted. Raises UsageError for a speed that is not
-    positive, or URIs that the rules cannot place.
+    to the object's end: both are counted. Above some million ops, a plan that needs no
+    foresight is streamed: it is returned when its first rows are there.
+
+    Raises UsageError for URIs that the rules cannot place.
     """
-    if not speed > 0 or not np.isfinite(speed):
-        raise UsageError(f"--speed {speed} is not positive", "give a factor such as 0.5, 1 or 10")
-    if loops < 1:
-        raise UsageError(f"--loop {loops} replays nothing", "give at least 1")
-    builder = _Builder(reader.rows * loops)
-    for table in ordered_batches(
-        reader, ["uri", "op", "offset", "len", "bytes", "latency", "sample_id", "step", "rank", "worker"]
-    ):
-        builder.add(table, filters or Filters())
-    return builder.finish(rules, speed, max_gap_ns, loops)
+    options = options or ReplayOptions()
+    builder = _Builder(reader, rules, options)
+    plain = options.loops == 1 and options.max_gap_ns is None and not options.filters
+    if plain and options.pace != "closed" and reader.rows > _STREAM_FROM:
+        builder.place(_distinct_uris(reader))
+        return builder.stream()
+    for _ in builder.fill():
+        pass
+    builder.place(tuple(builder.codes))
+    return builder.plan
+
+
+def _distinct_uris(reader: TraceReader) -> tuple[str, ...]:
+    sql = files("tracekit.replay").joinpath("uris.sql").read_text(encoding="utf-8")
+    with closing(reader.connect()) as connection:
+        return tuple(row[0] for row in connection.execute(sql, {"kinds": list(READS)}).fetchall())
 
 
 class _Builder:
-    """Fills the columns of a plan batch by batch."""
+    """Fills a plan batch by batch; keeps what must be carried from one batch to the next."""
 
-    def __init__(self, room: int) -> None:
-        self.columns = {name: _column(kind, room) for name, kind in _COLUMNS.items()}
-        self.ops = 0
+    def __init__(self, reader: TraceReader, rules: MappingRules, options: ReplayOptions) -> None:
+        self.plan = Plan(SharedColumns(COLUMNS, reader.rows * options.loops), (), ())
         self.codes: dict[str, int] = {}
-        self.skipped: dict[str, int] = {}
-        self.origin: int | None = None
+        self._reader = reader
+        self._rules = rules
+        self._options = options
+        self._kinds = KINDS if options.allow_writes else READS
+        self._origin: int | None = None
+        self._previous: int | None = None
+        self._elapsed = 0  # ns from the first op kept to the last, as recorded, gaps squeezed
+        self._ends = np.zeros(0, np.int64)  # by file: where its last op ended
 
-    def add(self, table: pa.Table, filters: Filters) -> None:
-        if self.origin is None:
-            self.origin = table.column("t_submit")[0].as_py()
-        kept = self._kept(table, filters)
-        rows = len(kept)
+    def place(self, sources: tuple[str, ...]) -> None:
+        """Say where every recorded URI is to be read. Raises UsageError if the rules do not."""
+        self.codes = {uri: code for code, uri in enumerate(sources)}
+        self.plan.sources = sources
+        self.plan.uris = tuple(self._rules.apply_all(sources))
+
+    def stream(self) -> Plan:
+        """The plan as soon as it has rows; the rest is filled by a thread, not too far ahead."""
+        self.plan.streamed = True
+        thread = threading.Thread(target=self._feed, name="tracekit-plan", daemon=True)
+        thread.start()
+        while not self.plan.ops and not self.plan.shared.header[COMPLETE]:
+            time.sleep(0.001)
+        if self.plan.failure is not None:
+            raise self.plan.failure
+        return self.plan
+
+    def fill(self) -> Iterator[int]:
+        """Fill to the end; yields how many ops there are after each batch."""
+        header = self.plan.shared.header
+        for round_ in range(self._options.loops):
+            if round_:  # each round begins one mean gap after the last op of the one before
+                pause = max(self._elapsed // max(self.plan.ops - 1, 1), 1)
+                self._previous, self._elapsed = None, self._elapsed + pause
+            for table in ordered_batches(self._reader, _FROM_TRACE):
+                self._add(table, count_skipped=not round_)
+                yield self.plan.ops
+        header[COMPLETE] = 1
+
+    def _feed(self) -> None:
+        header = self.plan.shared.header
+        freed = 0
+        try:
+            for ready in self.fill():
+                while ready - freed > _AHEAD and not header[STOP]:
+                    low = self._lowest_needed()
+                    if low - freed >= _GIVE_BACK:
+                        self.plan.shared.give_back(low)
+                        freed = low
+                    else:
+                        time.sleep(_PAUSE_S)
+                if header[STOP]:
+                    break
+        except BaseException as error:  # noqa: BLE001 - raised again where the engine ends
+            self.plan.failure = error
+        header[COMPLETE] = 1
+
+    def _lowest_needed(self) -> int:
+        """Workers write 1 + the lowest op that they still need; 0 is a slot without worker."""
+        lows = np.asarray(self.plan.shared.header)[slot(0, LOW) :: 3]
+        used = lows[lows > 0]
+        return int(used.min()) - 1 if len(used) else 0
+
+    def _add(self, table: pa.Table, *, count_skipped: bool) -> None:
+        if self._origin is None:
+            self._origin = table.column("t_submit")[0].as_py()
+        kept = self._kept(table, count_skipped=count_skipped)
+        rows, first = len(kept), self.plan.ops
         if not rows:
             return
-        at = slice(self.ops, self.ops + rows)
+        at, columns = slice(first, first + rows), self.plan.shared.columns
         length = pc.coalesce(kept.column("len"), kept.column("bytes"))
         for name, values in (
             ("recorded_ns", kept.column("t_submit")), ("recorded_latency", kept.column("latency")),
             ("offset", kept.column("offset")), ("length", length), ("sample_id", kept.column("sample_id")),
             ("step", kept.column("step")), ("recorded_bytes", kept.column("bytes")),
         ):  # fmt: skip
-            self.columns[name][at] = pc.fill_null(values, NONE).to_numpy()
+            columns[name][at] = pc.fill_null(values, NONE).to_numpy()
         for name in ("rank", "worker"):
-            self.columns[name][at] = pc.fill_null(kept.column(name), 0).to_numpy()
-        self.columns["whole"][at] = pc.equal(_text(kept.column("op")), "get").to_numpy()
-        self.columns["file"][at] = self._files(kept.column("uri"))
-        self.ops += rows
+            columns[name][at] = pc.fill_null(kept.column(name), 0).to_numpy()
+        columns["kind"][at] = pc.index_in(kept.column("op"), pa.array(KINDS)).to_numpy()
+        columns["file"][at] = self._files(kept.column("uri"))
+        self._assume(at)
+        columns["due_ns"][at] = self._due(columns["recorded_ns"][at])
+        self.plan.shared.header[READY] = first + rows
 
-    def _kept(self, table: pa.Table, filters: Filters) -> pa.Table:
-        kinds = _text(table.column("op"))
-        replayed = pc.is_in(kinds, pa.array(_REPLAYED))
-        for kind in pc.value_counts(kinds.filter(pc.invert(replayed))).to_pylist():
-            self.skipped[kind["values"]] = self.skipped.get(kind["values"], 0) + kind["counts"]
+    def _kept(self, table: pa.Table, *, count_skipped: bool) -> pa.Table:
+        kinds = pc.fill_null(text(table.column("op")), "read")
+        table = table.set_column(table.schema.get_field_index("op"), "op", kinds)
+        replayed = pc.is_in(kinds, pa.array(self._kinds))
+        if count_skipped:
+            for kind in pc.value_counts(kinds.filter(pc.invert(replayed))).to_pylist():
+                name = kind["values"]
+                self.plan.skipped[name] = self.plan.skipped.get(name, 0) + kind["counts"]
         table = table.filter(replayed)
-        keep = np.ones(len(table), bool)
-        since = table.column("t_submit").to_numpy() - (self.origin or 0)
-        if filters.start_ns is not None:
-            keep &= since >= filters.start_ns
-        if filters.end_ns is not None:
-            keep &= since < filters.end_ns
-        for name, wanted in (
-            ("rank", filters.ranks),
-            ("worker", filters.workers),
-            ("sample_id", filters.samples),
-        ):
-            if wanted is not None:
-                keep &= np.isin(pc.fill_null(table.column(name), -1).to_numpy(), np.array(wanted, np.int64))
-        if filters.uri_glob is not None:
-            uris = _text(table.column("uri")).dictionary_encode().combine_chunks()
-            fits = np.array([fnmatchcase(u, filters.uri_glob) for u in uris.dictionary.to_pylist()], bool)
-            keep &= fits[uris.indices.to_numpy()] if len(uris) else keep
+        keep = fits(table, self._options.filters, self._origin or 0)
         return table if keep.all() else table.filter(pa.array(keep))
 
     def _files(self, uris: pa.ChunkedArray) -> np.ndarray:
-        encoded = uris.unify_dictionaries().combine_chunks()
+        encoded = uris.dictionary_encode() if not pa.types.is_dictionary(uris.type) else uris
+        encoded = encoded.unify_dictionaries().combine_chunks()
+        indexes = encoded.indices.to_numpy()
         names = encoded.dictionary.to_pylist()
-        codes = np.array([self.codes.setdefault(name, len(self.codes)) for name in names], np.int32)
-        found: np.ndarray = codes[encoded.indices.to_numpy()]
+        codes = np.zeros(max(len(names), 1), np.int32)
+        for index in np.unique(indexes).tolist():
+            codes[index] = self.codes.setdefault(names[index], len(self.codes))
+        found: np.ndarray = codes[indexes]
         return found
 
-    def finish(self, rules: MappingRules, speed: float, max_gap_ns: int | None, loops: int) -> Plan:
-        sources = tuple(self.codes)
-        plan = Plan(self.ops, tuple(rules.apply_all(sources)), sources, self.columns, self.skipped)
-        _assume(plan)
-        recorded = self.columns["recorded_ns"][: self.ops]
-        due = self.columns["due_ns"]
-        if self.ops:
-            gaps = np.diff(recorded, prepend=recorded[0])
-            if max_gap_ns is not None:
-                np.minimum(gaps, max_gap_ns, out=gaps)
-            due[: self.ops] = np.cumsum(gaps) if speed == 1 else np.rint(np.cumsum(gaps) / speed)
-        _repeat(plan, loops)
-        return plan
+    def _due(self, recorded: np.ndarray) -> np.ndarray:
+        before = recorded[0] if self._previous is None else self._previous
+        gaps = np.diff(recorded, prepend=before)
+        if self._options.max_gap_ns is not None:
+            np.minimum(gaps, self._options.max_gap_ns, out=gaps)
+        elapsed: np.ndarray = self._elapsed + np.cumsum(gaps)
+        self._previous, self._elapsed = int(recorded[-1]), int(elapsed[-1])
+        return elapsed if self._options.speed == 1 else np.rint(elapsed / self._options.speed)
 
-
-def _assume(plan: Plan) -> None:
-    """Give an offset to ops that have none: 0 for whole objects, else where the file's last op ended."""
-    offset, length = plan.columns["offset"][: plan.ops], plan.columns["length"][: plan.ops]
-    whole, file = plan.columns["whole"][: plan.ops], plan.columns["file"][: plan.ops]
-    offset[whole & (offset == NONE)] = 0
-    plan.assumed_lengths = int(((length == NONE) & ~whole).sum())
-    unknown = np.flatnonzero(offset == NONE)
-    plan.assumed_offsets = len(unknown)
-    if not len(unknown):
-        return
-    for code in np.unique(file[unknown]):
-        rows = np.flatnonzero(file == code)
-        cursor = 0
-        for row in rows.tolist():
-            if offset[row] == NONE:
-                offset[row] = cursor
-            cursor = int(offset[row]) + max(int(length[row]), 0)
-
-
-def _repeat(plan: Plan, loops: int) -> None:
-    """The plan `loops` times over; each round begins one mean gap after the last op of the one before."""
-    ops, due = plan.ops, plan.columns["due_ns"]
-    if not ops or loops == 1:
-        return
-    period = plan.span_ns + max(plan.span_ns // max(ops - 1, 1), 1)
-    for round_ in range(1, loops):
-        at = slice(round_ * ops, (round_ + 1) * ops)
-        for column in plan.columns.values():
-            column[at] = column[:ops]
-        due[at] += round_ * period
-    plan.ops = ops * loops
-
-
-def _column(kind: type[np.generic], room: int) -> np.ndarray:
-    """Room for a column, backed by an unnamed file: shared by forked processes, evictable under pressure."""
-    nbytes = max(room, 1) * np.dtype(kind).itemsize
-    with tempfile.TemporaryFile(dir=_scratch()) as file:
-        file.truncate(nbytes)
-        return np.frombuffer(mmap.mmap(file.fileno(), nbytes), kind)
-
-
-def _scratch() -> Path:
-    return Path(tempfile.gettempdir())
-
-
-def _text(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    return column.cast(pa.string()) if pa.types.is_dictionary(column.type) else column
+    def _assume(self, at: slice) -> None:
+        """Give an offset to ops that have none: 0 for whole objects, else where the file's last op ended."""
+        columns = self.plan.shared.columns
+        offset, length = columns["offset"][at], columns["length"][at]
+        file, whole = columns["file"][at], columns["kind"][at] != KINDS.index("read")
+        offset[whole & (offset == NONE)] = 0
+        self.plan.assumed_lengths += int(((length == NONE) & ~whole).sum())
+        unknown = offset == NONE
+        self.plan.assumed_offsets += int(unknown.sum())
+        if len(self._ends) < len(self.codes):
+            self._ends = np.concatenate([self._ends, np.zeros(len(self.codes), np.int64)])
+        for code in np.unique(file[unknown]).tolist():
+            cursor = int(self._ends[code])
+            for row in np.flatnonzero(file == code).tolist():
+                if offset[row] == NONE:
+                    offset[row] = cursor
+                cursor = int(offset[row]) + max(int(length[row]), 0)
+        self._ends[file] = offset + np.maximum(length, 0)

@@ -1,12 +1,14 @@
-"""What a replay came to: parity, failures, lateness, and whose fault lateness was."""
+"""What a replay came to: parity, failures, latency by part, and who was the limit."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tracekit.parity import Parity
+from tracekit.replay.residency import Residency
+from tracekit.replay.verdict import ClientFacts, Verdict
 
 __all__ = ["ReplayResult"]
 
@@ -16,8 +18,10 @@ class ReplayResult:
     """The outcome of one replay. Times in ns, sizes in bytes.
 
     `failures` are the first few failed ops (uri, offset, len, error); `skipped` counts ops
-    of the trace by kind that a replay does not issue; `assumed_offsets` and
-    `assumed_lengths` count ops whose record did not say where or how much.
+    of the trace by kind that were not replayed; `assumed_offsets` and `assumed_lengths`
+    count ops whose record did not say where or how much. `timing` is `timing.sql`'s row.
+    The residencies are of the trace's local files in the page cache, right before and
+    after the run; None where there are none.
     """
 
     out: Path | None
@@ -31,7 +35,12 @@ class ReplayResult:
     assumed_lengths: int
     counters: dict[str, int]
     parity: Parity
-    timing: dict[str, Any] = field(default_factory=dict)
+    timing: dict[str, Any]
+    client: ClientFacts
+    verdict: Verdict
+    residency_before: Residency | None = None
+    residency_after: Residency | None = None
+    options: dict[str, Any] = field(default_factory=dict)
 
     @property
     def ok(self) -> bool:
@@ -39,6 +48,7 @@ class ReplayResult:
         return not self.partial and self.failed_ops == 0 and self.parity.ok
 
     def to_dict(self) -> dict[str, Any]:
+        """As JSON has it."""
         return {
             "ok": self.ok,
             "out": str(self.out) if self.out else None,
@@ -52,5 +62,14 @@ class ReplayResult:
             "assumed_lengths": self.assumed_lengths,
             "backend_counters": self.counters,
             "timing": self.timing,
+            "client": {**asdict(self.client), "cpu_share": self.client.cpu_share},
+            "limit": asdict(self.verdict),
+            "residency_before": _residency(self.residency_before),
+            "residency_after": _residency(self.residency_after),
+            "options": self.options,
             "parity": self.parity.to_dict(),
         }
+
+
+def _residency(residency: Residency | None) -> dict[str, Any] | None:
+    return None if residency is None else {**asdict(residency), "share": residency.share}

@@ -1,7 +1,7 @@
 """The thread engine: leader/follower workers that each wait for their own op.
 
 A worker takes the next op, opens its file, sleeps until the op is due, passes the gate,
-reads into its own buffer, and notes four integers. No queue, no dispatcher, no hand-over:
+reads into its own buffer, and notes seven integers. No queue, no dispatcher, no hand-over:
 the thread that wakes is the one that reads.
 """
 
@@ -9,60 +9,63 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import os
 import sys
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from tracekit.backends.base import Backend, Handle
-from tracekit.errors import BackendError
+from tracekit.backends.base import Backend
+from tracekit.errors import UsageError
 from tracekit.gate import Gate
 from tracekit.recorder import Recorder
-from tracekit.replay.oplog import OpLog
+from tracekit.replay.columns import DONE, LATE, LOW, STOP, slot
+from tracekit.replay.fast import is_fast, run_fast
+from tracekit.replay.files import OPEN_FILES, Worker
+from tracekit.replay.oplog import OpLog, warm_up
 from tracekit.replay.pacer import Pacer
-from tracekit.replay.plan import NONE, Plan
+from tracekit.replay.plan import Plan
 
-__all__ = ["Progress", "ThreadEngine"]
+__all__ = ["EngineSettings", "ThreadEngine", "be_realtime", "wait_until"]
 
 _PR_SET_TIMERSLACK = 29
-_NAP_S = 0.2
-_OPEN_FILES = 512
+_NAP_NS = 200_000_000
 _LEAD_NS = 20_000_000
 
 
-@dataclass(slots=True)
-class Progress:
-    """Where a running replay is; plain counters, written by workers without locks."""
+@dataclass(frozen=True, slots=True)
+class EngineSettings:
+    """How an engine runs a plan; `first_slot` is where its workers' counters begin."""
 
-    done: int = 0
-    late_ns: int = 0
-    failures: list[str] = field(default_factory=list)
+    threads: int
+    cache_policy: str = "default"
+    overwrite_objects: bool = False
+    realtime: bool = False
+    first_slot: int = 0
 
 
 class ThreadEngine:
     """Drives a plan with threads that block in reads. One run each.
 
     `backend_of` gives the backend of a URI. A failed op is a row with an error, and the
-    replay goes on.
+    replay goes on. `cpu_ns` is what the workers' threads used.
     """
 
     def __init__(
         self, plan: Plan, pacer: Pacer, gate: Gate | None, recorder: Recorder, *,
-        backend_of: Callable[[str], Backend], threads: int, cache_policy: str,
+        backend_of: Callable[[str], Backend], settings: EngineSettings,
     ) -> None:  # fmt: skip
         self._plan = plan
         self._pacer = pacer
         self._gate = gate
         self._recorder = recorder
         self._backend_of = backend_of
-        self._threads = threads
-        self._cache_policy = cache_policy
-        self._stopping = False
+        self._settings = settings
+        self._fast = gate is None and is_fast(plan, pacer, settings.cache_policy)
         self._crashes: list[BaseException] = []
-        self.progress = [Progress() for _ in range(threads)]
-        self.start_mono_ns = 0
+        self._start_mono_ns = 0
+        self.cpu_ns = 0
 
     def run(self, watch: Callable[[], None], *, start_mono_ns: int | None = None) -> bool:
         """Replay to the end; False if interrupted by Ctrl-C. `watch` is called now and then.
@@ -73,26 +76,16 @@ class ThreadEngine:
         collecting, interval = gc.isenabled(), sys.getswitchinterval()
         gc.disable()
         sys.setswitchinterval(0.0005)
-        self.start_mono_ns = start_mono_ns or time.monotonic_ns() + _LEAD_NS
+        warm_up()
+        self._start_mono_ns = start_mono_ns or time.monotonic_ns() + _LEAD_NS
         workers = [
             threading.Thread(
                 target=self._guarded, args=(index,), name=f"tracekit-replay-{index}", daemon=True
             )
-            for index in range(self._threads)
+            for index in range(self._settings.threads)
         ]
-        whole = True
         try:
-            for worker in workers:
-                worker.start()
-            for worker in workers:
-                while worker.is_alive():
-                    worker.join(_NAP_S)
-                    watch()
-        except KeyboardInterrupt:
-            whole = False
-            self.stop()
-            for worker in workers:
-                worker.join()
+            whole = self._join(workers, watch)
         finally:
             sys.setswitchinterval(interval)
             if collecting:
@@ -101,120 +94,109 @@ class ThreadEngine:
             raise self._crashes[0]
         return whole
 
+    def _join(self, workers: list[threading.Thread], watch: Callable[[], None]) -> bool:
+        whole = True
+        try:
+            for worker in workers:
+                worker.start()
+            for worker in workers:
+                while worker.is_alive():
+                    worker.join(_NAP_NS / 1e9)
+                    watch()
+        except KeyboardInterrupt:
+            whole = False
+            self.stop()
+            for worker in workers:
+                worker.join()
+        return whole and not self._plan.shared.header[STOP]
+
     def stop(self) -> None:
         """Let workers finish the op that they are at, and no more."""
-        self._stopping = True
+        self._plan.shared.header[STOP] = 1
         self._pacer.stop()
 
     def _guarded(self, index: int) -> None:
+        began = time.thread_time_ns()
         try:
-            self._work(index)
+            ctypes.CDLL(None).prctl(_PR_SET_TIMERSLACK, 1, 0, 0, 0)
+            if self._settings.realtime:
+                be_realtime()
+            log = OpLog(self._recorder, self._plan, self._start_mono_ns)
+            worker = Worker(
+                self._plan, log, self._backend_of, cache_policy=self._settings.cache_policy,
+                most_open=OPEN_FILES // self._settings.threads, overwrite=self._settings.overwrite_objects,
+            )  # fmt: skip
+            number = self._settings.first_slot + index
+            self._plan.shared.header[slot(number, LOW)] = 1
+            if self._fast:
+                run_fast(self._plan, self._pacer, log, worker, self._start_mono_ns, number)
+            else:
+                self._work(log, worker, number)
+            self._plan.shared.header[slot(number, LOW)] = 0
+            worker.close()
         except BaseException as error:  # noqa: BLE001 - raised again where `run` is called
             self._crashes.append(error)
             self.stop()
+        self.cpu_ns += time.thread_time_ns() - began
 
-    def _work(self, index: int) -> None:
-        ctypes.CDLL(None).prctl(_PR_SET_TIMERSLACK, 1, 0, 0, 0)
-        plan, pacer, gate, start = self._plan, self._pacer, self._gate, self.start_mono_ns
-        progress, now, sleep = self.progress[index], time.monotonic_ns, time.sleep
-        log = OpLog(self._recorder, plan, start, timed=True)
-        files = _OpenFiles(
-            plan.uris, self._backend_of, self._cache_policy, max(4, _OPEN_FILES // self._threads)
-        )
-        file_of, offset_of, length_of = plan.view("file"), plan.view("offset"), plan.view("length")
+    def _work(self, log: OpLog, worker: Worker, number: int) -> None:
+        plan, pacer, gate, start = self._plan, self._pacer, self._gate, self._start_mono_ns
+        now, header = time.monotonic_ns, plan.shared.header
+        dropping = self._settings.cache_policy == "dontneed"
+        low, done, late = slot(number, LOW), slot(number, DONE), slot(number, LATE)
         while (op := pacer.take()) is not None:
-            handle, buffer, error = files.ready(file_of[op], offset_of[op], length_of[op])
+            nbytes = worker.prepare(op)
             due = pacer.due(op)
+            backlog = 0
             if due is not None:
                 due += start
-                while (wait := due - now()) > 0 and not self._stopping:
-                    if wait > _NAP_S * 1e9:
-                        log.flush()
-                        sleep(min(wait / 1e9 - _NAP_S / 2, _NAP_S))
-                    else:
-                        sleep(wait / 1e9)
-            if self._stopping:
+                backlog = wait_until(due, header, log)
+            if header[STOP]:
                 break
-            nbytes = len(buffer)
             waited = gate.acquire(nbytes) if gate is not None else 0
             submit = now()
             pacer.submitted(op)
-            got = 0
-            if handle is None:
-                log.fail(error)
-                progress.failures.append(error)
+            if dropping:
+                got, end = worker.hinted(op)
+                end = end or now()
             else:
-                try:
-                    got, ttfb = handle.read_into(offset_of[op], buffer)
-                    if ttfb is not None:
-                        log.first_byte(ttfb)
-                    if got < nbytes:
-                        log.fail("short_read")
-                        progress.failures.append("short_read")
-                except BackendError as failed:
-                    log.fail(failed.error_class)
-                    progress.failures.append(failed.error_class)
-            end = now()
+                got = worker.perform(op)
+                end = now()
             if gate is not None:
                 gate.release(nbytes)
             pacer.finished(op, end - start)
-            log.add(op, submit, end - submit, got, waited, due or 0)
-            progress.done += 1
-            progress.late_ns = submit - due if due else 0
+            log.add(op, submit, end - submit, got, waited, due or 0, backlog)
+            header[done] += 1
+            header[late] = submit - due if due else 0
+            if not log.rows:
+                header[low] = op + 1
         log.flush()
-        files.close()
 
 
-class _OpenFiles:
-    """A worker's open files, the least recently used closed first, and its buffer."""
+def wait_until(due_mono_ns: int, header: memoryview, log: OpLog) -> int:
+    """Sleep until then, or until all should stop; how long it was past already, ns.
 
-    def __init__(
-        self, uris: tuple[str, ...], backend_of: Callable[[str], Backend], cache_policy: str, most: int
-    ) -> None:
-        self._uris = uris
-        self._backend_of = backend_of
-        self._cache_policy = cache_policy
-        self._most = most
-        self._handles: OrderedDict[int, Handle] = OrderedDict()
-        self._room = memoryview(b"")
-        self._slice = memoryview(b"")
+    Sleeps are to the absolute deadline, cut into naps so that a stop is heard.
+    """
+    now, sleep = time.monotonic_ns, time.sleep
+    wait = due_mono_ns - now()
+    if wait <= 0:
+        return -wait
+    while wait > 0 and not header[STOP]:
+        if wait > _NAP_NS:
+            log.flush()
+            sleep(_NAP_NS / 2e9)
+        else:
+            sleep(wait / 1e9)
+        wait = due_mono_ns - now()
+    return 0
 
-    def ready(self, file: int, offset: int, length: int) -> tuple[Handle | None, memoryview, str]:
-        """The open handle, a buffer of the op's length, and the error class if it cannot be opened.
 
-        `length` NONE asks for all from `offset` to the end.
-        """
-        handle = self._handles.get(file)
-        if handle is None:
-            try:
-                handle = self._open(file)
-            except BackendError as error:
-                return None, self._buffer(None, max(length, 0)), error.error_class
-        elif len(self._handles) > 1:
-            self._handles.move_to_end(file)
-        if length == NONE:
-            length = max(handle.size - offset, 0)
-        return handle, self._slice if len(self._slice) == length else self._buffer(file, length), ""
-
-    def close(self) -> None:
-        for handle in self._handles.values():
-            handle.close()
-        self._handles.clear()
-
-    def _open(self, file: int) -> Handle:
-        uri = self._uris[file]
-        handle = self._backend_of(uri).open(uri, cache_policy=self._cache_policy)
-        self._handles[file] = handle
-        if len(self._handles) > self._most:
-            self._handles.popitem(last=False)[1].close()
-        return handle
-
-    def _buffer(self, file: int | None, length: int) -> memoryview:
-        if len(self._room) < length:
-            self._room = (
-                self._backend_of(self._uris[file]).allocate(length)
-                if file is not None
-                else memoryview(bytearray(length))
-            )
-        self._slice = self._room[:length]
-        return self._slice
+def be_realtime() -> None:
+    """Run the calling thread, and those that it starts, under SCHED_FIFO. Raises UsageError if not allowed."""
+    try:
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
+    except PermissionError:
+        raise UsageError(
+            "--realtime is not allowed here", "run as root or with CAP_SYS_NICE, or leave it out"
+        ) from None

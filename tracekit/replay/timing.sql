@@ -1,16 +1,19 @@
 -- Where the time of a replay's ops went: one row over its view `ops`.
 --
--- An op was due, waited for the gate, was submitted, and ended. Service time is what the
--- storage took (submit to end); response time counts from when the op was due, so a stall
--- is seen by every op that it delayed (free of coordinated omission: G. Tene, 2013).
--- Lateness (submit - due) is the gate's admission delay plus the client's own delay.
+-- An op was due; it may have found no worker free (backlog), the worker may have woken late
+-- (wake), the gate may have held it (gate); then it was submitted, and ended. Service time is
+-- what the storage took (submit to end); response time counts from when the op was due, so
+-- that a stall is seen by every op that it delayed (free of coordinated omission: G. Tene, 2013).
+-- Lateness (submit - due) is backlog + wake + gate; client delay is backlog + wake.
 -- All in ns; null where the ops have no due time.
 --
--- Columns: service_p50_ns, service_p99_ns, service_max_ns
+-- Columns: ops
+--          service_p50_ns, service_p99_ns, service_max_ns, service_sum_ns
 --          response_p50_ns, response_p99_ns, response_max_ns
 --          lateness_p50_ns, lateness_p99_ns, lateness_max_ns
---          gate_p50_ns, gate_p99_ns, gate_max_ns
+--          gate_p50_ns, gate_p99_ns, gate_max_ns, gate_sum_ns
 --          client_p50_ns, client_p99_ns, client_max_ns
+--          backlog_sum_ns, wake_sum_ns
 --          drift        DOUBLE  (submit span - due span) / due span: how much the replay as a whole ran slow
 WITH parts AS (
     SELECT
@@ -18,16 +21,19 @@ WITH parts AS (
         t_submit + latency - t_due AS response,
         t_submit - t_due AS lateness,
         gate_wait AS gate,
+        backlog,
         t_submit - t_due - gate_wait AS client,
         t_submit,
         t_due
     FROM ops
-    WHERE op IN ('read', 'get')
+    WHERE op IN ('read', 'get', 'put')
 )
 SELECT
+    count(*) AS ops,
     quantile_disc(service, 0.5) AS service_p50_ns,
     quantile_disc(service, 0.99) AS service_p99_ns,
     max(service) AS service_max_ns,
+    sum(service)::BIGINT AS service_sum_ns,
     quantile_disc(response, 0.5) AS response_p50_ns,
     quantile_disc(response, 0.99) AS response_p99_ns,
     max(response) AS response_max_ns,
@@ -37,8 +43,11 @@ SELECT
     quantile_disc(gate, 0.5) AS gate_p50_ns,
     quantile_disc(gate, 0.99) AS gate_p99_ns,
     max(gate) AS gate_max_ns,
+    sum(gate)::BIGINT AS gate_sum_ns,
     quantile_disc(client, 0.5) AS client_p50_ns,
     quantile_disc(client, 0.99) AS client_p99_ns,
     max(client) AS client_max_ns,
+    sum(CASE WHEN t_due IS NOT NULL THEN backlog END)::BIGINT AS backlog_sum_ns,
+    sum(client - backlog)::BIGINT AS wake_sum_ns,
     ((max(t_submit) - min(t_submit)) - (max(t_due) - min(t_due))) / nullif(max(t_due) - min(t_due), 0) AS drift
 FROM parts

@@ -1,0 +1,153 @@
+"""Plans and pacers: arithmetic that holds for any trace."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tracekit.errors import UsageError
+from tracekit.replay.mapping import MappingRules, parse_rules
+from tracekit.replay.options import ReplayOptions
+from tracekit.replay.pacer import ClosedPacer, RecordedPacer, dependencies
+from tracekit.replay.plan import NONE, Plan, build_plan
+from tracekit.store.reader import open_reader
+from tracekit.store.writer import TraceWriter
+
+rows = st.lists(
+    st.tuples(st.integers(0, 10**12), st.one_of(st.none(), st.integers(0, 10**10)), st.integers(0, 2), st.sampled_from("abc")),
+    min_size=1, max_size=40,
+)  # fmt: skip
+
+
+def plan_of(folder: Path, ops: list[tuple[int, int | None, int, str]], **how: Any) -> Plan:
+    path = folder / "t"
+    with TraceWriter(path, source="import:test", epoch_unix_ns=0) as writer:
+        writer.write(
+            pa.RecordBatch.from_pydict(
+                {
+                    "t_submit": pa.array([o[0] for o in ops], pa.int64()),
+                    "latency": pa.array([o[1] for o in ops], pa.int64()),
+                    "worker": pa.array([o[2] for o in ops], pa.int32()),
+                    "uri": pa.array([f"file:///{o[3]}" for o in ops]),
+                    "offset": pa.array(range(len(ops)), pa.int64()),
+                    "len": pa.array([4096] * len(ops), pa.int64()),
+                    "sample_id": pa.array(range(len(ops)), pa.int64()),
+                }
+            )
+        )
+    return build_plan(open_reader(path), MappingRules(), ReplayOptions(**how))
+
+
+@settings(max_examples=60, deadline=None)
+@given(ops=rows, speed=st.sampled_from([1.0, 0.5, 2.0, 10.0, 3.7]), loops=st.integers(1, 3))
+def test_due_times_are_the_recorded_ones_over_speed_and_never_drift(
+    tmp_path_factory: pytest.TempPathFactory, ops: list[Any], speed: float, loops: int
+) -> None:
+    plan = plan_of(tmp_path_factory.mktemp("p"), ops, speed=speed, loops=loops)
+    submits = sorted(o[0] for o in ops)
+    due = plan.columns["due_ns"][: len(ops)]
+    assert plan.ops == len(ops) * loops
+    assert all(abs(d - (s - submits[0]) / speed) <= 1 for d, s in zip(due.tolist(), submits, strict=True))
+    assert (np.diff(plan.columns["due_ns"][: plan.ops]) >= 0).all()
+
+
+@settings(max_examples=40, deadline=None)
+@given(ops=rows, gap=st.integers(0, 10**9))
+def test_no_pause_is_longer_than_the_longest_allowed(
+    tmp_path_factory: pytest.TempPathFactory, ops: list[Any], gap: int
+) -> None:
+    plan = plan_of(tmp_path_factory.mktemp("p"), ops, max_gap_ns=gap)
+    due = plan.columns["due_ns"][: plan.ops]
+    assert (np.diff(due) <= gap).all()
+    wanted = np.minimum(np.diff(sorted(o[0] for o in ops)), gap)
+    assert np.diff(due).tolist() == wanted.tolist()
+
+
+@settings(max_examples=60, deadline=None)
+@given(ops=rows)
+def test_each_op_waits_for_the_one_of_its_stream_that_had_finished_last(
+    tmp_path_factory: pytest.TempPathFactory, ops: list[Any]
+) -> None:
+    plan = plan_of(tmp_path_factory.mktemp("p"), ops)
+    waits_for, think = dependencies(plan)
+    submit = plan.columns["recorded_ns"][: plan.ops].tolist()
+    latency = plan.columns["recorded_latency"][: plan.ops].tolist()
+    end = [s + (0 if n == NONE else n) for s, n in zip(submit, latency, strict=True)]
+    worker = plan.columns["worker"][: plan.ops].tolist()
+    for op in range(plan.ops):
+        before = [o for o in range(op) if worker[o] == worker[op] and end[o] <= submit[op]]
+        if waits_for[op] >= 0:
+            assert end[waits_for[op]] == max(end[o] for o in before)
+            assert think[op] == submit[op] - end[waits_for[op]] >= 0
+        elif before:  # only an op of no length at the same instant may have been preferred
+            assert max(end[o] for o in before) == submit[op]
+
+
+@settings(max_examples=40, deadline=None)
+@given(ops=rows, latency=st.integers(0, 10**9))
+def test_a_closed_run_takes_every_op_once_and_in_order_within_its_stream(
+    tmp_path_factory: pytest.TempPathFactory, ops: list[Any], latency: int
+) -> None:
+    plan = plan_of(tmp_path_factory.mktemp("p"), ops)
+    pacer, taken, now = ClosedPacer(plan), [], 0
+    while (op := pacer.take()) is not None:
+        due = pacer.due(op)
+        assert due is not None
+        now = max(now, due)
+        taken.append(op)
+        pacer.submitted(op)
+        pacer.finished(op, now + latency)
+    assert sorted(taken) == list(range(plan.ops))
+    worker = plan.columns["worker"]
+    for stream in set(worker[: plan.ops].tolist()):
+        mine = [op for op in taken if worker[op] == stream]
+        assert mine == sorted(mine)
+
+
+def test_strided_pacers_share_a_plan_without_overlap(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, [(i, 1, 0, "a") for i in range(10)])
+    taken = []
+    for first in range(3):
+        pacer = RecordedPacer(plan, first, 3)
+        while (op := pacer.take()) is not None:
+            taken.append(op)
+    assert sorted(taken) == list(range(10))
+
+
+def test_the_longest_prefix_wins_and_whole_path_parts_match() -> None:
+    rules = parse_rules(
+        ["file:///data=s3://b/x", "file:///data/hot=direct:///nvme", "~/(v[0-9]+)/=/\\1-new/"]
+    )
+    assert rules.apply("file:///data/a") == "s3://b/x/a"
+    assert rules.apply("file:///data/hot/a") == "direct:///nvme/a"
+    assert rules.apply("file:///database/a") is None
+    assert rules.apply("s3://b/v12/a") == "s3://b/v12-new/a"
+
+
+def test_what_cannot_be_mapped_is_an_error_before_anything_runs() -> None:
+    with pytest.raises(UsageError, match="both map to"):
+        parse_rules(["file:///a=file:///t", "file:///b=file:///t"]).apply_all(["file:///a/x", "file:///b/x"])
+    with pytest.raises(UsageError, match="and 1 more"):
+        parse_rules(["file:///a=file:///t"]).apply_all(["file:///c", "file:///d"])
+    with pytest.raises(UsageError, match="cannot be replayed"):
+        parse_rules(["file:///a=gs://t"]).apply_all(["file:///a/x"])
+    for bad in ("nothing", "=x", "x=", "~([=y"):
+        with pytest.raises(UsageError, match="--map"):
+            parse_rules([bad])
+    with pytest.raises(UsageError, match="two rules"):
+        parse_rules(["file:///a=file:///x", "file:///a/=file:///y"])
+
+
+def test_plain_paths_in_rules_are_file_uris() -> None:
+    assert parse_rules(["/data=/other"]).apply("file:///data/a") == "file:///other/a"
+
+
+def test_peak_in_flight_is_that_of_the_recording(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, [(0, 10, 0, "a"), (5, 10, 0, "a"), (9, 10, 0, "b"), (10, 5, 1, "b")])
+    assert plan.peak_in_flight() == (3, 3 * 4096)

@@ -1,0 +1,42 @@
+"""The backends of one replay: one a scheme, made when first asked for."""
+
+from __future__ import annotations
+
+import threading
+
+from tracekit.backends.base import Backend
+from tracekit.backends.registry import backend_for
+from tracekit.uri import scheme_of
+
+__all__ = ["Backends"]
+
+
+class Backends:
+    """Thread-safe. The backend of a URI seen before is found without a lock."""
+
+    def __init__(self) -> None:
+        self._made: dict[str, Backend] = {}
+        self._lock = threading.Lock()
+
+    def of(self, uri: str) -> Backend:
+        """The backend of `uri`'s scheme. Raises UsageError for an unknown one."""
+        scheme = scheme_of(uri)
+        backend = self._made.get(scheme)
+        if backend is None:
+            with self._lock:
+                backend = self._made.get(scheme)
+                if backend is None:
+                    backend = self._made[scheme] = backend_for(uri)
+        return backend
+
+    def counters(self) -> dict[str, int]:
+        """What the backends counted, added up."""
+        total: dict[str, int] = {}
+        for backend in self._made.values():
+            for name, value in backend.counters.items():
+                total[name] = total.get(name, 0) + value
+        return total
+
+    def close(self) -> None:
+        for backend in self._made.values():
+            backend.close()

@@ -1,0 +1,90 @@
+"""One of several processes of a replay: its share of the one shared plan. Run by `processes`.
+
+Started as a fresh interpreter, so that nothing of the parent's threads or locks comes
+along. It is told what to do on stdin, says `ready`, waits for the common start, and
+reports on stdout. The parent's death is its end.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import pickle
+import signal
+import sys
+import time
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from tracekit.errors import TracekitError
+from tracekit.recorder import Recorder
+from tracekit.replay.backends import Backends
+from tracekit.replay.columns import STOP, SharedColumns
+from tracekit.replay.oplog import warm_up
+from tracekit.replay.pacer import make_pacer
+from tracekit.replay.plan import COLUMNS, Plan
+from tracekit.replay.threads import EngineSettings, ThreadEngine, be_realtime
+
+__all__ = ["Order", "main"]
+
+_PR_SET_PDEATHSIG = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What a child is to do; `plan_fd` is the shared plan, inherited."""
+
+    plan_fd: int
+    room: int
+    uris: tuple[str, ...]
+    streamed: bool
+    out: Path
+    noted: dict[str, Any]
+    pace: str
+    speed: float
+    part: int
+    parts: int
+    settings: EngineSettings
+
+
+def main() -> None:
+    """Obey the order on stdin; the report is None or an error, and the CPU time used."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent says when to stop, through the plan
+    order: Order = pickle.load(sys.stdin.buffer)
+    began_cpu = time.process_time_ns()
+    error: TracekitError | None = None
+    try:
+        _obey(order)
+    except TracekitError as raised:
+        error = raised
+        _say_ready()  # if it had not: the parent is waiting, and reads the report next
+    pickle.dump((error, time.process_time_ns() - began_cpu), sys.stdout.buffer)
+    sys.stdout.buffer.flush()
+
+
+def _obey(order: Order) -> None:
+    if order.settings.realtime:
+        be_realtime()
+    plan = Plan(
+        SharedColumns(COLUMNS, order.room, order.plan_fd), order.uris, order.uris, streamed=order.streamed
+    )
+    pacer = make_pacer(order.pace, plan, speed=order.speed, part=order.part, parts=order.parts)
+    backends = Backends()
+    with Recorder(order.out, source="replay", options=order.noted) as recorder:
+        engine = ThreadEngine(plan, pacer, None, recorder, backend_of=backends.of, settings=order.settings)
+        warm_up()
+        _say_ready()
+        start = int(sys.stdin.buffer.readline())
+        engine.run(lambda: None, start_mono_ns=start)
+        recorder.set_counters({**backends.counters(), "replay_processes": 1})
+        if order.part == 0:
+            recorder.count("replay_planned_ops", plan.ops)
+            recorder.count("replay_interrupted", plan.shared.header[STOP])
+
+
+@cache
+def _say_ready() -> None:
+    sys.stdout.buffer.write(b"ready\n")
+    sys.stdout.buffer.flush()

@@ -1,0 +1,242 @@
+"""The event-loop engine: many requests in flight on one thread, for object stores.
+
+One dispatcher waits for the next op's absolute deadline and starts the request then: no
+task exists for an op that is not due. The deadline is a kernel timer in the loop's own
+poll, because the loop's timers are as coarse as a millisecond.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import itertools
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import cast
+
+from tracekit.backends.base import AsyncBackend, Backend
+from tracekit.errors import BackendError, TracekitError
+from tracekit.gate import Gate
+from tracekit.recorder import Recorder
+from tracekit.replay.columns import DONE, LATE, LOW, STOP, slot
+from tracekit.replay.files import payload
+from tracekit.replay.oplog import OpLog, warm_up
+from tracekit.replay.pacer import NEVER, ClosedPacer, Pacer
+from tracekit.replay.plan import KINDS, NONE, Plan
+from tracekit.replay.threads import EngineSettings
+
+__all__ = ["LoopEngine"]
+
+_LEAD_NS = 20_000_000
+_WATCH_S = 0.2
+_YIELD_EVERY = 8
+_GET, _PUT = KINDS.index("get"), KINDS.index("put")
+
+
+class LoopEngine:
+    """Drives a plan on an event loop; `settings.threads` is the most requests at once. One run each."""
+
+    def __init__(
+        self, plan: Plan, pacer: Pacer, gate: Gate | None, recorder: Recorder, *,
+        backend_of: Callable[[str], Backend], settings: EngineSettings,
+    ) -> None:  # fmt: skip
+        self._plan = plan
+        self._pacer = pacer
+        self._gate = gate
+        self._recorder = recorder
+        self._backend_of = backend_of
+        self._settings = settings
+        self._free: dict[int, list[memoryview]] = {}
+        self._sizes: dict[int, int] = {}
+        self._running: set[asyncio.Task[None]] = set()
+        self._start_mono_ns = 0
+        self.cpu_ns = 0
+
+    def run(self, watch: Callable[[], None], *, start_mono_ns: int | None = None) -> bool:
+        """Replay to the end; False if interrupted by Ctrl-C. `watch` is called now and then."""
+        warm_up()
+        self._start_mono_ns = start_mono_ns or time.monotonic_ns() + _LEAD_NS
+        began = time.thread_time_ns()
+        asyncio.run(self._main(watch))
+        self.cpu_ns = time.thread_time_ns() - began
+        return not self._plan.shared.header[STOP]
+
+    def stop(self) -> None:
+        """Start no more requests."""
+        self._plan.shared.header[STOP] = 1
+        self._pacer.stop()
+        self._changed.set()
+
+    async def _main(self, watch: Callable[[], None]) -> None:
+        self._changed = asyncio.Event()
+        self._log = OpLog(self._recorder, self._plan, self._start_mono_ns)
+        self._plan.shared.header[slot(0, LOW)] = 1
+        if isinstance(self._pacer, ClosedPacer):
+            self._pacer.on_ready = self._changed.set
+        watching = asyncio.create_task(_now_and_then(watch))
+        try:
+            with _deadlines(self._changed) as wake_at, _interruptible(self.stop):
+                await self._dispatch(wake_at)
+                while self._running:
+                    await asyncio.wait(self._running)
+        finally:
+            watching.cancel()
+            self._log.flush()
+            for uri in {uri.partition("://")[0]: uri for uri in self._plan.uris}.values():
+                backend = self._backend_of(uri)
+                if isinstance(backend, AsyncBackend):
+                    await backend.aclose()
+
+    async def _dispatch(self, wake_at: Callable[[int], None]) -> None:
+        header = self._plan.shared.header
+        for dispatched in itertools.count(1):
+            op = await self._taken()
+            if op is None:
+                return
+            due = self._pacer.due(op)
+            backlog = 0
+            if due is not None:
+                due += self._start_mono_ns
+                backlog = max(time.monotonic_ns() - due, 0)
+                while time.monotonic_ns() < due and not header[STOP]:
+                    wake_at(due)
+                    await self._wait()
+            if header[STOP]:
+                return
+            task = asyncio.create_task(self._op(op, due or 0, backlog))
+            self._running.add(task)
+            task.add_done_callback(self._ended)
+            if backlog or due is None or dispatched % _YIELD_EVERY == 0:
+                await asyncio.sleep(0)
+
+    async def _taken(self) -> int | None:
+        """The next op, when one is ready and may run; None if there are no more."""
+        while len(self._running) >= self._settings.threads:
+            await self._wait()
+        if isinstance(self._pacer, ClosedPacer):
+            while (earliest := self._pacer.earliest()) is None:
+                await self._wait()
+            if earliest[0] == NEVER:
+                return None
+        return self._pacer.take()
+
+    async def _wait(self) -> None:
+        self._changed.clear()
+        await self._changed.wait()
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._running.discard(task)
+        self._changed.set()
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.stop()
+            raise TracekitError(f"replay failed: {error}") from error
+
+    async def _op(self, op: int, due_mono_ns: int, backlog_ns: int) -> None:
+        plan, gate, now, header = self._plan, self._gate, time.monotonic_ns, self._plan.shared.header
+        length = await self._length(op)
+        waited = await gate.aacquire(length) if gate is not None else 0
+        submit = now()
+        self._pacer.submitted(op)
+        moved, error, first_byte = 0, "", None
+        try:
+            moved, first_byte = await self._request(op, length)
+            if moved < length:
+                error = "short_read"
+        except BackendError as failed:
+            error = failed.error_class
+        end = now()
+        if gate is not None:
+            gate.release(length)
+        self._pacer.finished(op, end - self._start_mono_ns)
+        if error:
+            self._log.fail(error)
+        if first_byte is not None:
+            self._log.first_byte(first_byte)
+        self._log.add(op, submit, end - submit, moved, waited, due_mono_ns, backlog_ns)
+        header[slot(0, DONE)] += 1
+        header[slot(0, LATE)] = submit - due_mono_ns if due_mono_ns else 0
+        if plan.streamed and not self._log.rows:
+            header[slot(0, LOW)] = op + 1
+
+    async def _length(self, op: int) -> int:
+        """Bytes that the op asks for; to the object's end where the plan does not say."""
+        length = int(self._plan.columns["length"][op])
+        if length != NONE or self._plan.columns["kind"][op] != KINDS.index("read"):
+            return max(length, 0)
+        file = int(self._plan.columns["file"][op])
+        if file not in self._sizes:
+            uri = self._plan.uris[file]
+            try:
+                self._sizes[file] = (await asyncio.to_thread(self._backend_of(uri).stat, uri)).size
+            except BackendError:
+                self._sizes[file] = 0  # the request itself will say what is wrong
+        return max(self._sizes[file] - int(self._plan.columns["offset"][op]), 0)
+
+    async def _request(self, op: int, length: int) -> tuple[int, int | None]:
+        columns = self._plan.columns
+        uri, kind = self._plan.uris[columns["file"][op]], columns["kind"][op]
+        backend = self._backend_of(uri)
+        if kind == _PUT:
+            overwrite = self._settings.overwrite_objects
+            return await asyncio.to_thread(backend.put, uri, payload(length), overwrite=overwrite), None
+        reader = cast(AsyncBackend, backend)
+        if kind == _GET:
+            data, first_byte = await reader.aget(uri)
+            return len(data), first_byte
+        free = self._free.setdefault(length, [])
+        buffer = free.pop() if free else backend.allocate(length)
+        try:
+            return await reader.aread_into(uri, int(columns["offset"][op]), buffer)
+        finally:
+            free.append(buffer)
+
+
+async def _now_and_then(watch: Callable[[], None]) -> None:
+    while True:
+        await asyncio.sleep(_WATCH_S)
+        watch()
+
+
+@contextlib.contextmanager
+def _interruptible(stop: Callable[[], None]) -> Iterator[None]:
+    """Ctrl-C stops the replay, and what is in flight is waited for."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        loop.remove_signal_handler(signal.SIGINT)
+
+
+@contextlib.contextmanager
+def _deadlines(event: asyncio.Event) -> Iterator[Callable[[int], None]]:
+    """A function that has `event` set at a monotonic time in ns: one kernel timer, polled by the loop."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    timer = libc.timerfd_create(time.CLOCK_MONOTONIC, os.O_NONBLOCK | os.O_CLOEXEC)
+    if timer < 0:
+        raise TracekitError(f"timerfd: {os.strerror(ctypes.get_errno())}")
+    loop = asyncio.get_running_loop()
+    value = (ctypes.c_long * 4)()
+
+    def expired() -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.read(timer, 8)
+        event.set()
+
+    def wake_at(mono_ns: int) -> None:
+        value[2], value[3] = divmod(mono_ns, 1_000_000_000)
+        libc.timerfd_settime(timer, 1, value, None)
+
+    loop.add_reader(timer, expired)
+    try:
+        yield wake_at
+    finally:
+        loop.remove_reader(timer)
+        os.close(timer)
