@@ -8,11 +8,13 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
+from tracekit.cli.app import run
 from tracekit.errors import BackendError, UsageError
 from tracekit.loader.options import OPTION_NAMES
 from tracekit.loader.record import record_loader
@@ -33,10 +35,19 @@ def tracekit(*arguments: str | Path) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def finished(*arguments: str | Path) -> tuple[int, str, str]:
-    child = tracekit(*arguments)
-    out, errors = child.communicate(timeout=60)
-    return child.returncode, out, errors
+Finished = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def finished(capsys: pytest.CaptureFixture[str]) -> Finished:
+    """Run a command line in this process: exit code, stdout, stderr."""
+
+    def run_line(*arguments: str | Path) -> tuple[int, str, str]:
+        code = run([str(argument) for argument in arguments])
+        out, errors = capsys.readouterr()
+        return code, out, errors
+
+    return run_line
 
 
 def test_a_run_is_recorded_and_summed_up(data: Path, tmp_path: Path) -> None:
@@ -94,7 +105,7 @@ def test_a_run_that_cannot_begin_leaves_nothing(data: Path, tmp_path: Path) -> N
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_verb_records_with_every_option_as_a_flag(data: Path, tmp_path: Path) -> None:
+def test_the_verb_records_with_every_option_as_a_flag(finished: Finished, data: Path, tmp_path: Path) -> None:
     code, _, errors = finished("record", "--help")
     assert code == 0, errors
     plain = {"shuffle": True, "drop_last": True, "reader_mode": "range", "batch_size": 4, "num_workers": 2}
@@ -115,7 +126,7 @@ def test_the_verb_records_with_every_option_as_a_flag(data: Path, tmp_path: Path
     assert set(plain) | backend == set(OPTION_NAMES)
 
 
-def test_the_verb_takes_a_profile_and_options_over_it(data: Path, tmp_path: Path) -> None:
+def test_the_verb_takes_a_profile_and_options_over_it(finished: Finished, data: Path, tmp_path: Path) -> None:
     code, out, errors = finished(
         "record",
         data,
@@ -150,7 +161,7 @@ def test_the_verb_takes_a_profile_and_options_over_it(data: Path, tmp_path: Path
     ],
 )
 def test_a_wrong_flag_is_one_line_and_exit_code_2(
-    data: Path, tmp_path: Path, flags: list[str], said: str
+    finished: Finished, data: Path, tmp_path: Path, flags: list[str], said: str
 ) -> None:
     code, out, errors = finished("record", data, "-o", tmp_path / "t", *flags)
     assert (code, out) == (2, "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -102,7 +103,7 @@ def test_drop_last_reads_no_batch_that_is_not_full(record: Record) -> None:
 
 def test_num_workers_is_how_many_workers_read(record: Record) -> None:
     for workers in (1, 3):
-        trace = record(num_workers=workers, loading_mode="prefetch", target_request_bytes=512)
+        trace = record(num_workers=workers, page_cache_mode="direct_io", target_request_bytes=512)
         assert column(trace, "SELECT DISTINCT worker AS x FROM ops WHERE op = 'read' ORDER BY 1") == list(
             range(workers)
         )
@@ -222,7 +223,7 @@ def test_range_reading_spreads_a_sample_over_the_workers(tmp_path: Path, record:
     (tmp_path / "one").mkdir()
     (tmp_path / "one" / "large").write_bytes(os.urandom(4 << 20))
     trace = record(
-        uri=f"file://{tmp_path}/one", reader_mode="range", target_request_bytes=4096, num_workers=4
+        uri=f"direct://{tmp_path}/one", reader_mode="range", target_request_bytes=4096, num_workers=4
     )
     rows = trace.query(
         'SELECT worker, "offset", len FROM ops WHERE op = \'read\' ORDER BY "offset"'
@@ -286,6 +287,22 @@ def test_an_op_larger_than_the_cap_goes_alone(record: Record) -> None:
     trace = record(num_workers=8, max_bytes_in_flight=1000, target_request_bytes=None)
     assert sweep(trace) == SIZE
     assert sweep(record(num_workers=8, max_bytes_in_flight=30_000, target_request_bytes=8000)) <= 30_000
+
+
+def test_waiting_at_the_gate_is_counted_and_in_no_latency(data: Path, tmp_path: Path) -> None:
+    options = {"batch_size": 40, "num_workers": 1, "max_bytes_in_flight": SIZE, "target_request_bytes": SIZE}
+    with create_async_loader(str(data), options, tmp_path / "trace") as loader:
+        loader.gate.acquire(SIZE)  # somebody else's bytes
+        threading.Timer(0.5, loader.gate.release, (SIZE,)).start()
+        for _ in loader:
+            pass
+    trace = open_reader(tmp_path / "trace")
+    assert trace.counters["gate_waits"] == 1
+    assert trace.counters["gate_wait_ns"] > 200_000_000
+    began = column(
+        trace, "SELECT min(t_submit) FILTER (op = 'read') - min(t_submit) FILTER (op = 'stat') AS x FROM ops"
+    )
+    assert began[0] > 200_000_000
 
 
 def test_the_cap_counts_what_is_read_and_not_handed_over(data: Path, tmp_path: Path) -> None:

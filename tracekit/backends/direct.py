@@ -104,7 +104,6 @@ class DirectHandle:
     """
 
     open_hint: Hint | None = None
-    hints = 0
 
     def __init__(self, uri: str, counters: Counters) -> None:
         self.uri = uri

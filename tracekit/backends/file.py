@@ -78,7 +78,7 @@ class FileBackend:
 
 
 class FileHandle:
-    """A file open for buffered reads, its policy's hints applied; `hints` is how many.
+    """A file open for buffered reads, its policy's hints applied.
 
     Under `dontneed` the file's pages are dropped at open and each read's pages after it.
     `fd` is for engines that read it themselves.
@@ -86,7 +86,6 @@ class FileHandle:
 
     def __init__(self, uri: str, cache_policy: str, counters: Counters) -> None:
         self.uri = uri
-        self.hints = 0
         self._counters = counters
         self._drop = cache_policy == "dontneed"
         try:
@@ -131,7 +130,6 @@ class FileHandle:
         except OSError as error:
             raise failure(self.uri, error, "advise") from error
         latency = time.monotonic_ns() - start
-        self.hints += 1
         self._counters.add("hints_applied")
         return Hint(kind, offset, length, start, latency)
 

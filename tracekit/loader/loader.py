@@ -106,12 +106,6 @@ class AsyncLoader:
         samples = len(range(options.shard_rank, len(self.dataset), options.shard_world_size))
         return samples // options.batch_size if options.drop_last else -(-samples // options.batch_size)
 
-    @property
-    def epoch_bytes(self) -> int:
-        """Bytes of the samples of the next epoch."""
-        order = sample_order(len(self.dataset), self.options, self._epoch)
-        return sum(self.dataset[int(sample_id)].length for sample_id in order)
-
     def __iter__(self) -> _Run:
         return self._run()
 

@@ -100,6 +100,13 @@ class SampleReader:
         """Whether a whole object fits the cap; one that does not is read in ranges, in order."""
         return length > 0 and (self._gate.max_bytes is None or length <= self._gate.max_bytes)
 
+    def _admit(self, length: int) -> None:
+        """Wait at the gate; the wait is in no op's latency, so it is counted."""
+        waited_ns = self._gate.acquire(length)
+        if waited_ns and self._recorder is not None:
+            self._recorder.count("gate_waits")
+            self._recorder.count("gate_wait_ns", waited_ns)
+
     def _opened(self, sample: PendingSample, worker: int) -> Handle:
         """The sample's handle and buffer, made by whichever worker comes first."""
         with sample.lock:
@@ -119,7 +126,7 @@ class SampleReader:
     ) -> None:
         buffer = sample.buffer[start : start + length] if sample.buffer is not None else self._scratch(length)
         offset = sample.ref.offset + start
-        self._gate.acquire(length)
+        self._admit(length)
         try:
             if self.stopping:
                 raise _stopped(sample)
@@ -145,7 +152,7 @@ class SampleReader:
 
     def _get(self, sample: PendingSample, backend: WholeObjects, worker: int) -> None:
         length = sample.ref.length
-        self._gate.acquire(length)
+        self._admit(length)
         try:
             if self.stopping:
                 raise _stopped(sample)
