@@ -84,6 +84,9 @@ class Recorder:
                 f"buffer_ops={buffer_ops}, segment_ops={segment_ops}: too small",
                 f"buffer_ops is at least {_CHUNK_OPS}, segment_ops at least 1",
             )
+        # Arrow's first conversion imports pandas where that is installed: half a second that is not
+        # to be spent by the writer, and that fails once the interpreter has begun to end.
+        pa.array((), pa.string())
         self.path = Path(path)
         self._labels: dict[str, Any] = {
             "source": source,
