@@ -1,0 +1,201 @@
+"""The command line as a user calls it: one line for what is wrong, JSON for machines, exit codes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from tracekit.recorder import Recorder
+
+
+def tracekit(*arguments: object, timeout: float = 90) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "tracekit", *(str(a) for a in arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=timeout)
+
+
+@pytest.fixture
+def trace(tmp_path: Path) -> Path:
+    data = tmp_path / "a.bin"
+    data.write_bytes(b"x" * (1 << 20))
+    with Recorder(tmp_path / "t") as recorder:
+        start = time.monotonic_ns()
+        for i in range(200):
+            recorder.record(
+                f"file://{data}",
+                i * 4096,
+                4096,
+                start + i * 1_000_000,
+                50_000,
+                bytes=4096,
+                sample_id=i,
+                step=i // 10,
+            )
+    return tmp_path / "t"
+
+
+def test_every_verb_has_help_with_an_example() -> None:
+    from tracekit.cli.app import app
+
+    names = [command.name for command in app.registered_commands]
+    assert {
+        "demo",
+        "record",
+        "info",
+        "stats",
+        "query",
+        "replay",
+        "compare",
+        "materialize",
+        "import",
+        "verify",
+        "repair",
+    } <= set(names)
+    for command in app.registered_commands:
+        assert command.epilog, command.name
+        assert "Example" in command.epilog, command.name
+        assert f"tracekit {command.name}" in command.epilog
+        assert command.callback is not None
+        assert command.callback.__doc__, command.name
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["info", "/nowhere/at/all"], "/nowhere/at/all: no such trace"),
+        (["stats", "/etc/hostname"], "truncated or no Parquet"),
+        (["replay", "TRACE", "--speed", "0"], "--speed"),
+        (["replay", "TRACE", "--pace", "fast"], "recorded, closed, asap"),
+        (["replay", "TRACE", "--max-bytes-in-flight", "lots"], "--max-bytes-in-flight: 'lots' is no size"),
+        (["replay", "TRACE", "--map", "nonsense"], "FROM=TO"),
+        (["query", "TRACE", "SELEKT 1"], "query:"),
+        (["query", "TRACE", "DROP VIEW ops"], "one SELECT"),
+        (["query", "TRACE", "FROM ops", "--parquet"], "give -o"),
+        (["materialize", "TRACE", "--map", "file:///elsewhere=file:///x"], "no --map rule matches"),
+        (["compare", "TRACE", "TRACE", "--tolerance", "-1"], "tolerance"),
+        (["import", "nonsense", "x", "-o", "y"], "dftracer"),
+        (["record", "gs://bucket/x", "-o", "OUT"], "gs"),
+        (["bogus"], "bogus"),
+        (["info"], "TRACE"),
+        (["repair", "/nowhere"], "no trace directory"),
+    ],
+)
+def test_what_is_wrong_is_one_line_on_stderr_and_exit_2(
+    trace: Path, tmp_path: Path, arguments: list[str], words: str
+) -> None:
+    places = {"TRACE": str(trace), "OUT": str(tmp_path / "out")}
+    run = tracekit(*(places.get(a, a) for a in arguments))
+    assert run.returncode == 2, run
+    assert words in run.stderr
+    assert run.stderr.count("\n") == 1
+    assert "Traceback" not in run.stderr
+    assert run.stdout == ""
+    assert not (tmp_path / "out").exists()
+
+
+def test_info_is_json_for_machines(trace: Path) -> None:
+    facts = json.loads(tracekit("info", trace, "--json").stdout)
+    assert (facts["ops"], facts["source"], facts["segments"], facts["unfinished_segments"]) == (
+        200,
+        "loader",
+        1,
+        0,
+    )
+    assert facts["last_submit_ns"] - facts["first_submit_ns"] == 199_000_000
+
+
+def test_stats_prints_json_csv_and_a_table(trace: Path, tmp_path: Path) -> None:
+    assert json.loads(tracekit("stats", trace, "--json").stdout)["bytes"] == 200 * 4096
+    assert tracekit("stats", trace, "--csv").stdout.startswith("metric,value,unit\n")
+    assert "800 KiB" in tracekit("stats", trace).stdout
+    run = tracekit("stats", trace, "-o", tmp_path / "s.json")
+    assert (run.returncode, run.stdout) == (0, "")
+    assert json.loads((tmp_path / "s.json").read_text())["ops"] == 200
+    assert tracekit("stats", trace, "--json", "--csv").returncode == 2
+
+
+def test_query_gives_rows_in_every_form(trace: Path, tmp_path: Path) -> None:
+    sql = "SELECT step, sum(bytes)::BIGINT AS bytes FROM ops GROUP BY step ORDER BY step LIMIT 2"
+    assert "40960" in tracekit("query", trace, sql).stdout
+    assert tracekit("query", trace, sql, "--csv").stdout.splitlines()[1] == "0,40960"
+    assert json.loads(tracekit("query", trace, sql, "--json").stdout)[1] == {"step": 1, "bytes": 40960}
+    assert tracekit("query", trace, sql, "--parquet", "-o", tmp_path / "q.parquet").returncode == 0
+    assert pq.read_table(tmp_path / "q.parquet").num_rows == 2
+
+
+def test_a_query_cannot_reach_other_files(trace: Path, tmp_path: Path) -> None:
+    (tmp_path / "secret.csv").write_text("a\nhidden\n")
+    run = tracekit("query", trace, f"SELECT * FROM read_csv('{tmp_path}/secret.csv')")
+    assert run.returncode == 2
+    assert "hidden" not in run.stdout + run.stderr
+
+
+def test_replay_ends_with_parity_and_its_exit_code_says_whether_it_holds(trace: Path, tmp_path: Path) -> None:
+    run = tracekit("replay", trace, "-o", tmp_path / "r", "--json")
+    assert run.returncode == 0, run
+    told = json.loads(run.stdout)
+    assert told["parity"]["ok"]
+    assert told["ops"] == 200
+    assert tracekit("compare", trace, tmp_path / "r").returncode == 0
+    slower = tracekit("compare", trace, tmp_path / "r", "--speed", "10", "--json")
+    assert slower.returncode == 1
+    assert not json.loads(slower.stdout)["ok"]
+    assert tracekit("replay", trace, "-o", tmp_path / "r").returncode == 2
+    assert "parity holds" in tracekit("replay", trace, "-o", tmp_path / "r", "--overwrite").stdout
+
+
+def test_a_replay_with_failed_ops_exits_1_and_shows_the_first(trace: Path, tmp_path: Path) -> None:
+    with (tmp_path / "a.bin").open("rb+") as file:
+        file.truncate(400 * 1024)
+    run = tracekit("replay", trace)
+    assert run.returncode == 1
+    assert "100 ops failed" in run.stdout
+    assert "short_read" in run.stdout
+
+
+def test_verify_and_repair_tell_and_mend_what_a_crash_left(tmp_path: Path) -> None:
+    code = (
+        "import os, sys, time\nfrom tracekit.recorder import Recorder\nr = Recorder(sys.argv[1])\n"
+        "for i in range(100): r.record('file:///x', i, 1, time.monotonic_ns(), 1)\nr.flush()\nos._exit(0)\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "t")], check=True, timeout=60)
+    run = tracekit("verify", tmp_path / "t", "--json")
+    assert run.returncode == 1
+    assert not json.loads(run.stdout)["whole"]
+    assert json.loads(tracekit("repair", tmp_path / "t", "--json").stdout)["ops_salvaged"] == 100
+    assert tracekit("verify", tmp_path / "t").returncode == 0
+
+
+def test_record_then_everything_on_real_files(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    for i in range(8):
+        (data / f"{i}.bin").write_bytes(bytes([i]) * 200_000)
+    run = tracekit(
+        "record", data, "-o", tmp_path / "t", "--batch-size", "2", "--target-request-bytes", "64KiB", "--json"
+    )
+    assert run.returncode == 0, run.stderr
+    facts = json.loads(tracekit("stats", tmp_path / "t", "--json").stdout)
+    assert facts["bytes"] == 1_600_000
+    assert facts["steps"] == 4
+    assert tracekit("replay", tmp_path / "t", "--tolerance", "5").returncode == 0
+
+
+def test_python_and_its_version_agree() -> None:
+    import tracekit as package
+
+    assert tracekit("--version").stdout == f"tracekit {package.__version__}\n"
+
+
+def test_a_reader_that_stops_listening_is_no_error(trace: Path) -> None:
+    command = f"{sys.executable} -m tracekit query {trace} 'FROM ops' --csv | head -1"
+    run = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, timeout=60
+    )
+    assert run.stderr == ""
+    assert run.stdout.count("\n") == 1

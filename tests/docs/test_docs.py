@@ -1,0 +1,93 @@
+"""The documents hold: their examples run, their links lead somewhere, the reference is fresh."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from tracekit.cli.reference import reference
+from tracekit.metrics.queries import load, names
+
+REPO = Path(__file__).resolve().parents[2]
+PAGES = sorted([*REPO.glob("*.md"), *REPO.glob("docs/**/*.md"), *REPO.glob("sample_traces/*.md")])
+_BLOCK = re.compile(r"```(\w+)\n(.*?)```", re.DOTALL)
+_LINK = re.compile(r"\[[^\]]*\]\(([^)#\s]+)(?:#[^)]*)?\)")
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return [body for kind, body in _BLOCK.findall(page.read_text()) if kind == language]
+
+
+def run_python(code: str, folder: Path) -> str:
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, timeout=100
+    )
+    assert run.returncode == 0, run.stderr
+    return run.stdout
+
+
+def test_the_command_line_reference_is_fresh() -> None:
+    assert (REPO / "docs" / "cli-reference.md").read_text() == reference(), "run `make docs`"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPO)))
+def test_links_between_pages_lead_somewhere(page: Path) -> None:
+    for target in _LINK.findall(page.read_text()):
+        if "://" not in target:
+            assert (page.parent / target).exists(), target
+
+
+def test_the_examples_of_the_trace_page_run(tmp_path: Path) -> None:
+    page = REPO / "docs" / "trace.md"
+    (code,) = blocks(page, "python")
+    assert "1000 [{'last_step': 31}]" in run_python(code, tmp_path)
+    (sql,) = blocks(page, "sql")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path)
+        assert duckdb.sql(sql).fetchall() == [("file:///data/train-0.tar", 1000, 1000 * 131072)]
+
+
+def test_the_metrics_pages_plain_duckdb_example_runs(tmp_path: Path) -> None:
+    (example,) = blocks(REPO / "docs" / "trace.md", "python")
+    run_python(example, tmp_path)
+    (tmp_path / "totals.sql").write_text(load("totals"))
+    (code,) = blocks(REPO / "docs" / "metrics.md", "python")
+    assert run_python(code, tmp_path).startswith("(1000, 0, 0, 131072000,")
+
+
+def test_every_query_has_a_header_that_names_its_columns() -> None:
+    for name in names():
+        header = [line for line in load(name).splitlines() if line.startswith("--")]
+        assert any("Columns:" in line for line in header), name
+
+
+def test_the_readmes_python_runs(tmp_path: Path) -> None:
+    data = tmp_path / "train"
+    data.mkdir()
+    for i in range(40):
+        (data / f"{i}.bin").write_bytes(b"x" * 5000)
+    (code,) = blocks(REPO / "README.md", "python")
+    out = run_python(code.replace("file:///data/train", f"file://{data}"), tmp_path)
+    assert '"bytes": 200000' in out
+
+
+def test_the_readme_names_every_page_of_the_documentation() -> None:
+    text = (REPO / "README.md").read_text()
+    for page in REPO.glob("docs/*.md"):
+        assert f"docs/{page.name}" in text, page.name
+
+
+def test_nothing_names_a_path_of_one_machine() -> None:
+    listed = subprocess.run(
+        ["git", "ls-files"], cwd=REPO, capture_output=True, text=True, check=False
+    ).stdout.split("\n")
+    machine = "/" + "work/"
+    for name in listed:
+        path = REPO / name
+        if path.suffix in (".py", ".md", ".toml", ".sql", ".txt", ".csv") and path.is_file():
+            assert machine not in path.read_text(encoding="utf-8"), name

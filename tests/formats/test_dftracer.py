@@ -1,0 +1,210 @@
+"""DFTracer logs: a real one's facts, offsets rebuilt, bad lines counted, nothing half-written."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tracekit.errors import TraceFormatError, UsageError
+from tracekit.formats.registry import import_trace
+from tracekit.store.reader import open_reader
+
+SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "traces"
+REAL = SHARED / "dftracer-dlio-unet3d.pfw.gz"
+
+
+def event(
+    name: str,
+    ts: int,
+    /,
+    *,
+    cat: str = "POSIX",
+    pid: int = 0,
+    tid: int = 7,
+    dur: int = 5,
+    ph: str = "X",
+    **args: Any,
+) -> str:
+    return json.dumps(
+        {
+            "id": "1",
+            "name": name,
+            "cat": cat,
+            "pid": str(pid),
+            "tid": str(tid),
+            "ts": str(ts),
+            "dur": str(dur),
+            "ph": ph,
+            "args": args,
+        }
+    )
+
+
+def write(path: Path, lines: list[str]) -> Path:
+    path.write_text("[\n" + "\n".join(lines) + "\n")
+    return path
+
+
+def reads(path: Path) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = (
+        open_reader(path).query("SELECT * FROM ops WHERE op = 'read' ORDER BY t_submit").to_pylist()
+    )
+    return found
+
+
+@pytest.mark.skipif(not REAL.exists(), reason="the shared real logs are not beside this checkout")
+def test_a_real_dlio_run_comes_in_with_its_known_facts(tmp_path: Path) -> None:
+    done = import_trace("dftracer", REAL, tmp_path / "t")
+    assert done.skipped == 0
+    reader = open_reader(tmp_path / "t")
+    (facts,) = reader.query(
+        "SELECT count(*) AS ops, sum(bytes)::BIGINT AS bytes, count(DISTINCT uri) AS files, count(DISTINCT worker) AS workers,"
+        " quantile_disc(latency, 0.5) / 1e6 AS p50_ms, quantile_disc(latency, 0.99) / 1e6 AS p99_ms,"
+        " count(\"offset\") AS placed, count(DISTINCT sample_id) AS samples FROM ops WHERE op = 'read'"
+    ).to_pylist()
+    assert (facts["ops"], facts["files"], facts["workers"]) == (5734, 99, 20)
+    assert facts["bytes"] == pytest.approx(21.46e9, rel=0.001)
+    assert facts["p50_ms"] == pytest.approx(1.0, rel=0.02)
+    assert facts["p99_ms"] == pytest.approx(230, rel=0.01)
+    assert facts["placed"] == 5734
+    assert facts["samples"] > 80
+    (span,) = reader.query("SELECT (max(t_submit + latency) - min(t_submit)) / 1e9 AS s FROM ops").to_pylist()
+    assert 85 < span["s"] < 106
+
+
+@pytest.mark.skipif(not REAL.exists(), reason="the shared real logs are not beside this checkout")
+def test_a_real_run_materializes_sparse_and_replays_ten_times_faster(tmp_path: Path) -> None:
+    from tracekit.replay.engine import ReplayOptions, replay
+    from tracekit.replay.materialize import materialize
+
+    import_trace("dftracer", REAL, tmp_path / "t")
+    reader = open_reader(tmp_path / "t")
+    rules = (f"file:///p/lustre1=direct://{tmp_path}/disk",)
+    assert materialize(reader, rules).made == 99
+    result = replay(reader, ReplayOptions(mapping=rules, speed=10.0), out=tmp_path / "r")
+    assert result.failed_ops == 0
+    assert result.ops == 5734
+    assert result.parity.row("req_bytes_hist").ok
+    assert result.parity.row("bytes").ok
+    assert result.parity.row("duration_ns").a == pytest.approx(9.16e9, rel=0.01)
+
+
+def test_offsets_are_rebuilt_from_opens_seeks_and_reads_of_each_descriptor(tmp_path: Path) -> None:
+    lines = [
+        event("open64", 10, fname="/d/a", ret=5, flags=0),
+        event("open64", 11, fname="/d/b", ret=6, flags=0),
+        event("read", 20, fname="/d/a", fd=5, ret="100", count="100"),
+        event("read", 30, fname="/d/b", fd=6, ret="7", count="10"),
+        event("read", 40, fname="/d/a", fd=5, ret="50", count="50"),
+        event("lseek64", 50, fname="/d/a", fd=5, whence=0, offset="1000", ret="1000"),
+        event("read", 60, fname="/d/a", fd=5, ret="10", count="10"),
+        event("pread64", 70, fname="/d/a", fd=5, ret="10", count="10", offset="77"),
+        event("read", 80, fname="/d/a", fd=5, ret="10", count="10"),
+        event("close", 90, fname="/d/a", fd=5, ret=0),
+        event("open64", 91, fname="/d/a", ret=5, flags=0),
+        event("read", 95, fname="/d/a", fd=5, ret="1", count="1"),
+        event("read", 96, fname="/d/c", fd=9, ret="1", count="1"),
+        event("read", 97, tid=8, fname="/d/a", fd=5, ret="1", count="1"),
+    ]
+    done = import_trace("dftracer", write(tmp_path / "l.pfw", lines), tmp_path / "t")
+    assert [row["offset"] for row in reads(tmp_path / "t")] == [0, 0, 100, 1000, 77, 1010, 0, None, None]
+    assert "2 reads" in done.notes[0]
+
+
+def test_reads_know_the_sample_and_step_whose_span_they_lie_in(tmp_path: Path) -> None:
+    lines = [
+        event("NPZReader.open", 100, cat="reader", dur=100, image_idx=42, step=3, epoch=1),
+        event("read", 110, fname="/d/a", fd=5, ret="1", count="1"),
+        event("read", 120, tid=8, fname="/d/a", fd=5, ret="1", count="1"),
+        event("read", 300, fname="/d/a", fd=5, ret="1", count="1"),
+    ]
+    import_trace("dftracer", write(tmp_path / "l.pfw", lines), tmp_path / "t")
+    assert [(r["sample_id"], r["step"]) for r in reads(tmp_path / "t")] == [
+        (42, 3),
+        (None, None),
+        (None, None),
+    ]
+
+
+def test_the_later_form_names_files_by_hash(tmp_path: Path) -> None:
+    lines = [
+        event("FH", 0, cat="dftracer", ph="M", name="/d/a", value="beef"),
+        event("open64", 10, fhash="beef", ret=5),
+        event("read", 20, fhash="beef", fd=5, ret=4, count=8),
+    ]
+    import_trace("dftracer", write(tmp_path / "l.pfw", lines), tmp_path / "t")
+    (row,) = reads(tmp_path / "t")
+    assert (row["uri"], row["offset"], row["len"], row["bytes"], row["latency"]) == (
+        "file:///d/a",
+        0,
+        8,
+        4,
+        5000,
+    )
+
+
+def test_failures_have_an_error_class_and_move_nothing(tmp_path: Path) -> None:
+    lines = [
+        event("open64", 1, fname="/d/none", ret=-1),
+        event("read", 2, fname="/d/a", fd=3, ret=-1, count=10),
+    ]
+    import_trace("dftracer", write(tmp_path / "l.pfw", lines), tmp_path / "t")
+    rows = open_reader(tmp_path / "t").query("SELECT op, error, bytes FROM ops ORDER BY t_submit").to_pylist()
+    assert rows == [
+        {"op": "stat", "error": "not_found", "bytes": 0},
+        {"op": "read", "error": "io_error", "bytes": 0},
+    ]
+
+
+def test_bad_lines_are_counted_or_named_and_strict_writes_nothing(tmp_path: Path) -> None:
+    good = event("read", 20, fname="/d/a", fd=5, ret="1", count="1")
+    log = write(
+        tmp_path / "l.pfw",
+        [good, '{"name": "read", "ph": "X"', "\x00\x01", good, event("read", 9**30, fname="/d/a")],
+    )
+    done = import_trace("dftracer", log, tmp_path / "t")
+    assert (done.ops, done.skipped) == (2, 3)
+    assert done.examples[0].startswith("line 3:")
+    with pytest.raises(TraceFormatError, match="line 3"):
+        import_trace("dftracer", log, tmp_path / "s", strict=True)
+    assert not (tmp_path / "s").exists()
+    assert [p.name for p in tmp_path.iterdir() if "partial" in p.name] == []
+
+
+def test_what_is_no_log_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "x.pfw").write_text("hello\nworld\n")
+    (tmp_path / "y.pfw.gz").write_bytes(b"\x1f\x8bnot gzip")
+    for name in ("x.pfw", "y.pfw.gz", "none.pfw"):
+        with pytest.raises(TraceFormatError) as caught:
+            import_trace("dftracer", tmp_path / name, tmp_path / "t")
+        assert "\n" not in str(caught.value)
+        assert name in str(caught.value)
+    with pytest.raises(UsageError, match="dftracer"):
+        import_trace("dftrace", tmp_path / "x.pfw", tmp_path / "t")
+    assert not (tmp_path / "t").exists()
+
+
+@settings(max_examples=60, deadline=None)
+@given(noise=st.binary(max_size=300), cut=st.integers(0, 400), gz=st.booleans())
+def test_no_bytes_whatever_end_in_a_traceback_or_half_a_trace(
+    tmp_path_factory: pytest.TempPathFactory, noise: bytes, cut: int, gz: bool
+) -> None:
+    folder = tmp_path_factory.mktemp("fuzz")
+    good = "\n".join(
+        [event("open64", 10, fname="/d/a", ret=5), event("read", 20, fname="/d/a", fd=5, ret="1", count="1")]
+    )
+    data = good.encode()[:cut] + noise
+    path = folder / ("l.pfw.gz" if gz else "l.pfw")
+    path.write_bytes(gzip.compress(data) if gz else data)
+    try:
+        done = import_trace("dftracer", path, folder / "t")
+    except TraceFormatError:
+        assert [p.name for p in folder.iterdir()] == [path.name]
+    else:
+        assert open_reader(folder / "t").rows == done.ops
