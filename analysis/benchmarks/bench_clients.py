@@ -283,31 +283,40 @@ def sampled(seconds: float, rounds: int, only: str, env: dict[str, str]) -> list
         for name, case in CASES.items()
         if only in name and (not case[1] or importlib.util.find_spec(case[1])) and runnable(case[0])
     }
-    taken: dict[tuple[str, str], list[dict[str, float]]] = {}
+    taken: dict[tuple[str, str], list[dict[str, float] | None]] = {}
     for _ in range(rounds):
         for (label, size), name in itertools.product(SIZES.items(), wanted):
-            if (name, label) in taken and not taken[name, label]:
-                continue
-            sample = in_child(name, size, seconds, env)
-            taken.setdefault((name, label), []).extend([sample] if sample else [])
-    rows: list[dict[str, Any]] = []
-    for (name, label), samples in taken.items():
-        if samples:
-            rows.append(
-                {
-                    "mode": wanted[name][0],
-                    "client": name.partition(" @")[0],
-                    "range": label,
-                    "ops_per_s": round(statistics.median(s["ops_per_s"] for s in samples)),
-                    "cpu_us_per_op": round(statistics.median(s["cpu_us_per_op"] for s in samples)),
-                }
-            )
-    peers = {(row["mode"], row["range"]): row["ops_per_s"] for row in rows if row["client"] == "s3dlio"}
-    for row in rows:
-        peer = peers.get((row["mode"], row["range"]))
-        row["times_s3dlio"] = round(row["ops_per_s"] / peer, 2) if peer else None
+            samples = taken.setdefault((name, label), [])
+            samples.append(None if None in samples else in_child(name, size, seconds, env))
+    rows = [
+        row_of(name, wanted[name][0], label, samples, taken)
+        for (name, label), samples in taken.items()
+        if None not in samples
+    ]
     order = list(SIZES)
     return sorted(rows, key=lambda row: (order.index(row["range"]), row["mode"], -row["ops_per_s"]))
+
+
+def row_of(
+    name: str, mode: str, label: str, samples: list[Any], taken: dict[tuple[str, str], list[Any]]
+) -> dict[str, Any]:
+    """Medians; against s3dlio of the same mode, round by round, because a machine's pace drifts."""
+    peer = taken.get((f"s3dlio @{mode}" if mode != "threads" else "s3dlio", label), [])
+    row: dict[str, Any] = {"mode": mode, "client": name.partition(" @")[0], "range": label}
+    for figure in ("ops_per_s", "cpu_us_per_op"):
+        row[figure] = round(statistics.median(sample[figure] for sample in samples))
+    pairs = [(mine, theirs) for mine, theirs in zip(samples, peer, strict=False) if theirs]
+    row["times_s3dlio_ops"] = ratio(pairs, "ops_per_s")
+    row["times_s3dlio_cpu"] = ratio(pairs, "cpu_us_per_op")
+    return row
+
+
+def ratio(pairs: list[tuple[dict[str, float], dict[str, float]]], figure: str) -> float | None:
+    return (
+        round(statistics.median(mine[figure] / theirs[figure] for mine, theirs in pairs), 2)
+        if pairs
+        else None
+    )
 
 
 def runnable(mode: str) -> bool:
@@ -323,7 +332,7 @@ def show(rows: list[dict[str, Any]]) -> None:
         table.add_column(column, justify="left" if column in ("mode", "client", "range") else "right")
     for row in rows:
         table.add_row(*("" if value is None else str(value) for value in row.values()))
-    Console(width=110).print(table)
+    Console(width=130).print(table)
     RESULTS.parent.mkdir(exist_ok=True)
     with RESULTS.open("w", newline="") as sink:
         writer = csv.DictWriter(sink, rows[0])

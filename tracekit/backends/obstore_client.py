@@ -45,6 +45,7 @@ NO_RETRIES: RetryConfig = {"max_retries": 0, "retry_timeout": timedelta(seconds=
 
 _STATUS = re.compile(r"status code: (\d{3})")
 _CAUSE = re.compile(r'message: "([^"]{1,120})"|error: "([^"]{1,120})"')
+_CONNECT = re.compile(r"kind: Connect\b|^\s*Connect,$", re.MULTILINE)
 _POOL_THREADS = 64
 """Reads of event loops beyond these go through obstore's own asyncio bridge."""
 _BIG_PUT_BYTES = 16 << 20
@@ -202,13 +203,14 @@ def _fill(buffer: memoryview, data: Bytes) -> int:
 
 def _of_transport(text: str) -> Failure:
     """A failure without an HTTP status, by the kinds that stand in the error's debug text."""
+    if _CONNECT.search(text):
+        cause = _CAUSE.search(text)
+        waited = "no connection in time" if "TimedOut" in text else "no connection"
+        return failures.unreachable((cause[1] or cause[2]) if cause else waited)
     if "kind: Timeout" in text or "TimedOut" in text:
         return failures.timeout("timed out")
     if "BareRedirect" in text:
         return Failure("wrong_region", "the store redirects")
-    if "kind: Connect" in text:
-        cause = _CAUSE.search(text)
-        return failures.unreachable((cause[1] or cause[2]) if cause else "no connection")
     if "kind: Interrupted" in text or "IncompleteMessage" in text or "HTTP error" in text:
         return failures.unreachable("the connection broke off")
     return Failure("io_error", _headline(text))
