@@ -49,22 +49,24 @@ class Order:
 
 
 def main() -> None:
-    """Obey the order on stdin; the report is None or an error, and the CPU time used."""
+    """Obey the order on stdin; the report is None or an error, the CPU time used, the time waited for a CPU."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent says when to stop, through the plan
     order: Order = pickle.load(sys.stdin.buffer)
     began_cpu = time.process_time_ns()
     error: TracekitError | None = None
+    waited_ns = 0
     try:
-        _obey(order)
+        waited_ns = _obey(order)
     except TracekitError as raised:
         error = raised
         _say_ready()  # if it had not: the parent is waiting, and reads the report next
-    pickle.dump((error, time.process_time_ns() - began_cpu), sys.stdout.buffer)
+    pickle.dump((error, time.process_time_ns() - began_cpu, waited_ns), sys.stdout.buffer)
     sys.stdout.buffer.flush()
 
 
-def _obey(order: Order) -> None:
+def _obey(order: Order) -> int:
+    """Replay this share; how long its workers waited for a CPU, ns."""
     if order.settings.realtime:
         be_realtime()
     plan = Plan(
@@ -82,6 +84,7 @@ def _obey(order: Order) -> None:
         if order.part == 0:
             recorder.count("replay_planned_ops", plan.ops)
             recorder.count("replay_interrupted", plan.shared.header[STOP])
+    return engine.cpu_wait_ns
 
 
 @cache

@@ -12,14 +12,14 @@ import os
 
 import numpy as np
 
-__all__ = ["COMPLETE", "DONE", "LATE", "LOW", "READY", "SLOTS", "STOP", "SharedColumns", "slot"]
+__all__ = ["BUSY", "COMPLETE", "DONE", "LATE", "LOW", "READY", "SLOTS", "STOP", "SharedColumns", "slot"]
 
 READY, COMPLETE, STOP = 0, 1, 2
 """Header counters: ops filled; 1 when there are no more; 1 when all should stop."""
-LOW, DONE, LATE = 0, 1, 2
-"""Counters of a worker's slot: lowest op still needed; ops done; latest lateness in ns."""
+LOW, DONE, LATE, BUSY = 0, 1, 2, 3
+"""Counters of a worker's slot: lowest op still needed; ops done; latest lateness, time in requests (ns)."""
 SLOTS = 8192
-_FIRST, _WIDTH = 8, 3
+_FIRST, _WIDTH = 8, 4
 _PAGE = mmap.PAGESIZE
 
 
@@ -48,6 +48,10 @@ class SharedColumns:
         fd, self.fd = getattr(self, "fd", -1), -1
         if fd >= 0:
             os.close(fd)
+
+    def counters(self, counter: int) -> np.ndarray:
+        """One counter of every slot, as it is now."""
+        return np.frombuffer(self.header, np.int64)[slot(0, counter) :: _WIDTH]
 
     def give_back(self, upto: int) -> None:
         """Free the memory of rows before `upto`; they read as zeros from then on."""

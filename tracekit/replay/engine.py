@@ -8,7 +8,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from tracekit.recorder import Recorder
 from tracekit.replay import residency
 from tracekit.replay.backends import Backends
 from tracekit.replay.checks import PlanSummary, check_targets, summarize, uses_loop
-from tracekit.replay.columns import DONE, LATE, STOP, slot
+from tracekit.replay.columns import BUSY, DONE, LATE, STOP
 from tracekit.replay.expected import expected_measures
 from tracekit.replay.loop import LoopEngine
 from tracekit.replay.mapping import parse_rules
@@ -119,18 +119,17 @@ def _run(
     measured = bool(local) and (options.cold or options.warm or len(local) <= _MEASURED_FILES)
     before = residency.measure(local) if measured else None
     began = time.monotonic_ns()
-    whole, cpu_ns, workers, processes, engine = _drive(plan, backends, options, reader, target, watch)
-    wall_ns = time.monotonic_ns() - began
+    whole, client = _drive(plan, backends, options, reader, target, watch)
+    client = replace(client, wall_ns=time.monotonic_ns() - began)
     if plan.failure is not None:
         raise plan.failure
-    client = ClientFacts(engine, workers, processes, cpu_ns, wall_ns)
     return _Run(whole, client, before, residency.measure(local) if measured else None)
 
 
 def _drive(
     plan: Plan, backends: Backends, options: ReplayOptions, reader: TraceReader, target: Path, watch: Watch | None
-) -> tuple[bool, int, int, int, str]:  # fmt: skip
-    """(whole, CPU time of the workers in ns, workers, processes, engine)."""
+) -> tuple[bool, ClientFacts]:  # fmt: skip
+    """Whether whole, and what the client was and used (wall time aside)."""
     looping = uses_loop(plan, backends, options)
     processes = 1 if looping else _processes(plan, options)
     threads = options.threads or (_LOOP_REQUESTS if looping else _threads(plan, options, processes))
@@ -138,12 +137,12 @@ def _drive(
     noted = {"replay": {**_noted(options), "of": reader.trace_id}}
     if not plan.streamed:
         noted["replay"]["expected"] = asdict(expected_measures(plan))
-    tell = _teller(plan, reader.rows * options.loops, threads * processes, watch)
+    tell = _teller(plan, reader.rows * options.loops, watch)
     if processes > 1:
-        whole, cpu_ns = run_processes(
+        whole, cpu_ns, wait_ns = run_processes(
             plan, options, out=target, noted=noted, parts=processes, settings=settings, watch=tell
         )
-        return whole, cpu_ns, threads * processes, processes, "threads"
+        return whole, ClientFacts("threads", threads * processes, processes, cpu_ns, wait_ns, 0)
     gate = Gate(options.max_bytes_in_flight, options.max_ops_in_flight) if options.capped else None
     pacer = make_pacer(options.pace, plan, speed=options.speed)
     with Recorder(target, source="replay", options=noted) as recorder:
@@ -153,24 +152,30 @@ def _drive(
         recorder.set_counters({**backends.counters(), "replay_planned_ops": plan.ops, "replay_processes": 1})
         if not whole:
             recorder.count("replay_interrupted")
-    return whole, engine.cpu_ns, threads, 1, "loop" if looping else "threads"
+    name = "loop" if looping else "threads"
+    return whole, ClientFacts(name, threads, 1, engine.cpu_ns, engine.cpu_wait_ns, 0)
 
 
-def _teller(plan: Plan, total: int, workers: int, watch: Watch | None) -> Callable[[], None]:
+def _teller(plan: Plan, total: int, watch: Watch | None) -> Callable[[], None]:
     """Tells `watch` how far the replay is, from the workers' counters."""
-    last_ns, last_done = time.monotonic_ns(), 0
+    last_ns, last_done, last_busy = time.monotonic_ns(), 0, 0
 
     def tell() -> None:
-        nonlocal last_ns, last_done
+        nonlocal last_ns, last_done, last_busy
         if watch is None:
             return
-        header, now = plan.shared.header, time.monotonic_ns()
-        done = sum(header[slot(worker, DONE)] for worker in range(workers))
-        late = max(header[slot(worker, LATE)] for worker in range(workers))
+        now = time.monotonic_ns()
+        done, busy = (int(plan.shared.counters(counter).sum()) for counter in (DONE, BUSY))
+        late = int(plan.shared.counters(LATE).max())
         rate = (done - last_done) * 1e9 / max(now - last_ns, 1)
-        last_ns, last_done = now, done
+        in_flight = (busy - last_busy) / max(now - last_ns, 1)
+        last_ns, last_done, last_busy = now, done, busy
         known = total if plan.streamed else plan.ops
-        watch(done, known, f"{format_count(round(rate))} ops/s, late {format_duration(max(late, 0))}")
+        watch(
+            done,
+            known,
+            f"{format_count(round(rate))} ops/s, {in_flight:.1f} in flight, late {format_duration(max(late, 0))}",
+        )
 
     return tell
 

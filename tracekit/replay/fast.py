@@ -12,7 +12,7 @@ import os
 import time
 
 from tracekit.backends.local import aligned_buffer
-from tracekit.replay.columns import DONE, LATE, LOW, READY, STOP, slot
+from tracekit.replay.columns import BUSY, DONE, LATE, LOW, READY, STOP, slot
 from tracekit.replay.files import Worker
 from tracekit.replay.oplog import ROWS, OpLog
 from tracekit.replay.pacer import AsapPacer, Pacer, RecordedPacer
@@ -179,6 +179,7 @@ def _rest(worker: Worker, log: OpLog, row: int, op: int, submit_ns: int) -> tupl
 
 
 def _flush(log: OpLog, row: int, header: memoryview, low: int, needed: int, *, timed: bool = True) -> int:
+    header[low + BUSY - LOW] += log.busy_ns(row)
     log.rows = row
     log.flush(due_of_plan=timed)
     header[low] = needed + 1

@@ -22,12 +22,12 @@ from tracekit.backends.base import AsyncBackend, Backend
 from tracekit.errors import BackendError, TracekitError
 from tracekit.gate import Gate
 from tracekit.recorder import Recorder
-from tracekit.replay.columns import DONE, LATE, LOW, STOP, slot
+from tracekit.replay.columns import BUSY, DONE, LATE, LOW, STOP, slot
 from tracekit.replay.files import payload
 from tracekit.replay.oplog import OpLog, warm_up
 from tracekit.replay.pacer import NEVER, ClosedPacer, Pacer
 from tracekit.replay.plan import KINDS, NONE, Plan
-from tracekit.replay.threads import EngineSettings
+from tracekit.replay.threads import EngineSettings, cpu_wait_ns
 
 __all__ = ["LoopEngine"]
 
@@ -55,13 +55,15 @@ class LoopEngine:
         self._running: set[asyncio.Task[None]] = set()
         self._start_mono_ns = 0
         self.cpu_ns = 0
+        self.cpu_wait_ns = 0
 
     def run(self, watch: Callable[[], None], *, start_mono_ns: int | None = None) -> bool:
         """Replay to the end; False if interrupted by Ctrl-C. `watch` is called now and then."""
         warm_up()
         self._start_mono_ns = start_mono_ns or time.monotonic_ns() + _LEAD_NS
-        began = time.thread_time_ns()
+        began, waited = time.thread_time_ns(), cpu_wait_ns()
         asyncio.run(self._main(watch))
+        self.cpu_wait_ns = cpu_wait_ns() - waited
         self.cpu_ns = time.thread_time_ns() - began
         return not self._plan.shared.header[STOP]
 
@@ -158,6 +160,7 @@ class LoopEngine:
             self._log.first_byte(first_byte)
         self._log.add(op, submit, end - submit, moved, waited, due_mono_ns, backlog_ns)
         header[slot(0, DONE)] += 1
+        header[slot(0, BUSY)] += end - submit
         header[slot(0, LATE)] = submit - due_mono_ns if due_mono_ns else 0
         if plan.streamed and not self._log.rows:
             header[slot(0, LOW)] = op + 1

@@ -69,6 +69,10 @@ class OpLog:
         """A page-cache hint was applied: a row of its own."""
         self._hints.append((uri, hint))
 
+    def busy_ns(self, rows: int) -> int:
+        """Time in requests of the first `rows` ops kept."""
+        return int(self._columns[2, :rows].sum())
+
     def flush(self, *, due_of_plan: bool = False) -> None:
         """Hand what is kept to the recorder; with `due_of_plan`, due times are the plan's."""
         self.flush_at = time.monotonic_ns() + _FLUSH_NS

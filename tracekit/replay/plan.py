@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tracekit.replay.columns import COMPLETE, LOW, READY, STOP, SharedColumns, slot
+from tracekit.replay.columns import COMPLETE, LOW, READY, STOP, SharedColumns
 from tracekit.replay.mapping import MappingRules
 from tracekit.replay.options import READS, ReplayOptions
 from tracekit.replay.select import fits, text
@@ -227,7 +227,7 @@ class _Builder:
 
     def _lowest_needed(self) -> int:
         """Workers write 1 + the lowest op that they still need; 0 is a slot without worker."""
-        lows = np.asarray(self.plan.shared.header)[slot(0, LOW) :: 3]
+        lows = self.plan.shared.counters(LOW)
         used = lows[lows > 0]
         return int(used.min()) - 1 if len(used) else 0
 

@@ -33,8 +33,8 @@ _WATCH_S = 0.2
 def run_processes(
     plan: Plan, options: ReplayOptions, *, out: Path, noted: dict[str, Any], parts: int,
     settings: EngineSettings, watch: Callable[[], None],
-) -> tuple[bool, int]:  # fmt: skip
-    """Replay to the end; whether whole (False: Ctrl-C), and the children's CPU time, ns.
+) -> tuple[bool, int, int]:  # fmt: skip
+    """Replay to the end; whether whole (False: Ctrl-C), the children's CPU time, and their wait for a CPU, ns.
 
     Raises what a child raised, TracekitError if one died.
     """
@@ -57,14 +57,14 @@ def run_processes(
             whole = False
             plan.shared.header[STOP] = 1
             _start(children)
-        cpu_ns = sum(_report(child) for child in children)
+        reports = [_report(child) for child in children]
     finally:
         plan.shared.header[STOP] = 1
         for child in children:
             if child.poll() is None:
                 child.kill()
             child.wait()
-    return whole, cpu_ns
+    return whole, sum(used for used, _ in reports), sum(waited for _, waited in reports)
 
 
 def _begin(order: Order) -> subprocess.Popen[bytes]:
@@ -105,12 +105,12 @@ def _watch_until_done(children: list[subprocess.Popen[bytes]], plan: Plan, watch
             plan.shared.header[STOP] = 1
 
 
-def _report(child: subprocess.Popen[bytes]) -> int:
-    """The child's CPU time, ns. Raises what it raised."""
+def _report(child: subprocess.Popen[bytes]) -> tuple[int, int]:
+    """The child's CPU time and its wait for a CPU, ns. Raises what it raised."""
     try:
-        error, cpu_ns = pickle.loads(cast(IO[bytes], child.stdout).read().removeprefix(b"ready\n"))
+        error, cpu_ns, waited_ns = pickle.loads(cast(IO[bytes], child.stdout).read().removeprefix(b"ready\n"))
     except (EOFError, pickle.UnpicklingError):
         raise TracekitError("a replay process died", "what it had flushed is in the trace") from None
     if error is not None:
         raise error
-    return int(cpu_ns)
+    return cpu_ns, waited_ns

@@ -15,19 +15,20 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from tracekit.backends.base import Backend
 from tracekit.errors import UsageError
 from tracekit.gate import Gate
 from tracekit.recorder import Recorder
-from tracekit.replay.columns import DONE, LATE, LOW, STOP, slot
+from tracekit.replay.columns import BUSY, DONE, LATE, LOW, STOP, slot
 from tracekit.replay.fast import is_fast, run_fast
 from tracekit.replay.files import OPEN_FILES, Worker
 from tracekit.replay.oplog import OpLog, warm_up
 from tracekit.replay.pacer import Pacer
 from tracekit.replay.plan import Plan
 
-__all__ = ["EngineSettings", "ThreadEngine", "be_realtime", "wait_until"]
+__all__ = ["EngineSettings", "ThreadEngine", "be_realtime", "cpu_wait_ns", "wait_until"]
 
 _PR_SET_TIMERSLACK = 29
 _NAP_NS = 200_000_000
@@ -49,7 +50,8 @@ class ThreadEngine:
     """Drives a plan with threads that block in reads. One run each.
 
     `backend_of` gives the backend of a URI. A failed op is a row with an error, and the
-    replay goes on. `cpu_ns` is what the workers' threads used.
+    replay goes on. `cpu_ns` is what the workers' threads used, `cpu_wait_ns` how long they
+    could have run and had no CPU.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class ThreadEngine:
         self._crashes: list[BaseException] = []
         self._start_mono_ns = 0
         self.cpu_ns = 0
+        self.cpu_wait_ns = 0
 
     def run(self, watch: Callable[[], None], *, start_mono_ns: int | None = None) -> bool:
         """Replay to the end; False if interrupted by Ctrl-C. `watch` is called now and then.
@@ -116,7 +119,7 @@ class ThreadEngine:
         self._pacer.stop()
 
     def _guarded(self, index: int) -> None:
-        began = time.thread_time_ns()
+        began, waited = time.thread_time_ns(), cpu_wait_ns()
         try:
             ctypes.CDLL(None).prctl(_PR_SET_TIMERSLACK, 1, 0, 0, 0)
             if self._settings.realtime:
@@ -138,12 +141,13 @@ class ThreadEngine:
             self._crashes.append(error)
             self.stop()
         self.cpu_ns += time.thread_time_ns() - began
+        self.cpu_wait_ns += cpu_wait_ns() - waited
 
     def _work(self, log: OpLog, worker: Worker, number: int) -> None:
         plan, pacer, gate, start = self._plan, self._pacer, self._gate, self._start_mono_ns
         now, header = time.monotonic_ns, plan.shared.header
         dropping = self._settings.cache_policy == "dontneed"
-        low, done, late = slot(number, LOW), slot(number, DONE), slot(number, LATE)
+        low, done, late, busy = (slot(number, counter) for counter in (LOW, DONE, LATE, BUSY))
         while (op := pacer.take()) is not None:
             nbytes = worker.prepare(op)
             due = pacer.due(op)
@@ -167,6 +171,7 @@ class ThreadEngine:
             pacer.finished(op, end - start)
             log.add(op, submit, end - submit, got, waited, due or 0, backlog)
             header[done] += 1
+            header[busy] += end - submit
             header[late] = submit - due if due else 0
             if not log.rows:
                 header[low] = op + 1
@@ -190,6 +195,14 @@ def wait_until(due_mono_ns: int, header: memoryview, log: OpLog) -> int:
             sleep(wait / 1e9)
         wait = due_mono_ns - now()
     return 0
+
+
+def cpu_wait_ns() -> int:
+    """How long the calling thread has been ready to run without a CPU; 0 where the kernel does not tell."""
+    try:
+        return int(Path("/proc/thread-self/schedstat").read_text(encoding="ascii").split()[1])
+    except (OSError, IndexError):
+        return 0
 
 
 def be_realtime() -> None:
