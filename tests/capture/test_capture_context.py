@@ -1,0 +1,81 @@
+import asyncio
+import threading
+
+from tracekit.capture import context
+from tracekit.capture.context import sample, step, where
+
+
+def test_nothing_is_known_outside_every_scope():
+    assert where() == (None, None)
+
+
+def test_inner_scope_keeps_what_the_outer_one_said():
+    with step(4):
+        with sample(17):
+            assert where() == (17, 4)
+            with sample(18):
+                assert where() == (18, 4)
+            assert where() == (17, 4)
+        assert where() == (None, 4)
+    assert where() == (None, None)
+
+
+def test_tasks_of_one_step_keep_their_own_samples():
+    async def one(number: int) -> tuple[int | None, int | None]:
+        with sample(number):
+            await asyncio.sleep(0.001 * (5 - number))
+            return where()
+
+    async def batch() -> list[tuple[int | None, int | None]]:
+        with step(1):
+            return await asyncio.gather(*(one(number) for number in range(5)))
+
+    assert asyncio.run(batch()) == [(number, 1) for number in range(5)]
+
+
+def _seen_by_a_bare_thread() -> tuple[int | None, int | None]:
+    seen: list[tuple[int | None, int | None]] = []
+    thread = threading.Thread(target=lambda: seen.append(where()))
+    thread.start()
+    thread.join()
+    return seen[0]
+
+
+def test_a_thread_without_a_scope_gets_the_only_one_open():
+    with step(2), sample(9):
+        assert _seen_by_a_bare_thread() == (9, 2)
+    assert _seen_by_a_bare_thread() == (None, None)
+
+
+def test_a_thread_without_a_scope_gets_what_the_open_ones_agree_on():
+    both_inside, done = threading.Barrier(3), threading.Event()
+
+    def hold(number: int) -> None:
+        with step(6), sample(number):
+            both_inside.wait()
+            done.wait()
+
+    threads = [threading.Thread(target=hold, args=(number,)) for number in (1, 2)]
+    for thread in threads:
+        thread.start()
+    both_inside.wait()
+    try:
+        assert _seen_by_a_bare_thread() == (None, 6)
+    finally:
+        done.set()
+        for thread in threads:
+            thread.join()
+    assert not context._open
+
+
+def test_a_generator_that_ends_elsewhere_leaves_no_scope_behind():
+    def items():
+        with step(1):
+            yield where()
+
+    generator = items()
+    assert next(generator) == (None, 1)
+    contextvars_thread = threading.Thread(target=generator.close)
+    contextvars_thread.start()
+    contextvars_thread.join()
+    assert not context._open

@@ -1,0 +1,168 @@
+# ruff: noqa: PTH123
+import logging
+import os
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from tracekit import capture
+from tracekit.capture import session
+from tracekit.errors import UsageError
+from tracekit.store.reader import open_reader
+
+HEAVY = ("boto3", "botocore", "aiobotocore", "fsspec", "azure", "obstore", "torch", "s3torchconnector")
+
+
+def python(code: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        env={**os.environ, **environ},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def test_importing_and_starting_imports_no_hooked_library(trace):
+    done = python(f"""
+        import sys, tracekit, tracekit.capture
+        tracekit.capture.start({str(trace)!r}, hooks=["auto", "files"])
+        print([name for name in {HEAVY!r} if name in sys.modules])
+    """)
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_start_without_a_trace_says_what_to_give(monkeypatch):
+    monkeypatch.delenv("TRACEKIT_TRACE", raising=False)
+    with pytest.raises(UsageError, match="TRACEKIT_TRACE"):
+        capture.start()
+
+
+def test_an_unknown_hook_is_named_with_the_known_ones(trace):
+    with pytest.raises(UsageError, match=r"'gopher'.*fsspec"):
+        capture.start(trace, hooks=["gopher"])
+
+
+def test_a_path_that_is_no_place_for_a_trace_is_heard_of_at_once(tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(UsageError):
+        capture.start(tmp_path / "file", hooks=[])
+    assert capture.active() is None
+
+
+def test_two_captures_at_once_are_refused(trace, tmp_path):
+    with capture.start(trace, hooks=[]), pytest.raises(UsageError, match="already capturing"):
+        capture.start(tmp_path / "other", hooks=[])
+
+
+def test_stop_puts_everything_back(trace):
+    before = (open, os.pread, os.environ.get("PYTHONPATH"))
+    with capture.start(trace, hooks=["files"]):
+        assert open is not before[0]
+    assert (open, os.pread, os.environ.get("PYTHONPATH")) == before
+    assert capture.active() is None
+    capture.stop()
+
+
+def test_a_hook_for_a_library_is_put_in_when_the_library_is_imported(trace, tmp_path):
+    (tmp_path / "data.bin").write_bytes(b"x" * 100)
+    done = python(f"""
+        import sys, tracekit.capture
+        tracekit.capture.start({str(trace)!r}, hooks=["fsspec"])
+        assert "fsspec" not in sys.modules
+        import fsspec
+        with fsspec.open({str(tmp_path / "data.bin")!r}, "rb") as file:
+            file.read(10)
+    """)
+    assert done.returncode == 0, done.stderr
+    assert open_reader(trace).rows == 1
+
+
+def test_a_failing_hook_is_counted_logged_once_and_swallowed(trace, tmp_path, caplog, monkeypatch):
+    data = tmp_path / "data.bin"
+    data.write_bytes(b"x" * 100)
+
+    def broken(uri: str) -> str:
+        raise RuntimeError("the hook's own fault")
+
+    with caplog.at_level(logging.WARNING), capture.start(trace, hooks=["files"]):
+        monkeypatch.setattr("tracekit.capture.files._admitted", broken)
+        for _ in range(3):
+            with open(data, "rb") as file:
+                assert file.read() == b"x" * 100
+    assert sum("own fault" in line for line in caplog.messages) == 1
+    assert open_reader(trace).counters["hook_errors.files"] == 3
+
+
+def test_a_recorder_that_fails_does_not_fail_the_host(trace, tmp_path, caplog):
+    data = tmp_path / "data.bin"
+    data.write_bytes(b"x" * 100)
+    with capture.start(trace, hooks=["files"]) as running, caplog.at_level(logging.WARNING):
+        running.recorder.close()
+        with open(data, "rb") as file:
+            assert file.read() == b"x" * 100
+    assert sum("recorder" in line for line in caplog.messages) == 1
+
+
+def test_children_join_by_the_environment_and_theirs_too(trace, tmp_path):
+    data = tmp_path / "data.bin"
+    data.write_bytes(b"x" * 100)
+    child = f"open({str(data)!r}, 'rb').read()"
+    grandchild = (
+        f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}], check=True); {child}"
+    )
+    with capture.start(trace, hooks=["files"]):
+        subprocess.run([sys.executable, "-c", grandchild], check=True)
+    reader = open_reader(trace)
+    found = reader.query("SELECT count(*) AS n, min(bytes) AS b FROM ops").to_pylist()
+    assert found == [{"n": 2, "b": 100}]
+    assert len(reader.segments) == 2
+
+
+def test_zero_code_use_by_environment_alone(trace, tmp_path):
+    data = tmp_path / "data.bin"
+    data.write_bytes(b"x" * 100)
+    python(
+        f"open({str(data)!r}, 'rb').read(7)",
+        TRACEKIT_TRACE=str(trace),
+        TRACEKIT_HOOKS="auto,files",
+        PYTHONPATH=session.with_bootstrap(os.environ.get("PYTHONPATH")),
+    )
+    assert open_reader(trace).rows == 1
+
+
+def test_another_sitecustomize_runs_all_the_same(trace, tmp_path):
+    (tmp_path / "sitecustomize.py").write_text("print('the other one')")
+    done = python(
+        "import sitecustomize; print(sitecustomize.__file__)",
+        TRACEKIT_TRACE=str(trace),
+        PYTHONPATH=session.with_bootstrap(str(tmp_path)),
+    )
+    assert done.stdout.splitlines() == ["the other one", str(tmp_path / "sitecustomize.py")]
+
+
+def test_a_trace_that_cannot_be_written_does_not_keep_a_child_from_running(tmp_path):
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "data").write_text("x")
+    done = python(
+        f"print(len(open({str(tmp_path / 'data')!r}).read()))",
+        TRACEKIT_TRACE=str(tmp_path / "file"),
+        TRACEKIT_HOOKS="files",
+        PYTHONPATH=session.with_bootstrap(os.environ.get("PYTHONPATH")),
+    )
+    assert done.stdout.strip() == "1"
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_rank_comes_from_the_launcher(trace, tmp_path):
+    data = tmp_path / "data.bin"
+    data.write_bytes(b"x" * 100)
+    done = python(
+        f"import tracekit.capture as c; c.start({str(trace)!r}, hooks=['files']); open({str(data)!r},'rb').read(1)",
+        RANK="3",
+        WORLD_SIZE="8",
+    )
+    assert done.returncode == 0, done.stderr
+    assert open_reader(trace).query("SELECT rank FROM ops").to_pylist() == [{"rank": 3}]

@@ -1,0 +1,372 @@
+"""Plain Python files: `tracekit.open`, and the opt-in patch of `open` and `os.pread`.
+
+A recorded file is an ordinary `io.FileIO` with the ordinary buffers over it, so a row is
+what went to the kernel: offset, length and time of each read, below Python's own buffer.
+What C code does with the file's descriptor (numpy's `fromfile`, mmap) is not seen here;
+`tracekit capture` sees it. Whatever we do not understand opens as it would without us.
+"""
+
+from __future__ import annotations
+
+import builtins
+import io
+import os
+from collections.abc import Callable
+from stat import S_ISREG
+from time import monotonic_ns
+from types import ModuleType
+from typing import IO, Any
+
+from tracekit.capture import session as sessions
+from tracekit.capture.outcome import error_class
+from tracekit.capture.session import hook_failed, record
+
+__all__ = ["RecordedFileIO", "install", "open"]
+
+_real_open = io.open
+_MODES = frozenset("rwxab+t")
+
+
+class RecordedFileIO(io.FileIO):
+    """A raw file each of whose reads and writes is an op. Closes, seeks and fails as `io.FileIO` does."""
+
+    def __init__(
+        self, file: Any, mode: str = "r", closefd: bool = True, opener: Any = None, uri: str | None = None
+    ) -> None:
+        super().__init__(file, mode, closefd, opener)
+        if _known_fds:
+            _known_fds.pop(super().fileno(), None)  # an opener's os.open told of it: its close is ours now
+        self._uri = uri
+        self._shared = "a" in mode or isinstance(file, int)
+        self._at = 0
+
+    def readinto(self, buffer: Any, /) -> int | None:
+        begin = self._position()
+        submit = monotonic_ns()
+        try:
+            moved = super().readinto(buffer)
+        except OSError as error:
+            self._failed("read", begin, memoryview(buffer).nbytes, submit, error)
+            raise
+        took = monotonic_ns() - submit
+        if moved is not None:
+            self._at = begin + moved
+        if self._uri is not None:
+            record(self._uri, begin, memoryview(buffer).nbytes, submit, took, "read", moved)
+        return moved
+
+    def read(self, size: int | None = -1, /) -> bytes | None:  # type: ignore[override]
+        if size is None or size < 0:
+            return self.readall()
+        begin = self._position()
+        submit = monotonic_ns()
+        try:
+            data = super().read(size)
+        except OSError as error:
+            self._failed("read", begin, size, submit, error)
+            raise
+        took = monotonic_ns() - submit
+        if data is not None:
+            self._at = begin + len(data)
+            if self._uri is not None:
+                record(self._uri, begin, size, submit, took, "read", len(data))
+        return data
+
+    def readall(self) -> bytes | None:  # type: ignore[override]
+        begin = self._position()
+        submit = monotonic_ns()
+        try:
+            data = super().readall()
+        except OSError as error:
+            self._failed("read", begin, None, submit, error)
+            raise
+        took = monotonic_ns() - submit
+        if data is not None:
+            self._at = begin + len(data)
+            if self._uri is not None:
+                record(self._uri, begin, len(data), submit, took, "read", len(data))
+        return data
+
+    def write(self, data: Any, /) -> int | None:  # type: ignore[override]
+        begin = self._position()
+        submit = monotonic_ns()
+        try:
+            moved = super().write(data)
+        except OSError as error:
+            self._failed("put", begin, memoryview(data).nbytes, submit, error)
+            raise
+        took = monotonic_ns() - submit
+        if moved is not None:
+            self._at = begin + moved
+            if self._uri is not None:
+                record(self._uri, begin, memoryview(data).nbytes, submit, took, "put", moved)
+        return moved
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        self._at = super().seek(offset, whence)
+        return self._at
+
+    def truncate(self, size: int | None = None, /) -> int:
+        return super().truncate(size)
+
+    def fileno(self) -> int:
+        fd = super().fileno()
+        if self._uri is not None and not self._shared:
+            # Whoever has the descriptor may move it, or pread from it.
+            self._shared = True
+            _known_fds[fd] = self._uri
+        return fd
+
+    def close(self) -> None:
+        if self._shared and not self.closed:
+            _known_fds.pop(super().fileno(), None)
+        super().close()
+
+    def _position(self) -> int:
+        if self._shared and self._uri is not None:
+            try:
+                self._at = super().tell()
+            except OSError:
+                return self._at
+        return self._at
+
+    def _failed(self, op: str, begin: int, length: int | None, submit: int, error: OSError) -> None:
+        if self._uri is not None:
+            took = monotonic_ns() - submit
+            record(self._uri, begin, length, submit, took, op, 0, None, error_class(error))
+
+
+def open(
+    file: Any,
+    mode: str = "r",
+    buffering: int = -1,
+    encoding: str | None = None,
+    errors: str | None = None,
+    newline: str | None = None,
+    closefd: bool = True,
+    opener: Callable[[str, int], int] | None = None,
+) -> IO[Any]:
+    """The built-in `open`, with what the file reads and writes recorded while a capture is under way."""
+    uri = None
+    if sessions.active() is not None and _plain(file, mode, buffering, encoding, errors, newline):
+        try:
+            uri = _admitted(os.path.abspath(os.fsdecode(file)))
+        except Exception as error:  # noqa: BLE001 - the host's open goes on without us
+            hook_failed("files", error)
+    if uri is None or opener is not None:
+        opened = _real_open(file, mode, buffering, encoding, errors, newline, closefd, opener)
+        if _known_fds:
+            _known_fds.pop(opened.fileno(), None)
+        return opened
+    submit = monotonic_ns()
+    try:
+        raw = RecordedFileIO(file, mode.replace("b", "").replace("t", ""), closefd, opener, uri)
+    except OSError as error:
+        if "r" in mode:
+            record(uri, None, None, submit, monotonic_ns() - submit, "stat", None, None, error_class(error))
+        raise
+    return _buffered(raw, mode, buffering, encoding, errors, newline)
+
+
+def install(_: ModuleType) -> Callable[[], None]:
+    """Put `open` above in the place of the built-in one, and record `os.read`, `os.pread` and their like."""
+    patches: list[tuple[Any, str, Any]] = [(builtins, "open", open), (io, "open", open)]
+    patches += [(os, name, make(getattr(os, name))) for name, make in _OS_CALLS.items() if hasattr(os, name)]
+    before = [(owner, name, getattr(owner, name)) for owner, name, _ in patches]
+    for owner, name, new in patches:
+        setattr(owner, name, new)
+
+    def undo() -> None:
+        for owner, name, old in before:
+            setattr(owner, name, old)
+        _known_fds.clear()
+
+    return undo
+
+
+_known_fds: dict[int, str | None] = {}
+"""URIs of descriptors opened through us; dropped when they close. Others are asked of the kernel each time."""
+
+
+def _admitted(path: str) -> str | None:
+    session = sessions.active()
+    uri = f"file://{path}"
+    return uri if session is not None and session.paths.admits(uri) else None
+
+
+def _plain(
+    file: Any, mode: Any, buffering: Any, encoding: str | None, errors: str | None, newline: str | None
+) -> bool:
+    """Whether the arguments are ones that `_buffered` treats as the built-in `open` does.
+
+    Everything else, wrong arguments above all, is left to the built-in, with its own errors.
+    """
+    if not isinstance(mode, str) or not isinstance(file, (str, bytes, os.PathLike)):
+        return False
+    letters = set(mode)
+    binary = "b" in letters
+    return (
+        len(letters) == len(mode)
+        and letters <= _MODES
+        and sum(letter in letters for letter in "rwxa") == 1
+        and not (binary and "t" in letters)
+        and isinstance(buffering, int)
+        and (buffering != 0 or binary)
+        and (buffering != 1 or not binary)
+        and not (binary and (encoding is not None or errors is not None or newline is not None))
+        and newline in (None, "", "\n", "\r", "\r\n")
+    )
+
+
+def _buffered(
+    raw: RecordedFileIO,
+    mode: str,
+    buffering: int,
+    encoding: str | None,
+    errors: str | None,
+    newline: str | None,
+) -> IO[Any]:
+    """The stack of buffers that the built-in `open` puts over a raw file."""
+    result: Any = raw
+    try:
+        status = os.fstat(io.FileIO.fileno(raw))
+        if not S_ISREG(status.st_mode):
+            raw._uri = None  # a terminal, a pipe, a device: no storage
+        line_buffering = buffering == 1 or (buffering < 0 and raw._uri is None and raw.isatty())
+        if buffering < 0 or line_buffering:
+            buffering = status.st_blksize if status.st_blksize > 1 else io.DEFAULT_BUFFER_SIZE
+        if buffering == 0:
+            return result  # type: ignore[no-any-return]
+        if "+" in mode:
+            result = io.BufferedRandom(raw, buffering)
+        elif "r" in mode:
+            result = io.BufferedReader(raw, buffering)
+        else:
+            result = io.BufferedWriter(raw, buffering)
+        if "b" in mode:
+            return result  # type: ignore[no-any-return]
+        result = io.TextIOWrapper(result, io.text_encoding(encoding, 3), errors, newline, line_buffering)
+        result.mode = mode
+        return result  # type: ignore[no-any-return]
+    except BaseException:
+        result.close()
+        raise
+
+
+def _uri_of(fd: int) -> str | None:
+    """The URI of a descriptor, None for what is no regular file or is not kept."""
+    try:
+        return _known_fds[fd]
+    except KeyError:
+        pass
+    try:
+        path = os.readlink(f"/proc/self/fd/{fd}")  # noqa: PTH115 - in the host's path: no objects
+    except (OSError, TypeError):
+        return None
+    return _admitted(path) if path.startswith("/") and not path.endswith(" (deleted)") else None
+
+
+def _position_of(fd: int) -> int | None:
+    try:
+        return os.lseek(fd, 0, os.SEEK_CUR)
+    except OSError:
+        return None
+
+
+def _record_open(real: Any) -> Any:
+    def os_open(path: Any, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
+        fd: int = real(path, flags, mode, dir_fd=dir_fd)
+        try:
+            _known_fds.pop(fd, None)
+            uri = _uri_of(fd)
+            _known_fds[fd] = uri if uri is not None and S_ISREG(os.fstat(fd).st_mode) else None
+        except Exception as error:  # noqa: BLE001 - the host's open has succeeded
+            hook_failed("files", error)
+        return fd
+
+    return os_open
+
+
+def _record_close(real: Any) -> Any:
+    def os_close(fd: int) -> None:
+        _known_fds.pop(fd, None)
+        real(fd)
+
+    return os_close
+
+
+def _record_dup2(real: Any) -> Any:
+    def os_dup2(fd: int, fd2: int, inheritable: bool = True) -> int:
+        _known_fds.pop(fd2, None)
+        return int(real(fd, fd2, inheritable))
+
+    return os_dup2
+
+
+def _record_closerange(real: Any) -> Any:
+    def os_closerange(low: int, high: int, /) -> None:
+        for fd in [fd for fd in _known_fds if low <= fd < high]:
+            _known_fds.pop(fd, None)
+        real(low, high)
+
+    return os_closerange
+
+
+def _nbytes(buffers: Any) -> int:
+    return sum(memoryview(buffer).nbytes for buffer in buffers)
+
+
+def _transfer(op: str, length: Callable[[Any], int], offset_at: int | None) -> Callable[[Any], Any]:
+    """A maker of wrappers for calls `(fd, what, [offset, ...])` that move bytes."""
+
+    def wrap(real: Any) -> Any:
+        def call(fd: int, what: Any, *more: Any, **named: Any) -> Any:
+            uri = _uri_of(fd) if sessions.active() is not None else None
+            if uri is None:
+                return real(fd, what, *more, **named)
+            if offset_at is None:
+                offset = _position_of(fd)
+            else:
+                offset = more[offset_at] if len(more) > offset_at else named.get("offset")
+            submit = monotonic_ns()
+            try:
+                result = real(fd, what, *more, **named)
+            except OSError as error:
+                took = monotonic_ns() - submit
+                record(uri, offset, length(what), submit, took, op, 0, None, error_class(error))
+                raise
+            took = monotonic_ns() - submit
+            moved = result if isinstance(result, int) else len(result)
+            record(uri, offset, length(what), submit, took, op, moved)
+            return result
+
+        call.__name__ = call.__qualname__ = real.__name__
+        return call
+
+    return wrap
+
+
+def _record_fadvise(real: Any) -> Any:
+    def posix_fadvise(fd: int, offset: int, length: int, advice: int, /) -> None:
+        uri = _uri_of(fd) if sessions.active() is not None else None
+        submit = monotonic_ns()
+        real(fd, offset, length, advice)
+        if uri is not None:
+            record(uri, offset, length, submit, monotonic_ns() - submit, "hint", 0)
+
+    return posix_fadvise
+
+
+_OS_CALLS: dict[str, Callable[[Any], Any]] = {
+    "open": _record_open,
+    "close": _record_close,
+    "dup2": _record_dup2,
+    "closerange": _record_closerange,
+    "read": _transfer("read", int, None),
+    "pread": _transfer("read", int, 0),
+    "readv": _transfer("read", _nbytes, None),
+    "preadv": _transfer("read", _nbytes, 0),
+    "write": _transfer("put", lambda data: memoryview(data).nbytes, None),
+    "pwrite": _transfer("put", lambda data: memoryview(data).nbytes, 0),
+    "posix_fadvise": _record_fadvise,
+}
