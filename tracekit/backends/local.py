@@ -105,7 +105,9 @@ def open_for_reading(uri: str, flags: int = 0) -> tuple[int, int]:
 
     Raises OSError as the kernel says it, and BackendError for what has no bytes at offsets.
     """
-    descriptor = os.open(to_path(uri), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | flags)
+    local = uri.startswith(("file:///", "direct:///"))
+    path = uri.partition("://")[2] if local else to_path(uri)  # making a Path costs more than opening it
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | flags)
     status = os.fstat(descriptor)
     if stat_module.S_ISREG(status.st_mode):
         return descriptor, status.st_size

@@ -58,10 +58,10 @@ class Dataset:
     def __getitem__(self, sample_id: int) -> SampleRange:
         if not 0 <= sample_id < len(self):
             raise IndexError(f"sample {sample_id} of {len(self)}")
+        if self.sample_bytes is None:
+            return SampleRange(sample_id, self.uris[sample_id], 0, int(self.sizes[sample_id]), True)
         index = int(np.searchsorted(self._ends, sample_id, side="right"))
         size = int(self.sizes[index])
-        if self.sample_bytes is None:
-            return SampleRange(sample_id, self.uris[index], 0, size, True)
         first = int(self._ends[index - 1]) if index else 0
         offset = (sample_id - first) * self.sample_bytes
         length = min(self.sample_bytes, size - offset)
