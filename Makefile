@@ -5,6 +5,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 CACHE  := .cache
 DEMO   ?= demo
+EXTRAS ?= dev
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint bench docs soak clean
@@ -43,7 +44,7 @@ $(VENV)/.installed: $(VENV)/bin/python pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/bin/python pyproject.toml constraints.txt
-	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[$(EXTRAS)]'
 	@touch $@ $(VENV)/.installed
 
 # Debian packages and Azurite for the tests; where they cannot be had, the tests that need them say so.

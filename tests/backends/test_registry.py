@@ -47,7 +47,7 @@ def test_object_store_libraries_are_not_imported_for_local_files() -> None:
     assert done.stdout.strip() == "[]"
 
 
-def test_a_missing_library_says_which_extra_brings_it() -> None:
+def test_a_missing_library_is_named_with_how_to_get_it() -> None:
     code = (
         "import sys; sys.modules['botocore'] = sys.modules['obstore'] = sys.modules['aiobotocore'] = None\n"
         "from tracekit.backends.registry import backend_for; from tracekit.errors import UsageError\n"
@@ -55,4 +55,4 @@ def test_a_missing_library_says_which_extra_brings_it() -> None:
         "except UsageError as error: print(error)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert "pip install 'tracekit[s3]'" in done.stdout, done.stdout + done.stderr
+    assert "(pip install " in done.stdout, done.stdout + done.stderr

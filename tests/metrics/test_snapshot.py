@@ -75,7 +75,7 @@ def brute_peaks(rows: list[dict[str, Any]]) -> tuple[int, int]:
     return max((len(x) for x in now), default=0), max((sum(x) for x in now), default=0)
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(rows=st.lists(op, max_size=40), batch_rows=st.integers(1, 9))
 def test_every_figure_matches_a_brute_force_count(
     tmp_path_factory: pytest.TempPathFactory, rows: list[dict[str, Any]], batch_rows: int
@@ -143,7 +143,7 @@ def test_every_figure_matches_a_brute_force_count(
     assert MetricsSnapshot.from_dict(json.loads(found.to_json())) == found
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(latencies=st.lists(st.integers(0, 2**60), min_size=1, max_size=50))
 def test_no_latency_bucket_is_wider_than_five_percent(
     tmp_path_factory: pytest.TempPathFactory, latencies: list[int]

@@ -36,6 +36,4 @@ def backend_for(uri: str, **options: Any) -> Backend:
         module = importlib.import_module(f"tracekit.backends.{scheme}")
         return cast(Backend, module.backend(**options))
     except ModuleNotFoundError as error:
-        raise UsageError(
-            f"{scheme}:// needs the package {error.name}", f"pip install 'tracekit[{scheme}]'"
-        ) from None
+        raise UsageError(f"{scheme}:// needs the package {error.name}", f"pip install {error.name}") from None
