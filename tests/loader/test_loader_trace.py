@@ -328,6 +328,11 @@ def test_random_index_modes_draw_with_replacement(record: Record, mode: str) -> 
     assert (counts[:16].sum() > counts.sum() / 2) == (mode == "zipfian")
 
 
+def test_a_sample_that_is_drawn_again_is_opened_again(record: Record) -> None:
+    trace = record(random_index_mode="zipfian", zipf_theta=3.0, num_workers=8)
+    assert column(trace, "SELECT count(*) AS x FROM ops WHERE op = 'stat'") == [FILES]
+
+
 def test_zipf_theta_says_how_hot_the_hottest_is(record: Record) -> None:
     shares = []
     for theta in (0.5, 1.5):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 
 from tracekit.backends.base import Backend, Handle
 from tracekit.errors import BackendError
@@ -35,17 +35,17 @@ class Handles:
         self._backend = backend
         self._cache_policy = cache_policy
         self._idle = idle
-        self._entries: dict[str, _Entry] = {}
+        self._entries: dict[Hashable, _Entry] = {}
         self._lock = threading.Lock()
 
-    def acquire(self, uri: str, opened: Opened) -> Handle:
-        """A handle of `uri`, to be given back by `release`. `opened` is called if it had to be opened.
+    def acquire(self, key: Hashable, uri: str, opened: Opened) -> Handle:
+        """The handle of `uri` that all who give the same `key` share, to be given back by `release`.
 
-        Raises BackendError.
+        `opened` is called if it had to be opened. Raises BackendError.
         """
         with self._lock:
-            entry = self._entries.pop(uri, None) or _Entry()
-            self._entries[uri] = entry  # at the end: the last one used
+            entry = self._entries.pop(key, None) or _Entry()
+            self._entries[key] = entry  # at the end: the last one used
             entry.users += 1
         try:
             with entry.lock:
@@ -53,13 +53,13 @@ class Handles:
                     entry.handle = self._open(uri, opened)
                 return entry.handle
         except BaseException:
-            self.release(uri)
+            self.release(key)
             raise
 
-    def release(self, uri: str) -> None:
+    def release(self, key: Hashable) -> None:
         closing: list[_Entry] = []
         with self._lock:
-            self._entries[uri].users -= 1
+            self._entries[key].users -= 1
             if len(self._entries) > self._idle:
                 resting = [name for name, entry in self._entries.items() if not entry.users]
                 for name in resting[: max(0, len(resting) - self._idle)]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Hashable
 from typing import Any, cast
 
 from tracekit.backends.base import Backend, Handle, Hint, HintedHandle, WholeObjects
@@ -44,7 +45,8 @@ class SampleReader:
         self._keep_data = keep_data
         self._by_range = options.reader_mode == "range"
         self._target_bytes = options.bytes_of("target_request_bytes")
-        idle = 0 if options.sample_bytes is None else _IDLE_HANDLES
+        self._shared = options.sample_bytes is not None
+        idle = _IDLE_HANDLES if self._shared else 0
         self._handles = Handles(backend, options.page_cache_mode, idle)
         self.stopping = False
         """Set to have what is not yet submitted left undone."""
@@ -64,7 +66,7 @@ class SampleReader:
             sample.left -= 1
             last = sample.left == 0
         if last and sample.handle is not None:
-            self._handles.release(sample.ref.uri)
+            self._handles.release(self._key(sample))
             sample.handle = sample.hinted = None
         return last
 
@@ -116,11 +118,15 @@ class SampleReader:
                 def opened(began: int, latency: int, handle: Handle | None, error: str | None) -> None:
                     self._record_open(sample, worker, began, latency, handle, error)
 
-                handle = self._handles.acquire(sample.ref.uri, opened)
+                handle = self._handles.acquire(self._key(sample), sample.ref.uri, opened)
                 sample.handle, sample.hinted = handle, _hinted(handle)
                 if self._keep_data:
                     sample.buffer = self._backend.allocate(sample.ref.length)
             return sample.handle
+
+    def _key(self, sample: PendingSample) -> Hashable:
+        """Records of an object share its handle; a whole object is opened for each sample of it."""
+        return sample.ref.uri if self._shared else sample
 
     def _read_request(
         self, sample: PendingSample, handle: Handle, start: int, length: int, worker: int
