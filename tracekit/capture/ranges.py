@@ -1,0 +1,37 @@
+"""Byte ranges as HTTP words them, as an op's offset and length."""
+
+from __future__ import annotations
+
+import re
+
+__all__ = ["asked_range", "granted_range"]
+
+_ASKED = re.compile(r"\s*bytes\s*=\s*(\d*)\s*-\s*(\d*)\s*")
+_GRANTED = re.compile(r"\s*bytes\s+(\d+)\s*-\s*(\d+)\s*/")
+
+
+def asked_range(header: str) -> tuple[int | None, int | None]:
+    """(offset, length) of a `Range` header; None for what it leaves to the server.
+
+    `bytes=-500` (the last 500) has a length but no offset; of many ranges none is told.
+    """
+    match = _ASKED.fullmatch(header)
+    if match is None:
+        return None, None
+    first, last = match[1], match[2]
+    if not first:
+        return None, int(last) if last else None
+    return int(first), int(last) - int(first) + 1 if last else None
+
+
+def granted_range(
+    kind: str, offset: int | None, length: int | None, content_range: str | None, content_length: int | None
+) -> tuple[int | None, int | None]:
+    """(offset, length) of an op, with what the answer tells of what the request left open."""
+    if kind == "get":
+        return None, content_length if length is None else length
+    match = _GRANTED.match(content_range or "")
+    if match is not None:
+        offset = int(match[1]) if offset is None else offset
+        length = int(match[2]) - int(match[1]) + 1 if length is None else length
+    return offset, content_length if length is None else length
