@@ -12,7 +12,7 @@ import contextvars
 import os
 from types import TracebackType
 
-__all__ = ["sample", "set_worker", "step", "where", "worker"]
+__all__ = ["sample", "scope", "set_worker", "step", "where", "worker"]
 
 Where = tuple[int | None, int | None]
 """(sample_id, step)"""
@@ -64,6 +64,11 @@ def sample(sample_id: int) -> _Scope:
 def step(number: int) -> _Scope:
     """`with tracekit.step(n):` ops made inside serve this batch."""
     return _Scope(None, int(number))
+
+
+def scope(sample_id: int | None = None, number: int | None = None) -> _Scope:
+    """Both at once, each where it is known."""
+    return _Scope(sample_id, number)
 
 
 def where() -> Where:

@@ -30,6 +30,7 @@ __all__ = [
     "HOOKS",
     "Session",
     "active",
+    "environment",
     "hook_failed",
     "join",
     "record",
@@ -58,7 +59,6 @@ AUTO = tuple(name for name in HOOKS if name != "files")
 """What `hooks="auto"` means. The patch of `open` and `os.pread` is for those who name it."""
 
 _BOOTSTRAP = str(Path(__file__).parent / "bootstrap")
-_ENV = ("TRACEKIT_TRACE", "TRACEKIT_HOOKS", "TRACEKIT_INCLUDE", "TRACEKIT_EXCLUDE", "PYTHONPATH")
 
 
 @dataclass(eq=False, slots=True)
@@ -274,15 +274,20 @@ def _filter(include: Iterable[str], exclude: Iterable[str], trace: Path) -> Path
 
 
 def _tell_children(session: Session) -> None:
-    told = {
+    told = {**environment(session), "PYTHONPATH": with_bootstrap(os.environ.get("PYTHONPATH"))}
+    session._environ = {name: os.environ.get(name) for name in told}
+    os.environ.update(told)
+
+
+def environment(session: Session) -> dict[str, str]:
+    """The variables by which another process joins this capture."""
+    return {
         "TRACEKIT_TRACE": str(session.path),
         "TRACEKIT_HOOKS": ",".join(session.hooks),
         "TRACEKIT_INCLUDE": os.pathsep.join(session.paths.include),
         "TRACEKIT_EXCLUDE": os.pathsep.join(session.paths.exclude),
-        "PYTHONPATH": with_bootstrap(os.environ.get("PYTHONPATH")),
+        "TRACEKIT_BELOW": ",".join(sorted(session.below)),
     }
-    session._environ = {name: os.environ.get(name) for name in _ENV}
-    os.environ.update(told)
 
 
 def with_bootstrap(pythonpath: str | None) -> str:

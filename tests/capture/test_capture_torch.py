@@ -1,0 +1,210 @@
+# ruff: noqa: PTH123
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+
+from tracekit import capture
+from tracekit.capture.torch import wrap
+from tracekit.store.reader import open_reader
+
+torch = pytest.importorskip("torch", reason="torch is not installed (extra `torch`)")
+from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset, SequentialSampler  # noqa: E402
+
+RECORD = 1000
+SAMPLES = 24
+
+
+class Records(Dataset):
+    """Fixed-size records of one file, read by pread in whatever process asks."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.note = "shows through"
+
+    def __len__(self) -> int:
+        return SAMPLES
+
+    def __getitem__(self, index: int) -> int:
+        fd = os.open(self.path, os.O_RDONLY)
+        try:
+            return os.pread(fd, RECORD, index * RECORD)[0]
+        finally:
+            os.close(fd)
+
+
+class BatchedRecords(Records):
+    def __getitems__(self, indices: list[int]) -> list[int]:
+        assert type(indices) is list
+        return [self[index] for index in indices]
+
+
+class Stream(IterableDataset):
+    """The same records, dealt out among the workers."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __iter__(self):
+        info = torch.utils.data.get_worker_info()
+        first, stride = (0, 1) if info is None else (info.id, info.num_workers)
+        with open(self.path, "rb", buffering=0) as file:
+            for index in range(first, SAMPLES, stride):
+                file.seek(index * RECORD)
+                yield file.read(RECORD)[0]
+
+
+class Keyed(Dataset):
+    def __init__(self, path: Path) -> None:
+        self.records = Records(path)
+
+    def __getitem__(self, key: str) -> int:
+        return self.records[int(key.removeprefix("k"))]
+
+    def __len__(self) -> int:
+        return SAMPLES
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    file = tmp_path / "records.bin"
+    file.write_bytes(b"".join(bytes([index]) * RECORD for index in range(SAMPLES)))
+    return file
+
+
+def reads(trace: Path) -> list[dict]:
+    return (
+        open_reader(trace)
+        .query("SELECT * FROM ops WHERE op = 'read' ORDER BY ops.offset, t_submit")
+        .to_pylist()
+    )
+
+
+def drain(loader: DataLoader) -> list[int]:
+    return [int(value) for batch in loader for value in batch]
+
+
+@pytest.mark.parametrize("dataset", [Records, BatchedRecords])
+def test_samples_and_steps_are_known_in_one_process(dataset, path, trace):
+    with capture.start(trace, hooks=["files", "torch"]):
+        assert drain(DataLoader(dataset(path), batch_size=4)) == list(range(SAMPLES))
+    found = reads(trace)
+    assert [row["offset"] // RECORD for row in found] == list(range(SAMPLES))
+    first = found[0]["step"]
+    assert [row["step"] - first for row in found] == [index // 4 for index in range(SAMPLES)]
+    if dataset is Records:
+        assert [row["sample_id"] for row in found] == list(range(SAMPLES))
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", pytest.param("forkserver", marks=pytest.mark.soak)])
+def test_workers_know_sample_step_and_their_own_number(method, path, trace):
+    with capture.start(trace, hooks=["files", "torch"]):
+        loader = DataLoader(Records(path), batch_size=3, num_workers=2, multiprocessing_context=method)
+        assert drain(loader) == list(range(SAMPLES))
+    found = reads(trace)
+    assert [row["sample_id"] for row in found] == list(range(SAMPLES))
+    first = found[0]["step"]
+    assert [row["step"] - first for row in found] == [index // 3 for index in range(SAMPLES)]
+    assert [row["worker"] for row in found] == [index // 3 % 2 for index in range(SAMPLES)]
+
+
+def test_spawned_workers_join_without_the_environment(path, trace):
+    with capture.start(trace, hooks=["files", "torch"], children=False):
+        loader = DataLoader(Records(path), batch_size=3, num_workers=1, multiprocessing_context="spawn")
+        assert drain(loader) == list(range(SAMPLES))
+    assert [row["sample_id"] for row in reads(trace)] == list(range(SAMPLES))
+
+
+def test_steps_go_on_over_epochs_with_persistent_workers(path, trace):
+    with capture.start(trace, hooks=["files", "torch"]):
+        loader = DataLoader(Records(path), batch_size=4, num_workers=2, persistent_workers=True, shuffle=True)
+        assert sorted(drain(loader)) == sorted(drain(loader)) == list(range(SAMPLES))
+        del loader
+    steps = sorted({row["step"] for row in reads(trace)})
+    assert steps == list(range(steps[0], steps[0] + 2 * SAMPLES // 4))
+
+
+@pytest.mark.parametrize(
+    "workers, method", [(0, None), (2, "fork"), pytest.param(2, "spawn", marks=pytest.mark.soak)]
+)
+def test_iterable_datasets_get_numbers_that_do_not_meet(workers, method, path, trace):
+    with capture.start(trace, hooks=["files", "torch"]):
+        loader = DataLoader(Stream(path), batch_size=4, num_workers=workers, multiprocessing_context=method)
+        assert sorted(drain(loader)) == list(range(SAMPLES))
+    found = reads(trace)
+    assert sorted(row["sample_id"] for row in found) == list(range(SAMPLES))
+    assert all(row["sample_id"] == row["offset"] // RECORD for row in found)
+    assert len({row["step"] for row in found}) == SAMPLES // 4
+
+
+def test_batches_of_one_and_without_collation_have_steps(path, trace):
+    with capture.start(trace, hooks=["files", "torch"]):
+        assert [int(value) for value in DataLoader(Records(path), batch_size=None)] == list(range(SAMPLES))
+    found = reads(trace)
+    assert [row["step"] - found[0]["step"] for row in found] == list(range(SAMPLES))
+
+
+def test_keys_that_are_no_numbers_leave_the_sample_open(path, trace):
+    keys = [f"k{index}" for index in range(SAMPLES)]
+    sampler = BatchSampler(keys, 6, drop_last=False)
+    with capture.start(trace, hooks=["files", "torch"]):
+        assert drain(DataLoader(Keyed(path), batch_sampler=sampler)) == list(range(SAMPLES))
+    found = reads(trace)
+    assert {row["sample_id"] for row in found} == {None}
+    assert len({row["step"] for row in found}) == 4
+
+
+def test_the_hosts_own_objects_are_untouched(path, trace):
+    seen = []
+
+    def remember(worker_id: int) -> None:
+        seen.append(torch.utils.data.get_worker_info())
+
+    dataset = Records(path)
+    with capture.start(trace, hooks=["files", "torch"]):
+        loader = DataLoader(
+            dataset, batch_sampler=BatchSampler(SequentialSampler(dataset), 4, False), worker_init_fn=remember
+        )
+        drain(loader)
+        assert loader.dataset is dataset and loader.worker_init_fn is remember
+    drain(DataLoader(dataset, num_workers=1, worker_init_fn=_must_see_records))
+
+
+def _must_see_records(worker_id: int) -> None:
+    assert type(torch.utils.data.get_worker_info().dataset) is Records
+
+
+def test_worker_init_sees_the_dataset_itself(path, trace):
+    with capture.start(trace, hooks=["files", "torch"]):
+        drain(DataLoader(Records(path), num_workers=1, worker_init_fn=_must_see_records))
+
+
+def test_a_wrapped_dataset_tells_its_samples_without_a_loader(path, trace):
+    with capture.start(trace, hooks=["files"]):
+        dataset = wrap(Records(path))
+        assert dataset.note == "shows through" and len(dataset) == SAMPLES
+        dataset[5]
+        assert pickle.loads(pickle.dumps(dataset))[6] == 6
+        assert next(iter(wrap(Stream(path)))) == 0
+    assert [(row["sample_id"], row["offset"]) for row in reads(trace)] == [(0, 0), (5, 5000), (6, 6000)]
+
+
+def test_an_error_in_a_worker_reaches_the_host(tmp_path, trace):
+    with capture.start(trace, hooks=["files", "torch"]), pytest.raises(FileNotFoundError):
+        drain(DataLoader(Records(tmp_path / "none"), num_workers=2))
+
+
+def test_stop_leaves_torch_as_it_was(path, trace):
+    from torch.utils.data import _utils, dataloader
+
+    classes = (
+        dataloader._BaseDataLoaderIter,
+        dataloader._MultiProcessingDataLoaderIter,
+        _utils.fetch._MapDatasetFetcher,
+        _utils.fetch._IterableDatasetFetcher,
+    )
+    before = [dict(vars(cls)) for cls in classes]
+    with capture.start(trace, hooks=["torch"]):
+        assert [dict(vars(cls)) for cls in classes] != before
+    assert [dict(vars(cls)) for cls in classes] == before
