@@ -14,6 +14,7 @@ import typer
 from tracekit.cli import screen
 from tracekit.cli.options import JsonOption, TraceArgument
 from tracekit.errors import UsageError
+from tracekit.metrics.library import install
 from tracekit.metrics.snapshot import snapshot
 from tracekit.report.table import rows_table, snapshot_tables
 from tracekit.store.reader import open_reader, query_errors, select
@@ -91,6 +92,7 @@ def _query(
     reader = open_reader(trace)
     connect = reader.connect(ordered=True, threads=threads, memory_limit=memory)
     with closing(connect) as connection, query_errors():
+        install(connection)
         relation = select(connection, sql)
         if how is _Format.table:
             _show(relation)

@@ -1,0 +1,39 @@
+-- Histograms by any grouping of the schema.
+--
+-- op_key(by, ...)  VARCHAR  the value of the grouping called `by`: op, scheme, error, rank, worker, uri, prefix
+--                           (scheme and two path parts), all
+-- latency_hist(by)    key VARCHAR, lo BIGINT ns inclusive, hi BIGINT ns exclusive, counts BIGINT ops that ended
+-- req_bytes_hist(by)  key VARCHAR, lo BIGINT bytes inclusive, hi BIGINT bytes exclusive, counts BIGINT ops with a length
+-- Example: FROM latency_hist('worker')
+CREATE OR REPLACE MACRO op_key(by_, uri, op, error, rank, worker) AS
+    CASE by_
+        WHEN 'op' THEN op
+        WHEN 'scheme' THEN uri_scheme(uri)
+        WHEN 'error' THEN coalesce(error, 'ok')
+        WHEN 'rank' THEN rank::VARCHAR
+        WHEN 'worker' THEN rank::VARCHAR || '/' || worker::VARCHAR
+        WHEN 'uri' THEN uri
+        WHEN 'prefix' THEN uri_prefix(uri, 2)
+        WHEN 'all' THEN 'all'
+        ELSE error('grouping is one of op, scheme, error, rank, worker, uri, prefix, all')
+    END;
+CREATE OR REPLACE MACRO latency_hist(by_) AS TABLE
+    SELECT key, latency_lo(latency) AS lo, latency_hi(latency) AS hi, sum(n)::BIGINT AS counts
+    FROM (
+        SELECT op_key(by_, uri, op, error, rank, worker) AS key, latency, count(*) AS n
+        FROM ops
+        WHERE latency IS NOT NULL AND op <> 'hint'
+        GROUP BY ALL
+    )
+    GROUP BY ALL
+    ORDER BY key, lo;
+CREATE OR REPLACE MACRO req_bytes_hist(by_) AS TABLE
+    SELECT key, size_lo(len) AS lo, size_hi(len) AS hi, sum(n)::BIGINT AS counts
+    FROM (
+        SELECT op_key(by_, uri, op, error, rank, worker) AS key, len, count(*) AS n
+        FROM ops
+        WHERE len IS NOT NULL AND op <> 'hint'
+        GROUP BY ALL
+    )
+    GROUP BY ALL
+    ORDER BY key, lo;

@@ -1,0 +1,49 @@
+-- How a run walks through its files, and how its ops arrive.
+--
+-- sequentiality(by)  key VARCHAR (see op_key), ops BIGINT reads that follow one of the same stream and file,
+--                    sequential, forward, backward, same DOUBLE shares of them: begins where the last ended, jumps
+--                    ahead, jumps back, reads the same offset again; stride BIGINT bytes, the commonest jump of offsets
+-- interarrival(by)   key VARCHAR, ops BIGINT, mean_us, p50_us, p99_us, max_us DOUBLE gaps between submits,
+--                    cv DOUBLE deviation over mean (1 = Poisson), burstiness DOUBLE (cv - 1) / (cv + 1) in [-1, 1]
+--                    (Goh and Barabasi, 2008)
+-- Example: FROM sequentiality('worker')
+CREATE OR REPLACE MACRO sequentiality(by_) AS TABLE
+    WITH moves AS (
+        SELECT
+            op_key(by_, uri, op, error, rank, worker) AS key,
+            "offset" - lag("offset") OVER walk AS jump,
+            "offset" - lag("offset" + coalesce(bytes, len, 0)) OVER walk AS gap
+        FROM ops
+        WHERE op = 'read' AND "offset" IS NOT NULL
+        WINDOW walk AS (PARTITION BY rank, worker, uri ORDER BY t_submit)
+    )
+    SELECT
+        key,
+        count(*) AS ops,
+        count(*) FILTER (gap = 0) / count(*) AS sequential,
+        count(*) FILTER (gap <> 0 AND jump > 0) / count(*) AS forward,
+        count(*) FILTER (gap <> 0 AND jump < 0) / count(*) AS backward,
+        count(*) FILTER (gap <> 0 AND jump = 0) / count(*) AS same,
+        mode(jump) AS stride
+    FROM moves
+    WHERE jump IS NOT NULL
+    GROUP BY key
+    ORDER BY key;
+CREATE OR REPLACE MACRO interarrival(by_) AS TABLE
+    WITH gaps AS (
+        SELECT key, t_submit - lag(t_submit) OVER (PARTITION BY key ORDER BY t_submit) AS gap
+        FROM (SELECT op_key(by_, uri, op, error, rank, worker) AS key, t_submit FROM ops WHERE op <> 'hint')
+    )
+    SELECT
+        key,
+        count(*) AS ops,
+        avg(gap) / 1e3 AS mean_us,
+        quantile_disc(gap, 0.5) / 1e3 AS p50_us,
+        quantile_disc(gap, 0.99) / 1e3 AS p99_us,
+        max(gap) / 1e3 AS max_us,
+        stddev_pop(gap) / nullif(avg(gap), 0) AS cv,
+        (stddev_pop(gap) - avg(gap)) / nullif(stddev_pop(gap) + avg(gap), 0) AS burstiness
+    FROM gaps
+    WHERE gap IS NOT NULL
+    GROUP BY key
+    ORDER BY key;

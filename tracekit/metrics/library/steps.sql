@@ -1,0 +1,24 @@
+-- What each batch cost, and the op that it waited for longest.
+--
+-- per_step()  rank INTEGER, step BIGINT, ops BIGINT, bytes BIGINT, first_s DOUBLE first submit since the trace's first,
+--             wall_ms DOUBLE first submit to last end, latency_sum_ms DOUBLE, failed BIGINT,
+--             slowest_us DOUBLE latency of the slowest op, slowest_uri VARCHAR, slowest_offset BIGINT, slowest_sample BIGINT
+-- Example: FROM per_step() ORDER BY wall_ms DESC LIMIT 10
+CREATE OR REPLACE MACRO per_step() AS TABLE
+    SELECT
+        rank,
+        step,
+        count(*) AS ops,
+        coalesce(sum(bytes), 0)::BIGINT AS bytes,
+        (min(t_submit) - (SELECT min(t_submit) FROM ops)) / 1e9 AS first_s,
+        (max(t_submit + coalesce(latency, 0)) - min(t_submit)) / 1e6 AS wall_ms,
+        coalesce(sum(latency), 0) / 1e6 AS latency_sum_ms,
+        count(*) FILTER (error IS NOT NULL) AS failed,
+        max(latency) / 1e3 AS slowest_us,
+        arg_max(uri, latency) AS slowest_uri,
+        arg_max("offset", latency) AS slowest_offset,
+        arg_max(sample_id, latency) AS slowest_sample
+    FROM ops
+    WHERE step IS NOT NULL AND op <> 'hint'
+    GROUP BY rank, step
+    ORDER BY rank, step;
