@@ -1,17 +1,29 @@
-"""What every foreign format gives and takes, and how bad lines are counted."""
+"""What every foreign format gives and takes, and how bad lines are counted.
+
+A format streams record batches of ops in or out. It knows neither the CLI nor how a
+trace is stored; an unknown value stays null, it is never made up.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from tracekit.errors import TraceFormatError
+from tracekit.store.reader import TraceReader
 
-__all__ = ["Importer", "Tally"]
+__all__ = ["ExportOptions", "Exporter", "ImportOptions", "Importer", "Lines", "Tally"]
+
+Lines = npt.NDArray[np.int64]
+"""Line numbers, from 1."""
+
+_EXAMPLES = 5
 
 
 @dataclass(slots=True)
@@ -27,15 +39,46 @@ class Tally:
     examples: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
-    def bad(self, line: int, why: str) -> None:
+    def bad(self, line: int, why: str, *, unit: str = "line") -> None:
         """Count the bad line number `line` (from 1). Raises TraceFormatError if strict."""
         if self.strict:
             raise TraceFormatError(
-                f"{self.source}, line {line}: {why}", "import without --strict to skip bad lines"
+                f"{self.source}, {unit} {line}: {why}", "import without --strict to skip bad lines"
             )
         self.skipped += 1
-        if len(self.examples) < 5:
-            self.examples.append(f"line {line}: {why}")
+        if len(self.examples) < _EXAMPLES:
+            self.examples.append(f"{unit} {line}: {why}")
+
+    def bad_lines(self, lines: Lines, why: str) -> None:
+        """Count every one of `lines`, all bad for one reason."""
+        for line in lines[: _EXAMPLES if not self.strict else 1]:
+            self.bad(int(line), why)
+        self.skipped += max(len(lines) - _EXAMPLES, 0)
+
+    def note(self, text: str) -> None:
+        """Tell the reader of the trace `text`, once."""
+        if text not in self.notes:
+            self.notes.append(text)
+
+
+@dataclass(frozen=True, slots=True)
+class ImportOptions:
+    """What a log does not say of itself. Formats that know better ignore what they do not need.
+
+    `map_columns` is `COLUMN=SOURCE[:UNIT],…` or the name of a preset (csv only); `base` goes
+    before names that have no scheme, such as `s3://bucket/`; `separator` parts csv columns.
+    """
+
+    map_columns: str | None = None
+    base: str | None = None
+    separator: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ExportOptions:
+    """`object_by` is what a cache object is (libcachesim only): `range` or `uri`."""
+
+    object_by: str = "range"
 
 
 class Importer(Protocol):
@@ -44,9 +87,21 @@ class Importer(Protocol):
     name: str
     about: str
 
-    def read(self, source: Path, tally: Tally) -> Iterator[pa.RecordBatch]:
+    def read(self, source: Path, tally: Tally, options: ImportOptions) -> Iterator[pa.RecordBatch]:
         """The log's ops, any schema columns, `t_submit` in ns since the Unix epoch, in any order.
 
-        Raises TraceFormatError if `source` is no such log at all.
+        Logs without absolute time count from an epoch of their own. Raises
+        TraceFormatError if `source` is no such log at all.
         """
+        ...
+
+
+class Exporter(Protocol):
+    """One foreign format, written."""
+
+    name: str
+    about: str
+
+    def write(self, trace: TraceReader, sink: BinaryIO, tally: Tally, options: ExportOptions) -> int:
+        """Write the trace's ops to `sink`; how many. What cannot be said goes to `tally.notes`."""
         ...

@@ -15,7 +15,7 @@ import polars as pl
 import pyarrow as pa
 
 from tracekit.errors import TraceFormatError
-from tracekit.formats.base import Tally
+from tracekit.formats.base import ImportOptions, Tally
 
 __all__ = ["DFTracer"]
 
@@ -44,7 +44,7 @@ class DFTracer:
     name = "dftracer"
     about = "DFTracer .pfw or .pfw.gz; offsets rebuilt from seeks"
 
-    def read(self, source: Path, tally: Tally) -> Iterator[pa.RecordBatch]:
+    def read(self, source: Path, tally: Tally, options: ImportOptions) -> Iterator[pa.RecordBatch]:
         """As the protocol says. Rank is the order of `pid`, worker that of `tid` within it."""
         events = _events(source, tally)
         ops = _ops(_with_names(events))

@@ -1,4 +1,4 @@
-"""Which foreign formats there are, and the one way in.
+"""Which foreign formats there are, the one way in and the one way out.
 
 A format's module is imported when it is asked for, so that each may need a library of
 its own.
@@ -7,17 +7,51 @@ its own.
 from __future__ import annotations
 
 import importlib
+import os
 from dataclasses import asdict, dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, cast
 
 from tracekit.errors import TraceFormatError, UsageError
-from tracekit.formats.base import Importer, Tally
+from tracekit.formats.base import Exporter, ExportOptions, Importer, ImportOptions, Tally
+from tracekit.formats.lines import ahead
+from tracekit.formats.sink import open_sink
+from tracekit.store.reader import TraceReader, open_reader
 from tracekit.store.writer import TraceWriter
 
-__all__ = ["ImportResult", "import_trace", "importer", "importers"]
+__all__ = [
+    "ExportResult",
+    "ImportResult",
+    "export_trace",
+    "exporter",
+    "exporters",
+    "import_trace",
+    "importer",
+    "importers",
+    "names",
+]
 
-_IMPORTERS = {"dftracer": ("tracekit.formats.dftracer", "DFTracer")}
+_IMPORTERS = {
+    "csv": ("tracekit.formats.columns", "Csv"),
+    "darshan": ("tracekit.formats.darshan_dxt", "DarshanDxt"),
+    "dftracer": ("tracekit.formats.dftracer", "DFTracer"),
+    "fio": ("tracekit.formats.fio", "Fio"),
+    "jsonl": ("tracekit.formats.jsonl", "Jsonl"),
+    "s3-access-log": ("tracekit.formats.s3_access_log", "S3AccessLog"),
+    "s3dlio": ("tracekit.formats.oplog", "S3dlio"),
+    "strace": ("tracekit.formats.strace", "Strace"),
+    "warp": ("tracekit.formats.oplog", "Warp"),
+}
+_EXPORTERS = {
+    "chrome": ("tracekit.formats.chrome", "Chrome"),
+    "csv": ("tracekit.formats.columns", "Csv"),
+    "fio": ("tracekit.formats.fio", "Fio"),
+    "jsonl": ("tracekit.formats.jsonl", "Jsonl"),
+    "libcachesim": ("tracekit.formats.libcachesim", "LibCacheSim"),
+    "s3dlio": ("tracekit.formats.oplog", "S3dlio"),
+    "warp": ("tracekit.formats.oplog", "Warp"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,38 +67,101 @@ class ImportResult:
         return asdict(self)
 
 
+@dataclass(frozen=True, slots=True)
+class ExportResult:
+    """What went out: ops, and notes on what the format cannot carry."""
+
+    ops: int
+    notes: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def names() -> tuple[str, ...]:
+    """Names of all formats, either way."""
+    return tuple(sorted({*_IMPORTERS, *_EXPORTERS}))
+
+
 def importers() -> tuple[str, ...]:
     """Names of the formats that can be read."""
     return tuple(_IMPORTERS)
 
 
+def exporters() -> tuple[str, ...]:
+    """Names of the formats that can be written."""
+    return tuple(_EXPORTERS)
+
+
 def importer(name: str) -> Importer:
     """The format called `name`. Raises UsageError for an unknown one."""
-    if name not in _IMPORTERS:
-        raise UsageError(f"no format {name!r} to import", f"there are {', '.join(_IMPORTERS)}")
-    module, cls = _IMPORTERS[name]
-    return cast(Importer, getattr(importlib.import_module(module), cls)())
+    return cast(Importer, _load(_IMPORTERS, name, "import"))
+
+
+def exporter(name: str) -> Exporter:
+    """The format called `name`. Raises UsageError for an unknown one."""
+    return cast(Exporter, _load(_EXPORTERS, name, "export"))
 
 
 def import_trace(
-    name: str, source: str | Path, out: str | Path, *, strict: bool = False, overwrite: bool = False
+    name: str,
+    source: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    strict: bool = False,
+    overwrite: bool = False,
+    map_columns: str | None = None,
+    base: str | None = None,
+    separator: str | None = None,
 ) -> ImportResult:
     """Read the log `source` of format `name` into the trace `out`, which appears whole or not at all.
 
-    Bad lines are counted, or (strict) an error that names the first. Raises UsageError for
-    an unknown format or a taken `out`, TraceFormatError if `source` is no such log.
+    Bad lines are counted, or (strict) an error that names the first; the other options are
+    those of `ImportOptions`. Raises UsageError for an unknown format or a taken `out`,
+    TraceFormatError if `source` is no such log.
     """
     reads = importer(name)
     path = Path(source)
     if not path.is_file():
         raise TraceFormatError(f"{path}: no such file", f"give a {name} log")
     tally = Tally(path, strict)
+    options = ImportOptions(map_columns=map_columns, base=base, separator=separator)
     with TraceWriter(
         out, source=f"import:{name}", overwrite=overwrite, options={"from": path.name}
     ) as writer:
-        for batch in reads.read(path, tally):
+        for batch in ahead(reads.read(path, tally, options)):
             writer.write(batch)
         if tally.skipped:
             writer.count("skipped_lines", tally.skipped)
         rows = writer.rows
     return ImportResult(rows, tally.skipped, tuple(tally.examples), tuple(tally.notes))
+
+
+def export_trace(
+    name: str,
+    trace: str | os.PathLike[str] | TraceReader,
+    out: str | os.PathLike[str],
+    *,
+    overwrite: bool = False,
+    object_by: str = "range",
+) -> ExportResult:
+    """Write `trace` to the file `out` in format `name`; it appears whole or not at all.
+
+    A name that ends in `.zst` or `.gz` is compressed. Raises UsageError for an unknown
+    format or a taken `out`.
+    """
+    writes = exporter(name)
+    reader = trace if isinstance(trace, TraceReader) else open_reader(Path(trace))
+    tally = Tally(Path(out))
+    with open_sink(Path(out), overwrite=overwrite) as sink:
+        ops = writes.write(reader, sink, tally, ExportOptions(object_by=object_by))
+    return ExportResult(ops, tuple(tally.notes))
+
+
+def _load(known: dict[str, tuple[str, str]], name: str, what: str) -> object:
+    if name not in known:
+        near = get_close_matches(name, known, n=1)
+        hint = f"there are {', '.join(known)}" + (f"; did you mean {near[0]}?" if near else "")
+        raise UsageError(f"no format {name!r} to {what}", hint)
+    module, cls = known[name]
+    return getattr(importlib.import_module(module), cls)()

@@ -99,13 +99,18 @@ def _as_type(column: pa.ChunkedArray, want: pa.DataType) -> pa.ChunkedArray:
 
 
 def _cleaned(uris: pa.ChunkedArray) -> pa.ChunkedArray:
-    chunks = [
-        pa.DictionaryArray.from_arrays(
-            chunk.indices, pa.array([uri and clean(uri) for uri in chunk.dictionary.to_pylist()], pa.string())
-        )
-        for chunk in uris.chunks
-    ]
-    return pa.chunked_array(chunks, uris.type)
+    return pa.chunked_array([_clean_dictionary(chunk) for chunk in uris.chunks], uris.type)
+
+
+def _clean_dictionary(uris: pa.DictionaryArray) -> pa.DictionaryArray:
+    """`uris` with every URI clean; the scan that finds none to clean, the usual case, is Arrow's."""
+    names = uris.dictionary
+    dirty = pc.match_substring_regex(names, r"^[A-Za-z][A-Za-z0-9+.-]*://[^/]*@|[?#]")
+    if not pc.any(dirty).as_py():
+        return uris
+    return pa.DictionaryArray.from_arrays(
+        uris.indices, pa.array([uri and clean(uri) for uri in names.to_pylist()], pa.string())
+    )
 
 
 def _absent(field: pa.Field, rows: int) -> pa.ChunkedArray:

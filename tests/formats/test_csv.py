@@ -1,0 +1,160 @@
+"""Delimited text: mappings, units, presets of public block traces, extras, clear refusals."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tracekit.errors import TraceFormatError, TracekitError, UsageError
+from tracekit.formats.registry import export_trace, import_trace
+from tracekit.store.reader import open_reader
+
+
+def rows(path: Path) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = open_reader(path).query("SELECT * FROM ops ORDER BY t_submit").to_pylist()
+    return found
+
+
+def brought(tmp_path: Path, text: str, **options: Any) -> list[dict[str, Any]]:
+    (tmp_path / "log.csv").write_text(text)
+    import_trace("csv", tmp_path / "log.csv", tmp_path / "t", overwrite=True, strict=True, **options)
+    return rows(tmp_path / "t")
+
+
+@pytest.mark.parametrize(
+    ("preset", "line", "uri", "op", "offset", "length", "epoch", "latency"),
+    [
+        ("alibaba", "419,W,8792731648,16384,1577808000000046", "block://alibaba/419", "put", 8792731648, 16384,
+         1577808000000046000, None),
+        ("tencent", "1538323200,12910952,128,0,1063", "block://tencent/1063", "read", 12910952 * 512, 65536,
+         1538323200000000000, None),
+        ("msr", "128166372003061629,hm,1,Read,383496192,32768,58000", "block://msr/hm/1", "read", 383496192, 32768,
+         1172163600306162900, 5_800_000),
+        ("mqsim", "48513000 0 1 8 1", "block://mqsim/0", "read", 512, 4096, 48513000, None),
+    ],
+)  # fmt: skip
+def test_public_block_traces_come_in_by_preset(
+    tmp_path: Path,
+    preset: str,
+    line: str,
+    uri: str,
+    op: str,
+    offset: int,
+    length: int,
+    epoch: int,
+    latency: int | None,
+) -> None:
+    (row,) = brought(tmp_path, line + "\n", map_columns=preset)
+    assert (row["uri"], row["op"], row["offset"], row["len"]) == (uri, op, offset, length)
+    assert (open_reader(tmp_path / "t").epoch_unix_ns, row["latency"]) == (epoch, latency)
+
+
+def test_columns_are_mapped_by_name_with_units_and_the_rest_are_extras(tmp_path: Path) -> None:
+    text = "when,dev,kb,took_ms,colour,sample_id\n2.5,sda,4,1.000001,red,7\n2.500000001,sdb,8,,blue,\n"
+    spec = "t_submit=when:s,uri=dev,len=kb:KiB,latency=took_ms:ms"
+    first, second = brought(tmp_path, text, map_columns=spec, base="block://")
+    assert (first["uri"], first["len"], first["latency"], first["colour"]) == (
+        "block://sda",
+        4096,
+        1_000_001,
+        "red",
+    )
+    assert (second["t_submit"], second["latency"], second["sample_id"]) == (1, None, None)
+    assert first["sample_id"] == 7
+
+
+def test_a_header_of_schema_names_needs_no_mapping_and_may_carry_units(tmp_path: Path) -> None:
+    first, second = brought(tmp_path, "uri;t_submit_us;len_kib;offset\n/d/a;1.5;2;0\n/d/b;2;1;\n")
+    assert (first["uri"], first["len"], first["offset"]) == ("file:///d/a", 2048, 0)
+    assert (second["t_submit"], second["offset"]) == (500, None)
+
+
+def test_an_rfc3339_time_and_a_tab_are_understood(tmp_path: Path) -> None:
+    text = "start\tpath\n2026-01-01T00:00:00+01:00\t/a\n"
+    brought(tmp_path, text, map_columns="t_submit=start:iso,uri=path")
+    assert open_reader(tmp_path / "t").epoch_unix_ns == 1767222000 * 10**9
+
+
+@pytest.mark.parametrize(
+    ("spec", "says"),
+    [
+        ("t_submit=a:parsec,uri=b", "no such unit"),
+        ("nonsense", "no mapping"),
+        ("colour=a", "no mapping"),
+        ("len=a:ms", "no such unit"),
+        ("op=a:us", "no such unit"),
+        ("len=a+b", "joins columns"),
+        ("t_submit=a,t_submit=b", "no mapping"),
+    ],
+)
+def test_a_wrong_mapping_is_named(tmp_path: Path, spec: str, says: str) -> None:
+    with pytest.raises(UsageError, match=says):
+        brought(tmp_path, "a,b\n1,2\n", map_columns=spec)
+
+
+def test_missing_columns_are_named_with_those_there_are(tmp_path: Path) -> None:
+    with pytest.raises(TraceFormatError, match="no column for t_submit; its first line has uri, size"):
+        brought(tmp_path, "uri,size\n/a,1\n")
+    with pytest.raises(TraceFormatError, match="no column when"):
+        brought(tmp_path, "uri,size\n/a,1\n", map_columns="t_submit=when")
+    with pytest.raises(UsageError, match="separator"):
+        brought(tmp_path, "uri,t_submit\n/a,1\n", separator="::")
+
+
+def test_times_too_large_in_their_unit_are_bad_lines_not_wrapped(tmp_path: Path) -> None:
+    (tmp_path / "l.csv").write_text(
+        "uri,t_submit_s,len_mib\n/a,1,1\n/a,9999999999999,1\n/a,1,9999999999999999\n/a,-1,1\n"
+    )
+    done = import_trace("csv", tmp_path / "l.csv", tmp_path / "t")
+    assert (done.ops, done.skipped) == (1, 3)
+
+
+_numbers = st.none() | st.integers(0, 2**50)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    table=st.lists(
+        st.tuples(
+            st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs")), min_size=1, max_size=12),
+            st.sampled_from(["read", "get", "put", "list", "stat", "delete", "hint"]),
+            _numbers, _numbers, _numbers, _numbers, st.sampled_from([None, "not_found", "timeout"]),
+        ),
+        min_size=1, max_size=20,
+    ),
+    name=st.sampled_from(["csv", "jsonl"]), suffix=st.sampled_from(["", ".zst", ".gz"]),
+)  # fmt: skip
+def test_a_trace_survives_the_way_out_and_back(
+    tmp_path_factory: pytest.TempPathFactory, table: list[tuple[Any, ...]], name: str, suffix: str
+) -> None:
+    import pyarrow as pa
+
+    from tracekit.store.writer import TraceWriter
+
+    folder = tmp_path_factory.mktemp("round")
+    uri, op, offset, length, latency, sample, error = zip(*table, strict=True)
+    with TraceWriter(folder / "a", source="test", epoch_unix_ns=10**18) as writer:
+        writer.write(
+            pa.RecordBatch.from_pydict(
+                {"t_submit": list(range(len(table))), "uri": ["file:///" + u for u in uri], "op": list(op),
+                 "offset": pa.array(offset, pa.int64()), "len": pa.array(length, pa.int64()),
+                 "latency": pa.array(latency, pa.int64()), "sample_id": pa.array(sample, pa.int64()),
+                 "error": pa.array(error, pa.string())}
+            )
+        )  # fmt: skip
+    log = folder / f"log.{name}{suffix}"
+    export_trace(name, folder / "a", log)
+    import_trace(name, log, folder / "b", strict=True)
+    assert rows(folder / "a") == rows(folder / "b")
+
+
+def test_a_taken_output_is_not_touched(tmp_path: Path) -> None:
+    brought(tmp_path, "uri,t_submit\n/a,1\n")
+    (tmp_path / "out").write_text("mine")
+    with pytest.raises(TracekitError, match="exists"):
+        export_trace("csv", tmp_path / "t", tmp_path / "out")
+    assert (tmp_path / "out").read_text() == "mine"

@@ -1,0 +1,73 @@
+"""JSON lines: the five keys, everything else kept, bad lines numbered."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tracekit.errors import TraceFormatError
+from tracekit.formats.registry import export_trace, import_trace
+from tracekit.store.reader import open_reader
+
+
+def rows(path: Path) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = open_reader(path).query("SELECT * FROM ops ORDER BY t_submit").to_pylist()
+    return found
+
+
+def test_the_core_keys_make_an_op_and_other_keys_are_kept(tmp_path: Path) -> None:
+    log = tmp_path / "l.jsonl"
+    log.write_text(
+        '{"uri": "s3://b/k?sig=secret", "offset": 5, "len": 10, "t_submit": 1700000000000000000, "sample_id": 3}\n'
+        '{"uri": "/d/a", "len": 10, "t_submit": 1700000000000000007, "op": "get", "tag": {"a": [1]}, "host": "h"}\n'
+    )
+    import_trace("jsonl", log, tmp_path / "t", strict=True)
+    first, second = rows(tmp_path / "t")
+    assert (first["uri"], first["offset"], first["sample_id"], first["latency"]) == ("s3://b/k", 5, 3, None)
+    assert (second["uri"], second["offset"], second["op"], second["host"]) == (
+        "file:///d/a",
+        None,
+        "get",
+        "h",
+    )
+    assert second["tag"] == '{"a": [1]}'
+    assert open_reader(tmp_path / "t").epoch_unix_ns == 1700000000000000000
+
+
+def test_each_bad_line_is_known_by_its_number(tmp_path: Path) -> None:
+    good = '{"uri": "/d/a", "t_submit": 5}'
+    bad = ["{", "[]", '{"uri": "/d/a"}', '{"t_submit": 5}', '{"uri": 5, "t_submit": 5}', '{"uri": "/d", "t_submit": NaN}',
+           '{"uri": "/d", "t_submit": 1.5}', '{"uri": "/d", "t_submit": 5, "len": -1}', '{"uri": "", "t_submit": 5}',
+           '{"uri": "/d", "t_submit": 1e300}', '{"uri": "/d", "t_submit": "5"}', '{"uri": "/d", "t_submit": true}',
+           '{"uri": "\\ud800", "t_submit": 5}', '{"uri": "/d", "t_submit": 5, "op": "fly"}', "[" * 100_000]  # fmt: skip
+    log = tmp_path / "l.jsonl"
+    log.write_text("\r\n".join([good, "", *bad, good.replace("5", "6.0")]))
+    done = import_trace("jsonl", log, tmp_path / "t")
+    assert (done.ops, done.skipped) == (2, len(bad))
+    for index, line in enumerate(bad):
+        log.write_text(f"{good}\n\n{good}\n{line}\n{good}\n")
+        with pytest.raises(TraceFormatError, match="line 4:"):
+            import_trace("jsonl", log, tmp_path / f"s{index}", strict=True)
+
+
+def test_an_extra_key_that_changes_its_type_between_blocks_is_told(tmp_path: Path) -> None:
+    log = tmp_path / "l.jsonl"
+    with log.open("w") as file:
+        for index in range(300_000):
+            value = index if index < 250_000 else '"later text"'
+            file.write(f'{{"uri": "/d/a-long-enough-name-{index}", "t_submit": {index}, "note": {value}}}\n')
+    done = import_trace("jsonl", log, tmp_path / "t", strict=True)
+    assert done.ops == 300_000
+    assert any("changes its type" in note for note in done.notes)
+
+
+def test_nulls_are_left_out_of_the_lines_written(tmp_path: Path) -> None:
+    log = tmp_path / "l.jsonl"
+    log.write_text('{"uri":"/d/a","t_submit":5,"len":1}\n{"uri":"/d/a","t_submit":6}\n')
+    import_trace("jsonl", log, tmp_path / "t")
+    export_trace("jsonl", tmp_path / "t", tmp_path / "o.jsonl")
+    text = (tmp_path / "o.jsonl").read_text()
+    assert "null" not in text
+    assert text.count("\n") == 2

@@ -1,0 +1,166 @@
+"""Text logs as blocks of whole lines, decompressed on the way, numbered, in bounded memory.
+
+Knows gzip, zstd and bzip2 by their first bytes, and all three line ends. What the lines
+say is the formats' business.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import pyarrow as pa
+
+from tracekit.errors import TraceFormatError
+from tracekit.formats.base import Tally
+
+__all__ = ["Block", "ahead", "blocks", "decoded_lines"]
+
+_MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bz2"}
+_BLOCK_BYTES = 16 << 20
+_READ_BYTES = 1 << 20
+_LINE_MAX_BYTES = 64 << 20
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Whole lines, each ended by `\\n`; the first has the number `first_line` (from 1)."""
+
+    data: bytes
+    first_line: int
+    lines: int
+
+
+def blocks(source: Path, tally: Tally, *, block_bytes: int = _BLOCK_BYTES) -> Iterator[Block]:
+    """The text of `source` in blocks of about `block_bytes`.
+
+    A compressed stream that breaks off is a bad line where it does (an error if nothing
+    could be read before). Raises TraceFormatError for that, and for endless lines.
+    """
+    line, rest = 1, b""
+    for piece in _pieces(source, tally, block_bytes):
+        data = rest + piece.data
+        cut = _after_last_line(data)
+        whole, rest = data[:cut], data[cut:]
+        if len(rest) > _LINE_MAX_BYTES:
+            at = line + whole.count(b"\n")
+            raise TraceFormatError(f"{source}, line {at}: longer than 64 MiB", "this is no text log")
+        if whole:
+            text = _unix_lines(whole)
+            block = Block(text, line, text.count(b"\n"))
+            line += block.lines
+            yield block
+        if piece.broken is not None:
+            lines_done = line + (1 if rest else 0)
+            if lines_done == 1:
+                raise TraceFormatError(f"{source} cannot be read: {piece.broken}", "is the file whole?")
+            tally.bad(line, f"the compressed stream breaks off here ({piece.broken})")
+            return
+    if rest:
+        text = _unix_lines(rest) + (b"" if rest.endswith((b"\n", b"\r")) else b"\n")
+        yield Block(text, line, text.count(b"\n"))
+
+
+def decoded_lines(block: Block, tally: Tally) -> Iterator[tuple[int, str]]:
+    """Number and text of each line that says something; lines that are no UTF-8 are counted bad."""
+    for number, raw in enumerate(block.data.split(b"\n")[:-1], block.first_line):
+        if not raw.strip():
+            continue
+        try:
+            text = raw.decode()
+        except UnicodeDecodeError:
+            tally.bad(number, "not UTF-8")
+            continue
+        if "\x00" in text:
+            tally.bad(number, "holds NUL bytes")
+            continue
+        yield number, text
+
+
+def ahead(items: Iterator[T], depth: int = 2) -> Iterator[T]:
+    """`items`, made by a thread of their own up to `depth` ahead; its exceptions come out here."""
+    ready: queue.Queue[tuple[T | None, BaseException | None, bool]] = queue.Queue(depth)
+    stop = threading.Event()
+
+    def put(item: tuple[T | None, BaseException | None, bool]) -> bool:
+        while not stop.is_set():
+            try:
+                ready.put(item, timeout=0.1)
+            except queue.Full:
+                continue
+            return True
+        return False
+
+    def work() -> None:
+        try:
+            for item in items:
+                if not put((item, None, False)):
+                    return
+            put((None, None, True))
+        except BaseException as error:  # noqa: BLE001 - raised again by the consumer
+            put((None, error, True))
+
+    thread = threading.Thread(target=work, name="tracekit-import", daemon=True)
+    thread.start()
+    try:
+        while True:
+            item, error, last = ready.get()
+            if error is not None:
+                raise error
+            if last:
+                return
+            yield item  # type: ignore[misc]  # None only with `last` or `error`
+    finally:
+        stop.set()
+        thread.join()
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    data: bytes
+    broken: str | None = None
+
+
+def _pieces(source: Path, tally: Tally, block_bytes: int) -> Iterator[_Piece]:
+    try:
+        with source.open("rb") as file:
+            head = file.read(4)
+    except OSError as error:
+        raise TraceFormatError(f"{source}: {error.strerror}", "give a log file") from error
+    codec = next((name for magic, name in _MAGIC.items() if head.startswith(magic)), None)
+    with pa.input_stream(
+        str(source), compression=codec, buffer_size=_READ_BYTES if codec is None else 0
+    ) as stream:
+        while True:
+            parts, size = [], 0
+            try:
+                while size < block_bytes:
+                    part = stream.read(_READ_BYTES)
+                    if not part:
+                        break
+                    parts.append(part)
+                    size += len(part)
+            except (OSError, pa.ArrowException) as error:
+                yield _Piece(b"".join(parts), " ".join(str(error).split()))
+                return
+            if not parts:
+                return
+            yield _Piece(b"".join(parts))
+
+
+def _after_last_line(data: bytes) -> int:
+    newline = data.rfind(b"\n")
+    if newline >= 0:
+        return newline + 1
+    return data.rfind(b"\r", 0, len(data) - 1) + 1
+
+
+def _unix_lines(data: bytes) -> bytes:
+    if b"\r" not in data:
+        return data
+    return data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")

@@ -1,0 +1,232 @@
+"""Object-store op logs in tab-separated columns: MinIO warp's and s3dlio's, in and out.
+
+Both have the same columns, found by the header's names, with RFC 3339 times and one row
+an op in order of completion. Neither has an offset or the length that was asked for: a
+range read's offset stays null. They differ in how an object is named.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tracekit.errors import TraceFormatError
+from tracekit.formats.base import ExportOptions, ImportOptions, Tally
+from tracekit.formats.delimited import INTEGER, TEXT, TIMESTAMP, UNSIGNED, Layout, parse
+from tracekit.formats.lines import Block, ahead, blocks
+from tracekit.formats.oplog_out import WARP_COLUMNS, write_oplog
+from tracekit.formats.sound import Streams, error_class, map_dictionary, op_kinds, sound_batch
+from tracekit.store.reader import TraceReader
+from tracekit.uri import clean
+
+__all__ = ["S3dlio", "Warp"]
+
+WARP_BUCKET = "s3://warp-benchmark-bucket/"
+_NEEDED = ("op", "bytes", "file", "start", "end")
+_TYPES = {
+    "thread": UNSIGNED, "op": TEXT, "client_id": TEXT, "n_objects": INTEGER, "bytes": INTEGER, "endpoint": TEXT,
+    "file": TEXT, "error": TEXT, "start": TIMESTAMP, "first_byte": TIMESTAMP, "end": TIMESTAMP,
+    "duration_ns": INTEGER, "cat": INTEGER,
+}  # fmt: skip
+_EXTRA = ("client_id", "n_objects", "endpoint", "cat")
+
+
+class Warp:
+    """Reads and writes warp's `.csv.zst`: 11 columns in 2019, 15 today."""
+
+    name = "warp"
+    about = "MinIO warp op log (.csv.zst); no offsets"
+
+    def read(self, source: Path, tally: Tally, options: ImportOptions) -> Iterator[pa.RecordBatch]:
+        """As the protocol says. Worker is the thread, rank the order of the client; keys go after `base`."""
+        base = options.base or WARP_BUCKET
+        return _read(source, tally, base, _thread_as_it_is)
+
+    def write(self, trace: TraceReader, sink: BinaryIO, tally: Tally, options: ExportOptions) -> int:
+        """As the protocol says, in the columns of 2025."""
+        return write_oplog(trace, sink, tally, WARP_COLUMNS, range_word="GET")
+
+
+class S3dlio:
+    """Reads and writes s3dlio's `.tsv.zst`: 13 columns; `endpoint` and `file` together are the URI."""
+
+    name = "s3dlio"
+    about = "s3dlio op log (.tsv, .tsv.zst); no offsets"
+
+    def read(self, source: Path, tally: Tally, options: ImportOptions) -> Iterator[pa.RecordBatch]:
+        """As the protocol says. Worker is the order of the thread's id, which is a hash."""
+        return _read(source, tally, options.base, Streams().numbers)
+
+    def write(self, trace: TraceReader, sink: BinaryIO, tally: Tally, options: ExportOptions) -> int:
+        """As the protocol says."""
+        return write_oplog(trace, sink, tally, (*WARP_COLUMNS[:11], "end", "duration_ns"))
+
+
+@dataclass(slots=True)
+class _State:
+    """What outlives a block."""
+
+    tally: Tally
+    under: str | None
+    worker_of: Callable[[pa.Array], pa.Array]
+    ranks: Streams = field(default_factory=Streams)
+    unplaced: int = 0
+    rows: int = 0
+
+
+def _read(
+    source: Path, tally: Tally, under: str | None, worker_of: Callable[[pa.Array], pa.Array]
+) -> Iterator[pa.RecordBatch]:
+    state = _State(tally, under, worker_of)
+    layout: Layout | None = None
+    for found in ahead(blocks(source, tally)):
+        block = found
+        if layout is None:
+            layout, block = _header(source, block)
+        batch = _ops(block, layout, state)
+        state.rows += batch.num_rows
+        yield batch
+    if layout is None or (not state.rows and tally.skipped):
+        raise TraceFormatError(f"{source} holds no op that can be read", "is this the right format?")
+    if state.unplaced:
+        tally.note(f"the log has no offsets: {state.unplaced} range reads have none")
+
+
+def _header(source: Path, block: Block) -> tuple[Layout, Block]:
+    """The layout that the first line with content states, and what follows it."""
+    start, line = 0, block.first_line
+    while start < len(block.data):
+        end = block.data.index(b"\n", start)
+        text = block.data[start:end].decode("utf-8", "replace").lstrip("\ufeff")
+        start, line = end + 1, line + 1
+        if not text.strip() or text.startswith("#"):
+            continue
+        separator = "\t" if "\t" in text else ","
+        names = tuple(name.strip() for name in text.split(separator))
+        missing = [name for name in _NEEDED if name not in names]
+        if missing or len(set(names)) != len(names):
+            raise TraceFormatError(
+                f"{source}, line {line - 1}: no op log header ({', '.join(missing) or 'a name twice'})",
+                "the first line must name the columns: idx, thread, op, …, end, duration_ns",
+            )
+        types = {name: _TYPES[name] for name in names if name in _TYPES}
+        done = line - block.first_line
+        return Layout(names, types, separator), Block(block.data[start:], line, block.lines - done)
+    raise TraceFormatError(f"{source} holds no header", "the first line must name the columns")
+
+
+def _ops(block: Block, layout: Layout, state: _State) -> pa.RecordBatch:
+    raw, lines = parse(block, layout, state.tally)
+    start, end = raw["start"].cast(pa.int64()), raw["end"].cast(pa.int64())
+    latency = raw["duration_ns"] if "duration_ns" in raw else pa.nulls(len(lines), pa.int64())
+    if latency.null_count:
+        latency = pc.coalesce(latency, pc.subtract(end, start))
+    kinds = op_kinds(raw["op"], lines, state.tally)
+    range_read = pc.index(kinds.dictionary, "read").as_py()
+    if range_read >= 0:
+        state.unplaced += int(pc.sum(pc.equal(kinds.indices, range_read)).as_py() or 0)
+    columns = {
+        "t_submit": start,
+        "uri": _uris(raw, state),
+        "op": kinds,
+        "bytes": _moved(kinds, raw["bytes"]),
+        "len": _asked(kinds, raw["bytes"]),
+        "latency": latency,
+        "worker": state.worker_of(raw["thread"]) if "thread" in raw else pa.nulls(len(lines), pa.int32()),
+        "rank": state.ranks.numbers(raw["client_id"]) if "client_id" in raw else pa.nulls(len(lines), pa.int32()),
+    }  # fmt: skip
+    if "first_byte" in raw:
+        columns["ttfb"] = _since(start, raw["first_byte"])
+    if "error" in raw:
+        messages = raw["error"].dictionary.to_pylist()
+        columns["error"] = map_dictionary(raw["error"], [error_class(message) for message in messages])
+    columns.update({name: raw[name] for name in _EXTRA if name in raw})
+    if "endpoint" in columns:
+        hosts = raw["endpoint"].dictionary.to_pylist()
+        columns["endpoint"] = map_dictionary(raw["endpoint"], [host and clean(host) for host in hosts])
+    return sound_batch(columns, lines, state.tally)
+
+
+def _uris(raw: dict[str, pa.Array], state: _State) -> pa.Array:
+    """The objects' URIs, dictionary-encoded: each pair of endpoint and file is joined once."""
+    file = raw["file"]
+    files = file.dictionary
+    endpoint = raw.get("endpoint")
+    if endpoint is None or not len(endpoint.dictionary):
+        return _coded(file.indices, _named(pa.nulls(len(files), pa.string()), files, state))
+    many = len(files) + 1
+    null = len(endpoint.dictionary)
+    pairs = pa.array(_codes(endpoint, null) * many + _codes(file, len(files))).dictionary_encode()
+    distinct = pairs.dictionary.to_numpy()
+    hosts = _taken(endpoint.dictionary, distinct // many, null)
+    return _coded(pairs.indices, _named(hosts, _taken(files, distinct % many, len(files)), state))
+
+
+def _named(endpoint: pa.Array, file: pa.Array, state: _State) -> pa.Array:
+    """URIs of pairs. A host is no part of an object's name: such go `under` the base, if there is one."""
+    host = pc.fill_null(endpoint, "")
+    slash = pc.or_(pc.ends_with(host, "/"), pc.or_(pc.starts_with(file, "/"), pc.equal(host, "")))
+    joined = pc.if_else(
+        slash, pc.binary_join_element_wise(host, file, ""), pc.binary_join_element_wise(host, file, "/")
+    )
+    if state.under is not None:
+        hosted = pc.or_(
+            pc.equal(host, ""), pc.match_substring_regex(host, "^https?://|^[^:]*$|^[^/]*:[0-9]+$")
+        )
+        below = pc.binary_join_element_wise(state.under, pc.ascii_ltrim(file, characters="/"), "")
+        joined = pc.if_else(hosted, below, joined)
+        if state.under == WARP_BUCKET and pc.any(hosted).as_py():
+            state.tally.note(f"the log names no bucket: objects are taken to be under {WARP_BUCKET} (--base)")
+    return pc.if_else(pc.match_substring_regex(file, "^[A-Za-z][A-Za-z0-9+.-]*://"), file, joined)
+
+
+def _taken(values: pa.Array, places: npt.NDArray[np.int64], null: int) -> pa.Array:
+    return (
+        values.take(pa.array(places, mask=places == null))
+        if len(values)
+        else pa.nulls(len(places), pa.string())
+    )
+
+
+def _coded(indices: pa.Array, names: pa.Array) -> pa.Array:
+    """A column of `names`; an index without a name is null."""
+    if names.null_count:
+        indices = pc.if_else(pc.is_valid(names).take(indices), indices, pa.scalar(None, indices.type))
+    return pa.DictionaryArray.from_arrays(indices.cast(pa.int32()), names)
+
+
+def _codes(column: pa.Array, null: int) -> npt.NDArray[np.int64]:
+    codes: npt.NDArray[np.int64] = np.asarray(pc.fill_null(column.indices, null)).astype(np.int64)
+    return codes
+
+
+def _asked(kinds: pa.Array, moved: pa.Array) -> pa.Array:
+    """The length that was asked for: known of a put only, which asks for what it moves."""
+    put = pc.index(kinds.dictionary, "put").as_py()
+    if put < 0:
+        return pa.nulls(len(moved), pa.int64())
+    return pc.if_else(pc.equal(kinds.indices, put), moved, pa.scalar(None, pa.int64()))
+
+
+def _moved(kinds: pa.Array, size: pa.Array) -> pa.Array:
+    """Bytes moved: for a stat some logs put the object's size in the column, of which none moved."""
+    data = [kind in ("read", "get", "put") for kind in kinds.dictionary.to_pylist()]
+    carries = pa.array(data, pa.bool_()).take(kinds.indices)
+    return pc.if_else(pc.fill_null(carries, True), size, 0) if len(data) else size
+
+
+def _since(start: pa.Array, first_byte: pa.Array) -> pa.Array:
+    """Time to first byte; null where the log has none or one before the start."""
+    ttfb = pc.subtract(first_byte.cast(pa.int64()), start)
+    return pc.if_else(pc.greater_equal(ttfb, 0), ttfb, pa.scalar(None, pa.int64()))
+
+
+def _thread_as_it_is(threads: pa.Array) -> pa.Array:
+    return threads.cast(pa.int64(), safe=False)

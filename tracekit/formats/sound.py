@@ -1,0 +1,142 @@
+"""From a log's columns to ops that can be kept: the last step of every importer.
+
+Rows that no storage request can be (negative sizes, times out of range, no object) are
+counted as bad lines and dropped; nothing is repaired or guessed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tracekit.formats.base import Lines, Tally
+from tracekit.schema import ERROR_CLASSES
+
+__all__ = ["MAX_INT", "OP_WORDS", "Streams", "error_class", "map_dictionary", "op_kinds", "sound_batch"]
+
+MAX_INT = 2**62
+"""The largest time, size or offset taken from a log: sums and differences still fit 64 bits."""
+
+OP_WORDS = {
+    "read": "read", "r": "read", "get_range": "read", "getrange": "read", "pread": "read", "rs": "read",
+    "get": "get", "put": "put", "write": "put", "w": "put", "ws": "put", "putpart": "put", "append": "put",
+    "post": "put", "multipart": "put", "stat": "stat", "head": "stat", "open": "stat", "list": "list",
+    "delete": "delete", "del": "delete", "hint": "hint", "fadvise": "hint",
+}  # fmt: skip
+"""Other tools' words (in lower case) for the kinds of op."""
+
+_ERRORS = (
+    ("not_found", ("not found", "nosuchkey", "no such", "404", "nosuchbucket", "notfound", "enoent")),
+    ("timeout", ("timeout", "timed out", "deadline", "408")),
+    ("permission", ("denied", "forbidden", "403", "401", "permission", "unauthorized", "eacces", "signature")),
+    ("throttled", ("slow down", "slowdown", "throttl", "503", "429", "too many", "reduce your request")),
+    ("unreachable", ("refused", "unreachable", "reset by peer", "no route", "dns", "connection", "broken pipe")),
+    ("short_read", ("unexpected eof", "short read", "incomplete")),
+    ("cancelled", ("cancel", "aborted")),
+    ("io_error", ("i/o error", "input/output", "eio", "500", "internal")),
+)  # fmt: skip
+
+_RANGES = ("offset", "len", "bytes", "latency", "ttfb", "sample_id", "step", "rank", "worker", "t_due")
+_INT32 = ("rank", "worker")
+
+
+def sound_batch(columns: Mapping[str, pa.Array], lines: Lines, tally: Tally) -> pa.RecordBatch:
+    """The rows of `columns` that can be ops; `lines` are their line numbers. The rest is counted."""
+    keep = np.ones(len(lines), bool)
+    uri = columns["uri"]
+    for name in ("t_submit", "uri", "op"):
+        if name in columns:
+            _drop(keep, lines, _nulls(columns[name]), f"has no {name} that can be read", tally)
+    _drop(keep, lines, _empty(uri), "names no object", tally)
+    for name in ("t_submit", *_RANGES):
+        if name in columns:
+            top = 2**31 - 1 if name in _INT32 else MAX_INT
+            _drop(keep, lines, _outside(columns[name], top), f"its {name} is negative or out of range", tally)
+    batch = pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns))
+    return batch if keep.all() else batch.filter(pa.array(keep))
+
+
+def map_dictionary(column: pa.Array, values: Sequence[str | None]) -> pa.Array:
+    """`column` (dictionary-encoded) with `values` in place of its dictionary's; None is null."""
+    distinct = list(dict.fromkeys(value for value in values if value is not None))
+    place = {value: index for index, value in enumerate(distinct)}
+    new = pa.array([None if value is None else place[value] for value in values], pa.int32())
+    indices = new.take(column.indices) if len(values) else pa.nulls(len(column), pa.int32())
+    return pa.DictionaryArray.from_arrays(indices, pa.array(distinct, pa.string()))
+
+
+def op_kinds(column: pa.Array, lines: Lines, tally: Tally) -> pa.Array:
+    """The kinds of op that a log's words mean; a word that means none is a bad line and null."""
+    words = [str(word) for word in column.dictionary.to_pylist()]
+    kinds = [OP_WORDS.get(word.strip().lower()) for word in words]
+    return map_dictionary(column, kinds)
+
+
+def error_class(message: str | None) -> str | None:
+    """The stable class of a message of another tool; None for no message."""
+    if message is None or not message.strip():
+        return None
+    lower = message.strip().lower()
+    if lower in ERROR_CLASSES:
+        return lower
+    return next((name for name, marks in _ERRORS if any(mark in lower for mark in marks)), "unknown")
+
+
+class Streams:
+    """Numbers for names of streams (threads, clients), in order of first appearance, over all blocks."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[object, int] = {}
+
+    def number(self, name: object) -> int:
+        """The number of one name."""
+        return self._numbers.setdefault(name, len(self._numbers))
+
+    def numbers(self, column: pa.Array) -> pa.Array:
+        """The numbers of a column of names; null stays null."""
+        coded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
+        codes = pa.array([self.number(name) for name in coded.dictionary.to_pylist()], pa.int32())
+        return codes.take(coded.indices) if len(codes) else pa.nulls(len(column), pa.int32())
+
+
+def _drop(keep: npt.NDArray[np.bool_], lines: Lines, bad: npt.NDArray[np.bool_] | None, why: str,
+          tally: Tally) -> None:  # fmt: skip
+    if bad is None:
+        return
+    fresh = bad & keep
+    if fresh.any():
+        tally.bad_lines(lines[fresh], why)
+        keep &= ~bad
+
+
+def _nulls(column: pa.Array) -> npt.NDArray[np.bool_] | None:
+    return _mask(pc.is_null(column)) if column.null_count else None
+
+
+def _empty(uri: pa.Array) -> npt.NDArray[np.bool_] | None:
+    if not pa.types.is_dictionary(uri.type):
+        return _mask(pc.equal(uri, ""))
+    bare = pc.index(uri.dictionary, "").as_py()
+    return _mask(pc.equal(uri.indices, pa.scalar(bare, uri.indices.type))) if bare >= 0 else None
+
+
+def _outside(column: pa.Array, top: int) -> npt.NDArray[np.bool_] | None:
+    low_high = pc.min_max(column).as_py()
+    if low_high["min"] is None or (low_high["min"] >= 0 and low_high["max"] <= top):
+        return None
+    kind = column.type
+    if pa.types.is_unsigned_integer(kind):
+        return _mask(pc.greater(column, pa.scalar(top, kind)))
+    wrong = pc.less(column, pa.scalar(0, kind))
+    if low_high["max"] > top:
+        wrong = pc.or_(wrong, pc.greater(column, pa.scalar(top, kind)))
+    return _mask(wrong)
+
+
+def _mask(column: pa.Array) -> npt.NDArray[np.bool_]:
+    mask: npt.NDArray[np.bool_] = np.asarray(pc.fill_null(column, False))
+    return mask
