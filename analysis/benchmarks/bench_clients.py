@@ -6,7 +6,7 @@ aligned ranges of one 256 MiB object, signed requests, 16 threads or 32 coroutin
 time to first byte); the other libraries are called bare and keep their bytes
 wherever they put them, which favours them.
 
-    python analysis/benchmarks/bench_clients.py [--seconds 1.5] [--rounds 5] [--only PATTERN]
+    python analysis/benchmarks/bench_clients.py [--seconds 0.7] [--rounds 3] [--only PATTERN]
 
 Needs nginx; s3dlio, uvloop, opendal, boto3 and s3torchconnectorclient are left out where
 they are not installed.
@@ -342,8 +342,8 @@ def show(rows: list[dict[str, Any]]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Compare object-store clients against one nginx.")
-    parser.add_argument("--seconds", type=float, default=1.5)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=0.7)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", default="", help="cases whose name holds this")
     parser.add_argument("--case", help=argparse.SUPPRESS)
     parser.add_argument("--size", type=int, help=argparse.SUPPRESS)
