@@ -6,13 +6,14 @@ It knows only the store: a replay is a trace like any other, and what it was tol
 
 from __future__ import annotations
 
+import os
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from importlib.resources import files
 from typing import Any
 
 from tracekit.errors import UsageError
-from tracekit.store.reader import TraceReader
+from tracekit.store.reader import TraceReader, open_reader
 
 __all__ = ["Measures", "Parity", "ParityRow", "compare", "measure"]
 
@@ -94,7 +95,11 @@ def measure(reader: TraceReader) -> Measures:
 
 
 def compare(
-    a: TraceReader, b: TraceReader, *, tolerance: float = DEFAULT_TOLERANCE, speed: float | None = None
+    a: TraceReader | str | os.PathLike[str],
+    b: TraceReader | str | os.PathLike[str],
+    *,
+    tolerance: float = DEFAULT_TOLERANCE,
+    speed: float | None = None,
 ) -> Parity:
     """How closely `b` (a replay, or another run) matches `a` (the recording).
 
@@ -107,6 +112,8 @@ def compare(
         raise UsageError(f"--tolerance {tolerance} is negative", "give a fraction such as 0.15")
     if speed is not None and not speed > 0:
         raise UsageError(f"--speed {speed} is not positive", "give a factor such as 0.5, 1 or 10")
+    a = a if isinstance(a, TraceReader) else open_reader(a)
+    b = b if isinstance(b, TraceReader) else open_reader(b)
     told: dict[str, Any] = b.options.get("replay", {}) if b.source == "replay" else {}
     timed = told.get("pace", "recorded") == "recorded"
     if speed is None and told.get("expected") and told.get("of") == a.trace_id:

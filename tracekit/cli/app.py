@@ -21,7 +21,18 @@ from tracekit.uri import redact
 
 __all__ = ["app", "main", "run"]
 
-VERBS = ("demo", "record", "importing", "info", "stats", "replay", "materialize", "compare", "check")
+VERBS = (
+    "demo",
+    "record",
+    "importing",
+    "info",
+    "stats",
+    "replay",
+    "materialize",
+    "compare",
+    "report",
+    "check",
+)
 """Modules of `tracekit.cli` that register verbs, in the order of `--help`."""
 
 app = typer.Typer(

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from tracekit.errors import UsageError
+from tracekit.metrics.library import install
 from tracekit.metrics.queries import load as load_metric
 from tracekit.store.reader import TraceReader
 from tracekit.units import format_size
@@ -23,6 +24,7 @@ __all__ = ["KINDS", "draw", "plot"]
 
 # Okabe and Ito's palette: told apart by colour-blind readers.
 _COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
+_OVER_TIME = "FROM over_time($windows)"
 _FORMATS = (".png", ".svg", ".pdf")
 
 
@@ -45,6 +47,8 @@ def draw(kinds: list[str], reader: TraceReader, out: Path, *, against: TraceRead
     FigureCanvasAgg(figure)
     for axes, kind in zip(figure.subplots(len(kinds), squeeze=False)[:, 0], kinds, strict=True):
         KINDS[kind](axes, _named(reader, against))
+        axes.set_title(axes.get_title(), loc="left")
+        axes.set_title("")
         axes.grid(visible=True, alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
     temporary = out.with_name(f".{out.name}.{os.getpid()}.partial{out.suffix}")
@@ -65,7 +69,7 @@ def _named(reader: TraceReader, against: TraceReader | None) -> list[tuple[str, 
 
 def _latency_cdf(axes: Axes, traces: list[tuple[str, TraceReader]]) -> None:
     for index, (name, reader) in enumerate(traces):
-        rows = _rows(reader, "latency_cdf")
+        rows = _rows(reader, _load("latency_cdf"))
         axes.plot([max(row["us"], 0.1) for row in rows], [row["fraction"] for row in rows],
                   color=_COLOURS[index], label=name, linewidth=1.8, linestyle=("-", "--")[index % 2])  # fmt: skip
     axes.set(xscale="log", xlabel="latency (us)", ylabel="share of ops", ylim=(0, 1.01), title="Latency")
@@ -74,7 +78,7 @@ def _latency_cdf(axes: Axes, traces: list[tuple[str, TraceReader]]) -> None:
 
 
 def _request_sizes(axes: Axes, traces: list[tuple[str, TraceReader]]) -> None:
-    found = [(name, _rows(reader, "req_bytes_hist", load_metric)) for name, reader in traces]
+    found = [(name, _rows(reader, load_metric("req_bytes_hist"))) for name, reader in traces]
     buckets = sorted({row["lo"] for _, rows in found for row in rows})
     width = 0.8 / len(found)
     for index, (name, rows) in enumerate(found):
@@ -89,7 +93,7 @@ def _request_sizes(axes: Axes, traces: list[tuple[str, TraceReader]]) -> None:
 
 
 def _offsets(axes: Axes, traces: list[tuple[str, TraceReader]]) -> None:
-    rows = _rows(traces[0][1], "offsets", params={"files": len(_COLOURS), "cells": 160})
+    rows = _rows(traces[0][1], _load("offsets"), params={"files": len(_COLOURS), "cells": 160})
     names = {row["file"]: row["uri"].rsplit("/", 1)[-1] for row in rows}
     for index, (file, name) in enumerate(sorted(names.items())):
         mine = [row for row in rows if row["file"] == file]
@@ -104,25 +108,65 @@ def _offsets(axes: Axes, traces: list[tuple[str, TraceReader]]) -> None:
 
 def _throughput(axes: Axes, traces: list[tuple[str, TraceReader]]) -> None:
     for index, (name, reader) in enumerate(traces):
-        rows = _rows(reader, "over_time", params={"windows": 60})
-        axes.plot([row["s"] for row in rows], [row["mib_per_s"] for row in rows], color=_COLOURS[index],
+        rows = _rows(reader, _OVER_TIME, params={"windows": 60})
+        axes.plot([row["s"] for row in rows], [row["bytes_per_s"] / 2**20 for row in rows], color=_COLOURS[index],
                   label=name, linewidth=1.4, linestyle=("-", "--")[index % 2])  # fmt: skip
     axes.set(xlabel="time (s)", ylabel="MiB/s", title="Throughput", ylim=(0, None))
     if len(traces) > 1:
         axes.legend(frameon=False, ncols=2, loc="lower right", bbox_to_anchor=(1, 1))
 
 
-def _rows(
-    reader: TraceReader,
-    name: str,
-    load: Callable[[str], str] | None = None,
-    params: Mapping[str, Any] | None = None,
-) -> list[dict[str, Any]]:
-    sql = (load or _load)(name)
+def _in_flight(axes: Axes, traces: list[tuple[str, TraceReader]]) -> None:
+    for index, (name, reader) in enumerate(traces):
+        rows = _rows(reader, _OVER_TIME, params={"windows": 120})
+        axes.plot([row["s"] for row in rows], [row["mean_qd"] for row in rows], color=_COLOURS[index],
+                  label=f"{name} ops".strip(), linewidth=1.4, linestyle=("-", "--")[index % 2])  # fmt: skip
+    axes.set(xlabel="time (s)", ylabel="mean ops in flight", title="Queue depth", ylim=(0, None))
+    if len(traces) > 1:
+        axes.legend(frameon=False, ncols=2, loc="lower right", bbox_to_anchor=(1, 1))
+
+
+def _latency_heat(axes: Axes, traces: list[tuple[str, TraceReader]]) -> None:
+    rows = _rows(traces[0][1], _load("latency_heat"), params={"windows": 120})
+    xs, ys = sorted({row["s"] for row in rows}), sorted({row["us"] for row in rows})
+    if len(xs) > 1 and len(ys) > 1:
+        at = {(row["s"], row["us"]): row["ops"] for row in rows}
+        cells = [[at.get((x, y), float("nan")) for x in xs] for y in ys]
+        mesh = axes.pcolormesh(xs, ys, cells, cmap="cividis", shading="nearest")
+        axes.figure.colorbar(mesh, ax=axes, label="ops")
+        axes.set_yscale("log")
+    axes.set(xlabel="time (s)", ylabel="latency (us)", title="Latency over time")
+
+
+def _steps(axes: Axes, traces: list[tuple[str, TraceReader]]) -> None:
+    for index, (name, reader) in enumerate(traces):
+        rows = _rows(reader, "FROM per_step() LIMIT $most", params={"most": 1000})
+        shift = (index - (len(traces) - 1) / 2) * 0.4
+        axes.bar([row["step"] + shift for row in rows], [row["wall_ms"] for row in rows], 0.8 / len(traces),
+                 color=_COLOURS[index], label=name)  # fmt: skip
+    axes.set(xlabel="step", ylabel="first submit to last end (ms)", title="Steps")
+    if len(traces) > 1:
+        axes.legend(frameon=False, ncols=2, loc="lower right", bbox_to_anchor=(1, 1))
+
+
+def _lateness(axes: Axes, traces: list[tuple[str, TraceReader]]) -> None:
+    timed = [(name, rows) for name, reader in traces
+             if (rows := _rows(reader, "FROM lateness($windows)", params={"windows": 120}))]  # fmt: skip
+    for name, rows in timed:
+        for index, column in enumerate(("p50_us", "p99_us", "max_us")):
+            axes.plot([row["s"] for row in rows], [max(row[column], 0.1) for row in rows], color=_COLOURS[index],
+                      label=f"{name} {column.removesuffix('_us')}".strip(), linewidth=1.4)  # fmt: skip
+    axes.set(xlabel="time (s)", ylabel="lateness (us)", title="Lateness: submit after due")
+    if timed:
+        axes.set_yscale("log")
+        axes.legend(frameon=False, ncols=3, loc="lower right", bbox_to_anchor=(1, 1))
+
+
+def _rows(reader: TraceReader, sql: str, params: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
     with closing(reader.connect()) as connection:
-        found: list[dict[str, Any]] = (
-            connection.sql(sql, params=dict(params) if params else None).to_arrow_table().to_pylist()
-        )
+        install(connection)
+        result = connection.sql(sql, params=dict(params) if params else None).to_arrow_table()
+        found: list[dict[str, Any]] = result.to_pylist()
         return found
 
 
@@ -135,5 +179,9 @@ KINDS: dict[str, Callable[[Axes, list[tuple[str, TraceReader]]], None]] = {
     "throughput": _throughput,
     "latency-cdf": _latency_cdf,
     "request-sizes": _request_sizes,
+    "in-flight": _in_flight,
+    "latency-heat": _latency_heat,
+    "steps": _steps,
+    "lateness": _lateness,
 }
 """Every picture, by the name that `tracekit plot` takes."""

@@ -11,7 +11,7 @@ from tracekit.metrics.snapshot import MetricsSnapshot
 from tracekit.parity import Parity, ParityRow
 from tracekit.units import format_count, format_duration, format_rate, format_size
 
-__all__ = ["parity_table", "rows_table", "shown", "snapshot_tables"]
+__all__ = ["difference", "label", "parity_table", "rows_table", "shown", "snapshot_tables"]
 
 
 def parity_table(parity: Parity, *, names: tuple[str, str] = ("recording", "replay")) -> Table:
@@ -24,7 +24,7 @@ def parity_table(parity: Parity, *, names: tuple[str, str] = ("recording", "repl
     table.add_column("verdict")
     for row in parity.rows:
         word = {True: "[green]pass[/green]", False: "[red]FAIL[/red]", None: "[dim]-[/dim]"}[row.ok]
-        table.add_row(_label(row), shown(row.a, row.unit), shown(row.b, row.unit), _difference(row), word)
+        table.add_row(label(row), shown(row.a, row.unit), shown(row.b, row.unit), difference(row), word)
     return table
 
 
@@ -96,11 +96,13 @@ def shown(value: float | None, unit: str) -> str:
     return format_count(value)
 
 
-def _label(row: ParityRow) -> str:
+def label(row: ParityRow) -> str:
+    """The metric in words."""
     return row.metric.removesuffix("_ns").replace("_bytes_per_s", "").replace("_", " ")
 
 
-def _difference(row: ParityRow) -> str:
+def difference(row: ParityRow) -> str:
+    """How far apart, in words."""
     if row.difference is None:
         return "-"
     if row.unit == "distance":

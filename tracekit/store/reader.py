@@ -7,6 +7,7 @@ DuckDB connections that it hands out can read the trace's files and nothing else
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
@@ -235,7 +236,7 @@ def query_errors() -> Iterator[None]:
         raise UsageError(f"query: {str(error).splitlines()[0]}", "the view is called ops") from error
 
 
-def open_reader(path: str | Path) -> TraceReader:
+def open_reader(path: str | os.PathLike[str]) -> TraceReader:
     """Open the trace at `path`: a directory of segments, or one Parquet file.
 
     Raises TraceFormatError, one line, if there is no trace, a segment is truncated, a

@@ -1,0 +1,135 @@
+"""Pictures and the page, looked at as a reader would: in a real browser."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tracekit.errors import UsageError
+from tracekit.parity import compare
+from tracekit.recorder import Recorder
+from tracekit.replay.engine import replay
+from tracekit.report.html import write_report
+from tracekit.report.plots import KINDS, plot
+from tracekit.store.reader import TraceReader, open_reader
+
+FLAGS = (
+    "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
+    "--disable-background-networking", "--disable-component-update", "--window-size=1200,1600",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def traces(tmp_path_factory: pytest.TempPathFactory) -> tuple[TraceReader, TraceReader]:
+    folder = tmp_path_factory.mktemp("report")
+    for name in ("a<b>&.bin", "b.bin"):
+        (folder / name).write_bytes(b"x" * (1 << 20))
+    with Recorder(folder / "run.trace") as recorder:
+        start = time.monotonic_ns()
+        for i in range(400):
+            name = ("a<b>&.bin", "b.bin")[i % 2]
+            recorder.record(f"file://{folder}/{name}", (i * 4096) % (1 << 20), 4096, start + i * 1_000_000, 20_000 + i * 50,
+                            bytes=4096, sample_id=i, step=i // 16, worker=i % 3)  # fmt: skip
+    replay(folder / "run.trace", out=folder / "replay.trace")
+    return open_reader(folder / "run.trace"), open_reader(folder / "replay.trace")
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+@pytest.mark.parametrize("suffix", [".png", ".svg"])
+def test_every_picture_is_drawn_of_one_trace_and_of_two(
+    tmp_path: Path, traces: tuple[TraceReader, TraceReader], kind: str, suffix: str
+) -> None:
+    for against in (None, traces[1]):
+        out = tmp_path / f"p{suffix}"
+        plot(kind, traces[0], out, against=against)
+        head = out.read_bytes()[:200]
+        assert head.startswith(b"\x89PNG") if suffix == ".png" else b"<svg" in head or b"<?xml" in head
+        assert [p.name for p in tmp_path.iterdir()] == [out.name]
+
+
+def test_pictures_of_an_empty_trace_are_drawn_too(tmp_path: Path) -> None:
+    with Recorder(tmp_path / "t"):
+        pass
+    for kind in KINDS:
+        plot(kind, open_reader(tmp_path / "t"), tmp_path / "x.png")
+    write_report(open_reader(tmp_path / "t"), tmp_path / "x.html")
+
+
+def test_an_unknown_picture_or_file_type_is_refused(
+    tmp_path: Path, traces: tuple[TraceReader, TraceReader]
+) -> None:
+    with pytest.raises(UsageError, match="latency-cdf"):
+        plot("pie", traces[0], tmp_path / "x.png")
+    with pytest.raises(UsageError, match=r"\.svg"):
+        plot("offsets", traces[0], tmp_path / "x.gif")
+
+
+def test_the_page_is_one_small_file_that_asks_for_nothing_else(
+    tmp_path: Path, traces: tuple[TraceReader, TraceReader]
+) -> None:
+    parity = write_report(traces[0], tmp_path / "r.html", against=traces[1])
+    page = (tmp_path / "r.html").read_text()
+    assert parity is not None
+    assert parity.ok == compare(*traces).ok
+    assert len(page) < 6_000_000
+    head = page.split("<script", 1)[0]
+    assert "http" not in head
+    assert "a&lt;b&gt;&amp;.bin" in page
+    assert "<b>&.bin" not in head
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if chromium is None or driver is None:
+        pytest.skip("chromium and chromedriver are not installed")
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    opened = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    yield opened
+    opened.quit()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_browser_draws_every_chart_without_errors_and_shows_a_tooltip(
+    tmp_path: Path, traces: tuple[TraceReader, TraceReader], browser: Any, scheme: str
+) -> None:
+    from selenium.webdriver import ActionChains
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    write_report(traces[0], tmp_path / "r.html", against=traces[1])
+    browser.execute_cdp_cmd(
+        "Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+    )
+    browser.get(f"file://{tmp_path}/r.html")
+    WebDriverWait(browser, 30).until(
+        lambda b: b.find_element(By.TAG_NAME, "body").get_attribute("data-drawn")
+    )
+    charts = browser.find_elements(By.CSS_SELECTOR, ".chart")
+    assert len(charts) == 7
+    for chart in charts:
+        assert chart.find_elements(By.CSS_SELECTOR, "svg.main-svg"), chart.get_attribute("id")
+    severe = [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
+    assert severe == []
+    latency = browser.find_element(By.ID, "chart-latency")
+    browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", latency)
+    ActionChains(browser).move_to_element_with_offset(latency, 0, 0).perform()
+    ActionChains(browser).move_by_offset(25, 12).perform()
+    WebDriverWait(browser, 10).until(
+        lambda _: latency.find_elements(By.CSS_SELECTOR, ".hoverlayer .hovertext")
+    )
+    assert "us" in latency.find_element(By.CSS_SELECTOR, ".hoverlayer").get_attribute("textContent")
+    background = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
+    assert background == {"light": "rgb(255, 255, 255)", "dark": "rgb(13, 17, 23)"}[scheme]
+    browser.save_screenshot(str(tmp_path / f"{scheme}.png"))
+    assert (tmp_path / f"{scheme}.png").stat().st_size > 20_000
