@@ -18,7 +18,7 @@ def expected_measures(plan: Plan) -> Measures:
     due = plan.column("due_ns")
     latency = plan.column("recorded_latency")
     known_latency = np.where(latency == NONE, 0, latency)
-    moved = expected_bytes(plan)
+    moved = plan.moves()
     steps, rank = plan.column("step"), plan.column("rank").astype(np.int64)
     stepped = steps != NONE
     distinct = len(np.unique(np.stack([rank[stepped], steps[stepped]]), axis=1).T) if stepped.any() else 0
@@ -42,10 +42,3 @@ def expected_measures(plan: Plan) -> Measures:
         lateness_max_ns=None,
         req_bytes={int(value): int(count) for value, count in zip(values, counts, strict=True)},
     )
-
-
-def expected_bytes(plan: Plan) -> np.ndarray:
-    """Bytes that each op should move: as recorded, or as asked where the recording failed or does not say."""
-    moved = plan.column("recorded_bytes")
-    length = plan.column("length")
-    return np.where(moved > 0, moved, np.maximum(length, 0))

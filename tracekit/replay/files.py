@@ -40,8 +40,8 @@ class Worker:
         self.descriptors: dict[int, int] = {}
         """Of the open files that are plain local ones: for loops that read them themselves."""
         self._room = memoryview(bytearray())
-        self._file, self._offset, self._length, self._kind = (
-            plan.view(name) for name in ("file", "offset", "length", "kind")
+        self._file, self._offset, self._length, self._kind, self._recorded = (
+            plan.view(name) for name in ("file", "offset", "length", "kind", "recorded_bytes")
         )
         self._handle: Handle | None = None
         self._buffer = memoryview(b"")
@@ -99,9 +99,14 @@ class Worker:
             wanted = len(self._buffer)
         if first_byte is not None:
             self._log.first_byte(first_byte)
-        if moved < wanted:
+        if moved < self._least(op, wanted):
             self._log.fail("short_read")
         return moved
+
+    def _least(self, op: int, wanted: int) -> int:
+        """Bytes below which a read is short: fewer than asked if fewer were there when it was recorded."""
+        recorded = self._recorded[op]
+        return wanted if recorded == NONE else min(wanted, int(recorded))
 
     def hinted(self, op: int) -> tuple[int, int]:
         """As `perform`, for policies that follow a read by a hint; (bytes, monotonic ns of its end or 0)."""
@@ -113,7 +118,7 @@ class Worker:
         except BackendError as error:
             self._log.fail(error.error_class)
             return 0, 0
-        if moved < len(self._buffer):
+        if moved < self._least(op, len(self._buffer)):
             self._log.fail("short_read")
         if hint is None:
             return moved, 0

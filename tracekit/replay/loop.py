@@ -146,7 +146,8 @@ class LoopEngine:
         moved, error, first_byte = 0, "", None
         try:
             moved, first_byte = await self._request(op, length)
-            if moved < length:
+            recorded = int(plan.columns["recorded_bytes"][op])
+            if moved < (length if recorded == NONE else min(length, recorded)):
                 error = "short_read"
         except BackendError as failed:
             error = failed.error_class

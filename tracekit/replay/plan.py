@@ -39,7 +39,19 @@ COLUMNS: dict[str, type[np.generic]] = {
 KINDS = ("read", "get", "put")
 """What the column `kind` indexes."""
 
-_FROM_TRACE = ["uri", "op", "offset", "len", "bytes", "latency", "sample_id", "step", "rank", "worker"]
+_FROM_TRACE = [
+    "uri",
+    "op",
+    "offset",
+    "len",
+    "bytes",
+    "latency",
+    "sample_id",
+    "step",
+    "rank",
+    "worker",
+    "error",
+]
 _STREAM_FROM = 4_000_000
 _AHEAD = 2_000_000
 _GIVE_BACK = 250_000
@@ -52,7 +64,7 @@ class Plan:
 
     `file` indexes `uris` (targets) and `sources` (as recorded). `length` NONE means to the
     object's end. `recorded_*` are the recording's submit (ns since its epoch), latency and
-    bytes (NONE: unknown). Of a plan that is `streamed`, only some rows are there at a time.
+    bytes (NONE: unknown, or failed). Of a plan that is `streamed`, only some rows are there at a time.
     """
 
     shared: SharedColumns
@@ -108,12 +120,22 @@ class Plan:
         return int(length[length != NONE].sum())
 
     def needed_sizes(self) -> np.ndarray:
-        """For each URI, the smallest size in bytes at which every read of the plan can be served."""
+        """For each URI, the smallest size in bytes at which every read of the plan moves what it moved.
+
+        A read that came back short, without an error, ended at the object's end.
+        """
         sizes = np.zeros(len(self.uris), np.int64)
-        length, offset = self.column("length"), self.column("offset")
-        known = (length != NONE) & (self.column("kind") != KINDS.index("put"))
+        length, offset = self.moves(), self.column("offset")
+        known = self.column("kind") != KINDS.index("put")
         np.maximum.at(sizes, self.column("file")[known], (offset + length)[known])
         return sizes
+
+    def moves(self) -> np.ndarray:
+        """Bytes that each op should move: as recorded, or as asked where the recording failed or does not say."""
+        recorded, length = self.column("recorded_bytes"), np.maximum(self.column("length"), 0)
+        capped = np.where(length == 0, recorded, np.minimum(recorded, length))
+        moved: np.ndarray = np.where(recorded == NONE, length, capped)
+        return moved
 
     def files_of(self, *kinds: str) -> list[int]:
         """The URIs (their indexes) that ops of these kinds are on."""
@@ -248,6 +270,7 @@ class _Builder:
             columns[name][at] = pc.fill_null(values, NONE).to_numpy()
         for name in ("rank", "worker"):
             columns[name][at] = pc.fill_null(kept.column(name), 0).to_numpy()
+        columns["recorded_bytes"][at][pc.is_valid(kept.column("error")).to_numpy()] = NONE
         columns["kind"][at] = pc.index_in(kept.column("op"), pa.array(KINDS)).to_numpy()
         columns["file"][at] = self._files(kept.column("uri"))
         self._assume(at)

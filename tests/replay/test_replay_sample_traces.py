@@ -1,0 +1,67 @@
+"""Logs that other tools really wrote, imported, materialized and replayed: parity within 15 %."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tracekit.formats.registry import import_trace
+from tracekit.replay.engine import replay
+from tracekit.replay.materialize import materialize
+from tracekit.store.reader import TraceReader, open_reader
+
+TRACES = Path(__file__).resolve().parents[2].parent / "shared" / "traces"
+LOGS = {
+    "dftracer": "dftracer-dlio-unet3d.pfw.gz",
+    "s3dlio": "s3dlio_oplog.tsv.zst",
+    "warp": "warp-benchdata-get.csv.zst",
+    "darshan": "darshan-dxt.darshan",
+}
+HOW = {
+    "dftracer": (4_000_000_000, 2.0),
+    "s3dlio": (4_000_000_000, 1.0),
+    "warp": (500_000_000, 0.1),
+    "darshan": (4_000_000_000, 1.0),
+}
+"""Of each: how much of it, and how fast: warp read 4 GB/s."""
+
+
+def imported(tmp_path: Path, fmt: str) -> TraceReader:
+    log = TRACES / LOGS[fmt]
+    if not log.exists():
+        pytest.skip(f"{log.name} is not beside this checkout")
+    if fmt == "darshan":
+        pytest.importorskip("darshan", reason="the package darshan is not installed")
+        pytest.importorskip("tracekit.formats.darshan_dxt", reason="this build reads no Darshan logs")
+    import_trace(fmt, log, tmp_path / "t")
+    return open_reader(tmp_path / "t")
+
+
+def roots(reader: TraceReader) -> list[str]:
+    found = reader.query("SELECT DISTINCT regexp_extract(uri, '^[a-z0-9]+://[^/]*/') AS root FROM ops")
+    return [root for root in found.column("root").to_pylist() if root]
+
+
+@pytest.mark.parametrize("scheme", ["file", "direct"])
+@pytest.mark.parametrize("fmt", list(LOGS))
+def test_a_foreign_log_replays_within_parity(tmp_path: Path, fmt: str, scheme: str) -> None:
+    reader = imported(tmp_path, fmt)
+    target = tmp_path / "made"
+    first = reader.query("SELECT min(t_submit) AS t FROM ops").column("t")[0].as_py()
+    reads = (
+        reader.query("SELECT t_submit AS t FROM ops WHERE op IN ('read', 'get') ORDER BY t")
+        .column("t")
+        .to_pylist()
+    )
+    start = reads[len(reads) // 3] - first  # from where it reads in earnest
+    rules = [f"{root}={scheme}://{target}/{i}/" for i, root in enumerate(roots(reader))]
+    window_ns, speed = HOW[fmt]
+    how = {"start_ns": start, "end_ns": start + window_ns, "max_gap_ns": 200_000_000, "tolerance": 0.15}
+    materialize(reader, rules)
+    result = replay(reader, mapping=rules, speed=speed, out=tmp_path / "r", **how)
+    assert result.ops > 0
+    assert result.failed_ops == 0, result.failures
+    assert result.parity.ok, result.parity.to_dict()
+    assert result.parity.row("req_bytes_hist").difference == 0
+    assert result.parity.row("bytes").difference == 0
