@@ -12,12 +12,15 @@ from dataclasses import asdict, dataclass
 from importlib.resources import files
 from typing import Any
 
+import duckdb
+
 from tracekit.errors import UsageError
 from tracekit.store.reader import TraceReader, open_reader
 
-__all__ = ["Measures", "Parity", "ParityRow", "compare", "measure"]
+__all__ = ["Measures", "Parity", "ParityRow", "compare", "define_percentile", "measure"]
 
 DEFAULT_TOLERANCE = 0.15
+_EXACT_UP_TO = 20_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,11 +90,18 @@ def measure(reader: TraceReader) -> Measures:
     """What parity compares, of one trace."""
     sql = files("tracekit").joinpath("parity.sql").read_text(encoding="utf-8")
     with closing(reader.connect()) as connection:
+        define_percentile(connection, reader.rows)
         result = connection.execute(sql)
         names = [column[0] for column in result.description or ()]
         row = dict(zip(names, result.fetchone() or (), strict=True))
     row["req_bytes"] = dict(row["req_bytes"] or {})
     return Measures(**row)
+
+
+def define_percentile(connection: duckdb.DuckDBPyConnection, rows: int) -> None:
+    """Define the macro `percentile`: exact, but for traces whose values would not fit in little memory."""
+    how = "approx_quantile" if rows > _EXACT_UP_TO else "quantile_disc"
+    connection.execute(f"CREATE OR REPLACE TEMP MACRO percentile(data, share) AS {how}(data, share)")
 
 
 def compare(

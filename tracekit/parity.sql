@@ -1,6 +1,7 @@
 -- What parity compares, of one trace: one row over the view `ops`.
 --
 -- Only ops that move objects' bytes count (read, get, put).
+-- Needs the macro `percentile(values, share)`.
 -- Columns:
 --   ops                 BIGINT  ops
 --   failed_ops          BIGINT  of them, with an error
@@ -33,10 +34,10 @@ SELECT
     count(DISTINCT (rank, step)) FILTER (step IS NOT NULL) AS steps,
     sum(bytes) FILTER (step IS NOT NULL) / nullif(count(DISTINCT (rank, step)) FILTER (step IS NOT NULL), 0)
         AS bytes_per_step,
-    quantile_disc(latency, 0.5) AS latency_p50_ns,
-    quantile_disc(latency, 0.99) AS latency_p99_ns,
-    quantile_disc(t_submit - t_due, 0.5) AS lateness_p50_ns,
-    quantile_disc(t_submit - t_due, 0.99) AS lateness_p99_ns,
+    percentile(latency, 0.5) AS latency_p50_ns,
+    percentile(latency, 0.99) AS latency_p99_ns,
+    percentile(t_submit - t_due, 0.5) AS lateness_p50_ns,
+    percentile(t_submit - t_due, 0.99) AS lateness_p99_ns,
     max(t_submit - t_due) AS lateness_max_ns,
     (SELECT map_from_entries(list((bucket, n))) FROM sizes) AS req_bytes
 FROM part

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tracekit.gate import Gate
-from tracekit.parity import compare
+from tracekit.parity import compare, define_percentile
 from tracekit.recorder import Recorder
 from tracekit.replay import residency
 from tracekit.replay.backends import Backends
@@ -218,6 +218,7 @@ def _result(
         failures = connection.sql(_sql("failures"), params={"most": 5}).to_arrow_table().to_pylist()
         timing: dict[str, Any] = {"ops": 0}
         if "gate_wait" in done.columns:  # else there is no op to tell of
+            define_percentile(connection, done.rows)
             timing = connection.sql(_sql("timing")).to_arrow_table().to_pylist()[0]
     parity = compare(reader, done, tolerance=options.tolerance)
     return ReplayResult(

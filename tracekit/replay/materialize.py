@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tracekit.backends.local import make_sparse
+from tracekit.backends.local import make_file, make_sparse
 from tracekit.backends.registry import backend_for
 from tracekit.errors import BackendError, UsageError
 from tracekit.replay.mapping import parse_rules
@@ -68,8 +68,8 @@ def materialize(
             )
         kept += 1
     for index, (uri, size) in enumerate(missing):
-        if seed is None and scheme_of(uri) in FILE_SCHEMES:
-            make_sparse(uri, size)
+        if scheme_of(uri) in FILE_SCHEMES:
+            make_sparse(uri, size) if seed is None else make_file(uri, size, seed=seed + index)
         else:
             backends[scheme_of(uri)].put(uri, _content(size, (seed or 0) + index))
         if progress is not None:

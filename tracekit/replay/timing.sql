@@ -5,6 +5,7 @@
 -- what the storage took (submit to end); response time counts from when the op was due, so
 -- that a stall is seen by every op that it delayed (free of coordinated omission: G. Tene, 2013).
 -- Lateness (submit - due) is backlog + wake + gate; client delay is backlog + wake.
+-- Needs the macro `percentile(values, share)`.
 -- All in ns; null where the ops have no due time.
 --
 -- Columns: ops
@@ -30,22 +31,22 @@ WITH parts AS (
 )
 SELECT
     count(*) AS ops,
-    quantile_disc(service, 0.5) AS service_p50_ns,
-    quantile_disc(service, 0.99) AS service_p99_ns,
+    percentile(service, 0.5) AS service_p50_ns,
+    percentile(service, 0.99) AS service_p99_ns,
     max(service) AS service_max_ns,
     sum(service)::BIGINT AS service_sum_ns,
-    quantile_disc(response, 0.5) AS response_p50_ns,
-    quantile_disc(response, 0.99) AS response_p99_ns,
+    percentile(response, 0.5) AS response_p50_ns,
+    percentile(response, 0.99) AS response_p99_ns,
     max(response) AS response_max_ns,
-    quantile_disc(lateness, 0.5) AS lateness_p50_ns,
-    quantile_disc(lateness, 0.99) AS lateness_p99_ns,
+    percentile(lateness, 0.5) AS lateness_p50_ns,
+    percentile(lateness, 0.99) AS lateness_p99_ns,
     max(lateness) AS lateness_max_ns,
-    quantile_disc(gate, 0.5) AS gate_p50_ns,
-    quantile_disc(gate, 0.99) AS gate_p99_ns,
+    percentile(gate, 0.5) AS gate_p50_ns,
+    percentile(gate, 0.99) AS gate_p99_ns,
     max(gate) AS gate_max_ns,
     sum(gate)::BIGINT AS gate_sum_ns,
-    quantile_disc(client, 0.5) AS client_p50_ns,
-    quantile_disc(client, 0.99) AS client_p99_ns,
+    percentile(client, 0.5) AS client_p50_ns,
+    percentile(client, 0.99) AS client_p99_ns,
     max(client) AS client_max_ns,
     sum(CASE WHEN t_due IS NOT NULL THEN backlog END)::BIGINT AS backlog_sum_ns,
     sum(client - backlog)::BIGINT AS wake_sum_ns,
