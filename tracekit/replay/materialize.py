@@ -69,7 +69,10 @@ def materialize(
         kept += 1
     for index, (uri, size) in enumerate(missing):
         if scheme_of(uri) in FILE_SCHEMES:
-            make_sparse(uri, size) if seed is None else make_file(uri, size, seed=seed + index)
+            if seed is None:
+                make_sparse(uri, size)
+            else:
+                make_file(uri, size, seed=seed + index)
         else:
             backends[scheme_of(uri)].put(uri, _content(size, (seed or 0) + index))
         if progress is not None:

@@ -138,6 +138,7 @@ class TraceReader:
             self._define_views(connection, ordered)
             allowed = [str(segment.path) for segment in self.segments if not segment.journal]
             connection.execute("SET allowed_paths = $paths", {"paths": allowed})
+            connection.execute("SET enable_progress_bar = false")  # it prints on stdout, into our JSON
             connection.execute("SET python_enable_replacements = false")
             connection.execute("SET enable_external_access = false")
             connection.execute("SET lock_configuration = true")
