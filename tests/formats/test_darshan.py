@@ -1,0 +1,64 @@
+"""Darshan DXT: a real log's facts, to the nanosecond; a damaged one is one line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tracekit.errors import TraceFormatError
+from tracekit.formats.registry import import_trace
+from tracekit.store.reader import open_reader
+
+SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "traces"
+REAL = SHARED / "darshan-dxt.darshan"
+
+pytest.importorskip("darshan", reason="the package darshan is not installed")
+here = pytest.mark.skipif(not REAL.exists(), reason="the shared real logs are not beside this checkout")
+
+
+@here
+def test_a_real_log_comes_in_with_its_known_facts(tmp_path: Path) -> None:
+    done = import_trace("darshan", REAL, tmp_path / "t", strict=True)
+    assert done.ops == 6126 + 1497
+    reader = open_reader(tmp_path / "t")
+    (facts,) = reader.query(
+        "SELECT count(*) FILTER (op = 'read') AS reads, count(*) FILTER (op = 'put') AS writes,"
+        ' count(DISTINCT uri) AS files, count("offset") AS placed, min(latency) AS least, bool_and(len = bytes) AS whole'
+        " FROM ops"
+    ).to_pylist()
+    assert (facts["reads"], facts["writes"], facts["placed"], facts["whole"]) == (6126, 1497, 7623, True)
+    assert facts["files"] <= 169
+    assert facts["least"] >= 0
+    first = reader.query("FROM ops ORDER BY t_submit LIMIT 1").to_pylist()[0]
+    assert reader.epoch_unix_ns is not None
+    assert 0 <= reader.epoch_unix_ns - 1587455133 * 10**9 < 10**10
+    assert first["uri"].startswith("file:///")
+
+
+@here
+def test_a_segment_keeps_the_binary_times_of_the_log(tmp_path: Path) -> None:
+    import_trace("darshan", REAL, tmp_path / "t")
+    reader = open_reader(tmp_path / "t")
+    start_ns = 1587455133 * 10**9 + 5_374_908 - (reader.epoch_unix_ns or 0)
+    found = reader.query("FROM ops WHERE t_submit = $at", {"at": start_ns}).to_pylist()
+    assert [(r["offset"], r["len"], r["latency"]) for r in found] == [(0, 64, 25_988)]
+
+
+@here
+@pytest.mark.parametrize("cut", [10, 1000, 50_000, 98_000])
+def test_a_cut_or_damaged_log_is_one_line(tmp_path: Path, cut: int) -> None:
+    whole = REAL.read_bytes()
+    for name, data in (("cut", whole[:cut]), ("hurt", whole[:cut] + b"\x00\xff" * 40 + whole[cut + 80 :])):
+        (tmp_path / name).write_bytes(data)
+        try:
+            import_trace("darshan", tmp_path / name, tmp_path / f"{name}-t")
+        except TraceFormatError as error:
+            assert "\n" not in str(error)
+            assert not (tmp_path / f"{name}-t").exists()
+
+
+def test_what_is_no_darshan_log_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(b"hello\n" * 100)
+    with pytest.raises(TraceFormatError, match="cannot be read as a Darshan log"):
+        import_trace("darshan", tmp_path / "x", tmp_path / "t")

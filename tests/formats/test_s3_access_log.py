@@ -1,0 +1,80 @@
+"""S3 server access logs: the documented lines, ranges without offsets, errors, other requests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tracekit.errors import TraceFormatError
+from tracekit.formats.registry import import_trace
+from tracekit.store.reader import open_reader
+
+
+def line(operation: str = "REST.GET.OBJECT", key: str = "data/a%20b.npz", status: str = "200", code: str = "-",
+         sent: str = "1000", size: str = "5000", total: str = "70", turn: str = "10", second: int = 38) -> str:  # fmt: skip
+    return (
+        f"79a5 DOC-EXAMPLE [06/Feb/2019:00:00:{second:02d} +0000] 192.0.2.3 arn:aws:iam::1:user/x 3E57427F3EXAMPLE "
+        f'{operation} {key} "GET /k?X-Amz-Signature=secret HTTP/1.1" {status} {code} {sent} {size} {total} {turn} '
+        f'"-" "S3Console/0.4 \\"q\\"" - s9lzHYrFp76ZVxRcpX9+5cjAnEH2ROuNkd2BHfIa6UkFVdtjf5mKR3/eTPFvsiP/XV/VLi31234= SigV4 '
+        "ECDHE-RSA-AES128-GCM-SHA256 AuthHeader host TLSV1.2 - -"
+    )
+
+
+def rows(path: Path) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = open_reader(path).query("FROM ops ORDER BY t_submit").to_pylist()
+    return found
+
+
+def test_each_kind_of_request_becomes_its_op(tmp_path: Path) -> None:
+    log = tmp_path / "access.log"
+    log.write_text(
+        "\n".join(
+            [
+                line(second=1),
+                line(second=2, status="206", sent="512"),
+                line("REST.PUT.OBJECT", second=3, sent="-"),
+                line("REST.HEAD.OBJECT", second=4),
+                line("REST.GET.BUCKET", "-", second=5),
+                line("REST.GET.OBJECT", second=6, status="404", code="NoSuchKey", sent="300", size="-"),
+                line("REST.GET.OBJECT", second=7, status="503", code="SlowDown", sent="300", turn="-"),
+                line("REST.GET.BUCKETPOLICY", "-", second=8),
+                line("REST.DELETE.OBJECT", second=9, status="204", sent="-", size="-"),
+            ]
+        )
+    )
+    done = import_trace("s3-access-log", log, tmp_path / "t", strict=True)
+    got = rows(tmp_path / "t")
+    assert [(r["op"], r["bytes"], r["len"], r["error"]) for r in got] == [
+        ("get", 1000, None, None), ("read", 512, None, None), ("put", 5000, 5000, None), ("stat", 0, None, None),
+        ("list", 0, None, None), ("get", 0, None, "not_found"), ("get", 0, None, "throttled"), ("delete", 0, None, None),
+    ]  # fmt: skip
+    assert {r["offset"] for r in got} == {None}
+    assert (got[0]["uri"], got[0]["latency"], got[0]["ttfb"]) == (
+        "s3://DOC-EXAMPLE/data/a b.npz",
+        70_000_000,
+        10_000_000,
+    )
+    assert got[4]["uri"] == "s3://DOC-EXAMPLE/"
+    assert open_reader(tmp_path / "t").epoch_unix_ns == 1549411201 * 10**9
+    assert any("1 requests left out" in note for note in done.notes)
+
+
+def test_lines_that_are_none_are_counted_and_a_stranger_is_one_line(tmp_path: Path) -> None:
+    log = tmp_path / "access.log"
+    bad = [
+        "hello",
+        line().replace("06/Feb/2019", "31/Feb/2019"),
+        line(total="NaN"),
+        line(sent="-7"),
+        line(size="9" * 30),
+    ]
+    log.write_text("\r\n".join([line(), *bad, "", line()]))
+    done = import_trace("s3-access-log", log, tmp_path / "t")
+    assert (done.ops, done.skipped) == (2, len(bad))
+    with pytest.raises(TraceFormatError, match="line 2: no S3 access log line"):
+        import_trace("s3-access-log", log, tmp_path / "s", strict=True)
+    log.write_text("hello\nworld\n")
+    with pytest.raises(TraceFormatError, match="no S3 access log line"):
+        import_trace("s3-access-log", log, tmp_path / "s")

@@ -1,0 +1,131 @@
+"""strace's output: a real program's calls, offsets through seeks, dups and forks, odd lines."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tracekit.errors import TraceFormatError
+from tracekit.formats.registry import import_trace
+from tracekit.store.reader import open_reader
+
+STRACE = shutil.which("strace")
+
+
+def rows(path: Path, where: str = "true") -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = (
+        open_reader(path).query(f"FROM ops WHERE {where} ORDER BY t_submit").to_pylist()
+    )
+    return found
+
+
+def brought(tmp_path: Path, lines: list[str], *, strict: bool = True) -> list[dict[str, Any]]:
+    (tmp_path / "log").write_text("\n".join(lines) + "\n")
+    import_trace("strace", tmp_path / "log", tmp_path / "t", strict=strict, overwrite=True)
+    return rows(tmp_path / "t")
+
+
+@pytest.mark.skipif(STRACE is None, reason="strace is not installed")
+def test_a_real_programs_reads_come_in_with_their_offsets(tmp_path: Path) -> None:
+    data = tmp_path / "data file.bin"
+    data.write_bytes(bytes(1 << 20))
+    program = (
+        "import os, sys, threading\n"
+        "fd = os.open(sys.argv[1], os.O_RDONLY)\n"
+        "os.read(fd, 1000); os.read(fd, 50); os.lseek(fd, 5000, 0); os.read(fd, 7)\n"
+        "os.pread(fd, 4096, 8192); os.preadv(fd, [bytearray(10), bytearray(20)], 77)\n"
+        "t = threading.Thread(target=lambda: os.read(fd, 11)); t.start(); t.join()\n"
+        "pid = os.fork()\n"
+        "if not pid: os.read(fd, 13); os._exit(0)\n"
+        "os.waitpid(pid, 0); os.read(fd, 17)\n"
+        "out = os.open(sys.argv[1] + '.out', os.O_CREAT | os.O_WRONLY); os.write(out, b'x' * 5); os.write(out, b'y' * 6)\n"
+        "os.stat(sys.argv[1] + '.none') if os.path.exists(sys.argv[1] + '.none') else None\n"
+    )
+    calls = "openat,open,read,pread64,preadv,preadv2,write,lseek,close,stat,newfstatat,statx,clone,clone3,fork,vfork,dup,dup2,fcntl"
+    command = [str(STRACE), "-f", "-ttt", "-T", "-y", "-s", "0", "-e", f"trace={calls}", "-o", str(tmp_path / "log"),
+               sys.executable, "-c", program, str(data)]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    if done.returncode and "ptrace" in done.stderr.lower():
+        pytest.skip("ptrace is not allowed here")
+    assert done.returncode == 0, done.stderr
+    assert import_trace("strace", tmp_path / "log", tmp_path / "t", strict=True).skipped == 0
+    got = rows(tmp_path / "t", f"op = 'read' AND uri = 'file://{data}'")
+    assert [(r["offset"], r["len"]) for r in got] == [
+        (0, 1000), (1000, 50), (5000, 7), (8192, 4096), (77, None), (5007, 11), (5018, 13), (5031, 17)
+    ]  # fmt: skip
+    assert all(r["bytes"] == (r["len"] or 30) and r["latency"] > 0 for r in got)
+    assert len({r["worker"] for r in got}) == 3
+    written = rows(tmp_path / "t", f"op = 'put' AND uri = 'file://{data}.out'")
+    assert [(r["offset"], r["len"]) for r in written] == [(0, 5), (5, 6)]
+    missing = rows(tmp_path / "t", f"op = 'stat' AND uri = 'file://{data}.none'")
+    assert missing[0]["error"] == "not_found"
+
+
+def test_calls_that_other_threads_interrupt_are_put_together(tmp_path: Path) -> None:
+    first, second = brought(
+        tmp_path,
+        ["7 1700000000.000001 pread64(3</d/a>,  <unfinished ...>",
+         "8 1700000000.000002 pread64(3</d/a>, \"\"..., 10, 20) = 10 <0.000003>",
+         "7 1700000000.000009 <... pread64 resumed>\"\"..., 100, 200) = 100 <0.000008>",
+         "8 1700000000.000012 +++ exited with 0 +++"],
+    )  # fmt: skip
+    assert (first["offset"], first["len"], first["latency"], first["t_submit"]) == (200, 100, 8000, 0)
+    assert (second["offset"], second["t_submit"]) == (20, 1000)
+
+
+def test_a_descriptor_opened_before_the_log_has_no_offset_until_a_seek(tmp_path: Path) -> None:
+    got = brought(
+        tmp_path,
+        ["1700000000.1 read(3</d/a>, \"\", 10) = 10 <0.1>", "1700000000.2 lseek(3</d/a>, 0, SEEK_CUR) = 500 <0.1>",
+         "1700000000.3 dup(3</d/a>) = 4</d/a> <0.1>", "1700000000.4 read(4</d/a>, \"a) = 3\", 10) = 10 <0.1>",
+         "1700000000.5 read(3</d/a>, \"\", 10) = -1 EIO (Input/output error) <0.1>", "1700000000.6 read(9, \"\", 10) = 10 <0.1>",
+         "1700000000.7 read(3</d/a>, \"\", 10) = ?"],
+    )  # fmt: skip
+    assert [(r["offset"], r["bytes"], r["error"]) for r in got] == [
+        (None, 10, None), (500, 10, None), (510, 0, "io_error"), (510, None, None)
+    ]  # fmt: skip
+    assert got[-1]["latency"] is None
+
+
+def test_vectors_say_what_was_asked_for_where_strace_wrote_them_out(tmp_path: Path) -> None:
+    got = brought(
+        tmp_path,
+        ['1.1 preadv(3</d/a>, [{iov_base=""..., iov_len=10}, {iov_base=""..., iov_len=20}], 2, 7) = 25 <0.1>',
+         '1.2 preadv(3</d/a>, [{iov_base=""..., iov_len=10}, ...], 2, 7) = 25 <0.1>'],
+    )  # fmt: skip
+    assert [(r["offset"], r["len"], r["bytes"]) for r in got] == [(7, 30, 25), (7, None, 25)]
+
+
+def test_times_of_day_escapes_and_append_are_understood(tmp_path: Path) -> None:
+    got = brought(
+        tmp_path,
+        ["[pid  12] 01:00:00.5 openat(AT_FDCWD, \"/d/\\303\\244\\\"b\", O_WRONLY|O_APPEND) = 3 <0.1>",
+         "[pid  12] 01:00:01.5 write(3, \"\"..., 10) = 10 <0.1>",
+         "[pid  12] 01:00:02.5 openat(AT_FDCWD</w>, \"rel\", O_RDONLY) = -1 EACCES (Permission denied) <0.1>"],
+    )  # fmt: skip
+    assert [(r["uri"], r["op"], r["offset"], r["error"]) for r in got] == [
+        ('file:///d/ä"b', "stat", None, None), ('file:///d/ä"b', "put", None, None), ("file:///w/rel", "stat", None, "permission")
+    ]  # fmt: skip
+
+
+def test_bad_lines_are_counted_and_a_stranger_is_one_line(tmp_path: Path) -> None:
+    good = '1700000000.1 pread64(3</d/a>, "", 10, 0) = 10 <0.1>'
+    bad = [
+        "what",
+        "1700000000.1 pread64(3",
+        "7 1700000000.1 <... read resumed>) = 3 <0.1>",
+        "99999999999.1 read(3) = 1",
+    ]
+    (tmp_path / "log").write_text("\n".join([good, *bad, good]))
+    done = import_trace("strace", tmp_path / "log", tmp_path / "t")
+    assert (done.ops, done.skipped) == (2, len(bad))
+    with pytest.raises(TraceFormatError, match="line 2: "):
+        import_trace("strace", tmp_path / "log", tmp_path / "s", strict=True)
+    (tmp_path / "log").write_text("hello\n")
+    with pytest.raises(TraceFormatError, match="no strace call"):
+        import_trace("strace", tmp_path / "log", tmp_path / "s")

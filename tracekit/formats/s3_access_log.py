@@ -1,0 +1,124 @@
+"""S3 server access logs: one line a request as the service saw it.
+
+Times have a resolution of one second and latencies of one millisecond. A range GET is told
+by its status 206; which range it was is not in the log, so its offset stays null.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import unquote
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+from tracekit.errors import TraceFormatError
+from tracekit.formats.base import ImportOptions, Tally
+from tracekit.formats.lines import Block, ahead, blocks, decoded_lines
+from tracekit.formats.sound import Streams, error_class, map_dictionary, sound_batch
+
+__all__ = ["S3AccessLog"]
+
+_LINE = (
+    r"^\S+ (?P<bucket>\S+) \[(?P<time>[^\]]{20,30})\] (?P<client>\S+) \S+ \S+ (?P<operation>\S+) (?P<key>\S+) "
+    r'(?:"(?:[^"\\]|\\.|"[^ ])*"|-) (?P<status>\d{3}|-) (?P<code>\S+) (?P<sent>\d{1,18}|-) (?P<size>\d{1,18}|-) '
+    r"(?P<total>\d{1,12}|-) (?P<turn>\d{1,12}|-)(?: |$)"
+)
+_NUMBERS = ("status", "sent", "size", "total", "turn")
+_KINDS = {
+    "REST.GET.OBJECT": "get", "REST.PUT.OBJECT": "put", "REST.PUT.PART": "put", "REST.POST.OBJECT": "put",
+    "REST.HEAD.OBJECT": "stat", "REST.HEAD.BUCKET": "stat", "REST.GET.BUCKET": "list", "REST.GET.BUCKETVERSIONS": "list",
+    "REST.DELETE.OBJECT": "delete", "BATCH.DELETE.OBJECT": "delete", "WEBSITE.GET.OBJECT": "get",
+}  # fmt: skip
+_PARTIAL = 206
+
+
+class S3AccessLog:
+    """Reads server access logs of S3 and of stores that imitate them."""
+
+    name = "s3-access-log"
+    about = "S3 server access log; one-second times, no offsets"
+
+    def read(self, source: Path, tally: Tally, options: ImportOptions) -> Iterator[pa.RecordBatch]:
+        """As the protocol says. Rank is the order of the remote address."""
+        clients = Streams()
+        lines = left_out = rows = 0
+        for block in ahead(blocks(source, tally)):
+            frame = _fields(block, tally)
+            lines += frame.height
+            ops = frame.filter(pl.col("kind").is_not_null())
+            left_out += frame.height - ops.height
+            batch = _ops(ops, clients, tally)
+            rows += batch.num_rows
+            yield batch
+        if not lines:
+            raise TraceFormatError(f"{source} holds no S3 access log line", "is this the right format?")
+        if left_out:
+            tally.note(
+                f"{left_out} requests left out that move no object data (policies, locations and so on)"
+            )
+        tally.note("times are whole seconds, and ops of one second keep the order of the log")
+
+
+def _fields(block: Block, tally: Tally) -> pl.DataFrame:
+    numbers, texts = [], []
+    for number, text in decoded_lines(block, tally):
+        numbers.append(number)
+        texts.append(text)
+    frame = pl.DataFrame({"line": numbers, "text": texts}, schema={"line": pl.Int64, "text": pl.String})
+    parts = frame.select("line", pl.col("text").str.extract_groups(_LINE)).unnest("text").with_columns(
+        pl.col("time").str.to_datetime("%d/%b/%Y:%H:%M:%S %z", strict=False, time_unit="us").dt.epoch("us"),
+        *(pl.col(name).cast(pl.Int64, strict=False) for name in _NUMBERS),
+    )  # fmt: skip
+    bad = parts.filter(pl.col("time").is_null())
+    tally.bad_lines(bad["line"].to_numpy(), "no S3 access log line")
+    kind = pl.col("operation").replace_strict(_KINDS, default=None, return_dtype=pl.String)
+    ranged = kind.eq("get") & pl.col("status").eq(_PARTIAL)
+    return parts.filter(pl.col("time").is_not_null()).with_columns(
+        kind=pl.when(ranged).then(pl.lit("read")).otherwise(kind)
+    )
+
+
+def _ops(frame: pl.DataFrame, clients: Streams, tally: Tally) -> pa.RecordBatch:
+    kind = pl.col("kind")
+    moved = (
+        pl.when(kind.is_in(["get", "read"]))
+        .then(pl.col("sent").fill_null(0))
+        .when(kind.eq("put"))
+        .then("size")
+        .otherwise(0)
+    )
+    failed = pl.when(pl.col("status").ge(400)).then(pl.format("{} {}", "status", "code"))
+    key = pl.when(pl.col("key").eq("-")).then(pl.lit("")).otherwise("key")
+    ops = frame.select(
+        t_submit=pl.col("time") * 1000,
+        uri=pl.format("s3://{}/{}", "bucket", key).cast(pl.Categorical),
+        op=kind.cast(pl.Categorical),
+        bytes=pl.when(pl.col("status").ge(400)).then(0).otherwise(moved),
+        len=pl.when(kind.eq("put")).then("size"),
+        latency=pl.col("total") * 1_000_000,
+        ttfb=pl.when(kind.is_in(["get", "read"])).then(pl.col("turn") * 1_000_000),
+        error=failed.cast(pl.Categorical),
+        rank=pl.col("client").cast(pl.Categorical),
+    )
+    table = ops.to_arrow().combine_chunks()
+    columns = {name: _one(table.column(name)) for name in table.column_names}
+    names = [unquote(name, errors="replace") for name in columns["uri"].dictionary.to_pylist()]
+    columns["uri"] = pa.DictionaryArray.from_arrays(
+        columns["uri"].indices.cast(pa.int32()), pa.array(names, pa.string())
+    )
+    columns["op"] = map_dictionary(columns["op"], columns["op"].dictionary.to_pylist())
+    columns["error"] = map_dictionary(
+        columns["error"], [error_class(text) for text in columns["error"].dictionary.to_pylist()]
+    )
+    columns["rank"] = clients.numbers(columns["rank"])
+    return sound_batch(columns, frame["line"].to_numpy().astype(np.int64), tally)
+
+
+def _one(column: pa.ChunkedArray) -> pa.Array:
+    combined = column.combine_chunks()
+    if isinstance(combined, pa.Array):
+        return combined
+    return pa.concat_arrays(combined.chunks) if combined.num_chunks else pa.array([], column.type)
