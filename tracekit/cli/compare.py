@@ -9,8 +9,9 @@ import typer
 
 from tracekit.cli import screen
 from tracekit.cli.options import JsonOption
+from tracekit.divergence import diverge
 from tracekit.parity import compare
-from tracekit.report.table import parity_table
+from tracekit.report.table import divergence_tables, parity_table
 from tracekit.store.reader import open_reader
 
 __all__ = ["register"]
@@ -35,10 +36,14 @@ def _compare(
     json: JsonOption = False,
 ) -> None:
     """Compare two traces metric by metric. Exit 1 if one is outside the tolerance: a CI gate."""
-    parity = compare(open_reader(a), open_reader(b), tolerance=tolerance, speed=speed)
+    before, after = open_reader(a), open_reader(b)
+    parity = compare(before, after, tolerance=tolerance, speed=speed)
+    moved = diverge(before, after)
     if json:
-        screen.emit_json({"a": str(a), "b": str(b), **parity.to_dict()})
+        screen.emit_json({"a": str(a), "b": str(b), **parity.to_dict(), "moved": moved.to_dict()})
     else:
         screen.console.print(parity_table(parity, names=(a.name, b.name)))
+        for table in divergence_tables(moved, names=(a.name, b.name)):
+            screen.console.print(table)
     if not parity.ok:
         raise typer.Exit(1)

@@ -7,11 +7,20 @@ from typing import Any
 
 from rich.table import Table
 
+from tracekit.divergence import Divergence
 from tracekit.metrics.snapshot import MetricsSnapshot
 from tracekit.parity import Parity, ParityRow
 from tracekit.units import format_count, format_duration, format_rate, format_size
 
-__all__ = ["difference", "label", "parity_table", "rows_table", "shown", "snapshot_tables"]
+__all__ = [
+    "difference",
+    "divergence_tables",
+    "label",
+    "parity_table",
+    "rows_table",
+    "shown",
+    "snapshot_tables",
+]
 
 
 def parity_table(parity: Parity, *, names: tuple[str, str] = ("recording", "replay")) -> Table:
@@ -40,6 +49,35 @@ def rows_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, title: 
     for row in rows:
         table.add_row(*("" if value is None else str(value) for value in row))
     return table
+
+
+def divergence_tables(moved: Divergence, *, names: tuple[str, str]) -> list[Table]:
+    """What moved: distances, quantiles with their intervals, and the places that differ most."""
+    distances = rows_table(
+        ["distribution", "KS", "Wasserstein"],
+        [[d.metric, f"{d.ks:.3f}", shown(d.wasserstein, d.unit)] for d in moved.distances],
+        title="what moved",
+    )
+    shifts = rows_table(
+        ["latency", *names, "shift, 95 % interval"],
+        [
+            [f"p{q.quantile * 100:g}", shown(q.a_ns, "ns"), shown(q.b_ns, "ns"),
+             f"{shown(q.shift_lo_ns, 'ns')} to {shown(q.shift_hi_ns, 'ns')}"]
+            for q in moved.quantiles
+        ],
+    )  # fmt: skip
+    places = [
+        rows_table(
+            [kind, "p50 A", "p50 B", "bytes A", "bytes B"],
+            [
+                [p.where, shown(p.a_p50_ns, "ns"), shown(p.b_p50_ns, "ns"), shown(p.a_bytes, "bytes"), shown(p.b_bytes, "bytes")]
+                for p in found
+            ],
+        )
+        for kind, found in (("window", moved.windows), ("file", moved.files))
+        if found
+    ]  # fmt: skip
+    return [distances, shifts, *places]
 
 
 def snapshot_tables(found: MetricsSnapshot) -> list[Table]:

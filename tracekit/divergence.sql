@@ -1,0 +1,6 @@
+-- A seeded sample of latencies, the same every time for the same trace, over the view `ops`.
+--
+-- Columns: latency BIGINT ns
+-- Parameter: $n  rows at the most
+SELECT latency
+FROM (SELECT latency FROM ops WHERE latency IS NOT NULL AND op <> 'hint' ORDER BY hash(t_submit, uri, "offset"), latency LIMIT $n)
