@@ -8,19 +8,22 @@ ended, from its submit on. At equal times ends go first.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from tracekit.errors import UsageError
 from tracekit.store.merge import ordered_batches
 from tracekit.store.reader import TraceReader
 
-__all__ = ["Peaks", "peaks", "sweep"]
+__all__ = ["Flight", "Peaks", "flight", "peaks", "sweep"]
 
 _NEVER = np.iinfo(np.int64).max
+_Columns = tuple[np.ndarray, np.ndarray, np.ndarray]
+_Levels = tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,15 +34,78 @@ class Peaks:
     bytes: int
 
 
+@dataclass(frozen=True, slots=True)
+class Flight:
+    """What was in flight in a part of a trace, as little of it as merging with its neighbours needs.
+
+    What an earlier part leaves in flight only falls with time. So of a later part's moments
+    only those can become the peak of both where its own level is higher than ever before:
+    `ops_records` and `bytes_records`, (ns, level) ascending. `pending` are (end in ns, bytes)
+    of ops that outlast the part's last submit; `never_*` are those that never ended.
+    """
+
+    first_submit_ns: int | None = None
+    last_submit_ns: int | None = None
+    ops_records: _Levels = ()
+    bytes_records: _Levels = ()
+    pending: _Levels = ()
+    never_ops: int = 0
+    never_bytes: int = 0
+
+    @property
+    def peaks(self) -> Peaks:
+        ops, weights = (
+            (records[-1][1] if records else 0) for records in (self.ops_records, self.bytes_records)
+        )
+        return Peaks(ops, weights)
+
+    def merge(self, later: Flight) -> Flight:
+        """Both, `later` begun when this was all submitted. Raises UsageError if they overlap."""
+        if self.last_submit_ns is None or later.first_submit_ns is None or later.last_submit_ns is None:
+            return self if later.last_submit_ns is None else later
+        if later.first_submit_ns < self.last_submit_ns:
+            raise UsageError(
+                "parts of a trace that overlap in time do not add up to its peaks",
+                "cut the trace by time: tracekit.metrics.partial.windows, and merge in order of time",
+            )
+        ends = np.array([end for end, _ in self.pending], np.int64)
+        weights = np.cumsum([0, *(weight for _, weight in self.pending)])
+
+        def lifted(records: _Levels, in_ops: bool) -> Iterator[tuple[int, int]]:
+            for t, level in records:
+                gone = int(np.searchsorted(ends, t, side="right"))
+                left = len(ends) - gone if in_ops else int(weights[-1] - weights[gone])
+                yield t, level + left + (self.never_ops if in_ops else self.never_bytes)
+
+        still = int(np.searchsorted(ends, later.last_submit_ns, side="right"))
+        return Flight(
+            self.first_submit_ns,
+            later.last_submit_ns,
+            _records(self.ops_records, lifted(later.ops_records, True)),
+            _records(self.bytes_records, lifted(later.bytes_records, False)),
+            tuple(sorted((*self.pending[still:], *later.pending))),
+            self.never_ops + later.never_ops,
+            self.never_bytes + later.never_bytes,
+        )
+
+
 def peaks(reader: TraceReader) -> Peaks:
     """Peaks over the whole trace. Hints are not in flight; an op without length weighs its bytes moved."""
-    return sweep(_columns(table) for table in ordered_batches(reader, ["op", "len", "bytes", "latency"]))
+    return flight(reader).peaks
 
 
-def sweep(batches: Iterable[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> Peaks:
-    """Peaks of batches of (submit, end, weight), int64, submits ascending over all of them."""
+def flight(reader: TraceReader, *, start_ns: int | None = None, stop_ns: int | None = None) -> Flight:
+    """What was in flight, of the ops submitted from `start_ns` to before `stop_ns`."""
+    return sweep(_windowed(reader, start_ns, stop_ns))
+
+
+def sweep(batches: Iterable[_Columns]) -> Flight:
+    """Of batches of (submit, end, weight), int64, submits ascending over all of them."""
     open_end, open_weight = np.empty(0, np.int64), np.empty(0, np.int64)
-    most_ops = most_bytes = 0
+    never_ops = never_bytes = 0
+    first = last = None
+    ops_records: _Levels = ()
+    bytes_records: _Levels = ()
     for submit, end, weight in batches:
         if not len(submit):
             continue
@@ -48,15 +114,52 @@ def sweep(batches: Iterable[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> Peaks
         ends, weights = ends[order], weights[order]
         gone = np.searchsorted(ends, submit, side="right")
         gone_bytes = np.concatenate([[0], np.cumsum(weights)])[gone]
-        begun = len(open_end) + np.arange(1, len(submit) + 1)
-        most_ops = max(most_ops, int((begun - gone).max()))
-        most_bytes = max(most_bytes, int((open_weight.sum() + np.cumsum(weight) - gone_bytes).max()))
-        left = int(np.searchsorted(ends, submit[-1], side="right"))
-        open_end, open_weight = ends[left:], weights[left:]
-    return Peaks(most_ops, most_bytes)
+        begun = never_ops + len(open_end) + np.arange(1, len(submit) + 1)
+        begun_bytes = never_bytes + open_weight.sum() + np.cumsum(weight)
+        ops_records = _records(ops_records, _rises(submit, begun - gone, ops_records))
+        bytes_records = _records(bytes_records, _rises(submit, begun_bytes - gone_bytes, bytes_records))
+        first, last = int(submit[0]) if first is None else first, int(submit[-1])
+        # Those that never end are counted, not carried: carried, each batch would sort them all again.
+        left, ever = int(np.searchsorted(ends, last, side="right")), int(np.searchsorted(ends, _NEVER))
+        never_ops += len(ends) - ever
+        never_bytes += int(weights[ever:].sum())
+        open_end, open_weight = ends[left:ever], weights[left:ever]
+    pending = tuple(zip(open_end.tolist(), open_weight.tolist(), strict=True))
+    return Flight(first, last, ops_records, bytes_records, pending, never_ops, never_bytes)
 
 
-def _columns(table: pa.Table) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _rises(t: np.ndarray, level: np.ndarray, before: _Levels) -> Iterable[tuple[int, int]]:
+    """Where `level` is higher than ever, `before` included."""
+    most = before[-1][1] if before else 0
+    if int(level.max()) <= most:
+        return ()
+    so_far = np.maximum.accumulate(np.concatenate([[most], level]))
+    at = np.flatnonzero(so_far[1:] > so_far[:-1])
+    return zip(t[at].tolist(), level[at].tolist(), strict=True)
+
+
+def _records(before: _Levels, more: Iterable[tuple[int, int]]) -> _Levels:
+    """`before` and those of `more` that are higher than all before them."""
+    found = list(before)
+    for t, level in more:
+        if level > (found[-1][1] if found else 0):
+            found.append((t, level))
+    return tuple(found)
+
+
+def _windowed(reader: TraceReader, start_ns: int | None, stop_ns: int | None) -> Iterator[_Columns]:
+    for table in ordered_batches(reader, ["op", "len", "bytes", "latency"]):
+        times = table.column("t_submit")
+        if stop_ns is not None and times[0].as_py() >= stop_ns:
+            return
+        if start_ns is not None and times[0].as_py() < start_ns:
+            table = table.filter(pc.greater_equal(times, start_ns))
+        if stop_ns is not None and times[-1].as_py() >= stop_ns:
+            table = table.filter(pc.less(table.column("t_submit"), stop_ns))
+        yield _columns(table)
+
+
+def _columns(table: pa.Table) -> _Columns:
     kinds = table.column("op").cast(pa.string())
     table = table.filter(pc.not_equal(kinds, "hint"))
     submit = table.column("t_submit").to_numpy()

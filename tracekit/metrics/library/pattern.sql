@@ -2,7 +2,8 @@
 --
 -- sequentiality(by)  key VARCHAR (see op_key), ops BIGINT reads that follow one of the same stream and file,
 --                    sequential, forward, backward, same DOUBLE shares of them: begins where the last ended, jumps
---                    ahead, jumps back, reads the same offset again; stride BIGINT bytes, the commonest jump of offsets
+--                    ahead, jumps back, reads the same offset again; stride BIGINT bytes, the commonest jump of offsets (of
+--                    equally common ones the least). Ops of one moment go by offset
 -- interarrival(by)   key VARCHAR, ops BIGINT, mean_us, p50_us, p99_us, max_us DOUBLE gaps between submits,
 --                    cv DOUBLE deviation over mean (1 = Poisson), burstiness DOUBLE (cv - 1) / (cv + 1) in [-1, 1]
 --                    (Goh and Barabasi, 2008)
@@ -15,7 +16,7 @@ CREATE OR REPLACE MACRO sequentiality(by_) AS TABLE
             "offset" - lag("offset" + coalesce(bytes, len, 0)) OVER walk AS gap
         FROM ops
         WHERE op = 'read' AND "offset" IS NOT NULL
-        WINDOW walk AS (PARTITION BY rank, worker, uri ORDER BY t_submit)
+        WINDOW walk AS (PARTITION BY rank, worker, uri ORDER BY t_submit, "offset")
     )
     SELECT
         key,
@@ -24,7 +25,7 @@ CREATE OR REPLACE MACRO sequentiality(by_) AS TABLE
         count(*) FILTER (gap <> 0 AND jump > 0) / count(*) AS forward,
         count(*) FILTER (gap <> 0 AND jump < 0) / count(*) AS backward,
         count(*) FILTER (gap <> 0 AND jump = 0) / count(*) AS same,
-        mode(jump) AS stride
+        mode(jump ORDER BY jump) AS stride
     FROM moves
     WHERE jump IS NOT NULL
     GROUP BY key

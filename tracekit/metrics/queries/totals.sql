@@ -13,8 +13,6 @@
 --   latency_sum_ns   BIGINT  over ops that ended
 --   latency_max_ns   BIGINT
 --   latency_min_ns   BIGINT
---   files            BIGINT  distinct URIs
---   samples          BIGINT  distinct sample ids
 SELECT
     count(*) AS ops,
     count(*) FILTER (error IS NOT NULL) AS failed_ops,
@@ -27,8 +25,6 @@ SELECT
     coalesce(sum(bytes) FILTER (step IS NOT NULL), 0)::BIGINT AS step_bytes,
     coalesce(sum(latency), 0)::BIGINT AS latency_sum_ns,
     max(latency) AS latency_max_ns,
-    min(latency) AS latency_min_ns,
-    count(DISTINCT uri) AS files,
-    count(DISTINCT sample_id) AS samples
+    min(latency) AS latency_min_ns
 FROM ops
 WHERE op <> 'hint'
