@@ -14,7 +14,12 @@ from tracekit.replay.plan import KINDS, NONE, Plan
 __all__ = ["ROWS", "OpLog", "warm_up"]
 
 ROWS = 4096
-_FLUSH_NS = 500_000_000
+_FLUSH_NS = 700_000_000
+"""Rows are handed over after this long whatever else there is to do."""
+_EASE_NS = 250_000_000
+_SLACK_NS = 15_000_000
+"""Rows are handed over after `_EASE_NS` by a worker whose next op is this far off: a flush costs
+milliseconds, and all workers doing it in the middle of a burst made every op of it late."""
 _COLUMNS = 7
 
 
@@ -27,7 +32,7 @@ class OpLog:
     op: they write a row's values at `rows` and add one to it.
     """
 
-    def __init__(self, recorder: Recorder, plan: Plan, start_mono_ns: int) -> None:
+    def __init__(self, recorder: Recorder, plan: Plan, start_mono_ns: int, number: int = 0) -> None:
         self._recorder = recorder
         self._plan = plan
         self._start = start_mono_ns
@@ -39,7 +44,12 @@ class OpLog:
         self._ttfb: dict[int, int] = {}
         self._hints: list[tuple[str, Hint]] = []
         self.rows = 0
-        self.flush_at = time.monotonic_ns() + _FLUSH_NS
+        self._ease_ns = _EASE_NS + number % 16 * 25_000_000  # workers take turns
+        self._set_clocks()
+
+    def has_slack(self, wait_ns: int, now_ns: int) -> bool:
+        """Whether this is the time to flush: the next op is `wait_ns` off, and rows have waited a while."""
+        return wait_ns > _SLACK_NS and now_ns >= self.ease_at
 
     def add(
         self, op: int, submit_ns: int, latency_ns: int, nbytes: int, gate_wait_ns: int, due_ns: int, backlog_ns: int
@@ -75,7 +85,7 @@ class OpLog:
 
     def flush(self, *, due_of_plan: bool = False) -> None:
         """Hand what is kept to the recorder; with `due_of_plan`, due times are the plan's."""
-        self.flush_at = time.monotonic_ns() + _FLUSH_NS
+        self._set_clocks()
         if self._hints:
             self._recorder.record_batch(_hint_rows(self._hints))
             self._hints.clear()
@@ -87,6 +97,10 @@ class OpLog:
             self.rows = 0
             self._errors.clear()
             self._ttfb.clear()
+
+    def _set_clocks(self) -> None:
+        now = time.monotonic_ns()
+        self.flush_at, self.ease_at = now + _FLUSH_NS, now + self._ease_ns
 
     def _batch(self) -> pa.RecordBatch:
         rows, plan = self.rows, self._plan

@@ -124,7 +124,7 @@ class ThreadEngine:
             ctypes.CDLL(None).prctl(_PR_SET_TIMERSLACK, 1, 0, 0, 0)
             if self._settings.realtime:
                 be_realtime()
-            log = OpLog(self._recorder, self._plan, self._start_mono_ns)
+            log = OpLog(self._recorder, self._plan, self._start_mono_ns, index)
             worker = Worker(
                 self._plan, log, self._backend_of, cache_policy=self._settings.cache_policy,
                 most_open=OPEN_FILES // self._settings.threads, overwrite=self._settings.overwrite_objects,
@@ -191,6 +191,8 @@ def wait_until(due_mono_ns: int, header: memoryview, log: OpLog) -> int:
         if wait > _NAP_NS:
             log.flush()
             sleep(_NAP_NS / 2e9)
+        elif log.rows and log.has_slack(wait, due_mono_ns - wait):
+            log.flush()
         else:
             sleep(wait / 1e9)
         wait = due_mono_ns - now()
