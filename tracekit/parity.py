@@ -17,9 +17,11 @@ import duckdb
 from tracekit.errors import UsageError
 from tracekit.store.reader import TraceReader, open_reader
 
-__all__ = ["Measures", "Parity", "ParityRow", "compare", "define_percentile", "measure"]
+__all__ = ["WINDOW_NS", "Measures", "Parity", "ParityRow", "compare", "define_percentile", "measure"]
 
 DEFAULT_TOLERANCE = 0.15
+WINDOW_NS = 1_000_000_000
+_MAPS = ("req_bytes", "window_bytes")
 _EXACT_UP_TO = 20_000_000
 
 
@@ -40,6 +42,7 @@ class Measures:
     lateness_p99_ns: float | None
     lateness_max_ns: float | None
     req_bytes: dict[int, int]
+    window_bytes: dict[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,15 +89,16 @@ class Parity:
         }
 
 
-def measure(reader: TraceReader) -> Measures:
-    """What parity compares, of one trace."""
+def measure(reader: TraceReader, *, speed: float = 1.0) -> Measures:
+    """What parity compares, of one trace; windows are `speed` seconds long, so that they match a faster replay's."""
     sql = files("tracekit").joinpath("parity.sql").read_text(encoding="utf-8")
     with closing(reader.connect()) as connection:
         define_percentile(connection, reader.rows)
-        result = connection.execute(sql)
+        result = connection.execute(sql, {"window_ns": max(round(WINDOW_NS * speed), 1)})
         names = [column[0] for column in result.description or ()]
         row = dict(zip(names, result.fetchone() or (), strict=True))
-    row["req_bytes"] = dict(row["req_bytes"] or {})
+    for name in _MAPS:
+        row[name] = dict(row[name] or {})
     return Measures(**row)
 
 
@@ -128,9 +132,11 @@ def compare(
     timed = told.get("pace", "recorded") == "recorded"
     if speed is None and told.get("expected") and told.get("of") == a.trace_id:
         foretold = dict(told["expected"])
-        foretold["req_bytes"] = {int(bucket): count for bucket, count in foretold["req_bytes"].items()}
+        for name in _MAPS:
+            foretold[name] = {int(key): count for key, count in foretold.get(name, {}).items()}
         return _table(Measures(**foretold), measure(b), tolerance, 1.0, timed=timed)
-    return _table(measure(a), measure(b), tolerance, speed or told.get("speed", 1.0), timed=timed)
+    speed = speed or told.get("speed", 1.0)
+    return _table(measure(a, speed=speed), measure(b), tolerance, speed, timed=timed)
 
 
 def _table(a: Measures, b: Measures, tolerance: float, speed: float, *, timed: bool) -> Parity:
@@ -162,6 +168,10 @@ def _table(a: Measures, b: Measures, tolerance: float, speed: float, *, timed: b
             judged=timed,
         ),
     ]
+    moved = histogram_distance(a.window_bytes, b.window_bytes)
+    rows.append(
+        ParityRow("throughput_windows", "distance", 0.0, moved, moved, moved <= tolerance if timed else None)
+    )
     if a.bytes_per_step is not None or b.bytes_per_step is not None:
         rows.append(relative("bytes_per_step", "bytes", a.bytes_per_step, b.bytes_per_step))
     rows.append(

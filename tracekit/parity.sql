@@ -13,6 +13,7 @@
 --   latency_p50_ns, latency_p99_ns   DOUBLE
 --   lateness_p50_ns, lateness_p99_ns, lateness_max_ns  DOUBLE  t_submit - t_due; null in recordings
 --   req_bytes           MAP(INTEGER, BIGINT)  requests by the power of two that their length reaches
+--   window_bytes        MAP(BIGINT, BIGINT)  bytes by the window of $window_ns, from the first submit on, of their submit
 WITH part AS (
     SELECT *
     FROM ops
@@ -24,6 +25,11 @@ sizes AS (
         count(*) AS n
     FROM part
     GROUP BY bucket
+),
+windows AS (
+    SELECT (t_submit - (SELECT min(t_submit) FROM part)) // $window_ns::BIGINT AS slot, sum(bytes)::BIGINT AS moved
+    FROM part
+    GROUP BY slot
 )
 SELECT
     count(*) AS ops,
@@ -39,5 +45,6 @@ SELECT
     percentile(t_submit - t_due, 0.5) AS lateness_p50_ns,
     percentile(t_submit - t_due, 0.99) AS lateness_p99_ns,
     max(t_submit - t_due) AS lateness_max_ns,
-    (SELECT map_from_entries(list((bucket, n))) FROM sizes) AS req_bytes
+    (SELECT map_from_entries(list((bucket, n))) FROM sizes) AS req_bytes,
+    (SELECT map_from_entries(list((slot, moved))) FROM windows WHERE moved > 0) AS window_bytes
 FROM part

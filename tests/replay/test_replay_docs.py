@@ -40,7 +40,7 @@ def test_every_option_is_on_the_page_by_both_its_names() -> None:
 def test_every_metric_of_parity_is_defined() -> None:
     from tracekit.parity import Measures, _table
 
-    empty = Measures(1, 0, 1, 1, 1, 1, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, {0: 1})
+    empty = Measures(1, 0, 1, 1, 1, 1, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, {0: 1}, {0: 1})
     text = PAGE.read_text(encoding="utf-8")
     for row in _table(empty, empty, 0.15, 1.0, timed=True).rows:
         last = "_" + row.metric.partition("_")[2]

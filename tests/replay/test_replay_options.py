@@ -158,7 +158,7 @@ def test_residency_is_what_was_read(data: Path) -> None:
 
 def test_processes_share_a_plan_and_each_op_runs_once(tmp_path: Path, data: Path) -> None:
     names = "abcdefgh" * 60
-    for pace in ("recorded", "closed", "asap"):
+    for pace in ("recorded", "closed"):
         reader = trace_of(tmp_path, {"uri": uris(data, names), "worker": [i % 4 for i in range(480)]}, pace)
         result = replay(reader, pace=pace, processes=2, out=tmp_path / f"r-{pace}", tolerance=1.0)
         assert (result.ops, result.failed_ops, result.client.processes) == (480, 0, 2)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tracekit.parity import Measures
+from tracekit.parity import WINDOW_NS, Measures
 from tracekit.replay.plan import NONE, Plan
 
 __all__ = ["expected_measures"]
@@ -26,6 +26,8 @@ def expected_measures(plan: Plan) -> Measures:
     asked = np.where(length == NONE, moved, length)
     buckets = np.where(asked > 0, np.floor(np.log2(np.maximum(asked, 1))).astype(np.int64), -1)
     values, counts = np.unique(buckets, return_counts=True)
+    slots, which = np.unique((due - due[:1]) // WINDOW_NS, return_inverse=True)
+    window_bytes = np.bincount(which.reshape(-1), weights=moved).astype(np.int64)
     finished = latency[latency != NONE]
     return Measures(
         ops=plan.ops,
@@ -41,4 +43,5 @@ def expected_measures(plan: Plan) -> Measures:
         lateness_p99_ns=None,
         lateness_max_ns=None,
         req_bytes={int(value): int(count) for value, count in zip(values, counts, strict=True)},
+        window_bytes={s: n for s, n in zip(slots.tolist(), window_bytes.tolist(), strict=False) if n},
     )
