@@ -6,6 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -190,14 +191,14 @@ def snapshot(
     The queries keep to `memory_limit` (2GiB unless told) and spill what does not fit to
     the temporary directory.
     """
-    with measuring(reader, threads=threads, memory_limit=memory_limit) as connection:
-        counts = {
-            **_row(connection, "totals"),
-            **_row(connection, "steps_count"),
-            **_row(connection, "distinct_counts"),
-        }
-        by_op, sizes, latencies = distributions(connection)
-    return assemble(counts, by_op, sizes, latencies, peaks(reader), reader.counters)
+    with ThreadPoolExecutor(1) as beside:  # the sweep is one thread's work: DuckDB has the other cores
+        swept = beside.submit(peaks, reader) if threads != 1 else None
+        with measuring(reader, threads=threads, memory_limit=memory_limit) as connection:
+            counts = _row(connection, "totals") | _row(connection, "steps_count")
+            counts |= _row(connection, "distinct_counts")
+            by_op, sizes, latencies = distributions(connection)
+        peak = peaks(reader) if swept is None else swept.result()
+    return assemble(counts, by_op, sizes, latencies, peak, reader.counters)
 
 
 @contextmanager

@@ -160,8 +160,9 @@ def _windowed(reader: TraceReader, start_ns: int | None, stop_ns: int | None) ->
 
 
 def _columns(table: pa.Table) -> _Columns:
-    kinds = table.column("op").cast(pa.string())
-    table = table.filter(pc.not_equal(kinds, "hint"))
+    kinds = table.column("op")
+    if any("hint" in chunk.dictionary.to_pylist() for chunk in kinds.chunks):
+        table = table.filter(pc.not_equal(kinds.cast(pa.string()), "hint"))
     submit = table.column("t_submit").to_numpy()
     latency = table.column("latency")
     ended = np.maximum(pc.fill_null(latency, 1).to_numpy(), 1)
