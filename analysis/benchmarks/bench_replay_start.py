@@ -87,14 +87,15 @@ def measure(folder: Path, pace: str, seconds: float) -> tuple[float, float, floa
         peak = max(peak, resident_bytes(running.pid))
         time.sleep(0.2)
     running.send_signal(signal.SIGINT)
-    told, _ = running.communicate(timeout=600)
+    told, complaint = running.communicate(timeout=600)
     reader = open_reader(out)
     first, last, rows = next(
         iter(
             reader.query("SELECT min(t_submit) AS a, max(t_submit) AS b, count(*) AS n FROM ops").to_pylist()
         )
     ).values()
-    assert json.loads(told)["partial"]
+    if running.returncode != 130 or not json.loads(told)["partial"]:
+        raise SystemExit(f"exit {running.returncode}: {complaint.decode()}")
     return (
         ((reader.epoch_unix_ns or 0) + first - began_unix) / 1e9,
         peak / 2**20,
