@@ -7,7 +7,17 @@ from typing import Annotated
 import typer
 
 from tracekit.cli import screen
-from tracekit.cli.options import JsonOption, TraceArgument
+from tracekit.cli.options import (
+    AccountOption,
+    AnonymousOption,
+    ClientOption,
+    EndpointOption,
+    JsonOption,
+    RegionOption,
+    RetriesOption,
+    TimeoutOption,
+    TraceArgument,
+)
 from tracekit.replay.materialize import materialize
 from tracekit.store.reader import open_reader
 from tracekit.units import format_count, format_size
@@ -35,11 +45,23 @@ def _materialize(
             help="Fill files with seeded random bytes; else local files are sparse (zeros, no space)."
         ),
     ] = None,
+    client: ClientOption = None,
+    endpoint: EndpointOption = None,
+    region: RegionOption = None,
+    account: AccountOption = None,
+    anonymous: AnonymousOption = None,
+    timeout_s: TimeoutOption = None,
+    retries: RetriesOption = None,
     json: JsonOption = False,
 ) -> None:
     """Make objects of the sizes that a trace reads. What is there and large enough is kept."""
+    given = {
+        "client": client, "endpoint": endpoint, "region": region, "account": account, "anonymous": anonymous,
+        "timeout_s": timeout_s, "retries": retries,
+    }  # fmt: skip
+    store_options = {name: value for name, value in given.items() if value is not None}
     with screen.progress("materialize") as advance:
-        done = materialize(open_reader(trace), map_, seed=seed, progress=advance)
+        done = materialize(open_reader(trace), map_, seed=seed, store_options=store_options, progress=advance)
     if json:
         screen.emit_json(done.to_dict())
     else:

@@ -9,11 +9,60 @@ import typer
 
 from tracekit.units import parse_duration, parse_size
 
-__all__ = ["JsonOption", "OverwriteOption", "TraceArgument", "duration", "size"]
+__all__ = [
+    "AccountOption",
+    "AnonymousOption",
+    "ClientOption",
+    "EndpointOption",
+    "JsonOption",
+    "OverwriteOption",
+    "RegionOption",
+    "RetriesOption",
+    "TimeoutOption",
+    "TraceArgument",
+    "duration",
+    "size",
+]
 
 TraceArgument = Annotated[Path, typer.Argument(metavar="TRACE", help="A trace directory or Parquet file.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace an existing output.")]
+
+_STORE = "Object stores"
+ClientOption = Annotated[
+    str | None,
+    typer.Option(
+        "--client", metavar="NAME", help="Client library; see docs/backends.md.", rich_help_panel=_STORE
+    ),
+]
+EndpointOption = Annotated[
+    str | None, typer.Option("--endpoint", metavar="URL", help="Endpoint URL.", rich_help_panel=_STORE)
+]
+RegionOption = Annotated[
+    str | None, typer.Option("--region", metavar="NAME", help="Region (s3).", rich_help_panel=_STORE)
+]
+AccountOption = Annotated[
+    str | None,
+    typer.Option("--account", metavar="NAME", help="Storage account (az).", rich_help_panel=_STORE),
+]
+AnonymousOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--anonymous/--no-anonymous", help="Sign no request.", rich_help_panel=_STORE, show_default=False
+    ),
+]
+TimeoutOption = Annotated[
+    float | None,
+    typer.Option(
+        "--timeout-s", metavar="X", help="Seconds to wait for the next byte.", rich_help_panel=_STORE
+    ),
+]
+RetriesOption = Annotated[
+    int | None,
+    typer.Option(
+        "--retries", metavar="N", help="How often a failed request is sent again.", rich_help_panel=_STORE
+    ),
+]
 
 
 def size(name: str, text: str | None) -> int | None:

@@ -8,7 +8,19 @@ from typing import Annotated
 import typer
 
 from tracekit.cli import screen
-from tracekit.cli.options import JsonOption, TraceArgument, duration, size
+from tracekit.cli.options import (
+    AccountOption,
+    AnonymousOption,
+    ClientOption,
+    EndpointOption,
+    JsonOption,
+    RegionOption,
+    RetriesOption,
+    TimeoutOption,
+    TraceArgument,
+    duration,
+    size,
+)
 from tracekit.replay.checks import PlanSummary
 from tracekit.replay.engine import dry_run, replay
 from tracekit.replay.options import Filters, ReplayOptions
@@ -108,6 +120,13 @@ def _replay(
             "--overwrite", help="Replace an existing OUT and, with --allow-writes, existing objects."
         ),
     ] = False,
+    client: ClientOption = None,
+    endpoint: EndpointOption = None,
+    region: RegionOption = None,
+    account: AccountOption = None,
+    anonymous: AnonymousOption = None,
+    timeout_s: TimeoutOption = None,
+    retries: RetriesOption = None,
     json: JsonOption = False,
 ) -> None:
     """Re-drive a trace and measure parity. Exit 1 if an op failed or parity does not hold."""
@@ -141,6 +160,13 @@ def _replay(
         allow_writes=allow_writes,
         overwrite_objects=overwrite and allow_writes,
         tolerance=tolerance,
+        client=client,
+        endpoint=endpoint,
+        region=region,
+        account=account,
+        anonymous=anonymous,
+        timeout_s=timeout_s,
+        retries=retries,
     )
     if dry_run_:
         _dry_run(dry_run(trace, options), json=json)

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
+from typing import Any
 
 from tracekit.backends.base import Backend
 from tracekit.backends.registry import backend_for
-from tracekit.uri import scheme_of
+from tracekit.uri import FILE_SCHEMES, scheme_of
 
 __all__ = ["Backends"]
 
 
 class Backends:
-    """Thread-safe. The backend of a URI seen before is found without a lock."""
+    """Thread-safe. The backend of a URI seen before is found without a lock.
 
-    def __init__(self) -> None:
+    `store_options` go to object stores only: `client`, `endpoint` and the like, as the loader has them.
+    """
+
+    def __init__(self, store_options: Mapping[str, Any] | None = None) -> None:
+        self._store_options = dict(store_options or {})
         self._made: dict[str, Backend] = {}
         self._lock = threading.Lock()
 
@@ -26,7 +32,8 @@ class Backends:
             with self._lock:
                 backend = self._made.get(scheme)
                 if backend is None:
-                    backend = self._made[scheme] = backend_for(uri)
+                    options = {} if scheme in FILE_SCHEMES else self._store_options
+                    backend = self._made[scheme] = backend_for(uri, **options)
         return backend
 
     def counters(self) -> dict[str, int]:

@@ -46,6 +46,7 @@ class Order:
     part: int
     parts: int
     settings: EngineSettings
+    store_options: dict[str, Any]
 
 
 def main() -> None:
@@ -73,7 +74,7 @@ def _obey(order: Order) -> int:
         SharedColumns(COLUMNS, order.room, order.plan_fd), order.uris, order.uris, streamed=order.streamed
     )
     pacer = make_pacer(order.pace, plan, speed=order.speed, part=order.part, parts=order.parts)
-    backends = Backends()
+    backends = Backends(order.store_options)
     with Recorder(order.out, source="replay", options=order.noted) as recorder:
         engine = ThreadEngine(plan, pacer, None, recorder, backend_of=backends.of, settings=order.settings)
         warm_up()

@@ -80,7 +80,7 @@ def replay(
     if out is not None:
         check_target(Path(out), overwrite=overwrite)
     plan = build_plan(reader, parse_rules(options.mapping), options)
-    backends = Backends()
+    backends = Backends(options.store_options)
     try:
         check_targets(plan, backends, options)
         with tempfile.TemporaryDirectory(prefix="tracekit-replay-") as scratch:
@@ -105,7 +105,7 @@ def dry_run(
     plan = build_plan(reader, parse_rules(options.mapping), options)
     while plan.streamed and plan.wait_for(plan.ops):
         pass
-    return summarize(plan, Backends())
+    return summarize(plan, Backends(options.store_options))
 
 
 def _run(

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
 from tracekit.backends.local import make_file, make_sparse
-from tracekit.backends.registry import backend_for
 from tracekit.errors import BackendError, UsageError
+from tracekit.replay.backends import Backends
 from tracekit.replay.mapping import parse_rules
 from tracekit.replay.plan import build_plan
 from tracekit.store.reader import TraceReader
@@ -38,25 +38,27 @@ def materialize(
     mapping: Sequence[str],
     *,
     seed: int | None = None,
+    store_options: Mapping[str, Any] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Materialized:
     """Make every object that a replay of the trace under `mapping` would read.
 
     Local files are sparse unless `seed` is given; with a seed, and on object stores
     always, the content is that of a seeded generator (seed 0 unless told). An object that
-    is large enough is kept; nothing is overwritten. Raises UsageError if one is there and
+    is large enough is kept; nothing is overwritten. `store_options` go to object stores
+    (`client`, `endpoint`, ...). Raises UsageError if one is there and
     too small, or there are no rules; BackendError if one cannot be made.
     """
     if not mapping:
         raise UsageError("materialize needs a target", "give --map FROM=TO")
     plan = build_plan(reader, parse_rules(mapping))
     sizes = plan.needed_sizes().tolist()
-    backends = {scheme: backend_for(uri) for scheme, uri in {scheme_of(u): u for u in plan.uris}.items()}
+    backends = Backends(store_options)
     missing = []
     kept = 0
     for uri, size in zip(plan.uris, sizes, strict=True):
         try:
-            there = backends[scheme_of(uri)].stat(uri).size
+            there = backends.of(uri).stat(uri).size
         except BackendError as error:
             if error.error_class != "not_found":
                 raise
@@ -74,11 +76,10 @@ def materialize(
             else:
                 make_file(uri, size, seed=seed + index)
         else:
-            backends[scheme_of(uri)].put(uri, _content(size, (seed or 0) + index))
+            backends.of(uri).put(uri, _content(size, (seed or 0) + index))
         if progress is not None:
             progress(index + 1, len(missing))
-    for backend in backends.values():
-        backend.close()
+    backends.close()
     return Materialized(len(missing), kept, sum(size for _, size in missing))
 
 

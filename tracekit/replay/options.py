@@ -10,7 +10,9 @@ from typing import Any
 from tracekit.backends.base import CACHE_POLICIES
 from tracekit.errors import UsageError
 
-__all__ = ["ENGINES", "PACES", "READS", "Filters", "ReplayOptions"]
+__all__ = ["ENGINES", "PACES", "READS", "STORE_OPTIONS", "Filters", "ReplayOptions"]
+
+STORE_OPTIONS = ("client", "endpoint", "region", "account", "anonymous", "timeout_s", "retries")
 
 PACES = ("recorded", "closed", "asap")
 ENGINES = ("auto", "threads", "loop")
@@ -55,7 +57,8 @@ class ReplayOptions:
 
     `cold` and `warm` drop the trace's local files from the page cache before the run, or
     fill it. `overwrite_objects` lets writes (`allow_writes`) replace objects. `realtime`
-    runs the client under SCHED_FIFO, where the system allows it.
+    runs the client under SCHED_FIFO, where the system allows it. `client` and what follows it
+    go to object stores, by the loader's names; None leaves them to the backend.
     """
 
     mapping: tuple[str, ...] = ()
@@ -71,6 +74,13 @@ class ReplayOptions:
     threads: int | None = None
     processes: int | None = None
     realtime: bool = False
+    client: str | None = None
+    endpoint: str | None = None
+    region: str | None = None
+    account: str | None = None
+    anonymous: bool | None = None
+    timeout_s: float | None = None
+    retries: int | None = None
     cold: bool = False
     warm: bool = False
     allow_writes: bool = False
@@ -106,6 +116,12 @@ class ReplayOptions:
             )
         if self.engine == "loop":
             raise UsageError("--engine loop runs in one process", "leave out --processes")
+
+    @property
+    def store_options(self) -> dict[str, Any]:
+        """What is to be passed to the backends of object stores: only what was given."""
+        values = {name: getattr(self, name) for name in STORE_OPTIONS}
+        return {name: value for name, value in values.items() if value is not None}
 
     @property
     def capped(self) -> bool:

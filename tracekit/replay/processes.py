@@ -40,7 +40,7 @@ def run_processes(
     """
     order = Order(
         plan.shared.fd, plan.room, plan.uris, plan.streamed, out, noted, options.pace, options.speed,
-        0, parts, settings,
+        0, parts, settings, options.store_options,
     )  # fmt: skip
     children = [
         _begin(replace(order, part=part, settings=replace(settings, first_slot=part * settings.threads)))
