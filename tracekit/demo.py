@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,7 @@ def run_demo(
         out = folder / f"replay-{scheme}.trace"
         result = replay(
             recording, ReplayOptions(mapping=(f"{from_path(dataset)}={target}",)), out=out,
-            watch=lambda done, total, note, scheme=scheme: progress(done, total, f"replay {scheme}"),
+            watch=partial(_watch, progress, scheme),
         )  # fmt: skip
         whole = whole and result.ok
         say(f"\n[bold]replayed[/bold]  on {scheme}://, in cadence, recorded in {out}")
@@ -87,6 +88,12 @@ def run_demo(
         f'[bold]next[/bold]      tracekit query {recording} "SELECT uri, count(*) AS ops FROM ops GROUP BY uri"'
     )
     return whole
+
+
+def _watch(
+    progress: Callable[[int, int | None, str], None], scheme: str, done: int, total: int, note: str
+) -> None:
+    progress(done, total, f"replay {scheme}: {note}")
 
 
 def _make_dataset(folder: Path, advance: Callable[[int], None]) -> None:

@@ -35,7 +35,9 @@ class Floor:
                bytes: int | None = None, ttfb: int | None = None, sample_id: int | None = None,
                step: int | None = None, worker: int | None = None, t_due: int | None = None,
                error: str | None = None) -> None:  # fmt: skip
-        self.rows.append((t_submit, uri, op, offset, len, bytes, latency, ttfb, sample_id, step, worker, t_due, error))
+        self.rows.append(
+            (t_submit, uri, op, offset, len, bytes, latency, ttfb, sample_id, step, worker, t_due, error)
+        )
 
 
 def calls(record: Callable[..., None], ops: int, gap_ns: int) -> np.ndarray:
@@ -66,7 +68,11 @@ def main() -> None:
     floor = calls(Floor().record, OPS, 0)
     base = float(np.median(floor))
     table.add("floor: append one tuple", OPS, *quantiles(floor), floor.sum() / OPS, 0, 0.0, 1.0)
-    for name, gap_ns, ops in (("saturated", 0, OPS), ("100,000 ops/s", 10_000, OPS), ("20,000 ops/s", 50_000, 200_000)):
+    for name, gap_ns, ops in (
+        ("saturated", 0, OPS),
+        ("100,000 ops/s", 10_000, OPS),
+        ("20,000 ops/s", 50_000, 200_000),
+    ):
         folder = Path(tempfile.mkdtemp(dir="."))
         try:
             with Recorder(folder / "t") as recorder:
@@ -76,7 +82,15 @@ def main() -> None:
                 raise SystemExit(f"{ops - reader.rows} ops lost")
             size = sum(segment.file_bytes for segment in reader.segments) / ops
             p50 = float(np.median(took))
-            table.add(f"Recorder.record, {name}", ops, *quantiles(took), took.sum() / ops, recorder.waits, size, p50 / base)
+            table.add(
+                f"Recorder.record, {name}",
+                ops,
+                *quantiles(took),
+                took.sum() / ops,
+                recorder.waits,
+                size,
+                p50 / base,
+            )
         finally:
             shutil.rmtree(folder)
     table.finish()

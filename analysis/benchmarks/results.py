@@ -28,7 +28,9 @@ class Table:
 
     def finish(self) -> None:
         console = Console(width=None if os.isatty(1) else 160)
-        shown = RichTable(title=f"{self.name} ({os.cpu_count()} CPUs, {platform.machine()}, Python {platform.python_version()})")
+        shown = RichTable(
+            title=f"{self.name} ({os.cpu_count()} CPUs, {platform.machine()}, Python {platform.python_version()})"
+        )
         for index, column in enumerate(self.columns):
             shown.add_column(column, justify="left" if index == 0 else "right", overflow="fold")
         for row in self.rows:
