@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import gzip
+import importlib.util
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +134,87 @@ def test_reads_know_the_sample_and_step_whose_span_they_lie_in(tmp_path: Path) -
         (None, None),
         (None, None),
     ]
+
+
+def test_samples_come_from_the_innermost_span_even_after_one_inside_it_has_ended(tmp_path: Path) -> None:
+    lines = [
+        event("outer", 100, cat="reader", dur=100, image_idx=1, step=7, epoch=2),
+        event("inner", 120, cat="reader", dur=10, image_idx=2, step=8),
+        *(event("read", at, fname="/d/a", fd=5, ret="1", count="1") for at in (105, 122, 150, 198, 210)),
+    ]
+    import_trace("dftracer", write(tmp_path / "l.pfw", lines), tmp_path / "t")
+    got = reads(tmp_path / "t")
+    assert [r["sample_id"] for r in got] == [1, 2, 1, None, None]
+    assert [r["epoch"] for r in got] == [2, None, 2, None, None]
+
+
+def later(name: str, ts: int, /, *, pid: int = 5, **args: Any) -> str:
+    return json.dumps(
+        {
+            "id": 1,
+            "name": name,
+            "cat": "POSIX",
+            "type": 3,
+            "pid": pid,
+            "tid": pid,
+            "ts": ts,
+            "dur": 5,
+            "ph": 1,
+            "args": args,
+        }
+    )
+
+
+def test_without_descriptors_a_position_is_known_while_a_file_is_open_once(tmp_path: Path) -> None:
+    lines = [
+        '{"name":"FH","cat":"dftracer","type":1,"pid":5,"tid":5,"ph":4,"args":{"name":"/d/a","value":"aa"}}',
+        '{"name":"CM","cat":"dftracer","type":1,"pid":5,"tid":5,"ph":4,"args":{"name":"time_metric","value":"NS"}}',
+        later("open64", 10, fhash="aa", flags=0),
+        later("read", 20, fhash="aa", ret=4, count=8),
+        later("read", 21, pid=6, fhash="aa", ret=4, count=8),
+        later("lseek64", 30, fhash="aa", ret=100, whence=0, offset=100),
+        later("read", 40, fhash="aa", ret=8, count=8),
+        later("open64", 50, fhash="aa", flags=0),
+        later("read", 60, fhash="aa", ret=8, count=8),
+        later("close", 70, fhash="aa", ret=0),
+        later("read", 80, fhash="aa", ret=8, count=8),
+        later("close", 90, fhash="aa", ret=0),
+        later("fopen64", 100, fhash="aa", flags=0),
+        later("fread", 110, fhash="aa", ret=2, count=3, size=10),
+        later("fseek", 120, fhash="aa", ret=0, whence=2, offset=-5),
+        later("fread", 130, fhash="aa", ret=1, count=1, size=1),
+        later("fseek", 140, fhash="aa", ret=0, whence=0, offset=7),
+        later("fread", 150, fhash="aa", ret=1, count=1, size=1),
+    ]
+    import_trace("dftracer", write(tmp_path / "l.pfw", lines), tmp_path / "t", strict=True)
+    got = reads(tmp_path / "t")
+    assert [r["offset"] for r in got] == [0, None, 100, None, None, 0, None, 7]
+    assert (got[5]["len"], got[5]["bytes"], got[5]["latency"]) == (30, 20, 5)
+    assert [r["rank"] for r in got][:2] == [0, 1]
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("dftracer") is None, reason="the wheel dftracer is not installed"
+)
+def test_what_todays_dftracer_writes_of_a_real_program_is_read(tmp_path: Path) -> None:
+    (place,) = importlib.util.find_spec("dftracer").submodule_search_locations  # type: ignore[union-attr,misc]
+    library = Path(place) / "lib64" / "libdftracer_preload.so"
+    if not library.exists():
+        pytest.skip("the wheel has no preload library")
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "f").write_bytes(bytes(100_000))
+    program = (
+        "import os, sys\nfd = os.open(sys.argv[1], os.O_RDONLY)\nos.read(fd, 1000); os.lseek(fd, 5000, 0); os.read(fd, 7)\n"
+        "os.pread(fd, 100, 77); os.read(fd, 11); os.close(fd)\n"
+        "if not os.fork():\n fd = os.open(sys.argv[1], os.O_RDONLY); os.read(fd, 13); os._exit(0)\nos.wait()\n"
+    )
+    environ = {**os.environ, "LD_PRELOAD": str(library), "DFTRACER_ENABLE": "1", "DFTRACER_INIT": "PRELOAD",
+               "DFTRACER_LOG_FILE": str(tmp_path / "logs" / "log"), "DFTRACER_DATA_DIR": str(tmp_path),
+               "DFTRACER_INC_METADATA": "1"}  # fmt: skip
+    subprocess.run([sys.executable, "-c", program, str(tmp_path / "f")], env=environ, check=True, timeout=60)
+    done = import_trace("dftracer", tmp_path / "logs", tmp_path / "t", strict=True)
+    got = [r for r in reads(tmp_path / "t") if r["uri"] == f"file://{tmp_path}/f" and r["rank"] == 0]
+    assert [(r["offset"], r["len"]) for r in got] == [(0, 1000), (5000, 7), (77, 100), (5007, 11)], done
 
 
 def test_the_later_form_names_files_by_hash(tmp_path: Path) -> None:

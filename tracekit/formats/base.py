@@ -36,24 +36,30 @@ class Tally:
     source: Path
     strict: bool = False
     skipped: int = 0
-    examples: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    _found: list[tuple[int, str]] = field(default_factory=list)
 
-    def bad(self, line: int, why: str, *, unit: str = "line") -> None:
-        """Count the bad line number `line` (from 1). Raises TraceFormatError if strict."""
-        if self.strict:
-            raise TraceFormatError(
-                f"{self.source}, {unit} {line}: {why}", "import without --strict to skip bad lines"
-            )
+    @property
+    def examples(self) -> list[str]:
+        """The first few bad lines, in order."""
+        return [why for _, why in self._found]
+
+    def bad(self, line: int, why: str) -> None:
+        """Count the bad line number `line` (from 1)."""
         self.skipped += 1
-        if len(self.examples) < _EXAMPLES:
-            self.examples.append(f"{unit} {line}: {why}")
+        where = f"{self.source}, line {line}" if self.strict else f"line {line}"
+        self._found = sorted([*self._found, (line, f"{where}: {why}")])[:_EXAMPLES]
 
     def bad_lines(self, lines: Lines, why: str) -> None:
         """Count every one of `lines`, all bad for one reason."""
-        for line in lines[: _EXAMPLES if not self.strict else 1]:
+        for line in lines[:_EXAMPLES]:
             self.bad(int(line), why)
         self.skipped += max(len(lines) - _EXAMPLES, 0)
+
+    def settle(self) -> None:
+        """Raise TraceFormatError for the first bad line if strict; called when all lines so far are judged."""
+        if self.strict and self._found:
+            raise TraceFormatError(self._found[0][1], "import without --strict to skip bad lines")
 
     def note(self, text: str) -> None:
         """Tell the reader of the trace `text`, once."""

@@ -66,13 +66,16 @@ def blocks(source: Path, tally: Tally, *, block_bytes: int = _BLOCK_BYTES) -> It
         yield Block(text, line, text.count(b"\n"))
 
 
-def decoded_lines(block: Block, tally: Tally) -> Iterator[tuple[int, str]]:
-    """Number and text of each line that says something; lines that are no UTF-8 are counted bad."""
+def decoded_lines(block: Block, tally: Tally, *, lossy: bool = False) -> Iterator[tuple[int, str]]:
+    """Number and text of each line that says something; lines that are no UTF-8 are counted bad.
+
+    With `lossy` what is no UTF-8 becomes U+FFFD instead, for the caller to judge.
+    """
     for number, raw in enumerate(block.data.split(b"\n")[:-1], block.first_line):
         if not raw.strip():
             continue
         try:
-            text = raw.decode()
+            text = raw.decode("utf-8", "replace" if lossy else "strict")
         except UnicodeDecodeError:
             tally.bad(number, "not UTF-8")
             continue

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import importlib
 import os
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, cast
+
+import pyarrow as pa
 
 from tracekit.errors import TraceFormatError, UsageError
 from tracekit.formats.base import Exporter, ExportOptions, Importer, ImportOptions, Tally
@@ -43,6 +46,7 @@ _IMPORTERS = {
     "strace": ("tracekit.formats.strace", "Strace"),
     "warp": ("tracekit.formats.oplog", "Warp"),
 }
+_OF_DIRECTORIES = ("dftracer",)
 _EXPORTERS = {
     "chrome": ("tracekit.formats.chrome", "Chrome"),
     "csv": ("tracekit.formats.columns", "Csv"),
@@ -122,14 +126,14 @@ def import_trace(
     """
     reads = importer(name)
     path = Path(source)
-    if not path.is_file():
+    if not path.is_file() and not (path.is_dir() and name in _OF_DIRECTORIES):
         raise TraceFormatError(f"{path}: no such file", f"give a {name} log")
     tally = Tally(path, strict)
     options = ImportOptions(map_columns=map_columns, base=base, separator=separator)
     with TraceWriter(
         out, source=f"import:{name}", overwrite=overwrite, options={"from": path.name}
     ) as writer:
-        for batch in ahead(reads.read(path, tally, options)):
+        for batch in ahead(_settled(reads.read(path, tally, options), tally)):
             writer.write(batch)
         if tally.skipped:
             writer.count("skipped_lines", tally.skipped)
@@ -156,6 +160,18 @@ def export_trace(
     with open_sink(Path(out), overwrite=overwrite) as sink:
         ops = writes.write(reader, sink, tally, ExportOptions(object_by=object_by))
     return ExportResult(ops, tuple(tally.notes))
+
+
+def _settled(batches: Iterator[pa.RecordBatch], tally: Tally) -> Iterator[pa.RecordBatch]:
+    """`batches`, until (strict) there is a bad line among those judged: it goes before any other error."""
+    try:
+        for batch in batches:
+            tally.settle()
+            yield batch
+    except TraceFormatError:
+        tally.settle()
+        raise
+    tally.settle()
 
 
 def _load(known: dict[str, tuple[str, str]], name: str, what: str) -> object:

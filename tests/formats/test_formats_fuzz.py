@@ -1,0 +1,159 @@
+"""Every importer against damage: a good log cut, joined with noise, its numbers and line ends made wrong.
+
+What comes out is a trace with exactly the ops counted, or one line of error and nothing
+on disk; never a traceback, never half a trace, and nothing negative or out of range.
+"""
+
+from __future__ import annotations
+
+import gzip
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tracekit.errors import TraceFormatError, UsageError
+from tracekit.formats.registry import import_trace, importers
+from tracekit.store.reader import open_reader
+
+GOOD = {
+    "csv": b"uri,offset,len,t_submit,latency_us,op,more\n/d/a,0,10,5,1.5,read,x\n/d/b,,20,9,,put,\"y, z\"\n",
+    "dftracer": b'[\n{"id":"1","name":"open64","cat":"POSIX","pid":"0","tid":"7","ts":"10","dur":"5","ph":"X",'
+    b'"args":{"fname":"/d/a","ret":5}}\n{"id":"2","name":"read","cat":"POSIX","pid":"0","tid":"7","ts":"20","dur":"5",'
+    b'"ph":"X","args":{"fname":"/d/a","fd":5,"ret":"7","count":"9"}}\n',
+    "fio": b"fio version 3 iolog\n1 /d/a add\n1 /d/a open\n5 /d/a read 0 4096\n90 /d/a write 4096 512\n99 /d/a close\n",
+    "jsonl": b'{"uri": "/d/a", "offset": 0, "len": 10, "t_submit": 5, "tag": "x"}\n{"uri": "s3://b/k", "t_submit": 9, "latency": 7}\n',
+    "s3-access-log": b'79a5 B [06/Feb/2019:00:00:38 +0000] 192.0.2.3 - 3E57 REST.GET.OBJECT a/b "GET /a/b HTTP/1.1" 200 - '
+    b'1000 5000 70 10 "-" "agent" -\n',
+    "s3dlio": b"idx\tthread\top\tclient_id\tn_objects\tbytes\tendpoint\tfile\terror\tstart\tfirst_byte\tend\tduration_ns\n"
+    b"0\t7\tGET\t\t1\t10\tfile://\t/d/a\t\t2026-11-23T14:26:24.121248456Z\t\t2026-11-23T14:26:24.122213126Z\t964670\n"
+    b"1\t8\tGET_RANGE\t\t1\t10\tfile://\t/d/a\tnot found\t2026-11-23T14:26:24.121248456Z\t\t2026-11-23T14:26:24.122213126Z\t964670\n",
+    "strace": b'7 1700000000.1 openat(AT_FDCWD, "/d/a", O_RDONLY) = 3</d/a> <0.1>\n7 1700000000.2 read(3</d/a>, ""..., 10) = 7 <0.1>\n'
+    b'7 1700000000.3 lseek(3</d/a>, 5, SEEK_SET) = 5 <0.1>\n8 1700000000.4 pread64(3</d/a>, ""..., 10, 20 <unfinished ...>\n'
+    b"8 1700000000.5 <... pread64 resumed>) = 7 <0.1>\n",
+}  # fmt: skip
+GOOD["warp"] = GOOD["s3dlio"]
+NUMBERS = [b"-1", b"NaN", b"inf", b"1e400", b"99999999999999999999999999", b"9223372036854775807", b"-9223372036854775808",
+           b"0x10", b"1.5", b"", b"4611686018427387905", b"true", b"null", "٣".encode(), b"1_000", b" 7 ", b"\x00", b"\xff\xfe"]  # fmt: skip
+FORMATS = sorted(GOOD)
+
+
+@st.composite
+def damaged(draw: st.DrawFn, name: str) -> bytes:
+    """A log of format `name` that something happened to."""
+    data = GOOD[name] * draw(st.integers(1, 3))
+    for _ in range(draw(st.integers(0, 3))):
+        kind = draw(st.sampled_from(["cut", "noise", "number", "ends", "quote", "swap", "field"]))
+        at = draw(st.integers(0, len(data)))
+        if kind == "cut":
+            data = data[:at]
+        elif kind == "noise":
+            data = data[:at] + draw(st.binary(max_size=40)) + data[at:]
+        elif kind == "number":
+            digits = [
+                i
+                for i, byte in enumerate(data)
+                if 48 <= byte <= 57 and (i == 0 or not 48 <= data[i - 1] <= 57)
+            ]
+            if digits:
+                start = draw(st.sampled_from(digits))
+                end = start
+                while end < len(data) and 48 <= data[end] <= 57:
+                    end += 1
+                data = data[:start] + draw(st.sampled_from(NUMBERS)) + data[end:]
+        elif kind == "ends":
+            data = data.replace(
+                b"\n", draw(st.sampled_from([b"\r\n", b"\r", b"\n\n", b"\n\r\n", b"\x0b\n", b" \n"]))
+            )
+        elif kind == "quote":
+            data = data[:at] + b'"' + data[at:]
+        elif kind == "swap":
+            lines = data.splitlines(keepends=True)
+            data = b"".join(draw(st.permutations(lines))) if len(lines) < 12 else data
+        else:
+            data = data[:at] + draw(st.sampled_from([b"\t", b",", b" ", b"{", b"]", b"<", b"("])) + data[at:]
+    return data
+
+
+def check(folder: Path, name: str, data: bytes, *, strict: bool) -> None:
+    """Import `data` as `name`: whole and sound, or refused with nothing left behind."""
+    log, out = folder / "log", folder / "out"
+    log.write_bytes(data)
+    try:
+        done = import_trace(name, log, out, strict=strict)
+    except (TraceFormatError, UsageError) as error:
+        assert "\n" not in str(error)
+        assert sorted(p.name for p in folder.iterdir()) == ["log"]
+        return
+    reader = open_reader(out)
+    assert reader.rows == done.ops
+    assert not (strict and done.skipped)
+    (bad,) = reader.query(
+        'SELECT count(*) AS n FROM ops WHERE t_submit < 0 OR least("offset", len, bytes, latency, ttfb) < 0'
+        " OR uri NOT LIKE '%://%' OR worker < 0 OR rank < 0"
+    ).to_pylist()
+    assert bad["n"] == 0
+    shutil.rmtree(out)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Path]:
+    (tmp_path / "fuzz").mkdir()
+    yield tmp_path / "fuzz"
+
+
+def test_every_importer_has_a_log_here() -> None:
+    assert {*GOOD, "darshan"} == set(importers())
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    data=st.data(),
+    strict=st.booleans(),
+    squeeze=st.sampled_from([None, None, "gzip", "zstd"]),
+    cut=st.integers(0, 9),
+)
+def test_a_damaged_log_gives_a_sound_trace_or_one_line(
+    folder: Path, name: str, data: st.DataObject, strict: bool, squeeze: str | None, cut: int
+) -> None:
+    content = data.draw(damaged(name))
+    if squeeze == "gzip":
+        content = gzip.compress(content)
+    elif squeeze == "zstd":
+        content = pa.compress(content, codec="zstd", asbytes=True)
+    if squeeze and cut < 3:
+        content = content[: len(content) * (cut + 1) // 5]
+    check(folder, name, content, strict=strict)
+
+
+@pytest.mark.parametrize("name", [*FORMATS, "darshan"])
+@pytest.mark.parametrize("data", [b"", b"\n", b"\r\r", b"\x00" * 5000, b"\xff" * 5000, b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"BZh",
+                                  b"a" * 200_000, b",\n" * 500, b"\t\n" * 500, b"{}\n" * 50, b"[\n"])  # fmt: skip
+def test_what_is_no_log_at_all_is_refused(folder: Path, name: str, data: bytes) -> None:
+    if name == "darshan":
+        pytest.importorskip("darshan", reason="the package darshan is not installed")
+        if len(data) > 4:
+            pytest.skip("one small stranger is enough for a process each")
+    check(folder, name, data, strict=False)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_good_log_of_each_format_is_read_strictly(folder: Path, name: str) -> None:
+    (folder / "log").write_bytes(GOOD[name])
+    assert import_trace(name, folder / "log", folder / "out", strict=True).skipped == 0
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("ends", [b"\r\n", b"\r"])
+def test_all_line_ends_are_read_alike(folder: Path, name: str, ends: bytes) -> None:
+    (folder / "log").write_bytes(GOOD[name].replace(b"\n", ends))
+    (folder / "plain").write_bytes(GOOD[name])
+    import_trace(name, folder / "log", folder / "a", strict=True)
+    import_trace(name, folder / "plain", folder / "b", strict=True)
+    sql = "SELECT * FROM ops ORDER BY ALL"
+    assert open_reader(folder / "a").query(sql).equals(open_reader(folder / "b").query(sql))
