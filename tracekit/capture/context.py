@@ -3,16 +3,19 @@
 Those who drive a loader say it (`sample`, `step`, the torch hook); every hook that records
 an op asks `where`. Context variables carry it through tasks; an op made by a thread that
 has none of its own (a reader's pool in C++, say) gets what the scopes open in its process
-agree on. This module records nothing and imports nothing of tracekit.
+agree on. When asked to, it also logs when which thread was in which scope, for ops that are
+seen from outside the process. This module records no op and imports nothing of tracekit.
 """
 
 from __future__ import annotations
 
 import contextvars
 import os
+import threading
+import time
 from types import TracebackType
 
-__all__ = ["sample", "scope", "set_worker", "step", "where", "worker"]
+__all__ = ["log_scopes", "sample", "scope", "set_worker", "step", "where", "worker"]
 
 Where = tuple[int | None, int | None]
 """(sample_id, step)"""
@@ -21,7 +24,7 @@ Where = tuple[int | None, int | None]
 class _Scope:
     """A context manager that says where; each use takes a new one."""
 
-    __slots__ = ("_said", "_token", "_where")
+    __slots__ = ("_begin", "_said", "_token", "_where")
 
     def __init__(self, sample_id: int | None, number: int | None) -> None:
         self._said: Where = (sample_id, number)
@@ -39,10 +42,14 @@ class _Scope:
             )
         _open[id(self)] = (self._where, id(outer))
         self._token = _here.set(self)
+        if _scope_log is not None:
+            self._begin = time.time_ns()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if _scope_log is not None and _open.pop(id(self), None) is not None:
+            _log_scope(_scope_log, self)
         _open.pop(id(self), None)
         try:
             _here.reset(self._token)
@@ -54,6 +61,7 @@ _here: contextvars.ContextVar[_Scope | None] = contextvars.ContextVar("tracekit_
 _open: dict[int, tuple[Where, int]] = {}
 """Every scope open in this process, by id: what it says, and the id of the scope around it."""
 _worker: int | None = None
+_scope_log: int | None = None
 
 
 def sample(sample_id: int) -> _Scope:
@@ -88,6 +96,29 @@ def set_worker(number: int | None) -> None:
     """Say which worker of its rank this process is."""
     global _worker
     _worker = number
+
+
+def log_scopes(path: str | None) -> None:
+    """Append every scope that ends from now on to the file `path` (None: no longer), a line each:
+    thread, begin and end (ns since the Unix epoch), sample_id, step, worker, rank; -1 for unknown."""
+    global _scope_log
+    if _scope_log is not None:
+        os.close(_scope_log)
+        _scope_log = None
+    if path:
+        _scope_log = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+
+def _log_scope(log: int, scope: _Scope) -> None:
+    sample_id, number = scope._where
+    known = (-1 if value is None else value for value in (sample_id, number, _worker))
+    rank = os.environ.get("RANK", "0")
+    thread = threading.get_native_id()
+    line = f"{thread},{scope._begin},{time.time_ns()},{','.join(map(str, known))},{rank}\n"
+    try:
+        os.write(log, line.encode())
+    except OSError:  # a full disk: the ops themselves are recorded elsewhere
+        log_scopes(None)
 
 
 def _agreed() -> Where:

@@ -21,7 +21,7 @@ from tracekit.capture import session as sessions
 from tracekit.capture.outcome import error_class
 from tracekit.capture.session import hook_failed, record
 
-__all__ = ["RecordedFileIO", "install", "open"]
+__all__ = ["RecordedFileIO", "install", "open", "uri_of_descriptor"]
 
 _real_open = io.open
 _MODES = frozenset("rwxab+t")
@@ -253,7 +253,7 @@ def _buffered(
         raise
 
 
-def _uri_of(fd: int) -> str | None:
+def uri_of_descriptor(fd: int) -> str | None:
     """The URI of a descriptor, None for what is no regular file or is not kept."""
     try:
         return _known_fds[fd]
@@ -278,7 +278,7 @@ def _record_open(real: Any) -> Any:
         fd: int = real(path, flags, mode, dir_fd=dir_fd)
         try:
             _known_fds.pop(fd, None)
-            uri = _uri_of(fd)
+            uri = uri_of_descriptor(fd)
             _known_fds[fd] = uri if uri is not None and S_ISREG(os.fstat(fd).st_mode) else None
         except Exception as error:  # noqa: BLE001 - the host's open has succeeded
             hook_failed("files", error)
@@ -321,7 +321,7 @@ def _transfer(op: str, length: Callable[[Any], int], offset_at: int | None) -> C
 
     def wrap(real: Any) -> Any:
         def call(fd: int, what: Any, *more: Any, **named: Any) -> Any:
-            uri = _uri_of(fd) if sessions.active() is not None else None
+            uri = uri_of_descriptor(fd) if sessions.active() is not None else None
             if uri is None:
                 return real(fd, what, *more, **named)
             if offset_at is None:
@@ -348,7 +348,7 @@ def _transfer(op: str, length: Callable[[Any], int], offset_at: int | None) -> C
 
 def _record_fadvise(real: Any) -> Any:
     def posix_fadvise(fd: int, offset: int, length: int, advice: int, /) -> None:
-        uri = _uri_of(fd) if sessions.active() is not None else None
+        uri = uri_of_descriptor(fd) if sessions.active() is not None else None
         submit = monotonic_ns()
         real(fd, offset, length, advice)
         if uri is not None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING
 
-from tracekit.capture import imports
+from tracekit.capture import context, imports
 from tracekit.capture.context import where, worker
 from tracekit.capture.filters import PathFilter
 from tracekit.errors import UsageError
@@ -33,6 +33,8 @@ __all__ = [
     "environment",
     "hook_failed",
     "join",
+    "join_quietly",
+    "known_hooks",
     "record",
     "start",
     "stop",
@@ -43,6 +45,7 @@ _log = logging.getLogger("tracekit.capture")
 
 HOOKS: Mapping[str, tuple[tuple[str, str], ...]] = {
     "files": (("builtins", "install"),),
+    "numpy": (("numpy", "install"),),
     "fsspec": (("fsspec", "install"),),
     "botocore": (("botocore.client", "install"), ("aiobotocore.client", "install_async")),
     "azure": (
@@ -91,6 +94,10 @@ class Session:
     def sees(self, hook: str) -> bool:
         """Whether another hook, here or outside, records what lies below."""
         return hook in self.below or self.name_of(hook) is not None
+
+    def environment(self) -> dict[str, str]:
+        """The variables by which another process joins this capture."""
+        return environment(self.path, self.hooks, self.paths, self.below)
 
     def count(self, name: str, n: int = 1) -> None:
         """Add to a counter of the trace."""
@@ -141,7 +148,9 @@ def start(
     if not target:
         raise UsageError("no trace to capture into", "give a path, or set TRACEKIT_TRACE")
     session = Session(
-        Path(os.path.abspath(target)), _known(hooks), _filter(include, exclude, Path(os.path.abspath(target)))
+        Path(os.path.abspath(target)),
+        known_hooks(hooks),
+        _filter(include, exclude, Path(os.path.abspath(target))),
     )
     _ = session.recorder  # a path that cannot be written is heard of here, not swallowed later
     _begin(session)
@@ -159,12 +168,21 @@ def join(environ: Mapping[str, str] = os.environ) -> Session | None:
     path = Path(os.path.abspath(target))
     session = Session(
         path,
-        _known(environ.get("TRACEKIT_HOOKS") or "auto"),
+        known_hooks(environ.get("TRACEKIT_HOOKS") or "auto"),
         _filter(split["TRACEKIT_INCLUDE"], split["TRACEKIT_EXCLUDE"], path),
         frozenset((environ.get("TRACEKIT_BELOW") or "").split(",")) - {""},
     )
+    context.log_scopes(environ.get("TRACEKIT_SCOPES"))
     _begin(session)
     return session
+
+
+def join_quietly() -> None:
+    """`join` at the start of an interpreter, which nothing may keep from starting."""
+    try:
+        join()
+    except Exception as error:  # noqa: BLE001 - the program must start all the same
+        _log.warning("not capturing: %s", error)
 
 
 def stop() -> None:
@@ -174,6 +192,7 @@ def stop() -> None:
     if session is None:
         return
     imports.forget()
+    context.log_scopes(None)
     for undo in reversed(session._undo):
         undo()
     for name, value in session._environ.items():
@@ -258,7 +277,8 @@ def _installer(session: Session, name: str, function: str) -> Callable[[ModuleTy
     return install
 
 
-def _known(hooks: str | Sequence[str]) -> tuple[str, ...]:
+def known_hooks(hooks: str | Sequence[str]) -> tuple[str, ...]:
+    """The hooks that a list or a comma-separated text names. Raises UsageError for an unknown one."""
     names = hooks.split(",") if isinstance(hooks, str) else list(hooks)
     chosen: dict[str, str] = {}
     for name in (name.strip() for name in names):
@@ -274,19 +294,21 @@ def _filter(include: Iterable[str], exclude: Iterable[str], trace: Path) -> Path
 
 
 def _tell_children(session: Session) -> None:
-    told = {**environment(session), "PYTHONPATH": with_bootstrap(os.environ.get("PYTHONPATH"))}
+    told = {**session.environment(), "PYTHONPATH": with_bootstrap(os.environ.get("PYTHONPATH"))}
     session._environ = {name: os.environ.get(name) for name in told}
     os.environ.update(told)
 
 
-def environment(session: Session) -> dict[str, str]:
-    """The variables by which another process joins this capture."""
+def environment(
+    trace: Path, hooks: Sequence[str], paths: PathFilter, below: Iterable[str] = ()
+) -> dict[str, str]:
+    """The variables by which a process joins a capture (`join`)."""
     return {
-        "TRACEKIT_TRACE": str(session.path),
-        "TRACEKIT_HOOKS": ",".join(session.hooks),
-        "TRACEKIT_INCLUDE": os.pathsep.join(session.paths.include),
-        "TRACEKIT_EXCLUDE": os.pathsep.join(session.paths.exclude),
-        "TRACEKIT_BELOW": ",".join(sorted(session.below)),
+        "TRACEKIT_TRACE": str(trace),
+        "TRACEKIT_HOOKS": ",".join(hooks),
+        "TRACEKIT_INCLUDE": os.pathsep.join(paths.include),
+        "TRACEKIT_EXCLUDE": os.pathsep.join(paths.exclude),
+        "TRACEKIT_BELOW": ",".join(sorted(below)),
     }
 
 

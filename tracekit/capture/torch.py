@@ -21,7 +21,6 @@ from tracekit.capture.session import hook_failed
 
 __all__ = ["install", "wrap"]
 
-_CARRIED = ("TRACEKIT_TRACE", "TRACEKIT_HOOKS", "TRACEKIT_INCLUDE", "TRACEKIT_EXCLUDE", "TRACEKIT_BELOW")
 _steps = itertools.count()
 
 
@@ -81,8 +80,7 @@ class _WorkerInit:
     def __init__(self, inner: Callable[[int], None] | None) -> None:
         self.inner = inner
         session = sessions.active()
-        told = sessions.environment(session) if session is not None else {}
-        self.environ = {name: told[name] for name in _CARRIED if name in told}
+        self.environ = session.environment() if session is not None else {}
 
     def __call__(self, worker_id: int) -> None:
         try:

@@ -24,6 +24,7 @@ __all__ = ["app", "main", "run"]
 VERBS = (
     "demo",
     "record",
+    "capture",
     "importing",
     "info",
     "stats",

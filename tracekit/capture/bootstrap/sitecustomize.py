@@ -5,7 +5,6 @@ interpreter from starting, nor hide another `sitecustomize`.
 """
 
 import importlib.util
-import logging
 import os
 import sys
 from importlib.machinery import PathFinder
@@ -17,13 +16,10 @@ def _join() -> None:
     if not os.environ.get("TRACEKIT_TRACE"):
         return
     try:
-        from tracekit.capture.session import join
+        from tracekit.capture.session import join_quietly
     except ImportError:  # another Python, without tracekit: it runs unrecorded
         return
-    try:
-        join()
-    except Exception as error:  # noqa: BLE001 - the program must start all the same
-        logging.getLogger("tracekit.capture").warning("not capturing: %s", error)
+    join_quietly()
 
 
 def _next_sitecustomize() -> None:

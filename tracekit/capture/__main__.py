@@ -1,0 +1,50 @@
+"""`python -m tracekit.capture`: what the environment variable TRACEKIT_TRACE needs to work by itself.
+
+`path` prints the directory to put on PYTHONPATH; `enable` and `disable` write and remove a
+line that this Python reads at every start, so that TRACEKIT_TRACE alone is enough.
+"""
+
+from __future__ import annotations
+
+import sys
+import sysconfig
+from pathlib import Path
+
+from tracekit.capture.session import with_bootstrap
+
+__all__ = ["main"]
+
+_USAGE = "usage: python -m tracekit.capture path | enable | disable"
+_LINE = "import os; os.environ.get('TRACEKIT_TRACE') and __import__('tracekit.capture.session').capture.session.join_quietly()\n"
+
+
+def main(arguments: list[str]) -> int:
+    """Carry out one of the words; the exit code."""
+    word = arguments[0] if arguments else ""
+    if word == "path" and len(arguments) == 1:
+        sys.stdout.write(with_bootstrap(None) + "\n")
+        return 0
+    if word in ("enable", "disable") and len(arguments) == 1:
+        return _startup_line(wanted=word == "enable")
+    sys.stderr.write(_USAGE + "\n")
+    return 2
+
+
+def _startup_line(*, wanted: bool) -> int:
+    file = Path(sysconfig.get_path("purelib"), "tracekit_capture.pth")
+    try:
+        if wanted:
+            file.write_text(_LINE)
+        else:
+            file.unlink(missing_ok=True)
+    except OSError as error:
+        sys.stderr.write(
+            f"tracekit: {file}: {error.strerror} (a virtual environment of your own can be written)\n"
+        )
+        return 2
+    sys.stdout.write(f"{file} {'written' if wanted else 'removed'}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
