@@ -23,14 +23,12 @@ from types import TracebackType
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from tracekit.errors import TracekitError, UsageError
-from tracekit.schema import OPS
 from tracekit.store.flat import VALUES, WIDTH, flat_to_batch
 from tracekit.store.layout import create_or_join
 from tracekit.store.rolling import RollingSegments
-from tracekit.store.segment import conform
+from tracekit.store.segment import as_recorded
 from tracekit.uri import clean
 
 __all__ = ["Recorder"]
@@ -143,7 +141,9 @@ class Recorder:
         if batch.num_rows == 0:
             return
         try:
-            conforming = self._conforming(batch)
+            conforming = as_recorded(
+                batch, epoch_mono_ns=self.epoch_mono_ns, rank=self._labels["rank"] or 0, worker=self._worker
+            )
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
             raise UsageError(
                 f"record_batch: {error}", "see tracekit.schema.OPS for names and types"
@@ -361,27 +361,6 @@ class Recorder:
             self._failure = UsageError(f"values that fit no op: {shown}", str(error))
             return False
         return True
-
-    def _conforming(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """`batch` as the store keeps it: times from the epoch, URIs clean, the stream named."""
-        table = conform(batch)
-        defaults = {"rank": self._labels["rank"] or 0, "worker": self._worker}
-        for index, field in enumerate(OPS):
-            column = table.column(index)
-            if field.name in ("t_submit", "t_due"):
-                column = pc.subtract_checked(column, pa.scalar(self.epoch_mono_ns, pa.int64()))
-            elif field.name in defaults:
-                if field.name not in batch.schema.names:
-                    column = pa.chunked_array([pa.nulls(batch.num_rows, field.type)])
-                column = column.fill_null(defaults[field.name])
-            else:
-                continue
-            table = table.set_column(index, table.field(index), column)
-        return pa.RecordBatch.from_arrays([_one(column) for column in table.columns], schema=table.schema)
-
-
-def _one(column: pa.ChunkedArray) -> pa.Array:
-    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 
 _live: weakref.WeakSet[Recorder] = weakref.WeakSet()

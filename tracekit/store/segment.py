@@ -20,7 +20,7 @@ from tracekit.store.journal import COUNTERS_KEY
 from tracekit.store.layout import fsync_dir
 from tracekit.uri import clean
 
-__all__ = ["ROW_GROUP_ROWS", "conform", "write_segment"]
+__all__ = ["ROW_GROUP_ROWS", "as_recorded", "conform", "write_segment"]
 
 ROW_GROUP_ROWS = 1_048_576
 
@@ -43,6 +43,29 @@ def conform(batch: pa.RecordBatch | pa.Table) -> pa.Table:
             columns.append(table.column(field.name))
             fields.append(field)
     return pa.Table.from_arrays(columns, schema=pa.schema(fields))
+
+
+def as_recorded(batch: pa.RecordBatch, *, epoch_mono_ns: int, rank: int, worker: int) -> pa.RecordBatch:
+    """A producer's `batch` as the store keeps it: times from the epoch, URIs clean, the stream named.
+
+    `t_submit` and `t_due` are monotonic readings; `rank` and `worker` are those of ops that
+    name none. Raises as `conform` does.
+    """
+    table = conform(batch)
+    defaults = {"rank": rank, "worker": worker}
+    for index, field in enumerate(OPS):
+        column = table.column(index)
+        if field.name in ("t_submit", "t_due"):
+            column = pc.subtract_checked(column, pa.scalar(epoch_mono_ns, pa.int64()))
+        elif field.name in defaults:
+            if field.name not in batch.schema.names:
+                column = pa.chunked_array([pa.nulls(batch.num_rows, field.type)])
+            column = column.fill_null(defaults[field.name])
+        else:
+            continue
+        table = table.set_column(index, table.field(index), column)
+    columns = [c.chunk(0) if c.num_chunks == 1 else c.combine_chunks() for c in table.columns]
+    return pa.RecordBatch.from_arrays(columns, schema=table.schema)
 
 
 def write_segment(
