@@ -329,7 +329,8 @@ def _watched(filesystem: Any) -> bool:
     protocol = getattr(filesystem, "protocol", "file")
     first = protocol if isinstance(protocol, str) else protocol[0]
     scheme = _SCHEMES.get(first, first)
-    return scheme != "file" and not (scheme in _BELOW and session.sees(_BELOW[scheme]))
+    below = "obstore" if type(filesystem).__module__.startswith("obstore") else _BELOW.get(scheme)
+    return scheme != "file" and not (below is not None and session.sees(below))
 
 
 def _layers() -> tuple[bool, bool]:
