@@ -126,9 +126,7 @@ def _tell(
         if name == "get" and result is not None:
             return _Result(result, uris[0], submit, took)
         if name == "open_reader" and result is not None:
-            return (
-                _Reader(result, uris[0]) if hasattr(result, "seekable") and name == "open_reader" else result
-            )
+            return (reader or _Reader)(result, uris[0])
         for uri in uris:
             for offset, length in _ranges(name, args, kwargs, result):
                 moved = None if kind not in ("read", "put", "get") else (0 if error else length)
