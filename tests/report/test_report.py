@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 import time
 from collections.abc import Iterator
@@ -123,11 +124,14 @@ def test_a_browser_draws_every_chart_without_errors_and_shows_a_tooltip(
     assert severe == []
     latency = browser.find_element(By.ID, "chart-latency")
     browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", latency)
-    ActionChains(browser).move_to_element_with_offset(latency, 0, 0).perform()
-    ActionChains(browser).move_by_offset(25, 12).perform()
-    WebDriverWait(browser, 10).until(
-        lambda _: latency.find_elements(By.CSS_SELECTOR, ".hoverlayer .hovertext")
-    )
+    places = itertools.cycle([(0, 0), (25, 12), (-40, 5), (60, -8)])
+
+    def hovered(_: Any) -> list[Any]:
+        """Plotly answers a moving pointer, and drops moves while it is busy: keep moving."""
+        ActionChains(browser).move_to_element_with_offset(latency, *next(places)).pause(0.1).perform()
+        return list(latency.find_elements(By.CSS_SELECTOR, ".hoverlayer .hovertext"))
+
+    WebDriverWait(browser, 30).until(hovered)
     assert "us" in latency.find_element(By.CSS_SELECTOR, ".hoverlayer").get_attribute("textContent")
     background = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
     assert background == {"light": "rgb(255, 255, 255)", "dark": "rgb(13, 17, 23)"}[scheme]
