@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from tracekit.errors import TraceFormatError, TracekitError, UsageError
@@ -116,7 +116,7 @@ def test_times_too_large_in_their_unit_are_bad_lines_not_wrapped(tmp_path: Path)
 _numbers = st.none() | st.integers(0, 2**50)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
 @given(
     table=st.lists(
         st.tuples(

@@ -56,6 +56,17 @@ class Tally:
             self.bad(int(line), why)
         self.skipped += max(len(lines) - _EXAMPLES, 0)
 
+    def fresh(self) -> Tally:
+        """An empty tally of the same import, for a part of it that is judged apart; see `add`."""
+        return Tally(self.source, self.strict)
+
+    def add(self, part: Tally) -> None:
+        """Take over what `part` counted."""
+        self.skipped += part.skipped
+        self._found = sorted([*self._found, *part._found])[:_EXAMPLES]
+        for text in part.notes:
+            self.note(text)
+
     def settle(self) -> None:
         """Raise TraceFormatError for the first bad line if strict; called when all lines so far are judged."""
         if self.strict and self._found:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
 
@@ -19,7 +20,7 @@ import pyarrow.csv as pacsv
 from tracekit.errors import TraceFormatError, UsageError
 from tracekit.formats.base import ExportOptions, ImportOptions, Lines, Tally
 from tracekit.formats.delimited import DECIMAL, INTEGER, TEXT, TIMESTAMP, Layout, parse
-from tracekit.formats.lines import Block, ahead, blocks
+from tracekit.formats.lines import Block, blocks, in_parallel
 from tracekit.formats.sound import error_class, map_dictionary, op_kinds, sound_batch
 from tracekit.schema import OPS
 from tracekit.store.reader import TraceReader
@@ -71,16 +72,22 @@ class Csv:
 
     def read(self, source: Path, tally: Tally, options: ImportOptions) -> Iterator[pa.RecordBatch]:
         """As the protocol says. Without a mapping, the header must name schema columns."""
-        plan: _Plan | None = None
+        text = blocks(source, tally)
+        first = next(text, None)
+        if first is None:
+            raise TraceFormatError(f"{source} is empty", "is this the right file?")
+        plan, rest = _plan(source, first, options)
+
+        def parsed(block: Block) -> tuple[pa.RecordBatch, Tally]:
+            part = tally.fresh()
+            return _ops(block, plan, part), part
+
         rows = 0
-        for found in ahead(blocks(source, tally)):
-            block = found
-            if plan is None:
-                plan, block = _plan(source, block, options, tally)
-            batch = _ops(block, plan, tally)
+        for batch, part in in_parallel(parsed, chain([rest], text)):
+            tally.add(part)
             rows += batch.num_rows
             yield batch
-        if plan is None or (not rows and tally.skipped):
+        if not rows and tally.skipped:
             raise TraceFormatError(f"{source} holds no op that can be read", "see --map-columns")
 
     def write(self, trace: TraceReader, sink: BinaryIO, tally: Tally, options: ExportOptions) -> int:
@@ -106,7 +113,7 @@ class _Plan:
     extras: tuple[str, ...]
 
 
-def _plan(source: Path, block: Block, options: ImportOptions, tally: Tally) -> tuple[_Plan, Block]:
+def _plan(source: Path, block: Block, options: ImportOptions) -> tuple[_Plan, Block]:
     """What the options and the first line say, and the lines that remain."""
     text, separator, fields, base = (options.map_columns or "", options.separator, 0, options.base or "")
     if text in PRESETS:
@@ -265,7 +272,7 @@ def _uri(parts: list[pa.Array], base: str) -> pa.Array:
     if len(parts) > 1:
         texts = [part.cast(pa.string()) for part in parts]
         first = pc.binary_join_element_wise(*texts, "/").dictionary_encode()
-    names = pc.ascii_trim_whitespace(first.dictionary)
+    names = first.dictionary
     has_scheme = pc.match_substring_regex(names, "^[A-Za-z][A-Za-z0-9+.-]*://")
     local = pc.starts_with(names, "/")
     under = base or "file://"

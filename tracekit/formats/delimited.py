@@ -61,7 +61,9 @@ def parse(block: Block, layout: Layout, tally: Tally) -> tuple[dict[str, pa.Arra
 def _at_once(block: Block, layout: Layout) -> pa.Table:
     return pacsv.read_csv(
         pa.BufferReader(block.data),
-        read_options=pacsv.ReadOptions(column_names=list(layout.names), block_size=4 << 20),
+        read_options=pacsv.ReadOptions(
+            column_names=list(layout.names), block_size=len(block.data) + 1, use_threads=False
+        ),
         parse_options=pacsv.ParseOptions(
             delimiter=layout.separator, quote_char='"' if layout.quoted else False, ignore_empty_lines=False
         ),
@@ -75,6 +77,8 @@ def _at_once(block: Block, layout: Layout) -> pa.Table:
 
 
 def _one(column: pa.ChunkedArray) -> pa.Array:
+    if column.num_chunks == 1:
+        return column.chunk(0)
     if pa.types.is_dictionary(column.type):
         column = column.unify_dictionaries()
     combined = column.combine_chunks()

@@ -20,7 +20,7 @@ import pyarrow.json as pajson
 
 from tracekit.errors import TraceFormatError
 from tracekit.formats.base import ExportOptions, ImportOptions, Lines, Tally
-from tracekit.formats.lines import Block, ahead, blocks, decoded_lines
+from tracekit.formats.lines import Block, blocks, decoded_lines, in_parallel
 from tracekit.formats.sound import error_class, map_dictionary, op_kinds, sound_batch
 from tracekit.schema import OPS
 from tracekit.store.reader import TraceReader
@@ -42,8 +42,13 @@ class Jsonl:
         """As the protocol says."""
         rows = 0
         extras: dict[str, pa.DataType] = {}
-        for block in ahead(blocks(source, tally)):
-            table, lines = _parse(block, tally)
+
+        def parsed(block: Block) -> tuple[pa.Table, Lines, Tally]:
+            part = tally.fresh()
+            return *_parse(block, part), part
+
+        for table, lines, part in in_parallel(parsed, blocks(source, tally)):
+            tally.add(part)
             batch = _ops(table, lines, extras, options.base or "", tally)
             rows += batch.num_rows
             yield batch

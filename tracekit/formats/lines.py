@@ -6,9 +6,12 @@ say is the formats' business.
 
 from __future__ import annotations
 
+import os
 import queue
 import threading
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -18,13 +21,15 @@ import pyarrow as pa
 from tracekit.errors import TraceFormatError
 from tracekit.formats.base import Tally
 
-__all__ = ["Block", "ahead", "blocks", "decoded_lines"]
+__all__ = ["Block", "ahead", "blocks", "decoded_lines", "in_parallel"]
 
 _MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bz2"}
-_BLOCK_BYTES = 16 << 20
+_BLOCK_BYTES = 8 << 20
 _READ_BYTES = 1 << 20
 _LINE_MAX_BYTES = 64 << 20
+_WORKERS = min(os.cpu_count() or 1, 4)
 T = TypeVar("T")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +126,22 @@ def ahead(items: Iterator[T], depth: int = 2) -> Iterator[T]:
     finally:
         stop.set()
         thread.join()
+
+
+def in_parallel(work: Callable[[T], R], items: Iterator[T]) -> Iterator[R]:
+    """`work` on each of `items` in a few threads, results in order; for work that releases the interpreter."""
+    waiting: deque[Future[R]] = deque()
+    with ThreadPoolExecutor(_WORKERS, thread_name_prefix="tracekit-parse") as pool:
+        try:
+            for item in ahead(items):
+                waiting.append(pool.submit(work, item))
+                if len(waiting) > _WORKERS:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
 
@@ -18,9 +19,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tracekit.errors import TraceFormatError
-from tracekit.formats.base import ExportOptions, ImportOptions, Tally
+from tracekit.formats.base import ExportOptions, ImportOptions, Lines, Tally
 from tracekit.formats.delimited import INTEGER, TEXT, TIMESTAMP, UNSIGNED, Layout, parse
-from tracekit.formats.lines import Block, ahead, blocks
+from tracekit.formats.lines import Block, blocks, in_parallel
 from tracekit.formats.oplog_out import WARP_COLUMNS, write_oplog
 from tracekit.formats.sound import Streams, error_class, map_dictionary, op_kinds, sound_batch
 from tracekit.store.reader import TraceReader
@@ -29,6 +30,7 @@ from tracekit.uri import clean
 __all__ = ["S3dlio", "Warp"]
 
 WARP_BUCKET = "s3://warp-benchmark-bucket/"
+_HOST = "^https?://|^[^:]*$|^[^/]*:[0-9]+$"
 _NEEDED = ("op", "bytes", "file", "start", "end")
 _TYPES = {
     "thread": UNSIGNED, "op": TEXT, "client_id": TEXT, "n_objects": INTEGER, "bytes": INTEGER, "endpoint": TEXT,
@@ -85,15 +87,22 @@ def _read(
     source: Path, tally: Tally, under: str | None, worker_of: Callable[[pa.Array], pa.Array]
 ) -> Iterator[pa.RecordBatch]:
     state = _State(tally, under, worker_of)
-    layout: Layout | None = None
-    for found in ahead(blocks(source, tally)):
-        block = found
-        if layout is None:
-            layout, block = _header(source, block)
-        batch = _ops(block, layout, state)
+    text = blocks(source, tally)
+    first = next(text, None)
+    if first is None:
+        raise TraceFormatError(f"{source} is empty", "is this the right file?")
+    layout, rest = _header(source, first)
+
+    def parsed(block: Block) -> tuple[dict[str, pa.Array], Lines, Tally]:
+        part = tally.fresh()
+        return *parse(block, layout, part), part
+
+    for raw, lines, part in in_parallel(parsed, chain([rest], text)):
+        tally.add(part)
+        batch = _ops(raw, lines, state)
         state.rows += batch.num_rows
         yield batch
-    if layout is None or (not state.rows and tally.skipped):
+    if not state.rows and tally.skipped:
         raise TraceFormatError(f"{source} holds no op that can be read", "is this the right format?")
     if state.unplaced:
         tally.note(f"the log has no offsets: {state.unplaced} range reads have none")
@@ -122,8 +131,7 @@ def _header(source: Path, block: Block) -> tuple[Layout, Block]:
     raise TraceFormatError(f"{source} holds no header", "the first line must name the columns")
 
 
-def _ops(block: Block, layout: Layout, state: _State) -> pa.RecordBatch:
-    raw, lines = parse(block, layout, state.tally)
+def _ops(raw: dict[str, pa.Array], lines: Lines, state: _State) -> pa.RecordBatch:
     start, end = raw["start"].cast(pa.int64()), raw["end"].cast(pa.int64())
     latency = raw["duration_ns"] if "duration_ns" in raw else pa.nulls(len(lines), pa.int64())
     if latency.null_count:
@@ -159,8 +167,17 @@ def _uris(raw: dict[str, pa.Array], state: _State) -> pa.Array:
     file = raw["file"]
     files = file.dictionary
     endpoint = raw.get("endpoint")
-    if endpoint is None or not len(endpoint.dictionary):
+    if (
+        endpoint is None
+        or not len(endpoint.dictionary)
+        or (state.under is not None and _hosts(endpoint.dictionary))
+    ):
         return _coded(file.indices, _named(pa.nulls(len(files), pa.string()), files, state))
+    if len(endpoint.dictionary) == 1 and not endpoint.null_count:
+        same = pa.DictionaryArray.from_arrays(
+            pa.repeat(pa.scalar(0, pa.int32()), len(files)), endpoint.dictionary
+        )
+        return _coded(file.indices, _named(same.dictionary_decode(), files, state))
     many = len(files) + 1
     null = len(endpoint.dictionary)
     pairs = pa.array(_codes(endpoint, null) * many + _codes(file, len(files))).dictionary_encode()
@@ -185,6 +202,10 @@ def _named(endpoint: pa.Array, file: pa.Array, state: _State) -> pa.Array:
         if state.under == WARP_BUCKET and pc.any(hosted).as_py():
             state.tally.note(f"the log names no bucket: objects are taken to be under {WARP_BUCKET} (--base)")
     return pc.if_else(pc.match_substring_regex(file, "^[A-Za-z][A-Za-z0-9+.-]*://"), file, joined)
+
+
+def _hosts(endpoints: pa.Array) -> bool:
+    return bool(pc.all(pc.match_substring_regex(endpoints, _HOST)).as_py())
 
 
 def _taken(values: pa.Array, places: npt.NDArray[np.int64], null: int) -> pa.Array:
