@@ -223,3 +223,9 @@ def test_histograms_add_in_any_order(a: Any, b: Any, c: Any) -> None:
 def test_histograms_of_different_units_do_not_add() -> None:
     with pytest.raises(UsageError, match="bytes and us"):
         Histogram("bytes").merge(Histogram("us"))
+
+
+@pytest.mark.parametrize("limit", ["plenty", "1KiB"])
+def test_a_memory_limit_that_cannot_be_is_named(tmp_path: Path, limit: str) -> None:
+    with pytest.raises(UsageError, match="memory limit"):
+        snapshot(open_reader(fixed_trace(tmp_path / "t")), memory_limit=limit)

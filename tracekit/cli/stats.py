@@ -18,6 +18,7 @@ from tracekit.metrics.library import install
 from tracekit.metrics.snapshot import snapshot
 from tracekit.report.table import rows_table, snapshot_tables
 from tracekit.store.reader import open_reader, query_errors, select
+from tracekit.units import parse_size
 
 __all__ = ["register"]
 
@@ -90,8 +91,11 @@ def _query(
     if how is _Format.parquet and out is None:
         raise UsageError("--parquet needs a file", "give -o FILE.parquet")
     reader = open_reader(trace)
-    connect = reader.connect(ordered=True, threads=threads, memory_limit=memory)
-    with closing(connect) as connection, query_errors():
+    limit = None if memory is None else f"{parse_size(memory, name='--memory')}B"
+    with (
+        query_errors(),
+        closing(reader.connect(ordered=True, threads=threads, memory_limit=limit)) as connection,
+    ):
         install(connection)
         relation = select(connection, sql)
         if how is _Format.table:
