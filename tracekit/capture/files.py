@@ -24,6 +24,9 @@ from tracekit.capture.session import hook_failed, record
 __all__ = ["RecordedFileIO", "install", "open", "uri_of_descriptor"]
 
 _real_open = io.open
+_readinto, _read, _readall, _write, _tell = (
+    io.FileIO.readinto, io.FileIO.read, io.FileIO.readall, io.FileIO.write, io.FileIO.tell,
+)  # fmt: skip
 _MODES = frozenset("rwxab+t")
 
 
@@ -37,100 +40,77 @@ class RecordedFileIO(io.FileIO):
         if _known_fds:
             _known_fds.pop(super().fileno(), None)  # an opener's os.open told of it: its close is ours now
         self._uri = uri
-        self._shared = "a" in mode or isinstance(file, int)
-        self._at = 0
+        self._handed_out = False
 
     def readinto(self, buffer: Any, /) -> int | None:
-        begin = self._position()
+        uri = self._uri
+        if uri is None:
+            return _readinto(self, buffer)
+        begin = _tell(self)
         submit = monotonic_ns()
         try:
-            moved = super().readinto(buffer)
+            moved = _readinto(self, buffer)
         except OSError as error:
             self._failed("read", begin, memoryview(buffer).nbytes, submit, error)
             raise
         took = monotonic_ns() - submit
-        if moved is not None:
-            self._at = begin + moved
-        if self._uri is not None:
-            record(self._uri, begin, memoryview(buffer).nbytes, submit, took, "read", moved)
+        record(uri, begin, memoryview(buffer).nbytes, submit, took, "read", moved)
         return moved
 
     def read(self, size: int | None = -1, /) -> bytes | None:  # type: ignore[override]
         if size is None or size < 0:
             return self.readall()
-        begin = self._position()
-        submit = monotonic_ns()
-        try:
-            data = super().read(size)
-        except OSError as error:
-            self._failed("read", begin, size, submit, error)
-            raise
-        took = monotonic_ns() - submit
-        if data is not None:
-            self._at = begin + len(data)
-            if self._uri is not None:
-                record(self._uri, begin, size, submit, took, "read", len(data))
-        return data
+        return self._read(_read, size, size)
 
     def readall(self) -> bytes | None:  # type: ignore[override]
-        begin = self._position()
-        submit = monotonic_ns()
-        try:
-            data = super().readall()
-        except OSError as error:
-            self._failed("read", begin, None, submit, error)
-            raise
-        took = monotonic_ns() - submit
-        if data is not None:
-            self._at = begin + len(data)
-            if self._uri is not None:
-                record(self._uri, begin, len(data), submit, took, "read", len(data))
-        return data
+        return self._read(_readall, None)
 
     def write(self, data: Any, /) -> int | None:  # type: ignore[override]
-        begin = self._position()
+        if self._uri is None:
+            return _write(self, data)
+        begin = None if "a" in self.mode else _tell(self)
         submit = monotonic_ns()
         try:
-            moved = super().write(data)
+            moved = _write(self, data)
         except OSError as error:
             self._failed("put", begin, memoryview(data).nbytes, submit, error)
             raise
         took = monotonic_ns() - submit
-        if moved is not None:
-            self._at = begin + moved
-            if self._uri is not None:
-                record(self._uri, begin, memoryview(data).nbytes, submit, took, "put", moved)
+        if begin is None and moved is not None:
+            begin = _tell(self) - moved  # appended: where, the kernel says afterwards
+        record(self._uri, begin, memoryview(data).nbytes, submit, took, "put", moved)
         return moved
-
-    def seek(self, offset: int, whence: int = 0, /) -> int:
-        self._at = super().seek(offset, whence)
-        return self._at
-
-    def truncate(self, size: int | None = None, /) -> int:
-        return super().truncate(size)
 
     def fileno(self) -> int:
         fd = super().fileno()
-        if self._uri is not None and not self._shared:
-            # Whoever has the descriptor may move it, or pread from it.
-            self._shared = True
+        if not self._handed_out:
+            self._handed_out = True  # whoever has the descriptor may pread from it
             _known_fds[fd] = self._uri
         return fd
 
     def close(self) -> None:
-        if self._shared and not self.closed:
+        if self._handed_out and not self.closed:
             _known_fds.pop(super().fileno(), None)
         super().close()
 
-    def _position(self) -> int:
-        if self._shared and self._uri is not None:
-            try:
-                self._at = super().tell()
-            except OSError:
-                return self._at
-        return self._at
+    def _read(self, call: Any, asked: int | None, *size: int) -> bytes | None:
+        uri = self._uri
+        if uri is None:
+            return call(self, *size)  # type: ignore[no-any-return]
+        begin = _tell(self)
+        submit = monotonic_ns()
+        try:
+            data: bytes | None = call(self, *size)
+        except OSError as error:
+            self._failed("read", begin, asked, submit, error)
+            raise
+        took = monotonic_ns() - submit
+        if data is not None:
+            moved = len(data)
+            record(uri, begin, moved if asked is None else asked, submit, took, "read", moved)
+        return data
 
-    def _failed(self, op: str, begin: int, length: int | None, submit: int, error: OSError) -> None:
+    def _failed(self, op: str, begin: int | None, length: int | None, submit: int, error: OSError) -> None:
         if self._uri is not None:
             took = monotonic_ns() - submit
             record(self._uri, begin, length, submit, took, op, 0, None, error_class(error))
@@ -190,8 +170,7 @@ _known_fds: dict[int, str | None] = {}
 
 def _admitted(path: str) -> str | None:
     session = sessions.active()
-    uri = f"file://{path}"
-    return uri if session is not None and session.paths.admits(uri) else None
+    return None if session is None else session.admitted(path)
 
 
 def _plain(
@@ -259,11 +238,21 @@ def uri_of_descriptor(fd: int) -> str | None:
         return _known_fds[fd]
     except KeyError:
         pass
+    session = sessions.active()
+    if session is None:
+        return None
     try:
+        status = os.fstat(fd)
+        known = session.resolved.get(fd)
+        if known is not None and known[0] == status.st_dev and known[1] == status.st_ino:
+            return known[2]
         path = os.readlink(f"/proc/self/fd/{fd}")  # noqa: PTH115 - in the host's path: no objects
     except (OSError, TypeError):
         return None
-    return _admitted(path) if path.startswith("/") and not path.endswith(" (deleted)") else None
+    keep = S_ISREG(status.st_mode) and not path.endswith(" (deleted)")
+    uri = session.admitted(path) if keep else None
+    session.resolved[fd] = (status.st_dev, status.st_ino, uri)
+    return uri
 
 
 def _position_of(fd: int) -> int | None:
@@ -278,8 +267,7 @@ def _record_open(real: Any) -> Any:
         fd: int = real(path, flags, mode, dir_fd=dir_fd)
         try:
             _known_fds.pop(fd, None)
-            uri = uri_of_descriptor(fd)
-            _known_fds[fd] = uri if uri is not None and S_ISREG(os.fstat(fd).st_mode) else None
+            _known_fds[fd] = uri_of_descriptor(fd)
         except Exception as error:  # noqa: BLE001 - the host's open has succeeded
             hook_failed("files", error)
         return fd

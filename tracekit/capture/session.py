@@ -73,6 +73,9 @@ class Session:
     paths: PathFilter
     below: frozenset[str] = frozenset()
     """Hooks whose layer is seen from outside this process (`tracekit capture` sees files)."""
+    resolved: dict[int, tuple[int, int, str | None]] = field(default_factory=dict)
+    """Device, inode and URI of descriptors: asking the kernel for the name of one takes longer than a read."""
+    _verdicts: dict[str, str | None] = field(default_factory=dict)
     _recorder: Recorder | None = None
     _undo: list[Callable[[], None]] = field(default_factory=list)
     _environ: dict[str, str | None] = field(default_factory=dict)
@@ -90,6 +93,18 @@ class Session:
     def name_of(self, hook: str) -> str | None:
         """`hook` as it was asked for (`fsspec:both`), or None if it was not."""
         return next((asked for asked in self.hooks if asked.partition(":")[0] == hook), None)
+
+    def admitted(self, path: str) -> str | None:
+        """The URI of the local file `path`; None if the filters leave it out."""
+        try:
+            return self._verdicts[path]
+        except KeyError:
+            pass
+        if len(self._verdicts) > 10_000:
+            self._verdicts.clear()
+        uri = f"file://{path}"
+        self._verdicts[path] = verdict = uri if self.paths.admits(uri) else None
+        return verdict
 
     def sees(self, hook: str) -> bool:
         """Whether another hook, here or outside, records what lies below."""
