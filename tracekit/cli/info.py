@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import closing
-from importlib.resources import files
 from typing import Any
 
 import typer
@@ -27,18 +25,15 @@ def register(app: typer.Typer) -> None:
 
 def describe(reader: TraceReader) -> dict[str, Any]:
     """What `info` shows, as plain values with units in the names."""
-    with closing(reader.connect()) as connection:
-        sql = files("tracekit.store").joinpath("info.sql").read_text(encoding="utf-8")
-        row = connection.execute(sql).fetchone()
-        names = [column[0] for column in connection.description or ()]
-    extent = dict(zip(names, row or (None,) * len(names), strict=True))
+    first, last = reader.extent()
     return {
         "path": str(reader.path),
         "trace_id": reader.trace_id,
         "source": reader.source,
         "ops": reader.rows,
         "epoch_unix_ns": reader.epoch_unix_ns,
-        **extent,
+        "first_submit_ns": first,
+        "last_submit_ns": last,
         "segments": len(reader.segments),
         "unfinished_segments": len(reader.unfinished),
         "torn_bytes": sum(segment.torn_bytes for segment in reader.segments),

@@ -125,11 +125,7 @@ def _shaped(table: pa.Table, columns: list[str], shift: int) -> pa.Table:
 
 
 def _first_submit(segment: SegmentInfo, reader: TraceReader) -> int:
-    """The earliest submit of a segment, from its statistics where it has them."""
-    if not segment.journal:
-        footer = pq.read_metadata(segment.path)
-        index = footer.schema.names.index("t_submit")
-        groups = [footer.row_group(g).column(index).statistics for g in range(footer.num_row_groups)]
-        if groups and all(stats is not None and stats.has_min_max for stats in groups):
-            return int(min(stats.min for stats in groups)) + reader.shift_of(segment)
-    return int(pc.min(_whole(segment).column("t_submit")).as_py()) + reader.shift_of(segment)
+    first = segment.first_submit
+    if first is None:
+        first = int(pc.min(_whole(segment).column("t_submit")).as_py())
+    return first + reader.shift_of(segment)

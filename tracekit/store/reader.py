@@ -18,11 +18,12 @@ from typing import Any
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tracekit.errors import TraceFormatError, UsageError
 from tracekit.schema import META_PREFIX, OPS, problems
-from tracekit.store.journal import COUNTERS_KEY, read_journal
+from tracekit.store.journal import COUNTERS_KEY, JournalContents, read_journal
 from tracekit.store.layout import (
     JOURNAL_SUFFIX,
     MANIFEST_NAME,
@@ -38,7 +39,11 @@ _READING = (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN)
 
 @dataclass(frozen=True, slots=True)
 class SegmentInfo:
-    """One file of a trace, from its footer or journal. Sizes in bytes."""
+    """One file of a trace, from its footer or journal. Sizes in bytes.
+
+    `first_submit` and `last_submit` are ns since its own epoch; None without ops, or where a
+    foreign file has no statistics.
+    """
 
     path: Path
     rows: int
@@ -48,6 +53,8 @@ class SegmentInfo:
     torn_bytes: int
     metadata: Mapping[str, str]
     counters: Mapping[str, int]
+    first_submit: int | None = None
+    last_submit: int | None = None
 
     @property
     def source(self) -> str:
@@ -168,6 +175,16 @@ class TraceReader:
                 )
             chosen = view.select(*(duckdb.ColumnExpression(name) for name in columns)) if columns else view
             yield from chosen.to_arrow_reader(batch_rows)
+
+    def extent(self) -> tuple[int | None, int | None]:
+        """First and last submit, ns since the trace's epoch; from statistics, where every file has them."""
+        full = [segment for segment in self.segments if segment.rows]
+        if any(segment.first_submit is None or segment.last_submit is None for segment in full):
+            row = self.query("SELECT min(t_submit) AS first, max(t_submit) AS last FROM ops").to_pylist()[0]
+            return row["first"], row["last"]
+        firsts = [(segment.first_submit or 0) + self.shift_of(segment) for segment in full]
+        lasts = [(segment.last_submit or 0) + self.shift_of(segment) for segment in full]
+        return min(firsts, default=None), max(lasts, default=None)
 
     def shift_of(self, segment: SegmentInfo) -> int:
         """What to add to the segment's times so that they count from the trace's epoch, ns."""
@@ -300,6 +317,7 @@ def _segment(file: Path) -> SegmentInfo:
         ) from error
     metadata = _metadata(footer.metadata)
     _check(file, schema, metadata)
+    first, last = _submits(footer)
     return SegmentInfo(
         path=file,
         rows=footer.num_rows,
@@ -309,7 +327,17 @@ def _segment(file: Path) -> SegmentInfo:
         torn_bytes=0,
         metadata=metadata,
         counters=json.loads(metadata.get(COUNTERS_KEY.removeprefix(META_PREFIX), "{}")),
+        first_submit=first,
+        last_submit=last,
     )
+
+
+def _submits(footer: pq.FileMetaData) -> tuple[int | None, int | None]:
+    index = footer.schema.names.index("t_submit")
+    groups = [footer.row_group(group).column(index).statistics for group in range(footer.num_row_groups)]
+    if not groups or any(found is None or not found.has_min_max for found in groups):
+        return None, None
+    return min(found.min for found in groups), max(found.max for found in groups)
 
 
 def _journal(file: Path) -> SegmentInfo | None:
@@ -327,7 +355,15 @@ def _journal(file: Path) -> SegmentInfo | None:
         torn_bytes=contents.torn_bytes,
         metadata=metadata,
         counters=contents.counters,
+        **_journal_submits(contents),
     )
+
+
+def _journal_submits(contents: JournalContents) -> dict[str, int]:
+    if not contents.rows:
+        return {}
+    found = pc.min_max(contents.table().column("t_submit")).as_py()
+    return {"first_submit": found["min"], "last_submit": found["max"]}
 
 
 def _metadata(raw: Mapping[bytes, bytes] | None) -> dict[str, str]:
