@@ -12,7 +12,7 @@ from collections.abc import Callable
 from time import monotonic_ns
 from types import ModuleType
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, unquote
 
 from tracekit.backends.object_uri import join
 from tracekit.capture import session as sessions
@@ -24,6 +24,8 @@ from tracekit.capture.session import hook_failed, record
 __all__ = ["install", "policy"]
 
 _KEY = "tracekit"
+_TRIES = "tracekit-tries"
+_COMP = re.compile(r"(?:^|&)comp=([a-z]*)")
 _TOTAL = re.compile(r"/(\d+)\s*$")
 
 
@@ -151,7 +153,7 @@ class _Followed:
 def _with_policy(original: Any) -> Any:
     def _create_pipeline(self: Any, credential: Any = None, **kwargs: Any) -> Any:
         try:
-            hosts = [host for host in getattr(self, "_hosts", {}).values() if host]
+            hosts = sorted(filter(None, getattr(self, "_hosts", {}).values()), key=len, reverse=True)
             more = list(kwargs.get("_additional_pipeline_policies") or ())
             kwargs["_additional_pipeline_policies"] = [*more, policy(*hosts)]
         except Exception as error:  # noqa: BLE001 - the client works, unrecorded
@@ -163,26 +165,28 @@ def _with_policy(original: Any) -> Any:
 
 def _asked(request: Any, accounts: tuple[str, ...]) -> None:
     context = request.context
-    tries = context.get(f"{_KEY}-tries", 0)
     context.pop(_KEY, None)
     session = sessions.active()
     if session is None:
         return
     http = request.http_request
-    kind = _kind(http.method, http.url)
+    url, _, query = http.url.partition("?")
+    kind = _kind(http.method, query)
     if kind is None:
         return
-    header = http.headers.get("x-ms-range") or http.headers.get("Range")
-    offset, length = asked_range(header) if kind == "get" and header else (None, None)
-    if kind == "put":
+    offset, length = None, None
+    if kind == "get":
+        header = http.headers.get("x-ms-range") or http.headers.get("Range")
+        if header:
+            kind, (offset, length) = "read", asked_range(header)
+    elif kind == "put":
         size = http.headers.get("Content-Length")
         length = int(size) if size is not None else None
-    context[f"{_KEY}-tries"] = tries + 1
+    tries = context.get(_TRIES, 0)
+    context[_TRIES] = tries + 1
     if tries:
         session.count("retries")
-    context[_KEY] = _Attempt(
-        _uri(http.url, accounts), "read" if kind == "get" and header else kind, offset, length
-    )
+    context[_KEY] = _Attempt(_uri(url, query, accounts), kind, offset, length)
 
 
 def _answered(request: Any, response: Any) -> None:
@@ -224,29 +228,28 @@ def _is_whole(attempt: _Attempt, granted: str | None, length: int | None) -> boo
     return attempt.offset == 0 and total is not None and int(total[1]) == length
 
 
-def _kind(method: str, url: str) -> str | None:
+def _kind(method: str, query: str) -> str | None:
     """What an op the request is; None for what moves or lists nothing."""
-    query = parse_qs(urlsplit(url).query)
-    comp = query.get("comp", [""])[0]
-    if method == "GET" and comp == "list":
+    comp = _COMP.search(query)
+    if method == "GET" and comp is not None and comp[1] == "list":
         return "list"
-    if comp not in ("", "block", "page", "appendblock"):
+    if comp is not None and comp[1] not in ("block", "page", "appendblock"):
         return None
+    of_container = "restype=" in query
     if method == "PUT":
-        return None if "restype" in query else "put"
-    return {"GET": None if "restype" in query else "get", "HEAD": "stat", "DELETE": "delete"}.get(method)
+        return None if of_container else "put"
+    return {"GET": None if of_container else "get", "HEAD": "stat", "DELETE": "delete"}.get(method)
 
 
-def _uri(url: str, accounts: tuple[str, ...]) -> str:
-    parts = urlsplit(url)
-    path = parts.netloc + parts.path
-    for account in sorted(accounts, key=len, reverse=True):
-        if path.startswith(f"{account}/") or path == account:
-            path = path[len(account) :]
+def _uri(url: str, query: str, accounts: tuple[str, ...]) -> str:
+    whole = url.partition("://")[2]
+    for account in accounts:
+        if whole.startswith(account) and whole[len(account) : len(account) + 1] in ("", "/"):
+            path = whole[len(account) :]
             break
     else:
-        path = parts.path
+        path = whole.partition("/")[2]
     container, _, blob = path.strip("/").partition("/")
-    if not blob and (prefix := parse_qs(parts.query).get("prefix")):
+    if not blob and (prefix := parse_qs(query).get("prefix")):
         return join("az", unquote(container), prefix[0])
     return join("az", unquote(container), unquote(blob))

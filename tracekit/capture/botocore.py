@@ -8,9 +8,9 @@ Only names of buckets and keys, ranges, sizes and times are taken: no header, no
 from __future__ import annotations
 
 import contextvars
+import functools
 import gc
 import inspect
-import weakref
 from collections.abc import Callable
 from time import monotonic_ns
 from types import ModuleType
@@ -30,6 +30,7 @@ _KINDS = {
     "ListObjects": "list", "ListObjectsV2": "list", "DeleteObject": "delete",
 }  # fmt: skip
 _KEY = "tracekit"
+_ATTEMPT = "tracekit-attempt"
 
 
 class _Attempt:
@@ -116,7 +117,10 @@ def _named(params: dict[str, Any], model: Any, context: dict[str, Any] | None = 
         key = params.get("Key") or params.get("Prefix") or ""
         body = params.get("Body")
         length = len(body) if kind == "put" and isinstance(body, (bytes, bytearray, memoryview)) else None
-        context[_KEY] = [join("s3", str(params.get("Bucket", "")), str(key)), kind, length, 0]
+        offset = None
+        if kind == "get" and (asked := params.get("Range")):
+            kind, (offset, length) = "read", asked_range(asked)
+        context[_KEY] = [join("s3", str(params.get("Bucket", "")), str(key)), kind, offset, length, 0]
     except Exception as error:  # noqa: BLE001 - the request goes out all the same
         hook_failed("botocore", error)
 
@@ -128,14 +132,10 @@ def _created(request: Any, **_: Any) -> None:
         if known is None or sessions.active() is None:
             _sending.set(None)
             return
-        uri, kind, length, tries = known
-        known[3] = tries + 1
-        offset = None
-        header = request.headers.get("Range")
-        if kind == "get" and header is not None:
-            kind, (offset, length) = "read", asked_range(header)
+        uri, kind, offset, length, tries = known
+        known[4] = tries + 1
         attempt = _Attempt(uri, kind, offset, length)
-        request.context[f"{_KEY}-attempt"] = attempt
+        request.context[_ATTEMPT] = attempt
         _sending.set(attempt)
         session = sessions.active()
         if tries and session is not None:
@@ -161,7 +161,7 @@ def _sent(request: Any, **_: Any) -> None:
 def _received(parsed_response: Any, context: Any, exception: Any, **_: Any) -> None:
     """An answer, its body perhaps still to come, or the exception in its place."""
     try:
-        attempt = context.pop(f"{_KEY}-attempt", None) if context else None
+        attempt = context.pop(_ATTEMPT, None) if context else None
         if attempt is None:
             return
         attempt.ttfb = monotonic_ns() - attempt.submit if exception is None else None
@@ -190,82 +190,105 @@ def _received(parsed_response: Any, context: Any, exception: Any, **_: Any) -> N
 
 
 def _follow(body: Any, attempt: _Attempt, size: int | None) -> None:
-    """Know when the body has been read, without a wrapper that the host could trip over."""
-    done = weakref.finalize(body, _forgotten, attempt, getattr(body, "_raw_stream", None))
-    done.atexit = False
+    """Know when the body has been read: it stays the object that it is, of a class that tells."""
+    body._tracekit = _Followed(attempt, size)
+    plain: Any = type(body)
+    body.__class__ = _telling(plain)
 
-    def moved(count: int, *, last: bool) -> None:
+
+class _Followed:
+    """How far a body has been read."""
+
+    __slots__ = ("attempt", "open", "size")
+
+    def __init__(self, attempt: _Attempt, size: int | None) -> None:
+        self.attempt, self.size, self.open = attempt, size, True
+
+    def moved(self, count: int, *, last: bool) -> None:
+        attempt = self.attempt
         attempt.moved += count
-        if (last or (size is not None and attempt.moved >= size)) and done.detach():
-            short = size is not None and attempt.moved < size
-            attempt.ended(attempt.moved, "short_read" if short else None)
+        if last or (self.size is not None and attempt.moved >= self.size):
+            short = self.size is not None and attempt.moved < self.size
+            self.ended("short_read" if short else None)
 
-    def failed(error: BaseException) -> None:
-        if done.detach():
-            attempt.ended(attempt.moved, error_class(error))
+    def closed(self) -> None:
+        self.ended(None if self.size is not None and self.attempt.moved >= self.size else "cancelled")
 
-    read, close = body.read, body.close
-    is_async = inspect.iscoroutinefunction(getattr(type(body), "read", None))
-    known = body.__dict__
-    known["read"] = (_aread if is_async else _read)(read, moved, failed)
-    if not is_async and hasattr(body, "readinto"):
-        known["readinto"] = _readinto(body.readinto, moved, failed)
+    def ended(self, error: str | None) -> None:
+        if self.open:
+            self.open = False
+            self.attempt.ended(self.attempt.moved, error)
 
-    def closed() -> Any:
-        if done.detach():
-            complete = size is not None and attempt.moved >= size
-            attempt.ended(attempt.moved, None if complete else "cancelled")
-        return close()
-
-    known["close"] = closed
-
-
-def _forgotten(attempt: _Attempt, raw: Any) -> None:
-    """The body was dropped unread, or read by way of its raw stream: when it ended nobody knows."""
-    try:
-        moved = attempt.moved or int(raw.tell())
-    except Exception:  # noqa: BLE001 - not every stream counts
-        moved = 0
-    attempt.ended(moved or None, at_all=False)
-
-
-def _read(read: Any, moved: Any, failed: Any) -> Any:
-    def read_and_tell(amt: int | None = None, *more: Any) -> Any:
+    def forgotten(self, raw: Any) -> None:
+        """The body was dropped unread, or read by way of its raw stream: when it ended nobody knows."""
+        if not self.open:
+            return
+        self.open = False
         try:
-            chunk = read(amt, *more)
+            moved = self.attempt.moved or int(raw.tell())
+        except Exception:  # noqa: BLE001 - not every stream counts
+            moved = 0
+        self.attempt.ended(moved or None, at_all=False)
+
+
+@functools.lru_cache(maxsize=64)
+def _telling(cls: Any) -> Any:
+    """A class of bodies like `cls` that tell of what they move."""
+
+    def close(self: Any) -> Any:
+        self._tracekit.closed()
+        return cls.close(self)
+
+    def forget(self: Any) -> None:
+        self._tracekit.forgotten(getattr(self, "_raw_stream", None))
+
+    methods: dict[str, Any] = {"close": close, "__del__": forget, "__module__": cls.__module__}
+    if inspect.iscoroutinefunction(cls.read):
+        methods["read"] = _aread(cls)
+    else:
+        methods["read"] = _read(cls)
+        if hasattr(cls, "readinto"):
+            methods["readinto"] = _readinto(cls)
+    return type(cls.__name__, (cls,), methods)
+
+
+def _read(cls: Any) -> Any:
+    def read(self: Any, amt: int | None = None, *more: Any) -> Any:
+        try:
+            chunk = cls.read(self, amt, *more)
         except BaseException as error:
-            failed(error)
+            self._tracekit.ended(error_class(error))
             raise
-        moved(len(chunk), last=amt is None or amt < 0 or (not chunk and amt > 0))
+        self._tracekit.moved(len(chunk), last=amt is None or amt < 0 or (not chunk and amt > 0))
         return chunk
 
-    return read_and_tell
+    return read
 
 
-def _aread(read: Any, moved: Any, failed: Any) -> Any:
-    async def read_and_tell(amt: int | None = None, *more: Any) -> Any:
+def _aread(cls: Any) -> Any:
+    async def read(self: Any, amt: int | None = None, *more: Any) -> Any:
         try:
-            chunk = await read(amt, *more)
+            chunk = await cls.read(self, amt, *more)
         except BaseException as error:
-            failed(error)
+            self._tracekit.ended(error_class(error))
             raise
-        moved(len(chunk), last=amt is None or amt < 0 or (not chunk and amt > 0))
+        self._tracekit.moved(len(chunk), last=amt is None or amt < 0 or (not chunk and amt > 0))
         return chunk
 
-    return read_and_tell
+    return read
 
 
-def _readinto(readinto: Any, moved: Any, failed: Any) -> Any:
-    def readinto_and_tell(buffer: Any) -> Any:
+def _readinto(cls: Any) -> Any:
+    def readinto(self: Any, buffer: Any) -> Any:
         try:
-            count = readinto(buffer)
+            count = cls.readinto(self, buffer)
         except BaseException as error:
-            failed(error)
+            self._tracekit.ended(error_class(error))
             raise
-        moved(count, last=count == 0 and len(buffer) > 0)
+        self._tracekit.moved(count, last=count == 0 and len(buffer) > 0)
         return count
 
-    return readinto_and_tell
+    return readinto
 
 
 _HANDLERS: dict[str, Any] = {

@@ -8,6 +8,7 @@ the capture keeps the unrecorded function. Of a store only bucket and prefix are
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import sys
 from collections.abc import Callable, Sequence
@@ -303,15 +304,30 @@ class _AsyncReader(_Reader):
 
 
 def _uri(store: Any, path: str) -> str:
+    scheme, container, prefix = _place(store)
+    key = f"{prefix}/{path}" if prefix else path
+    if scheme == "file":
+        return f"file:///{key}"
+    return f"{container}/{key}" if not scheme else join(scheme, container, key)
+
+
+def _place(store: Any) -> tuple[str, str, str]:
+    """(scheme, container, prefix) of a store; kept on it, since its settings are slow to read."""
+    known: tuple[str, str, str] | None = getattr(store, "_tracekit_place", None)
+    if known is not None:
+        return known
     kind = type(store).__name__
     prefix = str(getattr(store, "prefix", None) or "").strip("/")
-    key = f"{prefix}/{path}" if prefix else path
     if kind == "LocalStore":
-        return f"file:///{key}" if prefix else f"file://{path}"
-    if kind in ("S3Store", "GCSStore"):
-        return join("s3" if kind == "S3Store" else "gs", str(store.config.get("bucket", "")), key)
-    if kind == "AzureStore":
-        return join("az", str(store.config.get("container_name", "")), key)
-    if kind == "HTTPStore":
-        return f"{str(store.url).partition('?')[0].rstrip('/')}/{path}"
-    return join("memory", "", key)
+        place = ("file", "", prefix)
+    elif kind in ("S3Store", "GCSStore"):
+        place = ("s3" if kind == "S3Store" else "gs", str(store.config.get("bucket", "")), prefix)
+    elif kind == "AzureStore":
+        place = ("az", str(store.config.get("container_name", "")), prefix)
+    elif kind == "HTTPStore":
+        place = ("", str(store.url).partition("?")[0].rstrip("/"), prefix)
+    else:
+        place = ("memory", "", prefix)
+    with contextlib.suppress(AttributeError, TypeError):
+        store._tracekit_place = place
+    return place
