@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import servers
+from hypothesis import settings
+
+# On CI the same examples every time: a new find belongs to whoever runs the tests by hand.
+settings.register_profile("ci", derandomize=True)
+if os.environ.get("CI"):
+    settings.load_profile("ci")
 
 _AMBIENT = ("AWS_", "AZURE_")
 _names = itertools.count()

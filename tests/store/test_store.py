@@ -298,3 +298,18 @@ def test_rows_of_a_trace_being_recorded_can_be_read_meanwhile(tmp_path: Path) ->
             recorder.record("file:///x", i, 1, time.monotonic_ns(), 1)
         recorder.flush()
         assert open_reader(tmp_path / "t").rows == 1200
+
+
+def test_a_null_among_a_dictionarys_words_is_a_null_of_the_column(tmp_path: Path) -> None:
+    error = pa.DictionaryArray.from_arrays(pa.array([0, 1, 1]), pa.array([None, "timeout"]))
+    columns = {"uri": ["s3://b/k"] * 3, "offset": [0] * 3, "len": [1] * 3, "t_submit": [1, 2, 3], "sample_id": [1] * 3,
+               "latency": [1] * 3, "error": error}  # fmt: skip
+    with TraceWriter(tmp_path / "t", source="import:test") as writer:
+        writer.write(pa.RecordBatch.from_pydict(columns))
+        writer.write(pa.RecordBatch.from_pydict({**columns, "error": [None, "x", None]}))
+    found = (
+        open_reader(tmp_path / "t")
+        .query("SELECT error FROM ops ORDER BY t_submit, error NULLS FIRST")
+        .column(0)
+    )
+    assert found.to_pylist() == [None, None, "timeout", "x", None, "timeout"]

@@ -8,9 +8,7 @@ pickles. It reads; it never writes and knows no processes.
 
 from __future__ import annotations
 
-from contextlib import closing
 from dataclasses import dataclass
-from importlib.resources import files
 from typing import Any
 
 import duckdb
@@ -96,9 +94,7 @@ def windows(reader: TraceReader, parts: int) -> list[Window]:
     """`parts` windows of equal length, in order, that cover the trace: partials of them merge."""
     if parts < 1:
         raise UsageError(f"parts={parts} is less than 1", "give the number of windows")
-    sql = files("tracekit.store").joinpath("info.sql").read_text(encoding="utf-8")
-    with closing(reader.connect()) as connection:
-        first, last = connection.execute(sql).fetchone() or (None, None)
+    first, last = reader.extent()
     if first is None or last is None:
         return [(None, None)]
     edges = [first + (last - first) * part // parts for part in range(1, parts)]

@@ -114,6 +114,10 @@ def _sorted_by_submit(table: pa.Table) -> pa.Table:
 
 
 def _as_type(column: pa.ChunkedArray, want: pa.DataType) -> pa.ChunkedArray:
+    if pa.types.is_dictionary(column.type) and any(chunk.dictionary.null_count for chunk in column.chunks):
+        column = column.cast(
+            column.type.value_type
+        )  # a null among the words: Parquet takes it in the mask only
     if column.type == want:
         return column
     if pa.types.is_dictionary(want) and not pa.types.is_dictionary(column.type):
