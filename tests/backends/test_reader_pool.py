@@ -18,13 +18,16 @@ def test_results_and_errors_reach_whoever_asked() -> None:
     def divide(number: int) -> float:
         return 12 / number
 
-    async def ask(number: int) -> float:
-        while (future := pool.submit(lambda: divide(number))) is None:
-            await asyncio.sleep(0.001)
-        return float(await future)
+    async def ask(number: int, turns: asyncio.Semaphore) -> float:
+        async with turns:  # as many at once as there are threads, so each of them must be taken
+            future = pool.submit(lambda: divide(number))
+            assert future is not None, "a thread whose result was delivered is free"
+            return float(await future)
 
     async def main() -> list[float | BaseException]:
-        return await asyncio.gather(*(ask(n) for n in (1, 2, 3, 0, 4) * 100), return_exceptions=True)
+        turns = asyncio.Semaphore(4)
+        asked = (ask(n, turns) for n in (1, 2, 3, 0, 4) * 100)
+        return await asyncio.gather(*asked, return_exceptions=True)
 
     for _ in range(2):  # a second loop on the same pool
         results = asyncio.run(main())
