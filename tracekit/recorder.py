@@ -18,6 +18,7 @@ import threading
 import time
 import weakref
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -42,10 +43,9 @@ _CHUNK_OPS = 2048
 class Recorder:
     """Records ops into the trace directory `path`; a context manager.
 
-    Several processes may record into one `path` at once (forked, spawned, or started
-    apart): the first makes the trace, the others join it and share its epoch, and each
-    writes segments of its own. A forked child starts with an empty buffer; a recorder
-    may be pickled to a spawned one.
+    Several processes may record into one `path` at once: the first makes the trace, the
+    others join it and share its epoch, and each writes segments of its own. A forked
+    child starts with an empty buffer; a recorder may be pickled to a spawned one.
 
     `source` and `options` (JSON-able) are kept in each segment's metadata. `rank` and
     `worker` are the stream of ops that name none. At most `buffer_ops` ops wait in
@@ -82,16 +82,13 @@ class Recorder:
                 f"buffer_ops={buffer_ops}, segment_ops={segment_ops}: too small",
                 f"buffer_ops is at least {_CHUNK_OPS}, segment_ops at least 1",
             )
-        # Arrow's first conversion imports pandas where that is installed: half a second that is not
-        # to be spent by the writer, and that fails once the interpreter has begun to end.
+        # Arrow's first conversion imports pandas if it can: half a second that is not to be spent
+        # by the writer, and that fails once the interpreter has begun to end.
         pa.array((), pa.string())
         self.path = Path(path)
         self._labels: dict[str, Any] = {
-            "source": source,
-            "options": options,
-            "rank": rank,
-            "world_size": world_size,
-        }
+            "source": source, "options": options, "rank": rank, "world_size": world_size,
+        }  # fmt: skip
         self._worker = worker or 0
         self._flush_interval_s = flush_interval_s
         self._buffer_ops = buffer_ops
@@ -134,23 +131,32 @@ class Recorder:
     def record_batch(self, batch: pa.RecordBatch) -> None:
         """Record many ops at once: any schema columns (`t_submit`, `t_due` monotonic readings).
 
-        For engines that keep columns. Extra columns are kept. Thread-safe; waits, as
-        `record` does, while the buffer is full. Raises UsageError if a column has a
-        type that cannot be meant.
+        For engines that keep columns; extra ones are kept. Thread-safe; waits, as `record`
+        does, while the buffer is full. Raises UsageError for a type that cannot be meant.
         """
-        if batch.num_rows == 0:
-            return
+        if batch.num_rows:
+            conforming = self._conform(batch)
+            self._enqueue(batch.num_rows, lambda: conforming)
+
+    def record_later(self, rows: int, make: Callable[[], pa.RecordBatch]) -> None:
+        """As `record_batch` of the `rows` ops that `make` gives when the writer calls it, on its own thread.
+
+        For engines that have no time to make batches. What `make` raises fails the recorder.
+        """
+        self._enqueue(rows, lambda: self._conform(make()))
+
+    def _conform(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         try:
-            conforming = as_recorded(
+            return as_recorded(
                 batch, epoch_mono_ns=self.epoch_mono_ns, rank=self._labels["rank"] or 0, worker=self._worker
             )
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-            raise UsageError(
-                f"record_batch: {error}", "see tracekit.schema.OPS for names and types"
-            ) from error
+            raise UsageError(f"record_batch: {error}", "tracekit.schema.OPS has names and types") from error
+
+    def _enqueue(self, rows: int, make: Callable[[], pa.RecordBatch]) -> None:
         with self._lock:
-            self._batch_rows += batch.num_rows
-        self._batches.append(conforming)
+            self._batch_rows += rows
+        self._batches.append((rows, make))
         self._pressure()
 
     def count(self, name: str, n: int = 1) -> None:
@@ -210,19 +216,16 @@ class Recorder:
 
     def __reduce__(self) -> tuple[Any, ...]:
         settings = {
-            **self._labels,
-            "worker": self._worker,
-            "flush_interval_s": self._flush_interval_s,
-            "buffer_ops": self._buffer_ops,
-            "segment_ops": self._segment_ops,
-        }
+            **self._labels, "worker": self._worker, "flush_interval_s": self._flush_interval_s,
+            "buffer_ops": self._buffer_ops, "segment_ops": self._segment_ops,
+        }  # fmt: skip
         return (_join, (str(self.path), settings))
 
     def _begin(self) -> None:
         """The state of one process: set at construction, and anew in a forked child."""
         self._values: list[Any] = []  # WIDTH of them an op; list.extend is one step under the lock
         self._taken = 0  # of them, at the front, that the writer has taken
-        self._batches: deque[pa.RecordBatch] = deque()
+        self._batches: deque[tuple[int, Callable[[], pa.RecordBatch]]] = deque()
         self._batch_rows = 0
         self._written_rows = 0
         self._mark = 0  # the first op takes the slow path, which starts the writer
@@ -321,10 +324,10 @@ class Recorder:
         self._forget_taken()
         self._mark = _CHUNK_OPS * WIDTH
         while self._batches:
-            batch = self._batches.popleft()
-            self._append(segments, batch)
+            rows, make = self._batches.popleft()
+            self._append(segments, make())
             with self._lock, self._drained:
-                self._batch_rows -= batch.num_rows
+                self._batch_rows -= rows
                 self._drained.notify_all()
 
     def _forget_taken(self) -> None:

@@ -318,3 +318,28 @@ def test_a_plain_forked_child_does_not_write_what_its_parent_has_buffered(tmp_pa
                 os._exit(code)
         assert os.waitpid(child, 0)[1] == 0
     assert ids(tmp_path / "t") == list(range(200))
+
+
+def test_a_batch_may_be_made_by_the_writer(tmp_path: Path) -> None:
+    makers: list[str] = []
+
+    def make() -> pa.RecordBatch:
+        makers.append(threading.current_thread().name)
+        now = time.monotonic_ns()
+        return pa.RecordBatch.from_pydict(
+            {"t_submit": [now] * 3, "uri": ["file:///a"] * 3, "offset": [1, 2, 3]}
+        )
+
+    with Recorder(tmp_path / "t") as recorder:
+        recorder.record_later(3, make)
+    assert makers == ["tracekit-writer"]
+    assert open_reader(tmp_path / "t").query('SELECT list("offset") AS o FROM ops')["o"].to_pylist() == [
+        [1, 2, 3]
+    ]
+
+
+def test_a_batch_that_cannot_be_made_fails_the_recorder(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path / "t")
+    recorder.record_later(1, lambda: pa.RecordBatch.from_pydict({"t_submit": ["soon"], "uri": ["file:///a"]}))
+    with pytest.raises(TracekitError, match="recording failed"):
+        recorder.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -90,21 +91,27 @@ class OpLog:
             self._recorder.record_batch(_hint_rows(self._hints))
             self._hints.clear()
         if self.rows:
-            if due_of_plan:
-                rows = slice(0, self.rows)
-                self._columns[5, rows] = self._plan.columns["due_ns"][self._columns[0, rows]] + self._start
-            self._recorder.record_batch(self._batch())
+            kept = self._columns[:, : self.rows].copy()
+            make = partial(self._batch, kept, self._errors, self._ttfb, due_of_plan=due_of_plan)
+            if self._plan.streamed:  # whose room is used again as soon as this returns
+                self._recorder.record_batch(make())
+            else:
+                self._recorder.record_later(self.rows, make)
             self.rows = 0
-            self._errors.clear()
-            self._ttfb.clear()
+            self._errors, self._ttfb = {}, {}
 
     def _set_clocks(self) -> None:
         now = time.monotonic_ns()
         self.flush_at, self.ease_at = now + _FLUSH_NS, now + self._ease_ns
 
-    def _batch(self) -> pa.RecordBatch:
-        rows, plan = self.rows, self._plan
-        op = self._columns[0, :rows].copy()
+    def _batch(
+        self, kept: np.ndarray, errors: dict[int, str], first_bytes: dict[int, int], *, due_of_plan: bool
+    ) -> pa.RecordBatch:
+        """The rows of `kept`. Made by the recorder's thread: it would hold up a worker for a millisecond."""
+        plan, rows = self._plan, kept.shape[1]
+        op, submit, latency, moved, gate_wait, due, backlog = kept
+        if due_of_plan:
+            due = plan.columns["due_ns"][op] + self._start
         codes, files = np.unique(plan.columns["file"][op], return_inverse=True)
         uris = pa.DictionaryArray.from_arrays(
             pa.array(files.reshape(-1).astype(np.int32)),
@@ -113,21 +120,20 @@ class OpLog:
         kinds = pa.DictionaryArray.from_arrays(
             pa.array(plan.columns["kind"][op].astype(np.int32)), pa.array(KINDS)
         )
-        due = self._columns[5, :rows].copy()
         columns = {
-            "t_submit": self._columns[1, :rows].copy(), "uri": uris, "op": kinds,
+            "t_submit": submit, "uri": uris, "op": kinds,
             "offset": plan.columns["offset"][op], "len": _nullable(plan.columns["length"][op]),
-            "bytes": self._columns[3, :rows].copy(), "latency": self._columns[2, :rows].copy(),
+            "bytes": moved, "latency": latency,
             "sample_id": _nullable(plan.columns["sample_id"][op]),
             "step": _nullable(plan.columns["step"][op]),
             "rank": plan.columns["rank"][op], "worker": plan.columns["worker"][op],
             "t_due": pa.array(due, mask=due == 0),
-            "gate_wait": self._columns[4, :rows].copy(), "backlog": self._columns[6, :rows].copy(), "plan_op": op,
+            "gate_wait": gate_wait, "backlog": backlog, "plan_op": op,
         }  # fmt: skip
-        if self._errors:
-            columns["error"] = pa.array([self._errors.get(row) for row in range(rows)], pa.string())
-        if self._ttfb:
-            columns["ttfb"] = pa.array([self._ttfb.get(row) for row in range(rows)], pa.int64())
+        if errors:
+            columns["error"] = pa.array([errors.get(row) for row in range(rows)], pa.string())
+        if first_bytes:
+            columns["ttfb"] = pa.array([first_bytes.get(row) for row in range(rows)], pa.int64())
         return pa.RecordBatch.from_pydict(columns)
 
 

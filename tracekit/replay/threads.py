@@ -78,7 +78,7 @@ class ThreadEngine:
         """
         collecting, interval = gc.isenabled(), sys.getswitchinterval()
         gc.disable()
-        sys.setswitchinterval(0.0005)
+        sys.setswitchinterval(0.0001)
         warm_up()
         self._start_mono_ns = start_mono_ns or time.monotonic_ns() + _LEAD_NS
         workers = [
