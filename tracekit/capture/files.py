@@ -54,7 +54,8 @@ class RecordedFileIO(io.FileIO):
             self._failed("read", begin, memoryview(buffer).nbytes, submit, error)
             raise
         took = monotonic_ns() - submit
-        record(uri, begin, memoryview(buffer).nbytes, submit, took, "read", moved)
+        asked = buffer.nbytes if type(buffer) is memoryview else memoryview(buffer).nbytes
+        record(uri, begin, asked, submit, took, "read", moved)
         return moved
 
     def read(self, size: int | None = -1, /) -> bytes | None:  # type: ignore[override]

@@ -18,7 +18,7 @@ from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING
 
 from tracekit.capture import context, imports
-from tracekit.capture.context import where, worker
+from tracekit.capture.context import where
 from tracekit.capture.filters import PathFilter
 from tracekit.errors import UsageError
 
@@ -246,9 +246,9 @@ def record(
         return
     try:
         sample_id, step = where() if at is None else at
-        session.recorder.record(
+        (session._recorder or session.recorder).record(
             uri, offset, length, t_submit, latency, op=op, bytes=moved, ttfb=ttfb,
-            sample_id=sample_id, step=step, worker=worker(), error=error,
+            sample_id=sample_id, step=step, worker=context._worker, error=error,
         )  # fmt: skip
     except Exception as failure:  # noqa: BLE001 - the host's own call must not fail because of us
         hook_failed("recorder", failure)

@@ -47,7 +47,8 @@ def parse(block: Block, layout: Layout, tally: Tally) -> tuple[dict[str, pa.Arra
     Blank lines and lines that open with `#` are passed over, lines with another number
     of fields or a value that cannot be read are counted in `tally`.
     """
-    if not (b"\n#" in block.data or block.data.startswith(b"#") or b"\x00" in block.data):
+    commented = b"#" in block.data and (b"\n#" in block.data or block.data.startswith(b"#"))
+    if not (commented or b"\x00" in block.data):
         try:
             table = _at_once(block, layout)
         except pa.ArrowException:
@@ -62,7 +63,7 @@ def _at_once(block: Block, layout: Layout) -> pa.Table:
     return pacsv.read_csv(
         pa.BufferReader(block.data),
         read_options=pacsv.ReadOptions(
-            column_names=list(layout.names), block_size=len(block.data) + 1, use_threads=False
+            column_names=list(layout.names), block_size=1 << 20, use_threads=False
         ),
         parse_options=pacsv.ParseOptions(
             delimiter=layout.separator, quote_char='"' if layout.quoted else False, ignore_empty_lines=False

@@ -1,0 +1,48 @@
+"""Coverage-guided fuzzing of every importer with atheris, outside the default tests.
+
+    python analysis/fuzz/fuzz_importers.py [FORMAT] [-max_total_time=120] [other libFuzzer flags]
+
+Needs `pip install atheris`. Without FORMAT the input's first byte chooses one. A finding is
+anything but a sound trace or one line of error: it is kept by libFuzzer as `crash-…`.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+
+import atheris
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests" / "formats"))
+
+with atheris.instrument_imports(include=["tracekit.formats"]):
+    from tracekit.formats import columns, dftracer, fio, jsonl, oplog, s3_access_log, strace, strace_calls  # noqa: F401
+
+from test_formats_fuzz import FORMATS, GOOD, check
+
+
+def main() -> None:
+    chosen = next((argument for argument in sys.argv[1:] if argument in FORMATS), None)
+    arguments = [argument for argument in sys.argv if argument != chosen]
+    folder = Path(tempfile.mkdtemp(prefix="fuzz-importers-"))
+    corpus = folder / "corpus"
+    corpus.mkdir()
+    for index, name in enumerate(FORMATS):
+        if chosen in (None, name):
+            (corpus / name).write_bytes((b"" if chosen else bytes([index])) + GOOD[name])
+    work = folder / "work"
+    work.mkdir()
+
+    def one(data: bytes) -> None:
+        name = chosen or FORMATS[data[0] % len(FORMATS)] if data else FORMATS[0]
+        content = data if chosen else data[1:]
+        check(work, name, content, strict=False)
+        (work / "log").unlink(missing_ok=True)
+
+    atheris.Setup([*arguments, str(corpus)], one)
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,39 @@
+"""docs/formats.md says what is: its Python runs, its verbs exist, and every format has its line."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tracekit.formats.columns import PRESETS
+from tracekit.formats.registry import exporters, importers, names
+
+PAGE = (Path(__file__).resolve().parents[2] / "docs" / "formats.md").read_text(encoding="utf-8")
+
+
+def test_the_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    scope: dict[str, object] = {"Path": Path}
+    blocks = re.findall(r"```python\n(.*?)```", PAGE, re.S)
+    assert len(blocks) == 2
+    for block in blocks:
+        exec(compile(block, "docs/formats.md", "exec"), scope)
+    assert (tmp_path / "ops.iolog").read_text().startswith("fio version 3 iolog\n1 /data/a.bin add\n")
+    assert (tmp_path / "io.trace").is_dir()
+
+
+def test_every_format_has_its_row_and_says_rightly_whether_it_is_read_or_written() -> None:
+    cells = dict(re.findall(r"^\| `([\w-]+)` \| (\w+[^|]*\| \w+)", PAGE, re.M))
+    assert set(cells) == set(names())
+    for name, cell in cells.items():
+        read, written = cell.split("|")
+        assert (read.strip().startswith("yes"), written.strip().startswith("yes")) == (
+            name in importers(),
+            name in exporters(),
+        )
+
+
+def test_every_preset_is_named() -> None:
+    assert all(f"`{name}`" in PAGE or f"columns {name}`" in PAGE for name in PRESETS)
