@@ -8,7 +8,6 @@ metrics, and judges nothing.
 
 from __future__ import annotations
 
-from contextlib import closing
 from dataclasses import asdict, dataclass
 from importlib.resources import files
 from os.path import commonprefix
@@ -19,6 +18,7 @@ import numpy as np
 from tracekit.metrics.histogram import Histogram
 from tracekit.metrics.library import install
 from tracekit.metrics.queries import run
+from tracekit.metrics.snapshot import measuring
 from tracekit.store.reader import TraceReader
 
 __all__ = ["Distance", "Divergence", "Place", "QuantileShift", "diverge"]
@@ -133,7 +133,7 @@ def _distances(a: TraceReader, b: TraceReader) -> tuple[Distance, ...]:
 
 
 def _histogram(reader: TraceReader, unit: str, query: str) -> Histogram:
-    with closing(reader.connect()) as connection:
+    with measuring(reader) as connection:
         rows = run(connection, query).to_pylist()
     return Histogram.from_rows(unit, [(row["lo"], row["hi"], row["counts"]) for row in rows])
 
@@ -158,13 +158,13 @@ def _shifts(a: TraceReader, b: TraceReader, seed: int) -> tuple[QuantileShift, .
 
 def _sample(reader: TraceReader) -> np.ndarray:
     sql = files("tracekit").joinpath("divergence.sql").read_text(encoding="utf-8")
-    with closing(reader.connect()) as connection:
+    with measuring(reader) as connection:
         found = connection.execute(sql, {"n": _SAMPLE_ROWS}).fetchnumpy()["latency"]
     return np.asarray(found, float)
 
 
 def _windows(reader: TraceReader) -> dict[str, tuple[int, int, float | None]]:
-    with closing(reader.connect()) as connection:
+    with measuring(reader) as connection:
         install(connection)
         rows = connection.execute("FROM over_time($windows)", {"windows": _WINDOWS}).fetchall()
         names = [column[0] for column in connection.description or ()]
@@ -182,7 +182,7 @@ def _windows(reader: TraceReader) -> dict[str, tuple[int, int, float | None]]:
 
 def _files(reader: TraceReader) -> dict[str, tuple[int, int, float | None]]:
     sql = files("tracekit").joinpath("divergence_files.sql").read_text(encoding="utf-8")
-    with closing(reader.connect()) as connection:
+    with measuring(reader) as connection:
         rows = connection.execute(sql).fetchall()
     common = commonprefix([row[0] for row in rows]).rpartition("/")[0]  # noqa: RUF071 - cut at a slash here
     return {uri.removeprefix(common).lstrip("/"): (ops, nbytes, p50) for uri, ops, nbytes, p50 in rows}

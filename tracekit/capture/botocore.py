@@ -105,7 +105,7 @@ def _wrap_quietly(client: Any) -> Any:
 
 
 def _existing(base: type) -> list[Any]:
-    return [thing for thing in gc.get_objects() if isinstance(thing, base)]
+    return [thing for thing in gc.get_objects() if issubclass(type(thing), base)]  # a proxy is not asked
 
 
 def _named(params: dict[str, Any], model: Any, context: dict[str, Any] | None = None, **_: Any) -> None:

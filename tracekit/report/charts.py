@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import closing
 from dataclasses import dataclass
 from html import escape
 from importlib.resources import files
@@ -13,6 +12,7 @@ import plotly.graph_objects as go
 
 from tracekit.metrics.library import install
 from tracekit.metrics.queries import load
+from tracekit.metrics.snapshot import measuring
 from tracekit.store.reader import TraceReader
 from tracekit.units import format_size
 
@@ -50,7 +50,7 @@ def _latency(traces: list[tuple[str, TraceReader]]) -> Chart | None:
         rows = _rows(reader, _picture("latency_cdf"))
         figure.add_scatter(
             x=[max(r["us"], 0.01) for r in rows], y=[100 * r["fraction"] for r in rows], name=name,
-            line=_line(index), hovertemplate="%{y:.3f} % of ops took at most %{x:,.3g} us<extra>" + escape(name) + "</extra>",
+            line=_line(index), hovertemplate="%{y:.3f} % of ops took less than %{x:,.3g} us<extra>" + escape(name) + "</extra>",
         )  # fmt: skip
     _axes(figure, "latency (us, log)", "share of ops (%)", x_log=True)
     return _chart("latency", "Latency", "Cumulative distribution of latency.", figure)
@@ -193,7 +193,7 @@ def _picture(name: str) -> str:
 
 
 def _rows(reader: TraceReader, sql: str, params: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
-    with closing(reader.connect()) as connection:
+    with measuring(reader) as connection:
         install(connection)
         found: list[dict[str, Any]] = (
             connection.sql(sql, params=dict(params) if params else None).to_arrow_table().to_pylist()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from contextlib import closing
 from html import escape
 from importlib.resources import files
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 from plotly.offline import get_plotlyjs
 
 from tracekit.metrics.library import install
-from tracekit.metrics.snapshot import MetricsSnapshot, snapshot
+from tracekit.metrics.snapshot import MetricsSnapshot, measuring, snapshot
 from tracekit.parity import Parity, compare
 from tracekit.report.charts import Chart, charts
 from tracekit.report.table import difference, label, shown
@@ -114,7 +113,7 @@ def _parity(parity: Parity, names: tuple[str, str]) -> str:
 
 def _tables(reader: TraceReader) -> list[str]:
     """What hurts, worst first."""
-    with closing(reader.connect()) as connection:
+    with measuring(reader) as connection:
         install(connection)
         sql = files("tracekit.report.queries").joinpath("worst.sql").read_text(encoding="utf-8")
         parts = {row[0]: row[1] for row in connection.execute(sql, {"most": _WORST}).fetchall()}

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from contextlib import closing
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
-
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
+from typing import TYPE_CHECKING, Any
 
 from tracekit.errors import UsageError
 from tracekit.metrics.library import install
 from tracekit.metrics.queries import load as load_metric
+from tracekit.metrics.snapshot import measuring
 from tracekit.store.reader import TraceReader
 from tracekit.units import format_size
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 __all__ = ["KINDS", "draw", "plot"]
 
@@ -43,6 +41,9 @@ def draw(kinds: list[str], reader: TraceReader, out: Path, *, against: TraceRead
         raise UsageError(f"no picture {unknown[0]!r}", f"there are {', '.join(KINDS)}")
     if out.suffix not in _FORMATS:
         raise UsageError(f"{out}: unknown picture type", f"name it {', '.join(_FORMATS)}")
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # a third of a second, for every verb
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(9, 3.8 * len(kinds)), layout="constrained", dpi=120)
     FigureCanvasAgg(figure)
     for axes, kind in zip(figure.subplots(len(kinds), squeeze=False)[:, 0], kinds, strict=True):
@@ -87,7 +88,7 @@ def _request_sizes(axes: Axes, traces: list[tuple[str, TraceReader]]) -> None:
                  [counts.get(lo, 0) for lo in buckets], width * 0.95, color=_COLOURS[index], label=name)  # fmt: skip
     axes.set_xticks(range(len(buckets)), [f"≥ {format_size(lo)}" for lo in buckets], rotation=30, ha="right")
     axes.set(xlabel="bytes asked for", ylabel="ops", title="Request sizes")
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     if len(found) > 1:
         axes.legend(frameon=False, ncols=2, loc="lower right", bbox_to_anchor=(1, 1))
 
@@ -163,7 +164,7 @@ def _lateness(axes: Axes, traces: list[tuple[str, TraceReader]]) -> None:
 
 
 def _rows(reader: TraceReader, sql: str, params: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
-    with closing(reader.connect()) as connection:
+    with measuring(reader) as connection:
         install(connection)
         result = connection.sql(sql, params=dict(params) if params else None).to_arrow_table()
         found: list[dict[str, Any]] = result.to_pylist()

@@ -1,18 +1,12 @@
--- The distribution of latency, as 512 quantiles and the tail, over the view `ops`.
+-- The distribution of latency, over the macro `latency_hist`.
 --
--- Columns: fraction DOUBLE  share of ops that took at most `us`
+-- A point is the upper edge of a bucket (at most 1.6 % wide): exactly that share of ops took less.
+-- Columns: fraction DOUBLE  share of ops that took less than `us`
 --          us       DOUBLE  latency
-WITH found AS (
-    SELECT quantile_disc(
-        latency,
-        list_concat(list_transform(range(0, 513), lambda i: i / 512.0), [0.999, 0.9995, 0.9999, 0.99995, 0.99999])
-    ) AS ns
-    FROM ops
-    WHERE latency IS NOT NULL AND op <> 'hint'
+SELECT fraction, us
+FROM (
+    SELECT sum(counts) OVER (ORDER BY lo) / sum(counts) OVER () AS fraction, hi / 1e3 AS us FROM latency_hist('all')
+    UNION ALL
+    SELECT 0.0, min(lo) / 1e3 FROM latency_hist('all') HAVING count(*) > 0
 )
-SELECT
-    unnest(list_concat(list_transform(range(0, 513), lambda i: i / 512.0), [0.999, 0.9995, 0.9999, 0.99995, 0.99999])) AS fraction,
-    unnest(ns) / 1000.0 AS us
-FROM found
-WHERE ns IS NOT NULL
-ORDER BY fraction
+ORDER BY fraction, us

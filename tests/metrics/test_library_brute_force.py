@@ -1,0 +1,280 @@
+"""Every macro against plain Python that reads the same rows: what each column says is what is there."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from itertools import pairwise
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tracekit.metrics.library import install
+
+Row = dict[str, Any]
+STRINGS = ("uri", "op", "error")
+
+ops = st.lists(
+    st.fixed_dictionaries(
+        {
+            "t_submit": st.integers(0, 3000), "uri": st.sampled_from(["s3://b/x/y/1", "file:///d/a", "/d/b"]),
+            "op": st.sampled_from(["read", "read", "read", "get", "hint"]),
+            "offset": st.none() | st.integers(0, 5).map(lambda n: n * 4096),
+            "len": st.none() | st.integers(0, 9000), "bytes": st.none() | st.integers(0, 9000),
+            "latency": st.none() | st.integers(0, 1500), "sample_id": st.none() | st.integers(0, 4),
+            "step": st.none() | st.integers(0, 3), "rank": st.integers(0, 1), "worker": st.integers(0, 1),
+            "t_due": st.none() | st.integers(0, 3000), "error": st.sampled_from([None, None, None, "timeout"]),
+        }
+    ),
+    max_size=40,
+)  # fmt: skip
+
+
+def quantile(values: list[int], q: float) -> int | None:
+    """The discrete one: the least value that at least a share `q` does not exceed."""
+    return sorted(values)[max(math.ceil(q * len(values)) - 1, 0)] if values else None
+
+
+def us(ns: int | None) -> float | None:
+    return None if ns is None else ns / 1e3
+
+
+def grouped(rows: list[Row], *names: str) -> Iterator[tuple[tuple[Any, ...], list[Row]]]:
+    groups: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
+    for row in rows:
+        groups[tuple(row[name] for name in names)].append(row)
+    yield from groups.items()
+
+
+def real(rows: list[Row]) -> list[Row]:
+    return [r for r in rows if r["op"] != "hint"]
+
+
+def ended(rows: list[Row]) -> list[Row]:
+    return [r for r in real(rows) if r["latency"] is not None]
+
+
+def end(r: Row) -> int:
+    return int(r["t_submit"] + (r["latency"] or 0))
+
+
+def stream(r: Row) -> str:
+    return f"{r['rank']}/{r['worker']}"
+
+
+def latency_hist(rows: list[Row]) -> list[Row]:
+    def bucket(ns: int) -> tuple[int, int]:
+        shift = max(ns.bit_length() - 7, 0)
+        return ns >> shift << shift, ((ns >> shift) + 1) << shift
+
+    found = Counter((stream(r), *bucket(r["latency"])) for r in ended(rows))
+    return [{"key": k, "lo": lo, "hi": hi, "counts": n} for (k, lo, hi), n in sorted(found.items())]
+
+
+def req_bytes_hist(rows: list[Row]) -> list[Row]:
+    def bucket(n: int) -> tuple[int, int]:
+        return (0, 1) if n == 0 else (1 << n.bit_length() - 1, 1 << n.bit_length())
+
+    found = Counter((r["op"], *bucket(r["len"])) for r in real(rows) if r["len"] is not None)
+    return [{"key": k, "lo": lo, "hi": hi, "counts": n} for (k, lo, hi), n in sorted(found.items())]
+
+
+def over_time(rows: list[Row]) -> list[Row]:
+    data = real(rows)
+    if not data:
+        return []
+    t0 = min(r["t_submit"] for r in data)
+    span = max(max(end(r) for r in data) - t0, 1)
+    width = span / 4
+
+    def win(t: int) -> int:
+        return min((t - t0) * 4 // span, 3)
+
+    made = []
+    for w in range(4):
+        mine = [r for r in data if win(r["t_submit"]) == w]
+        lats = [r["latency"] for r in mine if r["latency"] is not None]
+        moved = sum(r["bytes"] or 0 for r in data if win(end(r)) == w)
+        lo, hi = t0 + w * width, t0 + (w + 1) * width
+        inside = [(max(min(end(r), hi) - max(r["t_submit"], lo), 0), r) for r in data]
+        asked = [r["len"] if r["len"] is not None else r["bytes"] or 0 for r in data]
+        made.append(
+            {"win": w, "start_s": w * width / 1e9, "s": (w + 0.5) * width / 1e9, "ops": len(mine), "bytes": moved,
+             "bytes_per_s": moved / (width / 1e9), "ops_per_s": len(mine) / (width / 1e9),
+             "p50_us": us(quantile(lats, 0.5)), "p90_us": us(quantile(lats, 0.9)), "p99_us": us(quantile(lats, 0.99)),
+             "max_us": us(max(lats, default=None)), "failed": sum(r["error"] is not None for r in mine),
+             "mean_qd": sum(ns for ns, _ in inside) / width,
+             "mean_inflight_bytes": sum(ns * n for (ns, _), n in zip(inside, asked, strict=True)) / width}
+        )  # fmt: skip
+    return made
+
+
+def sequentiality(rows: list[Row]) -> list[Row]:
+    reads = [r for r in rows if r["op"] == "read" and r["offset"] is not None]
+    moves: dict[str, list[tuple[int, int]]] = defaultdict(list)
+    for _, mine in grouped(reads, "rank", "worker", "uri"):
+        mine.sort(key=lambda r: (r["t_submit"], r["offset"]))
+        for a, b in pairwise(mine):
+            size = a["bytes"] if a["bytes"] is not None else a["len"] or 0
+            moves[stream(b)].append((b["offset"] - a["offset"], b["offset"] - a["offset"] - size))
+    made = []
+    for key, found in sorted(moves.items()):
+        n, jumps = len(found), Counter(jump for jump, _ in found)
+        most = max(jumps.values())
+        made.append(
+            {"key": key, "ops": n, "sequential": sum(g == 0 for _, g in found) / n,
+             "forward": sum(g != 0 and j > 0 for j, g in found) / n, "backward": sum(g != 0 and j < 0 for j, g in found) / n,
+             "same": sum(g != 0 and j == 0 for j, g in found) / n, "stride": min(j for j, c in jumps.items() if c == most)}
+        )  # fmt: skip
+    return made
+
+
+def interarrival(rows: list[Row]) -> list[Row]:
+    made = []
+    for (_, _), mine in sorted(grouped(real(rows), "rank", "worker")):
+        gaps = [b - a for a, b in pairwise(sorted(r["t_submit"] for r in mine))]
+        if gaps:
+            mean = sum(gaps) / len(gaps)
+            deviation = math.sqrt(sum((g - mean) ** 2 for g in gaps) / len(gaps))
+            made.append(
+                {"key": stream(mine[0]), "ops": len(gaps), "mean_us": mean / 1e3, "p50_us": us(quantile(gaps, 0.5)),
+                 "p99_us": us(quantile(gaps, 0.99)), "max_us": max(gaps) / 1e3, "cv": deviation / mean if mean else None,
+                 "burstiness": (deviation - mean) / (deviation + mean) if deviation + mean else None}
+            )  # fmt: skip
+    return made
+
+
+def per_file(rows: list[Row]) -> list[Row]:
+    made = []
+    for (uri,), mine in grouped([r for r in rows if r["op"] in ("read", "get")], "uri"):
+        moved = sum(r["bytes"] or 0 for r in mine)
+        extent = max((r["offset"] or 0) + (r["bytes"] or 0) for r in mine)
+        lats = [r["latency"] for r in mine if r["latency"] is not None]
+        made.append(
+            {"uri": uri, "ops": len(mine), "bytes": moved, "extent_bytes": extent, "reuse": moved / extent if extent else None,
+             "p99_us": us(quantile(lats, 0.99)), "failed": sum(r["error"] is not None for r in mine)}
+        )  # fmt: skip
+    return sorted(made, key=lambda r: (-r["bytes"], r["uri"]))
+
+
+def per_sample(rows: list[Row]) -> list[Row]:
+    made = [
+        {"sample_id": sample, "ops": len(mine), "steps": len({r["step"] for r in mine} - {None}),
+         "bytes": sum(r["bytes"] or 0 for r in mine), "latency_sum_us": sum(r["latency"] or 0 for r in mine) / 1e3}
+        for (sample,), mine in grouped(real(rows), "sample_id") if sample is not None
+    ]  # fmt: skip
+    return sorted(made, key=lambda r: (-r["ops"], r["sample_id"]))
+
+
+def hot_set(rows: list[Row]) -> list[Row]:
+    ranked = sorted(per_file(rows), key=lambda r: (-r["ops"], r["uri"]))
+    total, so_far, hot = sum(r["ops"] for r in ranked), 0, []
+    for row in ranked:
+        if so_far < 0.5 * total:
+            hot.append(row)
+        so_far += row["ops"]
+    return [{"files": len(hot), "of_files": len(ranked), "ops": sum(r["ops"] for r in hot),
+             "extent_bytes": sum(r["extent_bytes"] for r in hot)}]  # fmt: skip
+
+
+def per_step(rows: list[Row]) -> list[Row]:
+    made = []
+    for (rank, step), mine in grouped([r for r in real(rows) if r["step"] is not None], "rank", "step"):
+        made.append(
+            {"rank": rank, "step": step, "ops": len(mine), "bytes": sum(r["bytes"] or 0 for r in mine),
+             "first_s": (min(r["t_submit"] for r in mine) - min(r["t_submit"] for r in rows)) / 1e9,
+             "wall_ms": (max(map(end, mine)) - min(r["t_submit"] for r in mine)) / 1e6,
+             "latency_sum_ms": sum(r["latency"] or 0 for r in mine) / 1e6,
+             "failed": sum(r["error"] is not None for r in mine),
+             "slowest_us": us(max((r["latency"] for r in mine if r["latency"] is not None), default=None))}
+        )  # fmt: skip
+    return sorted(made, key=lambda r: (r["rank"], r["step"]))
+
+
+def edge(rows: list[Row]) -> int:
+    slowest = sorted((r["latency"] for r in ended(rows)), reverse=True)
+    return int(slowest[max(math.ceil(0.1 * len(slowest)), 1) - 1])
+
+
+def tail_by(rows: list[Row]) -> list[Row]:
+    data = ended(rows)
+    tail = [r for r in data if r["latency"] >= edge(rows)]
+    made = []
+    for (uri,), mine in grouped(data, "uri"):
+        slow, share = sum(r["latency"] >= edge(rows) for r in mine), len(mine) / len(data)
+        made.append({"key": uri, "tail_ops": slow, "tail_share": slow / len(tail), "ops": len(mine), "all_share": share,
+                     "lift": slow / len(tail) / share, "worst_us": max(r["latency"] for r in mine) / 1e3})  # fmt: skip
+    return sorted(made, key=lambda r: (-r["tail_ops"], r["key"]))
+
+
+def windows_of(rows: list[Row]) -> Iterator[tuple[int, float, list[Row]]]:
+    t0 = min((r["t_submit"] for r in rows), default=0)
+    span = max(max((r["t_submit"] for r in rows), default=0) - t0, 1)
+    for win in range(3):
+        mine = [r for r in rows if min((r["t_submit"] - t0) * 3 // span, 2) == win]
+        if mine:
+            yield win, (win + 0.5) * span / 3 / 1e9, mine
+
+
+def tail_windows(rows: list[Row]) -> list[Row]:
+    return [
+        {"win": win, "s": s, "tail_ops": sum(r["latency"] >= edge(rows) for r in mine),
+         "worst_us": max(r["latency"] for r in mine) / 1e3}
+        for win, s, mine in windows_of(ended(rows))
+    ]  # fmt: skip
+
+
+def lateness(rows: list[Row]) -> list[Row]:
+    made = []
+    for win, s, mine in windows_of([r for r in rows if r["t_due"] is not None]):
+        late = [r["t_submit"] - r["t_due"] for r in mine]
+        made.append({"win": win, "s": s, "ops": len(mine), "p50_us": us(quantile(late, 0.5)),
+                     "p99_us": us(quantile(late, 0.99)), "max_us": max(late) / 1e3})  # fmt: skip
+    return made
+
+
+BRUTE: dict[str, Callable[[list[Row]], list[Row]]] = {
+    "latency_hist('worker')": latency_hist, "req_bytes_hist('op')": req_bytes_hist, "over_time(4)": over_time,
+    "sequentiality('worker')": sequentiality, "interarrival('worker')": interarrival, "per_file()": per_file,
+    "per_sample()": per_sample, "hot_set(0.5)": hot_set, "per_step()": per_step, "tail_by(0.1, 'uri')": tail_by,
+    "tail_windows(0.1, 3)": tail_windows, "lateness(3)": lateness,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def connection() -> Iterator[duckdb.DuckDBPyConnection]:
+    with closing(duckdb.connect()) as made:
+        yield made
+
+
+@given(rows=ops)
+@settings(max_examples=20, deadline=None)
+def test_each_macro_is_what_plain_python_finds(
+    connection: duckdb.DuckDBPyConnection, rows: list[Row]
+) -> None:
+    names = ("t_submit", "uri", "op", "offset", "len", "bytes", "latency", "sample_id", "step", "rank", "worker",
+             "t_due", "error")  # fmt: skip
+    table = pa.table(
+        {
+            name: pa.array([r[name] for r in rows], pa.string() if name in STRINGS else pa.int64())
+            for name in names
+        }
+    )
+    connection.register("given_ops", table)
+    connection.execute("CREATE OR REPLACE VIEW ops AS FROM given_ops")
+    install(connection)
+    for call, brute in BRUTE.items():
+        expected = brute(rows)
+        found = connection.sql(f"FROM {call}").to_arrow_table().to_pylist()
+        assert len(found) == len(expected), call
+        for row, want in zip(found, expected, strict=True):
+            for name, value in want.items():
+                got = float(row[name]) if isinstance(value, float) and row[name] is not None else row[name]
+                fitting = pytest.approx(value, rel=1e-9, abs=1e-9) if isinstance(value, float) else value
+                assert got == fitting, (call, name, want)
