@@ -17,6 +17,7 @@ from tracekit.recorder import Recorder
 from tracekit.replay.engine import replay
 from tracekit.report.html import write_report
 from tracekit.report.plots import KINDS, plot
+from tracekit.report.table import short_names
 from tracekit.store.reader import TraceReader, open_reader
 
 FLAGS = (
@@ -45,9 +46,9 @@ def traces(tmp_path_factory: pytest.TempPathFactory) -> tuple[TraceReader, Trace
 def test_every_picture_is_drawn_of_one_trace_and_of_two(
     tmp_path: Path, traces: tuple[TraceReader, TraceReader], kind: str, suffix: str
 ) -> None:
-    for against in (None, traces[1]):
+    for shown, against in ((traces[1], None), traces):
         out = tmp_path / f"p{suffix}"
-        plot(kind, traces[0], out, against=against)
+        plot(kind, shown, out, against=against)
         head = out.read_bytes()[:200]
         assert head.startswith(b"\x89PNG") if suffix == ".png" else b"<svg" in head or b"<?xml" in head
         assert [p.name for p in tmp_path.iterdir()] == [out.name]
@@ -56,7 +57,7 @@ def test_every_picture_is_drawn_of_one_trace_and_of_two(
 def test_pictures_of_an_empty_trace_are_drawn_too(tmp_path: Path) -> None:
     with Recorder(tmp_path / "t"):
         pass
-    for kind in KINDS:
+    for kind in KINDS.keys() - {"lateness"}:
         plot(kind, open_reader(tmp_path / "t"), tmp_path / "x.png")
     write_report(open_reader(tmp_path / "t"), tmp_path / "x.html")
 
@@ -137,3 +138,19 @@ def test_a_browser_draws_every_chart_without_errors_and_shows_a_tooltip(
     assert background == {"light": "rgb(255, 255, 255)", "dark": "rgb(13, 17, 23)"}[scheme]
     browser.save_screenshot(str(tmp_path / f"{scheme}.png"))
     assert (tmp_path / f"{scheme}.png").stat().st_size > 20_000
+
+
+def test_files_of_one_name_are_told_apart_by_their_folders() -> None:
+    assert short_names({0: "s3://b/rank0/x.tar", 1: "s3://b/rank1/x.tar"}) == {
+        0: "rank0/x.tar",
+        1: "rank1/x.tar",
+    }
+    assert short_names({0: "/d/a", 1: "/d/b"}) == {0: "a", 1: "b"}
+    assert short_names({}) == {}
+
+
+def test_lateness_of_a_trace_without_due_times_is_one_clear_line(tmp_path: Path) -> None:
+    trace = Path(__file__).resolve().parents[2] / "sample_traces" / "file.trace"
+    with pytest.raises(UsageError, match="no op has a due time"):
+        plot("lateness", open_reader(trace), tmp_path / "x.png")
+    assert not list(tmp_path.iterdir())

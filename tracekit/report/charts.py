@@ -13,6 +13,7 @@ import plotly.graph_objects as go
 from tracekit.metrics.library import install
 from tracekit.metrics.queries import load
 from tracekit.metrics.snapshot import measuring
+from tracekit.report.table import short_names
 from tracekit.store.reader import TraceReader
 from tracekit.units import format_size
 
@@ -91,9 +92,9 @@ def _over_time(traces: list[tuple[str, TraceReader]]) -> Chart | None:
 def _offsets(reader: TraceReader) -> Chart | None:
     rows = _rows(reader, _picture("offsets"), {"files": _FILES, "cells": 100})
     figure = go.Figure()
-    for index, file in enumerate(sorted({r["file"] for r in rows})):
+    names = short_names({r["file"]: r["uri"] for r in rows})
+    for index, (file, name) in enumerate(sorted(names.items())):
         mine = [r for r in rows if r["file"] == file]
-        name = mine[0]["uri"].rsplit("/", 1)[-1]
         figure.add_scattergl(
             x=[r["s"] for r in mine], y=[r["mib"] for r in mine], name=escape(name), mode="markers",
             marker={"size": 4, "color": COLOURS[index % len(COLOURS)]},
@@ -183,8 +184,8 @@ def _axes(
 ) -> None:
     figure.update_layout(
         xaxis={"title": x, "type": "log" if x_log else None}, yaxis={"title": y, "type": "log" if y_log else None, "rangemode": "normal" if y_log else "tozero"},
-        margin={"l": 60, "r": 60, "t": 10, "b": 50}, height=340, hovermode=hover, paper_bgcolor="rgba(0,0,0,0)",
-        plot_bgcolor="rgba(0,0,0,0)", legend={"orientation": "h", "y": 1.12}, modebar={"bgcolor": "rgba(0,0,0,0)", "color": "#8b949e"}, font={"family": "system-ui, sans-serif"},
+        margin={"l": 60, "r": 60, "t": 40, "b": 50}, height=370, hovermode=hover, paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)", legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0}, modebar={"bgcolor": "rgba(0,0,0,0)", "color": "#8b949e"}, font={"family": "system-ui, sans-serif"},
     )  # fmt: skip
 
 

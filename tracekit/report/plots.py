@@ -12,6 +12,7 @@ from tracekit.errors import UsageError
 from tracekit.metrics.library import install
 from tracekit.metrics.queries import load as load_metric
 from tracekit.metrics.snapshot import measuring
+from tracekit.report.table import short_names
 from tracekit.store.reader import TraceReader
 from tracekit.units import format_size
 
@@ -95,7 +96,7 @@ def _request_sizes(axes: Axes, traces: list[tuple[str, TraceReader]]) -> None:
 
 def _offsets(axes: Axes, traces: list[tuple[str, TraceReader]]) -> None:
     rows = _rows(traces[0][1], _load("offsets"), params={"files": len(_COLOURS), "cells": 160})
-    names = {row["file"]: row["uri"].rsplit("/", 1)[-1] for row in rows}
+    names = short_names({row["file"]: row["uri"] for row in rows})
     for index, (file, name) in enumerate(sorted(names.items())):
         mine = [row for row in rows if row["file"] == file]
         axes.scatter([row["s"] for row in mine], [row["mib"] for row in mine], s=5, linewidths=0,
@@ -111,7 +112,7 @@ def _throughput(axes: Axes, traces: list[tuple[str, TraceReader]]) -> None:
     for index, (name, reader) in enumerate(traces):
         rows = _rows(reader, _OVER_TIME, params={"windows": 60})
         axes.plot([row["s"] for row in rows], [row["bytes_per_s"] / 2**20 for row in rows], color=_COLOURS[index],
-                  label=name, linewidth=1.4, linestyle=("-", "--")[index % 2])  # fmt: skip
+                  label=name, linewidth=1.4, linestyle=("-", "--")[index % 2], drawstyle="steps-mid")  # fmt: skip
     axes.set(xlabel="time (s)", ylabel="MiB/s", title="Throughput", ylim=(0, None))
     if len(traces) > 1:
         axes.legend(frameon=False, ncols=2, loc="lower right", bbox_to_anchor=(1, 1))
@@ -121,7 +122,8 @@ def _in_flight(axes: Axes, traces: list[tuple[str, TraceReader]]) -> None:
     for index, (name, reader) in enumerate(traces):
         rows = _rows(reader, _OVER_TIME, params={"windows": 120})
         axes.plot([row["s"] for row in rows], [row["mean_qd"] for row in rows], color=_COLOURS[index],
-                  label=f"{name} ops".strip(), linewidth=1.4, linestyle=("-", "--")[index % 2])  # fmt: skip
+                  label=f"{name} ops".strip(), linewidth=1.4, linestyle=("-", "--")[index % 2],
+                  drawstyle="steps-mid")  # fmt: skip
     axes.set(xlabel="time (s)", ylabel="mean ops in flight", title="Queue depth", ylim=(0, None))
     if len(traces) > 1:
         axes.legend(frameon=False, ncols=2, loc="lower right", bbox_to_anchor=(1, 1))
@@ -153,14 +155,17 @@ def _steps(axes: Axes, traces: list[tuple[str, TraceReader]]) -> None:
 def _lateness(axes: Axes, traces: list[tuple[str, TraceReader]]) -> None:
     timed = [(name, rows) for name, reader in traces
              if (rows := _rows(reader, "FROM lateness($windows)", params={"windows": 120}))]  # fmt: skip
+    if not timed:
+        raise UsageError(
+            f"{traces[0][1].path}: no op has a due time", "lateness is what a replay's trace shows"
+        )
     for name, rows in timed:
         for index, column in enumerate(("p50_us", "p99_us", "max_us")):
             axes.plot([row["s"] for row in rows], [max(row[column], 0.1) for row in rows], color=_COLOURS[index],
                       label=f"{name} {column.removesuffix('_us')}".strip(), linewidth=1.4)  # fmt: skip
     axes.set(xlabel="time (s)", ylabel="lateness (us)", title="Lateness: submit after due")
-    if timed:
-        axes.set_yscale("log")
-        axes.legend(frameon=False, ncols=3, loc="lower right", bbox_to_anchor=(1, 1))
+    axes.set_yscale("log")
+    axes.legend(frameon=False, ncols=3, loc="lower right", bbox_to_anchor=(1, 1))
 
 
 def _rows(reader: TraceReader, sql: str, params: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.table import Table
@@ -18,6 +18,7 @@ __all__ = [
     "label",
     "parity_table",
     "rows_table",
+    "short_names",
     "shown",
     "snapshot_tables",
 ]
@@ -132,6 +133,16 @@ def shown(value: float | None, unit: str) -> str:
     if unit == "distance":
         return f"{value:.3g}"
     return format_count(value)
+
+
+def short_names(uris: Mapping[int, str]) -> dict[int, str]:
+    """The last part of each URI's path, with as many before it as it takes to tell them apart."""
+    parts = 1
+    while True:
+        names = {number: "/".join(uri.split("/")[-parts:]) for number, uri in uris.items()}
+        if len(set(names.values())) == len(set(uris.values())):
+            return names
+        parts += 1
 
 
 def label(row: ParityRow) -> str:
