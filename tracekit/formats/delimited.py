@@ -62,6 +62,7 @@ def parse(block: Block, layout: Layout, tally: Tally) -> tuple[dict[str, pa.Arra
 def _at_once(block: Block, layout: Layout) -> pa.Table:
     return pacsv.read_csv(
         pa.BufferReader(block.data),
+        memory_pool=pa.system_memory_pool(),
         read_options=pacsv.ReadOptions(
             column_names=list(layout.names), block_size=1 << 20, use_threads=False
         ),

@@ -49,9 +49,7 @@ def blocks(source: Path, tally: Tally, *, block_bytes: int = _BLOCK_BYTES) -> It
     """
     line, rest = 1, b""
     for piece in _pieces(source, tally, block_bytes):
-        data = rest + piece.data
-        cut = _after_last_line(data)
-        whole, rest = data[:cut], data[cut:]
+        whole, rest = _whole_lines([rest, *piece.parts])
         if len(rest) > _LINE_MAX_BYTES:
             at = line + whole.count(b"\n")
             raise TraceFormatError(f"{source}, line {at}: longer than 64 MiB", "this is no text log")
@@ -146,7 +144,7 @@ def in_parallel(work: Callable[[T], R], items: Iterator[T]) -> Iterator[R]:
 
 @dataclass(frozen=True, slots=True)
 class _Piece:
-    data: bytes
+    parts: list[bytes]
     broken: str | None = None
 
 
@@ -170,11 +168,21 @@ def _pieces(source: Path, tally: Tally, block_bytes: int) -> Iterator[_Piece]:
                     parts.append(part)
                     size += len(part)
             except (OSError, pa.ArrowException) as error:
-                yield _Piece(b"".join(parts), " ".join(str(error).split()))
+                yield _Piece(parts, " ".join(str(error).split()))
                 return
             if not parts:
                 return
-            yield _Piece(b"".join(parts))
+            yield _Piece(parts)
+
+
+def _whole_lines(parts: list[bytes]) -> tuple[bytes, bytes]:
+    """The whole lines in `parts`, and what follows them. Copies once: the pages of each further copy cost more."""
+    last = parts[-1]
+    cut = last.rfind(b"\n") + 1
+    if not cut:
+        parts, last = [], b"".join(parts)
+        cut = _after_last_line(last)
+    return b"".join([*parts[:-1], last[:cut]]), last[cut:]
 
 
 def _after_last_line(data: bytes) -> int:

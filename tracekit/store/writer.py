@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -76,6 +77,9 @@ class TraceWriter:
         self._counters: dict[str, int] = {}
         self._aside = self.path.with_name(f".{self.path.name}.{secrets.token_hex(4)}.partial")
         self._aside.mkdir(parents=True)
+        # One segment is sorted and compressed while the next is gathered: two at most are in memory.
+        self._beside = ThreadPoolExecutor(1, thread_name_prefix="tracekit-segment")
+        self._writing: Future[None] | None = None
 
     def write(self, batch: pa.RecordBatch) -> None:
         """Add the ops of `batch`."""
@@ -106,12 +110,15 @@ class TraceWriter:
 
     def abort(self) -> None:
         """Forget everything written; nothing appears at `path`."""
+        self._beside.shutdown()
         shutil.rmtree(self._aside, ignore_errors=True)
 
     def close(self) -> None:
         """Publish the trace."""
         if self._pending_rows or self._counters:
             self._write_segment(self._pending_rows)
+        self._settle()
+        self._beside.shutdown()
         write_manifest(self._aside, self._final_manifest())
         if self._overwrite and self.path.is_dir():
             check_target(self.path, overwrite=True)
@@ -160,8 +167,17 @@ class TraceWriter:
         name = f"seg-{self._next:05d}"
         metadata = segment_metadata(self._manifest, segment=name, **self._labels)
         counters, self._counters = self._counters, {}
-        write_segment(self._aside / f"{name}{SEGMENT_SUFFIX}", segment, metadata, counters)
+        self._settle()
+        self._writing = self._beside.submit(
+            write_segment, self._aside / f"{name}{SEGMENT_SUFFIX}", segment, metadata, counters
+        )
         self._next += 1
+
+    def _settle(self) -> None:
+        """Wait for the segment that is being written; raises what its writing raised."""
+        if self._writing is not None:
+            writing, self._writing = self._writing, None
+            writing.result()
 
     def _final_manifest(self) -> Manifest:
         """With absolute times the trace's epoch is its earliest op; readers shift by the difference."""
