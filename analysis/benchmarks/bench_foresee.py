@@ -23,7 +23,7 @@ from tracekit.recorder import Recorder
 from tracekit.replay.engine import replay
 from tracekit.store.reader import open_reader
 
-FILES, FILE_BYTES, THINK_S, ROUNDS = 24, 8 << 20, 0.005, 3
+FILES, FILE_BYTES, THINK_S, ROUNDS = 64, 8 << 20, 0.005, 5
 
 
 def main() -> None:

@@ -130,6 +130,21 @@ def test_the_longest_prefix_wins_and_whole_path_parts_match() -> None:
     assert rules.apply("s3://b/v12/a") == "s3://b/v12-new/a"
 
 
+def test_unknown_offsets_begin_anew_with_each_round(tmp_path: Path) -> None:
+    with TraceWriter(tmp_path / "t", source="import:test", epoch_unix_ns=0) as writer:
+        columns = {"t_submit": [0, 1, 2], "uri": ["file:///a"] * 3, "len": [10] * 3, "sample_id": [0] * 3}
+        writer.write(pa.RecordBatch.from_pydict({**columns, "offset": pa.nulls(3, pa.int64())}))
+    plan = build_plan(open_reader(tmp_path / "t"), MappingRules(), ReplayOptions(loops=2))
+    assert plan.column("offset").tolist() == [0, 10, 20, 0, 10, 20]
+
+
+def test_a_whole_scheme_can_be_mapped() -> None:
+    assert parse_rules(["/=s3://b/x"]).apply("file:///tmp/a") == "s3://b/x/tmp/a"
+    assert parse_rules(["file:///=direct:///"]).apply("file:///tmp/a") == "direct:///tmp/a"
+    assert parse_rules(["s3://=file:///data"]).apply("s3://b/a") == "file:///data/b/a"
+    assert parse_rules(["s3://b/=file:///data/"]).apply("s3://b/a") == "file:///data/a"
+
+
 def test_what_cannot_be_mapped_is_an_error_before_anything_runs() -> None:
     with pytest.raises(UsageError, match="both map to"):
         parse_rules(["file:///a=file:///t", "file:///b=file:///t"]).apply_all(["file:///a/x", "file:///b/x"])

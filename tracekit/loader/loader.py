@@ -12,6 +12,7 @@ import contextlib
 import os
 import shutil
 import sys
+import time
 import weakref
 from collections.abc import Mapping
 from concurrent.futures import Future
@@ -164,7 +165,10 @@ class _Run:
         gate, backend = loader.gate, loader.dataset.backend
         reader = SampleReader(backend, options, gate, loader.recorder, keep_data)
         self._engine = Engine(reader, options, len(order), first_step)
+        self._recorder = loader.recorder
         self._handed = 0
+        self._asked_ns = 0
+        self._handed_ns: int | None = None
         self._submitted = 0
         self._bytes_ahead = 0
 
@@ -207,6 +211,12 @@ class _Run:
 
     def _ask(self) -> Future[Batch] | None:
         """The future of the next batch, submitted by now; None at the end."""
+        self._asked_ns = time.monotonic_ns()
+        if self._handed_ns is not None and self._recorder is not None:
+            self._recorder.count("consumer_batches")
+            self._recorder.count("consumer_think_ns", self._asked_ns - self._handed_ns)
+            self._recorder.count("consumer_ahead_batches", self._ahead)
+        self._handed_ns = None
         if self._handed >= self.steps:
             self.close()
             return None
@@ -219,6 +229,9 @@ class _Run:
         self._handed += 1
         if self._ahead:
             self._submit(self._handed)
+        self._handed_ns = time.monotonic_ns()
+        if self._recorder is not None:
+            self._recorder.count("consumer_wait_ns", self._handed_ns - self._asked_ns)
         return batch
 
     def _submit(self, asked: int) -> None:

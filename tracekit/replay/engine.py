@@ -20,6 +20,7 @@ from tracekit.replay import residency
 from tracekit.replay.backends import Backends
 from tracekit.replay.checks import PlanSummary, check_targets, summarize, uses_loop
 from tracekit.replay.columns import BUSY, DONE, LATE, STOP
+from tracekit.replay.consumer import Consumer
 from tracekit.replay.expected import expected_measures
 from tracekit.replay.loop import LoopEngine
 from tracekit.replay.mapping import parse_rules
@@ -144,7 +145,7 @@ def _drive(
         )
         return whole, ClientFacts("threads", threads * processes, processes, cpu_ns, wait_ns, 0)
     gate = Gate(options.max_bytes_in_flight, options.max_ops_in_flight) if options.capped else None
-    pacer = make_pacer(options.pace, plan, speed=options.speed)
+    pacer = make_pacer(options.pace, plan, speed=options.speed, consumer=_consumer(options, reader))
     with Recorder(target, source="replay", options=noted) as recorder:
         kind = LoopEngine if looping else ThreadEngine
         engine = kind(plan, pacer, gate, recorder, backend_of=backends.of, settings=settings)
@@ -184,7 +185,12 @@ def _processes(plan: Plan, options: ReplayOptions) -> int:
     """More than one only for local files at rates that one interpreter cannot hold."""
     if options.processes is not None:
         return options.processes
-    if options.capped or options.realtime or any(scheme_of(uri) != "file" for uri in plan.uris):
+    if (
+        options.capped
+        or options.realtime
+        or options.pace == "closed"
+        or any(scheme_of(uri) != "file" for uri in plan.uris)
+    ):
         return 1
     cores = min(len(os.sched_getaffinity(0)), 8)
     if options.pace == "asap":
@@ -202,6 +208,11 @@ def _threads(plan: Plan, options: ReplayOptions, processes: int) -> int:
         if options.max_ops_in_flight is not None:
             wanted = min(wanted, options.max_ops_in_flight + 2)
     return max(2, min(-(-wanted // processes), _MOST_WORKERS, max(plan.ops, 1)))
+
+
+def _consumer(options: ReplayOptions, reader: TraceReader) -> Consumer | None:
+    """Whom the recorded loader read for, if it counted that; a repeated plan has its steps more than once."""
+    return Consumer.of(reader.counters) if options.consumer and options.loops == 1 else None
 
 
 def _noted(options: ReplayOptions) -> dict[str, Any]:

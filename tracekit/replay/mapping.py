@@ -33,7 +33,12 @@ class MappingRules:
             if _covers(source, uri) and (best is None or len(source) > len(best[0])):
                 best = (source, target)
         if best is not None:
-            return best[1] + uri[len(best[0]) :]
+            rest = uri[len(best[0]) :]
+            return (
+                best[1]
+                + ("/" if rest and not rest.startswith("/") and not best[1].endswith("/") else "")
+                + rest
+            )
         for pattern, replacement in self.patterns:
             if pattern.search(uri):
                 return pattern.sub(replacement, uri, count=1)
@@ -91,8 +96,8 @@ def parse_rules(rules: Iterable[str]) -> MappingRules:
 
 
 def _root(text: str) -> str:
-    uri = with_scheme(text)
-    return uri if uri.endswith("://") else uri.rstrip("/")
+    scheme, separator, path = with_scheme(text).partition("://")
+    return scheme + separator + path.rstrip("/")
 
 
 def _covers(source: str, uri: str) -> bool:

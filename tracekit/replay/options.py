@@ -55,7 +55,8 @@ class Filters:
 class ReplayOptions:
     """How to replay. Sizes in bytes, times in ns, None for no cap, no limit, or chosen from the trace.
 
-    `cold` and `warm` drop the trace's local files from the page cache before the run, or
+    `consumer` has `closed` pacing wait for the recorded loader's consumer, where it was
+    counted. `cold` and `warm` drop the trace's local files from the page cache before the run, or
     fill it. `overwrite_objects` lets writes (`allow_writes`) replace objects. `realtime`
     runs the client under SCHED_FIFO, where the system allows it. `client` and what follows it
     go to object stores, by the loader's names; None leaves them to the backend.
@@ -63,6 +64,7 @@ class ReplayOptions:
 
     mapping: tuple[str, ...] = ()
     pace: str = "recorded"
+    consumer: bool = True
     speed: float = 1.0
     max_bytes_in_flight: int | None = None
     max_ops_in_flight: int | None = None

@@ -17,6 +17,7 @@ from typing import Protocol
 import numpy as np
 
 from tracekit.errors import UsageError
+from tracekit.replay.consumer import Consumer, Steps
 from tracekit.replay.options import PACES
 from tracekit.replay.plan import NONE, Plan
 
@@ -99,26 +100,42 @@ class ClosedPacer:
     predecessor in the stream. Ops that waited for none go at their recorded times. With
     `parts`, this one drives every parts-th stream. `on_ready` is called when ops may have
     become ready, for engines that do not wait in `take`.
+
+    With a `consumer`, the first op of a step in its stream waits until that has asked for
+    the step, as in the recording, and then only as long as ops within a step do. A recording
+    in which a stream went back to an earlier step has no such order: the consumer is left out.
     """
 
     on_ready: Callable[[], None] | None = None
 
-    def __init__(self, plan: Plan, speed: float = 1.0, part: int = 0, parts: int = 1) -> None:
+    def __init__(
+        self, plan: Plan, speed: float = 1.0, part: int = 0, parts: int = 1, consumer: Consumer | None = None
+    ) -> None:
         waits_for, think = dependencies(plan)
+        self._steps: Steps | None = None
+        due = plan.column("due_ns").copy()
+        due[waits_for >= 0] = 0
+        if consumer is not None and parts == 1 and _in_order_of_steps(plan):
+            entries = _entries(plan, waits_for)
+            think[entries] = np.minimum(think[entries], _typical(think[~entries & (waits_for >= 0)]))
+            self._steps = Steps(plan, consumer, np.flatnonzero(entries), speed)
+            due[self._steps.waiting] = 0
         self._think = np.rint(think / speed).astype(np.int64).data
-        self._due = plan.column("due_ns").copy().data
+        self._due = due.data
         self._followers: dict[int, list[int]] = defaultdict(list)
         for op in np.flatnonzero(waits_for >= 0).tolist():
             self._followers[int(waits_for[op])].append(op)
         streams = _streams(plan)[part::parts]
         self._successor, heads = _stream_order(plan, streams)
-        # bit 1: what it waits for has not ended; bit 2: its predecessor is not submitted
-        blocked = np.where(waits_for >= 0, 1, 0) | np.where(heads, 0, 2)
+        # bit 1: what it waits for has not ended; bit 2: its predecessor is not submitted; bit 4: nobody asked
+        unasked = np.zeros(plan.ops, np.uint8)
+        unasked[self._steps.waiting if self._steps is not None else []] = 4
+        blocked = np.where(waits_for >= 0, 1, 0) | np.where(heads, 0, 2) | unasked
         self._blocked = bytearray(blocked.astype(np.uint8).tobytes())
         mine = np.concatenate(streams) if streams else np.zeros(0, np.int64)
         self._ready = [(self._due[op], op) for op in mine[blocked[mine] == 0].tolist()]
         heapq.heapify(self._ready)
-        self._left = len(mine)
+        self.planned = self._left = len(mine)
         self._changed = threading.Condition(threading.Lock())
 
     def take(self) -> int | None:
@@ -147,8 +164,12 @@ class ClosedPacer:
 
     def finished(self, op: int, now_ns: int) -> None:
         for follower in self._followers.get(op, ()):
-            self._due[follower] = now_ns + self._think[follower]
-            self._unblock(follower, 1)
+            self._unblock(follower, 1, now_ns + self._think[follower])
+        if self._steps is not None:
+            with self._changed:
+                released = self._steps.finished(op, now_ns)
+            for entry, asked_ns in released:
+                self._unblock(entry, 4, asked_ns)
 
     def stop(self) -> None:
         with self._changed:
@@ -156,10 +177,11 @@ class ClosedPacer:
             self._ready.clear()
             self._changed.notify_all()
 
-    def _unblock(self, op: int, bit: int) -> None:
+    def _unblock(self, op: int, bit: int, not_before_ns: int = 0) -> None:
         if op < 0:
             return
         with self._changed:
+            self._due[op] = max(self._due[op], not_before_ns)
             self._blocked[op] &= ~bit
             if not self._blocked[op] and self._left > 0:
                 heapq.heappush(self._ready, (self._due[op], op))
@@ -168,14 +190,22 @@ class ClosedPacer:
             self.on_ready()
 
 
-def make_pacer(pace: str, plan: Plan, *, speed: float = 1.0, part: int = 0, parts: int = 1) -> Pacer:
+def make_pacer(
+    pace: str,
+    plan: Plan,
+    *,
+    speed: float = 1.0,
+    part: int = 0,
+    parts: int = 1,
+    consumer: Consumer | None = None,
+) -> Pacer:
     """The pacer called `pace`, for one of several processes' share. Raises UsageError for an unknown one."""
     if pace == "recorded":
         return RecordedPacer(plan, part, parts)
     if pace == "asap":
         return AsapPacer(plan, part, parts)
     if pace == "closed":
-        return ClosedPacer(plan, speed, part, parts)
+        return ClosedPacer(plan, speed, part, parts, consumer)
     raise UsageError(f"--pace {pace!r} is unknown", f"choose {', '.join(PACES)}")
 
 
@@ -203,6 +233,25 @@ def dependencies(plan: Plan) -> tuple[np.ndarray, np.ndarray]:
         waits_for[mine] = chosen
         think[mine] = submit[mine] - end[chosen]
     return waits_for, think
+
+
+def _entries(plan: Plan, waits_for: np.ndarray) -> np.ndarray:
+    """Whether an op begins a step in its stream: what it waited for, if anything, was of another."""
+    step = plan.column("step")
+    begins: np.ndarray = (step != NONE) & ((waits_for < 0) | (step[waits_for] != step))
+    return begins
+
+
+def _typical(think: np.ndarray) -> int:
+    """The median, ns; 0 of none."""
+    return int(np.median(think)) if len(think) else 0
+
+
+def _in_order_of_steps(plan: Plan) -> bool:
+    """Whether each stream's steps only ever grow: else ops would wait for each other in a circle."""
+    step = plan.column("step")
+    ordered = (step[rows][step[rows] != NONE] for rows in _streams(plan))
+    return all(bool((np.diff(steps) >= 0).all()) for steps in ordered)
 
 
 def _streams(plan: Plan) -> list[np.ndarray]:

@@ -224,6 +224,7 @@ class _Builder:
             if round_:  # each round begins one mean gap after the last op of the one before
                 pause = max(self._elapsed // max(self.plan.ops - 1, 1), 1)
                 self._previous, self._elapsed = None, self._elapsed + pause
+                self._ends[:] = 0
             for table in ordered_batches(self._reader, _FROM_TRACE):
                 self._add(table, count_skipped=not round_)
                 yield self.plan.ops
