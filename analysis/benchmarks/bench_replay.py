@@ -65,7 +65,7 @@ def paced(folder: Path, seconds: float, rounds: int) -> None:
         ops = Ops(folder, int(rate * seconds), rate)
         clients: dict[str, Callable[[], Figures]] = {
             "tracekit": lambda ops=ops: ops.tracekit(),
-            "tracekit --realtime": lambda ops=ops: ops.tracekit(realtime=True, processes=2),
+            "tracekit --realtime": lambda ops=ops: ops.tracekit(realtime=True),
         }
         if shutil.which("fio"):
             clients["fio psync"] = lambda ops=ops: ops.fio("psync")

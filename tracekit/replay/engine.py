@@ -22,6 +22,7 @@ from tracekit.replay.checks import PlanSummary, check_targets, summarize, uses_l
 from tracekit.replay.columns import BUSY, DONE, LATE, STOP
 from tracekit.replay.consumer import Consumer
 from tracekit.replay.expected import expected_measures
+from tracekit.replay.fast import FAST_POLICIES
 from tracekit.replay.loop import LoopEngine
 from tracekit.replay.mapping import parse_rules
 from tracekit.replay.options import ReplayOptions
@@ -46,6 +47,8 @@ _LOOP_REQUESTS = 1024
 _ASAP_WORKERS = 16
 _MOST_WORKERS = 128
 _RATE_OF_ONE_PROCESS = 8_000
+_RATE_OF_FAST_LOOP = 100_000
+"""Ops a second up to which one interpreter keeps time better than two: their threads are in each other's way."""
 _RUN_OF_ONE_PROCESS = 200_000
 _MEASURED_FILES = 10_000
 
@@ -195,16 +198,30 @@ def _processes(plan: Plan, options: ReplayOptions) -> int:
     cores = min(len(os.sched_getaffinity(0)), 8)
     if options.pace == "asap":
         return cores if plan.ops >= _RUN_OF_ONE_PROCESS else 1
-    rate = plan.ops * 1e9 / max(plan.span_ns, 1) if plan.ops >= _RATE_OF_ONE_PROCESS else 0
-    return cores if rate > _RATE_OF_ONE_PROCESS else 1
+    return cores if _rate(plan) > _most_of_one_process(options) else 1
+
+
+def _rate(plan: Plan) -> float:
+    """Ops a second of the plan; 0 of a short one, which is a burst and no rate."""
+    return plan.ops * 1e9 / max(plan.span_ns, 1) if plan.ops >= _RATE_OF_ONE_PROCESS else 0
+
+
+def _most_of_one_process(options: ReplayOptions) -> int:
+    fast = options.page_cache_mode in FAST_POLICIES and not options.allow_writes
+    return _RATE_OF_FAST_LOOP if fast else _RATE_OF_ONE_PROCESS
 
 
 def _threads(plan: Plan, options: ReplayOptions, processes: int) -> int:
-    """Enough a process that the recording's deepest queue, twice over, finds a free worker; capped by the gate."""
+    """Enough a process that the recording's deepest queue, twice over, finds a free worker; capped by the gate.
+
+    At rates where waking up is most of the work, one more than the deepest queue: each
+    further one makes all of them later.
+    """
     if options.pace == "asap":
         wanted = options.max_ops_in_flight or _ASAP_WORKERS
     else:
-        wanted = 2 * plan.peak_in_flight()[0] + 2
+        deepest = plan.peak_in_flight()[0]
+        wanted = deepest + 1 if _rate(plan) > _RATE_OF_ONE_PROCESS else 2 * deepest + 2
         if options.max_ops_in_flight is not None:
             wanted = min(wanted, options.max_ops_in_flight + 2)
     return max(2, min(-(-wanted // processes), _MOST_WORKERS, max(plan.ops, 1)))

@@ -19,9 +19,9 @@ from tracekit.replay.pacer import AsapPacer, Pacer, RecordedPacer
 from tracekit.replay.plan import KINDS, Plan
 from tracekit.uri import scheme_of
 
-__all__ = ["is_fast", "run_fast"]
+__all__ = ["FAST_POLICIES", "is_fast", "run_fast"]
 
-_POLICIES = ("default", "fadvise_sequential", "fadvise_random")
+FAST_POLICIES = ("default", "fadvise_sequential", "fadvise_random")
 _NAP_NS = 200_000_000
 
 
@@ -31,7 +31,7 @@ def is_fast(plan: Plan, pacer: Pacer, cache_policy: str) -> bool:
     return (
         isinstance(pacer, RecordedPacer)
         and not writes
-        and cache_policy in _POLICIES
+        and cache_policy in FAST_POLICIES
         and all(scheme_of(uri) == "file" for uri in plan.uris)
     )
 
