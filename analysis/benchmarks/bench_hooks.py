@@ -1,7 +1,8 @@
 """What each capture hook costs, beside the same call without it, in one run.
 
-Calls are made in blocks, hook off and hook on by turns; the figure is the fastest block of
-each, the one that nobody else's work disturbed. File ops come in bursts with pauses, as a
+Calls are made in blocks, hook off and hook on by turns. Of file ops the figure is the fastest
+block of each, the one that nobody else's work disturbed; of requests, which are slow enough
+to be timed one by one, the median of all. File ops come in bursts with pauses, as a
 loader's do (the pauses are not counted); `saturated` rows have no pause, so that the
 recorder's writer thread competes for the interpreter all the time. Object stores are served by nginx on
 loopback, the fastest there is here: a real GET is slower, and the percentage smaller.
@@ -16,6 +17,7 @@ import asyncio
 import contextlib
 import csv
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -98,6 +100,31 @@ def timed(call: Callable[[], object], calls: int, burst: int, pause_s: float) ->
     return took / calls / 1000
 
 
+def one_by_one(
+    work: Path, hook: str, call: Callable[[], object], calls: int, *, blocks: int = 30
+) -> tuple[float, float]:
+    """us a call, the median of all calls of all blocks, without and with the hook."""
+    off: list[int] = []
+    on: list[int] = []
+    call()
+    for block in range(blocks):
+        times(call, calls, off)
+        with capture.start(
+            work / f"{hook.replace(':', '-')}-{block}.trace", hooks=[hook], children=False
+        ) as running:
+            call()
+            running.recorder.flush()
+            times(call, calls, on)
+    return statistics.median(off) / 1000, statistics.median(on) / 1000
+
+
+def times(call: Callable[[], object], calls: int, into: list[int]) -> None:
+    for _ in range(calls):
+        began = time.perf_counter_ns()
+        call()
+        into.append(time.perf_counter_ns() - began)
+
+
 def files(work: Path, path: Path, scale: float) -> Iterator[Row]:
     fd = os.open(path, os.O_RDONLY)
     calls = int(8_000 * scale)
@@ -173,7 +200,7 @@ def processes(work: Path, path: Path, scale: float) -> Iterator[Row]:
 
 
 def objects(work: Path, server: servers.S3Server, scale: float) -> Iterator[Row]:
-    calls = max(5, int(100 * scale))
+    calls = max(5, int(60 * scale))
     yield from boto(work, calls)
     yield from aio(work, calls)
     yield from rust(work, server, calls)
@@ -192,7 +219,7 @@ def boto(work: Path, calls: int) -> Iterator[Row]:
         def get(header: str = header) -> None:
             client.get_object(Bucket="bucket", Key="set/a.bin", Range=header)["Body"].read()
 
-        yield "botocore", f"boto3 get_object, {name}", *by_turns(work, "botocore", get, calls)
+        yield "botocore", f"boto3 get_object, {name}", *one_by_one(work, "botocore", get, calls)
 
 
 def aio(work: Path, calls: int) -> Iterator[Row]:
@@ -217,7 +244,7 @@ def aio(work: Path, calls: int) -> Iterator[Row]:
     yield (
         "botocore",
         "aiobotocore get_object, 64 KiB",
-        *by_turns(work, "botocore", lambda: loop.run_until_complete(get()), calls),
+        *one_by_one(work, "botocore", lambda: loop.run_until_complete(get()), calls),
     )
     loop.run_until_complete(making.__aexit__(None, None, None))
 
@@ -231,7 +258,7 @@ def rust(work: Path, server: servers.S3Server, calls: int) -> Iterator[Row]:
     yield (
         "obstore",
         "S3Store.get_range, 64 KiB",
-        *by_turns(work, "obstore", lambda: store.get_range("set/a.bin", start=0, length=65_536), calls),
+        *one_by_one(work, "obstore", lambda: store.get_range("set/a.bin", start=0, length=65_536), calls),
     )
 
 
@@ -245,7 +272,7 @@ def azure(work: Path, server: servers.S3Server, calls: int) -> Iterator[Row]:
     yield (
         "azure",
         "download_blob, 64 KiB",
-        *by_turns(work, "azure", lambda: blob.download_blob(offset=0, length=65_536).readall(), calls),
+        *one_by_one(work, "azure", lambda: blob.download_blob(offset=0, length=65_536).readall(), calls),
     )
 
 
@@ -256,7 +283,7 @@ def through_s3fs(work: Path, calls: int) -> Iterator[Row]:
     yield (
         "fsspec",
         "s3fs cat_file, 64 KiB",
-        *by_turns(
+        *one_by_one(
             work, "fsspec", lambda: filesystem.cat_file("bucket/set/a.bin", start=0, end=65_536), calls
         ),
     )

@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from results import Table
 
 OPS = 2_300_000
-ROUNDS = 3
+ROUNDS = 5
 RFC3339 = "%Y-%m-%dT%H:%M:%S%.9fZ"
 
 

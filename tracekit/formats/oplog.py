@@ -172,12 +172,9 @@ def _uris(raw: dict[str, pa.Array], state: _State) -> pa.Array:
         or not len(endpoint.dictionary)
         or (state.under is not None and _hosts(endpoint.dictionary))
     ):
-        return _coded(file.indices, _named(pa.nulls(len(files), pa.string()), files, state))
+        return _coded(file.indices, _named(pa.scalar(None, pa.string()), files, state))
     if len(endpoint.dictionary) == 1 and not endpoint.null_count:
-        same = pa.DictionaryArray.from_arrays(
-            pa.repeat(pa.scalar(0, pa.int32()), len(files)), endpoint.dictionary
-        )
-        return _coded(file.indices, _named(same.dictionary_decode(), files, state))
+        return _coded(file.indices, _named(endpoint.dictionary[0], files, state))
     many = len(files) + 1
     null = len(endpoint.dictionary)
     pairs = pa.array(_codes(endpoint, null) * many + _codes(file, len(files))).dictionary_encode()
@@ -186,22 +183,35 @@ def _uris(raw: dict[str, pa.Array], state: _State) -> pa.Array:
     return _coded(pairs.indices, _named(hosts, _taken(files, distinct % many, len(files)), state))
 
 
-def _named(endpoint: pa.Array, file: pa.Array, state: _State) -> pa.Array:
+def _named(endpoint: pa.Array | pa.Scalar, file: pa.Array, state: _State) -> pa.Array:
     """URIs of pairs. A host is no part of an object's name: such go `under` the base, if there is one."""
     host = pc.fill_null(endpoint, "")
     slash = pc.or_(pc.ends_with(host, "/"), pc.or_(pc.starts_with(file, "/"), pc.equal(host, "")))
-    joined = pc.if_else(
-        slash, pc.binary_join_element_wise(host, file, ""), pc.binary_join_element_wise(host, file, "/")
-    )
+    joined = _joined(host, file, slash)
     if state.under is not None:
-        hosted = pc.or_(
-            pc.equal(host, ""), pc.match_substring_regex(host, "^https?://|^[^:]*$|^[^/]*:[0-9]+$")
-        )
+        hosted = pc.or_(pc.equal(host, ""), pc.match_substring_regex(host, _HOST))
         below = pc.binary_join_element_wise(state.under, pc.ascii_ltrim(file, characters="/"), "")
         joined = pc.if_else(hosted, below, joined)
         if state.under == WARP_BUCKET and pc.any(hosted).as_py():
             state.tally.note(f"the log names no bucket: objects are taken to be under {WARP_BUCKET} (--base)")
+    if not _holds(file, b"://"):
+        return joined
     return pc.if_else(pc.match_substring_regex(file, "^[A-Za-z][A-Za-z0-9+.-]*://"), file, joined)
+
+
+def _joined(host: pa.Array | pa.Scalar, file: pa.Array, slash: pa.Array) -> pa.Array:
+    """Host and file, with a slash between where there is none; mostly all are alike, and joined once."""
+    bare = "" if pc.any(slash).as_py() else "/"
+    joined = pc.binary_join_element_wise(host, file, bare)
+    if bare == "/" or pc.all(slash).as_py():
+        return joined
+    return pc.if_else(slash, joined, pc.binary_join_element_wise(host, file, "/"))
+
+
+def _holds(names: pa.Array, mark: bytes) -> bool:
+    """Whether `mark` is among the bytes of `names`: one scan, and no array of answers."""
+    data = names.buffers()[2]
+    return data is not None and mark in data.to_pybytes()
 
 
 def _hosts(endpoints: pa.Array) -> bool:

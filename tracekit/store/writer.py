@@ -78,8 +78,8 @@ class TraceWriter:
         self._aside = self.path.with_name(f".{self.path.name}.{secrets.token_hex(4)}.partial")
         self._aside.mkdir(parents=True)
         # One segment is sorted and compressed while the next is gathered: two at most are in memory.
-        self._beside = ThreadPoolExecutor(1, thread_name_prefix="tracekit-segment")
-        self._writing: Future[None] | None = None
+        self._beside = ThreadPoolExecutor(2, thread_name_prefix="tracekit-segment")
+        self._writing: list[Future[None]] = []
 
     def write(self, batch: pa.RecordBatch) -> None:
         """Add the ops of `batch`."""
@@ -167,17 +167,16 @@ class TraceWriter:
         name = f"seg-{self._next:05d}"
         metadata = segment_metadata(self._manifest, segment=name, **self._labels)
         counters, self._counters = self._counters, {}
-        self._settle()
-        self._writing = self._beside.submit(
-            write_segment, self._aside / f"{name}{SEGMENT_SUFFIX}", segment, metadata, counters
-        )
+        if rows == self._segment_ops:  # the last one, mostly small, goes beside the one before it
+            self._settle()
+        path = self._aside / f"{name}{SEGMENT_SUFFIX}"
+        self._writing.append(self._beside.submit(write_segment, path, segment, metadata, counters))
         self._next += 1
 
     def _settle(self) -> None:
-        """Wait for the segment that is being written; raises what its writing raised."""
-        if self._writing is not None:
-            writing, self._writing = self._writing, None
-            writing.result()
+        """Wait for the segments that are being written; raises what their writing raised."""
+        while self._writing:
+            self._writing.pop(0).result()
 
     def _final_manifest(self) -> Manifest:
         """With absolute times the trace's epoch is its earliest op; readers shift by the difference."""
