@@ -1,8 +1,8 @@
 """What each capture hook costs, beside the same call without it, in one run.
 
 Calls are made in blocks, hook off and hook on by turns. Of file ops the figure is the fastest
-block of each, the one that nobody else's work disturbed; of requests, which are slow enough
-to be timed one by one, the median of all. File ops come in bursts with pauses, as a
+block of each, the one that nobody else's work disturbed; of requests the median, of a
+hooked client and one that is not, called in turn. File ops come in bursts with pauses, as a
 loader's do (the pauses are not counted); `saturated` rows have no pause, so that the
 recorder's writer thread competes for the interpreter all the time. Object stores are served by nginx on
 loopback, the fastest there is here: a real GET is slower, and the percentage smaller.
@@ -24,6 +24,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -100,29 +101,22 @@ def timed(call: Callable[[], object], calls: int, burst: int, pause_s: float) ->
     return took / calls / 1000
 
 
-def one_by_one(
-    work: Path, hook: str, call: Callable[[], object], calls: int, *, blocks: int = 30
+def side_by_side(
+    work: Path, hook: str, plain: Callable[[], object], hooked: Callable[[], object], calls: int
 ) -> tuple[float, float]:
-    """us a call, the median of all calls of all blocks, without and with the hook."""
-    off: list[int] = []
-    on: list[int] = []
-    call()
-    for block in range(blocks):
-        times(call, calls, off)
-        with capture.start(
-            work / f"{hook.replace(':', '-')}-{block}.trace", hooks=[hook], children=False
-        ) as running:
+    """us a call of each, the medians of calls made in turn: they see the same machine."""
+    took: dict[Callable[[], object], list[int]] = {plain: [], hooked: []}
+    with capture.start(work / f"{hook}-{time.monotonic_ns()}.trace", hooks=[], children=False) as running:
+        for call in (plain, hooked):
             call()
-            running.recorder.flush()
-            times(call, calls, on)
-    return statistics.median(off) / 1000, statistics.median(on) / 1000
-
-
-def times(call: Callable[[], object], calls: int, into: list[int]) -> None:
-    for _ in range(calls):
-        began = time.perf_counter_ns()
-        call()
-        into.append(time.perf_counter_ns() - began)
+        running.recorder.flush()
+        for turn in range(calls):
+            for call in (plain, hooked) if turn % 2 else (hooked, plain):
+                began = time.perf_counter_ns()
+                call()
+                took[call].append(time.perf_counter_ns() - began)
+        assert running.recorder.ops_recorded > calls
+    return statistics.median(took[plain]) / 1000, statistics.median(took[hooked]) / 1000
 
 
 def files(work: Path, path: Path, scale: float) -> Iterator[Row]:
@@ -200,7 +194,7 @@ def processes(work: Path, path: Path, scale: float) -> Iterator[Row]:
 
 
 def objects(work: Path, server: servers.S3Server, scale: float) -> Iterator[Row]:
-    calls = max(5, int(60 * scale))
+    calls = max(5, int(4000 * scale))
     yield from boto(work, calls)
     yield from aio(work, calls)
     yield from rust(work, server, calls)
@@ -213,13 +207,17 @@ def boto(work: Path, calls: int) -> Iterator[Row]:
     from botocore import UNSIGNED
     from botocore.config import Config
 
-    client = boto3.client("s3", config=Config(signature_version=UNSIGNED, s3={"addressing_style": "path"}))
+    from tracekit.capture.botocore import wrap
+
+    config = Config(signature_version=UNSIGNED, s3={"addressing_style": "path"})
+    clients = boto3.client("s3", config=config), wrap(boto3.client("s3", config=config))
+
+    def getting(client: Any, header: str) -> Callable[[], object]:
+        return lambda: client.get_object(Bucket="bucket", Key="set/a.bin", Range=header)["Body"].read()
+
     for name, header in (("64 KiB", "bytes=0-65535"), ("1 MiB", "bytes=0-1048575")):
-
-        def get(header: str = header) -> None:
-            client.get_object(Bucket="bucket", Key="set/a.bin", Range=header)["Body"].read()
-
-        yield "botocore", f"boto3 get_object, {name}", *one_by_one(work, "botocore", get, calls)
+        plain, hooked = (getting(client, header) for client in clients)
+        yield "botocore", f"boto3 get_object, {name}", *side_by_side(work, "botocore", plain, hooked, calls)
 
 
 def aio(work: Path, calls: int) -> Iterator[Row]:
@@ -231,62 +229,74 @@ def aio(work: Path, calls: int) -> Iterator[Row]:
 
     loop = asyncio.new_event_loop()
     config = Config(signature_version=UNSIGNED, s3={"addressing_style": "path"})
-    making = aiobotocore.session.get_session().create_client("s3", config=config)
-    capture.start(work / "making.trace", hooks=["botocore"])
-    client = loop.run_until_complete(making.__aenter__())
-    wrap(client)
-    capture.stop()
+    making = [aiobotocore.session.get_session().create_client("s3", config=config) for _ in range(2)]
+    first, second = (loop.run_until_complete(one.__aenter__()) for one in making)
 
-    async def get() -> None:
+    async def get(client: Any) -> None:
         answer = await client.get_object(Bucket="bucket", Key="set/a.bin", Range="bytes=0-65535")
         await answer["Body"].read()
 
-    yield (
-        "botocore",
-        "aiobotocore get_object, 64 KiB",
-        *one_by_one(work, "botocore", lambda: loop.run_until_complete(get()), calls),
-    )
-    loop.run_until_complete(making.__aexit__(None, None, None))
+    def getting(client: Any) -> Callable[[], object]:
+        return lambda: loop.run_until_complete(get(client))
+
+    plain, hooked = getting(first), getting(wrap(second))
+    took = side_by_side(work, "aiobotocore", plain, hooked, calls)
+    yield "botocore", "aiobotocore get_object, 64 KiB", *took
+    for one in making:
+        loop.run_until_complete(one.__aexit__(None, None, None))
 
 
 def rust(work: Path, server: servers.S3Server, calls: int) -> Iterator[Row]:
+    import obstore
     from obstore.store import S3Store
+
+    from tracekit.capture.obstore import wrap
 
     store = S3Store(
         "bucket", endpoint=server.endpoint, skip_signature=True, client_options={"allow_http": True}
     )
-    yield (
+    seen = wrap(store)
+    took = side_by_side(
+        work,
         "obstore",
-        "S3Store.get_range, 64 KiB",
-        *one_by_one(work, "obstore", lambda: store.get_range("set/a.bin", start=0, length=65_536), calls),
+        lambda: obstore.get_range(store, "set/a.bin", start=0, length=65_536),
+        lambda: seen.get_range("set/a.bin", start=0, length=65_536),
+        4 * calls,
     )
+    yield "obstore", "S3Store.get_range, 64 KiB", *took
 
 
 def azure(work: Path, server: servers.S3Server, calls: int) -> Iterator[Row]:
     from azure.storage.blob import BlobClient
 
+    from tracekit.capture.azure import policy
+
     url = f"{server.endpoint}/bucket/set/a.bin"
-    capture.start(work / "making-azure.trace", hooks=["azure"])
-    blob = BlobClient.from_blob_url(url)
-    capture.stop()
-    yield (
-        "azure",
-        "download_blob, 64 KiB",
-        *one_by_one(work, "azure", lambda: blob.download_blob(offset=0, length=65_536).readall(), calls),
+    first, second = (
+        BlobClient.from_blob_url(url),
+        BlobClient.from_blob_url(url, _additional_pipeline_policies=[policy()]),
     )
+
+    def getting(blob: Any) -> Callable[[], object]:
+        return lambda: blob.download_blob(offset=0, length=65_536).readall()
+
+    took = side_by_side(work, "azure", getting(first), getting(second), calls)
+    yield "azure", "download_blob, 64 KiB", *took
 
 
 def through_s3fs(work: Path, calls: int) -> Iterator[Row]:
     import s3fs
 
-    filesystem = s3fs.S3FileSystem(anon=True)
-    yield (
-        "fsspec",
-        "s3fs cat_file, 64 KiB",
-        *one_by_one(
-            work, "fsspec", lambda: filesystem.cat_file("bucket/set/a.bin", start=0, end=65_536), calls
-        ),
-    )
+    from tracekit.capture.fsspec import wrap
+
+    class Seen(s3fs.S3FileSystem):
+        """A class of its own, which alone is hooked."""
+
+    def getting(filesystem: Any) -> Callable[[], object]:
+        return lambda: filesystem.cat_file("bucket/set/a.bin", start=0, end=65_536)
+
+    plain, hooked = getting(s3fs.S3FileSystem(anon=True)), getting(wrap(Seen(anon=True)))
+    yield "fsspec", "s3fs cat_file, 64 KiB", *side_by_side(work, "s3fs", plain, hooked, calls)
 
 
 def show(rows: list[Row]) -> None:

@@ -31,8 +31,9 @@ class ObjectAddress(NamedTuple):
 
 def join(scheme: str, container: str, key: str) -> str:
     """The URI of a key."""
-    escaped = _ESCAPED.sub(lambda found: f"%{ord(found[0]):02X}", key)
-    return f"{scheme}://{container}/{escaped}"
+    if _ESCAPED.search(key) is not None:
+        key = _ESCAPED.sub(lambda found: f"%{ord(found[0]):02X}", key)
+    return f"{scheme}://{container}/{key}"
 
 
 @functools.lru_cache(maxsize=65_536)

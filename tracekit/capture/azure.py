@@ -6,6 +6,7 @@ read. Only container, blob, range, sizes and times are taken: no header, no quer
 
 from __future__ import annotations
 
+import functools
 import re
 import sys
 from collections.abc import Callable
@@ -26,7 +27,6 @@ __all__ = ["install", "policy"]
 _KEY = "tracekit"
 _TRIES = "tracekit-tries"
 _COMP = re.compile(r"(?:^|&)comp=([a-z]*)")
-_TOTAL = re.compile(r"/(\d+)\s*$")
 
 
 def install(base_client: ModuleType) -> Callable[[], None]:
@@ -224,13 +224,14 @@ def _answered(request: Any, response: Any) -> None:
 
 def _is_whole(attempt: _Attempt, granted: str | None, length: int | None) -> bool:
     """Whether the range took in all there is: the SDK asks for the first 32 MiB of whatever it downloads."""
-    total = _TOTAL.search(granted or "")
-    return attempt.offset == 0 and total is not None and int(total[1]) == length
+    if attempt.offset != 0 or not granted:
+        return False
+    return granted.rpartition("/")[2].strip() == str(length)
 
 
 def _kind(method: str, query: str) -> str | None:
     """What an op the request is; None for what moves or lists nothing."""
-    comp = _COMP.search(query)
+    comp = _COMP.search(query) if query else None
     if method == "GET" and comp is not None and comp[1] == "list":
         return "list"
     if comp is not None and comp[1] not in ("block", "page", "appendblock"):
@@ -242,6 +243,13 @@ def _kind(method: str, query: str) -> str | None:
 
 
 def _uri(url: str, query: str, accounts: tuple[str, ...]) -> str:
+    prefix = parse_qs(query).get("prefix") if "prefix=" in query else None
+    return _placed(url, prefix[0] if prefix else "", accounts)
+
+
+@functools.lru_cache(maxsize=4096)
+def _placed(url: str, prefix: str, accounts: tuple[str, ...]) -> str:
+    """The URI of a URL without its query, of a container's root with the prefix that is listed."""
     whole = url.partition("://")[2]
     for account in accounts:
         if whole.startswith(account) and whole[len(account) : len(account) + 1] in ("", "/"):
@@ -250,6 +258,6 @@ def _uri(url: str, query: str, accounts: tuple[str, ...]) -> str:
     else:
         path = whole.partition("/")[2]
     container, _, blob = path.strip("/").partition("/")
-    if not blob and (prefix := parse_qs(query).get("prefix")):
-        return join("az", unquote(container), prefix[0])
+    if not blob:
+        return join("az", unquote(container), prefix)
     return join("az", unquote(container), unquote(blob))
