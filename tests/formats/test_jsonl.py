@@ -71,3 +71,20 @@ def test_nulls_are_left_out_of_the_lines_written(tmp_path: Path) -> None:
     text = (tmp_path / "o.jsonl").read_text()
     assert "null" not in text
     assert text.count("\n") == 2
+
+
+def test_keys_and_values_that_are_no_text_are_bad_lines(tmp_path: Path) -> None:
+    log = tmp_path / "log.jsonl"
+    log.write_bytes(
+        b'{"uri":"/a","t_submit":9,"latency\xb9":7}\n'
+        b'{"uri":"/b","t_submit":8,"tag":"\xff"}\n'
+        b'{"uri":"/c","t_submit":7,"\\ud800x":3}\n'
+        b'{"uri":"/d\xc3\xa9","t_submit":5}\n'
+    )
+    done = import_trace("jsonl", log, tmp_path / "t.trace")
+    assert done.ops == 1
+    assert done.skipped == 3
+    assert done.examples == ("line 1: not UTF-8", "line 2: not UTF-8", "line 3: a key is no text")
+    assert open_reader(tmp_path / "t.trace").query("SELECT uri FROM ops").to_pylist() == [
+        {"uri": "file:///d\u00e9"}
+    ]

@@ -79,6 +79,8 @@ def _without_nulls(frame: pl.DataFrame) -> bytes:
 
 
 def _parse(block: Block, tally: Tally) -> tuple[pa.Table, Lines]:
+    if not _is_utf8(block.data):  # Arrow would take it as it is
+        return _line_by_line(block, tally)
     try:
         table = pajson.read_json(
             pa.BufferReader(block.data),
@@ -90,6 +92,16 @@ def _parse(block: Block, tally: Tally) -> tuple[pa.Table, Lines]:
     if len(table) != block.lines:
         return _line_by_line(block, tally)
     return table, np.arange(block.first_line, block.first_line + len(table), dtype=np.int64)
+
+
+def _is_utf8(data: bytes) -> bool:
+    if data.isascii():
+        return True
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _line_by_line(block: Block, tally: Tally) -> tuple[pa.Table, Lines]:
@@ -125,6 +137,8 @@ def _unfit(row: object) -> str | None:
             isinstance(value, bool) or not isinstance(value, int) or abs(value) >= 2**63
         ):
             return f"its {name} is no integer: {str(value)[:40]}"
+    if any(_lone_surrogate(key) for key in row):
+        return "a key is no text"
     wrong = next(
         (n for n in _TEXTS if not isinstance(row.get(n), str | None) or _lone_surrogate(row.get(n))), None
     )
