@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.text import Text
 
 from tracekit.backends.registry import backend_for
 from tracekit.errors import BackendError
@@ -50,7 +51,7 @@ def run_demo(
     """Run the demo in `folder`; whether every replay held parity. `say` takes text and rich tables."""
     dataset = folder / MARKER
     _make_dataset(dataset, lambda done: progress(done, SHARDS, "dataset"))
-    say(f"[bold]dataset[/bold]   {SHARDS} shards of {SHARD_BYTES >> 20} MiB in {dataset}")
+    say(_line("dataset", f"{SHARDS} shards of {SHARD_BYTES >> 20} MiB in {dataset}"))
 
     recording = folder / "run.trace"
     done = record_loader(
@@ -58,7 +59,10 @@ def run_demo(
         watch=lambda done, total=None, note="": progress(done, total, "record"),
     )  # fmt: skip
     say(
-        f"[bold]recorded[/bold]  {done.ops:,} ops of a shuffled loader with 4 workers, {done.steps} steps, in {recording}\n"
+        _line(
+            "recorded",
+            f"{done.ops:,} ops of a shuffled loader with 4 workers, {done.steps} steps, in {recording}\n",
+        )
     )
     for table in snapshot_tables(open_trace(recording).snapshot()):
         say(table)
@@ -69,7 +73,7 @@ def run_demo(
         try:
             backend_for(target).preflight(target)
         except BackendError as error:
-            say(f"\n[yellow]no replay on {scheme}://[/yellow]: {error}")
+            say(Text.assemble((f"\nno replay on {scheme}://", "yellow"), f": {error}"))
             continue
         out = folder / f"replay-{scheme}.trace"
         result = replay(
@@ -77,17 +81,21 @@ def run_demo(
             watch=partial(_watch, progress, scheme),
         )  # fmt: skip
         whole = whole and result.ok
-        say(f"\n[bold]replayed[/bold]  on {scheme}://, in cadence, recorded in {out}")
+        say("")
+        say(_line("replayed", f"on {scheme}://, in cadence, recorded in {out}"))
         say(parity_table(result.parity))
 
     picture = folder / "demo.png"
     draw(["offsets", "throughput", "latency-cdf"], open_reader(recording), picture,
          against=open_reader(folder / "replay-file.trace"))  # fmt: skip
-    say(f"\n[bold]picture[/bold]   {picture}")
-    say(
-        f'[bold]next[/bold]      tracekit query {recording} "SELECT uri, count(*) AS ops FROM ops GROUP BY uri"'
-    )
+    say("")
+    say(_line("picture", str(picture)))
+    say(_line("next", f'tracekit query {recording} "SELECT uri, count(*) AS ops FROM ops GROUP BY uri"'))
     return whole
+
+
+def _line(what: str, told: str) -> Text:
+    return Text.assemble((f"{what:<10}", "bold"), told)
 
 
 def _watch(

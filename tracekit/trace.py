@@ -14,7 +14,8 @@ import pyarrow as pa
 from tracekit.metrics.histogram import Histogram
 from tracekit.metrics.library import install
 from tracekit.metrics.snapshot import MetricsSnapshot, snapshot
-from tracekit.store.reader import TraceReader, open_reader, query_errors, select
+from tracekit.store.reader import TraceReader, open_reader
+from tracekit.store.statements import query_errors, select
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -156,3 +156,16 @@ def test_what_the_format_cannot_carry_is_told(tmp_path: Path) -> None:
     assert done.ops == 1
     assert any("2 ops left out" in note for note in done.notes)
     assert any("offsets" in note for note in done.notes)
+
+
+def test_an_op_on_a_host_alone_names_no_object_unless_a_base_does(tmp_path: Path) -> None:
+    header = "idx\tthread\top\tclient_id\tn_objects\tbytes\tendpoint\tfile\terror\tstart\tfirst_byte\tend\tduration_ns\n"
+    row = "{}\t7\tGET\t\t1\t10\t{}\td/a\t\t2026-11-23T14:26:24.1Z\t\t2026-11-23T14:26:24.2Z\t1000\n"
+    log = tmp_path / "log.tsv"
+    log.write_text(header + row.format(0, "s3://b") + row.format(1, "host:9000"))
+    done = import_trace("s3dlio", log, tmp_path / "a.trace")
+    assert (done.ops, done.skipped) == (1, 1)
+    assert import_trace("s3dlio", log, tmp_path / "b.trace", base="s3://c/").ops == 2
+    log.write_text(header + row.format(0, "host:9000"))
+    with pytest.raises(TraceFormatError, match="need --base"):
+        import_trace("s3dlio", log, tmp_path / "c.trace")

@@ -129,3 +129,14 @@ def test_bad_lines_are_counted_and_a_stranger_is_one_line(tmp_path: Path) -> Non
     (tmp_path / "log").write_text("hello\n")
     with pytest.raises(TraceFormatError, match="no strace call"):
         import_trace("strace", tmp_path / "log", tmp_path / "s")
+
+
+def test_a_call_whose_arguments_are_torn_is_no_op_of_unknown_length(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_text(
+        '7 1700000000.3 pread64(3</d/a>) = 3 <0.1>\n7 1700000000.4 read(3</d/a>, ""..., 10) = 7 <0.1>\n'
+    )
+    done = import_trace("strace", log, tmp_path / "t.trace")
+    assert done.ops >= 1
+    lengths = open_reader(tmp_path / "t.trace").query("SELECT len FROM ops ORDER BY t_submit").to_pylist()
+    assert lengths[-1] == {"len": 10}

@@ -62,11 +62,11 @@ def _import(
     if json:
         screen.emit_json({"out": str(out), **done.to_dict()})
         return
-    screen.console.print(f"{format_count(done.ops)} ops in {out}", soft_wrap=True, markup=False)
+    screen.console.print(f"{format_count(done.ops)} ops in {out}", soft_wrap=True)
     if done.skipped:
         screen.errors.print(f"{format_count(done.skipped)} lines skipped, first:", soft_wrap=True)
         for example in done.examples:
-            screen.errors.print(f"  {example}", soft_wrap=True, markup=False)
+            screen.errors.print(f"  {example}", soft_wrap=True)
     _notes(done.notes)
 
 
@@ -87,10 +87,10 @@ def _export(
     if json:
         screen.emit_json({"out": str(out), **done.to_dict()})
         return
-    screen.console.print(f"{format_count(done.ops)} ops in {out}", soft_wrap=True, markup=False)
+    screen.console.print(f"{format_count(done.ops)} ops in {out}", soft_wrap=True)
     _notes(done.notes)
 
 
 def _notes(notes: tuple[str, ...]) -> None:
     for note in notes:
-        screen.errors.print(f"note: {note}", soft_wrap=True, markup=False)
+        screen.errors.print(f"note: {note}", soft_wrap=True)

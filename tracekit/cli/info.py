@@ -6,6 +6,7 @@ from typing import Any
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from tracekit.cli import screen
 from tracekit.cli.options import JsonOption, TraceArgument
@@ -54,6 +55,8 @@ def _info(
         screen.emit_json(facts)
         return
     table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column()
+    table.add_column(overflow="fold")
     per_op = facts["file_bytes"] / facts["ops"] if facts["ops"] else 0
     rows = {
         "trace": facts["path"],
@@ -64,11 +67,11 @@ def _info(
         "columns": ", ".join(facts["columns"]),
     }
     for name, value in rows.items():
-        table.add_row(f"[bold]{name}[/bold]", value)
+        table.add_row(Text(name, "bold"), value)
     for name, value in facts["options"].items():
-        table.add_row(f"[dim]option {name}[/dim]", str(value))
+        table.add_row(Text(f"option {name}", "dim"), str(value))
     for name, value in facts["counters"].items():
-        table.add_row(f"[dim]counter {name}[/dim]", format_count(value))
+        table.add_row(Text(f"counter {name}", "dim"), format_count(value))
     screen.console.print(table)
     if facts["unfinished_segments"]:
         screen.errors.print(

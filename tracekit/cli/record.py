@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.text import Text
 
 from tracekit.cli import screen
 from tracekit.cli.options import JsonOption, OverwriteOption, duration
@@ -115,7 +116,7 @@ def _show(result: RecordResult) -> None:
     say = screen.console.print
     rate = format_rate(result.sample_bytes * 1e9 / max(1, result.duration_ns))
     if result.interrupted:
-        say("[yellow]interrupted: what was recorded is a whole trace[/yellow]")
+        say(Text("interrupted: what was recorded is a whole trace", "yellow"))
     say(
         f"{format_count(result.ops)} ops, {format_count(result.steps)} steps, "
         f"{format_count(result.samples)} samples, {format_size(result.sample_bytes)} "

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.text import Text
 
 from tracekit.cli import screen
 from tracekit.cli.options import (
@@ -192,7 +193,8 @@ def _show(result: ReplayResult) -> None:
     say = screen.console.print
     if result.partial:
         say(
-            f"[yellow]interrupted: {format_count(result.ops)} of {format_count(result.planned_ops)} ops replayed[/yellow]"
+            f"interrupted: {format_count(result.ops)} of {format_count(result.planned_ops)} ops replayed",
+            style="yellow",
         )
     say(parity_table(result.parity))
     _show_times(result)
@@ -208,7 +210,7 @@ def _show(result: ReplayResult) -> None:
         say(f"{format_count(result.assumed_lengths)} ops had no length: each read to the end of its file")
     _show_skipped(result.skipped)
     if result.failed_ops:
-        say(f"[red]{format_count(result.failed_ops)} ops failed[/red], first:")
+        say(Text.assemble((f"{format_count(result.failed_ops)} ops failed", "red"), ", first:"))
         for failure in result.failures:
             say(
                 f"  {failure['error']}: {failure['uri']} offset {failure['offset']} len {failure['len']}",
@@ -228,12 +230,12 @@ def _show_times(result: ReplayResult) -> None:
             soft_wrap=True,
         )
     limits = {
-        "none": "[green]the client kept up[/green]",
-        "gate": "[yellow]the in-flight cap was the limit[/yellow]",
-        "client": "[yellow]the client was the limit, not the storage[/yellow]",
-        "storage": "the storage was the limit",
+        "none": ("the client kept up", "green"),
+        "gate": ("the in-flight cap was the limit", "yellow"),
+        "client": ("the client was the limit, not the storage", "yellow"),
+        "storage": ("the storage was the limit", ""),
     }
-    say(f"{limits[result.verdict.limit]}: {result.verdict.reason}", soft_wrap=True)
+    say(Text.assemble(limits[result.verdict.limit], f": {result.verdict.reason}"), soft_wrap=True)
 
 
 def _show_skipped(skipped: dict[str, int]) -> None:
@@ -242,7 +244,9 @@ def _show_skipped(skipped: dict[str, int]) -> None:
         told = ", ".join(f"{format_count(n)} {kind}" for kind, n in others.items())
         screen.console.print(f"not replayed: {told}")
     if puts := skipped.get("put"):
-        screen.console.print(f"[yellow]{format_count(puts)} puts refused[/yellow]: give --allow-writes")
+        screen.console.print(
+            Text.assemble((f"{format_count(puts)} puts refused", "yellow"), ": give --allow-writes")
+        )
 
 
 def _dry_run(summary: PlanSummary, *, json: bool) -> None:
@@ -263,7 +267,8 @@ def _dry_run(summary: PlanSummary, *, json: bool) -> None:
     ):
         if uris:
             say(
-                f"[yellow]{format_count(len(uris))} objects {what}[/yellow], first: {uris[0]}", soft_wrap=True
+                Text.assemble((f"{format_count(len(uris))} objects {what}", "yellow"), f", first: {uris[0]}"),
+                soft_wrap=True,
             )
     if summary.assumed_offsets:
         say(

@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,10 +26,15 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-__all__ = ["Advance", "console", "emit_json", "emit_text", "errors", "progress"]
+from tracekit.report.table import least_width, record_table, rows_table
 
-console = Console(highlight=False)
-errors = Console(stderr=True, highlight=False)
+__all__ = ["Advance", "console", "emit_json", "emit_text", "errors", "progress", "show_rows"]
+
+# No markup: the names of files and objects are shown as they are, whatever brackets they hold.
+# What is no terminal gets tables as wide as they are.
+_plain = partial(Console, highlight=False, markup=False, emoji=False)
+console = _plain(width=None if sys.stdout.isatty() else 10_000)
+errors = _plain(stderr=True)
 _QUIET_S = 2.0
 
 
@@ -48,8 +54,8 @@ def progress(what: str, *, total: int | None = None, unit_is_bytes: bool = False
 
     amount: ProgressColumn = DownloadColumn(binary_units=True) if unit_is_bytes else MofNCompleteColumn()
     columns = (
-        TextColumn("{task.description}"), BarColumn(), amount, TimeElapsedColumn(), TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.description}", markup=False), BarColumn(), amount, TimeElapsedColumn(), TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}", markup=False),
     )  # fmt: skip
     import time
 
@@ -62,6 +68,15 @@ def progress(what: str, *, total: int | None = None, unit_is_bytes: bool = False
             bar.update(task, completed=done, total=total, visible=late, note=note)
 
         yield advance
+
+
+def show_rows(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """Print rows as a table; each as a record of its own where a terminal is too narrow for one."""
+    if least_width(columns, rows) <= console.width:
+        console.print(rows_table(columns, rows))
+        return
+    for number, row in enumerate(rows, 1):
+        console.print(record_table(columns, row, number))
 
 
 def emit_json(value: Any, target: Path | None = None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import closing
 from enum import StrEnum
 from pathlib import Path
@@ -16,8 +17,9 @@ from tracekit.cli.options import JsonOption, TraceArgument
 from tracekit.errors import UsageError
 from tracekit.metrics.library import install
 from tracekit.metrics.snapshot import snapshot
-from tracekit.report.table import rows_table, snapshot_tables
-from tracekit.store.reader import open_reader, query_errors, select
+from tracekit.report.table import snapshot_tables
+from tracekit.store.reader import open_reader
+from tracekit.store.statements import query_errors, select
 from tracekit.units import parse_size
 
 __all__ = ["register"]
@@ -106,7 +108,7 @@ def _query(
 
 def _show(relation: duckdb.DuckDBPyRelation) -> None:
     rows = relation.limit(_SHOWN_ROWS + 1).fetchall()
-    screen.console.print(rows_table(relation.columns, rows[:_SHOWN_ROWS]))
+    screen.show_rows(relation.columns, rows[:_SHOWN_ROWS])
     if len(rows) > _SHOWN_ROWS:
         screen.errors.print(f"the first {_SHOWN_ROWS} rows; --csv, --json or --parquet give all")
 
@@ -128,6 +130,8 @@ def _emit(table: pa.Table, how: _Format, out: Path | None) -> None:
         temporary = out.with_name(f".{out.name}.partial")
         try:
             pq.write_table(table, temporary, compression="zstd")
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
             temporary.replace(out)
         except BaseException:
             temporary.unlink(missing_ok=True)

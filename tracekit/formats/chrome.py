@@ -18,7 +18,8 @@ import polars as pl
 import pyarrow as pa
 
 from tracekit.formats.base import ExportOptions, Tally
-from tracekit.store.reader import TraceReader, select
+from tracekit.store.reader import TraceReader
+from tracekit.store.statements import select
 
 __all__ = ["Chrome"]
 

@@ -14,7 +14,8 @@ import numpy as np
 
 from tracekit.errors import UsageError
 from tracekit.formats.base import ExportOptions, Tally
-from tracekit.store.reader import TraceReader, select
+from tracekit.store.reader import TraceReader
+from tracekit.store.statements import select
 
 __all__ = ["RECORD", "LibCacheSim"]
 

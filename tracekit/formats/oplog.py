@@ -31,6 +31,7 @@ __all__ = ["S3dlio", "Warp"]
 
 WARP_BUCKET = "s3://warp-benchmark-bucket/"
 _HOST = "^https?://|^[^:]*$|^[^/]*:[0-9]+$"
+_SCHEME = "^[A-Za-z][A-Za-z0-9+.-]*://"
 _NEEDED = ("op", "bytes", "file", "start", "end")
 _TYPES = {
     "thread": UNSIGNED, "op": TEXT, "client_id": TEXT, "n_objects": INTEGER, "bytes": INTEGER, "endpoint": TEXT,
@@ -103,7 +104,10 @@ def _read(
         state.rows += batch.num_rows
         yield batch
     if not state.rows and tally.skipped:
-        raise TraceFormatError(f"{source} holds no op that can be read", "is this the right format?")
+        raise TraceFormatError(
+            f"{source} holds no op that can be read",
+            "is this the right format? names of hosts alone need --base",
+        )
     if state.unplaced:
         tally.note(f"the log has no offsets: {state.unplaced} range reads have none")
 
@@ -194,9 +198,13 @@ def _named(endpoint: pa.Array | pa.Scalar, file: pa.Array, state: _State) -> pa.
         joined = pc.if_else(hosted, below, joined)
         if state.under == WARP_BUCKET and pc.any(hosted).as_py():
             state.tally.note(f"the log names no bucket: objects are taken to be under {WARP_BUCKET} (--base)")
-    if not _holds(file, b"://"):
-        return joined
-    return pc.if_else(pc.match_substring_regex(file, "^[A-Za-z][A-Za-z0-9+.-]*://"), file, joined)
+    if _holds(file, b"://"):
+        joined = pc.if_else(pc.match_substring_regex(file, _SCHEME), file, joined)
+    if not pc.all(
+        pc.match_substring_regex(host, _SCHEME)
+    ).as_py():  # what is then without a scheme is no object
+        joined = pc.if_else(pc.match_substring_regex(joined, _SCHEME), joined, pa.scalar(None, pa.string()))
+    return joined
 
 
 def _joined(host: pa.Array | pa.Scalar, file: pa.Array, slash: pa.Array) -> pa.Array:

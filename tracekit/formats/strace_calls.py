@@ -203,8 +203,8 @@ def _length_and_offset(args: str, given: int, vectored: bool) -> tuple[int | Non
         sizes = _IOVEC.findall(args)
         length = sum(int(size) for size in sizes) if sizes and "}, ..." not in args else None
     else:
-        text = tail[1] if given else tail[-1]
-        length = int(text) if len(tail) > 1 and re.fullmatch(r"\d{1,18}", text) else None
+        text = "" if len(tail) < 2 else tail[1] if given else tail[-1]
+        length = int(text) if re.fullmatch(r"\d{1,18}", text) else None
     return length, int(offset) if offset is not None and re.fullmatch(r"\d{1,18}", offset) else None
 
 

@@ -50,7 +50,7 @@ def _latency(traces: list[tuple[str, TraceReader]]) -> Chart | None:
     for index, (name, reader) in enumerate(traces):
         rows = _rows(reader, _picture("latency_cdf"))
         figure.add_scatter(
-            x=[max(r["us"], 0.01) for r in rows], y=[100 * r["fraction"] for r in rows], name=name,
+            x=[max(r["us"], 0.01) for r in rows], y=[100 * r["fraction"] for r in rows], name=escape(name),
             line=_line(index), hovertemplate="%{y:.3f} % of ops took less than %{x:,.3g} us<extra>" + escape(name) + "</extra>",
         )  # fmt: skip
     _axes(figure, "latency (us, log)", "share of ops (%)", x_log=True)
@@ -63,11 +63,11 @@ def _over_time(traces: list[tuple[str, TraceReader]]) -> Chart | None:
         rows = _rows(reader, "FROM over_time($windows)", {"windows": _WINDOWS})
         x = [r["s"] for r in rows]
         figure.add_scatter(
-            x=x, y=[r["bytes_per_s"] / 2**20 for r in rows], name=f"{name} MiB/s", line=_line(index, shape="hvh"),
+            x=x, y=[r["bytes_per_s"] / 2**20 for r in rows], name=escape(f"{name} MiB/s"), line=_line(index, shape="hvh"),
             hovertemplate="%{y:,.1f} MiB/s at %{x:.3g} s<extra>" + escape(name) + "</extra>",
         )  # fmt: skip
         figure.add_scatter(
-            x=x, y=[r["mean_qd"] for r in rows], name=f"{name} mean ops in flight", yaxis="y2",
+            x=x, y=[r["mean_qd"] for r in rows], name=escape(f"{name} mean ops in flight"), yaxis="y2",
             line={**_line(index + 2), "width": 1.2, "dash": "dot"},
             hovertemplate="%{y:.2f} ops in flight at %{x:.3g} s<extra>" + escape(name) + "</extra>",
         )  # fmt: skip
@@ -128,7 +128,7 @@ def _sizes(traces: list[tuple[str, TraceReader]]) -> Chart | None:
     for index, (name, reader) in enumerate(traces):
         rows = _rows(reader, load("req_bytes_hist"))
         figure.add_bar(
-            x=[f"{format_size(r['lo'])} - {format_size(r['hi'])}" for r in rows], y=[r["counts"] for r in rows], name=name,
+            x=[f"{format_size(r['lo'])} - {format_size(r['hi'])}" for r in rows], y=[r["counts"] for r in rows], name=escape(name),
             marker={"color": COLOURS[index]}, hovertemplate="%{y:,} requests of %{x}<extra>" + escape(name) + "</extra>",
         )  # fmt: skip
     _axes(figure, "bytes asked for", "ops")
@@ -140,7 +140,7 @@ def _steps(traces: list[tuple[str, TraceReader]]) -> Chart | None:
     for index, (name, reader) in enumerate(traces):
         rows = _rows(reader, "FROM per_step() LIMIT $most", {"most": _STEPS})
         figure.add_bar(
-            x=[r["step"] for r in rows], y=[r["wall_ms"] for r in rows], name=name, marker={"color": COLOURS[index]},
+            x=[r["step"] for r in rows], y=[r["wall_ms"] for r in rows], name=escape(name), marker={"color": COLOURS[index]},
             customdata=[[r["slowest_us"], escape((r["slowest_uri"] or "").rsplit("/", 1)[-1])] for r in rows],
             hovertemplate="step %{x}: %{y:,.3g} ms; slowest op %{customdata[0]:,.0f} us in %{customdata[1]}<extra>" + escape(name) + "</extra>",
         )  # fmt: skip
@@ -156,7 +156,7 @@ def _lateness(traces: list[tuple[str, TraceReader]]) -> Chart | None:
         rows = _rows(reader, "FROM lateness($windows)", {"windows": _WINDOWS})
         for index, column in enumerate(("p50_us", "p99_us", "max_us") if rows else ()):
             figure.add_scatter(
-                x=[r["s"] for r in rows], y=[max(r[column], 0.1) for r in rows], name=f"{name} {column.removesuffix('_us')}",
+                x=[r["s"] for r in rows], y=[max(r[column], 0.1) for r in rows], name=escape(f"{name} {column.removesuffix('_us')}"),
                 line=_line(index), hovertemplate="%{y:,.3g} us late at %{x:.3g} s<extra>" + column.removesuffix("_us") + "</extra>",
             )  # fmt: skip
     _axes(figure, "time (s)", "lateness (us, log)", y_log=True)

@@ -69,11 +69,17 @@ def _named(reader: TraceReader, against: TraceReader | None) -> list[tuple[str, 
     return [(names[0], reader), (names[1], against)]
 
 
+def _label(name: str) -> str:
+    """A name as matplotlib shows it: no formulas in it, and none hidden for its underscore."""
+    plain = name.replace("$", r"\$")
+    return f" {plain}" if plain.startswith("_") else plain
+
+
 def _latency_cdf(axes: Axes, traces: list[tuple[str, TraceReader]]) -> None:
     for index, (name, reader) in enumerate(traces):
         rows = _rows(reader, _load("latency_cdf"))
         axes.plot([max(row["us"], 0.1) for row in rows], [row["fraction"] for row in rows],
-                  color=_COLOURS[index], label=name, linewidth=1.8, linestyle=("-", "--")[index % 2])  # fmt: skip
+                  color=_COLOURS[index], label=_label(name), linewidth=1.8, linestyle=("-", "--")[index % 2])  # fmt: skip
     axes.set(xscale="log", xlabel="latency (us)", ylabel="share of ops", ylim=(0, 1.01), title="Latency")
     if len(traces) > 1:
         axes.legend(frameon=False, loc="lower right")
@@ -86,7 +92,7 @@ def _request_sizes(axes: Axes, traces: list[tuple[str, TraceReader]]) -> None:
     for index, (name, rows) in enumerate(found):
         counts = {row["lo"]: row["counts"] for row in rows}
         axes.bar([i + (index - (len(found) - 1) / 2) * width for i in range(len(buckets))],
-                 [counts.get(lo, 0) for lo in buckets], width * 0.95, color=_COLOURS[index], label=name)  # fmt: skip
+                 [counts.get(lo, 0) for lo in buckets], width * 0.95, color=_COLOURS[index], label=_label(name))  # fmt: skip
     axes.set_xticks(range(len(buckets)), [f"≥ {format_size(lo)}" for lo in buckets], rotation=30, ha="right")
     axes.set(xlabel="bytes asked for", ylabel="ops", title="Request sizes")
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
@@ -100,7 +106,7 @@ def _offsets(axes: Axes, traces: list[tuple[str, TraceReader]]) -> None:
     for index, (file, name) in enumerate(sorted(names.items())):
         mine = [row for row in rows if row["file"] == file]
         axes.scatter([row["s"] for row in mine], [row["mib"] for row in mine], s=5, linewidths=0,
-                     color=_COLOURS[index], label=name, alpha=0.8)  # fmt: skip
+                     color=_COLOURS[index], label=_label(name), alpha=0.8)  # fmt: skip
     axes.set(xlabel="time (s)", ylabel="offset (MiB)", title="Where each file is read")
     if names:
         axes.legend(
@@ -112,7 +118,7 @@ def _throughput(axes: Axes, traces: list[tuple[str, TraceReader]]) -> None:
     for index, (name, reader) in enumerate(traces):
         rows = _rows(reader, _OVER_TIME, params={"windows": 60})
         axes.plot([row["s"] for row in rows], [row["bytes_per_s"] / 2**20 for row in rows], color=_COLOURS[index],
-                  label=name, linewidth=1.4, linestyle=("-", "--")[index % 2], drawstyle="steps-mid")  # fmt: skip
+                  label=_label(name), linewidth=1.4, linestyle=("-", "--")[index % 2], drawstyle="steps-mid")  # fmt: skip
     axes.set(xlabel="time (s)", ylabel="MiB/s", title="Throughput", ylim=(0, None))
     if len(traces) > 1:
         axes.legend(frameon=False, ncols=2, loc="lower right", bbox_to_anchor=(1, 1))
@@ -122,7 +128,7 @@ def _in_flight(axes: Axes, traces: list[tuple[str, TraceReader]]) -> None:
     for index, (name, reader) in enumerate(traces):
         rows = _rows(reader, _OVER_TIME, params={"windows": 120})
         axes.plot([row["s"] for row in rows], [row["mean_qd"] for row in rows], color=_COLOURS[index],
-                  label=f"{name} ops".strip(), linewidth=1.4, linestyle=("-", "--")[index % 2],
+                  label=_label(f"{name} ops".strip()), linewidth=1.4, linestyle=("-", "--")[index % 2],
                   drawstyle="steps-mid")  # fmt: skip
     axes.set(xlabel="time (s)", ylabel="mean ops in flight", title="Queue depth", ylim=(0, None))
     if len(traces) > 1:
@@ -146,7 +152,7 @@ def _steps(axes: Axes, traces: list[tuple[str, TraceReader]]) -> None:
         rows = _rows(reader, "FROM per_step() LIMIT $most", params={"most": 1000})
         shift = (index - (len(traces) - 1) / 2) * 0.4
         axes.bar([row["step"] + shift for row in rows], [row["wall_ms"] for row in rows], 0.8 / len(traces),
-                 color=_COLOURS[index], label=name)  # fmt: skip
+                 color=_COLOURS[index], label=_label(name))  # fmt: skip
     axes.set(xlabel="step", ylabel="first submit to last end (ms)", title="Steps")
     if len(traces) > 1:
         axes.legend(frameon=False, ncols=2, loc="lower right", bbox_to_anchor=(1, 1))
@@ -162,7 +168,7 @@ def _lateness(axes: Axes, traces: list[tuple[str, TraceReader]]) -> None:
     for name, rows in timed:
         for index, column in enumerate(("p50_us", "p99_us", "max_us")):
             axes.plot([row["s"] for row in rows], [max(row[column], 0.1) for row in rows], color=_COLOURS[index],
-                      label=f"{name} {column.removesuffix('_us')}".strip(), linewidth=1.4)  # fmt: skip
+                      label=_label(f"{name} {column.removesuffix('_us')}".strip()), linewidth=1.4)  # fmt: skip
     axes.set(xlabel="time (s)", ylabel="lateness (us)", title="Lateness: submit after due")
     axes.set_yscale("log")
     axes.legend(frameon=False, ncols=3, loc="lower right", bbox_to_anchor=(1, 1))

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
 
 from tracekit.divergence import Divergence
 from tracekit.metrics.snapshot import MetricsSnapshot
@@ -16,7 +17,9 @@ __all__ = [
     "difference",
     "divergence_tables",
     "label",
+    "least_width",
     "parity_table",
+    "record_table",
     "rows_table",
     "short_names",
     "shown",
@@ -24,16 +27,21 @@ __all__ = [
 ]
 
 
+_FOLDED = 24
+"""Characters to which a text may be folded before a table is too narrow for it."""
+
+
 def parity_table(parity: Parity, *, names: tuple[str, str] = ("recording", "replay")) -> Table:
     """One line a metric, with its verdict."""
-    verdict = "[green]parity holds[/green]" if parity.ok else "[red]outside tolerance[/red]"
-    table = Table(title=f"{verdict} (tolerance {parity.tolerance:.0%})", title_justify="left")
+    verdict = ("parity holds", "green") if parity.ok else ("outside tolerance", "red")
+    title = Text.assemble(verdict, f" (tolerance {parity.tolerance:.0%})")
+    table = Table(title=title, title_justify="left")
     table.add_column("metric")
     for name in (*names, "difference"):
         table.add_column(name, justify="right")
     table.add_column("verdict")
     for row in parity.rows:
-        word = {True: "[green]pass[/green]", False: "[red]FAIL[/red]", None: "[dim]-[/dim]"}[row.ok]
+        word = {True: Text("pass", "green"), False: Text("FAIL", "red"), None: Text("-", "dim")}[row.ok]
         table.add_row(label(row), shown(row.a, row.unit), shown(row.b, row.unit), difference(row), word)
     return table
 
@@ -50,6 +58,31 @@ def rows_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, title: 
     for row in rows:
         table.add_row(*("" if value is None else str(value) for value in row))
     return table
+
+
+def record_table(columns: Sequence[str], row: Sequence[Any], number: int) -> Table:
+    """One row, a line each column: for rows too wide for a table."""
+    table = Table(show_header=False, box=None, pad_edge=False, title=f"row {number}", title_justify="left")
+    table.add_column(overflow="fold")
+    table.add_column(overflow="fold")
+    for name, value in zip(columns, row, strict=True):
+        table.add_row(Text(str(name), "bold"), "" if value is None else str(value))
+    return table
+
+
+def least_width(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> int:
+    """Characters that a table of the rows needs at least: numbers whole, names whole, texts folded."""
+    wide = [
+        max(len(str(name)), *(_least(row[i]) for row in rows)) if rows else len(str(name))
+        for i, name in enumerate(columns)
+    ]
+    return sum(wide) + 3 * len(wide) + 1
+
+
+def _least(value: Any) -> int:
+    return (
+        min(len(str(value)), _FOLDED) if isinstance(value, str) else 0 if value is None else len(str(value))
+    )
 
 
 def divergence_tables(moved: Divergence, *, names: tuple[str, str]) -> list[Table]:
@@ -98,9 +131,9 @@ def snapshot_tables(found: MetricsSnapshot) -> list[Table]:
         "steps": f"{format_count(found.steps)}, {shown(found.bytes_per_step, 'bytes')} each",
     }  # fmt: skip
     for name, value in rows.items():
-        facts.add_row(f"[bold]{name}[/bold]", value)
+        facts.add_row(Text(name, "bold"), value)
     for name, count in found.backend_counters.items():
-        facts.add_row(f"[dim]{name}[/dim]", format_count(count))
+        facts.add_row(Text(name, "dim"), format_count(count))
     ops = rows_table(
         ["scheme", "op", "error", "ops", "bytes"],
         [

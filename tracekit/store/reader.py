@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.resources import files
@@ -31,10 +31,9 @@ from tracekit.store.layout import (
     check_version,
     read_manifest,
 )
+from tracekit.store.statements import query_errors, select
 
-__all__ = ["SegmentInfo", "TraceReader", "open_reader", "open_segment", "query_errors", "select"]
-
-_READING = (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN)
+__all__ = ["SegmentInfo", "TraceReader", "open_reader", "open_segment"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,28 +229,6 @@ class TraceReader:
         """Whether scanning the files gives ascending `t_submit` as it is: one file of our own writing."""
         full = [segment for segment in self.segments if segment.rows]
         return not full or (len(full) == 1 and full[0].is_sorted)
-
-
-def select(
-    connection: duckdb.DuckDBPyConnection, sql: str, params: Sequence[Any] | Mapping[str, Any] | None = None
-) -> duckdb.DuckDBPyRelation:
-    """One statement that reads, as a relation. Raises UsageError for anything else."""
-    statements = connection.extract_statements(sql)
-    if len(statements) != 1 or statements[0].type not in _READING:
-        raise UsageError("query: not one statement that reads", "write one SELECT over the view ops")
-    relation = connection.sql(sql, params=params)
-    if relation is None:
-        raise UsageError("query: the statement gives no rows", "write one SELECT over the view ops")
-    return relation
-
-
-@contextmanager
-def query_errors() -> Iterator[None]:
-    """DuckDB's errors as UsageError, in its own words, in one line."""
-    try:
-        yield
-    except duckdb.Error as error:
-        raise UsageError(f"query: {str(error).splitlines()[0]}", "the view is called ops") from error
 
 
 def open_reader(path: str | os.PathLike[str]) -> TraceReader:
