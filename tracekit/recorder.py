@@ -36,6 +36,7 @@ __all__ = ["Recorder"]
 
 _log = logging.getLogger(__name__)
 _count = len  # `record` has a parameter of that name
+_UNFIT = (pa.ArrowException, OverflowError, TypeError, UnicodeError)
 _CHUNK_OPS = 2048
 """Ops converted at a stretch: under 1 ms with the interpreter lock held, so that callers never wait long."""
 
@@ -344,7 +345,7 @@ class Recorder:
     def _batch_of(self, values: list[Any]) -> pa.RecordBatch:
         try:
             return self._cut(values)
-        except (pa.ArrowException, OverflowError, TypeError):
+        except _UNFIT:
             ops = [values[at : at + WIDTH] for at in range(0, _count(values), WIDTH)]
             fitting = [value for op in ops if self._fits(op) for value in op]
             return self._cut(fitting)
@@ -358,7 +359,7 @@ class Recorder:
         """Whether Arrow takes the op; one that does not fails the recorder, not its neighbours."""
         try:
             self._cut(op)
-        except (pa.ArrowException, OverflowError, TypeError) as error:
+        except _UNFIT as error:
             named = zip(VALUES, op, strict=True)
             shown = {name: clean(value) if isinstance(value, str) else value for name, value in named}
             self._failure = UsageError(f"values that fit no op: {shown}", str(error))

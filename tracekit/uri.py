@@ -14,10 +14,11 @@ from pathlib import Path
 
 from tracekit.errors import UsageError
 
-__all__ = ["FILE_SCHEMES", "clean", "from_path", "redact", "scheme_of", "to_path", "with_scheme"]
+__all__ = ["FILE_SCHEMES", "as_text", "clean", "from_path", "redact", "scheme_of", "to_path", "with_scheme"]
 
 FILE_SCHEMES = ("file", "direct")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _USERINFO = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*://)[^/?#]*@")
 _URL_IN_TEXT = re.compile(
     r"(?!(?:file|direct)://)\b([A-Za-z][A-Za-z0-9+.-]*://)(?:[^\s/?#'\"]*@)?([^\s?#'\"<>]*)[?#][^\s'\"<>]*"
@@ -61,13 +62,23 @@ def with_scheme(uri_or_path: str) -> str:
 
 
 def clean(uri: str) -> str:
-    """`uri` without query, fragment or user-info; file paths are returned unchanged."""
+    """`uri` without query, fragment or user-info, as valid text; file paths are otherwise unchanged.
+
+    Bytes of a file's name that are no UTF-8 (lone surrogates to Python) become U+FFFD.
+    """
+    if not uri.isascii():
+        uri = as_text(uri)
     if scheme_of(uri) in FILE_SCHEMES:
         return uri
     uri = _USERINFO.sub(r"\1", uri)
     for mark in ("?", "#"):
         uri = uri.partition(mark)[0]
     return uri
+
+
+def as_text(name: str) -> str:
+    """`name` as text that can be written: what was no UTF-8 is U+FFFD."""
+    return _SURROGATE.sub("\ufffd", name)
 
 
 def redact(text: str) -> str:

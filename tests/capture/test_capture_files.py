@@ -226,3 +226,16 @@ def test_any_sequence_of_calls_gives_what_the_built_in_file_gives(steps, mode, b
                     log.append(None if call == "fileno" else result)
             told.append((log, path.read_bytes()))
         assert told[0] == told[1]
+
+
+def test_names_that_are_no_utf_8_do_not_end_the_recording(tmp_path, trace, ops):
+    odd = os.path.join(os.fsencode(tmp_path), b"\xff.bin")
+    with open(odd, "wb") as file:
+        file.write(b"x" * 100)
+    (tmp_path / "b.bin").write_bytes(b"y" * 10)
+    with capture.start(trace, hooks=["files"]):
+        with open(odd, "rb", buffering=0) as file:
+            assert file.read(100) == b"x" * 100
+        assert (tmp_path / "b.bin").read_bytes() == b"y" * 10
+    read = {r["uri"] for r in ops(trace) if r["op"] == "read"}
+    assert read == {f"file://{tmp_path}/\ufffd.bin", f"file://{tmp_path}/b.bin"}

@@ -346,3 +346,27 @@ def test_secrets_in_the_command_line_do_not_reach_the_trace(trace):
     capture_command(["true", "--url=https://h/x?sig=SECRETSIG", "--token=SECRETTOKEN"], trace)
     told = b"".join(path.read_bytes() for path in trace.iterdir())
     assert b"SECRET" not in told and time.time_ns() > started
+
+
+@both
+def test_names_that_are_no_utf_8_are_seen_and_standard_output_is_not(method, trace, tmp_path):
+    odd = os.path.join(os.fsencode(tmp_path), b"\xff.bin")
+    with open(odd, "wb") as file:
+        file.write(b"x" * 100)
+    program = f"""
+        import os, sys
+        for _ in range(3):
+            fd = os.open({odd!r}, os.O_RDONLY)
+            os.pread(fd, 50, 7)
+            os.close(fd)
+        sys.stdout.tell() if sys.stdout.seekable() else None
+        print("done", flush=True)
+    """
+    with (tmp_path / "said").open("w") as said:
+        command = [sys.executable, "-m", "tracekit", "capture", "-o", trace, "--with", method, "--",
+                   *script(tmp_path, program)]  # fmt: skip
+        subprocess.run([str(part) for part in command], stdout=said, check=True)
+    assert (tmp_path / "said").read_text() == "done\n"
+    found = rows(trace)
+    assert facts(found) == [("read", 7, 50, 50)] * 3
+    assert {row["uri"] for row in found} == {f"file://{tmp_path}/\ufffd.bin"}

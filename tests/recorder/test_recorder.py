@@ -343,3 +343,12 @@ def test_a_batch_that_cannot_be_made_fails_the_recorder(tmp_path: Path) -> None:
     recorder.record_later(1, lambda: pa.RecordBatch.from_pydict({"t_submit": ["soon"], "uri": ["file:///a"]}))
     with pytest.raises(TracekitError, match="recording failed"):
         recorder.close()
+
+
+def test_names_that_are_no_utf_8_are_recorded_with_replacement_characters(tmp_path: Path) -> None:
+    name = os.fsdecode(b"/d/\xff\xc3\xa9.bin")
+    with Recorder(tmp_path / "t") as recorder:
+        recorder.record(f"file://{name}", 0, 10, time.monotonic_ns(), 5)
+        recorder.record("file:///d/b", 0, 10, time.monotonic_ns(), 5, op="read")
+    found = open_reader(tmp_path / "t").query("SELECT uri FROM ops ORDER BY t_submit").to_pylist()
+    assert [row["uri"] for row in found] == ["file:///d/\ufffd\u00e9.bin", "file:///d/b"]

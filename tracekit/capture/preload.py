@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -21,6 +22,8 @@ from tracekit.uri import from_path
 __all__ = ["environment", "library", "read_logs"]
 
 _BATCH_ROWS = 65_536
+_NAMING = b'{"name":"FH"'
+_NAME = re.compile(rb'"args":\{.*?"name":"(.*)","value":"([0-9a-f]+)"', re.DOTALL)
 
 
 def library() -> Path | None:
@@ -69,6 +72,8 @@ def read_logs(
     spans.touch()
     given = {"logs": files, "spans": str(spans), "metadata": metadata}
     for statement in statements:
+        if "CREATE TABLE calls" in statement.query:
+            _add_names(con, files)
         if "CREATE TABLE placed" in statement.query:
             con.register("kept", _kept(con, admits))
         wanted = {name: value for name, value in given.items() if name in statement.named_parameters}
@@ -76,6 +81,25 @@ def read_logs(
     mapped, read_bytes = con.execute("SELECT mapped, read_bytes FROM totals").fetchall()[0]
     batches: Iterator[pa.RecordBatch] = con.sql("FROM ops ORDER BY t_submit").to_arrow_reader(_BATCH_ROWS)
     return batches, {"mapped_files": mapped, "read_bytes": read_bytes}
+
+
+def _add_names(con: duckdb.DuckDBPyConnection, files: list[str]) -> None:
+    """Names that DFTracer wrote into lines that are no JSON: it escapes no quotes, and any byte is a name's."""
+    lost = con.execute(
+        "SELECT DISTINCT fhash FROM events WHERE fhash IS NOT NULL AND fhash NOT IN (SELECT fhash FROM names)"
+    ).fetchall()
+    if not lost:
+        return
+    wanted = {fhash for (fhash,) in lost}
+    found: dict[str, str] = {}
+    for file in files:
+        with open(file, "rb") as lines:  # noqa: PTH123 - the names are strings by now
+            for line in lines:
+                named = _NAME.search(line) if line.startswith(_NAMING) else None
+                if named is not None and named[2].decode() in wanted:
+                    found[named[2].decode()] = named[1].decode("utf-8", "replace")
+    if found:
+        con.executemany("INSERT INTO names VALUES (?, ?)", [[fhash, name] for fhash, name in found.items()])
 
 
 def _kept(con: duckdb.DuckDBPyConnection, admits: Callable[[str], bool]) -> pa.Table:

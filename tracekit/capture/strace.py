@@ -17,6 +17,8 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from tracekit.uri import clean
+
 __all__ = ["available", "command", "read_logs"]
 
 _CALLS = (
@@ -117,7 +119,7 @@ class _Reading:
                 positions[result] = None if "O_APPEND" in arguments else 0
             else:
                 self._row(match, _path(arguments), "stat", None, None, None, worker)
-        elif name == "lseek" and fd is not None:
+        elif name == "lseek" and fd is not None and (fd > 2 or fd in positions):
             positions[fd] = result if ok else positions.get(fd)
         elif name == "close" and fd is not None:
             positions.pop(fd, None)
@@ -205,7 +207,7 @@ class _Reading:
         """The URI of a path as strace shows it; None for what is no file or is not kept."""
         if shown not in self._uris:
             path = _unescaped(shown)
-            uri = f"file://{path}"
+            uri = clean(f"file://{path}")
             kept = path.startswith("/") and not path.endswith("(deleted)") and self.admits(uri)
             self._uris[shown] = uri if kept else None
         return self._uris[shown]
