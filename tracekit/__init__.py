@@ -6,6 +6,8 @@ cloud, fsspec or torch library.
 
 __version__ = "0.1.0"
 
+from tracekit import capture
+from tracekit.capture import open, sample, step
 from tracekit.errors import BackendError, ParityError, TraceFormatError, TracekitError, UsageError
 from tracekit.loader.dataset import create_dataset
 from tracekit.loader.loader import create_async_loader
@@ -25,9 +27,13 @@ __all__ = [
     "TracekitError",
     "UsageError",
     "__version__",
+    "capture",
     "compare",
     "create_async_loader",
     "create_dataset",
+    "open",
     "open_trace",
     "replay",
+    "sample",
+    "step",
 ]
