@@ -116,8 +116,17 @@ def test_a_cancelled_waiter_gives_its_place_to_the_next() -> None:
 def test_waiting_is_told_in_ns_and_no_wait_is_zero() -> None:
     gate = Gate(max_ops=1)
     assert gate.acquire(1) == 0
-    threading.Timer(0.05, gate.release, args=(1,)).start()
-    assert gate.acquire(1) >= 20_000_000
+
+    def release_once_awaited() -> None:
+        while not gate._waiting:
+            time.sleep(0.001)
+        time.sleep(0.05)
+        gate.release(1)
+
+    threading.Thread(target=release_once_awaited).start()
+    began = time.monotonic_ns()
+    waited = gate.acquire(1)
+    assert 0 < waited <= time.monotonic_ns() - began
 
 
 @pytest.mark.parametrize("caps", [(0, None), (None, 0), (-5, None)])

@@ -202,6 +202,8 @@ def _show(result: ReplayResult) -> None:
         if there is not None:
             cached = f"{format_size(there.resident_bytes)} of {format_size(there.bytes)}"
             say(f"page cache {name}: {cached} ({there.share:.0%})")
+    for warning in result.warnings:
+        say(f"warning: {warning}", style="yellow", soft_wrap=True)
     if result.assumed_offsets:
         say(
             f"{format_count(result.assumed_offsets)} ops had no offset: each was taken to follow the last of its file"

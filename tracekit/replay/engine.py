@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from importlib.resources import files
@@ -35,7 +35,7 @@ from tracekit.replay.threads import EngineSettings, ThreadEngine
 from tracekit.replay.verdict import ClientFacts, judge
 from tracekit.store.reader import TraceReader, open_reader
 from tracekit.store.writer import check_target
-from tracekit.units import format_count, format_duration
+from tracekit.units import format_count, format_duration, format_size
 from tracekit.uri import scheme_of
 
 __all__ = ["ReplayOptions", "Watch", "dry_run", "replay"]
@@ -116,12 +116,9 @@ def _run(
     plan: Plan, backends: Backends, options: ReplayOptions, reader: TraceReader, target: Path, watch: Watch | None
 ) -> _Run:  # fmt: skip
     local = residency.local_files(plan.uris)
-    if options.cold:
-        residency.drop(local)
-    if options.warm:
-        residency.warm(local)
     measured = bool(local) and (options.cold or options.warm or len(local) <= _MEASURED_FILES)
-    before = residency.measure(local) if measured else None
+    ready = residency.drop if options.cold else residency.warm if options.warm else residency.measure
+    before = ready(local) if measured else None
     began = time.monotonic_ns()
     whole, client = _drive(plan, backends, options, reader, target, watch)
     client = replace(client, wall_ns=time.monotonic_ns() - began)
@@ -255,7 +252,23 @@ def _result(
         assumed_offsets=plan.assumed_offsets, assumed_lengths=plan.assumed_lengths, counters=done.counters,
         parity=parity, timing=timing, client=run.client, verdict=judge(timing, run.client),
         residency_before=run.before, residency_after=run.after, options=_noted(options),
+        warnings=tuple(_warnings(reader, plan, options, run.before)),
     )  # fmt: skip
+
+
+def _warnings(
+    reader: TraceReader, plan: Plan, options: ReplayOptions, before: Residency | None
+) -> Iterator[str]:
+    """What was asked for and could not be had, or was hardly meant."""
+    if not plan.ops and reader.rows:
+        yield "no op of the trace passes the filters" if options.filters else "the trace has no op to replay"
+    if before is None:
+        return
+    total, cached = format_size(before.bytes), format_size(before.resident_bytes)
+    if options.cold and before.resident_bytes:
+        yield f"--cold: {cached} of {total} would not leave the page cache (another process maps it, or it is no disk)"
+    if options.warm and before.resident_bytes < before.bytes:
+        yield f"--warm: the page cache held only {cached} of {total} (is memory short?)"
 
 
 def _sql(name: str) -> str:

@@ -1,7 +1,8 @@
 """How much of a trace's local files the page cache holds, and making that none or all.
 
 Residency is measured (cachestat, else mincore), never assumed: a file that another
-process has mapped does not leave the cache because it was asked to.
+process has mapped does not leave the cache because it was asked to, and a kernel short of
+memory takes back what was read a moment ago. So asking is repeated for as long as it helps.
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +23,9 @@ __all__ = ["Residency", "drop", "local_files", "measure", "resident_bytes", "war
 
 _CACHESTAT = 451
 _CHUNK = 4 << 20
+_ROUNDS = 8
+_IN_VAIN = 2
+_PAUSE_S = 0.005
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,22 +56,15 @@ def measure(uris: Iterable[str]) -> Residency:
     return Residency(files, size, resident)
 
 
-def drop(uris: Iterable[str]) -> None:
-    """Write what is dirty, and ask the kernel to forget every page."""
-    for uri in uris:
-        with _Opened(uri) as descriptor:
-            os.fsync(descriptor)
-            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+def drop(uris: Iterable[str]) -> Residency:
+    """Write what is dirty, and have the kernel forget every page; what it kept all the same."""
+    return _until(uris, _drop, lambda size, cached: cached)
 
 
-def warm(uris: Iterable[str]) -> None:
-    """Read every page in."""
+def warm(uris: Iterable[str]) -> Residency:
+    """Read every page in; what the kernel then held."""
     room = memoryview(bytearray(_CHUNK))
-    for uri in uris:
-        with _Opened(uri) as descriptor:
-            offset = 0
-            while moved := os.preadv(descriptor, (room,), offset):
-                offset += moved
+    return _until(uris, lambda uri: _warm(uri, room), lambda size, cached: size - cached)
 
 
 def resident_bytes(uri: str) -> tuple[int, int]:
@@ -77,6 +75,47 @@ def resident_bytes(uri: str) -> tuple[int, int]:
         if pages is None:
             pages = _mincore(descriptor, size)
         return size, min(pages * mmap.PAGESIZE, size)
+
+
+def _until(uris: Iterable[str], make: Callable[[str], None], lacking: Callable[[int, int], int]) -> Residency:
+    """`make` all files so, and again those that are not by (size, cached), unless that is in vain."""
+    names = list(uris)
+    found: dict[str, tuple[int, int]] = {}
+    left, least, in_vain = names, -1, 0
+    for round_ in range(_ROUNDS):
+        time.sleep(_PAUSE_S * round_)  # pages in someone's hands at the moment can be dropped by nobody
+        for uri in left:
+            make(uri)
+        found = {uri: resident_bytes(uri) for uri in names}
+        left = [uri for uri in names if lacking(*found[uri])]
+        lack = sum(lacking(*found[uri]) for uri in left)
+        in_vain = 0 if least < 0 or lack < least else in_vain + 1
+        least = lack if least < 0 else min(lack, least)
+        if not left or in_vain == _IN_VAIN:
+            break
+    return Residency(
+        len(names), sum(size for size, _ in found.values()), sum(cached for _, cached in found.values())
+    )
+
+
+def _drop(uri: str) -> None:
+    with _Opened(uri) as descriptor:
+        os.fsync(descriptor)
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def _warm(uri: str, room: memoryview) -> None:
+    """Read what is not there. Twice: pages that were used once are the first that the kernel takes back."""
+    with _Opened(uri) as descriptor:
+        size = os.fstat(descriptor).st_size
+        for start in range(0, size, len(room)):
+            length = min(len(room), size - start)
+            if _cachestat(descriptor, start, length) == -(-length // mmap.PAGESIZE):
+                continue
+            for _ in range(2):
+                offset = start
+                while moved := os.preadv(descriptor, (room[: start + length - offset],), offset):
+                    offset += moved
 
 
 class _Opened:
@@ -96,10 +135,10 @@ class _Opened:
         os.close(self._descriptor)
 
 
-def _cachestat(descriptor: int) -> int | None:
-    """Cached pages of a file by cachestat(2), Linux 6.5 on; None where there is none."""
-    everything, answer = (ctypes.c_uint64 * 2)(0, 0), (ctypes.c_uint64 * 5)()
-    if ctypes.CDLL(None).syscall(_CACHESTAT, descriptor, everything, answer, 0) != 0:
+def _cachestat(descriptor: int, start: int = 0, length: int = 0) -> int | None:
+    """Cached pages of a file from `start` on (length 0: to its end), by cachestat(2); None before Linux 6.5."""
+    part, answer = (ctypes.c_uint64 * 2)(start, length), (ctypes.c_uint64 * 5)()
+    if ctypes.CDLL(None).syscall(_CACHESTAT, descriptor, part, answer, 0) != 0:
         return None
     return int(answer[0])
 

@@ -21,7 +21,7 @@ class ReplayResult:
     of the trace by kind that were not replayed; `assumed_offsets` and `assumed_lengths`
     count ops whose record did not say where or how much. `timing` is `timing.sql`'s row.
     The residencies are of the trace's local files in the page cache, right before and
-    after the run; None where there are none.
+    after the run; None where there are none. `warnings` say what was asked for and could not be had.
     """
 
     out: Path | None
@@ -41,6 +41,7 @@ class ReplayResult:
     residency_before: Residency | None = None
     residency_after: Residency | None = None
     options: dict[str, Any] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -64,6 +65,7 @@ class ReplayResult:
             "timing": self.timing,
             "client": {**asdict(self.client), "cpu_share": self.client.cpu_share},
             "limit": asdict(self.verdict),
+            "warnings": list(self.warnings),
             "residency_before": _residency(self.residency_before),
             "residency_after": _residency(self.residency_after),
             "options": self.options,
