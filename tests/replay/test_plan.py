@@ -12,7 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tracekit.errors import UsageError
+from tracekit.replay import plan as plan_module
+from tracekit.replay.engine import dry_run, replay
+from tracekit.replay.foresight import foresee
 from tracekit.replay.mapping import MappingRules, parse_rules
+from tracekit.replay.materialize import materialize
 from tracekit.replay.options import ReplayOptions
 from tracekit.replay.pacer import ClosedPacer, RecordedPacer, dependencies
 from tracekit.replay.plan import NONE, Plan, build_plan
@@ -108,6 +112,74 @@ def test_a_closed_run_takes_every_op_once_and_in_order_within_its_stream(
     for stream in set(worker[: plan.ops].tolist()):
         mine = [op for op in taken if worker[op] == stream]
         assert mine == sorted(mine)
+
+
+@settings(max_examples=60, deadline=None)
+@given(ops=rows, speed=st.sampled_from([1.0, 2.0, 3.7]), loops=st.integers(1, 3))
+def test_what_is_foreseen_is_what_the_plan_comes_to(
+    tmp_path_factory: pytest.TempPathFactory, ops: list[Any], speed: float, loops: int
+) -> None:
+    folder = tmp_path_factory.mktemp("p")
+    plan = plan_of(folder, ops, speed=speed, loops=loops)
+    seen = foresee(open_reader(folder / "t"), MappingRules(), ReplayOptions(speed=speed, loops=loops))
+    assert (seen.ops, seen.puts, seen.bytes, seen.span_ns) == (plan.ops, 0, plan.bytes, plan.span_ns)
+    ends = plan.column("offset") + plan.column("length")
+    for index, uri in enumerate(seen.plan.uris):
+        mine = plan.column("file") == plan.uris.index(uri)
+        assert seen.sizes[index] == ends[mine].max()
+    latency, due = plan.column("recorded_latency"), plan.column("due_ns")
+    flights = [(d, d + max(n, 1)) for d, n in zip(due.tolist(), latency.tolist(), strict=True) if n != NONE]
+    deepest = max((sum(s <= t < e for s, e in flights) for t, _ in flights), default=0)
+    assert (seen.peaks.ops, seen.peaks.bytes) == (deepest, deepest * 4096)
+
+
+def test_a_plan_too_long_to_build_first_is_foreseen_to_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plan_module, "_STREAM_FROM", 1000)
+    monkeypatch.setattr(plan_module, "_AHEAD", 2000)
+    (tmp_path / "data").mkdir()
+    count = 150_000  # more than one batch; the last op reaches furthest
+    with TraceWriter(tmp_path / "t", source="import:test", epoch_unix_ns=0) as writer:
+        columns = {
+            "t_submit": range(count),
+            "offset": range(count),
+            "len": [10] * count,
+            "latency": [1] * count,
+        }
+        uris = [f"file://{tmp_path}/data/{'ab'[i // (count - 1)]}" for i in range(count)]
+        writer.write(pa.RecordBatch.from_pydict({**columns, "sample_id": [0] * count, "uri": uris}))
+    reader = open_reader(tmp_path / "t")
+    summary = dry_run(reader)
+    assert (summary.ops, summary.bytes, summary.files) == (count, 10 * count, 2)
+    assert len(summary.missing) == 2
+    assert materialize(reader, [f"{tmp_path}/data={tmp_path}/data"]).made == 2
+    assert [(tmp_path / "data" / name).stat().st_size for name in "ab"] == [count - 2 + 10, count - 1 + 10]
+    assert dry_run(reader).missing == ()
+
+
+def test_a_long_plan_with_writes_is_built_first_and_its_puts_are_checked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plan_module, "_STREAM_FROM", 100)
+    count = 200
+    with TraceWriter(tmp_path / "t", source="import:test", epoch_unix_ns=0) as writer:
+        columns = {
+            "t_submit": range(count),
+            "offset": [0] * count,
+            "len": [10] * count,
+            "latency": [1] * count,
+        }
+        named = {"uri": [f"file://{tmp_path}/{i}" for i in range(count)], "op": ["put"] * count}
+        writer.write(pa.RecordBatch.from_pydict({**columns, **named, "sample_id": [0] * count}))
+    for run in (replay, dry_run):
+        with pytest.raises(UsageError, match="where it was recorded"):
+            run(tmp_path / "t", allow_writes=True)
+    rule = f"{tmp_path}={tmp_path}/made"
+    assert replay(tmp_path / "t", allow_writes=True, mapping=rule, pace="asap").failed_ops == 0
+    assert len(list((tmp_path / "made").iterdir())) == count
+    with pytest.raises(UsageError, match="and 199 more would be overwritten"):
+        dry_run(tmp_path / "t", allow_writes=True, mapping=rule)
 
 
 def test_strided_pacers_share_a_plan_without_overlap(tmp_path: Path) -> None:

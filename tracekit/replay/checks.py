@@ -7,11 +7,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+
 from tracekit.backends.base import AsyncBackend
 from tracekit.errors import BackendError, UsageError
 from tracekit.replay.backends import Backends
+from tracekit.replay.foresight import Foresight
 from tracekit.replay.options import ReplayOptions
-from tracekit.replay.plan import KINDS, NONE, Plan
+from tracekit.replay.plan import Plan
 from tracekit.uri import FILE_SCHEMES, scheme_of
 
 __all__ = ["PlanSummary", "check_targets", "check_writes", "summarize", "uses_loop"]
@@ -45,22 +48,19 @@ class PlanSummary:
         return asdict(self)
 
 
-def summarize(plan: Plan, backends: Backends) -> PlanSummary:
-    """Of a complete plan; asks the target for the size of each object that is read and not put before."""
-    put = set(plan.files_of("put"))
-    read = [index for index in plan.files_of("read", "get") if index not in put]
-    sizes = plan.needed_sizes()
+def summarize(seen: Foresight, backends: Backends) -> PlanSummary:
+    """Asks the target for the size of each object that is read and not put before."""
+    plan, sizes = seen.plan, seen.sizes
+    read = np.flatnonzero(seen.read & ~seen.put).tolist()
     found = _sizes(backends, [plan.uris[index] for index in read])
-    peak_ops, peak_bytes = plan.peak_in_flight()
-    kind, length = plan.column("kind"), plan.column("length")
     return PlanSummary(
-        ops=plan.ops,
-        puts=int((kind == KINDS.index("put")).sum()),
-        bytes=int(length[length != NONE].sum()),
-        files=len(plan.files_of(*KINDS)),
-        span_ns=plan.span_ns,
-        peak_ops_in_flight=peak_ops,
-        peak_bytes_in_flight=peak_bytes,
+        ops=seen.ops,
+        puts=seen.puts,
+        bytes=seen.bytes,
+        files=int((seen.read | seen.put).sum()),
+        span_ns=seen.span_ns,
+        peak_ops_in_flight=seen.peaks.ops,
+        peak_bytes_in_flight=seen.peaks.bytes,
         missing=tuple(plan.uris[index] for index, size in zip(read, found, strict=True) if size is None),
         too_small=tuple(
             plan.uris[index]
@@ -76,7 +76,7 @@ def summarize(plan: Plan, backends: Backends) -> PlanSummary:
 def check_targets(plan: Plan, backends: Backends, options: ReplayOptions) -> None:
     """Raise UsageError or BackendError if a scheme, or the first object read of it, is out of reach."""
     if not plan.streamed:
-        check_writes(plan, backends, options)
+        check_writes(plan, plan.files_of("put"), backends, options)
     put = set() if plan.streamed else set(plan.files_of("put"))
     read = (
         plan.uris if plan.streamed else [plan.uris[i] for i in plan.files_of("read", "get") if i not in put]
@@ -90,9 +90,8 @@ def check_targets(plan: Plan, backends: Backends, options: ReplayOptions) -> Non
         )
 
 
-def check_writes(plan: Plan, backends: Backends, options: ReplayOptions) -> None:
-    """Raise UsageError if a put would go anywhere but under a mapped target, or onto an object."""
-    put = plan.files_of("put")
+def check_writes(plan: Plan, put: Sequence[int], backends: Backends, options: ReplayOptions) -> None:
+    """Raise UsageError if a put (on the URIs `put`) would go anywhere but under a mapped target, or onto an object."""
     for index in put:
         if not options.mapping or plan.uris[index] == plan.sources[index]:
             raise UsageError(

@@ -13,16 +13,19 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tracekit.gate import Gate
 from tracekit.parity import compare, define_percentile
 from tracekit.recorder import Recorder
 from tracekit.replay import residency
 from tracekit.replay.backends import Backends
-from tracekit.replay.checks import PlanSummary, check_targets, summarize, uses_loop
+from tracekit.replay.checks import PlanSummary, check_targets, check_writes, summarize, uses_loop
 from tracekit.replay.columns import BUSY, DONE, LATE, STOP
 from tracekit.replay.consumer import Consumer
 from tracekit.replay.expected import expected_measures
 from tracekit.replay.fast import FAST_POLICIES
+from tracekit.replay.foresight import foresee
 from tracekit.replay.loop import LoopEngine
 from tracekit.replay.mapping import parse_rules
 from tracekit.replay.options import ReplayOptions
@@ -106,10 +109,13 @@ def dry_run(
     """What `replay` would do, and what is missing at the target. Raises as `replay` does; reads no data."""
     options = options or ReplayOptions.of(named)
     reader = trace if isinstance(trace, TraceReader) else open_reader(trace)
-    plan = build_plan(reader, parse_rules(options.mapping), options)
-    while plan.streamed and plan.wait_for(plan.ops):
-        pass
-    return summarize(plan, Backends(options.store_options))
+    backends = Backends(options.store_options)
+    try:
+        seen = foresee(reader, parse_rules(options.mapping), options)
+        check_writes(seen.plan, np.flatnonzero(seen.put).tolist(), backends, options)
+        return summarize(seen, backends)
+    finally:
+        backends.close()
 
 
 def _run(

@@ -11,8 +11,8 @@ import numpy as np
 from tracekit.backends.local import make_file, make_sparse
 from tracekit.errors import BackendError, UsageError
 from tracekit.replay.backends import Backends
+from tracekit.replay.foresight import foresee
 from tracekit.replay.mapping import parse_rules
-from tracekit.replay.plan import build_plan
 from tracekit.store.reader import TraceReader
 from tracekit.uri import FILE_SCHEMES, scheme_of
 
@@ -51,12 +51,11 @@ def materialize(
     """
     if not mapping:
         raise UsageError("materialize needs a target", "give --map FROM=TO")
-    plan = build_plan(reader, parse_rules(mapping))
-    sizes = plan.needed_sizes().tolist()
+    seen = foresee(reader, parse_rules(mapping))
     backends = Backends(store_options)
     missing = []
     kept = 0
-    for uri, size in zip(plan.uris, sizes, strict=True):
+    for uri, size in zip(seen.plan.uris, seen.sizes.tolist(), strict=True):
         try:
             there = backends.of(uri).stat(uri).size
         except BackendError as error:

@@ -26,7 +26,7 @@ from tracekit.replay.select import fits, text
 from tracekit.store.merge import ordered_batches
 from tracekit.store.reader import TraceReader
 
-__all__ = ["COLUMNS", "KINDS", "NONE", "Plan", "build_plan"]
+__all__ = ["COLUMNS", "KINDS", "NONE", "Plan", "build_plan", "plan_parts"]
 
 NONE = np.iinfo(np.int64).min
 """Stands for null in a plan's int64 columns."""
@@ -119,20 +119,10 @@ class Plan:
         length = self.column("length")
         return int(length[length != NONE].sum())
 
-    def needed_sizes(self) -> np.ndarray:
-        """For each URI, the smallest size in bytes at which every read of the plan moves what it moved.
-
-        A read that came back short, without an error, ended at the object's end.
-        """
-        sizes = np.zeros(len(self.uris), np.int64)
-        length, offset = self.moves(), self.column("offset")
-        known = self.column("kind") != KINDS.index("put")
-        np.maximum.at(sizes, self.column("file")[known], (offset + length)[known])
-        return sizes
-
-    def moves(self) -> np.ndarray:
+    def moves(self, rows: slice = slice(None)) -> np.ndarray:
         """Bytes that each op should move: as recorded, or as asked where the recording failed or does not say."""
-        recorded, length = self.column("recorded_bytes"), np.maximum(self.column("length"), 0)
+        recorded = self.column("recorded_bytes")[rows]
+        length = np.maximum(self.column("length")[rows], 0)
         capped = np.where(length == 0, recorded, np.minimum(recorded, length))
         moved: np.ndarray = np.where(recorded == NONE, length, capped)
         return moved
@@ -163,20 +153,32 @@ def build_plan(reader: TraceReader, rules: MappingRules, options: ReplayOptions 
     than `max_gap_ns` (as recorded) are squeezed to it; `loops` repeats the whole. An op
     without offset is taken to go on where the last op of its file ended, one without length
     to the object's end: both are counted. Above some million ops, a plan that needs no
-    foresight is streamed: it is returned when its first rows are there.
+    foresight (of filters, rounds, gaps, closed pacing or writes) is streamed: it is returned
+    when its first rows are there.
 
     Raises UsageError for URIs that the rules cannot place.
     """
     options = options or ReplayOptions()
     builder = _Builder(reader, rules, options)
     plain = options.loops == 1 and options.max_gap_ns is None and not options.filters
-    if plain and options.pace != "closed" and reader.rows > _STREAM_FROM:
+    if plain and not options.allow_writes and options.pace != "closed" and reader.rows > _STREAM_FROM:
         builder.place(_distinct_uris(reader))
         return builder.stream()
     for _ in builder.fill():
         pass
     builder.place(tuple(builder.codes))
     return builder.plan
+
+
+def plan_parts(
+    reader: TraceReader, rules: MappingRules, options: ReplayOptions
+) -> tuple[Plan, Iterator[slice]]:
+    """The same plan for who only adds it up: itself, and its rows part by part.
+
+    A part's rows are there until the next is asked for; URIs are placed after the last.
+    """
+    builder = _Builder(reader, rules, options)
+    return builder.plan, builder.parts()
 
 
 def _distinct_uris(reader: TraceReader) -> tuple[str, ...]:
@@ -229,6 +231,16 @@ class _Builder:
                 self._add(table, count_skipped=not round_)
                 yield self.plan.ops
         header[COMPLETE] = 1
+
+    def parts(self) -> Iterator[slice]:
+        """Fill, a part at a time, and give back each part when the next is asked for."""
+        done = 0
+        for ready in self.fill():
+            if ready > done:
+                yield slice(done, ready)
+                self.plan.shared.give_back(ready)
+                done = ready
+        self.place(tuple(self.codes))
 
     def _feed(self) -> None:
         header = self.plan.shared.header
