@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -17,7 +15,7 @@ import numpy as np
 import pytest
 from measuring import until
 
-from tracekit.errors import BackendError, TracekitError, UsageError
+from tracekit.errors import BackendError, UsageError
 from tracekit.parity import compare
 from tracekit.recorder import Recorder
 from tracekit.replay.engine import ReplayOptions, replay
@@ -304,39 +302,6 @@ def test_an_empty_trace_and_a_single_op_replay(tmp_path: Path, files: list[Path]
     assert replay(tmp_path / "none").ok
     record_synthetic(tmp_path / "one", files, ops=1)
     assert replay(tmp_path / "one", ReplayOptions(tolerance=1e9)).ok
-
-
-def hear_signals() -> None:
-    """What runs in a shell's background starts with Ctrl-C ignored."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
-def await_rows(trace: Path, proc: subprocess.Popen[bytes]) -> None:
-    """Until a trace that is being written can be read, and has ops."""
-    while proc.poll() is None:
-        with contextlib.suppress(TracekitError):
-            if open_reader(trace).rows:
-                return
-        time.sleep(0.05)
-    raise AssertionError("it ended before it had recorded anything")
-
-
-def test_ctrl_c_leaves_a_readable_partial_trace_and_says_so(tmp_path: Path, files: list[Path]) -> None:
-    record_synthetic(tmp_path / "t", files, ops=3000, gap_ns=10_000_000)
-    proc = subprocess.Popen(
-        [sys.executable, "-m", "tracekit", "replay", str(tmp_path / "t"), "-o", str(tmp_path / "r"), "--json"],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=hear_signals,
-    )  # fmt: skip
-    await_rows(tmp_path / "r", proc)
-    proc.send_signal(signal.SIGINT)
-    out, err = proc.communicate(timeout=30)
-    assert proc.returncode == 130, err
-    told = json.loads(out)
-    assert told["partial"]
-    reader = open_reader(tmp_path / "r")
-    assert 0 < reader.rows < 3000
-    assert reader.rows == told["ops"]
-    assert not reader.unfinished
 
 
 def test_a_recording_killed_with_kill_9_can_be_measured_and_replayed(

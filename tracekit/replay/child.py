@@ -7,7 +7,9 @@ reports on stdout. The parent's death is its end.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import os
 import pickle
 import signal
 import sys
@@ -51,17 +53,31 @@ class Order:
 
 def main() -> None:
     """Obey the order on stdin; the report is None or an error, the CPU time used, the time waited for a CPU."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent says when to stop, through the plan
-    order: Order = pickle.load(sys.stdin.buffer)
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    for wish in (signal.SIGINT, signal.SIGTERM):  # the parent says when to stop, through the plan
+        signal.signal(wish, signal.SIG_IGN)
+    gone = (BrokenPipeError, EOFError, pickle.UnpicklingError)
+    with contextlib.suppress(*gone):  # the parent is: nobody is left to tell
+        _serve(pickle.load(sys.stdin.buffer))
+
+
+def _serve(order: Order) -> None:
     began_cpu = time.process_time_ns()
     error: TracekitError | None = None
     waited_ns = 0
     try:
         waited_ns = _obey(order)
+    except BrokenPipeError:
+        raise
     except TracekitError as raised:
         error = raised
-        _say_ready()  # if it had not: the parent is waiting, and reads the report next
+    except Exception as raised:
+        if os.environ.get("TRACEKIT_DEBUG"):
+            raise
+        error = TracekitError(
+            f"internal error: {type(raised).__name__}: {raised}", "a defect: please report it"
+        )
+    _say_ready()  # if it had not: the parent is waiting, and reads the report next
     pickle.dump((error, time.process_time_ns() - began_cpu, waited_ns), sys.stdout.buffer)
     sys.stdout.buffer.flush()
 
@@ -84,7 +100,8 @@ def _obey(order: Order) -> int:
         recorder.set_counters({**backends.counters(), "replay_processes": 1})
         if order.part == 0:
             recorder.count("replay_planned_ops", plan.ops)
-            recorder.count("replay_interrupted", plan.shared.header[STOP])
+        if plan.shared.header[STOP]:
+            recorder.count("replay_interrupted")
     return engine.cpu_wait_ns
 
 

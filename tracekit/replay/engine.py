@@ -155,7 +155,11 @@ def _drive(
     with Recorder(target, source="replay", options=noted) as recorder:
         kind = LoopEngine if looping else ThreadEngine
         engine = kind(plan, pacer, gate, recorder, backend_of=backends.of, settings=settings)
-        whole = engine.run(tell)
+        try:
+            whole = engine.run(tell)
+        except BaseException:  # a second Ctrl-C, a full disk: what was recorded stays, and is marked
+            recorder.count("replay_interrupted")
+            raise
         recorder.set_counters({**backends.counters(), "replay_planned_ops": plan.ops, "replay_processes": 1})
         if not whole:
             recorder.count("replay_interrupted")

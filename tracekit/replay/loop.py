@@ -53,6 +53,8 @@ class LoopEngine:
         self._free: dict[int, list[memoryview]] = {}
         self._sizes: dict[int, int] = {}
         self._running: set[asyncio.Task[None]] = set()
+        self._unfinished: set[int] = set()
+        self._crash: BaseException | None = None
         self._start_mono_ns = 0
         self.cpu_ns = 0
         self.cpu_wait_ns = 0
@@ -65,6 +67,8 @@ class LoopEngine:
         asyncio.run(self._main(watch))
         self.cpu_wait_ns = cpu_wait_ns() - waited
         self.cpu_ns = time.thread_time_ns() - began
+        if self._crash is not None:
+            raise self._crash
         return not self._plan.shared.header[STOP]
 
     def stop(self) -> None:
@@ -72,6 +76,13 @@ class LoopEngine:
         self._plan.shared.header[STOP] = 1
         self._pacer.stop()
         self._changed.set()
+
+    def _interrupt(self) -> None:
+        """Stop; asked a second time, give up what is in flight."""
+        if self._plan.shared.header[STOP]:
+            for task in self._running:
+                task.cancel()
+        self.stop()
 
     async def _main(self, watch: Callable[[], None]) -> None:
         self._changed = asyncio.Event()
@@ -81,7 +92,7 @@ class LoopEngine:
             self._pacer.on_ready = self._changed.set
         watching = asyncio.create_task(_now_and_then(watch))
         try:
-            with _deadlines(self._changed) as wake_at, _interruptible(self.stop):
+            with _deadlines(self._changed) as wake_at, _interruptible(self._interrupt):
                 await self._dispatch(wake_at)
                 while self._running:
                     await asyncio.wait(self._running)
@@ -99,6 +110,7 @@ class LoopEngine:
             op = await self._taken()
             if op is None:
                 return
+            self._unfinished.add(op)
             due = self._pacer.due(op)
             backlog = 0
             if due is not None:
@@ -134,18 +146,19 @@ class LoopEngine:
         self._running.discard(task)
         self._changed.set()
         if not task.cancelled() and (error := task.exception()) is not None:
+            self._crash = self._crash or error
             self.stop()
-            raise TracekitError(f"replay failed: {error}") from error
 
     async def _op(self, op: int, due_mono_ns: int, backlog_ns: int) -> None:
         plan, gate, now, header = self._plan, self._gate, time.monotonic_ns, self._plan.shared.header
         length = await self._length(op)
+        body = payload(length) if plan.columns["kind"][op] == _PUT else None
         waited = await gate.aacquire(length) if gate is not None else 0
         submit = now()
         self._pacer.submitted(op)
         moved, error, first_byte = 0, "", None
         try:
-            moved, first_byte = await self._request(op, length)
+            moved, first_byte = await self._request(op, length, body)
             recorded = int(plan.columns["recorded_bytes"][op])
             if moved < (length if recorded == NONE else min(length, recorded)):
                 error = "short_read"
@@ -163,8 +176,9 @@ class LoopEngine:
         header[slot(0, DONE)] += 1
         header[slot(0, BUSY)] += end - submit
         header[slot(0, LATE)] = submit - due_mono_ns if due_mono_ns else 0
-        if plan.streamed and not self._log.rows:
-            header[slot(0, LOW)] = op + 1
+        self._unfinished.discard(op)
+        if plan.streamed and not self._log.rows:  # ops end in any order
+            header[slot(0, LOW)] = min(self._unfinished, default=op) + 1
 
     async def _length(self, op: int) -> int:
         """Bytes that the op asks for; to the object's end where the plan does not say."""
@@ -180,15 +194,15 @@ class LoopEngine:
                 self._sizes[file] = 0  # the request itself will say what is wrong
         return max(self._sizes[file] - int(self._plan.columns["offset"][op]), 0)
 
-    async def _request(self, op: int, length: int) -> tuple[int, int | None]:
+    async def _request(self, op: int, length: int, body: memoryview | None) -> tuple[int, int | None]:
         columns = self._plan.columns
-        uri, kind = self._plan.uris[columns["file"][op]], columns["kind"][op]
+        uri = self._plan.uris[columns["file"][op]]
         backend = self._backend_of(uri)
-        if kind == _PUT:
+        if body is not None:
             overwrite = self._settings.overwrite_objects
-            return await asyncio.to_thread(backend.put, uri, payload(length), overwrite=overwrite), None
+            return await asyncio.to_thread(backend.put, uri, body, overwrite=overwrite), None
         reader = cast(AsyncBackend, backend)
-        if kind == _GET:
+        if columns["kind"][op] == _GET:
             data, first_byte = await reader.aget(uri)
             return len(data), first_byte
         free = self._free.setdefault(length, [])
@@ -206,17 +220,23 @@ async def _now_and_then(watch: Callable[[], None]) -> None:
 
 
 @contextlib.contextmanager
-def _interruptible(stop: Callable[[], None]) -> Iterator[None]:
-    """Ctrl-C stops the replay, and what is in flight is waited for."""
+def _interruptible(interrupt: Callable[[], None]) -> Iterator[None]:
+    """Ctrl-C is told, and SIGTERM where it means the same, instead of raised in the middle of anything."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGINT, stop)
+    wishes = [signal.SIGINT]
+    if signal.getsignal(signal.SIGTERM) is signal.default_int_handler:
+        wishes.append(signal.SIGTERM)
+    for wish in wishes:
+        loop.add_signal_handler(wish, interrupt)
     try:
         yield
     finally:
-        loop.remove_signal_handler(signal.SIGINT)
+        for wish in wishes:
+            loop.remove_signal_handler(wish)
+            signal.signal(wish, signal.default_int_handler)
 
 
 @contextlib.contextmanager

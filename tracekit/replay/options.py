@@ -9,6 +9,7 @@ from typing import Any
 
 from tracekit.backends.base import CACHE_POLICIES
 from tracekit.errors import UsageError
+from tracekit.replay.columns import SLOTS
 
 __all__ = ["ENGINES", "PACES", "READS", "STORE_OPTIONS", "Filters", "ReplayOptions"]
 
@@ -112,6 +113,10 @@ class ReplayOptions:
     def _check_processes(self) -> None:
         if self.processes is None or self.processes == 1:
             return
+        if self.processes * (self.threads or 1) > SLOTS:
+            raise UsageError(
+                f"--processes {self.processes} of --threads {self.threads} are too many", f"{SLOTS} in all"
+            )
         if self.capped:
             raise UsageError(
                 "an in-flight cap is exact within one process only", "leave out --processes, or the cap"

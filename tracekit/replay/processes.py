@@ -18,7 +18,7 @@ from typing import IO, Any, cast
 
 from tracekit.errors import TracekitError
 from tracekit.replay.child import Order
-from tracekit.replay.columns import STOP
+from tracekit.replay.columns import LOW, STOP, slot
 from tracekit.replay.options import ReplayOptions
 from tracekit.replay.plan import Plan
 from tracekit.replay.threads import EngineSettings
@@ -42,18 +42,25 @@ def run_processes(
         plan.shared.fd, plan.room, plan.uris, plan.streamed, out, noted, options.pace, options.speed,
         0, parts, settings, options.store_options,
     )  # fmt: skip
-    children = [
-        _begin(replace(order, part=part, settings=replace(settings, first_slot=part * settings.threads)))
-        for part in range(parts)
-    ]
-    whole = True
+    for worker in range(parts * settings.threads):  # nothing is given back before all have begun
+        plan.shared.header[slot(worker, LOW)] = 1
+    children: list[subprocess.Popen[bytes]] = []
+    whole, begun = True, False
     try:
         try:
+            for part in range(parts):
+                first = part * settings.threads
+                children.append(
+                    _begin(replace(order, part=part, settings=replace(settings, first_slot=first)))
+                )
             for child in children:
                 _expect_ready(child)
+            begun = True
             _start(children)
             _watch_until_done(children, plan, watch)
         except KeyboardInterrupt:
+            if not begun:
+                raise
             whole = False
             plan.shared.header[STOP] = 1
             _start(children)
@@ -94,14 +101,15 @@ def _start(children: list[subprocess.Popen[bytes]]) -> None:
 
 
 def _watch_until_done(children: list[subprocess.Popen[bytes]], plan: Plan, watch: Callable[[], None]) -> None:
-    for child in children:
-        while True:
-            try:
-                child.wait(_WATCH_S)
-                break
-            except subprocess.TimeoutExpired:
-                watch()
-        if child.returncode:
+    """Until all have ended; once one has died, the others are told to stop."""
+    running = list(children)
+    while running:
+        try:
+            running[0].wait(_WATCH_S)
+        except subprocess.TimeoutExpired:
+            watch()
+        running = [child for child in running if child.poll() is None]
+        if any(child.returncode for child in children):
             plan.shared.header[STOP] = 1
 
 
@@ -110,7 +118,9 @@ def _report(child: subprocess.Popen[bytes]) -> tuple[int, int]:
     try:
         error, cpu_ns, waited_ns = pickle.loads(cast(IO[bytes], child.stdout).read().removeprefix(b"ready\n"))
     except (EOFError, pickle.UnpicklingError):
-        raise TracekitError("a replay process died", "what it had flushed is in the trace") from None
+        raise TracekitError(
+            "a replay process died, and the others were stopped", "what they had flushed is in the trace"
+        ) from None
     if error is not None:
         raise error
     return cpu_ns, waited_ns

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tracekit.backends.base import Backend
-from tracekit.errors import UsageError
+from tracekit.errors import TracekitError, UsageError
 from tracekit.gate import Gate
 from tracekit.recorder import Recorder
 from tracekit.replay.columns import BUSY, DONE, LATE, LOW, STOP, slot
@@ -80,6 +80,8 @@ class ThreadEngine:
         gc.disable()
         sys.setswitchinterval(0.0001)
         warm_up()
+        for index in range(self._settings.threads):  # nothing is given back before all have begun
+            self._plan.shared.header[slot(self._settings.first_slot + index, LOW)] = 1
         self._start_mono_ns = start_mono_ns or time.monotonic_ns() + _LEAD_NS
         workers = [
             threading.Thread(
@@ -100,8 +102,7 @@ class ThreadEngine:
     def _join(self, workers: list[threading.Thread], watch: Callable[[], None]) -> bool:
         whole = True
         try:
-            for worker in workers:
-                worker.start()
+            self._begin(workers)
             for worker in workers:
                 while worker.is_alive():
                     worker.join(_NAP_NS / 1e9)
@@ -110,8 +111,21 @@ class ThreadEngine:
             whole = False
             self.stop()
             for worker in workers:
-                worker.join()
+                if worker.ident is not None:
+                    worker.join()
         return whole and not self._plan.shared.header[STOP]
+
+    def _begin(self, workers: list[threading.Thread]) -> None:
+        for number, worker in enumerate(workers):
+            try:
+                worker.start()
+            except RuntimeError as error:
+                self.stop()
+                for begun in workers[:number]:
+                    begun.join()
+                raise TracekitError(
+                    f"only {number} of {len(workers)} threads could be started", "give fewer --threads"
+                ) from error
 
     def stop(self) -> None:
         """Let workers finish the op that they are at, and no more."""
@@ -130,7 +144,6 @@ class ThreadEngine:
                 most_open=OPEN_FILES // self._settings.threads, overwrite=self._settings.overwrite_objects,
             )  # fmt: skip
             number = self._settings.first_slot + index
-            self._plan.shared.header[slot(number, LOW)] = 1
             if self._fast:
                 run_fast(self._plan, self._pacer, log, worker, self._start_mono_ns, number)
             else:
@@ -160,14 +173,16 @@ class ThreadEngine:
             waited = gate.acquire(nbytes) if gate is not None else 0
             submit = now()
             pacer.submitted(op)
-            if dropping:
-                got, end = worker.hinted(op)
-                end = end or now()
-            else:
-                got = worker.perform(op)
-                end = now()
-            if gate is not None:
-                gate.release(nbytes)
+            try:
+                if dropping:
+                    got, end = worker.hinted(op)
+                    end = end or now()
+                else:
+                    got = worker.perform(op)
+                    end = now()
+            finally:  # else a defect in one worker leaves the others before the gate for ever
+                if gate is not None:
+                    gate.release(nbytes)
             pacer.finished(op, end - start)
             log.add(op, submit, end - submit, got, waited, due or 0, backlog)
             header[done] += 1
