@@ -149,6 +149,16 @@ def test_a_good_log_of_each_format_is_read_strictly(folder: Path, name: str) -> 
 
 
 @pytest.mark.parametrize("name", FORMATS)
+def test_a_byte_order_mark_before_a_log_is_passed_over(folder: Path, name: str) -> None:
+    (folder / "log").write_bytes(b"\xef\xbb\xbf" + GOOD[name])
+    (folder / "plain").write_bytes(GOOD[name])
+    import_trace(name, folder / "log", folder / "a", strict=True)
+    import_trace(name, folder / "plain", folder / "b", strict=True)
+    sql = "SELECT * FROM ops ORDER BY ALL"
+    assert open_reader(folder / "a").query(sql).equals(open_reader(folder / "b").query(sql))
+
+
+@pytest.mark.parametrize("name", FORMATS)
 @pytest.mark.parametrize("ends", [b"\r\n", b"\r"])
 def test_all_line_ends_are_read_alike(folder: Path, name: str, ends: bytes) -> None:
     (folder / "log").write_bytes(GOOD[name].replace(b"\n", ends))

@@ -61,6 +61,15 @@ def test_each_kind_of_request_becomes_its_op(tmp_path: Path) -> None:
     assert any("1 requests left out" in note for note in done.notes)
 
 
+def test_quotes_in_a_request_and_marks_in_a_key_are_read(tmp_path: Path) -> None:
+    log = tmp_path / "access.log"
+    quoted = line(second=2).replace("GET /k?X-Amz-Signature=secret HTTP", 'GET /k?x="q" and "r" HTTP')
+    log.write_text("\n".join([line(key="a%3Fb%23c", second=1), quoted, line(key="y%253D1", second=3)]) + "\n")
+    assert import_trace("s3-access-log", log, tmp_path / "t", strict=True).ops == 3
+    uris = [r["uri"].removeprefix("s3://DOC-EXAMPLE/") for r in rows(tmp_path / "t")]
+    assert uris == ["a%3Fb%23c", "data/a b.npz", "y%3D1"]
+
+
 def test_lines_that_are_none_are_counted_and_a_stranger_is_one_line(tmp_path: Path) -> None:
     log = tmp_path / "access.log"
     bad = [

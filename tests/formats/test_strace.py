@@ -113,6 +113,103 @@ def test_times_of_day_escapes_and_append_are_understood(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+def test_a_time_of_day_that_goes_back_is_the_next_day(tmp_path: Path) -> None:
+    got = brought(
+        tmp_path,
+        ['7 23:59:59.5 openat(AT_FDCWD, "/d/a", O_RDONLY) = 3 <0.1>', '7 23:59:59.9 read(3, "", 10) = 10 <0.1>',
+         '7 00:00:00.1 read(3, "", 10) = 10 <0.1>', '7 00:00:00.3 read(3, "", 10) = 10 <0.1>'],
+    )  # fmt: skip
+    assert [(r["t_submit"] // 10**6, r["offset"]) for r in got] == [(0, None), (400, 0), (600, 10), (800, 20)]
+
+
+def test_relative_times_are_added_up_and_told(tmp_path: Path) -> None:
+    (tmp_path / "log").write_text(
+        '7      0.000000 openat(AT_FDCWD, "/d/a", O_RDONLY) = 3\n7      0.000100 read(3, "", 10) = 10\n'
+        "7      0.000200 --- SIGCHLD {si_signo=SIGCHLD} ---\n"
+        '7      0.000300 read(3, "", 10) = 10\n'
+    )
+    done = import_trace("strace", tmp_path / "log", tmp_path / "t", strict=True)
+    assert any("relative times" in note for note in done.notes)
+    got = rows(tmp_path / "t")
+    assert [(r["t_submit"], r["offset"]) for r in got] == [(0, None), (100_000, 0), (600_000, 10)]
+
+
+def test_relative_times_beside_absolute_ones_and_without_a_pid_are_read(tmp_path: Path) -> None:
+    beside = ['7 1700000000.1 (+     0.000000) pread64(3</d/a>, "", 10, 0) = 10 <0.1>',
+              '7 1700000000.4 (+     0.300000) pread64(3</d/a>, "", 10, 5) = 10 <0.1>']  # fmt: skip
+    assert [(r["t_submit"], r["offset"]) for r in brought(tmp_path, beside)] == [(0, 0), (300_000_000, 5)]
+    alone = [
+        '     0.000000 pread64(3</d/a>, "", 10, 0) = 10',
+        '     0.300000 pread64(3</d/a>, "", 10, 5) = 10',
+    ]
+    assert [(r["t_submit"], r["offset"]) for r in brought(tmp_path, alone)] == [(0, 0), (300_000_000, 5)]
+
+
+def test_a_child_that_is_heard_of_before_its_fork_returns_shares_its_parents_files(tmp_path: Path) -> None:
+    got = brought(
+        tmp_path,
+        ['7 1700000000.1 openat(AT_FDCWD, "/d/a", O_RDONLY) = 3 <0.1>', '7 1700000000.2 read(3, "", 10) = 10 <0.1>',
+         "7 1700000000.3 clone(child_stack=NULL, flags=CLONE_CHILD_CLEARTID|SIGCHLD <unfinished ...>",
+         '8 1700000000.4 read(3, "", 5) = 5 <0.1>', '8 1700000000.5 openat(AT_FDCWD, "/d/b", O_RDONLY) = 4 <0.1>',
+         "7 1700000000.6 <... clone resumed>) = 8 <0.3>",
+         '8 1700000000.7 read(4, "", 3) = 3 <0.1>', '7 1700000000.8 read(3, "", 10) = 10 <0.1>'],
+    )  # fmt: skip
+    reads = [(r["uri"], r["offset"], r["worker"]) for r in got if r["op"] == "read"]
+    assert reads == [
+        ("file:///d/a", 0, 0),
+        ("file:///d/a", 10, 1),
+        ("file:///d/b", 0, 1),
+        ("file:///d/a", 15, 0),
+    ]
+
+
+def test_two_forks_under_way_leave_unknown_what_their_children_moved(tmp_path: Path) -> None:
+    got = brought(
+        tmp_path,
+        ['6 1700000000.1 openat(AT_FDCWD, "/d/a", O_RDONLY) = 3</d/a> <0.1>',
+         "6 1700000000.2 clone(flags=SIGCHLD) = 7 <0.1>",
+         "6 1700000000.3 clone(flags=SIGCHLD <unfinished ...>", "7 1700000000.3 clone(flags=SIGCHLD <unfinished ...>",
+         '8 1700000000.4 read(3</d/a>, "", 5) = 5 <0.1>', "6 1700000000.5 <... clone resumed>) = 8 <0.1>",
+         "7 1700000000.5 <... clone resumed>) = 9 <0.1>", '6 1700000000.6 read(3</d/a>, "", 5) = 5 <0.1>'],
+    )  # fmt: skip
+    assert [r["offset"] for r in got if r["op"] == "read"] == [None, None]
+
+
+def test_copies_inside_the_kernel_are_a_read_and_a_write(tmp_path: Path) -> None:
+    got = brought(
+        tmp_path,
+        ['7 1700000000.1 openat(AT_FDCWD, "/d/a", O_RDONLY) = 3</d/a> <0.1>',
+         '7 1700000000.2 openat(AT_FDCWD, "/d/b", O_WRONLY) = 4</d/b> <0.1>',
+         "7 1700000000.3 sendfile(4</d/b>, 3</d/a>, [500] => [600], 200) = 100 <0.1>",
+         "7 1700000000.4 sendfile(4</d/b>, 3</d/a>, NULL, 20) = 20 <0.1>",
+         "7 1700000000.5 copy_file_range(3</d/a>, NULL, 4</d/b>, [7], 30, 0) = 30 <0.1>",
+         '7 1700000000.6 read(3</d/a>, "", 5 <unfinished ...>', "7 1700000000.7 <... read resumed>) = 5 <0.1>",
+         '7 1700000000.8 write(4</d/b>, "", 5) = 5 <0.1>'],
+    )  # fmt: skip
+    assert [(r["op"], r["uri"][-1], r["offset"], r["len"], r["bytes"]) for r in got if r["op"] != "stat"] == [
+        ("read", "a", 500, 200, 100), ("put", "b", 0, 200, 100), ("read", "a", 0, 20, 20), ("put", "b", 100, 20, 20),
+        ("read", "a", 20, 30, 30), ("put", "b", 7, 30, 30), ("read", "a", 50, 5, 5), ("put", "b", 120, 5, 5),
+    ]  # fmt: skip
+
+
+def test_after_a_call_that_cannot_be_read_positions_are_unknown(tmp_path: Path) -> None:
+    lines = ['7 1700000000.1 openat(AT_FDCWD, "/d/a", O_RDONLY) = 3 <0.1>', '7 1700000000.2 read(3, "", 5) = 5 <0.1>',
+             '7 1700000000.3 read(3, "", 5strace: Process 9 attached', '7 1700000000.4 read(3, "", 5) = 5 <0.1>',
+             "7 1700000000.5 lseek(3, 0, SEEK_SET) = 0 <0.1>", '7 1700000000.6 read(3, "", 5) = 5 <0.1>']  # fmt: skip
+    got = brought(tmp_path, lines, strict=False)
+    assert [r["offset"] for r in got if r["op"] == "read"] == [0, None, 0]
+
+
+def test_a_log_that_names_processes_only_once_there_are_two_is_one_stream_a_thread(tmp_path: Path) -> None:
+    got = brought(
+        tmp_path,
+        ['1700000000.1 openat(AT_FDCWD, "/d/a", O_RDONLY) = 3 <0.1>', "1700000000.2 clone(flags=SIGCHLD) = 8 <0.1>",
+         '[pid     8] 1700000000.3 read(3, "", 5) = 5 <0.1>', '[pid     7] 1700000000.4 read(3, "", 5) = 5 <0.1>',
+         "[pid     8] 1700000000.5 +++ exited with 0 +++", '1700000000.6 read(3, "", 5) = 5 <0.1>'],
+    )  # fmt: skip
+    assert [(r["offset"], r["worker"]) for r in got if r["op"] == "read"] == [(0, 1), (5, 0), (10, 0)]
+
+
 def test_bad_lines_are_counted_and_a_stranger_is_one_line(tmp_path: Path) -> None:
     good = '1700000000.1 pread64(3</d/a>, "", 10, 0) = 10 <0.1>'
     bad = [

@@ -6,6 +6,7 @@ say is the formats' business.
 
 from __future__ import annotations
 
+import codecs
 import os
 import queue
 import threading
@@ -48,8 +49,9 @@ def blocks(source: Path, tally: Tally, *, block_bytes: int = _BLOCK_BYTES) -> It
     could be read before). Raises TraceFormatError for that, and for endless lines.
     """
     line, rest = 1, b""
-    for piece in _pieces(source, tally, block_bytes):
-        whole, rest = _whole_lines([rest, *piece.parts])
+    for number, piece in enumerate(_pieces(source, tally, block_bytes)):
+        parts = piece.parts if number else _without_mark(piece.parts)
+        whole, rest = _whole_lines([rest, *parts])
         if len(rest) > _LINE_MAX_BYTES:
             at = line + whole.count(b"\n")
             raise TraceFormatError(f"{source}, line {at}: longer than 64 MiB", "this is no text log")
@@ -140,6 +142,11 @@ def in_parallel(work: Callable[[T], R], items: Iterator[T]) -> Iterator[R]:
         finally:
             for future in waiting:
                 future.cancel()
+
+
+def _without_mark(parts: list[bytes]) -> list[bytes]:
+    """The first parts of a text without the byte order mark that some editors put before it."""
+    return [parts[0].removeprefix(codecs.BOM_UTF8), *parts[1:]] if parts else parts
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ by its status 206; which range it was is not in the log, so its offset stays nul
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import unquote
@@ -23,7 +24,7 @@ __all__ = ["S3AccessLog"]
 
 _LINE = (
     r"^\S+ (?P<bucket>\S+) \[(?P<time>[^\]]{20,30})\] (?P<client>\S+) \S+ \S+ (?P<operation>\S+) (?P<key>\S+) "
-    r'(?:"(?:[^"\\]|\\.|"[^ ])*"|-) (?P<status>\d{3}|-) (?P<code>\S+) (?P<sent>\d{1,18}|-) (?P<size>\d{1,18}|-) '
+    r'(?:".*?"|-) (?P<status>\d{3}|-) (?P<code>\S+) (?P<sent>\d{1,18}|-) (?P<size>\d{1,18}|-) '
     r"(?P<total>\d{1,12}|-) (?P<turn>\d{1,12}|-)(?: |$)"
 )
 _NUMBERS = ("status", "sent", "size", "total", "turn")
@@ -33,6 +34,7 @@ _KINDS = {
     "REST.DELETE.OBJECT": "delete", "BATCH.DELETE.OBJECT": "delete", "WEBSITE.GET.OBJECT": "get",
 }  # fmt: skip
 _PARTIAL = 206
+_ENDS_A_NAME = re.compile(r"[?#\x00-\x1f\x7f]")
 
 
 class S3AccessLog:
@@ -105,7 +107,7 @@ def _ops(frame: pl.DataFrame, clients: Streams, tally: Tally) -> pa.RecordBatch:
     )
     table = ops.to_arrow().combine_chunks()
     columns = {name: _one(table.column(name)) for name in table.column_names}
-    names = [unquote(name, errors="replace") for name in columns["uri"].dictionary.to_pylist()]
+    names = [_decoded(name) for name in columns["uri"].dictionary.to_pylist()]
     columns["uri"] = pa.DictionaryArray.from_arrays(
         columns["uri"].indices.cast(pa.int32()), pa.array(names, pa.string())
     )
@@ -115,6 +117,11 @@ def _ops(frame: pl.DataFrame, clients: Streams, tally: Tally) -> pa.RecordBatch:
     )
     columns["rank"] = clients.numbers(columns["rank"])
     return sound_batch(columns, frame["line"].to_numpy().astype(np.int64), tally)
+
+
+def _decoded(name: str) -> str:
+    """A logged name with what is percent-encoded as it is, but for what ends the name in a URI."""
+    return _ENDS_A_NAME.sub(lambda found: f"%{ord(found[0]):02X}", unquote(name, errors="replace"))
 
 
 def _one(column: pa.ChunkedArray) -> pa.Array:

@@ -1,7 +1,7 @@
 """strace's own output as ops: `strace -f -ttt -T -y -s 0 -e trace=… -o LOG CMD`.
 
 Offsets are kept by descriptor: opens, seeks, reads, writes and dups move them, forks share
-them. Needs times (`-ttt`, or `-tt` without a date); `-T` gives latencies, `-y` names.
+them. Needs times (`-ttt`, or `-tt` and `-r` without a date); `-T` gives latencies, `-y` names.
 """
 
 from __future__ import annotations
@@ -22,14 +22,18 @@ from tracekit.formats.strace_calls import Processes, Row
 __all__ = ["Strace"]
 
 _LINE = re.compile(
-    r"(?:\[pid\s+(?P<bpid>\d{1,10})\]\s+|(?P<pid>\d{1,10})\s+)?"
-    r"(?:(?P<unix>\d{1,10}\.\d{1,9})|(?P<clock>\d\d:\d\d:\d\d(?:\.\d{1,9})?))\s+(?P<rest>.*)"
+    r"\s*(?:\[pid\s+(?P<bpid>\d{1,10})\]\s+|(?P<pid>\d{1,10})\s+)?"
+    r"(?:(?P<unix>\d{1,10}\.\d{1,9})|(?P<clock>\d\d:\d\d:\d\d(?:\.\d{1,9})?))"
+    r"(?:\s+\(\+\s*\d+\.\d{1,9}\))?\s+(?P<rest>.*)"
 )
 _RESUMED = re.compile(r"<\.\.\. (\w+) resumed>\s?(.*)")
 _UNFINISHED = "<unfinished ...>"
 _CALL = re.compile(r"(\w+)\((.*)")
 _ENDED = re.compile(r"(.*)\)\s+= (.*?)(?:\s+<(\d{1,9}\.\d{1,9})>)?$")
 _SKIPPED = ("+++ ", "--- ", "strace: ")
+_RELATIVE_BELOW_NS = 10**17
+"""Times of `-r` are waits since the line before: less than three years, which no Unix time of a trace is."""
+_HALF_DAY_NS = 12 * 3600 * 10**9
 _COLUMNS = ("t_submit", "uri", "op", "offset", "len", "bytes", "latency", "worker", "error")
 
 
@@ -64,28 +68,30 @@ class _Log:
         self._tally = tally
         self._processes = Processes()
         self._unfinished: dict[int, tuple[int, int, str]] = {}
-        self._untimed = self._clocked = False
+        self._untimed = self._clocked = self._waited = False
+        self._last_ns = self._day_ns = 0
 
     def ops(self, lines: Iterator[tuple[int, str]]) -> pa.RecordBatch:
         """The ops that end in `lines`."""
         rows: list[Row] = []
         numbers: list[int] = []
         for number, text in lines:
-            row = self._line(number, text)
-            if row is not None:
-                rows.append(row)
-                numbers.append(number)
+            found = self._line(number, text)
+            rows += found
+            numbers += [number] * len(found)
         return self._batch(rows, numbers)
 
     def unended(self) -> Iterator[pa.RecordBatch]:
         """Ops whose calls the log never saw return."""
-        rows, numbers = [], []
+        rows: list[Row] = []
+        numbers: list[int] = []
         for thread, (number, at_ns, text) in self._unfinished.items():
             call = _CALL.match(text)
-            row = call and self._processes.call(thread, at_ns, call[1], call[2].rstrip(", "), "?", None)
-            if row:
-                rows.append(row)
-                numbers.append(number)
+            if call is None:
+                continue
+            found = self._processes.call(thread, at_ns, call[1], call[2].rstrip(", "), "?", None)
+            rows += found
+            numbers += [number] * len(found)
         if rows:
             yield self._batch(rows, numbers)
 
@@ -95,53 +101,70 @@ class _Log:
             self._tally.note("calls without a duration have no latency: trace with strace -T")
         if self._clocked:
             self._tally.note("the log has times of day without a date: the epoch is that day's midnight")
+        if self._waited:
+            self._tally.note(
+                "the log has relative times (-r): they are added up, and the epoch is its first call"
+            )
         unnamed = self._processes.unnamed
         if unnamed:
             self._tally.note(
                 f"{unnamed} calls left out on descriptors whose file is not known: trace with strace -y"
             )
 
-    def _line(self, number: int, text: str) -> Row | None:
+    def _line(self, number: int, text: str) -> list[Row]:
         if text.startswith(_SKIPPED):
-            return None
+            return []
         found = _LINE.match(text)
         if found is None:
             self._tally.bad(number, "no strace line with a time")
-            return None
+            return []
         thread = int(found["pid"] or found["bpid"] or 0)
         at_ns = self._time(found)
         rest = found["rest"].rstrip()
         if rest.startswith(_SKIPPED):
-            return None
+            return []
         if rest.endswith(_UNFINISHED):
-            self._unfinished[thread] = (number, at_ns, rest.removesuffix(_UNFINISHED).rstrip())
-            return None
+            begun_call = rest.removesuffix(_UNFINISHED).rstrip()
+            self._unfinished[thread] = (number, at_ns, begun_call)
+            self._processes.begun(thread, begun_call)
+            return []
         resumed = _RESUMED.match(rest)
         if resumed is not None:
-            begun = self._unfinished.pop(thread, None)
+            begun = self._unfinished.pop(thread, None) or self._unfinished.pop(0, None)
             if begun is None:
                 self._tally.bad(number, "resumes a call that never began")
-                return None
+                self._processes.lost(thread)
+                return []
             at_ns, rest = begun[1], f"{begun[2]} {resumed[2]}"
         return self._call(number, thread, at_ns, rest)
 
-    def _call(self, number: int, thread: int, at_ns: int, text: str) -> Row | None:
+    def _call(self, number: int, thread: int, at_ns: int, text: str) -> list[Row]:
         call = _CALL.match(text)
         ended = _ENDED.match(call[2]) if call else None
         if call is None or ended is None:
             self._tally.bad(number, "no call that strace writes")
-            return None
+            self._processes.lost(thread)
+            return []
         self.calls += 1
         took_ns = None if ended[3] is None else _ns(ended[3])
         self._untimed = self._untimed or took_ns is None
-        return self._processes.call(thread, at_ns, call[1], ended[1], ended[2], took_ns)
+        return self._processes.call(thread, at_ns, call[1], ended[1].rstrip(), ended[2], took_ns)
 
     def _time(self, found: re.Match[str]) -> int:
         if found["unix"] is not None:
-            return _ns(found["unix"])
+            given = _ns(found["unix"])
+            if given >= _RELATIVE_BELOW_NS:
+                return given
+            self._waited = True
+            self._last_ns += given
+            return self._last_ns
         self._clocked = True
         hours, minutes, seconds = found["clock"].split(":")
-        return (int(hours) * 3600 + int(minutes) * 60) * 10**9 + _ns(seconds)
+        of_day = (int(hours) * 3600 + int(minutes) * 60) * 10**9 + _ns(seconds)
+        if self._day_ns + of_day < self._last_ns - _HALF_DAY_NS:  # past midnight
+            self._day_ns += 2 * _HALF_DAY_NS
+        self._last_ns = self._day_ns + of_day
+        return self._last_ns
 
     def _batch(self, rows: list[Row], numbers: list[int]) -> pa.RecordBatch:
         values = list(zip(*rows, strict=True)) if rows else [()] * len(_COLUMNS)

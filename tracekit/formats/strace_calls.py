@@ -13,6 +13,9 @@ __all__ = ["Processes", "Row"]
 Row = tuple[int, str, str, int | None, int | None, int | None, int | None, int, str | None]
 """t_submit, uri, op, offset, len, bytes, latency, worker, error."""
 
+_Part = tuple[str, str | None, int | None, int | None, int | None]
+"""op, path, offset, len, bytes."""
+
 _READS = {"read": 0, "readv": 0, "pread64": 1, "pread": 1, "preadv": 1, "preadv2": 2}
 _WRITES = {"write": 0, "writev": 0, "pwrite64": 1, "pwrite": 1, "pwritev": 1, "pwritev2": 2}
 _OPENS = ("open", "openat", "openat2", "creat")
@@ -33,12 +36,17 @@ _LISTS = ("getdents", "getdents64")
 _DELETES = ("unlink", "unlinkat")
 _DUPS = ("dup", "dup2", "dup3")
 _FORKS = ("clone", "clone3", "fork", "vfork")
+_COPIES = {"sendfile": (1, 0), "sendfile64": (1, 0), "copy_file_range": (0, 1), "splice": (0, 1)}
+"""Calls that move bytes from a descriptor to another in the kernel: which of the two is read, which written."""
 _ERRORS = {
     "ENOENT": "not_found", "ENOTDIR": "not_found", "EACCES": "permission", "EPERM": "permission", "EIO": "io_error",
     "ETIMEDOUT": "timeout", "EINTR": "cancelled", "ECANCELED": "cancelled", "EOPNOTSUPP": "unsupported",
     "EINVAL": "unsupported",
 }  # fmt: skip
 _FD = re.compile(r"(-?\d{1,9})(?:<((?:[^<>]|\\[0-7]{2,3})*)>)?(?:\(deleted\))?")
+_BOTH_FDS = re.compile(
+    r"(-?\d{1,9}(?:<(?:[^<>]|\\[0-7]{2,3})*>)?(?:\(deleted\))?), (?:(NULL|\[\d{1,18}\])[^,]*, )?"
+)
 _DIRECTORY = re.compile(r"(?:AT_FDCWD|\d{1,9})(?:<([^<>]*)>)?, ")
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"(\.\.\.)?')
 _IOVEC = re.compile(r"iov_len=(\d{1,18})")
@@ -61,40 +69,105 @@ class Processes:
         self.unnamed = 0
         self._tables: dict[int, dict[int, _File]] = {}
         self._workers = Streams()
+        self._forking: dict[int, str] = {}
+        self._early: dict[int, int | None] = {}
+        self._first: int | None = None
+        """The process that strace names only once there are others (it writes to a terminal: thread 0 till then)."""
+
+    def begun(self, thread: int, text: str) -> None:
+        """A call has begun that ends in a later line; of a fork, the child may be heard of before that."""
+        name, _, args = text.partition("(")
+        if name in _FORKS:
+            self._forking[thread] = args
 
     def call(
         self, thread: int, at_ns: int, name: str, args: str, result: str, took_ns: int | None
-    ) -> Row | None:
-        """The op of one call, if it is one; descriptors are kept whatever it is."""
-        table = self._tables.setdefault(thread, {})
+    ) -> list[Row]:
+        """The ops of one call, if it is one; descriptors are kept whatever it is."""
+        table = self._table(thread)
+        thread = 0 if thread == self._first else thread
         value, error = _result(result)
         if name in _FORKS:
-            if value is not None and value > 0:
-                self._tables[value] = table if "CLONE_FILES" in args else dict(table)
-            return None
-        row = self._op(table, name, args, result, value, error)
-        if row is None:
-            return None
-        kind, path, offset, length, moved = row
-        if path is None or not path.startswith("/"):
-            self.unnamed += kind in ("read", "put") and path is None
-            return None
+            self._forked(thread, table, value, args)
+            return []
+        parts = self._copied(table, name, args, value, error) if name in _COPIES else None
+        if parts is None:
+            part = self._op(table, name, args, result, value, error)
+            parts = [] if part is None else [part]
         latency = None if value is None and error is None else took_ns
-        return (
-            at_ns,
-            f"file://{path}",
-            kind,
-            offset,
-            length,
-            moved,
-            latency,
-            self._workers.number(thread),
-            error,
-        )
+        rows: list[Row] = []
+        for kind, path, offset, length, moved in parts:
+            if path is None or not path.startswith("/"):
+                self.unnamed += kind in ("read", "put") and path is None
+                continue
+            worker = self._workers.number(thread)
+            rows.append((at_ns, f"file://{path}", kind, offset, length, moved, latency, worker, error))
+        return rows
+
+    def lost(self, thread: int) -> None:
+        """A call of this thread could not be read: where its files stand is not known from here on."""
+        for file in self._table(thread).values():
+            file.position = None
+
+    def _table(self, thread: int) -> dict[int, _File]:
+        """The descriptors of a thread; one that is new has those of the fork that is under way, if one is."""
+        table = self._tables.get(thread)
+        if table is not None:
+            return table
+        taken = set(self._early.values())
+        parents = [parent for parent in self._forking if parent not in taken]
+        if len(parents) == 1:
+            self._early[thread] = parents[0]
+            table = _handed_down(self._tables.setdefault(parents[0], {}), self._forking[parents[0]])
+        elif parents:
+            self._early[thread] = None
+            table = {}
+        elif self._first is None and 0 in self._tables:
+            self._first = thread
+            table = self._tables[0]
+        else:
+            table = {}
+        self._tables[thread] = table
+        return table
+
+    def _forked(self, thread: int, table: dict[int, _File], child: int | None, args: str) -> None:
+        """A fork has returned to the parent: what the child has done by then is kept."""
+        args = self._forking.pop(thread, "") + args
+        if child is None or child <= 0:
+            return
+        if child in self._early:
+            parent = self._early.pop(child)
+            if parent == thread:
+                return
+            known = self._tables[child]
+            for number in known.keys() & table.keys():
+                table[number].position = None  # shared, and the child has moved it
+            self._tables[child] = {**_handed_down(table, args), **known}
+            return
+        self._tables[child] = _handed_down(table, args)
+
+    def _copied(
+        self, table: dict[int, _File], name: str, args: str, value: int | None, error: str | None
+    ) -> list[_Part]:
+        """The read and the write of a copy inside the kernel."""
+        ends = list(_BOTH_FDS.finditer(args))[:2]
+        length = re.search(r", (\d{1,19})(?:, [\w|]+)?$", args)
+        if len(ends) != 2 or length is None:
+            return []
+        moved = None if value is None and error is None else max(value or 0, 0)
+        parts: list[_Part] = []
+        for place, kind in zip(_COPIES[name], ("read", "put"), strict=True):
+            file = _file(table, ends[place][1])
+            # sendfile has one offset, of what is read; what is written goes where its file stands
+            given = "NULL" if name.startswith("sendfile") and kind == "put" else ends[place][2] or "NULL"
+            if file is not None:
+                begin = _at_and_on(file, given, moved)
+                parts.append((kind, file.path, begin, min(int(length[1]), 2**62), moved))
+        return parts
 
     def _op(
         self, table: dict[int, _File], name: str, args: str, result: str, value: int | None, error: str | None
-    ) -> tuple[str, str | None, int | None, int | None, int | None] | None:
+    ) -> _Part | None:
         moved = None if value is None and error is None else max(value or 0, 0)
         if name in _READS or name in _WRITES:
             given = _READS.get(name, _WRITES.get(name, 0))
@@ -135,6 +208,21 @@ class Processes:
             )
         _moves(table, file, name, args, value)
         return None
+
+
+def _at_and_on(file: _File, given: str, moved: int | None) -> int | None:
+    """Where a copy begins in `file`: at the offset that was `given`, else at its position, which goes on."""
+    if given.startswith("["):
+        return int(given[1:-1])
+    begin = file.position
+    if begin is not None:
+        file.position = None if moved is None else begin + moved
+    return begin
+
+
+def _handed_down(table: dict[int, _File], args: str) -> dict[int, _File]:
+    """The descriptors of a fork's child: the parent's own table for a thread, a copy for a process."""
+    return table if "CLONE_FILES" in args else dict(table)
 
 
 def _moves(table: dict[int, _File], file: _File, name: str, args: str, value: int | None) -> None:
