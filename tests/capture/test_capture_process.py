@@ -246,6 +246,72 @@ def test_strace_sees_failures_and_copies_in_the_kernel(data, trace, tmp_path):
     ]
 
 
+@both
+def test_a_position_that_a_forked_child_moved_is_unknown_until_a_seek(method, data, trace, tmp_path):
+    program = f"""
+        import os
+        fd = os.open({str(data)!r}, os.O_RDONLY)
+        os.read(fd, 100)
+        if os.fork() == 0:
+            for n in range(5):
+                os.read(fd, 200)
+            os._exit(0)
+        os.wait()
+        os.read(fd, 300)
+        os.lseek(fd, 7, os.SEEK_SET)
+        os.read(fd, 400)
+    """
+    capture_command(script(tmp_path, program), trace, method=method)
+    found = rows(trace, "op = 'read'")
+    assert [(row["offset"], row["len"]) for row in found] == [
+        (0, 100), *[(None, 200)] * 5, (None, 300), (7, 400)
+    ]  # fmt: skip
+
+
+@both
+@pytest.mark.parametrize("dup", ["os.dup2(fd, 50)", "os.dup(fd)"])
+def test_a_position_that_a_second_descriptor_moved_is_unknown_until_a_seek(
+    method, dup, data, trace, tmp_path
+):
+    if method == "dftracer" and dup == "os.dup(fd)":
+        pytest.skip("Python's os.dup is an fcntl, which DFTracer does not log")
+    program = f"""
+        import os
+        fd = os.open({str(data)!r}, os.O_RDONLY)
+        os.read(fd, 100)
+        second = {dup}
+        os.read(second, 50)
+        os.read(fd, 300)
+        os.lseek(fd, 7, os.SEEK_SET)
+        os.read(fd, 400)
+    """
+    capture_command(script(tmp_path, program), trace, method=method)
+    found = [row for row in rows(trace, "op = 'read'") if row["len"] != 50]
+    assert [(row["offset"], row["len"]) for row in found][:2] == [(0, 100), (None, 300)]
+    assert found[2]["offset"] in (7, None)
+
+
+@needs_strace
+def test_strace_knows_both_ends_of_copies_and_their_own_offsets(data, trace, tmp_path):
+    program = f"""
+        import os
+        fd, out = os.open({str(data)!r}, os.O_RDONLY), os.open({str(tmp_path / "copy.bin")!r}, os.O_WRONLY | os.O_CREAT)
+        os.sendfile(out, fd, 500, 100)
+        os.sendfile(out, fd, None, 20)
+        os.copy_file_range(fd, out, 30)
+        os.copy_file_range(fd, out, 40, offset_src=900, offset_dst=5000)
+        os.read(fd, 5)
+    """
+    capture_command(script(tmp_path, program), trace, method="strace")
+    found = rows(trace, "op IN ('read', 'put')")
+    assert facts([row for row in found if row["op"] == "read"]) == [
+        ("read", 500, 100, 100), ("read", 0, 20, 20), ("read", 20, 30, 30), ("read", 900, 40, 40), ("read", 50, 5, 5),
+    ]  # fmt: skip
+    assert facts([row for row in found if row["op"] == "put"]) == [
+        ("put", 0, 100, 100), ("put", 100, 20, 20), ("put", 120, 30, 30), ("put", 5000, 40, 40),
+    ]  # fmt: skip
+
+
 @needs_dftracer
 def test_what_dftracer_does_not_see_is_told(trace, tmp_path):
     big = tmp_path / "big.bin"
@@ -321,6 +387,9 @@ def test_bad_requests_are_one_line_and_run_nothing(trace, tmp_path):
     witness = tmp_path / "ran"
     with pytest.raises(UsageError, match="'no-such-program'"):
         capture_command(["no-such-program"], trace)
+    (tmp_path / "plain").write_text("#!/bin/sh\n")
+    with pytest.raises(UsageError, match="no program that may be run"):
+        capture_command([str(tmp_path / "plain")], trace)
     with pytest.raises(UsageError, match="'gdb'"):
         capture_command(["touch", str(witness)], trace, method="gdb")
     with pytest.raises(UsageError, match="'gopher'"):

@@ -10,7 +10,8 @@
 --
 -- DFTracer names the file of an event by a hash of the name as it was given (relative names too) and no
 -- descriptor, so a file's position is rebuilt per process and file: exact while the process has the file
--- open once, null where it is open more often, since no one can tell whose position moved.
+-- open once, null where it is open more often, since no one can tell whose position moved; and null while
+-- another process moves a file that it has not opened, since it may have the descriptor from this one.
 
 -- events: one row an event of the log, in its process's order
 CREATE TABLE events AS
@@ -78,7 +79,7 @@ SELECT
         WHEN c.name IN ('lseek', 'lseek64') AND c.ret >= 0 THEN c.ret
         WHEN c.name IN ('fseek', 'fseeko', 'fseeko64') AND c.whence = 0 THEN c.offset_arg
     END AS position_set,
-    (c.name SIMILAR TO '(f?open|creat|lseek|fseek|rewind).*')::INT AS position_lost
+    (c.name SIMILAR TO '(f?open|creat|lseek|fseek|rewind|dup).*')::INT AS position_lost
 FROM calls c
 JOIN kept k ON k.pid = c.pid AND k.fhash = c.fhash AND k.cwd IS NOT DISTINCT FROM c.cwd AND k.child IS NOT DISTINCT FROM c.child;
 
@@ -88,14 +89,21 @@ WITH stretches AS (
     SELECT *,
         sum(position_lost) OVER at_file AS stretch,
         sum(opens) OVER at_file - sum(closes) OVER at_file AS open_now,
+        sum(opens) OVER at_file = 0 AND NOT positioned AND (kind IN ('read', 'put') OR position_lost = 1) AS inherited,
         CASE WHEN kind IN ('read', 'put') AND NOT positioned THEN moved ELSE 0 END AS advance
     FROM placed
     WINDOW at_file AS (PARTITION BY pid, uri ORDER BY ts, id ROWS UNBOUNDED PRECEDING)
 )
 SELECT *,
-    max(position_set) OVER in_stretch + sum(advance) OVER in_stretch - advance AS position
+    max(position_set) OVER in_stretch + sum(advance) OVER in_stretch - advance AS position,
+    min(ts) OVER in_stretch AS stretch_ts
 FROM stretches
 WINDOW in_stretch AS (PARTITION BY pid, uri, stretch ORDER BY ts, id ROWS UNBOUNDED PRECEDING);
+
+-- shared: files whose position is moved by processes that have not opened them, when, and by whom if by one alone
+CREATE TABLE shared AS
+SELECT uri, min(ts) AS first_ts, max(ts) AS last_ts, CASE WHEN count(DISTINCT pid) = 1 THEN min(pid) END AS only_pid
+FROM streams WHERE inherited GROUP BY uri;
 
 -- scopes: when a thread was busy with a sample or a step
 CREATE TABLE scopes AS
@@ -117,9 +125,9 @@ CREATE TABLE ops AS
 SELECT
     o.ts AS t_submit, o.uri, o.kind AS op,
     CASE
-        WHEN o.kind IN ('read', 'put') AND o.positioned THEN o.offset_arg
+        WHEN o.kind = 'hint' OR (o.kind IN ('read', 'put') AND o.positioned) THEN o.offset_arg
+        WHEN h.first_ts < o.ts AND h.last_ts > o.stretch_ts AND h.only_pid IS DISTINCT FROM o.pid THEN NULL
         WHEN o.kind IN ('read', 'put') AND o.open_now <= 1 THEN o.position
-        WHEN o.kind = 'hint' THEN o.offset_arg
     END AS "offset",
     CASE WHEN o.kind IN ('read', 'put') THEN coalesce(o.asked, o.moved) WHEN o.kind = 'hint' THEN o.len_arg END AS len,
     CASE WHEN o.kind IN ('read', 'put') THEN coalesce(o.moved, 0) END AS bytes,
@@ -130,6 +138,7 @@ SELECT
     CASE WHEN o.failed THEN 'io_error' END AS error
 FROM streams o
 JOIN threads t USING (pid, tid)
+LEFT JOIN shared h USING (uri)
 ASOF LEFT JOIN (FROM scopes WHERE sample_id IS NOT NULL) a ON a.tid = o.tid AND a.t_begin <= o.ts
 ASOF LEFT JOIN (FROM scopes WHERE sample_id IS NULL) b ON b.tid = o.tid AND b.t_begin <= o.ts
 WHERE o.kind IS NOT NULL AND ($metadata OR o.kind NOT IN ('stat', 'list'));

@@ -81,7 +81,9 @@ def capture_command(
     asked = known_hooks(hooks)
     chosen, tool = _tool(method)
     if not command or shutil.which(command[0]) is None:
-        raise UsageError(f"command {command[0] if command else ''!r} is not to be found", "give it after --")
+        there = bool(command) and Path(command[0]).is_file()
+        what = "is no program that may be run (chmod +x)" if there else "is not to be found"
+        raise UsageError(f"command {command[0] if command else ''!r} {what}", "give it after --")
     target.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=".tracekit-capture-", dir=target.parent))
     try:
@@ -242,5 +244,6 @@ def _notes(ops: int, method: str, unseen: Mapping[str, int], read: int) -> Itera
     if method == "dftracer" and missed > max(_MISSED_BYTES, read // 20):
         yield (
             f"the command read {format_size(read)}, {format_size(missed)} of it by calls that DFTracer does not see"
-            " (C++ streams, fdopen, pipes, static programs): --with strace sees files whole"
+            " (C++ streams, fdopen, dup, pipes, static programs, processes that were killed or became another by exec):"
+            " --with strace sees files whole"
         )

@@ -3,8 +3,8 @@
 Needs no library and sees every system call, of static programs too, at a price of about a
 tenth of a millisecond a call. With `-ff` each thread has a log of its own, so no line is
 torn in two; with `-y` each descriptor comes with its path. A file's position is kept per
-descriptor, shared by the threads of a process, and unknown for descriptors that a forked
-child inherits until it seeks.
+descriptor, shared by the threads of a process, and unknown until a seek for descriptors that
+a forked child inherits, and in its parent too once the child moves them.
 """
 
 from __future__ import annotations
@@ -23,13 +23,16 @@ __all__ = ["available", "command", "read_logs"]
 
 _CALLS = (
     "read,write,pread64,pwrite64,readv,writev,preadv,preadv2,pwritev,pwritev2,lseek,open,openat,openat2,creat,"
-    "close,dup,dup2,dup3,sendfile,copy_file_range,fadvise64,stat,lstat,newfstatat,statx,getdents64,unlink,unlinkat,"
-    "clone,clone3,mmap"
+    "close,dup,dup2,dup3,fcntl,sendfile,copy_file_range,splice,fadvise64,stat,lstat,newfstatat,statx,getdents64,unlink,unlinkat,"
+    "clone,clone3,?fork,?vfork,mmap"
 )
 _LINE = re.compile(
     r"(\d+)\.(\d{6}) (\w+)\((.*)\)\s+= (-?\d+|\?|0x[0-9a-f]+)(<.*?>)?(?: (E[A-Z]+)[^<]*)?(?: <([\d.]+)>)?$"
 )
 _FD = re.compile(r"(\d+)<((?:[^>\\]|\\.)*)>")
+_END = re.compile(_FD.pattern + r"(?:, (?:NULL|\[(\d+)\]))?")
+"""One end of a copy inside the kernel: descriptor, path, and the offset that was given, if one was."""
+_FORKS = ("clone", "clone3", "fork", "vfork")
 _TEXT = re.compile(r'"((?:[^"\\]|\\.)*)"')
 _ESCAPE = re.compile(rb"\\([0-7]{1,3}|[abfnrtv\"\\]|x[0-9a-f]{2})")
 _NAMED_ESCAPES = {b"a": 7, b"b": 8, b"f": 12, b"n": 10, b"r": 13, b"t": 9, b"v": 11, b'"': 34, b"\\": 92}
@@ -75,14 +78,18 @@ class _Reading:
     unseen: dict[str, int] = field(default_factory=dict)
     _uris: dict[str, str | None] = field(default_factory=dict)
     _rows: dict[str, list[object]] = field(default_factory=lambda: {name: [] for name in _TYPES})
+    _moved: dict[int, set[int]] = field(default_factory=dict)
+    """Process -> descriptors that it had from its parent, and moved: its children are read before it."""
+    _inherited: set[int] = field(default_factory=set)
 
     def batches(self, logs: Path) -> Iterator[pa.RecordBatch]:
         threads = {int(path.suffix[1:]): path for path in logs.glob("log.*") if path.suffix[1:].isdecimal()}
-        leaders = _leaders(threads)
-        for leader in sorted(set(leaders.values())):
+        leaders, children = _families(threads)
+        stamps = {tid: number for number, tid in enumerate(sorted(threads))}
+        for leader in _youngest_first(sorted(set(leaders.values())), children):
             members = [tid for tid, of in leaders.items() if of == leader]
             positions: dict[int, int | None] = {}
-            stamps = {tid: number for number, tid in enumerate(sorted(threads))}
+            self._moved[leader] = self._inherited = set()
             for tid, match in _merged({tid: threads[tid] for tid in members}):
                 self._call(match, positions, stamps[tid])
                 if len(self._rows["uri"]) >= _BATCH_ROWS:
@@ -112,24 +119,35 @@ class _Reading:
             moved = result if ok and result is not None else 0
             asked = _number(arguments, -2 if positioned else -1) if "v" not in name else moved
             self._row(match, first[2], "read" if name in _READS else "put", offset, asked, moved, worker)
-            if not positioned and positions.get(fd) is not None and ok:
-                positions[fd] = (positions[fd] or 0) + moved
+            if not positioned and ok:
+                self._advance(positions, fd, moved)
         elif name in ("open", "openat", "openat2", "creat"):
             if ok and result is not None:
                 positions[result] = None if "O_APPEND" in arguments else 0
             else:
                 self._row(match, _path(arguments), "stat", None, None, None, worker)
         elif name == "lseek" and fd is not None and (fd > 2 or fd in positions):
+            if fd not in positions:
+                self._inherited.add(fd)
             positions[fd] = result if ok else positions.get(fd)
         elif name == "close" and fd is not None:
             positions.pop(fd, None)
-        elif name.startswith("dup") and ok and result is not None and fd is not None:
+        elif (
+            (name.startswith("dup") or "F_DUPFD" in arguments)
+            and ok
+            and result is not None
+            and fd is not None
+        ):
             positions[result] = None  # two descriptors, one position: not followed
             positions[fd] = None
-        elif name == "sendfile":
-            self._sent(match, arguments, result if ok else 0, positions, worker)
-        elif name == "copy_file_range":
-            self._copied(match, arguments, result if ok else 0, positions, worker)
+        elif name in ("sendfile", "copy_file_range", "splice"):
+            self._copied(match, name, arguments, result if ok else 0, positions, worker)
+        elif name in _FORKS and ok and result is not None and "CLONE_THREAD" not in arguments:
+            for shared in self._moved.get(result, ()):
+                if shared in positions:
+                    positions[shared] = None
+                else:
+                    self._inherited.add(shared)
         elif name == "fadvise64" and first is not None:
             self._row(match, first[2], "hint", _number(arguments, -3), _number(arguments, -2), None, worker)
         elif name in ("stat", "lstat", "newfstatat", "statx"):
@@ -142,35 +160,29 @@ class _Reading:
         elif name == "mmap" and ok:
             self._mapped(arguments)
 
-    def _sent(
-        self,
-        match: re.Match[str],
-        arguments: str,
-        moved: int | None,
-        positions: dict[int, int | None],
-        worker: int,
-    ) -> None:
-        both = _FD.findall(arguments)
-        if len(both) == 2:
-            fd = int(both[1][0])
-            self._row(match, both[1][1], "read", positions.get(fd), _number(arguments, -1), moved, worker)
-            self._advance(positions, fd, moved)
-
     def _copied(
         self,
         match: re.Match[str],
+        name: str,
         arguments: str,
         moved: int | None,
         positions: dict[int, int | None],
         worker: int,
     ) -> None:
-        both = _FD.findall(arguments)
-        for (number, path), kind in zip(both, ("read", "put"), strict=False):
-            self._row(match, path, kind, positions.get(int(number)), _number(arguments, -2), moved, worker)
-            self._advance(positions, int(number), moved)
+        """The read and the write of a copy inside the kernel; `sendfile` names where it writes first."""
+        sent = name == "sendfile"
+        asked = _number(arguments, -1 if sent else -2)
+        for (number, path, given), kind in zip(
+            _END.findall(arguments), ("put", "read") if sent else ("read", "put"), strict=False
+        ):
+            at = int(given) if given else positions.get(int(number))
+            self._row(match, path, kind, at, asked, moved, worker)
+            if not given:
+                self._advance(positions, int(number), moved)
 
-    @staticmethod
-    def _advance(positions: dict[int, int | None], fd: int, moved: int | None) -> None:
+    def _advance(self, positions: dict[int, int | None], fd: int, moved: int | None) -> None:
+        if fd not in positions:
+            self._inherited.add(fd)
         at = positions.get(fd)
         if at is not None:
             positions[fd] = at + (moved or 0)
@@ -213,23 +225,47 @@ class _Reading:
         return self._uris[shown]
 
 
-def _leaders(threads: dict[int, Path]) -> dict[int, int]:
-    """Thread -> process: who made whom with CLONE_THREAD."""
+def _families(threads: dict[int, Path]) -> tuple[dict[int, int], dict[int, list[int]]]:
+    """Thread -> process (who made whom with CLONE_THREAD), and process -> processes that it made."""
     made_by: dict[int, int] = {}
+    forked: list[tuple[int, int]] = []
     for tid, path in threads.items():
         with path.open(encoding="utf-8", errors="surrogateescape") as lines:
             for line in lines:
-                if "CLONE_THREAD" in line:
-                    match = _LINE.match(line.rstrip("\n"))
-                    if match is not None and match[5].isdecimal():
-                        made_by[int(match[5])] = tid
+                if "clone" not in line and "fork" not in line:
+                    continue
+                match = _LINE.match(line.rstrip("\n"))
+                if match is None or match[3] not in _FORKS or not match[5].isdecimal():
+                    continue
+                if "CLONE_THREAD" in match[4]:
+                    made_by[int(match[5])] = tid
+                else:
+                    forked.append((tid, int(match[5])))
     leaders = {}
     for tid in threads:
         leader = tid
         while leader in made_by:
             leader = made_by[leader]
         leaders[tid] = leader
-    return leaders
+    children: dict[int, list[int]] = {}
+    for tid, child in forked:
+        children.setdefault(leaders[tid], []).append(child)
+    return leaders, children
+
+
+def _youngest_first(processes: list[int], children: dict[int, list[int]]) -> list[int]:
+    """`processes`, each after those that it made."""
+    done: dict[int, None] = {}
+    for first in processes:
+        waiting = [first]
+        while waiting:
+            before = [c for c in children.get(waiting[-1], ()) if c not in done and c not in waiting]
+            if before:
+                waiting += before
+            else:
+                done[waiting.pop()] = None
+    wanted = set(processes)
+    return [process for process in done if process in wanted]
 
 
 def _merged(files: dict[int, Path]) -> Iterator[tuple[int, re.Match[str]]]:
