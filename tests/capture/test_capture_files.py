@@ -239,3 +239,27 @@ def test_names_that_are_no_utf_8_do_not_end_the_recording(tmp_path, trace, ops):
         assert (tmp_path / "b.bin").read_bytes() == b"y" * 10
     read = {r["uri"] for r in ops(trace) if r["op"] == "read"}
     assert read == {f"file://{tmp_path}/\ufffd.bin", f"file://{tmp_path}/b.bin"}
+
+
+def test_a_path_object_and_a_closed_direction_show_as_without_the_hook(data, tmp_path, trace):
+    def told(call):
+        try:
+            return call()
+        except (OSError, TypeError) as error:
+            return type(error), getattr(error, "filename", None)
+
+    def facts():
+        with open(data, "rb", buffering=0) as file, open(tmp_path / "out", "wb", buffering=0) as out:
+            return [
+                file.name,
+                open(os.fsencode(data), "rb").name,
+                told(lambda: open(tmp_path / "none", "rb")),
+                told(lambda: out.read()),
+                told(lambda: out.readall()),
+                told(lambda: file.read("3")),
+                len(file.read(None)),
+            ]
+
+    without = facts()
+    with capture.start(trace, hooks=["files"]):
+        assert facts() == without

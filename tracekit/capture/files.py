@@ -59,9 +59,7 @@ class RecordedFileIO(io.FileIO):
         return moved
 
     def read(self, size: int | None = -1, /) -> bytes | None:  # type: ignore[override]
-        if size is None or size < 0:
-            return self.readall()
-        return self._read(_read, size, size)
+        return self._read(_read, size if isinstance(size, int) and size >= 0 else None, size)
 
     def readall(self) -> bytes | None:  # type: ignore[override]
         return self._read(_readall, None)
@@ -94,7 +92,7 @@ class RecordedFileIO(io.FileIO):
             _known_fds.pop(super().fileno(), None)
         super().close()
 
-    def _read(self, call: Any, asked: int | None, *size: int) -> bytes | None:
+    def _read(self, call: Any, asked: int | None, *size: int | None) -> bytes | None:
         uri = self._uri
         if uri is None:
             return call(self, *size)  # type: ignore[no-any-return]
@@ -131,7 +129,8 @@ def open(
     uri = None
     if sessions.active() is not None and _plain(file, mode, buffering, encoding, errors, newline):
         try:
-            uri = _admitted(os.path.abspath(os.fsdecode(file)))
+            name = os.fspath(file)
+            uri = _admitted(os.path.abspath(os.fsdecode(name)))
         except Exception as error:  # noqa: BLE001 - the host's open goes on without us
             hook_failed("files", error)
     if uri is None or opener is not None:
@@ -141,7 +140,7 @@ def open(
         return opened
     submit = monotonic_ns()
     try:
-        raw = RecordedFileIO(file, mode.replace("b", "").replace("t", ""), closefd, opener, uri)
+        raw = RecordedFileIO(name, mode.replace("b", "").replace("t", ""), closefd, opener, uri)
     except OSError as error:
         if "r" in mode:
             record(uri, None, None, submit, monotonic_ns() - submit, "stat", None, None, error_class(error))
