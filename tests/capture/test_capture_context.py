@@ -1,4 +1,5 @@
 import asyncio
+import contextlib
 import threading
 
 from tracekit.capture import context
@@ -66,6 +67,71 @@ def test_a_thread_without_a_scope_gets_what_the_open_ones_agree_on():
         for thread in threads:
             thread.join()
     assert not context._open
+
+
+def test_generators_that_take_turns_keep_their_own_samples():
+    def reader(number: int):
+        with step(number + 10), sample(number):
+            while True:
+                yield where()
+
+    readers = [reader(number) for number in range(3)]
+    for _ in range(2):
+        assert [next(one) for one in readers] == [(0, 10), (1, 11), (2, 12)]
+    for one in readers:
+        one.close()
+    assert where() == (None, None)
+    assert not context._open
+
+
+def test_a_scope_left_before_one_that_began_later_is_not_there_afterwards():
+    first, second = sample(1), sample(2)
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert where() == (2, None)
+    second.__exit__(None, None, None)
+    assert where() == (None, None)
+
+
+def test_the_body_of_a_loop_over_a_generator_of_steps_is_in_its_step():
+    @contextlib.contextmanager
+    def of_our_own(number: int):
+        with sample(number):
+            yield
+
+    def steps():
+        for number in range(3):
+            with step(number):
+                yield number
+
+    for number in steps():
+        assert where() == (None, number)
+        with of_our_own(number * 2):
+            assert where() == (number * 2, number)
+    assert where() == (None, None)
+
+
+def test_a_context_manager_inside_a_generator_adds_to_its_scope():
+    @contextlib.contextmanager
+    def of_our_own(number: int):
+        with step(number):
+            yield
+
+    def reader(number: int):
+        with sample(number):
+            yield None
+            with of_our_own(number + 5), contextlib.ExitStack() as stack:
+                stack.enter_context(step(number + 7))
+                yield where()
+
+    readers = [reader(number) for number in range(2)]
+    for one in readers:
+        next(one)
+    assert [next(one) for one in readers] == [(0, 7), (1, 8)]
+    for one in readers:
+        one.close()
+    assert where() == (None, None)
 
 
 def test_a_generator_that_ends_elsewhere_leaves_no_scope_behind():
