@@ -164,6 +164,8 @@ class FaultProxy:
     target: str
     port: int = 0
     faults: list[Fault] = field(default_factory=list)
+    always: dict[str, Fault] = field(default_factory=dict)
+    """Faults that every request meets whose path holds the text."""
     seen: list[str] = field(default_factory=list)
 
     @property
@@ -173,7 +175,7 @@ class FaultProxy:
 
 @dataclass(frozen=True)
 class Fault:
-    """One bad answer: a status with a body, a body cut short, a dropped connection, or silence."""
+    """One bad answer: a status with a body, a body cut short (or stalled), a dropped connection, or silence."""
 
     status: int = 0
     body: str = ""
@@ -218,10 +220,12 @@ class _FaultHandler(http.server.BaseHTTPRequestHandler):
         body = self.rfile.read(length) if length else None
         self.state.seen.append(f"{self.command} {self.path}")
         fault = self.state.faults.pop(0) if self.state.faults else None
+        fault = fault or next((f for text, f in self.state.always.items() if text in self.path), None)
         if fault is None:
             self._pass_on(body, cut=False)
         elif fault.truncate:
             self._pass_on(body, cut=True)
+            time.sleep(fault.stall_s)
         else:
             time.sleep(fault.stall_s)
             if fault.status:
@@ -251,8 +255,11 @@ class _FaultHandler(http.server.BaseHTTPRequestHandler):
         named = next((v for k, v in headers.items() if k.lower() == "content-length"), None)
         self.send_header("Content-Length", named if self.command == "HEAD" and named else str(len(body)))
         self.end_headers()
+        if self.command == "HEAD":
+            return
         with contextlib.suppress(ConnectionError):  # the client may have given up waiting
             self.wfile.write(body[: len(body) // 2] if cut else body)
+            self.wfile.flush()
 
 
 @contextlib.contextmanager

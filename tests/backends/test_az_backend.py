@@ -21,14 +21,14 @@ def read(backend: ObjectStoreBackend, uri: str) -> bytes:
     return bytes(backend.get(uri)[0])
 
 
-def sas_for(container: str, hours: float) -> str:
+def sas_for(container: str, hours: float, may_list: bool = True) -> str:
     from azure.storage.blob import ContainerSasPermissions, generate_container_sas
 
     return generate_container_sas(
         servers.AZURITE_ACCOUNT,
         container,
         account_key=servers.AZURITE_KEY,
-        permission=ContainerSasPermissions(read=True, list=True),
+        permission=ContainerSasPermissions(read=True, list=may_list),
         start=datetime.now(UTC) - timedelta(hours=5),
         expiry=datetime.now(UTC) + timedelta(hours=hours),
     )
@@ -73,6 +73,42 @@ def test_an_endpoint_names_its_account(clean_env: pytest.MonkeyPatch) -> None:
     assert resolve("http://127.0.0.1:10000/devstoreaccount1", None, True).account == "devstoreaccount1"
     with pytest.raises(UsageError, match="cannot be used"):
         resolve("localhost", "acc", True)
+
+
+def test_a_connection_string_is_read_in_any_case(
+    az_container: str, clean_env: pytest.MonkeyPatch, azurite: servers.AzuriteServer
+) -> None:
+    names, values = zip(
+        *(part.split("=", 1) for part in azurite.connection_string.strip(";").split(";")), strict=True
+    )
+    shouted = ";".join(f"{name.upper()}={value}" for name, value in zip(names, values, strict=True))
+    clean_env.setenv("AZURE_STORAGE_CONNECTION_STRING", shouted)
+    assert list(az.backend().list(f"az://{az_container}")) == []
+
+
+def test_a_logins_token_is_not_sent_in_the_clear(clean_env: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UsageError, match="in the clear"):
+        resolve("http://127.0.0.1:1/acc", "acc", False)
+    assert resolve("https://127.0.0.1:1/acc", "acc", False).kind == "default"
+    assert resolve("http://127.0.0.1:1/acc", "acc", True).kind == "anonymous"
+
+
+@CLIENTS
+def test_a_missing_object_is_not_found_where_listing_is_forbidden(
+    filled: str, azurite: servers.AzuriteServer, clean_env: pytest.MonkeyPatch, client: str
+) -> None:
+    clean_env.delenv("AZURE_STORAGE_CONNECTION_STRING")
+    clean_env.setenv("AZURE_STORAGE_SAS_TOKEN", sas_for(filled, hours=1, may_list=False))
+    backend = az.backend(endpoint=azurite.endpoint, client=client)
+    assert backend.stat(f"az://{filled}/k").size == 10
+    with pytest.raises(BackendError) as raised:
+        backend.stat(f"az://{filled}/none")
+    assert raised.value.error_class == "not_found"
+    for key in ("x/../k", "./k"):  # with a SAS token the SDK would read k, and nobody would notice
+        with pytest.raises(BackendError) as raised:
+            read(backend, f"az://{filled}/{key}")
+        assert raised.value.error_class == "bad_key"
+    backend.close()
 
 
 def test_secrets_are_in_no_repr(clean_env: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gzip
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -149,6 +151,60 @@ def test_awkward_keys_survive_listing_and_reading(store: Store) -> None:
         assert bytes(store.backend.get(uri)[0]) == split(uri).key.encode()
 
 
+def test_a_key_is_never_taken_for_another_that_looks_like_it(store: Store) -> None:
+    """Libraries leave out a slash at an end, or resolve `..`: then they would read and write another object."""
+    uri = f"{store.root}/obj"
+    store.backend.put(uri, BODY)
+
+    def refused(call: Callable[[str], object], other: str) -> None:
+        with pytest.raises(BackendError) as raised:
+            call(other)
+        assert raised.value.error_class in ("bad_key", "not_found"), other
+
+    for other in (
+        f"{store.root}//obj",
+        f"{store.root}/obj/",
+        f"{store.root}/x/../obj",
+        f"{store.root}/./obj",
+    ):
+        refused(store.backend.get, other)
+        refused(store.backend.stat, other)
+        refused(lambda uri: read(store.backend, uri, 0, 4), other)
+        refused(lambda uri: asyncio.run(store.backend.aread_into(uri, 0, store.backend.allocate(4))), other)
+        with contextlib.suppress(BackendError):  # who can name it has made another object
+            store.backend.put(other, b"other", overwrite=True)
+        assert bytes(store.backend.get(uri)[0]) == BODY, other
+
+
+def test_bytes_come_as_they_are_stored_whatever_their_encoding_is_called(store: Store) -> None:
+    from tracekit.backends.object_uri import split
+
+    packed = gzip.compress(BODY)
+    container = split(f"{store.root}/x").container
+    if store.scheme == "s3":
+        server = servers.S3Server(store.endpoint)
+        server.request("PUT", f"/{container}/k", packed, {"Content-Encoding": "gzip"})
+    else:
+        from azure.storage.blob import BlobServiceClient, ContentSettings
+
+        account = servers.AzuriteServer(store.endpoint).connection_string
+        with BlobServiceClient.from_connection_string(account) as service:
+            called = ContentSettings(content_encoding="gzip")
+            service.get_blob_client(container, "k").upload_blob(packed, content_settings=called)
+    uri = f"{store.root}/k"
+
+    async def on_a_loop() -> tuple[bytes, bytes]:
+        buffer = store.backend.allocate(30)
+        await store.backend.aread_into(uri, 20, buffer)
+        whole, _ = await store.backend.aget(uri)
+        await store.backend.aclose()
+        return bytes(buffer), bytes(whole)
+
+    assert read(store.backend, uri, 20, 30) == packed[20:50]
+    assert bytes(store.backend.get(uri)[0]) == packed
+    assert asyncio.run(on_a_loop()) == (packed[20:50], packed)
+
+
 def test_a_prefix_lists_whole_folders_only_and_in_order(store: Store) -> None:
     for key in ("a/1", "a/b/2", "a-not", "ab", "z", "a/0"):
         store.backend.put(f"{store.root}/{key}", b"12345")
@@ -211,6 +267,23 @@ def test_an_unknown_bucket_is_named_as_such(store: Store) -> None:
             call()
         assert raised.value.error_class == "not_found"
         assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["two words", "tab\there", "a|b", "b%20b", "b\u00fccket"])
+def test_a_name_that_no_bucket_can_have_is_refused_before_any_request(store: Store, name: str) -> None:
+    """A client library would crash on some of them."""
+    for call in (store.backend.preflight, store.backend.stat, store.backend.open):
+        with pytest.raises(UsageError, match="no bucket or container can be called"):
+            call(f"{store.scheme}://{name}/k")
+
+
+def test_what_is_missing_costs_one_listing_at_most(store: Store) -> None:
+    """A HEAD does not say whether the bucket is missing, so that is asked: once, not for each object."""
+    for index in range(5):
+        with pytest.raises(BackendError, match="no such object"):
+            store.backend.stat(f"{store.root}/none-{index}")
+    assert store.backend.counters["heads"] == 5
+    assert store.backend.counters["lists"] == 1
 
 
 def test_an_unreachable_endpoint_is_named(store: Store) -> None:
@@ -307,6 +380,80 @@ def test_a_listing_goes_on_where_a_page_was_refused(
     proxy.faults.append(servers.SLOW_DOWN)
     assert [info.uri for info in backend.list(uri.rpartition("/")[0])] == [uri]
     assert (backend.counters["retries"], backend.counters["throttles"]) == (1, 1)
+
+
+def test_a_preflight_goes_on_behind_a_throttle_and_counts_it(
+    faulty: tuple[servers.FaultProxy, ObjectStoreBackend, str],
+) -> None:
+    proxy, backend, uri = faulty
+    proxy.faults.extend([servers.SLOW_DOWN] * 2)
+    backend.preflight(uri)
+    assert (backend.counters["retries"], backend.counters["throttles"]) == (2, 2)
+    proxy.faults.extend([servers.SLOW_DOWN] * 2)
+    backend.preflight(uri.rpartition("/")[0])
+    assert (backend.counters["retries"], backend.counters["throttles"]) == (4, 4)
+
+
+def test_a_page_that_is_refused_for_ever_ends_the_listing(
+    store: Store, many_objects: list[str], fault_proxy: Callable[[str], servers.FaultProxy]
+) -> None:
+    """What comes again before it, when the listing begins anew, is no progress."""
+    proxy = fault_proxy(store.endpoint)
+    proxy.always = dict.fromkeys(("marker=", "continuation-token=", "start-after="), servers.SLOW_DOWN)
+    backend = store.open(endpoint=proxy.endpoint, retries=2)
+    seen = []
+    try:
+        for info in backend.list(f"{store.scheme}://many/data"):
+            seen.append(info.uri)
+    except BackendError as error:
+        assert error.error_class == "throttled" and "sent 3 times" in str(error)
+        assert len(seen) <= 1000
+    else:  # obstore asks Azure for 5,000 objects at once
+        assert not any(text in path for path in proxy.seen for text in proxy.always)
+        assert len(seen) == 2500
+    assert seen == sorted(set(seen))
+    assert len(proxy.seen) < 10
+
+
+def test_a_stalled_body_is_a_timeout(store: Store, fault_proxy: Callable[[str], servers.FaultProxy]) -> None:
+    uri = f"{store.root}/obj"
+    store.backend.put(uri, BODY)
+    proxy = fault_proxy(store.endpoint)
+    proxy.faults.append(servers.Fault(truncate=True, stall_s=3))
+    with pytest.raises(BackendError) as raised:
+        read(store.open(endpoint=proxy.endpoint, retries=0, timeout_s=0.5), uri, 0, 4000)
+    assert raised.value.error_class == "timeout"
+
+
+def test_other_bytes_than_those_asked_for_are_an_error(
+    faulty: tuple[servers.FaultProxy, ObjectStoreBackend, str],
+) -> None:
+    """A gateway that knows no ranges answers with the whole object, or with a page of its own."""
+    proxy, backend, uri = faulty
+
+    async def aread() -> None:
+        try:
+            await backend.aread_into(uri, 5, backend.allocate(1000))
+        finally:
+            await backend.aclose()
+
+    for call in (lambda: read(backend, uri, 5, 1000), lambda: asyncio.run(aread())):
+        for body in ("please log in", "x" * 5000):
+            proxy.faults.append(servers.Fault(200, body))
+            with pytest.raises(BackendError) as raised:
+                call()
+            assert raised.value.error_class == "io_error"
+            assert "\n" not in str(raised.value)
+
+
+def test_an_object_that_is_archived_is_not_said_to_exist_already(
+    faulty: tuple[servers.FaultProxy, ObjectStoreBackend, str],
+) -> None:
+    proxy, backend, uri = faulty
+    proxy.faults.append(servers.Fault(409, "<Error><Code>BlobArchived</Code><Message>No.</Message></Error>"))
+    with pytest.raises(BackendError, match="409") as raised:
+        read(backend, uri, 0, 4)
+    assert raised.value.error_class == "conflict"
 
 
 def test_2500_objects_are_listed_in_pages(store: Store, many_objects: list[str]) -> None:

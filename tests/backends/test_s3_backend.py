@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import multiprocessing
 import os
@@ -133,6 +134,52 @@ def test_a_profile_is_used_and_not_mixed_with_the_environment(
     backend.close()
 
 
+BROKEN_CHAINS = {
+    "credential_process = {python} {home}/noise": "did not print JSON",
+    "credential_process = {python} {home}/fails": "first line",
+    "credential_process = /no/such/helper": "No such file",
+    'credential_process = "unclosed': "No closing quotation",
+    "role_arn = arn:aws:iam::123456789012:role/r\nsource_profile = nobody": "nobody",
+    "role_arn = arn:aws:iam::123456789012:role/r\nweb_identity_token_file = {home}/none": "No such file",
+}
+
+
+@CLIENTS
+@pytest.mark.parametrize("chain", BROKEN_CHAINS)
+def test_credentials_that_cannot_be_had_are_one_line(
+    clean_env: pytest.MonkeyPatch, moto: servers.S3Server, tmp_path: Path, client: str, chain: str
+) -> None:
+    (tmp_path / "noise").write_text(f"print('{SECRET}')")
+    (tmp_path / "fails").write_text(f"raise SystemExit('first line\\nSecretAccessKey: {SECRET}')")
+    settings = chain.format(python=sys.executable, home=tmp_path)
+    Path(os.environ["AWS_CONFIG_FILE"]).write_text(f"[profile p]\n{settings}\n")
+    backend = s3.backend(profile="p", client=client, endpoint=moto.endpoint)
+    with pytest.raises(BackendError, match=BROKEN_CHAINS[chain]) as raised:
+        backend.stat("s3://b/k")
+    assert raised.value.error_class == "permission"
+    assert "\n" not in str(raised.value) and SECRET not in str(raised.value)
+    backend.close()
+
+
+@CLIENTS
+@pytest.mark.parametrize("name", ["AWS_ACCESS_KEY_ID", "AWS_SESSION_TOKEN"])
+def test_a_credential_with_a_stray_newline_is_one_line(
+    s3_bucket: str, clean_env: pytest.MonkeyPatch, client: str, name: str
+) -> None:
+    """As secrets mounted into containers have it: a client library would crash."""
+    clean_env.setenv(name, f"{TOKEN}\n")
+    backend = s3.backend(client=client)
+    for call in (
+        lambda: backend.stat(f"s3://{s3_bucket}/k"),
+        lambda: asyncio.run(backend.aread_into(f"s3://{s3_bucket}/k", 0, backend.allocate(4))),
+    ):
+        with pytest.raises(BackendError, match="line break") as raised:
+            call()
+        assert raised.value.error_class == "permission"
+        assert "\n" not in str(raised.value) and TOKEN not in str(raised.value)
+    backend.close()
+
+
 def test_an_unknown_profile_is_one_line(clean_env: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match="profile"):
         s3.backend(profile="nobody")
@@ -199,7 +246,8 @@ def test_presigned_urls_leave_no_signature_in_any_error(s3_env: servers.S3Server
 
 
 @pytest.mark.parametrize(
-    "endpoint", [f"http://user:{SECRET}@127.0.0.1:1", f"http://h:1/?sig={SECRET}", "http://h:x"]
+    "endpoint",
+    [f"http://user:{SECRET}@127.0.0.1:1", f"http://h:1/?sig={SECRET}", f"http://h:1/#{SECRET}", "http://h:x"],
 )
 def test_an_endpoint_with_a_secret_or_a_bad_port_is_refused_and_not_shown(
     clean_env: pytest.MonkeyPatch, endpoint: str
@@ -210,12 +258,17 @@ def test_an_endpoint_with_a_secret_or_a_bad_port_is_refused_and_not_shown(
         assert SECRET not in str(raised.value)
 
 
-def test_a_redirect_asks_for_the_region(s3_env: servers.S3Server) -> None:
+@CLIENTS
+@pytest.mark.parametrize("status", [301, 302, 307])
+def test_a_redirect_asks_for_the_region(s3_env: servers.S3Server, client: str, status: int) -> None:
     with servers.fault_proxy(s3_env.endpoint) as proxy:
-        proxy.faults.append(servers.Fault(301, "<Error><Code>PermanentRedirect</Code></Error>"))
+        proxy.always[""] = servers.Fault(status, "<Error><Code>PermanentRedirect</Code></Error>")
+        backend = s3.backend(endpoint=proxy.endpoint, client=client)
         with pytest.raises(BackendError, match="another region") as raised:
-            read(s3.backend(endpoint=proxy.endpoint), "s3://b/k")
+            read(backend, "s3://b/k")
         assert raised.value.error_class == "wrong_region"
+        assert "region=" in str(raised.value)
+        backend.close()
 
 
 def test_keys_that_obstore_cannot_name_are_read_by_the_reference_client(
@@ -233,10 +286,15 @@ def test_keys_that_obstore_cannot_name_are_read_by_the_reference_client(
 
 @CLIENTS
 def test_empty_folder_markers_are_no_objects(s3_bucket: str, moto: servers.S3Server, client: str) -> None:
-    for key in ("dir/", "dir/a", "dir/b", "dir2"):
-        moto.put(s3_bucket, key, b"" if key.endswith("/") else b"x")
+    for key in ("dir/", "dir/a", "dir/b", "dir2", "lone/", "void", "zz/"):
+        moto.put(s3_bucket, key, b"x" if key[-1] in "ab2" else b"")
     backend = s3.backend(client=client)
-    assert [info.uri.rpartition("/")[2] for info in backend.list(f"s3://{s3_bucket}")] == ["a", "b", "dir2"]
+    assert [info.uri.rpartition("/")[2] for info in backend.list(f"s3://{s3_bucket}")] == [
+        "a",
+        "b",
+        "dir2",
+        "void",
+    ]
     assert [info.uri.rpartition("/")[2] for info in backend.list(f"s3://{s3_bucket}/dir")] == ["a", "b"]
     backend.close()
 
@@ -250,6 +308,8 @@ def test_empty_folder_markers_are_no_objects(s3_bucket: str, moto: servers.S3Ser
         ({"retries": True}, "retries=True"),
         ({"retries": -1}, "negative"),
         ({"addressing_style": "sideways"}, "addressing_style"),
+        ({"region": "two words"}, "region 'two words'"),
+        ({"region": "us-east-1\n"}, "region"),
         ({"secret_access_key": SECRET}, "'secret_access_key' is unknown"),
     ],
 )

@@ -8,6 +8,7 @@ comparison and for keys that obstore cannot name; it costs several times the CPU
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 import weakref
 from collections.abc import Iterator
@@ -22,16 +23,27 @@ from aiobotocore.httpsession import AIOHTTPSession
 from botocore import UNSIGNED
 
 from tracekit.backends import failures
-from tracekit.backends.aws import AwsSettings
+from tracekit.backends.aws import AwsSettings, check_sendable, credential_errors, why_no_credentials
 from tracekit.backends.failures import Failure
 from tracekit.backends.loop_thread import LoopThread
 from tracekit.backends.object_client import PAGE_OBJECTS
 
 __all__ = ["AiobotocoreClient"]
 
+
+class _NoCredentials(Exception):
+    """The chain has none, or what it has cannot be had."""
+
+
+class _NotTheRange(Exception):
+    """The store answered with other bytes than those asked for."""
+
+
 _CONNECTIONS = 1024
 """More than any gate lets out at once: the gate is the limit, not a hidden queue here."""
+logging.getLogger("aiobotocore").addHandler(logging.NullHandler())  # else its warnings stand on a terminal
 _CREDENTIAL_ERRORS = (
+    _NoCredentials,
     boto_errors.NoCredentialsError,
     boto_errors.PartialCredentialsError,
     boto_errors.CredentialRetrievalError,
@@ -49,6 +61,8 @@ class AiobotocoreClient:
         aiohttp.ClientError,
         TimeoutError,
         OSError,
+        _NoCredentials,
+        _NotTheRange,
     )
 
     def __init__(
@@ -85,11 +99,15 @@ class AiobotocoreClient:
 
     async def aread(self, key: str, offset: int, buffer: memoryview) -> tuple[int, int | None]:
         client = await self._client()
-        byte_range = f"bytes={offset}-{offset + len(buffer) - 1}"
-        answer = await client.get_object(Bucket=self._bucket, Key=key, Range=byte_range)
+        last = offset + len(buffer) - 1
+        answer = await client.get_object(Bucket=self._bucket, Key=key, Range=f"bytes={offset}-{last}")
         first = time.monotonic_ns()
         async with answer["Body"] as body:
+            if not str(answer.get("ContentRange", "")).startswith(f"bytes {offset}-"):
+                raise _NotTheRange
             data = await body.read()
+        if len(data) > len(buffer):
+            raise _NotTheRange
         buffer[: len(data)] = data
         return len(data), first
 
@@ -130,13 +148,15 @@ class AiobotocoreClient:
             )
         if isinstance(error, _CREDENTIAL_ERRORS):
             return failures.credentials_failure(str(error))
+        if isinstance(error, _NotTheRange):
+            return Failure("io_error", "the store sent other bytes than the range asked for")
         if isinstance(error, boto_errors.ConnectTimeoutError | boto_errors.EndpointConnectionError):
             return failures.unreachable("no connection")
         if isinstance(error, boto_errors.ReadTimeoutError | TimeoutError):
             return failures.timeout("timed out")
         if isinstance(error, boto_errors.HTTPClientError | aiohttp.ClientError | OSError):
             return failures.unreachable("the connection broke off")
-        return Failure("io_error", failures.one_line(str(error)))
+        return Failure("io_error", failures.one_line(str(error).replace("\n", " ")))
 
     def close(self) -> None:
         self._loop.run(self.aclose())
@@ -162,7 +182,9 @@ class AiobotocoreClient:
 
     async def _make(self, stack: AsyncExitStack) -> Any:
         session = aiobotocore.session.AioSession(profile=self._settings.profile)
-        return await stack.enter_async_context(
+        if not self._settings.anonymous:
+            await _require_credentials(session)
+        client = await stack.enter_async_context(
             session.create_client(
                 "s3",
                 endpoint_url=self._settings.endpoint,
@@ -170,6 +192,25 @@ class AiobotocoreClient:
                 config=self._config,
             )
         )
+        client.meta.events.register_first("before-call.s3", _follow_no_redirect)
+        return client
+
+
+def _follow_no_redirect(params: dict[str, Any], **_: Any) -> None:
+    """botocore would find out the bucket's region and send again, uncounted; without one, for ever."""
+    params["context"].setdefault("s3_redirect", {})["redirected"] = True
+
+
+async def _require_credentials(session: Any) -> None:
+    """Raise _NoCredentials, in one line, rather than what a request would: a different error for each cause."""
+    try:
+        found = await session.get_credentials()
+        if found is None:
+            raise _NoCredentials("no AWS credentials in the environment, profile, SSO cache or instance")
+        frozen = await found.get_frozen_credentials()
+        check_sendable(frozen.access_key, frozen.token)
+    except credential_errors() as error:
+        raise _NoCredentials(f"no AWS credentials: {why_no_credentials(error)}") from None
 
 
 class _OneTrySession(AIOHTTPSession):  # type: ignore[misc]

@@ -7,13 +7,16 @@ module but into a client library.
 
 from __future__ import annotations
 
+import json
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
+from tracekit.backends.failures import one_line
 from tracekit.backends.obstore_client import CREDENTIALS_MARK
 from tracekit.backends.store_options import check_endpoint
 from tracekit.errors import BackendError, UsageError
@@ -22,7 +25,7 @@ from tracekit.uri import redact
 if TYPE_CHECKING:
     from obstore.store import S3Credential
 
-__all__ = ["AwsSettings", "resolve"]
+__all__ = ["AwsSettings", "check_sendable", "credential_errors", "resolve", "why_no_credentials"]
 
 _REFRESHED_AFTER = timedelta(minutes=15)
 """botocore renews credentials 10 minutes before they end, and obstore asks again 5 before this."""
@@ -58,12 +61,11 @@ class AwsSettings:
     def credentials(self) -> Callable[[], S3Credential]:
         """What obstore calls for credentials; raises BackendError now if there are none."""
         from botocore.credentials import RefreshableCredentials
-        from botocore.exceptions import BotoCoreError, ClientError
 
         try:
             found = self.session.get_credentials()
-        except (BotoCoreError, ClientError) as error:
-            raise _no_credentials(redact(str(error))) from None
+        except credential_errors() as error:
+            raise _no_credentials(why_no_credentials(error)) from None
         if found is None:
             raise _no_credentials("none in the environment, profile, SSO cache or instance")
         expires = isinstance(found, RefreshableCredentials)
@@ -71,8 +73,9 @@ class AwsSettings:
         def provide() -> S3Credential:
             try:
                 frozen = found.get_frozen_credentials()
-            except (BotoCoreError, ClientError) as error:
-                raise RuntimeError(f"{CREDENTIALS_MARK}{redact(str(error))}") from None
+                check_sendable(frozen.access_key, frozen.token)
+            except credential_errors() as error:
+                raise RuntimeError(f"{CREDENTIALS_MARK}{why_no_credentials(error)}") from None
             return {
                 "access_key_id": frozen.access_key,
                 "secret_access_key": frozen.secret_key,
@@ -81,6 +84,26 @@ class AwsSettings:
             }
 
         return provide
+
+
+def credential_errors() -> tuple[type[Exception], ...]:
+    """What resolving credentials raises: botocore lets some of its helpers' errors through as they are."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    return BotoCoreError, ClientError, OSError, ValueError
+
+
+def why_no_credentials(error: Exception) -> str:
+    """One line without a secret. What a credential process printed is not shown."""
+    if isinstance(error, json.JSONDecodeError):
+        return "the credential_process did not print JSON"
+    return one_line(str(error))
+
+
+def check_sendable(*values: str | None) -> None:
+    """Raise ValueError if an access key or a token cannot stand in a header: client libraries crash on it."""
+    if not all(value is None or (value.isascii() and value.isprintable()) for value in values):
+        raise ValueError("the access key or the session token holds a line break or another odd character")
 
 
 def resolve(
@@ -96,13 +119,16 @@ def resolve(
         region = region or session.get_config_variable("region")
     except BotoCoreError as error:
         raise UsageError(redact(str(error)), "check profile= and AWS_PROFILE") from None
+    region = region or os.environ.get("AWS_REGION") or "us-east-1"
+    if re.fullmatch(r"[A-Za-z0-9-]+", region) is None:
+        raise UsageError(f"s3: region {region!r} cannot be", "letters, digits and hyphens, as us-east-1")
     endpoint = endpoint or _configured_endpoint(session, scoped)
     s3_section = scoped.get("s3")
     if addressing_style == "auto" and isinstance(s3_section, dict):
         addressing_style = s3_section.get("addressing_style", "auto")
     return AwsSettings(
         endpoint=check_endpoint("s3", endpoint) if endpoint else None,
-        region=region or os.environ.get("AWS_REGION") or "us-east-1",
+        region=region,
         virtual=addressing_style == "virtual" or (addressing_style == "auto" and endpoint is None),
         anonymous=anonymous,
         profile=profile,

@@ -49,7 +49,8 @@ def backend(**options: Any) -> ObjectStoreBackend:
         container="container",
         endpoint=settings.endpoint,
         credentials_hint="check AZURE_STORAGE_CONNECTION_STRING, or the key or SAS token in the environment",
-        other_client="azure-sdk",
+        region_hint="check the account and its endpoint",
+        bad_key_hint='client="azure-sdk" reads such keys, unless a part of one is . or ..: nothing does',
     )
     connect = _azure_sdk if chosen.client == "azure-sdk" else _obstore
     return ObjectStoreBackend(dialect, connect(settings, chosen), chosen.retries)

@@ -30,6 +30,11 @@ _EMULATOR = (
     "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
 )
 """What `UseDevelopmentStorage=true` stands for; published in Azurite's documentation."""
+_CONNECTION_NAMES = (
+    *("AccountName", "AccountKey", "SharedAccessSignature"),
+    *("BlobEndpoint", "DefaultEndpointsProtocol", "EndpointSuffix"),
+)
+"""What counts in a connection string, in whatever case it is written."""
 _ACCOUNT_NAMES = ("AZURE_STORAGE_ACCOUNT", "AZURE_STORAGE_ACCOUNT_NAME")
 _KEY_NAMES = ("AZURE_STORAGE_KEY", "AZURE_STORAGE_ACCOUNT_KEY", "AZURE_STORAGE_ACCESS_KEY")
 _SAS_NAMES = ("AZURE_STORAGE_SAS_TOKEN", "AZURE_STORAGE_SAS_KEY")
@@ -89,6 +94,11 @@ def resolve(endpoint: str | None, account: str | None, anonymous: bool) -> Azure
         return AzureSettings(account, endpoint, "key", key)
     if sas:
         return AzureSettings(account, endpoint, "sas", sas.lstrip("?"))
+    if endpoint.startswith("http://"):
+        raise UsageError(
+            f"az: no key or SAS token is set, and a login's token is not sent to {endpoint} in the clear",
+            "set AZURE_STORAGE_CONNECTION_STRING, an https:// endpoint, or anonymous=True",
+        )
     return AzureSettings(account, endpoint, "default")
 
 
@@ -97,7 +107,8 @@ def _connection_string() -> dict[str, str]:
     if "usedevelopmentstorage=true" in text.lower():
         text = _EMULATOR
     pairs = (part.partition("=") for part in text.split(";") if part.strip())
-    return {name.strip(): value.strip() for name, _, value in pairs}
+    given = {name.strip().lower(): value.strip() for name, _, value in pairs}
+    return {name: given[name.lower()] for name in _CONNECTION_NAMES if name.lower() in given}
 
 
 def _env(names: tuple[str, ...]) -> str | None:

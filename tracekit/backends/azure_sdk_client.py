@@ -7,9 +7,10 @@ for comparison and for keys that obstore cannot name; it costs several times the
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -29,12 +30,36 @@ __all__ = ["AzureSdkClient"]
 _ONE_GET_BYTES = 1 << 40
 """The SDK splits a download above this: never."""
 _CONNECTIONS = 1024
+_ASKED_AGAIN_AFTER = (
+    *(azure_errors.IncompleteReadError, azure_errors.HttpResponseError),
+    *(azure_errors.DecodeError, azure_errors.ServiceResponseError),
+)
+logging.getLogger("azure").addHandler(logging.NullHandler())  # else its warnings stand on a terminal
+
+
+class _BadKey(Exception):
+    """The SDK would take `a/../b` for `b`."""
+
+
+class _NotTheRange(Exception):
+    """The store answered with other bytes than those asked for."""
+
+
+class _BodyBroke(Exception):
+    """Wraps what broke off a body, after which the SDK's downloader would wait and ask again."""
+
+    def __init__(self, cause: Exception) -> None:
+        super().__init__(cause)
+        self.cause = cause
 
 
 class AzureSdkClient:
     """One container, with a synchronous client and one asynchronous client an event loop."""
 
-    errors: tuple[type[Exception], ...] = (azure_errors.AzureError, TimeoutError, OSError)
+    errors: tuple[type[Exception], ...] = (
+        *(azure_errors.AzureError, TimeoutError, OSError),
+        *(ValueError, _BadKey, _BodyBroke, _NotTheRange),  # the SDK's parsers raise ValueError
+    )
 
     def __init__(
         self, container: str, settings: AzureSettings, timeout_s: float, connect_timeout_s: float
@@ -63,32 +88,38 @@ class AzureSdkClient:
     def read(self, key: str, offset: int, buffer: memoryview) -> tuple[int, int | None]:
         clock = _FirstByte()
         with _one_request():
-            data = self._sync.download_blob(key, offset, len(buffer), raw_response_hook=clock).readall()
-        buffer[: len(data)] = data
-        return len(data), clock.at
+            stream = self._sync.download_blob(
+                _namable(key), offset, len(buffer), raw_response_hook=clock, decompress=False
+            )
+            data = stream.readall()
+        return _fill(buffer, data), clock.at
 
     def get(self, key: str) -> tuple[memoryview, int | None]:
         clock = _FirstByte()
         with _one_request():
-            data = self._sync.download_blob(key, raw_response_hook=clock).readall()
+            stream = self._sync.download_blob(_namable(key), raw_response_hook=clock, decompress=False)
+            data = stream.readall()
         return memoryview(data), clock.at
 
     async def aread(self, key: str, offset: int, buffer: memoryview) -> tuple[int, int | None]:
         clock = _FirstByte()
         with _one_request():
-            stream = await self._client().download_blob(key, offset, len(buffer), raw_response_hook=clock)
+            stream = await self._client().download_blob(
+                _namable(key), offset, len(buffer), raw_response_hook=clock, decompress=False
+            )
             data = await stream.readall()
-        buffer[: len(data)] = data
-        return len(data), clock.at
+        return _fill(buffer, data), clock.at
 
     async def aget(self, key: str) -> tuple[memoryview, int | None]:
         clock = _FirstByte()
         with _one_request():
-            stream = await self._client().download_blob(key, raw_response_hook=clock)
+            stream = await self._client().download_blob(
+                _namable(key), raw_response_hook=clock, decompress=False
+            )
             return memoryview(await stream.readall()), clock.at
 
     def size(self, key: str) -> int:
-        return int(self._sync.get_blob_client(key).get_blob_properties().size)
+        return int(self._sync.get_blob_client(_namable(key)).get_blob_properties().size)
 
     def pages(self, prefix: str, after: str) -> Iterator[list[tuple[str, int]]]:
         below = f"{prefix}/" if prefix else None
@@ -97,9 +128,15 @@ class AzureSdkClient:
             yield [(key, size) for key, size in found if key > after and (size or not key.endswith("/"))]
 
     def put(self, key: str, data: bytes | memoryview, overwrite: bool) -> None:
-        self._sync.upload_blob(key, bytes(data), overwrite=overwrite)
+        self._sync.upload_blob(_namable(key), bytes(data), overwrite=overwrite)
 
     def failure(self, error: Exception) -> Failure:
+        if isinstance(error, _BadKey):
+            return Failure("bad_key", "the Azure SDK cannot name a key with a . or .. between slashes")
+        if isinstance(error, _NotTheRange):
+            return Failure("io_error", "the store sent other bytes than the range asked for")
+        if isinstance(error, _BodyBroke):
+            error = error.cause
         if isinstance(error, azure_errors.ClientAuthenticationError) and not error.status_code:
             return failures.credentials_failure(str(error))
         if isinstance(error, azure_errors.HttpResponseError) and error.status_code:
@@ -144,6 +181,19 @@ class AzureSdkClient:
         return client
 
 
+def _namable(key: str) -> str:
+    if not {".", ".."}.isdisjoint(key.split("/")):
+        raise _BadKey
+    return key
+
+
+def _fill(buffer: memoryview, data: bytes) -> int:
+    if len(data) > len(buffer):
+        raise _NotTheRange
+    buffer[: len(data)] = data
+    return len(data)
+
+
 class _FirstByte:
     """A response hook that notes when the headers came."""
 
@@ -178,10 +228,37 @@ def _note_sending() -> None:
 
 
 def _noted(response: Any) -> Any:
-    """Past the end of an empty object the downloader rightly asks once more, without a range."""
-    if _sent.get() and response.http_response.status_code == 416:
+    """Past the end of an empty object, and behind a redirect, the SDK rightly asks once more."""
+    answer = response.http_response
+    if _sent.get() and answer.status_code in (301, 302, 303, 307, 308, 416):
         _sent.set(False)
+    if _sent.get():
+        stream = answer.stream_download
+        answer.stream_download = lambda *given, **named: _Body(stream(*given, **named))
     return response
+
+
+class _Body:
+    """A download's bytes; what breaks them off is raised past the SDK's downloader."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def __iter__(self) -> Iterator[bytes]:
+        try:
+            yield from self._stream
+        except _ASKED_AGAIN_AFTER as error:
+            raise _BodyBroke(error) from error
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        try:
+            async for chunk in self._stream:
+                yield chunk
+        except _ASKED_AGAIN_AFTER as error:
+            raise _BodyBroke(error) from error
 
 
 class _OneTry(ExponentialRetry):

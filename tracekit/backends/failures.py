@@ -96,7 +96,7 @@ def _class_of(status: int, code: str) -> str:
     by_status = {404: "not_found", 409: "conflict", 412: "exists", 416: "out_of_range"}
     if code == "BlobAlreadyExists":
         return "exists"
-    if status in (301, 307, 308):
+    if status in (301, 302, 303, 307, 308):
         return "wrong_region"
     return by_status.get(status, "server_error" if status >= 500 else "io_error")
 

@@ -28,6 +28,8 @@ _BACKOFF_BASE_S = 0.1
 _BACKOFF_CAP_S = 5.0
 _T = TypeVar("_T")
 _AT_END: tuple[int, int | None] = (0, None)
+_LISTING_TELLS_MORE = ("not_found", "permission", "io_error")
+"""What a HEAD, which has no body, cannot say whole."""
 _Page = list[tuple[str, int]]
 _Counter = Literal["range_gets", "whole_gets", "retries", "throttles", "puts", "lists", "heads"]
 
@@ -40,7 +42,8 @@ class Dialect:
     container: str
     endpoint: str
     credentials_hint: str
-    other_client: str
+    region_hint: str
+    bad_key_hint: str
 
 
 class ObjectStoreBackend:
@@ -63,6 +66,8 @@ class ObjectStoreBackend:
         self._connect = connect
         self._retries = retries
         self._clients: dict[str, ObjectClient] = {}
+        self._answered: set[str] = set()
+        """Containers that are known to be there."""
         self._lock = threading.Lock()
         self._count_lock = threading.Lock()
 
@@ -73,13 +78,12 @@ class ObjectStoreBackend:
         if key:
             try:
                 self._count("heads")
-                client.size(key.rstrip("/"))
+                self._persist(client, uri, lambda: client.size(key.rstrip("/")), patient=False)
                 return
-            except client.errors as error:
-                failure = client.failure(error)
-                if failure.error_class == "unreachable":
-                    self._give_up(failure, uri)
-        if next(self._pages(uri, client, key, retries=0), None) is None:
+            except BackendError as error:
+                if error.error_class not in _LISTING_TELLS_MORE:
+                    raise
+        if next(self._pages(uri, client, key, patient=False), None) is None:
             raise BackendError(
                 f"{clean(uri)}: nothing is there",
                 "check the prefix; a prefix is a whole folder name",
@@ -110,7 +114,7 @@ class ObjectStoreBackend:
             size = self._persist(client, uri, lambda: client.size(self._object_key(uri, key)))
         except BackendError as error:
             if error.error_class == "not_found":
-                next(self._pages(uri, client, "", retries=0), None)  # says so if it is the container
+                self._blame_container(client, uri, container)
             raise
         return ObjectInfo(join(self.scheme, container, key), size)
 
@@ -200,7 +204,20 @@ class ObjectStoreBackend:
                     client = self._clients[container] = self._connect(container)
         return client
 
-    def _pages(self, uri: str, client: ObjectClient, key: str, retries: int | None = None) -> Iterator[_Page]:
+    def _blame_container(self, client: ObjectClient, uri: str, container: str) -> None:
+        """Raise if it is the container that is missing; asked once of each, as a HEAD's 404 does not tell."""
+        if container in self._answered:
+            return
+        self._count("lists")
+        try:
+            next(client.pages("", ""), None)
+        except client.errors as error:
+            failure = client.failure(error)
+            if failure.container_missing:
+                self._give_up(failure, uri)
+        self._answered.add(container)
+
+    def _pages(self, uri: str, client: ObjectClient, key: str, patient: bool = True) -> Iterator[_Page]:
         """Non-empty listing pages below `key`; a page that fails is asked for again from where it was."""
         after = ""
         failed = seen = 0
@@ -209,17 +226,18 @@ class ObjectStoreBackend:
             try:
                 page = next(pages, None)
             except client.errors as error:
-                time.sleep(self._pause_or_give_up(client.failure(error), uri, failed, retries))
+                time.sleep(self._pause_or_give_up(client.failure(error), uri, failed, patient))
                 failed += 1
                 pages = client.pages(key.rstrip("/"), after)
                 continue
             if page is not None or not seen:
                 self._count("lists")
             if page is None:
+                self._answered.add(split(uri).container)
                 return
             seen += 1
-            failed = 0
-            if page:
+            if page:  # an empty one is no progress: what was seen before, asked for again
+                failed = 0
                 after = page[-1][0]
                 yield page
 
@@ -229,6 +247,7 @@ class ObjectStoreBackend:
         uri: str,
         request: Callable[[], _T],
         at_end: _T | None = None,
+        patient: bool = True,
     ) -> _T:
         """The answer to `request`, sent again while that is allowed; `at_end` if past the object's end."""
         failed = 0
@@ -239,7 +258,7 @@ class ObjectStoreBackend:
                 failure = client.failure(error)
                 if at_end is not None and failure.error_class == "out_of_range":
                     return at_end
-                pause_s = self._pause_or_give_up(failure, uri, failed)
+                pause_s = self._pause_or_give_up(failure, uri, failed, patient)
             failed += 1
             time.sleep(pause_s)
 
@@ -262,11 +281,15 @@ class ObjectStoreBackend:
             failed += 1
             await asyncio.sleep(pause_s)
 
-    def _pause_or_give_up(self, failure: Failure, uri: str, failed: int, retries: int | None = None) -> float:
-        """Seconds to wait before the next try, which is counted; raises when there is none."""
+    def _pause_or_give_up(self, failure: Failure, uri: str, failed: int, patient: bool = True) -> float:
+        """Seconds to wait before the next try, which is counted; raises when there is none.
+
+        Who is not `patient` waits for a store that answers, but not for one that does not.
+        """
         if failure.error_class == "throttled":
             self._count("throttles")
-        if not failure.retryable or failed >= (self._retries if retries is None else retries):
+        retries = self._retries if patient or failure.error_class in ("throttled", "server_error") else 0
+        if not failure.retryable or failed >= retries:
             self._give_up(failure, uri, failed)
         self._count("retries")
         return random.uniform(0, min(_BACKOFF_CAP_S, _BACKOFF_BASE_S * 2**failed))
@@ -298,8 +321,11 @@ class ObjectStoreBackend:
                 "raise timeout_s, or ask for less",
             ),
             "throttled": (f"the store asks to slow down: {detail}", "lower the rate or the bytes in flight"),
-            "wrong_region": (f"the {dialect.container} is in another region: {detail}", "give region="),
-            "bad_key": (detail, f'client="{dialect.other_client}" reads such keys'),
+            "wrong_region": (
+                f"the {dialect.container} is in another region or place: {detail}",
+                dialect.region_hint,
+            ),
+            "bad_key": (detail, dialect.bad_key_hint),
         }
         return wordings.get(failure.error_class, (detail or "the request failed", ""))
 

@@ -19,6 +19,8 @@ from tracekit.uri import clean
 __all__ = ["ObjectAddress", "join", "split"]
 
 _ESCAPED = re.compile(r"[%?#\x00-\x1f\x7f]")
+_CONTAINER = re.compile(r"[A-Za-z0-9._:$-]+")
+"""What S3, Azure and those who speak like them let a container be called; a client may crash on more."""
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://([^/]*)/?(.*)", re.DOTALL)
 
 
@@ -43,6 +45,11 @@ def split(uri: str) -> ObjectAddress:
     match = _ADDRESS.fullmatch(bare)
     if match is None or not match[1]:
         raise UsageError(f"{bare}: no bucket or container named", "write scheme://container/key")
+    if _CONTAINER.fullmatch(match[1]) is None:
+        raise UsageError(
+            f"{bare}: no bucket or container can be called {match[1]!r}",
+            "letters, digits, dots and hyphens; write scheme://container/key",
+        )
     if "?" in uri or "#" in uri:
         raise UsageError(
             f"{bare}: the URI goes on with a query string or fragment",

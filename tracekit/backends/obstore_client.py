@@ -66,6 +66,10 @@ def client_config(timeout_s: float, connect_timeout_s: float, endpoint: str | No
     return config
 
 
+class _SlashAtEnd(ValueError):
+    """obstore would leave the slash out, and read or write another object."""
+
+
 class _Process:
     """Whether obstore's runtime was begun here, or in a parent that forked us."""
 
@@ -92,48 +96,48 @@ class ObstoreClient:
         self._pool = ReaderPool(_POOL_THREADS)
 
     def read(self, key: str, offset: int, buffer: memoryview) -> tuple[int, int | None]:
-        self._enter()
+        self._enter(key)
         data, first = _get(self._store, key, {"range": (offset, offset + len(buffer))})
         return _fill(buffer, data), first
 
     def get(self, key: str) -> tuple[memoryview, int | None]:
-        self._enter()
+        self._enter(key)
         data, first = _get(self._store, key, None)
         return memoryview(data), first
 
     async def aread(self, key: str, offset: int, buffer: memoryview) -> tuple[int, int | None]:
-        self._enter()
+        self._enter(key)
         asked: GetOptions = {"range": (offset, offset + len(buffer))}
         ended = self._pool.submit(partial(_get, self._store, key, asked))
         data, first = await (ended or _aget(self._store, key, asked))
         return _fill(buffer, data), first  # here, so that a cancelled read writes nowhere
 
     async def aget(self, key: str) -> tuple[memoryview, int | None]:
-        self._enter()
+        self._enter(key)
         data, first = await _aget(self._store, key, None)
         return memoryview(data), first
 
     def size(self, key: str) -> int:
-        self._enter()
+        self._enter(key)
         return int(obstore.head(self._store, key)["size"])
 
     def pages(self, prefix: str, after: str) -> Iterator[list[tuple[str, int]]]:
-        """Empty folder markers (`a/` beside `a/b`) are left out: this library shows them as `a`."""
-        self._enter()
+        """Empty folder markers (`a/`) are left out: this library shows them as `a`, which a HEAD tells apart."""
+        self._enter(f"{prefix}x")
         held: tuple[str, int] | None = None
         for page in obstore.list(self._store, prefix or None, offset=after or None, chunk_size=PAGE_OBJECTS):
             kept: list[tuple[str, int]] = []
             for entry in page:
                 item = (entry["path"], entry["size"])
-                if held and not (held[1] == 0 and item[0].startswith(f"{held[0]}/")):
+                if held and not self._is_marker(*held, follower=item[0]):
                     kept.append(held)
                 held = item
             yield kept
-        if held:
+        if held and not self._is_marker(*held, follower=""):
             yield [held]
 
     def put(self, key: str, data: bytes | memoryview, overwrite: bool) -> None:
-        self._enter()
+        self._enter(key)
         size = memoryview(data).nbytes
         store = self._store
         if size > _BIG_PUT_BYTES:  # the wait for the answer counts from the first byte sent
@@ -150,10 +154,12 @@ class ObstoreClient:
     def failure(self, error: Exception) -> Failure:
         text = str(error)
         status = _STATUS.search(text)
-        if isinstance(error, AlreadyExistsError):
-            return failures.from_status(412, text)
+        if isinstance(error, _SlashAtEnd):
+            return Failure("bad_key", "obstore cannot name a key that begins or ends with a slash")
         if status:
             return failures.from_status(int(status[1]), text)
+        if isinstance(error, AlreadyExistsError):
+            return failures.from_status(412, text)
         if CREDENTIALS_MARK in text:
             return failures.credentials_failure(text.partition(CREDENTIALS_MARK)[2])
         if isinstance(error, PermissionDeniedError | UnauthenticatedError):
@@ -173,7 +179,19 @@ class ObstoreClient:
     async def aclose(self) -> None:
         """Nothing belongs to an event loop."""
 
-    def _enter(self) -> None:
+    def _is_marker(self, key: str, size: int, follower: str) -> bool:
+        """Whether what is listed as `key` is the folder marker `key/`: certain if something is below it."""
+        if size or follower.startswith(f"{key}/"):
+            return not size
+        try:
+            obstore.head(self._store, key)
+        except FileNotFoundError:
+            return True
+        return False
+
+    def _enter(self, key: str) -> None:
+        if key[:1] == "/" or key[-1:] == "/":
+            raise _SlashAtEnd
         if _Process.lost:
             raise UsageError(
                 "obstore was used before this process was forked, and cannot be used after",

@@ -73,7 +73,7 @@ class ReaderPool:
             result, error = None, None
             try:
                 result = call()
-            except Exception as raised:  # noqa: BLE001 - handed to whoever awaits the future
+            except BaseException as raised:  # noqa: BLE001 - handed to whoever awaits: a Rust panic too
                 error = raised
             del call
             with self._lock:
@@ -87,10 +87,10 @@ class _Mailbox:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = weakref.ref(loop)
-        self._ended: deque[tuple[asyncio.Future[Any], Any, Exception | None]] = deque()
+        self._ended: deque[tuple[asyncio.Future[Any], Any, BaseException | None]] = deque()
         self._woken = False
 
-    def post(self, future: asyncio.Future[Any], result: Any, error: Exception | None) -> None:
+    def post(self, future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
         self._ended.append((future, result, error))
         if self._woken:
             return

@@ -54,7 +54,8 @@ def backend(**options: Any) -> ObjectStoreBackend:
         container="bucket",
         endpoint=settings.shown_endpoint,
         credentials_hint="check AWS_PROFILE or the keys in the environment; anonymous=True if public",
-        other_client="aiobotocore",
+        region_hint="give the bucket's own region=, or its endpoint=",
+        bad_key_hint='client="aiobotocore" reads such keys',
     )
     connect = _aiobotocore if chosen.client == "aiobotocore" else _obstore
     return ObjectStoreBackend(dialect, connect(settings, chosen), chosen.retries)

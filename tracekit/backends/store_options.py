@@ -43,7 +43,7 @@ def check_endpoint(scheme: str, endpoint: str) -> str:
     except ValueError:
         usable = False
     if not usable or "@" in endpoint or parts.query or parts.fragment:
-        shown = endpoint.partition("?")[0].rpartition("@")[2]
+        shown = endpoint.partition("?")[0].partition("#")[0].rpartition("@")[2]
         raise UsageError(f"{scheme}: endpoint {shown!r} cannot be used", hint)
     return endpoint.rstrip("/")
 
