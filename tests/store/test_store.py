@@ -292,6 +292,33 @@ def test_a_connection_reads_the_trace_and_nothing_else(tmp_path: Path) -> None:
     assert reader.query("SELECT count(*) AS n FROM ops").column("n").to_pylist() == [1000]
 
 
+def test_no_statement_overwrites_the_files_of_the_trace(tmp_path: Path) -> None:
+    recorded(tmp_path / "t")
+    (segment,) = (tmp_path / "t").glob("*.parquet")
+    before, reader = segment.read_bytes(), open_reader(tmp_path / "t")
+    copy = f"COPY (SELECT 1) TO '{segment}' (FORMAT csv, USE_TMP_FILE false)"
+    hidden = f"WITH x AS ({copy}) SELECT 1 AS a"
+    quoted = hidden.replace("'", "''")
+    for sql in (
+        copy,
+        hidden,
+        f"EXPLAIN {copy}",
+        f"EXPLAIN ANALYZE {copy}",
+        f"EXPLAIN ANALYZE {hidden}",
+        f"explain analyze (format json) {copy}",
+        f"/* */ EXPLAIN /* */ ANALYZE {copy}",
+        f"EXPLAIN EXPLAIN ANALYZE {copy}",
+        f"FROM query('{quoted}')",
+        f"FROM json_execute_serialized_sql(json_serialize_sql('{quoted}'))",
+        f"EXPLAIN ANALYZE FROM json_execute_serialized_sql(json_serialize_sql('{quoted}'))",
+    ):
+        with pytest.raises(UsageError):
+            reader.query(sql)
+        assert segment.read_bytes() == before, sql
+    for sql in ("EXPLAIN FROM ops", "EXPLAIN ANALYZE (FORMAT json) FROM ops", "DESCRIBE ops", "SUMMARIZE ops"):
+        assert reader.query(sql).num_rows, sql
+
+
 def test_rows_of_a_trace_being_recorded_can_be_read_meanwhile(tmp_path: Path) -> None:
     with Recorder(tmp_path / "t", segment_ops=500) as recorder:
         for i in range(1200):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,6 +15,8 @@ from tracekit.errors import UsageError
 __all__ = ["query_errors", "select"]
 
 _READING = (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN)
+_EXPLAIN = re.compile(r"\s*EXPLAIN\b\s*(?:ANALYZE\b\s*)?(?:\([^()]*\)\s*)?", re.IGNORECASE)
+_CHANGING = ("COPY_TO", "EXECUTE", "INSERT", "DELETE", "UPDATE", "MERGE", "CREATE", "EXPORT", "ATTACH")
 _BARE_OFFSET = re.compile(r'(?<![".\w])offset(?![\w"])', re.IGNORECASE)
 
 
@@ -21,13 +24,39 @@ def select(
     connection: duckdb.DuckDBPyConnection, sql: str, params: Sequence[Any] | Mapping[str, Any] | None = None
 ) -> duckdb.DuckDBPyRelation:
     """One statement that reads, as a relation. Raises UsageError for anything else."""
-    statements = connection.extract_statements(sql)
-    if len(statements) != 1 or statements[0].type not in _READING:
+    if not _reads(connection, sql, params):
         raise UsageError("query: not one statement that reads", "write one SELECT over the view ops")
     relation = connection.sql(sql, params=params)
     if relation is None:
         raise UsageError("query: the statement gives no rows", "write one SELECT over the view ops")
     return relation
+
+
+def _reads(
+    connection: duckdb.DuckDBPyConnection, sql: str, params: Sequence[Any] | Mapping[str, Any] | None
+) -> bool:
+    """Whether `sql` is one statement that reads and whose plan changes nothing.
+
+    The files that a connection may read it may also write, and a COPY can hide in a SELECT
+    (in a WITH, in text that a function runs) or behind EXPLAIN ANALYZE: only the plan, which
+    is made without running it, shows all of them.
+    """
+    statements = connection.extract_statements(sql)
+    if len(statements) != 1 or statements[0].type not in _READING:
+        return False
+    if statements[0].type == duckdb.StatementType.EXPLAIN:
+        asked = _EXPLAIN.match(sql)
+        inner = sql[asked.end() :] if asked else ""
+        kinds = [statement.type for statement in connection.extract_statements(inner)]
+        return kinds == [duckdb.StatementType.SELECT] and _reads(connection, inner, params)
+    (_, plan), *_rest = connection.execute(f"EXPLAIN (FORMAT json) {sql}", params).fetchall()
+    return not any(word in name for name in _operators(json.loads(plan)) for word in _CHANGING)
+
+
+def _operators(plan: list[dict[str, Any]]) -> Iterator[str]:
+    for node in plan:
+        yield str(node["name"]).upper()
+        yield from _operators(node["children"])
 
 
 @contextmanager
