@@ -76,6 +76,7 @@ def test_every_verb_has_help_with_an_example() -> None:
         (["query", "TRACE", "SELEKT 1"], "query:"),
         (["query", "TRACE", "DROP VIEW ops"], "one SELECT"),
         (["query", "TRACE", "FROM ops", "--parquet"], "give -o"),
+        (["query", "TRACE", "FROM ops", "-o", "OUT"], "give --csv, --json or --parquet"),
         (["materialize", "TRACE", "--map", "file:///elsewhere=file:///x"], "no --map rule matches"),
         (["compare", "TRACE", "TRACE", "--tolerance", "-1"], "tolerance"),
         (["import", "nonsense", "x", "-o", "y"], "dftracer"),
@@ -199,3 +200,33 @@ def test_a_reader_that_stops_listening_is_no_error(trace: Path) -> None:
     )
     assert run.stderr == ""
     assert run.stdout.count("\n") == 1
+
+
+@pytest.mark.parametrize("verb", ["stats TRACE", "query TRACE 'FROM ops'", "compare TRACE TRACE"])
+def test_a_table_that_nobody_reads_to_its_end_is_no_failure(trace: Path, verb: str) -> None:
+    command = f"{sys.executable} -m tracekit {verb.replace('TRACE', str(trace))} | true"
+    run = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, timeout=90
+    )
+    assert run.returncode == 0, run
+
+
+def test_an_interrupted_query_says_so_and_exits_130(trace: Path) -> None:
+    code = (
+        "import os, signal, sys, threading\nfrom tracekit.cli.app import run\n"
+        "threading.Timer(2, os.kill, (os.getpid(), signal.SIGINT)).start()\nsys.exit(run(sys.argv[1:]))\n"
+    )
+    endless = "SELECT count(*) FROM range(100000000000) a, range(100000000000) b"
+    command = [sys.executable, "-c", code, "query", str(trace), endless, "--threads", "1"]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=90)
+    assert (run.returncode, run.stdout, run.stderr) == (130, "", "tracekit: interrupted\n")
+
+
+def test_a_comparison_with_nothing_is_json_too(trace: Path, tmp_path: Path) -> None:
+    with Recorder(tmp_path / "empty"):
+        pass
+    run = tracekit("compare", tmp_path / "empty", trace, "--json")
+    assert run.returncode == 1
+    told = json.loads(run.stdout, parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
+    (ops,) = [row for row in told["metrics"] if row["metric"] == "ops"]
+    assert (ops["a"], ops["b"], ops["difference"], ops["ok"]) == (0, 200, None, False)

@@ -315,7 +315,12 @@ def test_no_statement_overwrites_the_files_of_the_trace(tmp_path: Path) -> None:
         with pytest.raises(UsageError):
             reader.query(sql)
         assert segment.read_bytes() == before, sql
-    for sql in ("EXPLAIN FROM ops", "EXPLAIN ANALYZE (FORMAT json) FROM ops", "DESCRIBE ops", "SUMMARIZE ops"):
+    for sql in (
+        "EXPLAIN FROM ops",
+        "EXPLAIN ANALYZE (FORMAT json) FROM ops",
+        "DESCRIBE ops",
+        "SUMMARIZE ops",
+    ):
         assert reader.query(sql).num_rows, sql
 
 

@@ -89,6 +89,8 @@ def run(arguments: list[str] | None = None) -> int:
         where = f"{error.filename}: " if error.filename else ""
         return _fail(f"{where}{error.strerror or error}", 2)
     except Exception as error:
+        if str(error) == "Query interrupted":  # what DuckDB makes of Ctrl-C
+            return _fail("interrupted", 130)
         if os.environ.get("TRACEKIT_DEBUG"):
             raise
         return _fail(

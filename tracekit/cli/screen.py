@@ -26,13 +26,23 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from tracekit.report.rows import plain
 from tracekit.report.table import least_width, record_table, rows_table
 
 __all__ = ["Advance", "console", "emit_json", "emit_text", "errors", "progress", "show_rows"]
 
+
+class _Console(Console):
+    """Rich's, but a reader that stops listening is no failure: the verb's own exit code stands."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
+
+
 # No markup: the names of files and objects are shown as they are, whatever brackets they hold.
 # What is no terminal gets tables as wide as they are.
-_plain = partial(Console, highlight=False, markup=False, emoji=False)
+_plain = partial(_Console, highlight=False, markup=False, emoji=False)
 console = _plain(width=None if sys.stdout.isatty() else 10_000)
 errors = _plain(stderr=True)
 _QUIET_S = 2.0
@@ -80,8 +90,8 @@ def show_rows(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
 
 
 def emit_json(value: Any, target: Path | None = None) -> None:
-    """Print `value` as JSON, or write it to `target` whole."""
-    emit_text(json.dumps(value, indent=2, sort_keys=False, default=str) + "\n", target)
+    """Print `value` as JSON, or write it to `target` whole; what is no number (inf, NaN) is null there."""
+    emit_text(json.dumps(plain(value), indent=2, allow_nan=False) + "\n", target)
 
 
 def emit_text(text: str, target: Path | None = None) -> None:

@@ -17,6 +17,7 @@ from tracekit.cli.options import JsonOption, TraceArgument
 from tracekit.errors import UsageError
 from tracekit.metrics.library import install
 from tracekit.metrics.snapshot import snapshot
+from tracekit.report.rows import as_csv, as_rows, as_values, storable
 from tracekit.report.table import snapshot_tables
 from tracekit.store.reader import open_reader
 from tracekit.store.statements import query_errors, select
@@ -92,6 +93,8 @@ def _query(
     how = chosen[0] if chosen else format_
     if how is _Format.parquet and out is None:
         raise UsageError("--parquet needs a file", "give -o FILE.parquet")
+    if how is _Format.table and out is not None:
+        raise UsageError("a table is for a terminal, not for -o", "give --csv, --json or --parquet too")
     reader = open_reader(trace)
     limit = None if memory is None else f"{parse_size(memory, name='--memory')}B"
     with (
@@ -107,29 +110,24 @@ def _query(
 
 
 def _show(relation: duckdb.DuckDBPyRelation) -> None:
-    rows = relation.limit(_SHOWN_ROWS + 1).fetchall()
-    screen.show_rows(relation.columns, rows[:_SHOWN_ROWS])
-    if len(rows) > _SHOWN_ROWS:
+    table = relation.limit(_SHOWN_ROWS + 1).to_arrow_table()
+    rows = as_values(table.slice(0, _SHOWN_ROWS))
+    screen.show_rows(table.column_names, rows)
+    if len(table) > _SHOWN_ROWS:
         screen.errors.print(f"the first {_SHOWN_ROWS} rows; --csv, --json or --parquet give all")
 
 
 def _emit(table: pa.Table, how: _Format, out: Path | None) -> None:
     if how is _Format.json:
-        screen.emit_json(table.to_pylist(), out)
+        screen.emit_json(as_rows(table), out)
     elif how is _Format.csv:
-        import io
-
-        import pyarrow.csv as arrow_csv
-
-        buffer = io.BytesIO()
-        arrow_csv.write_csv(table, buffer)
-        screen.emit_text(buffer.getvalue().decode(), out)
+        screen.emit_text(as_csv(table), out)
     elif out is not None:
         import pyarrow.parquet as pq
 
-        temporary = out.with_name(f".{out.name}.partial")
+        temporary = out.with_name(f".{out.name}.{os.getpid()}.partial")
         try:
-            pq.write_table(table, temporary, compression="zstd")
+            pq.write_table(storable(table), temporary, compression="zstd")
             with temporary.open("rb+") as file:
                 os.fsync(file.fileno())
             temporary.replace(out)

@@ -1,0 +1,120 @@
+"""The rows of any query in the forms that machines read: what each of DuckDB's types becomes there.
+
+JSON has no NaN, CSV no lists, Parquet no intervals, and none of them two columns of one name.
+It converts what a form lacks and leaves the rest as it is.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from collections import Counter
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as arrow_csv
+
+__all__ = ["as_csv", "as_rows", "as_values", "plain", "storable"]
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON can say it: numbers as numbers, null for what is no number, bytes and times as text."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Decimal):
+        return int(value) if value == value.to_integral_value() else float(value)
+    if isinstance(value, bytes):
+        return _bytes(value)
+    if isinstance(value, dict):
+        return {str(name): plain(inner) for name, inner in value.items()}
+    if isinstance(value, pa.MonthDayNano):
+        return _interval(value)
+    if isinstance(value, list | tuple):
+        return [plain(inner) for inner in value]
+    return value if value is None or isinstance(value, bool | int | str) else str(value)
+
+
+def as_rows(table: pa.Table) -> list[dict[str, Any]]:
+    """Rows for JSON; of columns of one name the later ones are numbered."""
+    return [{name: plain(value) for name, value in row.items()} for row in _timed(_named(table)).to_pylist()]
+
+
+def as_values(table: pa.Table) -> list[tuple[Any, ...]]:
+    """Rows for eyes: whole numbers as such, NaN as `nan`, bytes and times as text."""
+    columns = [[_seen(value) for value in column.to_pylist()] for column in _timed(table).columns]
+    return list(zip(*columns, strict=True))
+
+
+def as_csv(table: pa.Table) -> str:
+    """CSV with a header; lists and structs as JSON, bytes and intervals as DuckDB shows them."""
+    buffer = io.BytesIO()
+    arrow_csv.write_csv(_converted(table, _fits_csv, _text), buffer)
+    return buffer.getvalue().decode()
+
+
+def storable(table: pa.Table) -> pa.Table:
+    """As Parquet can hold it."""
+    return _converted(_named(table), lambda kind: not pa.types.is_interval(kind), _text)
+
+
+def _seen(value: Any) -> Any:
+    return value if isinstance(value, float | dict | list) else plain(value)
+
+
+def _named(table: pa.Table) -> pa.Table:
+    """The table with every name once: `op`, `op_1`, as DuckDB names them in a subquery."""
+    seen: Counter[str] = Counter()
+    taken, names = set(table.column_names), []
+    for name in table.column_names:
+        found = name
+        while seen[name] and (found == name or found in taken):
+            found = f"{name}_{seen[name]}"
+            seen[name] += 1
+        seen[name] = max(seen[name], 1)
+        taken.add(found)
+        names.append(found)
+    return table.rename_columns(names)
+
+
+def _timed(table: pa.Table) -> pa.Table:
+    """Timestamps as text: Python's own have no nanoseconds."""
+    return _converted(table, lambda kind: not pa.types.is_timestamp(kind), lambda c: pc.cast(c, pa.string()))
+
+
+def _converted(
+    table: pa.Table,
+    fits: Callable[[pa.DataType], bool],
+    convert: Callable[[pa.ChunkedArray], pa.ChunkedArray | pa.Array],
+) -> pa.Table:
+    for index, field in enumerate(table.schema):
+        if not fits(field.type):
+            table = table.set_column(index, field.name, convert(table.column(index)))
+    return table
+
+
+def _fits_csv(kind: pa.DataType) -> bool:
+    return not (pa.types.is_nested(kind) or pa.types.is_interval(kind) or _is_bytes(kind))
+
+
+def _is_bytes(kind: pa.DataType) -> bool:
+    return bool(
+        pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind)
+    )
+
+
+def _text(column: pa.ChunkedArray) -> pa.Array:
+    values = [plain(value) for value in column.to_pylist()]
+    return pa.array([v if v is None or isinstance(v, str) else json.dumps(v, ensure_ascii=False) for v in values], pa.string())  # fmt: skip
+
+
+def _bytes(value: bytes) -> str:
+    return "".join(chr(b) if 32 <= b < 127 and b != 92 else f"\\x{b:02X}" for b in value)
+
+
+def _interval(value: pa.MonthDayNano) -> str:
+    parts = [f"{n} {unit}" for n, unit in ((value.months, "months"), (value.days, "days")) if n]
+    return " ".join([*parts, f"{value.nanoseconds / 1e9:g} s"] if value.nanoseconds or not parts else parts)
