@@ -16,6 +16,7 @@ import duckdb
 
 from tracekit.errors import UsageError
 from tracekit.store.reader import TraceReader, open_reader
+from tracekit.store.statements import value_errors
 
 __all__ = ["WINDOW_NS", "Measures", "Parity", "ParityRow", "compare", "define_percentile", "measure"]
 
@@ -92,7 +93,7 @@ class Parity:
 def measure(reader: TraceReader, *, speed: float = 1.0) -> Measures:
     """What parity compares, of one trace; windows are `speed` seconds long, so that they match a faster replay's."""
     sql = files("tracekit").joinpath("parity.sql").read_text(encoding="utf-8")
-    with closing(reader.connect()) as connection:
+    with closing(reader.connect()) as connection, value_errors(reader.path):
         define_percentile(connection, reader.rows)
         result = connection.execute(sql, {"window_ns": max(round(WINDOW_NS * speed), 1)})
         names = [column[0] for column in result.description or ()]

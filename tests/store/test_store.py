@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -17,8 +18,11 @@ from hypothesis import strategies as st
 
 from tracekit import schema
 from tracekit.errors import TraceFormatError, UsageError
+from tracekit.metrics.snapshot import snapshot
+from tracekit.parity import compare
 from tracekit.recorder import Recorder
 from tracekit.store.check import repair, verify
+from tracekit.store.merge import ordered_batches
 from tracekit.store.reader import open_reader
 from tracekit.store.writer import TraceWriter
 
@@ -53,6 +57,67 @@ def test_narrow_integers_and_plain_text_are_welcome_and_extra_columns_kept(tmp_p
     path = write_core(tmp_path / "t.parquet", len=pa.array([1, 2], pa.int32()), colour=["red", "blue"])
     table = open_reader(path).query("SELECT len, colour FROM ops ORDER BY len")
     assert table.to_pylist() == [{"len": 1, "colour": "red"}, {"len": 2, "colour": "blue"}]
+
+
+@pytest.mark.parametrize("kind", [pa.uint8(), pa.int16(), pa.uint32(), pa.uint64()], ids=str)
+def test_every_width_of_integers_is_measured_and_replayed_alike(tmp_path: Path, kind: pa.DataType) -> None:
+    small = {"offset": [0, 64], "len": [64, 64], "t_submit": [5, 7], "sample_id": [1, 2], "latency": [10, 20]}
+    plain = open_reader(write_core(tmp_path / "plain.parquet", **small))
+    narrow = open_reader(
+        write_core(tmp_path / "t.parquet", **{k: pa.array(v, kind) for k, v in small.items()})
+    )
+    assert narrow.query("SELECT * FROM ops").schema.field("t_submit").type == pa.int64()
+    assert snapshot(narrow).to_json() == snapshot(plain).to_json()
+    assert pa.Table.from_batches(narrow.batches()) == pa.Table.from_batches(plain.batches())
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"latency": [-5, 10]}, "ops have a negative"),
+        ({"latency": [2**63 - 1, 10]}, "end past what 64 bits hold"),
+        ({"t_submit": pa.array([2**64 - 1, 7], pa.uint64())}, "values that no op can have"),
+    ],
+)
+def test_values_that_no_op_can_have_are_an_error_of_the_trace_and_verify_names_them(
+    tmp_path: Path, changes: dict[str, object], words: str
+) -> None:
+    path = write_core(tmp_path / "t.parquet", **changes)
+    with pytest.raises(TraceFormatError, match=r"tracekit verify|fit no op") as caught:
+        snapshot(open_reader(path))
+    assert "\n" not in str(caught.value)
+    assert any(words in finding.what and finding.broken for finding in verify(path))
+    with contextlib.suppress(TraceFormatError):  # or a figure, but nothing else
+        compare(path, path)
+
+
+@pytest.mark.parametrize("name", ["t_submit", "uri"])
+def test_ops_without_a_time_or_a_name_are_refused_when_the_trace_is_opened(tmp_path: Path, name: str) -> None:
+    kind = pa.int64() if name == "t_submit" else pa.string()
+    path = write_core(tmp_path / "t.parquet", **{name: pa.array([CORE[name][0], None], kind)})
+    with pytest.raises(TraceFormatError, match=f"1 ops have no {name}"):
+        open_reader(path)
+    assert verify(path)[0].broken
+
+
+@pytest.mark.parametrize("key", ["epoch_unix_ns", "counters", "options"])
+def test_damaged_metadata_is_named_in_one_line(tmp_path: Path, key: str) -> None:
+    table = pa.table(CORE).replace_schema_metadata({f"tracekit.{key}": "{bad"})
+    pq.write_table(table, tmp_path / "t.parquet")
+    with pytest.raises(TraceFormatError, match=r"t\.parquet: its tracekit metadata is damaged"):
+        open_reader(tmp_path / "t.parquet")
+
+
+def test_a_journal_that_is_finished_while_the_trace_is_open_is_read_where_it_went(tmp_path: Path) -> None:
+    with Recorder(tmp_path / "t") as recorder:
+        for i in range(100):
+            recorder.record("file:///d/a", i, 1, time.monotonic_ns(), 1000, sample_id=i)
+        recorder.flush()
+        reader = open_reader(tmp_path / "t")
+        assert [segment.journal for segment in reader.segments] == [True]
+    assert not list((tmp_path / "t").glob("*.arrows"))
+    assert reader.query("SELECT count(DISTINCT sample_id) AS n FROM ops").to_pylist() == [{"n": 100}]
+    assert sum(len(table) for table in ordered_batches(reader, ["uri"])) == 100
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from tracekit.metrics.histogram import Histogram
 from tracekit.metrics.queries import run
 from tracekit.metrics.sweep import Peaks, peaks
 from tracekit.store.reader import TraceReader
+from tracekit.store.statements import value_errors
 from tracekit.units import parse_size
 
 __all__ = ["SNAPSHOT_VERSION", "MetricsSnapshot", "assemble", "distributions", "measuring", "snapshot"]
@@ -208,7 +209,8 @@ def measuring(
 ) -> Iterator[duckdb.DuckDBPyConnection]:
     """A connection that spills: measured on 100 M distinct ids, 7 s where memory without a limit took 37 s.
 
-    Raises UsageError if `memory_limit` is no size, or too little for the trace.
+    Raises UsageError if `memory_limit` is no size, or too little for the trace, TraceFormatError
+    for values that no op can have.
     """
     limit = memory_limit or _MEMORY
     allowed = f"{parse_size(limit, name='memory limit')}B"
@@ -218,6 +220,7 @@ def measuring(
             closing(
                 reader.connect(threads=threads, memory_limit=allowed, spill_dir=Path(spill))
             ) as connection,
+            value_errors(reader.path),
         ):
             yield connection
     except duckdb.OutOfMemoryException as error:

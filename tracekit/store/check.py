@@ -20,8 +20,9 @@ from tracekit.errors import TraceFormatError, UsageError
 from tracekit.schema import ERROR_CLASSES, OP_KINDS
 from tracekit.store.journal import read_journal
 from tracekit.store.layout import JOURNAL_SUFFIX, MANIFEST_NAME, SEGMENT_SUFFIX
-from tracekit.store.reader import open_reader, open_segment
+from tracekit.store.reader import TraceReader, open_reader, open_segment
 from tracekit.store.rolling import compact
+from tracekit.store.statements import value_errors
 
 __all__ = ["Finding", "Repair", "repair", "verify"]
 
@@ -78,11 +79,7 @@ def verify(path: str | Path, *, progress: Callable[[int, int], None] | None = No
             progress(index + 1, len(reader.segments))
     if any(finding.broken for finding in found):
         return found  # the ops themselves cannot all be read
-    with closing(reader.connect()) as connection:
-        sql = files("tracekit.store").joinpath("verify.sql").read_text(encoding="utf-8")
-        rows = connection.execute(sql, {"kinds": list(OP_KINDS), "errors": list(ERROR_CLASSES)}).fetchall()
-    found.extend(Finding("ops", what.format(count), bool(broken)) for what, count, broken in rows)
-    return found
+    return found + _odd_values(reader)
 
 
 def repair(path: str | Path) -> Repair:
@@ -141,6 +138,18 @@ def _unreadable(file: Path) -> Finding | None:
     except TraceFormatError as error:
         return Finding(file.name, error.message, True)
     return None
+
+
+def _odd_values(reader: TraceReader) -> list[Finding]:
+    """What the ops hold that cannot be true."""
+    sql = files("tracekit.store").joinpath("verify.sql").read_text(encoding="utf-8")
+    known = {"kinds": list(OP_KINDS), "errors": list(ERROR_CLASSES)}
+    try:
+        with closing(reader.connect()) as connection, value_errors(reader.path):
+            rows = connection.execute(sql, known).fetchall()
+    except TraceFormatError as error:
+        return [Finding("ops", error.message, True)]
+    return [Finding("ops", what.format(count), bool(broken)) for what, count, broken in rows]
 
 
 def _damage(file: Path) -> list[Finding]:

@@ -16,8 +16,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from tracekit.store.journal import read_journal
-from tracekit.store.reader import SegmentInfo, TraceReader
+from tracekit.errors import TraceFormatError
+from tracekit.store.reader import SegmentInfo, TraceReader, journal_table
 from tracekit.store.segment import conform
 
 __all__ = ["ordered_batches"]
@@ -101,22 +101,24 @@ def _batches(segment: SegmentInfo, columns: list[str], shift: int) -> Iterator[p
         whole = _whole(segment).select(present)
         ordered = whole.sort_by([("t_submit", "ascending")])
         for start in range(0, len(ordered), _BATCH_ROWS):
-            yield _shaped(ordered.slice(start, _BATCH_ROWS), columns, shift)
+            yield _shaped(segment, ordered.slice(start, _BATCH_ROWS), columns, shift)
         return
     with pq.ParquetFile(segment.path, memory_map=True) as file:
         for batch in file.iter_batches(batch_size=_BATCH_ROWS, columns=present):
-            yield _shaped(pa.Table.from_batches([batch]), columns, shift)
+            yield _shaped(segment, pa.Table.from_batches([batch]), columns, shift)
 
 
 def _whole(segment: SegmentInfo) -> pa.Table:
-    if not segment.journal:
-        return pq.read_table(segment.path)
-    contents = read_journal(segment.path)
-    return contents.table() if contents is not None else segment.schema.empty_table()
+    return journal_table(segment) if segment.journal else pq.read_table(segment.path)
 
 
-def _shaped(table: pa.Table, columns: list[str], shift: int) -> pa.Table:
-    table = conform(table)
+def _shaped(segment: SegmentInfo, table: pa.Table, columns: list[str], shift: int) -> pa.Table:
+    try:
+        table = conform(table)
+    except pa.ArrowInvalid as error:
+        raise TraceFormatError(
+            f"{segment.path}: values that fit no op: {error}", "see docs/trace.md for the schema"
+        ) from error
     if shift:
         for name in ("t_submit", "t_due"):
             index = table.schema.get_field_index(name)
@@ -127,5 +129,7 @@ def _shaped(table: pa.Table, columns: list[str], shift: int) -> pa.Table:
 def _first_submit(segment: SegmentInfo, reader: TraceReader) -> int:
     first = segment.first_submit
     if first is None:
-        first = int(pc.min(_whole(segment).column("t_submit")).as_py())
+        first = pc.min(_whole(segment).column("t_submit")).as_py()
+    if first is None:
+        raise TraceFormatError(f"{segment.path}: its ops have no t_submit", "every op needs t_submit and uri")
     return first + reader.shift_of(segment)

@@ -17,15 +17,25 @@
 --   worker     INTEGER  0 where the file does not say
 --   t_due      BIGINT   ns since the trace's epoch
 --   error      VARCHAR  null = success
+--
+-- Foreign files may hold other integers, unsigned ones too: a value that does not fit is an error.
 CREATE VIEW ops_scan AS
 SELECT * REPLACE (
+    t_submit::BIGINT AS t_submit,
     coalesce(op, 'read') AS op,
+    "offset"::BIGINT AS "offset",
+    len::BIGINT AS len,
     CASE
         WHEN bytes IS NULL AND latency IS NOT NULL AND error IS NULL AND coalesce(op, 'read') IN ('read', 'get', 'put')
         THEN len
         ELSE bytes
-    END AS bytes,
-    coalesce(rank, 0) AS rank,
-    coalesce(worker, 0) AS worker
+    END::BIGINT AS bytes,
+    latency::BIGINT AS latency,
+    ttfb::BIGINT AS ttfb,
+    sample_id::BIGINT AS sample_id,
+    step::BIGINT AS step,
+    coalesce(rank, 0)::INTEGER AS rank,
+    coalesce(worker, 0)::INTEGER AS worker,
+    t_due::BIGINT AS t_due
 )
 FROM (SELECT * FROM ops_template UNION ALL BY NAME SELECT * FROM segments);

@@ -31,9 +31,9 @@ from tracekit.store.layout import (
     check_version,
     read_manifest,
 )
-from tracekit.store.statements import query_errors, select
+from tracekit.store.statements import query_errors, select, value_errors
 
-__all__ = ["SegmentInfo", "TraceReader", "open_reader", "open_segment"]
+__all__ = ["SegmentInfo", "TraceReader", "journal_table", "open_reader", "open_segment"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +165,7 @@ class TraceReader:
         self, columns: Sequence[str] | None = None, *, batch_rows: int = 65_536, ordered: bool = True
     ) -> Iterator[pa.RecordBatch]:
         """The ops, streamed; all columns, or those of `columns`. Raises UsageError for an unknown one."""
-        with closing(self.connect(ordered=ordered)) as connection:
+        with closing(self.connect(ordered=ordered)) as connection, value_errors(self.path):
             view = connection.view("ops")
             unknown = set(columns or ()) - set(view.columns)
             if unknown:
@@ -203,10 +203,9 @@ class TraceReader:
             if parquet:
                 parts.append(_shifted(connection.read_parquet(parquet, union_by_name=True), shift))
             for segment in segments:
-                contents = read_journal(segment.path) if segment.journal else None
-                if contents is not None and contents.rows:
+                if segment.journal:
                     name = f"journal_{segment.path.stem}"
-                    connection.register(name, contents.table())
+                    connection.register(name, journal_table(segment))
                     parts.append(_shifted(connection.table(name), shift))
         names = []
         for index, part in enumerate(parts):
@@ -254,6 +253,15 @@ def open_segment(file: Path) -> SegmentInfo | None:
     return _journal(file) if file.suffix == JOURNAL_SUFFIX else _segment(file)
 
 
+def journal_table(segment: SegmentInfo) -> pa.Table:
+    """The ops of an unfinished segment as they stand, wherever they stand by now."""
+    try:
+        contents = read_journal(segment.path)
+    except FileNotFoundError:  # its recorder has finished the segment since the trace was opened
+        return pq.ParquetFile(segment.path.with_suffix(SEGMENT_SUFFIX)).read()
+    return segment.schema.empty_table() if contents is None else contents.table()
+
+
 def _open_directory(root: Path) -> TraceReader:
     manifest = read_manifest(root)
     found = []
@@ -285,15 +293,20 @@ def _segment(file: Path) -> SegmentInfo:
     try:
         footer = pq.read_metadata(file)
         schema = footer.schema.to_arrow_schema()
+    except FileNotFoundError:
+        raise
+    except PermissionError as error:
+        raise TraceFormatError(f"{file}: {error.strerror}", "run as a user who may read it") from error
+    except pa.ArrowNotImplementedError as error:
+        raise TraceFormatError(f"{file}: {error}", "see docs/trace.md for the schema") from error
     except (pa.ArrowInvalid, OSError) as error:
-        if isinstance(error, FileNotFoundError):
-            raise
         raise TraceFormatError(
             f"{file} is truncated or no Parquet file",
             "tracekit repair salvages what the rest of a trace holds",
         ) from error
     metadata = _metadata(footer.metadata)
     _check(file, schema, metadata)
+    _check_nulls(file, footer)
     first, last = _submits(footer)
     return SegmentInfo(
         path=file,
@@ -309,12 +322,27 @@ def _segment(file: Path) -> SegmentInfo:
     )
 
 
+def _check_nulls(file: Path, footer: pq.FileMetaData) -> None:
+    """Raise TraceFormatError if the statistics tell of an op without a time or a name."""
+    for name in ("t_submit", "uri"):
+        groups = _statistics(footer, name)
+        nulls = sum(found.null_count for found in groups if found is not None and found.has_null_count)
+        if nulls:
+            raise TraceFormatError(f"{file}: {nulls} ops have no {name}", "every op needs t_submit and uri")
+
+
 def _submits(footer: pq.FileMetaData) -> tuple[int | None, int | None]:
-    index = footer.schema.names.index("t_submit")
-    groups = [footer.row_group(group).column(index).statistics for group in range(footer.num_row_groups)]
-    if not groups or any(found is None or not found.has_min_max for found in groups):
+    groups = _statistics(footer, "t_submit")
+    told = [found for found in groups if found is not None and found.has_min_max]
+    if not told or len(told) < len(groups):
         return None, None
-    return min(found.min for found in groups), max(found.max for found in groups)
+    return min(found.min for found in told), max(found.max for found in told)
+
+
+def _statistics(footer: pq.FileMetaData, name: str) -> list[pq.Statistics | None]:
+    """What each row group tells of the column `name`; a nested column may have a part of that name."""
+    index = [footer.schema.column(at).path for at in range(footer.num_columns)].index(name)
+    return [footer.row_group(group).column(index).statistics for group in range(footer.num_row_groups)]
 
 
 def _journal(file: Path) -> SegmentInfo | None:
@@ -357,6 +385,14 @@ def _check(file: Path, schema: pa.Schema, metadata: Mapping[str, str]) -> None:
         check_version(int(metadata.get("schema_version", "0")), file)
     except ValueError as error:
         raise TraceFormatError(f"{file}: its schema version is no number", "record again") from error
+    try:
+        int(metadata.get("epoch_unix_ns", "0"))
+        for name in ("counters", "options"):
+            json.loads(metadata.get(name) or "{}")
+    except ValueError as error:
+        raise TraceFormatError(
+            f"{file}: its tracekit metadata is damaged: {error}", "record again"
+        ) from error
     found = problems(schema)
     if found:
         raise TraceFormatError(f"{file} is no op log: {'; '.join(found)}", "see docs/trace.md for the schema")

@@ -6,13 +6,14 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import duckdb
 
-from tracekit.errors import UsageError
+from tracekit.errors import TraceFormatError, UsageError
 
-__all__ = ["query_errors", "select"]
+__all__ = ["query_errors", "select", "value_errors"]
 
 _READING = (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN)
 _EXPLAIN = re.compile(r"\s*EXPLAIN\b\s*(?:ANALYZE\b\s*)?(?:\([^()]*\)\s*)?", re.IGNORECASE)
@@ -71,3 +72,15 @@ def query_errors() -> Iterator[None]:
             'offset is a word of SQL: write "offset" or ops.offset' if keyword else "the view is called ops"
         )
         raise UsageError(f"query: {said.splitlines()[0]}", hint) from error
+
+
+@contextmanager
+def value_errors(path: Path) -> Iterator[None]:
+    """What DuckDB says of values that no op can have (they overflow, say) as TraceFormatError, in one line."""
+    try:
+        yield
+    except (duckdb.DataError, duckdb.InvalidInputException) as error:
+        said = str(error).splitlines()[0]
+        raise TraceFormatError(
+            f"{path} holds values that no op can have: {said}", "tracekit verify says more"
+        ) from error
