@@ -10,6 +10,7 @@ and reads no storage.
 from __future__ import annotations
 
 import atexit
+import json
 import logging
 import multiprocessing
 import multiprocessing.util
@@ -36,7 +37,7 @@ __all__ = ["Recorder"]
 
 _log = logging.getLogger(__name__)
 _count = len  # `record` has a parameter of that name
-_UNFIT = (pa.ArrowException, OverflowError, TypeError, UnicodeError)
+_UNFIT = (pa.ArrowException, AttributeError, OverflowError, TypeError, UnicodeError)
 _CHUNK_OPS = 2048
 """Ops converted at a stretch: under 1 ms with the interpreter lock held, so that callers never wait long."""
 
@@ -78,6 +79,7 @@ class Recorder:
     ) -> None:
         if not 0 < flush_interval_s <= 1:
             raise UsageError(f"flush_interval_s: {flush_interval_s} is out of range", "give 0 < seconds <= 1")
+        _check_labels(rank=rank, world_size=world_size, worker=worker, options=options)
         if buffer_ops < _CHUNK_OPS or segment_ops < 1:
             raise UsageError(
                 f"buffer_ops={buffer_ops}, segment_ops={segment_ops}: too small",
@@ -293,6 +295,8 @@ class Recorder:
                 self._wake.wait(self._flush_interval_s)
                 self._wake.clear()
                 closing = self._closed
+                if closing:
+                    self._mark = 0  # first: an op that comes after the last drain finds out
                 tickets = [self._flushes.popleft() for _ in range(_count(self._flushes))]
                 self._drain(self._segments)
                 self._failure = self._failure or self._segments.failure
@@ -317,19 +321,23 @@ class Recorder:
             chunk = values[self._taken : self._taken + _CHUNK_OPS * WIDTH]
             with self._drained:
                 self._taken += _count(chunk)
-                self._mark = self._buffer_ops * WIDTH + self._taken
+                self._mark_at(self._buffer_ops * WIDTH + self._taken)
                 self._drained.notify_all()
             self._append(segments, self._batch_of(chunk))
             if self._taken >= 4 * _CHUNK_OPS * WIDTH:
                 self._forget_taken()
         self._forget_taken()
-        self._mark = _CHUNK_OPS * WIDTH
+        self._mark_at(_CHUNK_OPS * WIDTH)
         while self._batches:
             rows, make = self._batches.popleft()
             self._append(segments, make())
             with self._lock, self._drained:
                 self._batch_rows -= rows
                 self._drained.notify_all()
+
+    def _mark_at(self, values: int) -> None:
+        """From how many buffered values on `record` looks around; at any, once the recorder closes."""
+        self._mark = 0 if self._closed else values
 
     def _forget_taken(self) -> None:
         with self._drained:
@@ -370,6 +378,19 @@ class Recorder:
 _live: weakref.WeakSet[Recorder] = weakref.WeakSet()
 _inherited: list[object] = []
 """The parent's open segments in a forked child: held, because closing them here would write to them."""
+
+
+def _check_labels(*, options: dict[str, Any] | None, **numbers: int | None) -> None:
+    """Refuse at once what would fail the writer at its first op."""
+    for name, value in numbers.items():
+        if value is not None and not (hasattr(value, "__index__") and 0 <= value < 1 << 31):
+            raise UsageError(f"Recorder: {name}={value!r} is not allowed", "give a whole number, 0 or more")
+    try:
+        json.dumps(options, sort_keys=True, default=str)
+    except (TypeError, ValueError) as error:
+        raise UsageError(
+            f"Recorder: options are no JSON: {error}", "give a dict with text as keys"
+        ) from error
 
 
 def _join(path: str, settings: dict[str, Any]) -> Recorder:

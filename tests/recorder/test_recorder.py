@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import pickle
@@ -11,6 +12,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -222,6 +224,87 @@ def test_a_value_that_fits_no_op_fails_loudly_and_its_neighbours_are_kept(tmp_pa
     with pytest.raises(TracekitError, match="ten"):
         recorder.close()
     assert ids(tmp_path / "t") == list(range(20))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"uri": Path("/x")},
+        {"uri": 5},
+        {"latency": 0.0012},
+        {"bytes": 1.5},
+        {"t_submit": -(2**63)},
+        {"worker": 2**31},
+        {"error": ValueError("x")},
+    ],
+    ids=str,
+)
+def test_a_value_is_never_bent_to_fit(tmp_path: Path, wrong: dict[str, Any]) -> None:
+    recorder = Recorder(tmp_path / "t")
+    record_some(recorder, 10)
+    recorder.record(**{"uri": "file:///x", "offset": 0, "len": 1, "t_submit": 0, "latency": 1, **wrong})
+    record_some(recorder, 10, start=10)
+    with pytest.raises(TracekitError, match="values that fit no op"):
+        recorder.close()
+    assert ids(tmp_path / "t") == list(range(20))
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"rank": "1"}, {"worker": -1}, {"world_size": 2**40}, {"options": {1: 2, "a": 3}}], ids=str
+)
+def test_what_would_fail_the_writer_is_refused_when_the_recorder_is_made(
+    tmp_path: Path, wrong: dict[str, Any]
+) -> None:
+    with pytest.raises(UsageError, match=next(iter(wrong))):
+        Recorder(tmp_path / "t", **wrong)
+    assert not (tmp_path / "t").exists()
+
+
+@pytest.mark.parametrize("name", ["file/t", "a\0b", "a\udcffb", "n" * 300], ids=ascii)
+def test_a_place_that_takes_no_trace_is_named_in_one_line(tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(UsageError, match="choose another") as caught:
+        Recorder(tmp_path / name)
+    assert "\n" not in str(caught.value)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_disk_too_full_for_a_manifest_is_left_as_it_was(tmp_path: Path) -> None:
+    script = (
+        "import resource, signal, sys\n"
+        "from tracekit.recorder import Recorder\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))\n"
+        "Recorder(sys.argv[1])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path / "t")], capture_output=True, text=True, timeout=60
+    )
+    assert "UsageError: no trace can be written at" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_op_recorded_while_another_thread_closes_is_kept_or_refused(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path / "t")
+    record_some(recorder, 200_000)
+    recorder.flush()  # what is left to do is to compress them, which takes a while
+    kept = [0] * 4
+
+    def go_on(worker: int) -> None:
+        with contextlib.suppress(UsageError):
+            while True:
+                recorder.record("file:///x", 0, 1, time.monotonic_ns(), 1)
+                kept[worker] += 1
+                time.sleep(0.003)
+
+    threads = [threading.Thread(target=go_on, args=(worker,)) for worker in range(len(kept))]
+    for thread in threads:
+        thread.start()
+    recorder.close()
+    for thread in threads:
+        thread.join()
+    rows = open_reader(tmp_path / "t").rows - 200_000
+    assert sum(kept) <= rows <= sum(kept) + len(threads)
 
 
 def test_recording_after_close_is_an_error(tmp_path: Path) -> None:

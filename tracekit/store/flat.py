@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from array import array
 from functools import lru_cache
+from operator import index
 from typing import Any
 
 import numpy as np
@@ -56,11 +57,19 @@ def _integers(values: list[Any], field: pa.Field, minus: int) -> pa.Array:
     except TypeError:
         if not field.nullable:
             raise
-        # A None among them, or something that is no integer: Arrow tells which.
-        return pa.array([None if v is None else v - minus for v in values], field.type)
-    if minus:
-        np.frombuffer(packed, np.int64)[:] -= minus
-    return pa.Array.from_buffers(field.type, rows, [None, pa.py_buffer(packed)])
+        # A None among them, or something that is no integer: a float, which Arrow would cut short, is refused.
+        return pa.array([None if v is None else index(v) - minus for v in values], field.type)
+    return pa.Array.from_buffers(field.type, rows, [None, pa.py_buffer(_less(packed, minus))])
+
+
+def _less(packed: array[int], minus: int) -> Any:
+    if not minus:
+        return packed
+    values = np.frombuffer(packed, np.int64)
+    less = values - minus
+    if ((less < values) != (minus > 0)).any():
+        raise OverflowError("a time is out of range")
+    return less
 
 
 def _texts(values: list[Any], field: pa.Field) -> pa.DictionaryArray:

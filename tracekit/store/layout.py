@@ -8,6 +8,7 @@ reader that sees both takes the segment. This module reads no ops.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
@@ -19,6 +20,7 @@ from typing import Any
 
 from tracekit.errors import TraceFormatError, UsageError
 from tracekit.schema import META_PREFIX, SCHEMA_VERSION
+from tracekit.uri import as_text
 
 __all__ = [
     "JOURNAL_SUFFIX",
@@ -74,10 +76,26 @@ def create_or_join(path: Path) -> Manifest:
     """The manifest of the trace at `path`; made, with the directory, if there is none.
 
     Any number of processes may call this at once: one creates, the others join.
-    Raises UsageError if `path` is something other than a trace or an empty directory.
+    Raises UsageError if `path` is something other than a trace or an empty directory, or
+    nothing can be written there.
     """
-    if path.exists() and not path.is_dir():
-        raise UsageError(f"{path} is a file, not a trace directory", "choose another -o path")
+    try:
+        os.fsdecode(os.fspath(path)).encode()
+        if path.exists() and not path.is_dir():
+            raise UsageError(f"{path} is a file, not a trace directory", "choose another -o path")
+        return _create_or_join(path)
+    except OSError as error:
+        raise UsageError(
+            f"no trace can be written at {path}: {error.strerror or error}", "choose another -o path"
+        ) from error
+    except ValueError as error:  # NUL, or bytes that are no UTF-8, which the Parquet libraries do not open
+        raise UsageError(
+            f"{as_text(str(path))!r} is no name for a trace", "choose another -o path"
+        ) from error
+
+
+def _create_or_join(path: Path) -> Manifest:
+    made = not path.exists()
     path.mkdir(parents=True, exist_ok=True)
     existing = read_manifest(path)
     if existing is not None:
@@ -89,7 +107,13 @@ def create_or_join(path: Path) -> Manifest:
         if existing is not None:
             return existing
         raise UsageError(f"{path} holds {strangers[0]} and is no trace", "choose an empty or new directory")
-    write_manifest(path, new_manifest())
+    try:
+        write_manifest(path, new_manifest())
+    except OSError:
+        if made:
+            with contextlib.suppress(OSError):  # another process may have come
+                path.rmdir()
+        raise
     manifest = read_manifest(path)
     if manifest is None:
         raise TraceFormatError(f"{path / MANIFEST_NAME} vanished while the trace was made", "record again")
@@ -99,19 +123,21 @@ def create_or_join(path: Path) -> Manifest:
 def write_manifest(path: Path, manifest: Manifest) -> None:
     """Publish `manifest` in `path` whole, unless another process was first (then keep theirs)."""
     temporary = path / f".{MANIFEST_NAME}.{os.getpid()}.{secrets.token_hex(4)}"
-    with temporary.open("x", encoding="utf-8") as file:
-        json.dump({f"{META_PREFIX}{key}": value for key, value in asdict(manifest).items()}, file, indent=1)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
+    values = {f"{META_PREFIX}{key}": value for key, value in asdict(manifest).items()}
     try:
-        os.link(temporary, path / MANIFEST_NAME)
-    except FileExistsError:
-        pass
-    except OSError:  # a file system without hard links: the rename may replace an equal-aged twin
-        if not (path / MANIFEST_NAME).exists():
-            temporary.replace(path / MANIFEST_NAME)
-    temporary.unlink(missing_ok=True)
+        with temporary.open("x", encoding="utf-8") as file:
+            file.write(json.dumps(values, indent=1) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            os.link(temporary, path / MANIFEST_NAME)
+        except FileExistsError:
+            pass
+        except OSError:  # a file system without hard links: the rename may replace an equal-aged twin
+            if not (path / MANIFEST_NAME).exists():
+                temporary.replace(path / MANIFEST_NAME)
+    finally:
+        temporary.unlink(missing_ok=True)
     fsync_dir(path)
 
 
