@@ -231,6 +231,25 @@ def test_what_cannot_be_mapped_is_an_error_before_anything_runs() -> None:
         parse_rules(["file:///a=file:///x", "file:///a/=file:///y"])
 
 
+def test_a_prefix_may_hold_an_equals_sign() -> None:
+    rules = parse_rules(["s3://b/day=1=file:///x", "/d/day=2=/y", "/e=/z=1", r"~/h(\x3d.)=/i\1"])
+    assert rules.apply("s3://b/day=1/a") == "file:///x/a"
+    assert rules.apply("file:///d/day=2/a") == "file:///y/a"
+    assert rules.apply("file:///e/a") == "file:///z=1/a"
+    assert rules.apply("s3://c/h=7/a") == "s3://c/i=7/a"
+
+
+@pytest.mark.parametrize("replacement", [r"\9", r"\g<no>", r"\g<"])
+def test_a_replacement_that_names_no_group_is_one_line(replacement: str) -> None:
+    with pytest.raises(UsageError, match="replacement"):
+        parse_rules([f"~(a)={replacement}"]).apply_all(["file:///a"])
+
+
+def test_a_speed_that_no_clock_can_count_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="centuries"):
+        plan_of(tmp_path, [(0, 1, 0, "a"), (10**9, 1, 0, "a")], speed=1e-300)
+
+
 def test_plain_paths_in_rules_are_file_uris() -> None:
     assert parse_rules(["/data=/other"]).apply("file:///data/a") == "file:///other/a"
 

@@ -330,6 +330,18 @@ def test_a_long_plan_is_streamed_and_gives_back_what_was_used(
         assert found.to_pylist() == [{"n": count, "s": -(-count // 64), "l": LENGTH}]
 
 
+@pytest.mark.parametrize(
+    "how", [{"processes": 1}, {"pace": "asap"}, {"page_cache_mode": "dontneed"}, {"pace": "closed"}]
+)
+def test_an_op_that_no_memory_holds_is_a_row_with_its_error(
+    tmp_path: Path, data: Path, how: dict[str, Any]
+) -> None:
+    reader = trace_of(tmp_path, {"uri": uris(data, "aba"), "len": [LENGTH, 1 << 50, LENGTH]})
+    result = replay(reader, tolerance=1e9, **how)
+    assert (result.ops, result.failed_ops) == (3, 1)
+    assert [(f["error"], f["len"]) for f in result.failures] == [("out_of_memory", 1 << 50)]
+
+
 def test_options_are_kept_in_the_trace_of_the_replay(tmp_path: Path, data: Path) -> None:
     reader = trace_of(tmp_path, {"uri": uris(data, "ab")})
     replay(reader, ReplayOptions(pace="asap", max_ops_in_flight=3), out=tmp_path / "r")

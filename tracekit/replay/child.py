@@ -41,6 +41,8 @@ class Order:
     room: int
     uris: tuple[str, ...]
     streamed: bool
+    rounds: int
+    max_gap_ns: int | None
     out: Path
     noted: dict[str, Any]
     pace: str
@@ -87,8 +89,9 @@ def _obey(order: Order) -> int:
     if order.settings.realtime:
         be_realtime()
     plan = Plan(
-        SharedColumns(COLUMNS, order.room, order.plan_fd), order.uris, order.uris, streamed=order.streamed
-    )
+        SharedColumns(COLUMNS, order.room, order.plan_fd), order.uris, order.uris,
+        streamed=order.streamed, rounds=order.rounds, max_gap_ns=order.max_gap_ns,
+    )  # fmt: skip
     pacer = make_pacer(order.pace, plan, speed=order.speed, part=order.part, parts=order.parts)
     backends = Backends(order.store_options)
     with Recorder(order.out, source="replay", options=order.noted) as recorder:

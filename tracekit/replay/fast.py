@@ -167,8 +167,12 @@ class _Buffers(dict[int, tuple[memoryview]]):
         """Room for `length` bytes; none for a length that is not known, whose read then goes the general way."""
         length = max(length, 0)
         if length > len(self._room):
+            try:
+                room = aligned_buffer(length)
+            except MemoryError:  # so does what no memory holds: there it is an error of its op
+                return (memoryview(bytearray()),)
             self.clear()
-            self._room = aligned_buffer(length)
+            self._room = room
         self[length] = (self._room[:length],)
         return self[length]
 

@@ -49,20 +49,25 @@ class Worker:
 
     def prepare(self, op: int) -> int:
         """Open what the op needs, find it a buffer; its bytes, as far as they are known."""
-        length, kind, file = self._length[op], self._kind[op], self._file[op]
         self._error = ""
+        try:
+            return self._prepared(op)
+        except BackendError as error:
+            self._handle, self._error = None, error.error_class
+        except MemoryError:  # a length that only a damaged or foreign trace has
+            self._handle, self._error = None, "out_of_memory"
+        return max(self._length[op], 0)
+
+    def _prepared(self, op: int) -> int:
+        length, kind, file = self._length[op], self._kind[op], self._file[op]
         if kind == _PUT or (kind == _GET and isinstance(self._backend_of(self._uris[file]), WholeObjects)):
             self._buffer = payload(max(length, 0)) if kind == _PUT else memoryview(b"")
             return max(length, 0)
-        try:
-            handle = self._handles.get(file) or self._open(file)
-            if len(self._handles) > 1:
-                self._handles.move_to_end(file)
-            if length == NONE:
-                length = max(handle.size - self._offset[op], 0)
-        except BackendError as error:
-            self._handle, self._error = None, error.error_class
-            return max(length, 0)
+        handle = self._handles.get(file) or self._open(file)
+        if len(self._handles) > 1:
+            self._handles.move_to_end(file)
+        if length == NONE:
+            length = max(handle.size - self._offset[op], 0)
         self._handle = handle
         if len(self._buffer) != length or self._buffer.readonly:
             self._buffer = self._sized(file, length)

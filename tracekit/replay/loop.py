@@ -164,6 +164,8 @@ class LoopEngine:
                 error = "short_read"
         except BackendError as failed:
             error = failed.error_class
+        except MemoryError:  # a length that only a damaged or foreign trace has
+            error = "out_of_memory"
         end = now()
         if gate is not None:
             gate.release(length)

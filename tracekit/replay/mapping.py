@@ -41,7 +41,13 @@ class MappingRules:
             )
         for pattern, replacement in self.patterns:
             if pattern.search(uri):
-                return pattern.sub(replacement, uri, count=1)
+                try:
+                    return pattern.sub(replacement, uri, count=1)
+                except (re.error, IndexError) as error:
+                    raise UsageError(
+                        f"--map {'~' + pattern.pattern!r}: replacement {clean(replacement)!r}: {error}",
+                        "name groups that the expression has",
+                    ) from error
         return None
 
     def apply_all(self, uris: Sequence[str]) -> list[str]:
@@ -73,11 +79,15 @@ class MappingRules:
 def parse_rules(rules: Iterable[str]) -> MappingRules:
     """Rules as typed: `FROM=TO` by prefix, `~REGEX=REPLACEMENT` by regular expression.
 
-    A plain path on either side is a `file://` URI. Raises UsageError for anything else.
+    A plain path on either side is a `file://` URI. FROM may hold an `=` (`/data/day=1=/other`):
+    it ends at the first that a path or a scheme follows. Raises UsageError for anything else.
     """
     prefixes, patterns = [], []
     for rule in rules:
-        source, equals, target = rule.partition("=")
+        cut = re.search("=(?=/|[a-z][a-z0-9+.-]*://)", rule) if not rule.startswith("~") else None
+        source, equals, target = (
+            rule.partition("=") if cut is None else (rule[: cut.start()], "=", rule[cut.end() :])
+        )
         if not equals or not source or not target:
             raise UsageError(
                 f"--map {clean(rule)!r} is no rule", "write FROM=TO, such as file:///data=direct:///data"

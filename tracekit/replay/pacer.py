@@ -212,27 +212,46 @@ def make_pacer(
 def dependencies(plan: Plan) -> tuple[np.ndarray, np.ndarray]:
     """For each op, which op of its stream finished last before its submit (-1: none), and how long before.
 
-    Both int64 of length `plan.ops`; think times in recorded ns. An op of unknown latency is
-    taken to have ended when it was submitted.
+    Both int64 of length `plan.ops`; think times in recorded ns, squeezed where the plan's gaps
+    are. An op of unknown latency, or of one below 0, is taken to have ended when it was
+    submitted. A round's ops finished before the next round's: a stream begins it one mean gap
+    after it has ended the one before.
     """
     ops = plan.ops
     waits_for, think = np.full(ops, -1, np.int64), np.zeros(ops, np.int64)
     submit = plan.column("recorded_ns")
-    latency = plan.column("recorded_latency")
-    end = submit + np.where(latency == NONE, 0, latency)
+    end = submit + np.clip(plan.column("recorded_latency"), 0, NEVER)  # NONE is below 0 as well
+    clock = _Squeezed(submit[: ops // plan.rounds], plan.max_gap_ns)
+    round_ = np.arange(ops) // max(ops // plan.rounds, 1)
     for rows in _streams(plan):
-        # Ends and submits as one order of (time, index), so that at equal times an op
+        # Ends and submits as one order of (round, time, index), so that at equal times an op
         # follows those before it in the plan, and never itself.
         local = np.arange(len(rows))
-        _, place = np.unique(np.concatenate([end[rows], submit[rows]]), return_inverse=True)
-        key = place.reshape(2, -1) * len(rows) + local
+        times, place = np.unique(np.concatenate([end[rows], submit[rows]]), return_inverse=True)
+        key = (round_[rows] * len(times) + place.reshape(2, -1)) * len(rows) + local
         by_end = rows[np.argsort(key[0])]
         before = np.searchsorted(np.sort(key[0]), key[1]) - 1
         found = before >= 0
         chosen, mine = by_end[before[found]], rows[found]
         waits_for[mine] = chosen
-        think[mine] = submit[mine] - end[chosen]
+        since = np.where(round_[chosen] == round_[mine], clock.at(end[chosen]), -clock.mean_gap_ns)
+        think[mine] = clock.at(submit[mine]) - since
     return waits_for, think
+
+
+class _Squeezed:
+    """The time of one round, from its first submit on, with no pause between submits longer than allowed."""
+
+    def __init__(self, submits: np.ndarray, max_gap_ns: int | None) -> None:
+        self._submits = submits
+        self._most = NEVER if max_gap_ns is None else max_gap_ns
+        self._elapsed = np.cumsum(np.minimum(np.diff(submits, prepend=submits[:1]), self._most))
+        self.mean_gap_ns = max(int(self._elapsed[-1]) // max(len(submits) - 1, 1), 1) if len(submits) else 0
+
+    def at(self, times: np.ndarray) -> np.ndarray:
+        last = np.searchsorted(self._submits, times, side="right") - 1
+        found: np.ndarray = self._elapsed[last] + np.minimum(times - self._submits[last], self._most)
+        return found
 
 
 def _entries(plan: Plan, waits_for: np.ndarray) -> np.ndarray:

@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from tracekit.errors import UsageError
 from tracekit.replay.columns import COMPLETE, LOW, READY, STOP, SharedColumns
 from tracekit.replay.mapping import MappingRules
 from tracekit.replay.options import READS, ReplayOptions
@@ -56,6 +57,7 @@ _STREAM_FROM = 4_000_000
 _AHEAD = 1_000_000
 _GIVE_BACK = 250_000
 _PAUSE_S = 0.005
+_LONGEST_NS = 1 << 62
 
 
 @dataclass(slots=True)
@@ -74,6 +76,8 @@ class Plan:
     assumed_offsets: int = 0
     assumed_lengths: int = 0
     streamed: bool = False
+    rounds: int = 1
+    max_gap_ns: int | None = None
     failure: BaseException | None = None
 
     @property
@@ -191,7 +195,10 @@ class _Builder:
     """Fills a plan batch by batch; keeps what must be carried from one batch to the next."""
 
     def __init__(self, reader: TraceReader, rules: MappingRules, options: ReplayOptions) -> None:
-        self.plan = Plan(SharedColumns(COLUMNS, reader.rows * options.loops), (), ())
+        self.plan = Plan(
+            SharedColumns(COLUMNS, reader.rows * options.loops), (), (),
+            rounds=options.loops, max_gap_ns=options.max_gap_ns,
+        )  # fmt: skip
         self.codes: dict[str, int] = {}
         self._reader = reader
         self._rules = rules
@@ -320,7 +327,11 @@ class _Builder:
             np.minimum(gaps, self._options.max_gap_ns, out=gaps)
         elapsed: np.ndarray = self._elapsed + np.cumsum(gaps)
         self._previous, self._elapsed = int(recorded[-1]), int(elapsed[-1])
-        return elapsed if self._options.speed == 1 else np.rint(elapsed / self._options.speed)
+        if self._options.speed == 1:
+            return elapsed
+        if self._elapsed / self._options.speed > _LONGEST_NS:
+            raise UsageError(f"--speed {self._options.speed} makes this a replay of centuries", "give more")
+        return np.rint(elapsed / self._options.speed)
 
     def _assume(self, at: slice) -> None:
         """Give an offset to ops that have none: 0 for whole objects, else where the file's last op ended."""

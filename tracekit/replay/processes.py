@@ -39,7 +39,7 @@ def run_processes(
     Raises what a child raised, TracekitError if one died.
     """
     order = Order(
-        plan.shared.fd, plan.room, plan.uris, plan.streamed, out, noted, options.pace, options.speed,
+        plan.shared.fd, plan.room, plan.uris, plan.streamed, plan.rounds, plan.max_gap_ns, out, noted, options.pace, options.speed,
         0, parts, settings, options.store_options,
     )  # fmt: skip
     for worker in range(parts * settings.threads):  # nothing is given back before all have begun
