@@ -113,6 +113,25 @@ def test_puts_are_refused_unless_allowed_mapped_and_new(tmp_path: Path, data: Pa
     ).ok
 
 
+def test_puts_never_go_where_they_were_recorded_by_another_name(tmp_path: Path, data: Path) -> None:
+    reader = trace_of(tmp_path, {"uri": uris(data, "ab"), "op": ["put"] * 2})
+    (tmp_path / "link").symlink_to(data)
+    before = (data / "a").read_bytes()
+    for target in (f"direct://{data}", f"file://{tmp_path}/link", f"direct://{tmp_path}/data/../link"):
+        with pytest.raises(UsageError, match="where it was recorded"):
+            replay(reader, allow_writes=True, overwrite_objects=True, mapping=f"file://{data}={target}")
+    assert (data / "a").read_bytes() == before
+
+
+def test_a_replay_never_replaces_its_recording(tmp_path: Path, data: Path) -> None:
+    reader = trace_of(tmp_path, {"uri": uris(data, "ab")})
+    (tmp_path / "link").symlink_to(tmp_path / "t")
+    for out in (tmp_path / "t", tmp_path / "link", tmp_path / "data" / ".." / "t"):
+        with pytest.raises(UsageError, match="recording itself"):
+            replay(reader, out=out, overwrite=True)
+    assert open_reader(tmp_path / "t").trace_id == reader.trace_id
+
+
 def test_a_dry_run_says_what_would_run_and_what_is_missing(tmp_path: Path, data: Path) -> None:
     reader = trace_of(tmp_path, {"uri": uris(data, "abc"), "offset": [0, 0, 8 << 20]})
     (data / "b").unlink()

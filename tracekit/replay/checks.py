@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -15,7 +16,7 @@ from tracekit.replay.backends import Backends
 from tracekit.replay.foresight import Foresight
 from tracekit.replay.options import ReplayOptions
 from tracekit.replay.plan import Plan
-from tracekit.uri import FILE_SCHEMES, scheme_of
+from tracekit.uri import FILE_SCHEMES, scheme_of, to_path
 
 __all__ = ["PlanSummary", "check_targets", "check_writes", "summarize", "uses_loop"]
 
@@ -93,7 +94,7 @@ def check_targets(plan: Plan, backends: Backends, options: ReplayOptions) -> Non
 def check_writes(plan: Plan, put: Sequence[int], backends: Backends, options: ReplayOptions) -> None:
     """Raise UsageError if a put (on the URIs `put`) would go anywhere but under a mapped target, or onto an object."""
     for index in put:
-        if not options.mapping or plan.uris[index] == plan.sources[index]:
+        if not options.mapping or _same_place(plan.uris[index], plan.sources[index]):
             raise UsageError(
                 f"{plan.uris[index]} would be written where it was recorded",
                 "map puts to another target with --map FROM=TO",
@@ -104,6 +105,13 @@ def check_writes(plan: Plan, put: Sequence[int], backends: Backends, options: Re
         if there:
             more = f" and {len(there) - 1} more" if len(there) > 1 else ""
             raise UsageError(f"{there[0]}{more} would be overwritten", "map elsewhere, or give --overwrite")
+
+
+def _same_place(uri: str, other: str) -> bool:
+    """Whether both are one object, by whatever scheme and links a local file is reached."""
+    if uri == other or not {scheme_of(uri), scheme_of(other)} <= set(FILE_SCHEMES):
+        return uri == other
+    return os.path.realpath(to_path(uri)) == os.path.realpath(to_path(other))
 
 
 def uses_loop(plan: Plan, backends: Backends, options: ReplayOptions) -> bool:

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from tracekit.errors import UsageError
 from tracekit.gate import Gate
 from tracekit.parity import compare, define_percentile
 from tracekit.recorder import Recorder
@@ -85,6 +86,8 @@ def replay(
     options = options or ReplayOptions.of(named)
     reader = trace if isinstance(trace, TraceReader) else open_reader(trace)
     if out is not None:
+        if Path(out).resolve() == Path(reader.path).resolve():
+            raise UsageError(f"{out} is the recording itself", "choose another -o path")
         check_target(Path(out), overwrite=overwrite)
     plan = build_plan(reader, parse_rules(options.mapping), options)
     backends = Backends(options.store_options)
