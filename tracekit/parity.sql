@@ -1,6 +1,7 @@
 -- What parity compares, of one trace: one row over the view `ops`.
 --
--- Only ops that move objects' bytes count (read, get, put).
+-- Only ops that move objects' bytes count: those of $kinds. With $planned they count as a replay is
+-- to have them: bytes asked for where the recording failed or does not say, and no failures.
 -- Needs the macro `percentile(values, share)`.
 -- Columns:
 --   ops                 BIGINT  ops
@@ -15,9 +16,15 @@
 --   req_bytes           MAP(INTEGER, BIGINT)  requests by the power of two that their length reaches
 --   window_bytes        MAP(BIGINT, BIGINT)  bytes by the window of $window_ns, from the first submit on, of their submit
 WITH part AS (
-    SELECT *
+    SELECT * REPLACE (
+        CASE
+            WHEN $planned::BOOLEAN THEN coalesce(CASE WHEN error IS NULL THEN bytes END, len, 0)
+            ELSE bytes
+        END AS bytes,
+        CASE WHEN NOT $planned::BOOLEAN THEN error END AS error
+    )
     FROM ops
-    WHERE op IN ('read', 'get', 'put')
+    WHERE list_contains($kinds, op)
 ),
 sizes AS (
     SELECT

@@ -182,6 +182,28 @@ def test_a_long_plan_with_writes_is_built_first_and_its_puts_are_checked(
         dry_run(tmp_path / "t", allow_writes=True, mapping=rule)
 
 
+def test_parity_of_a_plan_too_long_to_be_foretold_is_of_what_it_was_to_issue(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plan_module, "_STREAM_FROM", 100)
+    (tmp_path / "a").write_bytes(bytes(4096))
+    count = 300
+    columns = {"t_submit": range(count), "offset": [0] * count, "len": [64] * count, "latency": [1] * count}
+    columns |= {"uri": [f"file://{tmp_path}/a"] * count, "sample_id": [0] * count}
+    more = {
+        "op": ["put" if i % 3 == 0 else "read" for i in range(count)],
+        "bytes": [0 if i % 5 == 0 else 64 for i in range(count)],
+        "error": ["timeout" if i % 5 == 0 else None for i in range(count)],
+    }
+    for name, rows, ops in (("six", columns, 300), ("all", columns | more, 200)):
+        with TraceWriter(tmp_path / name, source="import:test", epoch_unix_ns=0) as writer:
+            writer.write(pa.RecordBatch.from_pydict(rows))
+        result = replay(tmp_path / name, pace="asap", out=tmp_path / f"r-{name}")
+        assert "expected" not in open_reader(tmp_path / f"r-{name}").options["replay"]
+        assert result.ok, result.parity.to_dict()
+        assert (result.parity.row("ops").a, result.parity.row("bytes").a) == (ops, 64 * ops)
+
+
 def test_strided_pacers_share_a_plan_without_overlap(tmp_path: Path) -> None:
     plan = plan_of(tmp_path, [(i, 1, 0, "a") for i in range(10)])
     taken = []
