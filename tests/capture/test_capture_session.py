@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 
@@ -15,9 +16,10 @@ from tracekit.store.reader import open_reader
 HEAVY = ("boto3", "botocore", "aiobotocore", "fsspec", "azure", "obstore", "torch", "s3torchconnector")
 
 
-def python(code: str, **environ: str) -> subprocess.CompletedProcess[str]:
+def python(code: str, cwd: Path | None = None, **environ: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", textwrap.dedent(code)],
+        cwd=cwd,
         env={**os.environ, **environ},
         capture_output=True,
         text=True,
@@ -166,3 +168,39 @@ def test_rank_comes_from_the_launcher(trace, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert open_reader(trace).query("SELECT rank FROM ops").to_pylist() == [{"rank": 3}]
+
+
+def test_children_in_another_directory_join_a_trace_named_relatively(tmp_path):
+    (tmp_path / "data").write_bytes(b"x" * 100)
+    child = f"open({str(tmp_path / 'data')!r}, 'rb').read(7)"
+    done = python(
+        f"import os, subprocess, sys; os.mkdir('sub'); os.chdir('sub'); {child};"
+        f"subprocess.run([sys.executable, '-c', {child!r}], check=True); print(os.listdir('.'))",
+        cwd=tmp_path,
+        TRACEKIT_TRACE="run.trace",
+        TRACEKIT_HOOKS="files",
+        PYTHONPATH=session.with_bootstrap(os.environ.get("PYTHONPATH")),
+    )
+    assert (done.stdout.strip(), done.stderr) == ("[]", "")
+    assert open_reader(tmp_path / "run.trace").rows == 2
+
+
+def test_a_disk_that_fills_up_does_not_fail_the_host_nor_hide_its_own_error(trace, tmp_path):
+    (tmp_path / "data").write_bytes(b"x" * 100)
+    program = f"""
+        import resource, signal
+        import tracekit.capture as capture
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        with capture.start({str(trace)!r}, hooks=["files"]):
+            resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
+            for _ in range(20_000):
+                with open({str(tmp_path / "data")!r}, "rb", buffering=0) as file:
+                    assert len(file.read(7)) == 7
+        print("went on")
+        capture.start({str(tmp_path / "other")!r}, hooks=["files"])
+        open({str(tmp_path / "data")!r}, "rb").read(7)
+        raise SystemExit(5)
+    """
+    done = python(program)
+    assert (done.stdout.strip(), done.returncode) == ("went on", 5), done.stderr
+    assert "Traceback" not in done.stderr

@@ -189,6 +189,9 @@ def join(environ: Mapping[str, str] = os.environ) -> Session | None:
     )
     context.log_scopes(environ.get("TRACEKIT_SCOPES"))
     _begin(session)
+    if os.environ.get("TRACEKIT_TRACE") == target != str(path):  # children may stand in another directory
+        session._environ["TRACEKIT_TRACE"] = target
+        os.environ["TRACEKIT_TRACE"] = str(path)
     return session
 
 
@@ -201,7 +204,10 @@ def join_quietly() -> None:
 
 
 def stop() -> None:
-    """End the capture: take the hooks out, close the trace. Nothing happens if there is none."""
+    """End the capture: take the hooks out, close the trace. Nothing happens if there is none.
+
+    A trace that could not be written (a full disk) is logged and not raised: the host has its work done.
+    """
     global _active
     session, _active = _active, None
     if session is None:
@@ -216,7 +222,10 @@ def stop() -> None:
         else:
             os.environ[name] = value
     if session._recorder is not None:
-        session._recorder.close()
+        try:
+            session._recorder.close()
+        except Exception as error:  # noqa: BLE001 - the host's program must not fail because of us
+            hook_failed("recorder", error)
     _reported.clear()
 
 
