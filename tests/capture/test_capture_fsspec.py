@@ -172,3 +172,45 @@ def test_pandas_and_pyarrow_read_parquet_through_it(s3, trace, ops):
     # pyarrow reads in threads of its own: the step is known there too.
     assert {row["step"] for row in found if row["op"] == "read"} == {7, 8}
     assert all(row["offset"] is not None for row in found if row["op"] == "read")
+
+
+def test_every_argument_may_be_given_by_its_name(tmp_path, trace, ops):
+    class Odd(fsspec.AbstractFileSystem):
+        protocol = "odd"
+        cachable = False
+
+        def cat_file(self, thing, start=None, end=None, **kwargs):
+            return b"0123456789"[start:end]
+
+        def get_file(self, rpath, lpath, **kwargs):
+            (tmp_path / "got").write_bytes(b"123")
+
+        def put_file(self, lpath, rpath, **kwargs):
+            pass
+
+        def _open(self, path, mode="rb", **kwargs):
+            return Ten(self, path, mode, size=10, block_size=4)
+
+        def info(self, path, **kwargs):
+            return {"name": path, "size": 10, "type": "file"}
+
+    class Ten(fsspec.spec.AbstractBufferedFile):
+        def _fetch_range(self, start, end):
+            return b"0123456789"[start:end]
+
+    (tmp_path / "local").write_bytes(b"12345")
+    with capture.start(trace, hooks=["fsspec:both"]):
+        odd = Odd()
+        assert odd.cat_file(thing="a", start=2, end=5) == b"234"
+        odd.get_file(lpath=str(tmp_path / "got"), rpath="b")
+        odd.put_file(rpath="c", lpath=str(tmp_path / "local"))
+        with odd.open("d") as file:
+            assert file.read(length=4) == b"0123"
+            assert file.read() == b"456789"
+    found = facts(ops(trace))
+    assert found[:3] == [
+        ("read", "odd://a", 2, 3, 3), ("get", "odd://b", None, 3, 3), ("put", "odd://c", None, 5, 5)
+    ]  # fmt: skip
+    assert [row for row in found if row[1].startswith("app+")] == [
+        ("read", "app+odd://d", 0, 4, 4), ("read", "app+odd://d", 4, 6, 6)
+    ]  # fmt: skip

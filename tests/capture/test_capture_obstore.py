@@ -126,3 +126,23 @@ def test_stop_puts_the_functions_back(store, trace):
     with capture.start(trace, hooks=["obstore"]):
         assert obstore.get_range is not before
     assert obstore.get_range is before
+
+
+def test_every_argument_may_be_given_by_its_name(store, trace, ops):
+    with capture.start(trace, hooks=["obstore"]):
+        assert bytes(obstore.get_range(store=store, path="set/a.bin", start=1, length=2)) == BODY[1:3]
+        store.put(file=b"123", path="b")
+        store.head(path="b")
+        obstore.delete(store, paths=["b", "none"])
+        wrap(store).delete(paths="c")
+
+        async def later() -> None:
+            await store.put_async(path="d", file=b"1")
+            await obstore.delete_async(store, paths="d")
+
+        asyncio.run(later())
+    assert [(row["op"], row["uri"], row["bytes"]) for row in ops(trace)] == [
+        ("read", "memory:///set/a.bin", 2), ("put", "memory:///b", 3), ("stat", "memory:///b", None),
+        ("delete", "memory:///b", None), ("delete", "memory:///none", None), ("delete", "memory:///c", None),
+        ("put", "memory:///d", 1), ("delete", "memory:///d", None),
+    ]  # fmt: skip

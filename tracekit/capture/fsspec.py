@@ -124,23 +124,22 @@ def _call(method: Any, kind: str) -> Any:
     names = _names(method)
 
     @functools.wraps(method)
-    def call(self: Any, path: str, *args: Any, **kwargs: Any) -> Any:
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
         if not _watched(self):
-            return method(self, path, *args, **kwargs)
+            return method(self, *args, **kwargs)
         token = _inside.set(True)
         submit = monotonic_ns()
         result, failure = None, None
         try:
-            result = method(self, path, *args, **kwargs)
+            result = method(self, *args, **kwargs)
             return result
         except BaseException as error:
             failure = error
             raise
         finally:
             _inside.reset(token)
-            _moved(
-                self, kind, path, {**dict(zip(names, args, strict=False)), **kwargs}, result, submit, failure
-            )
+            given = {**dict(zip(names, args, strict=False)), **kwargs}
+            _moved(self, kind, given.pop(names[0], ""), given, result, submit, failure)
 
     setattr(call, _MARK, method)
     return call
@@ -150,31 +149,30 @@ def _acall(method: Any, kind: str) -> Any:
     names = _names(method)
 
     @functools.wraps(method)
-    async def call(self: Any, path: str, *args: Any, **kwargs: Any) -> Any:
+    async def call(self: Any, *args: Any, **kwargs: Any) -> Any:
         if not _watched(self):
-            return await method(self, path, *args, **kwargs)
+            return await method(self, *args, **kwargs)
         token = _inside.set(True)
         submit = monotonic_ns()
         result, failure = None, None
         try:
-            result = await method(self, path, *args, **kwargs)
+            result = await method(self, *args, **kwargs)
             return result
         except BaseException as error:
             failure = error
             raise
         finally:
             _inside.reset(token)
-            _moved(
-                self, kind, path, {**dict(zip(names, args, strict=False)), **kwargs}, result, submit, failure
-            )
+            given = {**dict(zip(names, args, strict=False)), **kwargs}
+            _moved(self, kind, given.pop(names[0], ""), given, result, submit, failure)
 
     setattr(call, _MARK, method)
     return call
 
 
 def _names(method: Any) -> tuple[str, ...]:
-    """Of the arguments after `self` and the path: filesystems do not agree on their order."""
-    return tuple(inspect.signature(method).parameters)[2:]
+    """Of the arguments after `self`, first what it is about: filesystems do not agree on names and order."""
+    return tuple(inspect.signature(method).parameters)[1:] or ("path",)
 
 
 def _moved(
@@ -309,12 +307,13 @@ def _uploader(file: Any, upload: Any, uri: str) -> Any:
 
 
 def _reader(file: Any, read: Any, uri: str) -> Any:
-    def read_above(*args: Any) -> Any:
+    def read_above(*args: Any, **kwargs: Any) -> Any:
         begin = file.tell()
         submit = monotonic_ns()
-        data = read(*args)
+        data = read(*args, **kwargs)
         took = monotonic_ns() - submit
-        asked = args[0] if args and args[0] is not None and args[0] >= 0 else len(data)
+        size = next(iter((*args, *kwargs.values())), None)
+        asked = size if isinstance(size, int) and size >= 0 else len(data)
         record(uri, begin, asked, submit, took, "read", len(data))
         return data
 

@@ -74,36 +74,36 @@ class _Store:
 
 def _call(original: Any, name: str, kind: str) -> Any:
     @functools.wraps(original)
-    def call(store: Any, path: Any, *args: Any, **kwargs: Any) -> Any:
+    def call(store: Any, *args: Any, **kwargs: Any) -> Any:
         if sessions.active() is None:
-            return original(store, path, *args, **kwargs)
+            return original(store, *args, **kwargs)
         submit = monotonic_ns()
         try:
-            result = original(store, path, *args, **kwargs)
+            result = original(store, *args, **kwargs)
         except BaseException as error:
-            _tell(store, path, args, kwargs, name, kind, submit, None, error)
+            _tell(store, args, kwargs, name, kind, submit, None, error)
             raise
-        return _tell(store, path, args, kwargs, name, kind, submit, result, None)
+        return _tell(store, args, kwargs, name, kind, submit, result, None)
 
     call._tracekit_original = original  # type: ignore[attr-defined]
     return call
 
 
 def _acall(original: Any, name: str, kind: str) -> Any:
-    async def run(store: Any, path: Any, *args: Any, **kwargs: Any) -> Any:
+    async def run(store: Any, *args: Any, **kwargs: Any) -> Any:
         submit = monotonic_ns()
         try:
-            result = await original(store, path, *args, **kwargs)
+            result = await original(store, *args, **kwargs)
         except BaseException as error:
-            _tell(store, path, args, kwargs, name, kind, submit, None, error)
+            _tell(store, args, kwargs, name, kind, submit, None, error)
             raise
-        return _tell(store, path, args, kwargs, name, kind, submit, result, None, reader=_AsyncReader)
+        return _tell(store, args, kwargs, name, kind, submit, result, None, reader=_AsyncReader)
 
     @functools.wraps(original)
-    def call(store: Any, path: Any, *args: Any, **kwargs: Any) -> Any:
+    def call(store: Any, *args: Any, **kwargs: Any) -> Any:
         if sessions.active() is None:
-            return original(store, path, *args, **kwargs)
-        return asyncio.ensure_future(run(store, path, *args, **kwargs))  # as the original: under way already
+            return original(store, *args, **kwargs)
+        return asyncio.ensure_future(run(store, *args, **kwargs))  # as the original: under way already
 
     call._tracekit_original = original  # type: ignore[attr-defined]
     return call
@@ -111,7 +111,6 @@ def _acall(original: Any, name: str, kind: str) -> Any:
 
 def _tell(
     store: Any,
-    path: Any,
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
     name: str,
@@ -125,6 +124,7 @@ def _tell(
     took = monotonic_ns() - submit
     error = None if failure is None else error_class(failure)
     try:
+        path: Any = args[0] if args else kwargs.get("path", kwargs.get("paths"))
         if name == "get_range" and error is None:  # what data loaders do: nothing is to be worked out
             start, length = kwargs.get("start"), kwargs.get("length")
             if start is not None and length is not None:
@@ -162,7 +162,7 @@ def _ranges(
         )
         return list(zip(starts, sizes, strict=False))
     if name == "put":
-        data = args[0] if args else kwargs.get("file")
+        data = args[1] if len(args) > 1 else kwargs.get("file")
         return [(None, memoryview(data).nbytes if isinstance(data, (bytes, bytearray, memoryview)) else None)]
     return [(None, None)]
 
