@@ -217,6 +217,27 @@ def test_what_todays_dftracer_writes_of_a_real_program_is_read(tmp_path: Path) -
     assert [(r["offset"], r["len"]) for r in got] == [(0, 1000), (5000, 7), (77, 100), (5007, 11)], done
 
 
+def test_a_position_that_a_forked_child_or_a_second_descriptor_moved_is_unknown_until_a_seek(
+    tmp_path: Path,
+) -> None:
+    lines = [
+        '{"name":"FH","cat":"dftracer","type":1,"pid":5,"tid":5,"ph":4,"args":{"name":"/d/a","value":"aa"}}',
+        later("open64", 10, fhash="aa", flags=0),
+        later("read", 20, fhash="aa", ret=4, count=4),
+        later("read", 30, pid=6, fhash="aa", ret=4, count=40),
+        later("read", 40, pid=6, fhash="aa", ret=4, count=40),
+        later("read", 50, fhash="aa", ret=8, count=8),
+        later("lseek64", 60, fhash="aa", ret=100, whence=0, offset=100),
+        later("read", 70, fhash="aa", ret=8, count=8),
+        later("dup2", 80, fhash="aa", ret=9),
+        later("read", 90, fhash="aa", ret=8, count=8),
+    ]
+    import_trace("dftracer", write(tmp_path / "log.pfw", lines), tmp_path / "t", strict=True)
+    assert [(r["offset"], r["len"]) for r in reads(tmp_path / "t")] == [
+        (0, 4), (None, 40), (None, 40), (None, 8), (100, 8), (None, 8)
+    ]  # fmt: skip
+
+
 def test_the_later_form_names_files_by_hash(tmp_path: Path) -> None:
     lines = [
         event("FH", 0, cat="dftracer", ph="M", name="/d/a", value="beef"),

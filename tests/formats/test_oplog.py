@@ -107,6 +107,29 @@ def test_todays_warp_columns_comments_and_zones_are_read_and_secrets_are_not_kep
     assert second["latency"] == 5000
 
 
+def test_a_list_or_a_delete_of_many_is_one_of_the_bucket_and_a_get_of_nothing_a_bad_line(
+    tmp_path: Path,
+) -> None:
+    log = tmp_path / "w.csv"
+    lines = [line_15(op=op).replace("p/o.rnd", "") for op in ("LIST", "DELETE", "GET")]
+    log.write_text("\n".join([HEADER_15, line_15(), *lines]) + "\n")
+    done = import_trace("warp", log, tmp_path / "t", base="s3://b/")
+    assert (done.ops, done.skipped, done.examples[0][:7]) == (3, 1, "line 5:")
+    found = rows(tmp_path / "t", "SELECT op, uri FROM ops ORDER BY op")
+    assert [(r["op"], r["uri"]) for r in found] == [
+        ("delete", "s3://b/"), ("get", "s3://b/p/o.rnd"), ("list", "s3://b/")
+    ]  # fmt: skip
+
+
+def test_a_log_of_bad_lines_alone_says_what_is_wrong_with_the_first(tmp_path: Path) -> None:
+    log = tmp_path / "w.csv"
+    log.write_text("\n".join([HEADER_15, line_15(size="NaN"), line_15(size="-1")]) + "\n")
+    with pytest.raises(
+        TraceFormatError, match="no op that can be read; line 2: its bytes cannot be read: 'NaN'"
+    ):
+        import_trace("warp", log, tmp_path / "t")
+
+
 def test_bad_lines_are_skipped_by_number_and_the_good_ones_of_their_block_are_kept(tmp_path: Path) -> None:
     log = tmp_path / "w.csv"
     bad = [line_15(size="NaN"), line_15(size="-5"), line_15(size=str(10**30)), line_15(start="yesterday"),

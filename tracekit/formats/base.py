@@ -72,6 +72,12 @@ class Tally:
         if self.strict and self._found:
             raise TraceFormatError(self._found[0][1], "import without --strict to skip bad lines")
 
+    def nothing(self) -> str:
+        """What is wrong with a log of bad lines alone, with the first of them."""
+        return f"{self.source} holds no op that can be read" + "".join(
+            f"; {one}" for one in self.examples[:1]
+        )
+
     def note(self, text: str) -> None:
         """Tell the reader of the trace `text`, once."""
         if text not in self.notes:

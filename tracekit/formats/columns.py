@@ -88,7 +88,7 @@ class Csv:
             rows += batch.num_rows
             yield batch
         if not rows and tally.skipped:
-            raise TraceFormatError(f"{source} holds no op that can be read", "see --map-columns")
+            raise TraceFormatError(tally.nothing(), "see --map-columns")
 
     def write(self, trace: TraceReader, sink: BinaryIO, tally: Tally, options: ExportOptions) -> int:
         """As the protocol says: times in ns, `t_submit` since the Unix epoch; null is an empty field."""

@@ -23,6 +23,7 @@ _WRITE = ("write", "fwrite", "writev")
 _PWRITE = ("pwrite", "pwrite64", "pwritev", "pwritev64")
 _SEEK = ("lseek", "lseek64")
 _FSEEK = ("fseek", "fseeko", "fseek64", "fseeko64", "rewind")
+_DUP = ("dup", "dup2", "dup3")
 _STAT = ("__xstat", "__xstat64", "__fxstat", "__fxstat64", "__lxstat", "__lxstat64", "__fxstatat", "__fxstatat64",
          "stat", "stat64", "fstat", "fstat64", "lstat", "lstat64", "fstatat", "fstatat64", "statx")  # fmt: skip
 _LIST = ("opendir", "scandir")
@@ -99,10 +100,12 @@ def _placed(calls: pl.DataFrame) -> pl.DataFrame:
         .when(name.is_in(_SEEK) & ret.is_between(0, 2**60)).then(ret)
         .when(name.is_in(_FSEEK) & pl.col("whence").eq(0)).then("offset")
         .when(name.is_in(_FSEEK)).then(pl.lit(_UNKNOWN))
-        .when(closes).then(pl.lit(_UNKNOWN))
+        .when(closes | name.is_in(_DUP)).then(pl.lit(_UNKNOWN))
     )  # fmt: skip
     advance = pl.when(name.is_in((*_READ, *_WRITE))).then(moved).otherwise(0).fill_null(0)
-    calls = calls.with_columns(moved=moved, _key=pl.struct(key), _sets=sets, _advance=advance)
+    calls = _shared(
+        calls.with_columns(moved=moved, _key=pl.struct(key), _sets=sets, _advance=advance), descriptors
+    )
     calls = calls.with_columns(_run=pl.col("_advance").cum_sum().over("_key"))
     base = (
         pl.when(pl.col("_sets").is_not_null())
@@ -110,7 +113,7 @@ def _placed(calls: pl.DataFrame) -> pl.DataFrame:
         .forward_fill()
         .over("_key")
     )
-    position = base + pl.col("_run") - pl.col("_advance")
+    position: pl.Expr = pl.when(~_moved_by_others()).then(base + pl.col("_run") - pl.col("_advance"))
     if not descriptors:
         calls = _alone(calls)
         position = pl.when(pl.col("_alone")).then(position)
@@ -118,6 +121,30 @@ def _placed(calls: pl.DataFrame) -> pl.DataFrame:
     position = pl.when(given).then("offset").when(pl.col("kind").is_in(["read", "put"])).then(position)
     calls = calls.with_columns(position=position)
     return calls.with_columns(position=pl.when(pl.col("position") >= 0).then("position"))
+
+
+def _shared(calls: pl.DataFrame, descriptors: bool) -> pl.DataFrame:
+    """`calls` with when (`_first`, `_last`) and by which process alone (`_by`) their file was moved unopened.
+
+    A process that moves a file that it has not opened may have the descriptor from another,
+    whose position moves with it.
+    """
+    name = pl.col("name")
+    place = ["fname", "fd"] if descriptors else ["fname"]
+    mine = calls.with_columns(_opened=name.is_in(_OPEN).cum_sum().over("pid", "fname"))
+    moves = name.is_in((*_READ, *_WRITE, *_SEEK, *_FSEEK))
+    foreign = mine.filter(moves & pl.col("_opened").eq(0)).group_by(place).agg(
+        _first=pl.col("ts").min(), _last=pl.col("ts").max(),
+        _by=pl.when(pl.col("pid").n_unique() == 1).then(pl.col("pid").first()),
+    )  # fmt: skip
+    return calls.join(foreign, on=place, how="left", maintain_order="left")
+
+
+def _moved_by_others() -> pl.Expr:
+    """Whether another process may have moved the file since its position was last set."""
+    since = pl.when(pl.col("_sets").is_not_null()).then("ts").forward_fill().over("_key")
+    inside = (pl.col("_first") < pl.col("ts")) & (pl.col("_last") > since)
+    return (inside & pl.col("_by").ne_missing(pl.col("pid"))).fill_null(value=False)
 
 
 def _alone(calls: pl.DataFrame) -> pl.DataFrame:

@@ -53,7 +53,7 @@ class Jsonl:
             rows += batch.num_rows
             yield batch
         if not rows:
-            raise TraceFormatError(f"{source} holds no op that can be read", "give one JSON object a line")
+            raise TraceFormatError(tally.nothing(), "give one JSON object a line")
 
     def write(self, trace: TraceReader, sink: BinaryIO, tally: Tally, options: ExportOptions) -> int:
         """As the protocol says; a null is left out of its line."""

@@ -105,7 +105,7 @@ def _read(
         yield batch
     if not state.rows and tally.skipped:
         raise TraceFormatError(
-            f"{source} holds no op that can be read",
+            tally.nothing(),
             "is this the right format? names of hosts alone need --base",
         )
     if state.unplaced:
@@ -146,7 +146,7 @@ def _ops(raw: dict[str, pa.Array], lines: Lines, state: _State) -> pa.RecordBatc
         state.unplaced += int(pc.sum(pc.equal(kinds.indices, range_read)).as_py() or 0)
     columns = {
         "t_submit": start,
-        "uri": _uris(raw, state),
+        "uri": _uris({**raw, "file": _files(raw["file"], kinds)}, state),
         "op": kinds,
         "bytes": _moved(kinds, raw["bytes"]),
         "len": _asked(kinds, raw["bytes"]),
@@ -185,6 +185,15 @@ def _uris(raw: dict[str, pa.Array], state: _State) -> pa.Array:
     distinct = pairs.dictionary.to_numpy()
     hosts = _taken(endpoint.dictionary, distinct // many, null)
     return _coded(pairs.indices, _named(hosts, _taken(files, distinct % many, len(files)), state))
+
+
+def _files(file: pa.Array, kinds: pa.Array) -> pa.Array:
+    """The names of the objects: a list, or a delete of many, that names none is one of the bucket."""
+    if not file.null_count or not len(kinds.dictionary):
+        return file
+    of_bucket = pa.array([kind in ("list", "delete") for kind in kinds.dictionary.to_pylist()], pa.bool_())
+    bare = pc.and_(pc.is_null(file), pc.fill_null(of_bucket.take(kinds.indices), False))
+    return pc.if_else(bare, "", file.cast(pa.string())).dictionary_encode()
 
 
 def _named(endpoint: pa.Array | pa.Scalar, file: pa.Array, state: _State) -> pa.Array:
