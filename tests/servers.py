@@ -165,7 +165,7 @@ class FaultProxy:
     port: int = 0
     faults: list[Fault] = field(default_factory=list)
     always: dict[str, Fault] = field(default_factory=dict)
-    """Faults that every request meets whose path holds the text."""
+    """Faults that every request meets whose `METHOD /path` holds the text."""
     seen: list[str] = field(default_factory=list)
 
     @property
@@ -175,11 +175,15 @@ class FaultProxy:
 
 @dataclass(frozen=True)
 class Fault:
-    """One bad answer: a status with a body, a body cut short (or stalled), a dropped connection, or silence."""
+    """One bad answer: a status with a body, a body cut short (or stalled), a dropped connection, or silence.
+
+    `late` is none but for its delay.
+    """
 
     status: int = 0
     body: str = ""
     truncate: bool = False
+    late: bool = False
     stall_s: float = 0.0
 
 
@@ -218,9 +222,13 @@ class _FaultHandler(http.server.BaseHTTPRequestHandler):
     def _serve(self) -> None:
         length = int(self.headers.get("Content-Length") or 0)
         body = self.rfile.read(length) if length else None
-        self.state.seen.append(f"{self.command} {self.path}")
+        asked = f"{self.command} {self.path}"
+        self.state.seen.append(asked)
         fault = self.state.faults.pop(0) if self.state.faults else None
-        fault = fault or next((f for text, f in self.state.always.items() if text in self.path), None)
+        fault = fault or next((f for text, f in self.state.always.items() if text in asked), None)
+        if fault is not None and fault.late:
+            time.sleep(fault.stall_s)
+            fault = None
         if fault is None:
             self._pass_on(body, cut=False)
         elif fault.truncate:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -96,6 +98,25 @@ def test_what_is_missing_is_one_line(s3_env: servers.S3Server, bucket: tuple[str
             create_async_loader(uri)
         assert caught.value.error_class == "not_found"
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("verb", ["record", "materialize"])
+def test_a_failure_leaves_nothing_open_to_complain_of(
+    s3_bucket: str, bucket: tuple[str, dict[str, bytes]], tmp_path: Path, verb: str
+) -> None:
+    """A client of the reference library that is not closed says so on the terminal."""
+    with create_async_loader(bucket[0], recorder=tmp_path / "trace") as loader:
+        for _ in loader:
+            pass
+    what = ["s3://no-such-bucket-here/x", "-o", str(tmp_path / "r")]
+    if verb == "materialize":
+        what = [str(tmp_path / "trace"), "--map", f"s3://{s3_bucket}=s3://no-such-bucket-here"]
+    run = subprocess.run(
+        [sys.executable, "-m", "tracekit", verb, *what, "--client", "aiobotocore"],
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert run.returncode == 2
+    assert "no such bucket" in run.stderr and run.stderr.count("\n") == 1
 
 
 def test_backend_options_are_passed_on(bucket: tuple[str, dict[str, bytes]]) -> None:

@@ -16,7 +16,7 @@ from urllib.parse import unquote
 from tracekit.errors import UsageError
 from tracekit.uri import clean
 
-__all__ = ["ObjectAddress", "join", "split"]
+__all__ = ["ObjectAddress", "escape", "join", "split", "unescape"]
 
 _ESCAPED = re.compile(r"[%?#\x00-\x1f\x7f]")
 _CONTAINER = re.compile(r"[A-Za-z0-9._:$-]+")
@@ -33,9 +33,19 @@ class ObjectAddress(NamedTuple):
 
 def join(scheme: str, container: str, key: str) -> str:
     """The URI of a key."""
-    if _ESCAPED.search(key) is not None:
-        key = _ESCAPED.sub(lambda found: f"%{ord(found[0]):02X}", key)
-    return f"{scheme}://{container}/{key}"
+    return f"{scheme}://{container}/{escape(key)}"
+
+
+def escape(key: str) -> str:
+    """A key, or part of one, as URIs of objects have it."""
+    if _ESCAPED.search(key) is None:
+        return key
+    return _ESCAPED.sub(lambda found: f"%{ord(found[0]):02X}", key)
+
+
+def unescape(text: str) -> str:
+    """The key, or part of one, that a URI of an object means."""
+    return unquote(text, errors="surrogateescape")
 
 
 @functools.lru_cache(maxsize=65_536)
@@ -55,4 +65,4 @@ def split(uri: str) -> ObjectAddress:
             f"{bare}: the URI goes on with a query string or fragment",
             "give credentials by the environment; write ? and # in a key as %3F and %23",
         )
-    return ObjectAddress(match[1], unquote(match[2], errors="surrogateescape"))
+    return ObjectAddress(match[1], unescape(match[2]))

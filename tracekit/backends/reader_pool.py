@@ -13,6 +13,7 @@ import atexit
 import contextlib
 import queue
 import threading
+import time
 import weakref
 from collections import deque
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from typing import Any
 
 __all__ = ["ReaderPool"]
 
+_JOIN_S = 5.0
 _Job = tuple["_Mailbox", "asyncio.Future[Any]", Callable[[], Any]]
 
 
@@ -57,13 +59,14 @@ class ReaderPool:
         return future
 
     def close(self) -> None:
-        """End the threads, after what they are reading."""
+        """End the threads, after what they are reading if that does not take too long."""
         with self._lock:
             threads, self._threads = self._threads, []
         for _ in threads:
             self._jobs.put(None)
+        give_up_at = time.monotonic() + _JOIN_S
         for thread in threads:
-            thread.join(timeout=5)
+            thread.join(timeout=max(give_up_at - time.monotonic(), 0))
         atexit.unregister(self.close)
 
     def _work(self) -> None:

@@ -106,6 +106,17 @@ def create_dataset(
     chosen = LoaderOptions.of(options, **given)
     uri = with_scheme(uri)
     backend = backend_for(uri, **chosen.backend_options())
+    try:
+        found = _listed(uri, backend, recorder)
+        _check_direct(backend, found[0][0], chosen.page_cache_mode)
+    except BaseException:
+        backend.close()
+        raise
+    return Dataset(clean(uri), found, backend, chosen.bytes_of("sample_bytes"))
+
+
+def _listed(uri: str, backend: Backend, recorder: Recorder | None) -> list[tuple[str, int]]:
+    """Names and sizes below `uri`, in order; at least one. Records the listing."""
     base, pattern = _split_glob(uri)
     began = time.monotonic_ns()
     error_class = None
@@ -126,8 +137,7 @@ def create_dataset(
         raise BackendError(
             f"{clean(uri)}: no samples there", "name a directory, prefix or glob with files", "not_found"
         )
-    _check_direct(backend, found[0][0], chosen.page_cache_mode)
-    return Dataset(clean(uri), found, backend, chosen.bytes_of("sample_bytes"))
+    return found
 
 
 def _check_direct(backend: Backend, uri: str, page_cache_mode: str) -> None:

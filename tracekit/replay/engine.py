@@ -40,7 +40,7 @@ from tracekit.replay.verdict import ClientFacts, judge
 from tracekit.store.reader import TraceReader, open_reader
 from tracekit.store.writer import check_target
 from tracekit.units import format_count, format_duration, format_size
-from tracekit.uri import scheme_of
+from tracekit.uri import redact, scheme_of
 
 __all__ = ["ReplayOptions", "Watch", "dry_run", "replay"]
 
@@ -112,13 +112,10 @@ def dry_run(
     """What `replay` would do, and what is missing at the target. Raises as `replay` does; reads no data."""
     options = options or ReplayOptions.of(named)
     reader = trace if isinstance(trace, TraceReader) else open_reader(trace)
-    backends = Backends(options.store_options)
-    try:
+    with closing(Backends(options.store_options)) as backends:
         seen = foresee(reader, parse_rules(options.mapping), options)
         check_writes(seen.plan, np.flatnonzero(seen.put).tolist(), backends, options)
         return summarize(seen, backends)
-    finally:
-        backends.close()
 
 
 def _run(
@@ -245,7 +242,10 @@ def _consumer(options: ReplayOptions, reader: TraceReader) -> Consumer | None:
 def _noted(options: ReplayOptions) -> dict[str, Any]:
     """The options, as the replay's trace keeps them."""
     noted = {name: value for name, value in asdict(options).items() if name not in ("filters", "tolerance")}
+    noted["mapping"] = tuple(redact(rule) for rule in options.mapping)
     filters = {name: value for name, value in asdict(options.filters).items() if value is not None}
+    if "uri_glob" in filters:
+        filters["uri_glob"] = redact(filters["uri_glob"])
     return {**noted, **filters} if options.filters else noted
 
 

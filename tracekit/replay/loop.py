@@ -34,6 +34,10 @@ __all__ = ["LoopEngine"]
 _LEAD_NS = 20_000_000
 _WATCH_S = 0.2
 _YIELD_EVERY = 8
+_KEPT_BYTES = 64 << 20
+"""Buffers kept for the next op: of powers of two, so that ops of any mix of lengths share them."""
+_GRACE_NS = 5_000_000_000
+"""How long what is in flight is waited for after Ctrl-C; a second one ends it at once."""
 _GET, _PUT = KINDS.index("get"), KINDS.index("put")
 
 
@@ -51,10 +55,12 @@ class LoopEngine:
         self._backend_of = backend_of
         self._settings = settings
         self._free: dict[int, list[memoryview]] = {}
+        self._kept_bytes = 0
+        self._give_up_at: int | None = None
+        self._crash: BaseException | None = None
         self._sizes: dict[int, int] = {}
         self._running: set[asyncio.Task[None]] = set()
         self._unfinished: set[int] = set()
-        self._crash: BaseException | None = None
         self._start_mono_ns = 0
         self.cpu_ns = 0
         self.cpu_wait_ns = 0
@@ -67,22 +73,19 @@ class LoopEngine:
         asyncio.run(self._main(watch))
         self.cpu_wait_ns = cpu_wait_ns() - waited
         self.cpu_ns = time.thread_time_ns() - began
-        if self._crash is not None:
+        if isinstance(self._crash, TracekitError):
             raise self._crash
+        if self._crash is not None:
+            raise TracekitError(f"replay failed: {self._crash!r}") from self._crash
         return not self._plan.shared.header[STOP]
 
     def stop(self) -> None:
-        """Start no more requests."""
+        """Start no more requests; called again, wait for none."""
+        now = time.monotonic_ns()
+        self._give_up_at = now + _GRACE_NS if self._give_up_at is None else now
         self._plan.shared.header[STOP] = 1
         self._pacer.stop()
         self._changed.set()
-
-    def _interrupt(self) -> None:
-        """Stop; asked a second time, give up what is in flight."""
-        if self._plan.shared.header[STOP]:
-            for task in self._running:
-                task.cancel()
-        self.stop()
 
     async def _main(self, watch: Callable[[], None]) -> None:
         self._changed = asyncio.Event()
@@ -92,10 +95,9 @@ class LoopEngine:
             self._pacer.on_ready = self._changed.set
         watching = asyncio.create_task(_now_and_then(watch))
         try:
-            with _deadlines(self._changed) as wake_at, _interruptible(self._interrupt):
+            with _deadlines(self._changed) as wake_at, _interruptible(self.stop):
                 await self._dispatch(wake_at)
-                while self._running:
-                    await asyncio.wait(self._running)
+                await self._drain()
         finally:
             watching.cancel()
             self._log.flush()
@@ -127,10 +129,20 @@ class LoopEngine:
             if backlog or due is None or dispatched % _YIELD_EVERY == 0:
                 await asyncio.sleep(0)
 
+    async def _drain(self) -> None:
+        """Wait for what is in flight; when it was stopped, not for ever."""
+        while self._running:
+            await asyncio.wait(self._running, timeout=_WATCH_S)
+            if self._give_up_at is not None and time.monotonic_ns() >= self._give_up_at:
+                for task in self._running:
+                    task.cancel()
+
     async def _taken(self) -> int | None:
         """The next op, when one is ready and may run; None if there are no more."""
         while len(self._running) >= self._settings.threads:
             await self._wait()
+            if self._plan.shared.header[STOP]:
+                return None
         if isinstance(self._pacer, ClosedPacer):
             while (earliest := self._pacer.earliest()) is None:
                 await self._wait()
@@ -155,20 +167,15 @@ class LoopEngine:
         body = payload(length) if plan.columns["kind"][op] == _PUT else None
         waited = await gate.aacquire(length) if gate is not None else 0
         submit = now()
-        self._pacer.submitted(op)
-        moved, error, first_byte = 0, "", None
         try:
-            moved, first_byte = await self._request(op, length, body)
-            recorded = int(plan.columns["recorded_bytes"][op])
-            if moved < (length if recorded == NONE else min(length, recorded)):
-                error = "short_read"
-        except BackendError as failed:
-            error = failed.error_class
-        except MemoryError:  # a length that only a damaged or foreign trace has
-            error = "out_of_memory"
-        end = now()
-        if gate is not None:
-            gate.release(length)
+            if header[STOP]:
+                return
+            self._pacer.submitted(op)
+            moved, first_byte, error = await self._outcome(op, length, body)
+            end = now()
+        finally:
+            if gate is not None:
+                gate.release(length)
         self._pacer.finished(op, end - self._start_mono_ns)
         if error:
             self._log.fail(error)
@@ -196,6 +203,20 @@ class LoopEngine:
                 self._sizes[file] = 0  # the request itself will say what is wrong
         return max(self._sizes[file] - int(self._plan.columns["offset"][op]), 0)
 
+    async def _outcome(self, op: int, length: int, body: memoryview | None) -> tuple[int, int | None, str]:
+        """Bytes moved, ns to the first byte, and what went wrong or nothing."""
+        try:
+            moved, first_byte = await self._request(op, length, body)
+        except BackendError as failed:
+            return 0, None, failed.error_class
+        except MemoryError:  # a length that only a damaged or foreign trace has
+            return 0, None, "out_of_memory"
+        except asyncio.CancelledError:
+            return 0, None, "cancelled"
+        recorded = int(self._plan.columns["recorded_bytes"][op])
+        short = moved < (length if recorded == NONE else min(length, recorded))
+        return moved, first_byte, "short_read" if short else ""
+
     async def _request(self, op: int, length: int, body: memoryview | None) -> tuple[int, int | None]:
         columns = self._plan.columns
         uri = self._plan.uris[columns["file"][op]]
@@ -207,12 +228,22 @@ class LoopEngine:
         if columns["kind"][op] == _GET:
             data, first_byte = await reader.aget(uri)
             return len(data), first_byte
-        free = self._free.setdefault(length, [])
-        buffer = free.pop() if free else backend.allocate(length)
+        buffer = self._buffer(length, backend)
         try:
-            return await reader.aread_into(uri, int(columns["offset"][op]), buffer)
+            return await reader.aread_into(uri, int(columns["offset"][op]), buffer[:length])
         finally:
-            free.append(buffer)
+            if self._kept_bytes + len(buffer) <= _KEPT_BYTES:
+                self._kept_bytes += len(buffer)
+                self._free.setdefault(len(buffer), []).append(buffer)
+
+    def _buffer(self, length: int, backend: Backend) -> memoryview:
+        """One of at least `length` bytes, used before if there is one."""
+        size = 1 << max(length - 1, 0).bit_length()
+        free = self._free.get(size)
+        if not free:
+            return backend.allocate(size)
+        self._kept_bytes -= size
+        return free.pop()
 
 
 async def _now_and_then(watch: Callable[[], None]) -> None:

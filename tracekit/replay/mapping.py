@@ -6,9 +6,10 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from tracekit.backends.object_uri import escape, unescape
 from tracekit.backends.registry import known_schemes
 from tracekit.errors import UsageError
-from tracekit.uri import clean, scheme_of, with_scheme
+from tracekit.uri import FILE_SCHEMES, clean, scheme_of, with_scheme
 
 __all__ = ["MappingRules", "parse_rules"]
 
@@ -33,7 +34,7 @@ class MappingRules:
             if _covers(source, uri) and (best is None or len(source) > len(best[0])):
                 best = (source, target)
         if best is not None:
-            rest = uri[len(best[0]) :]
+            rest = _carried(uri, *best)
             return (
                 best[1]
                 + ("/" if rest and not rest.startswith("/") and not best[1].endswith("/") else "")
@@ -92,6 +93,8 @@ def parse_rules(rules: Iterable[str]) -> MappingRules:
             raise UsageError(
                 f"--map {clean(rule)!r} is no rule", "write FROM=TO, such as file:///data=direct:///data"
             )
+        _refuse_secrets(source.removeprefix("~"))
+        _refuse_secrets(target)
         if source.startswith("~"):
             try:
                 patterns.append((re.compile(source[1:]), target))
@@ -103,6 +106,34 @@ def parse_rules(rules: Iterable[str]) -> MappingRules:
     if doubled:
         raise UsageError(f"--map has two rules for {min(doubled)}", "keep one of them")
     return MappingRules(tuple(prefixes), tuple(patterns))
+
+
+def _carried(uri: str, source: str, target: str) -> str:
+    """What follows `source` in `uri`, as `target` writes it: files' names are raw, objects' keys escaped.
+
+    Raises UsageError if that would be a file outside `target`.
+    """
+    rest = uri[len(source) :]
+    from_file, to_file = (scheme_of(root) in FILE_SCHEMES for root in (source, target))
+    if from_file and not to_file:
+        return escape(rest)
+    if to_file and not from_file:
+        rest = unescape(rest)
+        if ".." in rest.split("/") or "\0" in rest:
+            raise UsageError(
+                f"{uri} can be no file under {target}", "leave it out with --uri-glob, or map it to objects"
+            )
+    return rest
+
+
+def _refuse_secrets(text: str) -> None:
+    """A URI's user-info would end in the trace's metadata, and name nothing."""
+    bare = clean(text)
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*@", text) and bare != text:
+        raise UsageError(
+            f"--map: {bare} was given with a user or a password in it",
+            "give credentials by the environment",
+        )
 
 
 def _root(text: str) -> str:
@@ -122,5 +153,5 @@ def _refuse_collisions(uris: Sequence[str], targets: Sequence[str]) -> None:
         other = seen.setdefault(target, uri)
         if other != uri:
             raise UsageError(
-                f"{other} and {uri} both map to {target}", "make the --map rules tell them apart"
+                f"{other} and {uri} both map to {clean(target)}", "make the --map rules tell them apart"
             )

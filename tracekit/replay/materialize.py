@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -52,10 +53,27 @@ def materialize(
     if not mapping:
         raise UsageError("materialize needs a target", "give --map FROM=TO")
     seen = foresee(reader, parse_rules(mapping))
-    backends = Backends(store_options)
+    with closing(Backends(store_options)) as backends:
+        missing, kept = _missing(seen.plan.uris, seen.sizes.tolist(), backends)
+        for index, (uri, size) in enumerate(missing):
+            if scheme_of(uri) in FILE_SCHEMES:
+                if seed is None:
+                    make_sparse(uri, size)
+                else:
+                    make_file(uri, size, seed=seed + index)
+            else:
+                backends.of(uri).put(uri, _content(size, (seed or 0) + index))
+            if progress is not None:
+                progress(index + 1, len(missing))
+    return Materialized(len(missing), kept, sum(size for _, size in missing))
+
+
+def _missing(
+    uris: Sequence[str], sizes: Sequence[int], backends: Backends
+) -> tuple[list[tuple[str, int]], int]:
+    """What is to be made, and how many are there already. Raises UsageError if one is there and too small."""
     missing = []
-    kept = 0
-    for uri, size in zip(seen.plan.uris, seen.sizes.tolist(), strict=True):
+    for uri, size in zip(uris, sizes, strict=True):
         try:
             there = backends.of(uri).stat(uri).size
         except BackendError as error:
@@ -67,19 +85,7 @@ def materialize(
             raise UsageError(
                 f"{uri} is there with {there} bytes; the trace needs {size}", "map to another target"
             )
-        kept += 1
-    for index, (uri, size) in enumerate(missing):
-        if scheme_of(uri) in FILE_SCHEMES:
-            if seed is None:
-                make_sparse(uri, size)
-            else:
-                make_file(uri, size, seed=seed + index)
-        else:
-            backends.of(uri).put(uri, _content(size, (seed or 0) + index))
-        if progress is not None:
-            progress(index + 1, len(missing))
-    backends.close()
-    return Materialized(len(missing), kept, sum(size for _, size in missing))
+    return missing, len(uris) - len(missing)
 
 
 def _content(size: int, seed: int) -> bytes:
