@@ -15,8 +15,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tracekit.errors import UsageError
+from tracekit.errors import TraceFormatError, UsageError
 from tracekit.metrics.histogram import Histogram
+from tracekit.metrics.partial import partial
 from tracekit.metrics.snapshot import MetricsSnapshot, snapshot
 from tracekit.store import merge
 from tracekit.store.reader import open_reader
@@ -99,7 +100,7 @@ def test_every_figure_matches_a_brute_force_count(
     duration = (last_end or 0) - (found.first_submit_ns or 0)
     assert found.duration_ns == duration
     assert found.throughput_bytes_per_s == (sum(moved) * 1e9 / duration if duration else None)
-    steps = {(r["rank"], r["step"]) for r in rows if r["step"] is not None}
+    steps = {(r["rank"], r["step"]) for r in data if r["step"] is not None}
     assert found.steps == len(steps)
     in_steps = sum(m for r, m in zip(data, moved, strict=True) if r["step"] is not None)
     assert found.bytes_per_step == (in_steps / len(steps) if steps else None)
@@ -229,3 +230,36 @@ def test_histograms_of_different_units_do_not_add() -> None:
 def test_a_memory_limit_that_cannot_be_is_named(tmp_path: Path, limit: str) -> None:
     with pytest.raises(UsageError, match="memory limit"):
         snapshot(open_reader(fixed_trace(tmp_path / "t")), memory_limit=limit)
+
+
+def test_a_step_of_hints_alone_is_no_step(tmp_path: Path) -> None:
+    hint = {"t_submit": 0, "uri": "file:///a", "op": "hint", "offset": None, "len": None, "bytes": None, "latency": 5,
+            "sample_id": 9, "step": 7, "rank": 0, "error": None}  # fmt: skip
+    read = {**hint, "op": "read", "offset": 0, "len": 10, "bytes": 10, "step": 8}
+    reader = open_reader(write(tmp_path / "t", [hint, read]))
+    found = snapshot(reader)
+    assert (found.steps, found.bytes_per_step, found.samples) == (1, 10, 1)
+    assert partial(reader).snapshot() == found
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"latency": -5}, {"len": 2**63 - 1}, {"latency": 2**62, "t_submit": 2**62}]
+)
+def test_values_that_no_op_has_are_one_clear_line(tmp_path: Path, wrong: dict[str, int]) -> None:
+    row = {"t_submit": 0, "uri": "file:///a", "op": "read", "offset": 0, "len": 1, "bytes": 1, "latency": 9,
+           "sample_id": 0, "step": 0, "rank": 0, "error": None}  # fmt: skip
+    reader = open_reader(write(tmp_path / "t", [row, {**row, **wrong}, {**row, **wrong}]))
+    with pytest.raises(TraceFormatError, match="values that no op has") as caught:
+        snapshot(reader)
+    assert "\n" not in str(caught.value)
+
+
+def test_counters_of_time_and_size_say_their_unit_in_csv(tmp_path: Path) -> None:
+    with TraceWriter(tmp_path / "t", source="loader", epoch_unix_ns=0) as writer:
+        for name in ("consumer_wait_ns", "alignment_bytes", "retries"):
+            writer.count(name, 3)
+    rows = csv.DictReader(io.StringIO(snapshot(open_reader(tmp_path / "t")).to_csv()))
+    units = {row["metric"]: row["unit"] for row in rows}
+    assert units["backend_counters.consumer_wait_ns"] == "ns"
+    assert units["backend_counters.alignment_bytes"] == "bytes"
+    assert units["backend_counters.retries"] == "count"

@@ -151,7 +151,8 @@ class MetricsSnapshot:
                     writer.writerow([f"{name}[{lo},{hi})", count, f"ops by {value['unit']}"])
             elif isinstance(value, dict):
                 for key, inner in value.items():
-                    writer.writerow([f"{name}.{key}", "" if inner is None else inner, _unit(name)])
+                    unit = _unit(key if name == "backend_counters" else name)
+                    writer.writerow([f"{name}.{key}", "" if inner is None else inner, unit])
             else:
                 writer.writerow([name, "" if value is None else value, _unit(name)])
         for row in self.by_op:
