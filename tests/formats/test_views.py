@@ -15,6 +15,7 @@ from tracekit.errors import UsageError
 from tracekit.formats.libcachesim import RECORD
 from tracekit.formats.registry import export_trace
 from tracekit.store.writer import TraceWriter
+from tracekit.trace import open_trace
 
 
 @pytest.fixture
@@ -119,3 +120,34 @@ def test_an_unknown_kind_of_object_is_refused(trace: Path, tmp_path: Path) -> No
     with pytest.raises(UsageError, match="range or uri"):
         export_trace("libcachesim", trace, tmp_path / "o", object_by="block")
     assert not (tmp_path / "o").exists()
+
+
+def test_times_before_the_epoch_and_odd_kinds_are_right_in_chromes_json(tmp_path: Path) -> None:
+    with TraceWriter(tmp_path / "t", source="test", epoch_unix_ns=0) as writer:
+        columns = {
+            "uri": ["file:///a"] * 2,
+            "t_submit": [-1500, -1],
+            "latency": [1000, 7],
+            "op": ['re"ad', "read"],
+        }
+        writer.write(pa.RecordBatch.from_pydict(columns))
+    export_trace("chrome", tmp_path / "t", tmp_path / "o.json")
+    slices = {e["cat"]: (e["ts"], e["dur"]) for e in events(tmp_path / "o.json") if e["ph"] == "X"}
+    assert slices == {"re_ad": (-1.5, 1.0), "read": (-0.001, 0.007)}
+    counted = [(e["ts"], e["args"]["ops"]) for e in events(tmp_path / "o.json") if e["name"] == "queue depth"]
+    assert counted == [(-1.5, 1), (-0.5, 0), (-0.001, 1), (0.006, 0)]
+
+
+def test_chromes_counters_reach_what_the_snapshot_says(tmp_path: Path) -> None:
+    """Hints are not in flight, an op of no length in time is there for 1 ns, one that never ended stays."""
+    with TraceWriter(tmp_path / "t", source="test", epoch_unix_ns=0) as writer:
+        columns = {"uri": ["file:///a"] * 4, "t_submit": [0, 5, 5, 5], "latency": [None, 0, 9, 100], "len": [10, 20, 40, 80],
+                   "op": ["read", "read", "read", "hint"]}  # fmt: skip
+        writer.write(pa.RecordBatch.from_pydict(columns))
+    export_trace("chrome", tmp_path / "t", tmp_path / "o.json")
+    found = open_trace(tmp_path / "t").snapshot()
+    every = events(tmp_path / "o.json")
+    assert max(e["args"]["ops"] for e in every if e["name"] == "queue depth") == found.max_qd == 3
+    assert (
+        max(e["args"]["bytes"] for e in every if e["name"] == "bytes in flight") == found.peak_inflight == 70
+    )

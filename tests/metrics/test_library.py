@@ -130,3 +130,21 @@ def test_every_file_says_what_comes_out() -> None:
         header = [line for line in text(name).splitlines() if line.startswith("--")]
         assert len(header) >= 4, name
         assert any("Example:" in line for line in header), name
+
+
+def test_every_column_of_a_macro_is_of_a_type_that_its_header_names(tmp_path: Path) -> None:
+    with closing(open_reader(make(tmp_path / "t")).connect()) as connection:
+        install(connection)
+        for call in CALLS:
+            relation = connection.sql(f"FROM {call}")
+            assert {str(kind) for kind in relation.types} <= {"VARCHAR", "BIGINT", "INTEGER", "DOUBLE"}, call
+
+
+def test_a_prefix_is_so_many_parts_of_the_path_with_a_scheme_or_without(tmp_path: Path) -> None:
+    (row,) = rows_of(
+        make(tmp_path / "t"),
+        "SELECT uri_prefix('file:///data/train/x/y', 2) AS file, uri_prefix('/data/train/x/y', 2) AS plain, "
+        "uri_prefix('data/train/x/y', 2) AS relative, uri_prefix('s3://bucket/data/train/x', 2) AS s3",
+    )
+    assert row == {"file": "file:///data/train", "plain": "/data/train", "relative": "data/train",
+                   "s3": "s3://bucket/data/train"}  # fmt: skip

@@ -117,11 +117,9 @@ def _slices(frame: pl.DataFrame, lanes: _Lanes) -> Iterator[str]:
             ("sample_id", "sample_id"), ("step", "step"),
         )
     ]  # fmt: skip
-    error = pl.when(pl.col("error").is_not_null()).then(
-        pl.format(',"error":"{}"', pl.col("error").str.replace_all(r"[^\w .-]", "_"))
-    )
+    error = pl.when(pl.col("error").is_not_null()).then(pl.format(',"error":"{}"', _word("error")))
     lines = (
-        frame.with_columns(tid=pl.Series(lanes.tids(frame), dtype=pl.Int64))
+        frame.with_columns(_word("op"), tid=pl.Series(lanes.tids(frame), dtype=pl.Int64))
         .join(quoted, on="uri", how="left", maintain_order="left")
         .select(
             pl.concat_str(
@@ -146,9 +144,15 @@ def _between(*pairs: tuple[str, str | pl.Expr]) -> list[pl.Expr]:
     ]
 
 
+def _word(column: str) -> pl.Expr:
+    """A class as JSON can hold it unquoted: foreign logs may say anything."""
+    return pl.col(column).str.replace_all(r"[^\w .-]", "_")
+
+
 def _us(column: str) -> pl.Expr:
     ns = pl.col(column)
-    return pl.format("{}.{}", ns // 1000, (ns % 1000).cast(pl.String).str.zfill(3))
+    sign = pl.when(ns < 0).then(pl.lit("-")).otherwise(pl.lit(""))
+    return pl.format("{}{}.{}", sign, ns.abs() // 1000, (ns.abs() % 1000).cast(pl.String).str.zfill(3))
 
 
 def _counters(trace: TraceReader) -> Iterator[str]:
@@ -160,7 +164,10 @@ def _counters(trace: TraceReader) -> Iterator[str]:
 
 def _counter_events(batch: pa.RecordBatch) -> Iterator[str]:
     for at, ops, size in zip(*(batch.column(i).to_pylist() for i in range(3)), strict=True):
-        head = f',\n{{"ph":"C","pid":{_COUNTERS_PID},"tid":0,"ts":{at // 1000}.{at % 1000:03d}'
+        sign = "-" if at < 0 else ""
+        head = (
+            f',\n{{"ph":"C","pid":{_COUNTERS_PID},"tid":0,"ts":{sign}{abs(at) // 1000}.{abs(at) % 1000:03d}'
+        )
         yield f'{head},"name":"queue depth","args":{{"ops":{ops}}}}}'
         yield f'{head},"name":"bytes in flight","args":{{"bytes":{size}}}}}'
 

@@ -2,12 +2,13 @@
 --
 -- Reads  ops
 -- Gives  at_ns   BIGINT  ns since the trace's epoch
---        ops     BIGINT  ops submitted and not ended: after the event, or the window's maximum
+--        ops     BIGINT  ops submitted and not ended: after the event, or the window's maximum; as max_qd counts
+--                        them (no hints, at least 1 ns each, those that never ended to the last)
 --        bytes   BIGINT  bytes asked for (else moved) by them
 WITH events AS (
-    SELECT t_submit AS at_ns, 1 AS ops, coalesce(len, bytes, 0) AS size FROM ops WHERE latency IS NOT NULL
+    SELECT t_submit AS at_ns, 1 AS ops, coalesce(len, bytes, 0) AS size FROM ops WHERE op <> 'hint'
     UNION ALL
-    SELECT t_submit + latency, -1, -coalesce(len, bytes, 0) FROM ops WHERE latency IS NOT NULL
+    SELECT t_submit + greatest(latency, 1), -1, -coalesce(len, bytes, 0) FROM ops WHERE op <> 'hint' AND latency IS NOT NULL
 ),
 moments AS (
     SELECT at_ns, sum(ops) AS ops, sum(size) AS size FROM events GROUP BY at_ns

@@ -10,7 +10,7 @@ CREATE OR REPLACE MACRO in_flight() AS TABLE
         SELECT t_submit + greatest(latency, 1), -1, -coalesce(len, bytes, 0)
         FROM ops WHERE op <> 'hint' AND latency IS NOT NULL
     )
-    SELECT t, sum(d) OVER so_far AS qd, sum(b) OVER so_far AS inflight_bytes
+    SELECT t, (sum(d) OVER so_far)::BIGINT AS qd, (sum(b) OVER so_far)::BIGINT AS inflight_bytes
     FROM events
     WINDOW so_far AS (ORDER BY t, d, b ROWS UNBOUNDED PRECEDING)
     ORDER BY t, d, b;

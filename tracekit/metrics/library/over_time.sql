@@ -4,7 +4,8 @@
 --                     ops BIGINT submitted, bytes BIGINT of ops that ended, bytes_per_s DOUBLE, ops_per_s DOUBLE,
 --                     p50_us, p90_us, p99_us, max_us DOUBLE latency of ops submitted (null where none ended),
 --                     failed BIGINT, mean_qd DOUBLE ops and mean_inflight_bytes DOUBLE in flight on average
---                     (op-time in the window over its length: exact, by Little's law)
+--                     (op-time in the window over its length: exact, by Little's law; an op that never ended has no
+--                     op-time and counts for nothing there: see in_flight())
 -- Example: FROM over_time(100)
 CREATE OR REPLACE MACRO over_time(windows) AS TABLE
     WITH extent AS MATERIALIZED (
