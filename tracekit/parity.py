@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from importlib.resources import files
+from math import isfinite
 from typing import Any
 
 import duckdb
@@ -84,11 +85,12 @@ class Parity:
         raise KeyError(metric)
 
     def to_dict(self) -> dict[str, Any]:
+        """As JSON has it, which knows no infinity: a difference from 0 is null there."""
         return {
             "ok": self.ok,
-            "tolerance": self.tolerance,
+            "tolerance": _finite(self.tolerance),
             "speed": self.speed,
-            "metrics": [asdict(row) for row in self.rows],
+            "metrics": [{**asdict(row), "difference": _finite(row.difference)} for row in self.rows],
         }
 
 
@@ -215,6 +217,10 @@ def _relative(a: float | None, b: float | None) -> float | None:
     if a == b:
         return 0.0
     return abs(b - a) / abs(a) if a else float("inf")
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is None or isfinite(value) else None
 
 
 def _rate(nbytes: int, duration_ns: float) -> float | None:

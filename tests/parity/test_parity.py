@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pyarrow as pa
@@ -46,6 +47,15 @@ def test_each_difference_is_found_and_judged(tmp_path: Path) -> None:
     assert larger.row("bytes_per_step").difference == 1
     assert not larger.ok
     assert compare(a, trace(tmp_path / "near", gap=1100)).ok
+
+
+def test_a_difference_from_nothing_is_null_in_json(tmp_path: Path) -> None:
+    a = trace(tmp_path / "a", length=0)
+    parity = compare(a, trace(tmp_path / "b"), tolerance=float("inf"))
+    assert parity.row("bytes").difference == float("inf")
+    told = json.loads(json.dumps(parity.to_dict(), allow_nan=False))
+    assert told["tolerance"] is None
+    assert [row["difference"] for row in told["metrics"] if row["metric"] == "bytes"] == [None]
 
 
 def test_speed_divides_the_times_of_the_first(tmp_path: Path) -> None:

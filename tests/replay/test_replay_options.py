@@ -6,6 +6,7 @@ import mmap
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -216,6 +217,28 @@ def test_warm_reads_again_what_the_kernel_took_back_and_ends_whoever_takes_it(
     assert robbed.residency_before is not None
     assert bool(robbed.warnings) == (robbed.residency_before.share < 1)
     assert all(warning.startswith("--warm: the page cache held only") for warning in robbed.warnings)
+
+
+def test_files_that_vanish_or_may_not_be_read_do_not_cost_the_result(tmp_path: Path, data: Path) -> None:
+    count = 60
+    reader = trace_of(
+        tmp_path, {"uri": uris(data, "ab" * 30), "t_submit": [i * 10_000_000 for i in range(count)]}
+    )
+    vanishing = threading.Timer(0.3, (data / "a").unlink)
+    vanishing.start()
+    result = replay(reader, threads=4, tolerance=1e9)
+    vanishing.join()
+    assert result.ops == count
+    assert result.residency_after is not None and result.residency_after.files >= 1
+    again = replay(reader, threads=4, pace="asap")
+    assert (again.failed_ops, again.residency_before and again.residency_before.files) == (30, 1)
+    locked = tmp_path / "locked"
+    locked.mkdir()
+    (locked / "a").write_bytes(bytes(10))
+    locked.chmod(0)
+    seen = residency.local_files([f"file://{locked}/a", f"file://{data}/b"])
+    locked.chmod(0o700)
+    assert seen[-1:] == [f"file://{data}/b"]
 
 
 def test_filters_that_leave_nothing_are_told(tmp_path: Path, data: Path) -> None:

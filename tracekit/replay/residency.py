@@ -13,10 +13,12 @@ import os
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from tracekit.backends.local import failure
+from tracekit.errors import BackendError
 from tracekit.uri import FILE_SCHEMES, scheme_of, to_path
 
 __all__ = ["Residency", "drop", "local_files", "measure", "resident_bytes", "warm"]
@@ -43,15 +45,18 @@ class Residency:
 
 
 def local_files(uris: Iterable[str]) -> list[str]:
-    """Those of `uris` that are local files that exist."""
-    return [uri for uri in uris if scheme_of(uri) in FILE_SCHEMES and to_path(uri).is_file()]
+    """Those of `uris` that are local files that may be read; of others the replay's own rows tell."""
+    return [uri for uri in uris if scheme_of(uri) in FILE_SCHEMES and _is_readable(to_path(uri))]
 
 
 def measure(uris: Iterable[str]) -> Residency:
-    """Residency of local files."""
+    """Residency of local files, but for those that are gone meanwhile."""
     files = size = resident = 0
     for uri in uris:
-        total, cached = resident_bytes(uri)
+        try:
+            total, cached = resident_bytes(uri)
+        except BackendError:
+            continue
         files, size, resident = files + 1, size + total, resident + cached
     return Residency(files, size, resident)
 
@@ -116,6 +121,13 @@ def _warm(uri: str, room: memoryview) -> None:
                 offset = start
                 while moved := os.preadv(descriptor, (room[: start + length - offset],), offset):
                     offset += moved
+
+
+def _is_readable(path: Path) -> bool:
+    try:
+        return path.is_file() and os.access(path, os.R_OK, effective_ids=True)
+    except OSError:  # in a folder that may not be searched
+        return False
 
 
 class _Opened:
