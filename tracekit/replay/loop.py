@@ -259,8 +259,9 @@ def _interruptible(interrupt: Callable[[], None]) -> Iterator[None]:
         yield
         return
     loop = asyncio.get_running_loop()
-    wishes = [signal.SIGINT]
-    if signal.getsignal(signal.SIGTERM) is signal.default_int_handler:
+    before = {wish: signal.getsignal(wish) for wish in (signal.SIGINT, signal.SIGTERM)}
+    wishes = [signal.SIGINT] if before[signal.SIGINT] is not signal.SIG_IGN else []
+    if before[signal.SIGTERM] is signal.default_int_handler:
         wishes.append(signal.SIGTERM)
     for wish in wishes:
         loop.add_signal_handler(wish, interrupt)
@@ -269,7 +270,7 @@ def _interruptible(interrupt: Callable[[], None]) -> Iterator[None]:
     finally:
         for wish in wishes:
             loop.remove_signal_handler(wish)
-            signal.signal(wish, signal.default_int_handler)
+            signal.signal(wish, before[wish])
 
 
 @contextlib.contextmanager
