@@ -36,6 +36,36 @@ def test_importing_and_starting_imports_no_hooked_library(trace):
     assert done.stdout.strip() == "[]", done.stderr
 
 
+def test_a_captured_program_gets_no_library_before_its_own_first_line(trace):
+    done = python(
+        """
+        import sys, tracekit.capture
+        assert tracekit.capture.active() is not None
+        print([name for name in ("numpy", "pyarrow", "duckdb", "polars") if name in sys.modules])
+        """,
+        TRACEKIT_TRACE=str(trace),
+        PYTHONPATH=session.with_bootstrap(os.environ.get("PYTHONPATH")),
+    )
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_the_public_face_is_whole_whatever_is_imported_first():
+    done = python("""
+        import tracekit.replay.plan
+        import tracekit
+        from tracekit import replay
+        assert callable(replay) and tracekit.replay is replay and callable(tracekit.replay)
+        assert tracekit.replay is tracekit.replay.__globals__["replay"]
+        assert [name for name in tracekit.__all__ if not hasattr(tracekit, name)] == []
+        assert set(tracekit.__all__) <= set(dir(tracekit))
+        assert tracekit.schema.OPS is not None and not hasattr(tracekit, "nothing")
+        with tracekit.step(3), tracekit.sample(4):
+            assert tracekit.capture.context.where() == (4, 3)
+        assert tracekit.open is tracekit.capture.open
+    """)
+    assert done.returncode == 0, done.stderr
+
+
 def test_start_without_a_trace_says_what_to_give(monkeypatch):
     monkeypatch.delenv("TRACEKIT_TRACE", raising=False)
     with pytest.raises(UsageError, match="TRACEKIT_TRACE"):
@@ -140,9 +170,21 @@ def test_another_sitecustomize_runs_all_the_same(trace, tmp_path):
     done = python(
         "import sitecustomize; print(sitecustomize.__file__)",
         TRACEKIT_TRACE=str(trace),
-        PYTHONPATH=session.with_bootstrap(str(tmp_path)),
+        PYTHONPATH=session.with_bootstrap(f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"),
     )
     assert done.stdout.splitlines() == ["the other one", str(tmp_path / "sitecustomize.py")]
+
+
+def test_a_tracekit_that_cannot_be_imported_does_not_keep_a_child_from_running(trace, tmp_path):
+    (tmp_path / "tracekit").mkdir()
+    (tmp_path / "tracekit" / "__init__.py").write_text("raise RuntimeError('half an installation')")
+    (tmp_path / "sitecustomize.py").write_text("print('the other one')")
+    done = python(
+        "import sitecustomize; print('ran')",
+        TRACEKIT_TRACE=str(trace),
+        PYTHONPATH=session.with_bootstrap(str(tmp_path)),
+    )
+    assert (done.stdout.splitlines(), done.stderr) == (["the other one", "ran"], "")
 
 
 def test_a_trace_that_cannot_be_written_does_not_keep_a_child_from_running(tmp_path):

@@ -17,7 +17,7 @@ def _join() -> None:
         return
     try:
         from tracekit.capture.session import join_quietly
-    except ImportError:  # another Python, without tracekit: it runs unrecorded
+    except Exception:  # noqa: BLE001 - another Python, without tracekit or with half of one: it runs unrecorded
         return
     join_quietly()
 
