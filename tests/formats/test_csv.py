@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -158,3 +159,19 @@ def test_a_taken_output_is_not_touched(tmp_path: Path) -> None:
     with pytest.raises(TracekitError, match="exists"):
         export_trace("csv", tmp_path / "t", tmp_path / "out")
     assert (tmp_path / "out").read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["csv", "s3dlio", "warp"])
+def test_what_is_exported_can_be_read_back_and_names_of_two_lines_are_left_out_and_told(
+    tmp_path: Path, name: str
+) -> None:
+    uris = ["/d/a\nb", "/d/a\rb", "/d/a\tb", '/d/"a", b', "/d/é"]
+    ops = [{"uri": uri, "t_submit": at, "latency": 5, "bytes": 3} for at, uri in enumerate(uris)]
+    (tmp_path / "log").write_text("".join(json.dumps(op) + "\n" for op in ops))
+    import_trace("jsonl", tmp_path / "log", tmp_path / "a", strict=True)
+    done = export_trace(name, tmp_path / "a", tmp_path / "out")
+    assert done.ops == 3 and any(
+        "2 ops left out: a name that holds a line end" in note for note in done.notes
+    )
+    import_trace(name, tmp_path / "out", tmp_path / "b", strict=True)
+    assert [row["uri"] for row in rows(tmp_path / "b")] == [f"file://{uri}" for uri in uris[2:]]

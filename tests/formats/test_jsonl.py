@@ -88,3 +88,12 @@ def test_keys_and_values_that_are_no_text_are_bad_lines(tmp_path: Path) -> None:
     assert open_reader(tmp_path / "t.trace").query("SELECT uri FROM ops").to_pylist() == [
         {"uri": "file:///d\u00e9"}
     ]
+
+
+def test_a_relative_name_is_a_file_of_the_root_as_it_is_in_csv(tmp_path: Path) -> None:
+    (tmp_path / "log.jsonl").write_text('{"uri": "a/b", "t_submit": 1}\n{"uri": "/c", "t_submit": 2}\n')
+    (tmp_path / "log.csv").write_text("uri,t_submit\na/b,1\n/c,2\n")
+    for name in ("jsonl", "csv"):
+        import_trace(name, tmp_path / f"log.{name}", tmp_path / name, strict=True)
+        uris = open_reader(tmp_path / name).query("SELECT uri FROM ops ORDER BY t_submit").to_pylist()
+        assert [row["uri"] for row in uris] == ["file:///a/b", "file:///c"]

@@ -19,7 +19,16 @@ import pyarrow.csv as pacsv
 
 from tracekit.errors import TraceFormatError, UsageError
 from tracekit.formats.base import ExportOptions, ImportOptions, Lines, Tally
-from tracekit.formats.delimited import DECIMAL, INTEGER, TEXT, TIMESTAMP, Layout, parse
+from tracekit.formats.delimited import (
+    DECIMAL,
+    INTEGER,
+    LINE_ENDS,
+    TEXT,
+    TIMESTAMP,
+    Layout,
+    one_line,
+    parse,
+)
 from tracekit.formats.lines import Block, blocks, in_parallel
 from tracekit.formats.sound import error_class, map_dictionary, op_kinds, sound_batch
 from tracekit.schema import OPS
@@ -92,16 +101,22 @@ class Csv:
 
     def write(self, trace: TraceReader, sink: BinaryIO, tally: Tally, options: ExportOptions) -> int:
         """As the protocol says: times in ns, `t_submit` since the Unix epoch; null is an empty field."""
-        done = 0
+        done = torn = 0
+        first = True
         epoch = pa.scalar(trace.epoch_unix_ns or 0, pa.int64())
         for batch in trace.batches():
-            table = pa.Table.from_batches([batch])
+            named = one_line(batch)
+            torn += batch.num_rows - named.num_rows
+            table = pa.Table.from_batches([named])
             for name in ("t_submit", "t_due"):
                 index = table.schema.get_field_index(name)
                 table = table.set_column(index, name, pc.add(table.column(name), epoch))
-            header = pacsv.WriteOptions(include_header=done == 0)
+            header = pacsv.WriteOptions(include_header=first)
+            first = False
             pacsv.write_csv(table, sink, header)
             done += len(table)
+        if torn:
+            tally.note(LINE_ENDS.format(torn))
         return done
 
 

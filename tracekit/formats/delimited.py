@@ -14,18 +14,20 @@ from decimal import Decimal, InvalidOperation
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 
 from tracekit.formats.base import Lines, Tally
 from tracekit.formats.lines import Block, decoded_lines
 
-__all__ = ["DECIMAL", "INTEGER", "TEXT", "TIMESTAMP", "Layout", "parse"]
+__all__ = ["DECIMAL", "INTEGER", "LINE_ENDS", "TEXT", "TIMESTAMP", "Layout", "one_line", "parse"]
 
 TEXT = pa.dictionary(pa.int32(), pa.string())
 INTEGER = pa.int64()
 UNSIGNED = pa.uint64()
 DECIMAL = pa.decimal128(38, 9)
 TIMESTAMP = pa.timestamp("ns", "UTC")
+LINE_ENDS = "{} ops left out: a name that holds a line end or a NUL cannot be written"
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:?\d\d)")
 _WHOLE = re.compile(r"-?\d{1,20}")
 _NUMBER = re.compile(r"-?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d{1,3})?")
@@ -57,6 +59,12 @@ def parse(block: Block, layout: Layout, tally: Tally) -> tuple[dict[str, pa.Arra
             columns = {name: _one(table.column(name)) for name in layout.types}
             return columns, np.arange(block.first_line, block.first_line + len(table), dtype=np.int64)
     return _line_by_line(block, layout, tally)
+
+
+def one_line(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """The ops of `batch` whose URI can be a field of a line, which is nearly always all of them."""
+    torn = pc.match_substring_regex(batch.column("uri").cast(pa.string()), "[\n\r\\x00]")
+    return batch.filter(pc.invert(torn)) if pc.any(torn).as_py() else batch
 
 
 def _at_once(block: Block, layout: Layout) -> pa.Table:

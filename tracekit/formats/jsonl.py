@@ -203,7 +203,8 @@ def _extra(name: str, values: pa.Array, extras: dict[str, pa.DataType], tally: T
 def _uris(uris: pa.Array, base: str) -> pa.Array:
     names = uris.dictionary
     has_scheme = pc.match_substring_regex(names, "^[A-Za-z][A-Za-z0-9+.-]*://")
-    local = pc.binary_join_element_wise(base or "file://", names, "")
+    under = base or pc.if_else(pc.starts_with(names, "/"), "file://", "file:///")
+    local = pc.binary_join_element_wise(under, names, "")
     return pa.DictionaryArray.from_arrays(
         uris.indices, pc.if_else(pc.or_(has_scheme, pc.equal(names, "")), names, local)
     )

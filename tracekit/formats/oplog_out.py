@@ -12,6 +12,7 @@ import polars as pl
 import pyarrow as pa
 
 from tracekit.formats.base import Tally
+from tracekit.formats.delimited import LINE_ENDS, one_line
 from tracekit.store.reader import TraceReader
 
 __all__ = ["WARP_COLUMNS", "write_oplog"]
@@ -35,15 +36,19 @@ def write_oplog(
 ) -> int:
     """Write the ops of `trace` in order of submission as `columns`; how many were written."""
     sink.write(("\t".join(columns) + "\n").encode())
-    done = left_out = 0
+    done = left_out = torn = 0
     words = {**_WORDS, "read": range_word}
     for batch in trace.batches(_NEEDED):
-        rows = _rows(batch, trace.epoch_unix_ns or 0, words, done)
+        named = one_line(batch)
+        torn += batch.num_rows - named.num_rows
+        rows = _rows(named, trace.epoch_unix_ns or 0, words, done)
         sink.write(rows.select(columns).write_csv(None, include_header=False, separator="\t").encode())
         done += rows.height
-        left_out += batch.num_rows - rows.height
+        left_out += named.num_rows - rows.height
     if left_out:
         tally.note(f"{left_out} ops left out: hints, and ops that never ended, have no row in this format")
+    if torn:
+        tally.note(LINE_ENDS.format(torn))
     tally.note("offsets, lengths asked for, sample_id and step have no column in this format")
     return done
 
