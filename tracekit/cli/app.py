@@ -1,7 +1,7 @@
 """The command line as a whole: which verbs there are, and how they end.
 
 Each verb is a module with `register(app)`. Here every error becomes one line on stderr
-and an exit code (0 done, 1 a check failed, 2 bad usage or input, 130 interrupted), and no
+and an exit code (0 done, 1 a check failed, 2 bad usage or input, 130 interrupted, 143 terminated), and no
 traceback reaches a user unless TRACEKIT_DEBUG is set.
 """
 
@@ -9,10 +9,15 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
-from typing import Annotated
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
 from tracekit import __version__
@@ -36,8 +41,30 @@ VERBS = (
 )
 """Modules of `tracekit.cli` that register verbs, in the order of `--help`."""
 
+
+_RECORDING = (["record"], ["replay"], ["demo"])
+
+
+class _Interrupted(Exception):
+    """An interrupt that no verb took care of."""
+
+
+class _Verbs(TyperGroup):
+    def invoke(self, ctx: Any) -> Any:
+        """As Typer's own, which would end an interrupted verb without a word."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as error:
+            raise _Interrupted from error
+        except RuntimeError as error:
+            if str(error) == "Query interrupted":  # so DuckDB says it
+                raise _Interrupted from error
+            raise
+
+
 app = typer.Typer(
     name="tracekit",
+    cls=_Verbs,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
@@ -68,7 +95,20 @@ for _verb in VERBS:
 
 
 def run(arguments: list[str] | None = None) -> int:
-    """Run one command line; the exit code. Prints at most one line about what went wrong."""
+    """Run one command line; the exit code. Prints at most one line about what went wrong.
+
+    A request to end (SIGTERM, SIGHUP) ends a verb that records as Ctrl-C does, with 128 + its number
+    as the code. It ends any other verb at once: there is nothing to finish.
+    """
+    verb = (sys.argv[1:] if arguments is None else arguments)[:1]
+    if verb not in _RECORDING:
+        return _run(arguments)
+    with _ending_on_request() as asked:
+        code = _run(arguments)
+    return 128 + asked[0] if asked and code in (0, 130) else code
+
+
+def _run(arguments: list[str] | None) -> int:
     try:
         code = app(args=arguments, prog_name="tracekit", standalone_mode=False)
         sys.stdout.flush()
@@ -80,17 +120,18 @@ def run(arguments: list[str] | None = None) -> int:
             typer.echo(error.format_message(), err=True)
             return 2
         return _fail(f"{error.format_message()} (see tracekit --help)", 2)
-    except (KeyboardInterrupt, typer.Abort):
+    except (KeyboardInterrupt, _Interrupted, typer.Abort):
         return _fail("interrupted", 130)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return _nobody_reads()
+    except SystemExit as left:  # so Typer takes a pipe whose reader has gone
+        if isinstance(left.__context__, BrokenPipeError):
+            return _nobody_reads()
+        raise
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         return _fail(f"{where}{error.strerror or error}", 2)
     except Exception as error:
-        if str(error) == "Query interrupted":  # what DuckDB makes of Ctrl-C
-            return _fail("interrupted", 130)
         if os.environ.get("TRACEKIT_DEBUG"):
             raise
         return _fail(
@@ -101,7 +142,40 @@ def run(arguments: list[str] | None = None) -> int:
 
 def main() -> None:
     """The console script."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by whoever started us: what is said goes nowhere
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115, PTH123 - for as long as the process lives
     sys.exit(run())
+
+
+@contextmanager
+def _ending_on_request() -> Iterator[list[int]]:
+    """Have SIGTERM and SIGHUP interrupt what runs, whoever handles interrupts; the signals that came."""
+    asked: list[int] = []
+
+    def interrupt(number: int, _frame: object) -> None:
+        asked.append(number)
+        if callable(signal.getsignal(signal.SIGINT)):
+            signal.raise_signal(signal.SIGINT)
+        else:  # a shell has its background jobs ignore SIGINT
+            raise KeyboardInterrupt
+
+    ours = threading.current_thread() is threading.main_thread()
+    numbers = (signal.SIGTERM, signal.SIGHUP) if ours else ()
+    taken = [number for number in numbers if signal.getsignal(number) is signal.SIG_DFL]
+    for number in taken:
+        signal.signal(number, interrupt)
+    try:
+        yield asked
+    finally:
+        for number in taken:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def _nobody_reads() -> int:
+    """`tracekit ... | head` is no failure; and nothing more can be said there."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
 
 
 def _fail(message: str, code: int) -> int:

@@ -23,7 +23,7 @@ def reference() -> str:
         "# Command-line reference",
         "",
         "Made by `make docs` from `--help`; a test fails when it is stale. Exit codes: 0 done, 1 a check failed",
-        "(parity, verify), 2 bad usage or bad input, 130 interrupted.",
+        "(parity, verify), 2 bad usage or bad input, 130 interrupted, 143 terminated.",
     ]
     for name, command in group.commands.items():
         parts += ["", f"## tracekit {name}", "", (command.help or "").strip(), ""]

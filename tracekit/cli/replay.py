@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -181,7 +177,7 @@ def _replay(
     if dry_run_:
         _dry_run(dry_run(trace, options), json=json)
         return
-    with _terminable(), screen.progress("replay") as advance:
+    with screen.progress("replay") as advance:
         result = replay(trace, options, out=out, overwrite=overwrite, watch=advance)
     if json:
         screen.emit_json(result.to_dict())
@@ -191,20 +187,6 @@ def _replay(
         raise typer.Exit(130)
     if not result.ok:
         raise typer.Exit(1)
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """SIGTERM, which batch systems send before they kill, ends a replay as Ctrl-C does."""
-    ours = threading.current_thread() is threading.main_thread()
-    if not ours or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
-        yield
-        return
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _show(result: ReplayResult) -> None:

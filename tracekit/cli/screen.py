@@ -43,7 +43,7 @@ class _Console(Console):
 # No markup: the names of files and objects are shown as they are, whatever brackets they hold.
 # What is no terminal gets tables as wide as they are.
 _plain = partial(_Console, highlight=False, markup=False, emoji=False)
-console = _plain(width=None if sys.stdout.isatty() else 10_000)
+console = _plain(width=None if sys.stdout is not None and sys.stdout.isatty() else 10_000)
 errors = _plain(stderr=True)
 _QUIET_S = 2.0
 

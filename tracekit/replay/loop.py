@@ -254,23 +254,18 @@ async def _now_and_then(watch: Callable[[], None]) -> None:
 
 @contextlib.contextmanager
 def _interruptible(interrupt: Callable[[], None]) -> Iterator[None]:
-    """Ctrl-C is told, and SIGTERM where it means the same, instead of raised in the middle of anything."""
-    if threading.current_thread() is not threading.main_thread():
+    """Ctrl-C is told, instead of raised in the middle of anything; one that is ignored stays so."""
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or before is signal.SIG_IGN:
         yield
         return
     loop = asyncio.get_running_loop()
-    before = {wish: signal.getsignal(wish) for wish in (signal.SIGINT, signal.SIGTERM)}
-    wishes = [signal.SIGINT] if before[signal.SIGINT] is not signal.SIG_IGN else []
-    if before[signal.SIGTERM] is signal.default_int_handler:
-        wishes.append(signal.SIGTERM)
-    for wish in wishes:
-        loop.add_signal_handler(wish, interrupt)
+    loop.add_signal_handler(signal.SIGINT, interrupt)
     try:
         yield
     finally:
-        for wish in wishes:
-            loop.remove_signal_handler(wish)
-            signal.signal(wish, before[wish])
+        loop.remove_signal_handler(signal.SIGINT)
+        signal.signal(signal.SIGINT, before)
 
 
 @contextlib.contextmanager

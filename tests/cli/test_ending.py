@@ -1,0 +1,124 @@
+"""How a command line ends: asked to stop, unheard, or with figures that JSON has no word for."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tracekit.recorder import Recorder
+from tracekit.store.reader import open_reader
+
+TRACEKIT = [sys.executable, "-m", "tracekit"]
+
+
+@pytest.fixture
+def trace(tmp_path: Path) -> Path:
+    with Recorder(tmp_path / "t") as recorder:
+        for i in range(200):
+            recorder.record("file:///a", i, 4096, time.monotonic_ns(), 50_000, bytes=4096, sample_id=i)
+    return tmp_path / "t"
+
+
+def start(*arguments: object, ignore_interrupts: bool = False) -> subprocess.Popen[str]:
+    how = signal.SIG_IGN if ignore_interrupts else signal.default_int_handler
+    return subprocess.Popen(
+        [*TRACEKIT, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, how),
+    )  # fmt: skip
+
+
+def wait_for_ops(path: Path, process: subprocess.Popen[str]) -> None:
+    while process.poll() is None and not (path.exists() and list(path.glob("*.arrows"))):
+        time.sleep(0.02)
+    while process.poll() is None and not open_reader(path).rows:
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "ignore_interrupts"),
+    [(signal.SIGINT, 130, False), (signal.SIGTERM, 143, False), (signal.SIGTERM, 143, True), (signal.SIGHUP, 129, False)],
+)  # fmt: skip
+def test_a_recording_that_is_asked_to_stop_leaves_a_whole_trace_and_says_so(
+    tmp_path: Path, number: signal.Signals, code: int, ignore_interrupts: bool
+) -> None:
+    (tmp_path / "data").mkdir()
+    for index in range(8):
+        (tmp_path / "data" / f"{index}").write_bytes(b"x" * 1000)
+    out = tmp_path / "out"
+    process = start(
+        "record", tmp_path / "data", "-o", out, "--epochs", 100_000, "--batch-size", 1, "--step-time", "20ms",
+        ignore_interrupts=ignore_interrupts,
+    )  # fmt: skip
+    wait_for_ops(out, process)
+    process.send_signal(number)
+    said, wrong = process.communicate(timeout=60)
+    assert (process.returncode, wrong) == (code, "")
+    assert "interrupted: what was recorded is a whole trace" in said
+    reader = open_reader(out)
+    assert reader.rows
+    assert not reader.unfinished
+
+
+def test_an_interrupted_verb_says_so_in_one_line(trace: Path) -> None:
+    process = start("query", trace, "SELECT a.* FROM ops a, ops b", "--csv")
+    assert process.stdout is not None
+    assert process.stdout.buffer.peek(1)  # more is to come than a pipe holds: it waits for us to read on
+    process.send_signal(signal.SIGINT)
+    _, wrong = process.communicate(timeout=60)
+    assert (process.returncode, wrong) == (130, "tracekit: interrupted\n")
+
+
+@pytest.mark.parametrize("arguments", [("stats",), ("stats", "--json"), ("query", "FROM ops")], ids=str)
+def test_a_reader_that_has_gone_is_no_failure(trace: Path, arguments: tuple[str, ...]) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    verb, *rest = arguments
+    done = subprocess.run(
+        [*TRACEKIT, verb, str(trace), *rest], stdout=writing, stderr=subprocess.PIPE, timeout=60
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize(("path", "code"), [("t", 0), ("absent", 2)])
+def test_closed_standard_streams_change_nothing_but_what_is_heard(trace: Path, path: str, code: int) -> None:
+    def deaf() -> None:
+        os.close(1)
+        os.close(2)
+
+    for verb in ("info", "stats"):
+        done = subprocess.run([*TRACEKIT, verb, str(trace.parent / path)], preexec_fn=deaf, timeout=60)
+        assert done.returncode == code
+
+
+def test_query_gives_json_that_any_parser_takes(trace: Path) -> None:
+    sql = (
+        "SELECT sum(bytes) AS total, 1 / 0 AS x, {'a': 'nan'::DOUBLE, 'b': 1.5::DECIMAL(5, 2)} AS s FROM ops"
+    )
+    done = subprocess.run(
+        [*TRACEKIT, "query", str(trace), sql, "--json"], capture_output=True, text=True, timeout=60
+    )
+
+    def refuse(word: str) -> None:
+        raise AssertionError(f"{word} is no JSON")
+
+    (row,) = json.loads(done.stdout, parse_constant=refuse)
+    assert row == {"total": 200 * 4096, "x": None, "s": {"a": None, "b": 1.5}}
+
+
+def test_query_shows_nested_values_and_times_with_a_zone_in_every_form(trace: Path) -> None:
+    sql = "SELECT list(DISTINCT op) AS kinds, {'n': count(*)} AS s, to_timestamp(0) AS t FROM ops"
+    for how in ("table", "csv", "json"):
+        done = subprocess.run(
+            [*TRACEKIT, "query", str(trace), sql, "--format", how], capture_output=True, text=True, timeout=60
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "read" in done.stdout
+        assert "1970-01-01 00:00:00" in done.stdout
