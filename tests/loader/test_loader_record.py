@@ -16,8 +16,11 @@ import pytest
 
 from tracekit.cli.app import run
 from tracekit.errors import BackendError, UsageError
+from tracekit.loader.dataset import create_dataset
+from tracekit.loader.loader import create_async_loader
 from tracekit.loader.options import OPTION_NAMES
 from tracekit.loader.record import record_loader
+from tracekit.recorder import Recorder
 from tracekit.store.reader import open_reader
 
 
@@ -189,3 +192,31 @@ def test_ctrl_c_leaves_a_readable_trace_says_so_and_exits_130(data: Path, tmp_pa
     assert not any(segment.journal for segment in trace.segments)
     done = trace.query("SELECT count(*) AS n FROM ops WHERE error IS NOT NULL")["n"][0].as_py()
     assert done == 0
+
+
+@pytest.mark.parametrize("scheme", ["", "file://"])
+def test_a_trace_that_would_be_read_as_a_sample_is_refused(data: Path, tmp_path: Path, scheme: str) -> None:
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train" / "0.bin").write_bytes(b"x")
+    with pytest.raises(UsageError, match="would be among the samples"):
+        record_loader(f"{scheme}{tmp_path / 'train'}", tmp_path / "train" / "run.trace")
+    assert [entry.name for entry in (tmp_path / "train").iterdir()] == ["0.bin"]
+    record_loader(f"{scheme}{tmp_path / 'train' / '*.bin'}", tmp_path / "train" / "run.trace")
+    assert open_reader(tmp_path / "train" / "run.trace").rows == 3
+
+
+def test_counters_of_several_loaders_and_epochs_add_up_in_one_recorder(data: Path, tmp_path: Path) -> None:
+    with Recorder(tmp_path / "t") as recorder:
+        for mode in ("dontneed", "fadvise_random"):
+            with create_async_loader(data.as_posix(), page_cache_mode=mode, recorder=recorder) as loader:
+                for _ in range(2):
+                    for _ in loader:
+                        pass
+    trace = open_reader(tmp_path / "t")
+    (hints,) = trace.query("SELECT count(*) FROM ops WHERE op = 'hint'").column(0).to_pylist()
+    assert trace.counters["hints_applied"] == hints == 2 * 2 * 20 + 2 * 20
+
+
+def test_a_sample_size_beyond_any_object_is_one_sample_an_object(data: Path) -> None:
+    with create_dataset(data.as_posix(), sample_bytes=10**30) as dataset:
+        assert len(dataset) == 20

@@ -24,7 +24,7 @@ from tracekit.recorder import Recorder
 from tracekit.store.check import repair, verify
 from tracekit.store.merge import ordered_batches
 from tracekit.store.reader import open_reader
-from tracekit.store.writer import TraceWriter
+from tracekit.store.writer import TraceWriter, check_target
 
 CORE = {"uri": ["s3://b/k", "s3://b/k"], "offset": [0, 131072], "len": [131072, 131072], "t_submit": [5, 7],
         "sample_id": [1, 2], "latency": [10, 20]}  # fmt: skip
@@ -147,6 +147,32 @@ def test_what_is_no_trace_is_refused_in_one_line(tmp_path: Path) -> None:
         with pytest.raises(TraceFormatError, match=words) as caught:
             open_reader(tmp_path / name)
         assert "\n" not in str(caught.value)
+
+
+def test_repair_leaves_alone_what_is_no_trace_of_its_own_version(tmp_path: Path) -> None:
+    foreign, newer = tmp_path / "foreign", tmp_path / "newer"
+    foreign.mkdir()
+    pq.write_table(pa.table({"pixels": [1, 2]}), foreign / "train.parquet")
+    recorded(newer)
+    table = pa.table(CORE).replace_schema_metadata({"tracekit.schema_version": "99"})
+    pq.write_table(table, newer / "next.parquet")
+    for path, words in ((foreign, "is no trace"), (newer, "version 99")):
+        before = sorted(entry.name for entry in path.iterdir())
+        with pytest.raises(TraceFormatError, match=words):
+            repair(path)
+        assert sorted(entry.name for entry in path.iterdir()) == before
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_an_empty_directory_takes_a_trace_and_stays_the_directory_it_is(
+    tmp_path: Path, overwrite: bool
+) -> None:
+    (tmp_path / "t").mkdir(mode=0o750)
+    check_target(tmp_path / "t", overwrite=overwrite)
+    assert (tmp_path / "t").is_dir()
+    with TraceWriter(tmp_path / "t", source="import:test", overwrite=overwrite) as writer:
+        writer.write(pa.RecordBatch.from_pydict(CORE))
+    assert open_reader(tmp_path / "t").rows == 2
 
 
 def test_a_newer_schema_is_refused_and_named(tmp_path: Path) -> None:

@@ -17,10 +17,10 @@ import numpy as np
 
 from tracekit.backends.base import Backend
 from tracekit.backends.registry import backend_for
-from tracekit.errors import BackendError
+from tracekit.errors import BackendError, UsageError
 from tracekit.loader.options import LoaderOptions
 from tracekit.recorder import Recorder
-from tracekit.uri import FILE_SCHEMES, clean, scheme_of, to_path, with_scheme
+from tracekit.uri import FILE_SCHEMES, clean, from_path, scheme_of, to_path, with_scheme
 
 __all__ = ["Dataset", "SampleRange", "create_dataset"]
 
@@ -48,7 +48,7 @@ class Dataset:
         self.sizes = np.array([size for _, size in objects], np.int64)
         counts = np.ones(len(objects), np.int64)
         if sample_bytes is not None:
-            counts = np.maximum(1, -(-self.sizes // sample_bytes))
+            counts = np.maximum(1, -(-self.sizes // min(sample_bytes, 1 << 62)))
         self._ends = np.cumsum(counts)
         """Of each object: the id after its last sample."""
 
@@ -108,6 +108,8 @@ def create_dataset(
     backend = backend_for(uri, **chosen.backend_options())
     try:
         found = _listed(uri, backend, recorder)
+        if recorder is not None and scheme_of(uri) in FILE_SCHEMES:
+            _check_apart(uri, [name for name, _ in found], recorder)
         _check_direct(backend, found[0][0], chosen.page_cache_mode)
     except BaseException:
         backend.close()
@@ -138,6 +140,15 @@ def _listed(uri: str, backend: Backend, recorder: Recorder | None) -> list[tuple
             f"{clean(uri)}: no samples there", "name a directory, prefix or glob with files", "not_found"
         )
     return found
+
+
+def _check_apart(uri: str, names: list[str], recorder: Recorder) -> None:
+    """Raise if the run would read the trace that it writes."""
+    within = from_path(recorder.path, scheme_of(uri)) + "/"
+    if any(name.startswith(within) for name in names):
+        raise UsageError(
+            f"{recorder.path}: the trace would be among the samples of {uri}", "record it somewhere else"
+        )
 
 
 def _check_direct(backend: Backend, uri: str, page_cache_mode: str) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
+import weakref
 from collections.abc import Hashable
 from typing import Any, cast
 
@@ -26,6 +27,9 @@ __all__ = ["SampleReader"]
 _IDLE_HANDLES = 128
 _scratch = threading.local()
 _hinting: dict[type, bool] = {}
+_handed: weakref.WeakKeyDictionary[Backend, dict[str, int]] = weakref.WeakKeyDictionary()
+"""What recorders have heard of each backend's counters, so that they are told what is new, each once."""
+_handed_lock = threading.Lock()
 
 
 class SampleReader:
@@ -82,7 +86,11 @@ class SampleReader:
         """Close the handles, and hand the backend's counters to the recorder."""
         self._handles.close()
         if self._recorder is not None:
-            self._recorder.set_counters(dict(self._backend.counters))
+            with _handed_lock:
+                counted, before = dict(self._backend.counters), _handed.get(self._backend, {})
+                _handed[self._backend] = counted
+            for name, value in counted.items():
+                self._recorder.count(name, value - before.get(name, 0))
 
     def _read_piece(self, sample: PendingSample, piece: int, worker: int) -> None:
         length = sample.ref.length

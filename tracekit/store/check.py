@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from tracekit.errors import TraceFormatError, UsageError
 from tracekit.schema import ERROR_CLASSES, OP_KINDS
 from tracekit.store.journal import read_journal
-from tracekit.store.layout import JOURNAL_SUFFIX, MANIFEST_NAME, SEGMENT_SUFFIX
+from tracekit.store.layout import JOURNAL_SUFFIX, MANIFEST_NAME, SEGMENT_SUFFIX, UPGRADE, read_manifest
 from tracekit.store.reader import TraceReader, open_reader, open_segment
 from tracekit.store.rolling import compact
 from tracekit.store.statements import value_errors
@@ -86,14 +86,14 @@ def repair(path: str | Path) -> Repair:
     """Make the trace at `path` whole: journals become segments, unreadable files are renamed `*.broken`.
 
     Do not run it on a trace that is being recorded. Raises UsageError for a single file,
-    TraceFormatError if there is nothing to salvage.
+    TraceFormatError if it is no trace (other Parquet files are left alone) or a newer tracekit's.
     """
     root = Path(path)
     if not root.is_dir():
         raise UsageError(f"{root} is no trace directory", "repair works on directories")
     entries = _files(root)
-    if not entries and not (root / MANIFEST_NAME).exists():
-        raise TraceFormatError(f"{root} is no trace", "give a trace directory")
+    if read_manifest(root) is None and all(_unreadable(file) is not None for file in entries):
+        raise TraceFormatError(f"{root} is no trace: nothing in it is ops", "give a trace directory")
     set_aside, salvaged, journals, torn = [], 0, 0, 0
     for file in entries:
         if file.suffix == SEGMENT_SUFFIX and _unreadable(file) is not None:
@@ -136,6 +136,8 @@ def _unreadable(file: Path) -> Finding | None:
     try:
         open_segment(file)
     except TraceFormatError as error:
+        if error.hint == UPGRADE:  # whole, for all that we can tell
+            raise
         return Finding(file.name, error.message, True)
     return None
 

@@ -26,6 +26,7 @@ __all__ = [
     "JOURNAL_SUFFIX",
     "MANIFEST_NAME",
     "SEGMENT_SUFFIX",
+    "UPGRADE",
     "Manifest",
     "check_version",
     "create_or_join",
@@ -40,6 +41,8 @@ __all__ = [
 MANIFEST_NAME = "trace.json"
 JOURNAL_SUFFIX = ".arrows"
 SEGMENT_SUFFIX = ".parquet"
+UPGRADE = "upgrade tracekit"
+"""The hint of errors about what a newer tracekit wrote."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +171,7 @@ def check_version(version: int, where: Path) -> None:
     if version > SCHEMA_VERSION:
         raise TraceFormatError(
             f"{where} has op schema version {version}; this tracekit reads up to {SCHEMA_VERSION}",
-            "upgrade tracekit",
+            UPGRADE,
         )
 
 

@@ -188,9 +188,7 @@ class TraceWriter:
 
 def check_target(path: Path, *, overwrite: bool = False) -> None:
     """Raise UsageError if a new trace may not be put at `path`."""
-    if not path.exists() or (path.is_dir() and not any(path.iterdir()) and not overwrite):
-        if path.exists():
-            path.rmdir()
+    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
         return
     is_trace = path.is_dir() and (read_manifest(path) is not None or any(path.glob(f"*{SEGMENT_SUFFIX}")))
     if not overwrite:
