@@ -6,15 +6,14 @@ Dataset, recorded loader run, snapshot, replay in cadence against `file://` and
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.text import Text
 
+from tracekit.backends.local import make_file
 from tracekit.backends.registry import backend_for
 from tracekit.errors import BackendError
 from tracekit.loader.options import LoaderOptions
@@ -108,10 +107,5 @@ def _make_dataset(folder: Path, advance: Callable[[int], None]) -> None:
     """Shards of seeded random bytes, on the disk and out of the page cache: a loader's first epoch."""
     folder.mkdir(parents=True)
     for index in range(SHARDS):
-        path = folder / f"train-{index:05d}.bin"
-        with path.open("wb") as file:
-            file.write(np.random.default_rng(index).bytes(SHARD_BYTES))
-            file.flush()
-            os.fsync(file.fileno())
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        make_file(from_path(folder / f"train-{index:05d}.bin"), SHARD_BYTES, seed=index)
         advance(index + 1)

@@ -45,8 +45,10 @@ def from_path(path: str | os.PathLike[str], scheme: str = "file") -> str:
 def to_path(uri: str) -> Path:
     """The local path of a `file://` or `direct://` URI, or of a plain path.
 
-    Raises UsageError for another scheme or a URI with a host part.
+    Raises UsageError for another scheme, a URI with a host part, or a NUL, which no name has.
     """
+    if "\0" in uri:
+        raise UsageError(f"{uri!r} names no local file", "a file's name holds no NUL")
     match = _SCHEME.match(uri)
     if match is None:
         return Path(uri)

@@ -272,3 +272,12 @@ def test_seeded_content_is_the_same_for_the_same_seed(tmp_path: Path) -> None:
     assert a == b != c
     assert b"".join(bytes(chunk) for chunk in seeded_content(size, 7)) == a
     assert len(set(a[:4096])) > 200
+
+
+def test_a_name_with_a_nul_is_no_file(backend: FileBackend) -> None:
+    with pytest.raises(BackendError) as caught:
+        backend.open("file:///a\0b")
+    assert caught.value.error_class == "not_found"
+    for ask in (backend.stat, backend.preflight, lambda uri: list(backend.list(uri))):
+        with pytest.raises(UsageError, match="NUL"):
+            ask("file:///a\0b")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import resource
+import shutil
 import subprocess
 import sys
 import time
@@ -147,6 +149,22 @@ def test_what_is_no_trace_is_refused_in_one_line(tmp_path: Path) -> None:
         with pytest.raises(TraceFormatError, match=words) as caught:
             open_reader(tmp_path / name)
         assert "\n" not in str(caught.value)
+
+
+def test_a_repair_without_room_names_the_segment_and_keeps_the_journal(tmp_path: Path) -> None:
+    with Recorder(tmp_path / "t") as recorder:
+        for i in range(100):
+            recorder.record(f"file:///d/{os.urandom(40).hex()}", i, 1, time.monotonic_ns(), 1)
+        recorder.flush()
+        shutil.copytree(tmp_path / "t", tmp_path / "left")
+    run = subprocess.run(
+        [sys.executable, "-m", "tracekit", "repair", str(tmp_path / "left")], capture_output=True, text=True,
+        timeout=60, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000)),
+    )  # fmt: skip
+    assert run.returncode == 2
+    assert run.stderr.count("\n") == 1
+    assert ".parquet: cannot write it" in run.stderr
+    assert open_reader(tmp_path / "left").rows == 100
 
 
 def test_repair_leaves_alone_what_is_no_trace_of_its_own_version(tmp_path: Path) -> None:

@@ -107,7 +107,10 @@ def open_for_reading(uri: str, flags: int = 0) -> tuple[int, int]:
     """
     local = uri.startswith(("file:///", "direct:///"))
     path = uri.partition("://")[2] if local else to_path(uri)  # making a Path costs more than opening it
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | flags)
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | flags)
+    except ValueError as error:  # a NUL, which no file's name has
+        raise FileNotFoundError(errno.ENOENT, str(error)) from error
     status = os.fstat(descriptor)
     if stat_module.S_ISREG(status.st_mode):
         return descriptor, status.st_size

@@ -7,6 +7,8 @@ which readers take as it is.
 
 from __future__ import annotations
 
+import errno
+import os
 import queue
 import threading
 from collections.abc import Mapping
@@ -104,6 +106,11 @@ def compact(journal: Path) -> Path | None:
     segment = None
     if contents is not None and (contents.rows or contents.counters):
         segment = journal.with_suffix(SEGMENT_SUFFIX)
-        write_segment(segment, contents.table(), contents.schema.metadata or {}, contents.counters)
+        try:
+            write_segment(segment, contents.table(), contents.schema.metadata or {}, contents.counters)
+        except OSError as error:
+            raise OSError(
+                error.errno, f"cannot write it: {os.strerror(error.errno or errno.EIO)}", str(segment)
+            ) from error
     journal.unlink()
     return segment
