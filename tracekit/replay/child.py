@@ -14,6 +14,7 @@ import pickle
 import signal
 import sys
 import time
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -93,8 +94,10 @@ def _obey(order: Order) -> int:
         streamed=order.streamed, rounds=order.rounds, max_gap_ns=order.max_gap_ns,
     )  # fmt: skip
     pacer = make_pacer(order.pace, plan, speed=order.speed, part=order.part, parts=order.parts)
-    backends = Backends(order.store_options)
-    with Recorder(order.out, source="replay", options=order.noted) as recorder:
+    with (
+        closing(Backends(order.store_options)) as backends,
+        Recorder(order.out, source="replay", options=order.noted) as recorder,
+    ):
         engine = ThreadEngine(plan, pacer, None, recorder, backend_of=backends.of, settings=order.settings)
         warm_up()
         _say_ready()
