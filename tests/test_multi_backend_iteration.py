@@ -99,6 +99,9 @@ def test_the_order_of_samples_is_the_same_on_every_scheme(filled: str, bodies: d
 def test_every_option_name_is_taken_and_a_wrong_one_is_refused(filled: str) -> None:
     every = LoaderOptions.of(OPTIONS).to_dict()
     create_dataset(filled, every).close()
+    set_too = {"region": "us-east-1", "account": servers.AZURITE_ACCOUNT, "timeout_s": 20, "retries": 3}
+    with create_async_loader(filled, {**every, **set_too, "anonymous": False}) as loader:
+        assert sum(len(batch.samples) for batch in loader) == OBJECTS
     with pytest.raises(UsageError, match="batchsize"):
         create_dataset(filled, {"batchsize": 4})
 

@@ -6,21 +6,35 @@ A scheme's module has `backend(**options)`. This module knows their names and no
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
 from typing import Any, cast
 
 from tracekit.backends.base import Backend
 from tracekit.errors import UsageError
-from tracekit.uri import clean, scheme_of
+from tracekit.uri import FILE_SCHEMES, clean, scheme_of
 
-__all__ = ["backend_for", "known_schemes"]
+__all__ = ["applicable", "backend_for", "known_schemes"]
 
 _SCHEMES = ("file", "direct", "s3", "az")
 """Each is the module of its name, whose `backend(**options)` makes one."""
+_FOREIGN = {"s3": "account", "az": "region"}
+"""What is the other store's."""
 
 
 def known_schemes() -> tuple[str, ...]:
     """The URI schemes that there is a backend for."""
     return _SCHEMES
+
+
+def applicable(uri: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the options that loaders and replays share which mean something on the scheme of `uri`.
+
+    One set of options serves all schemes: a local file has no endpoint, and no retries.
+    """
+    scheme = scheme_of(uri)
+    if scheme in FILE_SCHEMES:
+        return {}
+    return {name: value for name, value in options.items() if name != _FOREIGN.get(scheme)}
 
 
 def backend_for(uri: str, **options: Any) -> Backend:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tracekit.backends.base import Backend
-from tracekit.backends.registry import backend_for
+from tracekit.backends.registry import applicable, backend_for
 from tracekit.errors import BackendError, UsageError
 from tracekit.loader.options import LoaderOptions
 from tracekit.recorder import Recorder
@@ -105,7 +105,7 @@ def create_dataset(
     """
     chosen = LoaderOptions.of(options, **given)
     uri = with_scheme(uri)
-    backend = backend_for(uri, **chosen.backend_options())
+    backend = backend_for(uri, **applicable(uri, chosen.backend_options()))
     try:
         found = _listed(uri, backend, recorder)
         if recorder is not None and scheme_of(uri) in FILE_SCHEMES:

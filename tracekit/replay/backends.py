@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from tracekit.backends.base import Backend
-from tracekit.backends.registry import backend_for
-from tracekit.uri import FILE_SCHEMES, scheme_of
+from tracekit.backends.registry import applicable, backend_for
+from tracekit.uri import scheme_of
 
 __all__ = ["Backends"]
 
@@ -32,7 +32,7 @@ class Backends:
             with self._lock:
                 backend = self._made.get(scheme)
                 if backend is None:
-                    options = {} if scheme in FILE_SCHEMES else self._store_options
+                    options = applicable(uri, self._store_options)
                     backend = self._made[scheme] = backend_for(uri, **options)
         return backend
 
