@@ -26,7 +26,8 @@ _URL_IN_TEXT = re.compile(
 _USERINFO_IN_TEXT = re.compile(r"(?!(?:file|direct)://)\b([A-Za-z][A-Za-z0-9+.-]*://)[^\s/?#'\"]*@")
 _SECRET_PAIR = re.compile(
     r"(?i)\b(sig|signature|x-amz-signature|x-amz-credential|x-amz-security-token|awsaccesskeyid|accountkey|"
-    r"sharedaccesssignature|aws_secret_access_key|aws_session_token|secret_key|password|token|authorization)"
+    r"sharedaccesssignature|(?:aws_)?secret_?access_?key|(?:aws_)?session_?token|secret_?key|client_?secret|secret|"
+    r"account_key|sas_token|password|token|authorization)"
     r"(\"?\s*[=:]\s*\"?)(?:(?:bearer|sharedkey|aws4-hmac-sha256)\s+)?[^\s&;,'\"<>]+"
 )
 

@@ -43,6 +43,8 @@ def test_other_schemes_lose_query_fragment_and_user_info(uri: str, cleaned: str)
         'aws_secret_access_key = "SECRET"',
         "token=SECRET, retry",
         "x-amz-security-token: SECRET",
+        '{"SecretAccessKey": "SECRET", "SessionToken": "SECRET"}',
+        "client_secret=SECRET&sas_token=SECRET",
     ],
 )
 def test_pairs_of_names_and_secrets_are_redacted(text: str) -> None:
