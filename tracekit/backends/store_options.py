@@ -10,6 +10,7 @@ from tracekit.errors import UsageError
 
 __all__ = ["check_endpoint", "parse_options", "require_choice"]
 
+_MOST_SECONDS = 1e9
 _T = TypeVar("_T")
 
 
@@ -24,6 +25,8 @@ def parse_options(cls: type[_T], given: Mapping[str, Any], scheme: str) -> _T:
             raise UsageError(f"{scheme}: {name}={value!r} is not what it takes", f"a {_shown(kinds[name])}")
         if isinstance(value, int | float) and value < 0:
             raise UsageError(f"{scheme}: {name}={value!r} is negative")
+        if kinds[name] is float and not 0 < value < _MOST_SECONDS:
+            raise UsageError(f"{scheme}: {name}={value!r} is no time to wait", "seconds, more than 0")
     made: _T = cls(**given)
     return made
 
