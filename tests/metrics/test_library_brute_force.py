@@ -192,9 +192,15 @@ def per_step(rows: list[Row]) -> list[Row]:
              "wall_ms": (max(map(end, mine)) - min(r["t_submit"] for r in mine)) / 1e6,
              "latency_sum_ms": sum(r["latency"] or 0 for r in mine) / 1e6,
              "failed": sum(r["error"] is not None for r in mine),
-             "slowest_us": us(max((r["latency"] for r in mine if r["latency"] is not None), default=None))}
+             "slowest_us": us(max((r["latency"] for r in mine if r["latency"] is not None), default=None)),
+             "slowest": {(r["uri"], r["offset"], r["sample_id"]) for r in slowest(mine)} or {(None, None, None)}}
         )  # fmt: skip
     return sorted(made, key=lambda r: (r["rank"], r["step"]))
+
+
+def slowest(rows: list[Row]) -> list[Row]:
+    longest = max((r["latency"] for r in rows if r["latency"] is not None), default=None)
+    return [r for r in rows if longest is not None and r["latency"] == longest]
 
 
 def edge(rows: list[Row]) -> int:
@@ -274,6 +280,10 @@ def test_each_macro_is_what_plain_python_finds(
         found = connection.sql(f"FROM {call}").to_arrow_table().to_pylist()
         assert len(found) == len(expected), call
         for row, want in zip(found, expected, strict=True):
+            if "slowest" in want:  # of equally slow ops any, but all of it
+                assert tuple(row[f"slowest_{what}"] for what in ("uri", "offset", "sample")) in want.pop(
+                    "slowest"
+                )
             for name, value in want.items():
                 got = float(row[name]) if isinstance(value, float) and row[name] is not None else row[name]
                 fitting = pytest.approx(value, rel=1e-9, abs=1e-9) if isinstance(value, float) else value

@@ -9,16 +9,20 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
+from matplotlib.figure import Figure
 
 from tracekit.errors import UsageError
 from tracekit.parity import compare
 from tracekit.recorder import Recorder
 from tracekit.replay.engine import replay
+from tracekit.report.charts import charts
 from tracekit.report.html import write_report
 from tracekit.report.plots import KINDS, plot
 from tracekit.report.table import short_names
 from tracekit.store.reader import TraceReader, open_reader
+from tracekit.store.writer import TraceWriter
 
 FLAGS = (
     "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
@@ -154,3 +158,75 @@ def test_lateness_of_a_trace_without_due_times_is_one_clear_line(tmp_path: Path)
     with pytest.raises(UsageError, match="no op has a due time"):
         plot("lateness", open_reader(trace), tmp_path / "x.png")
     assert not list(tmp_path.iterdir())
+
+
+def written(path: Path, rows: list[dict[str, Any]]) -> TraceReader:
+    texts = ("uri", "op", "error")
+    names = dict.fromkeys(name for row in rows for name in row)
+    columns = {
+        n: pa.array([r.get(n) for r in rows], pa.string() if n in texts else pa.int64()) for n in names
+    }
+    with TraceWriter(path, source="import:test", epoch_unix_ns=0) as writer:
+        writer.write(pa.RecordBatch.from_pydict(columns))
+    return open_reader(path)
+
+
+def op(t: int, **more: Any) -> dict[str, Any]:
+    return {
+        "t_submit": t,
+        "uri": "file:///d/a",
+        "offset": 0,
+        "len": 4096,
+        "latency": 1000,
+        "sample_id": 0,
+        **more,
+    }
+
+
+def axes_of(kind: str, *traces: TraceReader) -> Any:
+    axes = Figure().subplots()
+    KINDS[kind](axes, [(str(i), trace) for i, trace in enumerate(traces)])
+    return axes
+
+
+def test_the_heat_map_shows_a_pause_as_a_pause_and_ops_of_one_latency_at_all(tmp_path: Path) -> None:
+    bursts = [op(s * 10**9 + i * 10**6) for s in (0, 10) for i in range(100)]
+    (mesh, *_) = axes_of("latency-heat", written(tmp_path / "t", bursts)).collections
+    cells = mesh.get_array().reshape(-1, 120)
+    assert cells.shape == (1, 120)
+    assert [i for i, n in enumerate(cells[0]) if n > 0] == [0, 1, 118, 119]
+    assert cells.sum() == 200
+    assert axes_of("latency-heat", written(tmp_path / "one", [op(5)])).collections
+
+
+def test_a_step_is_as_long_as_its_slowest_rank_and_all_steps_of_all_ranks_are_there(tmp_path: Path) -> None:
+    ops = [op(s * 10**6, step=s, rank=r, latency=1000 * (r + 1)) for r in range(3) for s in range(600)]
+    axes = axes_of("steps", written(tmp_path / "t", ops))
+    assert len(axes.patches) == 600
+    assert {round(bar.get_height(), 9) for bar in axes.patches} == {0.003}
+    many = [op(s * 10**6, step=s) for s in range(1200)]
+    assert (
+        axes_of("steps", written(tmp_path / "m", many)).get_title()
+        == "Steps (the first 1,000 of 1,200 steps)"
+    )
+
+
+def test_a_picture_of_some_files_says_of_how_many(tmp_path: Path) -> None:
+    ops = [op(i, uri=f"file:///d/{i}") for i in range(9)]
+    assert axes_of("offsets", written(tmp_path / "t", ops)).get_title().endswith("(the first 8 of 9 files)")
+    assert axes_of("offsets", written(tmp_path / "u", ops[:8])).get_title() == "Where each file is read"
+
+
+def test_names_as_long_as_the_picture_leave_room_for_it(tmp_path: Path) -> None:
+    trace = written(tmp_path / "t", [op(i, uri=f"file:///d/{'x' * 300}\n\x1b{i % 2}") for i in range(9)])
+    labels = [text.get_text() for text in axes_of("offsets", trace).get_legend().get_texts()]
+    assert len(labels) == 2
+    assert all(len(label) <= 40 and label.isprintable() for label in labels)
+
+
+def test_sizes_of_two_traces_stand_in_order(tmp_path: Path) -> None:
+    a = written(tmp_path / "a", [op(0, len=4096), op(1, len=2**20)])
+    b = written(tmp_path / "b", [op(0, len=512), op(1, len=65536)])
+    (sizes,) = [chart for chart in charts([("a", a), ("b", b)]) if chart.name == "sizes"]
+    shown = list(sizes.figure.layout.xaxis.categoryarray)
+    assert shown == ["512 B - 1 KiB", "4 KiB - 8 KiB", "64 KiB - 128 KiB", "1 MiB - 2 MiB"]

@@ -13,7 +13,8 @@ import plotly.graph_objects as go
 from tracekit.metrics.library import install
 from tracekit.metrics.queries import load
 from tracekit.metrics.snapshot import measuring
-from tracekit.report.table import short_names
+from tracekit.report.heat import heat
+from tracekit.report.table import brief, short_names
 from tracekit.store.reader import TraceReader
 from tracekit.units import format_size
 
@@ -92,7 +93,7 @@ def _over_time(traces: list[tuple[str, TraceReader]]) -> Chart | None:
 def _offsets(reader: TraceReader) -> Chart | None:
     rows = _rows(reader, _picture("offsets"), {"files": _FILES, "cells": 100})
     figure = go.Figure()
-    names = short_names({r["file"]: r["uri"] for r in rows})
+    names = {file: brief(name) for file, name in short_names({r["file"]: r["uri"] for r in rows}).items()}
     for index, (file, name) in enumerate(sorted(names.items())):
         mine = [r for r in rows if r["file"] == file]
         figure.add_scattergl(
@@ -104,19 +105,18 @@ def _offsets(reader: TraceReader) -> Chart | None:
     return _chart(
         "offsets",
         "Where each file is read",
-        f"Offset of each read over time, of the first {_FILES} files used.",
+        f"Offset of each read over time, of the first {len(names)} of {rows[0]['of_files'] if rows else 0} files used.",
         figure,
     )
 
 
 def _heat(reader: TraceReader) -> Chart | None:
-    rows = _rows(reader, _picture("latency_heat"), {"windows": _WINDOWS})
-    xs, ys = sorted({r["s"] for r in rows}), sorted({r["us"] for r in rows})
-    at = {(r["s"], r["us"]): r["ops"] for r in rows}
+    grid = heat(_rows(reader, _picture("latency_heat"), {"windows": _WINDOWS}), _WINDOWS)
     figure = go.Figure()
-    if rows:
+    if grid is not None:
         figure.add_heatmap(
-            x=xs, y=ys, z=[[at.get((x, y)) for x in xs] for y in ys], colorscale="Cividis", colorbar={"title": "ops"},
+            x=grid.edges_s, y=grid.edges_us, z=grid.cells, zmin=0, colorscale="Cividis", colorbar={"title": "ops"},
+            hoverongaps=False,
             hovertemplate="%{z} ops of about %{y:,.3g} us at %{x:.3g} s<extra></extra>",
         )  # fmt: skip
     _axes(figure, "time (s)", "latency (us, log)", y_log=True, hover="closest")
@@ -125,28 +125,37 @@ def _heat(reader: TraceReader) -> Chart | None:
 
 def _sizes(traces: list[tuple[str, TraceReader]]) -> Chart | None:
     figure = go.Figure()
-    for index, (name, reader) in enumerate(traces):
-        rows = _rows(reader, load("req_bytes_hist"))
+    found = [(name, _rows(reader, load("req_bytes_hist"))) for name, reader in traces]
+    for index, (name, rows) in enumerate(found):
         figure.add_bar(
-            x=[f"{format_size(r['lo'])} - {format_size(r['hi'])}" for r in rows], y=[r["counts"] for r in rows], name=escape(name),
+            x=[_size(r["lo"], r["hi"]) for r in rows], y=[r["counts"] for r in rows], name=escape(name),
             marker={"color": COLOURS[index]}, hovertemplate="%{y:,} requests of %{x}<extra>" + escape(name) + "</extra>",
         )  # fmt: skip
+    sizes = sorted({(r["lo"], r["hi"]) for _, rows in found for r in rows})
+    figure.update_xaxes(categoryorder="array", categoryarray=[_size(lo, hi) for lo, hi in sizes])
     _axes(figure, "bytes asked for", "ops")
     return _chart("sizes", "Request sizes", "Requests by the power of two that their length reaches.", figure)
+
+
+def _size(lo: int, hi: int) -> str:
+    return f"{format_size(lo)} - {format_size(hi)}"
 
 
 def _steps(traces: list[tuple[str, TraceReader]]) -> Chart | None:
     figure = go.Figure()
     for index, (name, reader) in enumerate(traces):
-        rows = _rows(reader, "FROM per_step() LIMIT $most", {"most": _STEPS})
+        rows = _rows(reader, _picture("steps"), {"most": _STEPS})
         figure.add_bar(
             x=[r["step"] for r in rows], y=[r["wall_ms"] for r in rows], name=escape(name), marker={"color": COLOURS[index]},
-            customdata=[[r["slowest_us"], escape((r["slowest_uri"] or "").rsplit("/", 1)[-1])] for r in rows],
+            customdata=[[r["slowest_us"], escape(brief((r["slowest_uri"] or "").rsplit("/", 1)[-1]))] for r in rows],
             hovertemplate="step %{x}: %{y:,.3g} ms; slowest op %{customdata[0]:,.0f} us in %{customdata[1]}<extra>" + escape(name) + "</extra>",
         )  # fmt: skip
     _axes(figure, "step", "first submit to last end (ms)")
     return _chart(
-        "steps", "Steps", f"Time from first submit to last end of each batch (the first {_STEPS:,}).", figure
+        "steps",
+        "Steps",
+        f"Time from first submit to last end of each batch, of its slowest rank (the first {_STEPS:,} batches).",
+        figure,
     )
 
 

@@ -142,7 +142,7 @@ _WORST_TABLES: tuple[tuple[str, str, dict[str, str]], ...] = (
     (
         "Slowest steps",
         "Batches by the time from first submit to last end, and the op that each waited for.",
-        {"step": "id", "wall_ns": "ns", "ops": "ops", "slowest_ns": "ns", "slowest_uri": ""},
+        {"rank": "id", "step": "id", "wall_ns": "ns", "ops": "ops", "slowest_ns": "ns", "slowest_uri": ""},
     ),
     (
         "Streams",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Mapping
 from importlib.resources import files
 from pathlib import Path
@@ -12,7 +13,8 @@ from tracekit.errors import UsageError
 from tracekit.metrics.library import install
 from tracekit.metrics.queries import load as load_metric
 from tracekit.metrics.snapshot import measuring
-from tracekit.report.table import short_names
+from tracekit.report.heat import heat
+from tracekit.report.table import brief, short_names
 from tracekit.store.reader import TraceReader
 from tracekit.units import format_size
 
@@ -21,8 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["KINDS", "draw", "plot"]
 
-# Okabe and Ito's palette: told apart by colour-blind readers.
-_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
+# Okabe and Ito's palette, without the yellow that white hides: told apart by colour-blind readers.
+_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#999999", "#000000")
 _OVER_TIME = "FROM over_time($windows)"
 _FORMATS = (".png", ".svg", ".pdf")
 
@@ -49,13 +51,17 @@ def draw(kinds: list[str], reader: TraceReader, out: Path, *, against: TraceRead
     FigureCanvasAgg(figure)
     for axes, kind in zip(figure.subplots(len(kinds), squeeze=False)[:, 0], kinds, strict=True):
         KINDS[kind](axes, _named(reader, against))
+        if not axes.has_data():
+            axes.text(0.5, 0.5, "nothing to show", transform=axes.transAxes, ha="center", color="#57606a")
         axes.set_title(axes.get_title(), loc="left")
         axes.set_title("")
         axes.grid(visible=True, alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
     temporary = out.with_name(f".{out.name}.{os.getpid()}.partial{out.suffix}")
     try:
-        figure.savefig(temporary)
+        with warnings.catch_warnings():  # of letters that the font lacks: they are drawn as boxes
+            warnings.simplefilter("ignore", UserWarning)
+            figure.savefig(temporary)
         temporary.replace(out)
     except BaseException:
         temporary.unlink(missing_ok=True)
@@ -71,8 +77,13 @@ def _named(reader: TraceReader, against: TraceReader | None) -> list[tuple[str, 
 
 def _label(name: str) -> str:
     """A name as matplotlib shows it: no formulas in it, and none hidden for its underscore."""
-    plain = name.replace("$", r"\$")
+    plain = brief(name).replace("$", r"\$")
     return f" {plain}" if plain.startswith("_") else plain
+
+
+def _part(shown: int, there: int, what: str) -> str:
+    """What a title adds where not all is shown."""
+    return f" (the first {shown:,} of {there:,} {what})" if shown < there else ""
 
 
 def _latency_cdf(axes: Axes, traces: list[tuple[str, TraceReader]]) -> None:
@@ -95,6 +106,7 @@ def _request_sizes(axes: Axes, traces: list[tuple[str, TraceReader]]) -> None:
                  [counts.get(lo, 0) for lo in buckets], width * 0.95, color=_COLOURS[index], label=_label(name))  # fmt: skip
     axes.set_xticks(range(len(buckets)), [f"≥ {format_size(lo)}" for lo in buckets], rotation=30, ha="right")
     axes.set(xlabel="bytes asked for", ylabel="ops", title="Request sizes")
+    axes.yaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     if len(found) > 1:
         axes.legend(frameon=False, ncols=2, loc="lower right", bbox_to_anchor=(1, 1))
@@ -107,7 +119,8 @@ def _offsets(axes: Axes, traces: list[tuple[str, TraceReader]]) -> None:
         mine = [row for row in rows if row["file"] == file]
         axes.scatter([row["s"] for row in mine], [row["mib"] for row in mine], s=5, linewidths=0,
                      color=_COLOURS[index], label=_label(name), alpha=0.8)  # fmt: skip
-    axes.set(xlabel="time (s)", ylabel="offset (MiB)", title="Where each file is read")
+    title = "Where each file is read" + _part(len(names), rows[0]["of_files"] if rows else 0, "files")
+    axes.set(xlabel="time (s)", ylabel="offset (MiB)", title=title)
     if names:
         axes.legend(
             frameon=False, markerscale=3, fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5)
@@ -136,24 +149,27 @@ def _in_flight(axes: Axes, traces: list[tuple[str, TraceReader]]) -> None:
 
 
 def _latency_heat(axes: Axes, traces: list[tuple[str, TraceReader]]) -> None:
-    rows = _rows(traces[0][1], _load("latency_heat"), params={"windows": 120})
-    xs, ys = sorted({row["s"] for row in rows}), sorted({row["us"] for row in rows})
-    if len(xs) > 1 and len(ys) > 1:
-        at = {(row["s"], row["us"]): row["ops"] for row in rows}
-        cells = [[at.get((x, y), float("nan")) for x in xs] for y in ys]
-        mesh = axes.pcolormesh(xs, ys, cells, cmap="cividis", shading="nearest")
-        axes.figure.colorbar(mesh, ax=axes, label="ops")
+    from matplotlib.ticker import MaxNLocator
+
+    grid = heat(_rows(traces[0][1], _load("latency_heat"), params={"windows": 120}), 120)
+    if grid is not None:
+        cells = [[float("nan") if ops is None else ops for ops in row] for row in grid.cells]
+        mesh = axes.pcolormesh(grid.edges_s, grid.edges_us, cells, cmap="cividis", vmin=0)
+        axes.figure.colorbar(mesh, ax=axes, label="ops").locator = MaxNLocator(integer=True)
         axes.set_yscale("log")
     axes.set(xlabel="time (s)", ylabel="latency (us)", title="Latency over time")
 
 
 def _steps(axes: Axes, traces: list[tuple[str, TraceReader]]) -> None:
+    title = "Steps"
     for index, (name, reader) in enumerate(traces):
-        rows = _rows(reader, "FROM per_step() LIMIT $most", params={"most": 1000})
+        rows = _rows(reader, _load("steps"), params={"most": 1000})
+        title = "Steps" + _part(len(rows), rows[0]["of_steps"], "steps") if rows else title
         shift = (index - (len(traces) - 1) / 2) * 0.4
         axes.bar([row["step"] + shift for row in rows], [row["wall_ms"] for row in rows], 0.8 / len(traces),
                  color=_COLOURS[index], label=_label(name))  # fmt: skip
-    axes.set(xlabel="step", ylabel="first submit to last end (ms)", title="Steps")
+    axes.set(xlabel="step", ylabel="first submit to last end (ms)", title=title)
+    axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     if len(traces) > 1:
         axes.legend(frameon=False, ncols=2, loc="lower right", bbox_to_anchor=(1, 1))
 

@@ -14,6 +14,7 @@ from tracekit.parity import Parity, ParityRow
 from tracekit.units import format_count, format_duration, format_rate, format_size
 
 __all__ = [
+    "brief",
     "difference",
     "divergence_tables",
     "label",
@@ -176,6 +177,12 @@ def short_names(uris: Mapping[int, str]) -> dict[int, str]:
         if len(set(names.values())) == len(set(uris.values())):
             return names
         parts += 1
+
+
+def brief(name: str, most: int = 40) -> str:
+    """A name for a legend: its ends, on one line, if it is longer than `most` characters."""
+    plain = "".join(c if c.isprintable() else " " for c in name)
+    return plain if len(plain) <= most else f"{plain[: most // 2 - 1]}…{plain[-(most // 2) :]}"
 
 
 def label(row: ParityRow) -> str:

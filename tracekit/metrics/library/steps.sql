@@ -6,19 +6,25 @@
 -- Example: FROM per_step() ORDER BY wall_ms DESC LIMIT 10
 CREATE OR REPLACE MACRO per_step() AS TABLE
     SELECT
-        rank,
-        step,
-        count(*) AS ops,
-        coalesce(sum(bytes), 0)::BIGINT AS bytes,
-        (min(t_submit) - (SELECT min(t_submit) FROM ops)) / 1e9 AS first_s,
-        (max(t_submit + coalesce(latency, 0)) - min(t_submit)) / 1e6 AS wall_ms,
-        coalesce(sum(latency), 0) / 1e6 AS latency_sum_ms,
-        count(*) FILTER (error IS NOT NULL) AS failed,
-        max(latency) / 1e3 AS slowest_us,
-        arg_max(uri, latency) AS slowest_uri,
-        arg_max("offset", latency) AS slowest_offset,
-        arg_max(sample_id, latency) AS slowest_sample
-    FROM ops
-    WHERE step IS NOT NULL AND op <> 'hint'
-    GROUP BY rank, step
+        * EXCLUDE (slowest),
+        slowest.latency / 1e3 AS slowest_us,
+        slowest.uri AS slowest_uri,
+        slowest.at AS slowest_offset,
+        slowest.sample AS slowest_sample
+    FROM (
+        SELECT
+            rank,
+            step,
+            count(*) AS ops,
+            coalesce(sum(bytes), 0)::BIGINT AS bytes,
+            (min(t_submit) - (SELECT min(t_submit) FROM ops)) / 1e9 AS first_s,
+            (max(t_submit + coalesce(latency, 0)) - min(t_submit)) / 1e6 AS wall_ms,
+            coalesce(sum(latency), 0) / 1e6 AS latency_sum_ms,
+            count(*) FILTER (error IS NOT NULL) AS failed,
+            -- One value of the row: arg_max of a column passes over the rows where that column is null.
+            arg_max({'latency': latency, 'uri': uri, 'at': "offset", 'sample': sample_id}, latency) AS slowest
+        FROM ops
+        WHERE step IS NOT NULL AND op <> 'hint'
+        GROUP BY rank, step
+    )
     ORDER BY rank, step;

@@ -16,7 +16,7 @@ FROM (
 UNION ALL
 SELECT 'Slowest steps', to_json(list(r))
 FROM (
-    SELECT step, wall_ms * 1e6 AS wall_ns, ops, slowest_us * 1e3 AS slowest_ns, slowest_uri
+    SELECT rank, step, wall_ms * 1e6 AS wall_ns, ops, slowest_us * 1e3 AS slowest_ns, slowest_uri
     FROM per_step() ORDER BY wall_ms DESC LIMIT $most
 ) r
 UNION ALL
