@@ -8,6 +8,7 @@ metrics, and judges nothing.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from importlib.resources import files
 from os.path import commonprefix
@@ -28,6 +29,7 @@ _RESAMPLES = 400
 _SAMPLE_ROWS = 20_000
 _WINDOWS = 20
 _WORST = 5
+_SIZES = 65_536
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +85,14 @@ class Divergence:
 
 def diverge(a: TraceReader, b: TraceReader, *, seed: int = 0) -> Divergence:
     """What moved from `a` to `b`. Windows are of equal shares of each trace's own duration; files are
-    matched by what of their URIs is not common to all of a trace's files."""
+    matched by their URIs or, if the traces share none, by what of them is not common to all of a trace's."""
+    files_a, files_b = _files(a), _files(b)
+    both = [*files_a, *files_b] if files_a.keys() & files_b.keys() else None
     return Divergence(
-        _distances(a, b), _shifts(a, b, seed), _worst(_windows(a), _windows(b)), _worst(_files(a), _files(b))
+        _distances(a, b),
+        _shifts(a, b, seed),
+        _worst(_windows(a), _windows(b)),
+        _worst(_named(files_a, both or files_a), _named(files_b, both or files_b)),
     )
 
 
@@ -126,16 +133,24 @@ def _share(histogram: Histogram, edges: np.ndarray) -> np.ndarray:
 
 def _distances(a: TraceReader, b: TraceReader) -> tuple[Distance, ...]:
     found = []
-    for metric, unit, query in (("latency", "ns", "latency_hist"), ("req_bytes", "bytes", "req_bytes_hist")):
-        x, y = (_histogram(reader, unit, query) for reader in (a, b))
+    for metric, unit, histogram in (("latency", "ns", _latencies), ("req_bytes", "bytes", _sizes)):
+        x, y = histogram(a), histogram(b)
         found.append(Distance(metric, unit, ks(x, y), wasserstein(x, y)))
     return tuple(found)
 
 
-def _histogram(reader: TraceReader, unit: str, query: str) -> Histogram:
+def _latencies(reader: TraceReader) -> Histogram:
     with measuring(reader) as connection:
-        rows = run(connection, query).to_pylist()
-    return Histogram.from_rows(unit, [(row["lo"], row["hi"], row["counts"]) for row in rows])
+        rows = run(connection, "latency_hist").to_pylist()
+    return Histogram.from_rows("ns", [(row["lo"], row["hi"], row["counts"]) for row in rows])
+
+
+def _sizes(reader: TraceReader) -> Histogram:
+    """Exact, unlike the snapshot's: sizes are few and lie together, where buckets would hide a move."""
+    sql = files("tracekit").joinpath("divergence_sizes.sql").read_text(encoding="utf-8")
+    with measuring(reader) as connection:
+        install(connection)
+        return Histogram.from_rows("bytes", connection.execute(sql, {"many": _SIZES}).fetchall())
 
 
 def _shifts(a: TraceReader, b: TraceReader, seed: int) -> tuple[QuantileShift, ...]:
@@ -184,8 +199,13 @@ def _files(reader: TraceReader) -> dict[str, tuple[int, int, float | None]]:
     sql = files("tracekit").joinpath("divergence_files.sql").read_text(encoding="utf-8")
     with measuring(reader) as connection:
         rows = connection.execute(sql).fetchall()
-    common = commonprefix([row[0] for row in rows]).rpartition("/")[0]  # noqa: RUF071 - cut at a slash here
-    return {uri.removeprefix(common).lstrip("/"): (ops, nbytes, p50) for uri, ops, nbytes, p50 in rows}
+    return {uri: (ops, nbytes, p50) for uri, ops, nbytes, p50 in rows}
+
+
+def _named(found: dict[str, Any], among: Iterable[str]) -> dict[str, Any]:
+    """`found` by what of their URIs is not common to all `among`."""
+    common = commonprefix(list(among)).rpartition("/")[0]  # noqa: RUF071 - cut at a slash here
+    return {uri.removeprefix(common).lstrip("/"): place for uri, place in found.items()}
 
 
 def _worst(a: dict[str, Any], b: dict[str, Any]) -> tuple[Place, ...]:

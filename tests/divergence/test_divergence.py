@@ -85,3 +85,32 @@ def test_empty_traces_diverge_by_nothing(tmp_path: Path) -> None:
     moved = diverge(open_reader(tmp_path / "a"), open_reader(tmp_path / "b"))
     assert (moved.quantiles, moved.windows, moved.files) == ((), (), ())
     assert all(d.ks == d.wasserstein == 0 for d in moved.distances)
+
+
+def of(path: Path, lengths: list[int], uris: list[str]) -> TraceReader:
+    n = len(lengths)
+    columns = {"t_submit": pa.array(range(n), pa.int64()), "uri": uris, "offset": [0] * n, "len": lengths,
+               "latency": [1000] * n, "sample_id": [0] * n}  # fmt: skip
+    with TraceWriter(path, source="import:test", epoch_unix_ns=0) as writer:
+        writer.write(pa.RecordBatch.from_pydict(columns))
+    return open_reader(path)
+
+
+@pytest.mark.parametrize("many", [65_536, 1])
+def test_sizes_that_moved_within_a_power_of_two_have_moved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, many: int
+) -> None:
+    monkeypatch.setattr("tracekit.divergence._SIZES", many)
+    a = of(tmp_path / "a", [4096] * 6 + [100] * 2, ["file:///d/x"] * 8)
+    b = of(tmp_path / "b", [6000] * 6 + [100] * 2, ["file:///d/x"] * 8)
+    sizes = diverge(a, b).distances[1]
+    assert sizes.metric == "req_bytes"
+    assert sizes.ks == pytest.approx(0.75)
+    assert sizes.wasserstein == pytest.approx(0.75 * (6000 - 4096), abs=0 if many > 1 else 64)
+
+
+def test_files_of_one_root_are_the_same_files_though_only_some_are_read_again(tmp_path: Path) -> None:
+    a = of(tmp_path / "a", [10] * 4, [f"file:///r/{i % 2}/f{i}" for i in range(4)])
+    b = of(tmp_path / "b", [10] * 2, ["file:///r/0/f0", "file:///r/0/f2"])
+    found = {place.where: (place.a_ops, place.b_ops) for place in diverge(a, b).files}
+    assert found == {"1/f1": (1, 0), "1/f3": (1, 0)}
