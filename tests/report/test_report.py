@@ -230,3 +230,14 @@ def test_sizes_of_two_traces_stand_in_order(tmp_path: Path) -> None:
     (sizes,) = [chart for chart in charts([("a", a), ("b", b)]) if chart.name == "sizes"]
     shown = list(sizes.figure.layout.xaxis.categoryarray)
     assert shown == ["512 B - 1 KiB", "4 KiB - 8 KiB", "64 KiB - 128 KiB", "1 MiB - 2 MiB"]
+
+
+def test_a_page_of_two_traces_says_whose_each_table_and_chart_is(
+    tmp_path: Path, traces: tuple[TraceReader, TraceReader]
+) -> None:
+    write_report(traces[0], tmp_path / "two.html", against=traces[1])
+    write_report(traces[0], tmp_path / "one.html")
+    two, one = ((tmp_path / name).read_text().split("<script", 1)[0] for name in ("two.html", "one.html"))
+    assert "slowest first. Of replayed." in two
+    assert "window by window. Of recorded." in two
+    assert "Of recorded" not in one and "Of replayed" not in one and "Of ." not in one

@@ -40,10 +40,15 @@ class Chart:
 def charts(traces: list[tuple[str, TraceReader]]) -> list[Chart]:
     """The charts of one trace, or of two beside each other, leaving out those with nothing to show."""
     made = [
-        _latency(traces), _over_time(traces), _offsets(traces[0][1]), _heat(traces[0][1]), _sizes(traces),
+        _latency(traces), _over_time(traces), *(one(traces[0][1], _whose(traces)) for one in (_offsets, _heat)), _sizes(traces),
         _steps(traces), _lateness(traces),
     ]  # fmt: skip
     return [chart for chart in made if chart is not None]
+
+
+def _whose(traces: list[tuple[str, TraceReader]]) -> str:
+    """What is added about a chart of the first trace alone where there are two."""
+    return f" Of {traces[0][0]}." if len(traces) > 1 else ""
 
 
 def _latency(traces: list[tuple[str, TraceReader]]) -> Chart | None:
@@ -90,7 +95,7 @@ def _over_time(traces: list[tuple[str, TraceReader]]) -> Chart | None:
     )
 
 
-def _offsets(reader: TraceReader) -> Chart | None:
+def _offsets(reader: TraceReader, whose: str) -> Chart | None:
     rows = _rows(reader, _picture("offsets"), {"files": _FILES, "cells": 100})
     figure = go.Figure()
     names = {file: brief(name) for file, name in short_names({r["file"]: r["uri"] for r in rows}).items()}
@@ -105,12 +110,12 @@ def _offsets(reader: TraceReader) -> Chart | None:
     return _chart(
         "offsets",
         "Where each file is read",
-        f"Offset of each read over time, of the first {len(names)} of {rows[0]['of_files'] if rows else 0} files used.",
+        f"Offset of each read over time, of the first {len(names)} of {rows[0]['of_files'] if rows else 0} files used.{whose}",
         figure,
     )
 
 
-def _heat(reader: TraceReader) -> Chart | None:
+def _heat(reader: TraceReader, whose: str) -> Chart | None:
     grid = heat(_rows(reader, _picture("latency_heat"), {"windows": _WINDOWS}), _WINDOWS)
     figure = go.Figure()
     if grid is not None:
@@ -120,7 +125,9 @@ def _heat(reader: TraceReader) -> Chart | None:
             hovertemplate="%{z} ops of about %{y:,.3g} us at %{x:.3g} s<extra></extra>",
         )  # fmt: skip
     _axes(figure, "time (s)", "latency (us, log)", y_log=True, hover="closest")
-    return _chart("heat", "Latency over time", "How many ops took how long, window by window.", figure)
+    return _chart(
+        "heat", "Latency over time", f"How many ops took how long, window by window.{whose}", figure
+    )
 
 
 def _sizes(traces: list[tuple[str, TraceReader]]) -> Chart | None:

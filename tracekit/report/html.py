@@ -42,7 +42,7 @@ def write_report(
             _verdict(parity, found),
             _facts(found),
             *([_parity(parity, names)] if parity is not None else []),
-            *(_tables(against or reader)),
+            *(_tables(against or reader, of=names[1])),
             *(_chart(chart) for chart in drawn),
         ],
         drawn=drawn,
@@ -111,8 +111,8 @@ def _parity(parity: Parity, names: tuple[str, str]) -> str:
                     _table(["metric", *names, "difference", "verdict"], rows, numbers={1, 2, 3}))  # fmt: skip
 
 
-def _tables(reader: TraceReader) -> list[str]:
-    """What hurts, worst first."""
+def _tables(reader: TraceReader, *, of: str) -> list[str]:
+    """What hurts, worst first; `of` names the trace where there are two."""
     with measuring(reader) as connection:
         install(connection)
         sql = files("tracekit.report.queries").joinpath("worst.sql").read_text(encoding="utf-8")
@@ -124,7 +124,8 @@ def _tables(reader: TraceReader) -> list[str]:
             cells = [[_cell(row[name], unit) for name, unit in columns.items()] for row in rows]
             numbers = {i for i, unit in enumerate(columns.values()) if unit}
             names = [name.removesuffix("_ns").removesuffix("_us").replace("_", " ") for name in columns]
-            made.append(_section(title, about, _table(names, cells, numbers=numbers)))
+            whose = f"{about} Of {of}." if of else about
+            made.append(_section(title, whose, _table(names, cells, numbers=numbers)))
     return made
 
 

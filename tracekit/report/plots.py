@@ -20,6 +20,7 @@ from tracekit.units import format_size
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
 
 __all__ = ["KINDS", "draw", "plot"]
 
@@ -81,6 +82,13 @@ def _label(name: str) -> str:
     return f" {plain}" if plain.startswith("_") else plain
 
 
+def _count(axis: Axis) -> None:
+    """Whole numbers alone: what it shows is counted."""
+    from matplotlib.ticker import MaxNLocator
+
+    axis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
+
+
 def _part(shown: int, there: int, what: str) -> str:
     """What a title adds where not all is shown."""
     return f" (the first {shown:,} of {there:,} {what})" if shown < there else ""
@@ -106,7 +114,7 @@ def _request_sizes(axes: Axes, traces: list[tuple[str, TraceReader]]) -> None:
                  [counts.get(lo, 0) for lo in buckets], width * 0.95, color=_COLOURS[index], label=_label(name))  # fmt: skip
     axes.set_xticks(range(len(buckets)), [f"≥ {format_size(lo)}" for lo in buckets], rotation=30, ha="right")
     axes.set(xlabel="bytes asked for", ylabel="ops", title="Request sizes")
-    axes.yaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
+    _count(axes.yaxis)
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     if len(found) > 1:
         axes.legend(frameon=False, ncols=2, loc="lower right", bbox_to_anchor=(1, 1))
@@ -149,13 +157,11 @@ def _in_flight(axes: Axes, traces: list[tuple[str, TraceReader]]) -> None:
 
 
 def _latency_heat(axes: Axes, traces: list[tuple[str, TraceReader]]) -> None:
-    from matplotlib.ticker import MaxNLocator
-
     grid = heat(_rows(traces[0][1], _load("latency_heat"), params={"windows": 120}), 120)
     if grid is not None:
         cells = [[float("nan") if ops is None else ops for ops in row] for row in grid.cells]
         mesh = axes.pcolormesh(grid.edges_s, grid.edges_us, cells, cmap="cividis", vmin=0)
-        axes.figure.colorbar(mesh, ax=axes, label="ops").locator = MaxNLocator(integer=True)
+        _count(axes.figure.colorbar(mesh, ax=axes, label="ops").ax.yaxis)
         axes.set_yscale("log")
     axes.set(xlabel="time (s)", ylabel="latency (us)", title="Latency over time")
 
@@ -169,7 +175,7 @@ def _steps(axes: Axes, traces: list[tuple[str, TraceReader]]) -> None:
         axes.bar([row["step"] + shift for row in rows], [row["wall_ms"] for row in rows], 0.8 / len(traces),
                  color=_COLOURS[index], label=_label(name))  # fmt: skip
     axes.set(xlabel="step", ylabel="first submit to last end (ms)", title=title)
-    axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
+    _count(axes.xaxis)
     if len(traces) > 1:
         axes.legend(frameon=False, ncols=2, loc="lower right", bbox_to_anchor=(1, 1))
 
