@@ -159,7 +159,6 @@ def test_the_verb_takes_a_profile_and_options_over_it(finished: Finished, data: 
         (["--profile", "pytorch"], "did you mean torch?"),
         (["--batch-siz", "3"], "--batch-size"),
         (["--max-bytes-in-flight", "much"], "max_bytes_in_flight: 'much' is no size"),
-        (["--client", "obstore"], "'client' is unknown"),
         (["--no-shuffle", "--shuffle-buffer", "9"], "exclude each other"),
     ],
 )
