@@ -219,3 +219,29 @@ def test_counters_of_several_loaders_and_epochs_add_up_in_one_recorder(data: Pat
 def test_a_sample_size_beyond_any_object_is_one_sample_an_object(data: Path) -> None:
     with create_dataset(data.as_posix(), sample_bytes=10**30) as dataset:
         assert len(dataset) == 20
+
+
+def test_more_workers_than_the_system_gives_is_one_line(data: Path, tmp_path: Path) -> None:
+    run = subprocess.run(
+        [sys.executable, "-c", MANY_WORKERS, str(data), str(tmp_path / "t")], capture_output=True, text=True,
+        timeout=100,
+    )  # fmt: skip
+    assert run.returncode == 2, run.stderr
+    assert run.stderr.count("\n") == 1
+    assert "num_workers=2000" in run.stderr
+
+
+MANY_WORKERS = """
+import resource, sys, threading
+from tracekit.cli.app import run
+threading.stack_size(64 << 20)
+used = int(open("/proc/self/statm").read().split()[0]) * 4096
+resource.setrlimit(resource.RLIMIT_AS, (used + (16 << 30), used + (16 << 30)))
+sys.exit(run(["record", sys.argv[1], "-o", sys.argv[2], "--num-workers", "2000"]))
+"""
+
+
+def test_an_empty_uri_is_not_the_current_directory(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="empty URI"):
+        record_loader("", tmp_path / "t")
+    assert not (tmp_path / "t").exists()

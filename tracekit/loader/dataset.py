@@ -104,6 +104,8 @@ def create_dataset(
     it cannot be read in this way (a file system without O_DIRECT, say).
     """
     chosen = LoaderOptions.of(options, **given)
+    if not uri:
+        raise UsageError("an empty URI names no dataset", "give a path, or . for the current directory")
     uri = with_scheme(uri)
     backend = backend_for(uri, **applicable(uri, chosen.backend_options()))
     try:

@@ -13,7 +13,7 @@ import threading
 import weakref
 from concurrent.futures import Future
 
-from tracekit.errors import BackendError
+from tracekit.errors import BackendError, UsageError
 from tracekit.loader.dataset import SampleRange
 from tracekit.loader.options import LoaderOptions
 from tracekit.loader.reading import SampleReader
@@ -93,7 +93,13 @@ class Engine:
         for worker in range(self._workers):
             name = f"tracekit-loader-{worker}"
             self._threads.append(threading.Thread(target=self._work, args=(worker,), name=name, daemon=True))
-            self._threads[-1].start()
+            try:
+                self._threads[-1].start()
+            except RuntimeError as error:
+                self._threads.pop()  # it cannot be waited for
+                raise UsageError(
+                    f"num_workers={self._workers}: {error} after {worker}", "give fewer workers"
+                ) from error
 
     def _work(self, worker: int) -> None:
         while (taken := self._queue.take()) is not None:
