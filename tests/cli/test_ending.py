@@ -37,7 +37,7 @@ def start(*arguments: object, ignore_interrupts: bool = False) -> subprocess.Pop
 def wait_for_ops(path: Path, process: subprocess.Popen[str]) -> None:
     while process.poll() is None and not (path.exists() and list(path.glob("*.arrows"))):
         time.sleep(0.02)
-    while process.poll() is None and not open_reader(path).rows:
+    while process.poll() is None and open_reader(path).rows < 2:  # the first is the listing
         time.sleep(0.02)
 
 

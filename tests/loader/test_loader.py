@@ -148,7 +148,8 @@ def test_closing_the_loader_ends_a_consumer_that_waits(data: Path) -> None:
 
     consumer = threading.Thread(target=consume)
     consumer.start()
-    time.sleep(0.05)
+    while not loader.gate._waiting:
+        time.sleep(0.001)
     threading.Timer(0.05, loader.gate.release, (5,)).start()
     loader.close()
     consumer.join(10)

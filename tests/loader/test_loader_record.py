@@ -177,12 +177,13 @@ def test_ctrl_c_leaves_a_readable_trace_says_so_and_exits_130(data: Path, tmp_pa
     child = tracekit(
         "record", data, "-o", target, "--epochs", "100000", "--batch-size", "2", "--step-time", "5ms"
     )
-    deadline = time.monotonic() + 30
-    while not any(target.glob("*.arrows")) and time.monotonic() < deadline:
+    while child.poll() is None and not any(target.glob("*.arrows")):
         time.sleep(0.05)
-    time.sleep(0.3)
+    # The listing is the first row: only the reads after it tell that the run has begun.
+    while child.poll() is None and open_reader(target).rows < 2:
+        time.sleep(0.05)
     child.send_signal(signal.SIGINT)
-    out, errors = child.communicate(timeout=30)
+    out, errors = child.communicate(timeout=60)
     assert child.returncode == 130, errors
     assert "interrupted" in out
     assert str(target) in out.replace("\n", "")
