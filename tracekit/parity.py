@@ -171,6 +171,7 @@ def _table(a: Measures, b: Measures, tolerance: float, speed: float, *, timed: b
         )
 
     duration = a.submit_span_ns / speed + (a.duration_ns - a.submit_span_ns)
+    timed = timed and duration > 0  # one op of no known latency says nothing of how long it should take
     distance = histogram_distance(a.req_bytes, b.req_bytes)
     rows = [
         ParityRow("req_bytes_hist", "distance", 0.0, distance, distance, distance <= tolerance),

@@ -17,12 +17,12 @@ from tracekit.store.writer import TraceWriter
 
 
 def trace(
-    path: Path, *, ops: int = 100, gap: int = 1000, length: int = 4096, steps: bool = True
+    path: Path, *, ops: int = 100, gap: int = 1000, length: int = 4096, steps: bool = True, latency: int = 10
 ) -> TraceReader:
     with TraceWriter(path, source="import:test", epoch_unix_ns=0) as writer:
         columns = {
             "t_submit": pa.array([i * gap for i in range(ops)], pa.int64()),
-            "uri": ["file:///a"] * ops, "offset": [0] * ops, "len": [length] * ops, "latency": [10] * ops,
+            "uri": ["file:///a"] * ops, "offset": [0] * ops, "len": [length] * ops, "latency": [latency] * ops,
             "bytes": [length] * ops, "sample_id": [0] * ops,
             "step": pa.array([i // 10 if steps else None for i in range(ops)], pa.int64()),
         }  # fmt: skip
@@ -47,6 +47,13 @@ def test_each_difference_is_found_and_judged(tmp_path: Path) -> None:
     assert larger.row("bytes_per_step").difference == 1
     assert not larger.ok
     assert compare(a, trace(tmp_path / "near", gap=1100)).ok
+
+
+def test_a_recording_that_took_no_time_is_not_judged_by_time(tmp_path: Path) -> None:
+    a = trace(tmp_path / "a", ops=1, latency=0)
+    parity = compare(a, trace(tmp_path / "b", ops=1, latency=70))
+    assert parity.ok
+    assert parity.row("duration_ns").ok is None
 
 
 def test_a_difference_from_nothing_is_null_in_json(tmp_path: Path) -> None:
