@@ -20,6 +20,7 @@ import numpy as np
 from tracekit.backends.base import CACHE_POLICIES, ObjectInfo
 from tracekit.errors import BackendError, UsageError
 from tracekit.uri import from_path, to_path
+from tracekit.whole import fsync_dir
 
 __all__ = [
     "Counters",
@@ -189,7 +190,7 @@ def write_whole(
                 os.posix_fadvise(out.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         _give_name(aside, path, overwrite)
         if sync:
-            _sync_folder(path.parent)
+            fsync_dir(path.parent)
     except OSError as error:
         raise failure(uri, error, "write") from error
     finally:
@@ -279,11 +280,3 @@ def _give_name(aside: Path, path: Path, overwrite: bool) -> None:
         if path.exists():  # no hard links here: as close as this file system lets us
             raise FileExistsError(errno.EEXIST, "already exists") from None
         aside.replace(path)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

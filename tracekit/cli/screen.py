@@ -28,6 +28,7 @@ from rich.progress import (
 
 from tracekit.report.rows import plain
 from tracekit.report.table import least_width, record_table, rows_table
+from tracekit.whole import whole_file
 
 __all__ = ["Advance", "console", "emit_json", "emit_text", "errors", "progress", "show_rows"]
 
@@ -99,14 +100,6 @@ def emit_text(text: str, target: Path | None = None) -> None:
     if target is None:
         sys.stdout.write(text)
         return
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.partial")
-    try:
-        with temporary.open("x", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(target)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with whole_file(target) as aside:
+        aside.write_text(text, encoding="utf-8")
     errors.print(f"wrote {target}", soft_wrap=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import closing
 from enum import StrEnum
 from pathlib import Path
@@ -22,6 +21,7 @@ from tracekit.report.table import snapshot_tables
 from tracekit.store.reader import open_reader
 from tracekit.store.statements import query_errors, select
 from tracekit.units import parse_size
+from tracekit.whole import whole_file
 
 __all__ = ["register"]
 
@@ -125,13 +125,6 @@ def _emit(table: pa.Table, how: _Format, out: Path | None) -> None:
     elif out is not None:
         import pyarrow.parquet as pq
 
-        temporary = out.with_name(f".{out.name}.{os.getpid()}.partial")
-        try:
-            pq.write_table(storable(table), temporary, compression="zstd")
-            with temporary.open("rb+") as file:
-                os.fsync(file.fileno())
-            temporary.replace(out)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+        with whole_file(out) as aside:
+            pq.write_table(storable(table), aside, compression="zstd")
         screen.errors.print(f"wrote {out}", soft_wrap=True)

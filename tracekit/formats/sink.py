@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +10,7 @@ from typing import BinaryIO, cast
 import pyarrow as pa
 
 from tracekit.errors import UsageError
+from tracekit.whole import whole_file
 
 __all__ = ["open_sink"]
 
@@ -26,23 +25,14 @@ def open_sink(path: Path, *, overwrite: bool = False) -> Iterator[BinaryIO]:
     """
     if path.is_dir() or (path.exists() and not overwrite):
         raise UsageError(f"{path} exists", "choose another -o path, or give --overwrite for a file")
-    aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
     codec = _CODECS.get(path.suffix)
     try:
-        with aside.open("xb") as file:
+        with whole_file(path) as aside, aside.open("xb") as file:
             if codec is None:
                 yield file
             else:
                 with pa.CompressedOutputStream(pa.PythonFile(file, "w"), codec) as stream:
                     yield cast(BinaryIO, stream)
                     stream.flush()
-            if not file.closed:
-                file.flush()
-                os.fsync(file.fileno())
-        aside.replace(path)
     except OSError as error:
-        aside.unlink(missing_ok=True)
         raise UsageError(f"{path}: {error.strerror or error}", "choose another -o path") from error
-    except BaseException:
-        aside.unlink(missing_ok=True)
-        raise

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from html import escape
 from importlib.resources import files
 from pathlib import Path
@@ -18,6 +17,7 @@ from tracekit.report.charts import Chart, charts
 from tracekit.report.table import difference, label, shown
 from tracekit.store.reader import TraceReader
 from tracekit.units import format_count, format_duration, format_size
+from tracekit.whole import whole_file
 
 __all__ = ["write_report"]
 
@@ -47,16 +47,8 @@ def write_report(
         ],
         drawn=drawn,
     )
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.partial")
-    try:
-        with temporary.open("x", encoding="utf-8") as file:
-            file.write(page)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(out)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with whole_file(out) as aside:
+        aside.write_text(page, encoding="utf-8")
     return parity
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Callable, Mapping
 from importlib.resources import files
@@ -17,6 +16,7 @@ from tracekit.report.heat import heat
 from tracekit.report.table import brief, short_names
 from tracekit.store.reader import TraceReader
 from tracekit.units import format_size
+from tracekit.whole import whole_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -58,15 +58,11 @@ def draw(kinds: list[str], reader: TraceReader, out: Path, *, against: TraceRead
         axes.set_title("")
         axes.grid(visible=True, alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.partial{out.suffix}")
-    try:
-        with warnings.catch_warnings():  # of letters that the font lacks: they are drawn as boxes
-            warnings.simplefilter("ignore", UserWarning)
-            figure.savefig(temporary)
-        temporary.replace(out)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with whole_file(out) as aside, warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore", UserWarning
+        )  # of letters that the font lacks: they are drawn as boxes
+        figure.savefig(aside, format=out.suffix.removeprefix("."))
 
 
 def _named(reader: TraceReader, against: TraceReader | None) -> list[tuple[str, TraceReader]]:

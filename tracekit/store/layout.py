@@ -21,6 +21,7 @@ from typing import Any
 from tracekit.errors import TraceFormatError, UsageError
 from tracekit.schema import META_PREFIX, SCHEMA_VERSION
 from tracekit.uri import as_text
+from tracekit.whole import fsync_dir
 
 __all__ = [
     "JOURNAL_SUFFIX",
@@ -30,7 +31,6 @@ __all__ = [
     "Manifest",
     "check_version",
     "create_or_join",
-    "fsync_dir",
     "new_manifest",
     "process_stem",
     "read_manifest",
@@ -206,15 +206,6 @@ def segment_metadata(
         "version": __version__,
     }
     return {f"{META_PREFIX}{key}".encode(): str(value).encode() for key, value in values.items()}
-
-
-def fsync_dir(path: Path) -> None:
-    """Make the names in directory `path` durable."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _boot_id() -> str | None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -19,8 +18,8 @@ import pyarrow.parquet as pq
 
 from tracekit.schema import OPS
 from tracekit.store.journal import COUNTERS_KEY
-from tracekit.store.layout import fsync_dir
 from tracekit.uri import clean
+from tracekit.whole import whole_file
 
 __all__ = ["ROW_GROUP_ROWS", "as_recorded", "conform", "write_segment"]
 
@@ -77,8 +76,6 @@ def write_segment(
     table: pa.Table,
     metadata: Mapping[bytes, bytes],
     counters: Mapping[str, int],
-    *,
-    sync: bool = True,
 ) -> None:
     """Write `table` (conforming) as the segment `path`; it appears whole or not at all."""
     ordered = _sorted_by_submit(table)
@@ -87,26 +84,18 @@ def write_segment(
     )
     integers = [field.name for field in schema if pa.types.is_integer(field.type)]
     texts = [field.name for field in schema if pa.types.is_dictionary(field.type)]
-    temporary = path.with_name(f".{path.name}.partial")
-    try:
-        with pq.ParquetWriter(
-            temporary,
+    with (
+        whole_file(path) as aside,
+        pq.ParquetWriter(
+            aside,
             schema,
             compression="zstd",
             use_dictionary=texts,
             column_encoding=dict.fromkeys(integers, "DELTA_BINARY_PACKED"),
             write_statistics=True,
-        ) as writer:
-            writer.write_table(ordered.cast(schema), row_group_size=ROW_GROUP_ROWS)
-        with temporary.open("rb+") as file:
-            if sync:
-                os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    if sync:
-        fsync_dir(path.parent)
+        ) as writer,
+    ):
+        writer.write_table(ordered.cast(schema), row_group_size=ROW_GROUP_ROWS)
 
 
 def _sorted_by_submit(table: pa.Table) -> pa.Table:

@@ -22,13 +22,13 @@ from tracekit.schema import OPS
 from tracekit.store.layout import (
     SEGMENT_SUFFIX,
     Manifest,
-    fsync_dir,
     new_manifest,
     read_manifest,
     segment_metadata,
     write_manifest,
 )
 from tracekit.store.segment import conform, write_segment
+from tracekit.whole import fsync_dir
 
 __all__ = ["TraceWriter", "check_target"]
 
