@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -109,6 +110,42 @@ def test_info_is_json_for_machines(trace: Path) -> None:
         0,
     )
     assert facts["last_submit_ns"] - facts["first_submit_ns"] == 199_000_000
+    assert (facts["bytes"], facts["streams"]) == (200 * 4096, 1)
+
+
+def test_info_is_lines_that_are_no_longer_than_what_they_say(trace: Path) -> None:
+    lines = tracekit("info", trace).stdout.splitlines()
+    assert [line.split()[0] for line in lines[:8]] == [
+        "trace", "source", "ops", "bytes", "streams", "span", "segments", "columns",
+    ]  # fmt: skip
+    assert all(line == line.rstrip() for line in lines)
+
+
+def test_a_name_that_is_no_utf_8_is_one_line_for_every_verb_that_reads(tmp_path: Path) -> None:
+    name = os.fsencode(tmp_path) + b"/t\xff"
+    Path(os.fsdecode(name)).mkdir()
+    for verb in (["info"], ["stats"], ["verify"], ["repair"], ["query", "FROM ops"], ["replay"]):
+        command = [sys.executable, "-m", "tracekit", verb[0], name, *verb[1:]]
+        run = subprocess.run(command, capture_output=True, timeout=90)
+        assert run.returncode == 2
+        assert run.stderr.count(b"\n") == 1
+        assert b"is no name for a trace" in run.stderr
+
+
+def test_ctrl_c_while_the_command_line_is_imported_is_one_line() -> None:
+    code = """if True:
+        import os, signal, sys
+        class Interrupting:
+            def find_spec(self, name, path=None, target=None):
+                if name == "tracekit.cli.app":
+                    os.kill(os.getpid(), signal.SIGINT)
+        sys.meta_path.insert(0, Interrupting())
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        from tracekit.__main__ import main
+        main()
+    """
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=90)
+    assert (run.returncode, run.stdout, run.stderr) == (130, "", "tracekit: interrupted\n")
 
 
 def test_stats_prints_json_csv_and_a_table(trace: Path, tmp_path: Path) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
@@ -175,3 +178,15 @@ def test_what_is_exported_can_be_read_back_and_names_of_two_lines_are_left_out_a
     )
     import_trace(name, tmp_path / "out", tmp_path / "b", strict=True)
     assert [row["uri"] for row in rows(tmp_path / "b")] == [f"file://{uri}" for uri in uris[2:]]
+
+
+def test_extra_columns_of_any_shape_go_out_as_text(tmp_path: Path) -> None:
+    columns = {
+        "uri": ["file:///a"], "offset": [0], "len": [1], "t_submit": [0], "sample_id": [0], "latency": [1],
+        "tags": [["x", "y"]], "raw": [b"\xff"],
+    }  # fmt: skip
+    pq.write_table(pa.table(columns), tmp_path / "t.parquet")
+    export_trace("csv", tmp_path / "t.parquet", tmp_path / "out.csv")
+    (row,) = csv.DictReader((tmp_path / "out.csv").open())
+    assert json.loads(row["tags"]) == ["x", "y"]
+    assert row["raw"] == "\\xFF"

@@ -9,15 +9,16 @@ from typing import Annotated
 import typer
 
 from tracekit.capture.process import METHODS, capture_command
-from tracekit.cli.options import OverwriteOption
+from tracekit.cli.options import OverwriteOption, examples
 from tracekit.units import format_count
 
 __all__ = ["register"]
 
-_EXAMPLES = """Examples:
-[bold]tracekit capture -o run.trace -- python train.py --epochs 1[/bold]
-[bold]tracekit capture -o run.trace --include '/data/*' -- ./loader /data[/bold]
-[bold]tracekit capture -o cp.trace --with strace -- cp big.bin /mnt/[/bold]"""
+_EXAMPLES = examples(
+    "tracekit capture -o run.trace -- python train.py --epochs 1",
+    "tracekit capture -o run.trace --include '/data/*' -- ./loader /data",
+    "tracekit capture -o cp.trace --with strace -- cp big.bin /mnt/",
+)
 
 
 def register(app: typer.Typer) -> None:

@@ -7,7 +7,7 @@ from dataclasses import asdict
 import typer
 
 from tracekit.cli import screen
-from tracekit.cli.options import JsonOption, TraceArgument
+from tracekit.cli.options import JsonOption, TraceArgument, examples
 from tracekit.store.check import repair, verify
 from tracekit.store.reader import open_reader
 from tracekit.units import format_count
@@ -17,8 +17,8 @@ __all__ = ["register"]
 
 def register(app: typer.Typer) -> None:
     """Add the verbs of this module to `app`."""
-    app.command("verify", epilog="Example: [bold]tracekit verify run.trace[/bold]")(_verify)
-    app.command("repair", epilog="Example: [bold]tracekit repair run.trace[/bold]")(_repair)
+    app.command("verify", epilog=examples("tracekit verify run.trace"))(_verify)
+    app.command("repair", epilog=examples("tracekit repair run.trace"))(_repair)
 
 
 def _verify(trace: TraceArgument, json: JsonOption = False) -> None:

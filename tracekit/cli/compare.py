@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from tracekit.cli import screen
-from tracekit.cli.options import JsonOption
+from tracekit.cli.options import JsonOption, examples
 from tracekit.divergence import diverge
 from tracekit.parity import compare
 from tracekit.report.table import divergence_tables, parity_table
@@ -21,8 +21,10 @@ def register(app: typer.Typer) -> None:
     """Add the verb to `app`."""
     app.command(
         "compare",
-        epilog="Examples: [bold]tracekit compare run.trace replay.trace[/bold]   "
-        "[bold]tracekit compare before.trace after.trace --tolerance 0.05 --json[/bold]",
+        epilog=examples(
+            "tracekit compare run.trace replay.trace",
+            "tracekit compare before.trace after.trace --tolerance 0.05 --json",
+        ),
     )(_compare)
 
 

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from tracekit.cli import screen
+from tracekit.cli.options import examples
 from tracekit.errors import UsageError
 
 __all__ = ["register"]
@@ -18,7 +19,7 @@ def register(app: typer.Typer) -> None:
     """Add the verb to `app`."""
     app.command(
         "demo",
-        epilog="Examples: [bold]tracekit demo[/bold]   [bold]tracekit demo -o /mnt/nvme/demo --overwrite[/bold]",
+        epilog=examples("tracekit demo", "tracekit demo -o /mnt/nvme/demo --overwrite"),
     )(_demo)
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from tracekit.cli import screen
-from tracekit.cli.options import JsonOption, OverwriteOption, TraceArgument
+from tracekit.cli.options import JsonOption, OverwriteOption, TraceArgument, examples
 from tracekit.formats.registry import export_trace, exporters, import_trace, importers
 from tracekit.units import format_count
 
@@ -19,10 +19,17 @@ def register(app: typer.Typer) -> None:
     """Add the verbs to `app`."""
     app.command(
         "import",
-        epilog="Examples: [bold]tracekit import dftracer run.pfw.gz -o run.trace[/bold], "
-        "[bold]tracekit import csv io.csv --map-columns uri=dev,t_submit=when:us,len=size -o run.trace[/bold]",
+        epilog=examples(
+            "tracekit import dftracer run.pfw.gz -o run.trace",
+            "tracekit import csv io.csv --map-columns uri=dev,t_submit=when:us,len=size -o run.trace",
+        ),
     )(_import)
-    app.command("export", epilog="Example: [bold]tracekit export fio run.trace -o run.iolog[/bold]")(_export)
+    app.command(
+        "export",
+        epilog=examples(
+            "tracekit export fio run.trace -o run.iolog", "tracekit export chrome run.trace -o run.json.gz"
+        ),
+    )(_export)
 
 
 def _import(

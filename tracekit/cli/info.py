@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import typer
-from rich.table import Table
 from rich.text import Text
 
 from tracekit.cli import screen
-from tracekit.cli.options import JsonOption, TraceArgument
+from tracekit.cli.options import JsonOption, TraceArgument, examples
 from tracekit.store.reader import TraceReader, open_reader
+from tracekit.store.totals import totals
 from tracekit.units import format_count, format_duration, format_size
 
 __all__ = ["describe", "register"]
@@ -18,20 +19,20 @@ __all__ = ["describe", "register"]
 
 def register(app: typer.Typer) -> None:
     """Add the verb to `app`."""
-    app.command(
-        "info",
-        epilog="Examples: [bold]tracekit info run.trace[/bold]   [bold]tracekit info run.trace --json[/bold]",
-    )(_info)
+    app.command("info", epilog=examples("tracekit info run.trace", "tracekit info run.trace --json"))(_info)
 
 
 def describe(reader: TraceReader) -> dict[str, Any]:
     """What `info` shows, as plain values with units in the names."""
     first, last = reader.extent()
+    total = totals(reader)
     return {
         "path": str(reader.path),
         "trace_id": reader.trace_id,
         "source": reader.source,
         "ops": reader.rows,
+        "bytes": total.bytes,
+        "streams": total.streams,
         "epoch_unix_ns": reader.epoch_unix_ns,
         "first_submit_ns": first,
         "last_submit_ns": last,
@@ -49,33 +50,46 @@ def _info(
     trace: TraceArgument,
     json: JsonOption = False,
 ) -> None:
-    """Say what a trace is: source, span, streams, ops, segments, schema."""
+    """Say what a trace is: source, span, streams, ops, bytes, segments, schema."""
     facts = describe(open_reader(trace))
     if json:
         screen.emit_json(facts)
         return
-    table = Table(show_header=False, box=None, pad_edge=False)
-    table.add_column()
-    table.add_column(overflow="fold")
     per_op = facts["file_bytes"] / facts["ops"] if facts["ops"] else 0
     rows = {
         "trace": facts["path"],
         "source": facts["source"],
         "ops": format_count(facts["ops"]),
+        "bytes": format_size(facts["bytes"]),
+        "streams": format_count(facts["streams"]),
         "span": format_duration((facts["last_submit_ns"] or 0) - (facts["first_submit_ns"] or 0)),
         "segments": f"{facts['segments']} ({format_size(facts['file_bytes'])}, {per_op:.1f} bytes an op)",
         "columns": ", ".join(facts["columns"]),
     }
-    for name, value in rows.items():
-        table.add_row(Text(name, "bold"), value)
-    for name, value in facts["options"].items():
-        table.add_row(Text(f"option {name}", "dim"), str(value))
-    for name, value in facts["counters"].items():
-        table.add_row(Text(f"counter {name}", "dim"), format_count(value))
-    screen.console.print(table)
+    options = {f"option {name}": value for name, value in _set(facts["options"])}
+    counters = {f"counter {name}": _counted(name, value) for name, value in facts["counters"].items()}
+    width = max(len(name) for name in (*rows, *options, *counters))
+    for name, value in (rows | options | counters).items():
+        screen.console.print(Text.assemble((f"{name:<{width}}  ", "bold"), str(value)), soft_wrap=True)
     if facts["unfinished_segments"]:
         screen.errors.print(
             f"{facts['unfinished_segments']} segments are journals: being recorded now, or left by a crash "
             f"({facts['torn_bytes']} torn bytes); everything flushed is counted above, tracekit repair tidies up",
             soft_wrap=True,
         )
+
+
+def _set(options: Mapping[str, Any], within: str = "") -> Iterator[tuple[str, Any]]:
+    """The options that say something, a replay's by their whole name; what is deeper is for machines."""
+    for name, value in options.items():
+        if isinstance(value, dict) and not within:
+            yield from _set(value, f"{name}.")
+        elif not isinstance(value, dict) and value not in (None, False, [], ""):
+            yield f"{within}{name}", value
+
+
+def _counted(name: str, value: int) -> str:
+    """By the unit that the counter's name ends in."""
+    if name.endswith("_ns"):
+        return format_duration(value)
+    return format_size(value) if name.endswith("_bytes") else format_count(value)

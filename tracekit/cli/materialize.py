@@ -17,6 +17,7 @@ from tracekit.cli.options import (
     RetriesOption,
     TimeoutOption,
     TraceArgument,
+    examples,
 )
 from tracekit.replay.materialize import materialize
 from tracekit.store.reader import open_reader
@@ -29,7 +30,7 @@ def register(app: typer.Typer) -> None:
     """Add the verb to `app`."""
     app.command(
         "materialize",
-        epilog="Example: [bold]tracekit materialize run.trace --map file:///lustre/data=file:///mnt/nvme/data[/bold]",
+        epilog=examples("tracekit materialize run.trace --map file:///lustre/data=file:///mnt/nvme/data"),
     )(_materialize)
 
 

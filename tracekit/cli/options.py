@@ -21,6 +21,7 @@ __all__ = [
     "TimeoutOption",
     "TraceArgument",
     "duration",
+    "examples",
     "size",
 ]
 
@@ -73,3 +74,9 @@ def size(name: str, text: str | None) -> int | None:
 def duration(name: str, text: str | None) -> int | None:
     """ns of an option such as `500ms`; None stays None. Raises UsageError naming `name`."""
     return None if text is None else parse_duration(text, name=name)
+
+
+def examples(*commands: str) -> str:
+    """What stands below a verb's help: each command on a line of its own; what follows a # is said plainly."""
+    lines = (command.partition("  #") for command in commands)
+    return "\n".join(["Examples:", *(f"[bold]{typed}[/bold]{mark}{said}" for typed, mark, said in lines)])

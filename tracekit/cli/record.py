@@ -9,7 +9,7 @@ import typer
 from rich.text import Text
 
 from tracekit.cli import screen
-from tracekit.cli.options import JsonOption, OverwriteOption, duration
+from tracekit.cli.options import JsonOption, OverwriteOption, duration, examples
 from tracekit.errors import UsageError
 from tracekit.loader.options import LOADING_MODES, RANDOM_INDEX_MODES, READER_MODES, LoaderOptions
 from tracekit.loader.profiles import PROFILES, profile
@@ -18,11 +18,12 @@ from tracekit.units import format_count, format_duration, format_rate, format_si
 
 __all__ = ["register"]
 
-_EXAMPLES = """Examples:
-[bold]tracekit record /data/train -o run.trace --profile torch[/bold]
-[bold]tracekit record 'file:///data/shards/*.tar' -o run.trace --sample-bytes 128KiB --shuffle --num-workers 8[/bold]
-[bold]tracekit record s3://bucket/train -o run.trace --reader-mode range --target-request-bytes 1MiB --max-bytes-in-flight 64MiB[/bold]
-[bold]tracekit record direct:///data/train -o run.trace --steps 100 --step-time 50ms[/bold]"""
+_EXAMPLES = examples(
+    "tracekit record /data/train -o run.trace --profile torch",
+    "tracekit record 'file:///data/shards/*.tar' -o run.trace --sample-bytes 128KiB --shuffle --num-workers 8",
+    "tracekit record s3://bucket/train -o run.trace --reader-mode range --target-request-bytes 1MiB --max-bytes-in-flight 64MiB",
+    "tracekit record direct:///data/train -o run.trace --steps 100 --step-time 50ms",
+)
 _ORDER, _READING, _STORE = "Which samples, in which order", "How they are read", "Object stores"
 
 

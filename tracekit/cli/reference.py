@@ -53,9 +53,7 @@ def _line(parameter: Any) -> str:
 
 
 def _examples(epilog: str) -> str:
-    lines = _MARKUP.sub("", epilog).replace("   ", "\n").splitlines()
-    kept = [line.removeprefix("Examples:").removeprefix("Example:").strip() for line in lines]
-    return "\n".join(line for line in kept if line)
+    return _MARKUP.sub("", epilog).removeprefix("Examples:\n")
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from tracekit.cli.options import (
     TimeoutOption,
     TraceArgument,
     duration,
+    examples,
     size,
 )
 from tracekit.replay.checks import PlanSummary
@@ -31,11 +32,12 @@ from tracekit.units import format_count, format_duration, format_size
 
 __all__ = ["register"]
 
-_EXAMPLES = """Examples:
-[bold]tracekit replay run.trace[/bold] (same files, recorded cadence)
-[bold]tracekit replay run.trace --map file:///data=direct:///mnt/nvme/data -o nvme.trace[/bold]
-[bold]tracekit replay run.trace --pace closed --max-bytes-in-flight 64MiB --json[/bold]
-[bold]tracekit replay run.trace --dry-run[/bold] (what it would do, and what is missing)"""
+_EXAMPLES = examples(
+    "tracekit replay run.trace  # the same files, the recorded cadence",
+    "tracekit replay run.trace --map file:///data=direct:///mnt/nvme/data -o nvme.trace",
+    "tracekit replay run.trace --pace closed --max-bytes-in-flight 64MiB --json",
+    "tracekit replay run.trace --dry-run  # what it would do, and what is missing",
+)
 
 
 def register(app: typer.Typer) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from tracekit.cli import screen
-from tracekit.cli.options import TraceArgument
+from tracekit.cli.options import TraceArgument, examples
 from tracekit.report.plots import KINDS, plot
 from tracekit.store.reader import open_reader
 
@@ -23,13 +23,17 @@ def register(app: typer.Typer) -> None:
     """Add the verbs to `app`."""
     app.command(
         "report",
-        epilog="Examples: [bold]tracekit report run.trace -o run.html[/bold]   "
-        "[bold]tracekit report run.trace --against replay.trace -o parity.html[/bold]",
+        epilog=examples(
+            "tracekit report run.trace -o run.html",
+            "tracekit report run.trace --against replay.trace -o parity.html",
+        ),
     )(_report)
     app.command(
         "plot",
-        epilog="Examples: [bold]tracekit plot offsets run.trace -o offsets.png[/bold]   "
-        "[bold]tracekit plot latency-cdf run.trace --against replay.trace -o cdf.svg[/bold]",
+        epilog=examples(
+            "tracekit plot offsets run.trace -o offsets.png",
+            "tracekit plot latency-cdf run.trace --against replay.trace -o cdf.svg",
+        ),
     )(_plot)
 
 

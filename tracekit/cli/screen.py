@@ -26,7 +26,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from tracekit.report.rows import plain
+from tracekit.formats.rows import plain
 from tracekit.report.table import least_width, record_table, rows_table
 from tracekit.whole import whole_file
 

@@ -12,11 +12,11 @@ import pyarrow as pa
 import typer
 
 from tracekit.cli import screen
-from tracekit.cli.options import JsonOption, TraceArgument
+from tracekit.cli.options import JsonOption, TraceArgument, examples
 from tracekit.errors import UsageError
+from tracekit.formats.rows import as_csv, as_rows, as_values, storable
 from tracekit.metrics.library import install
 from tracekit.metrics.snapshot import snapshot
-from tracekit.report.rows import as_csv, as_rows, as_values, storable
 from tracekit.report.table import snapshot_tables
 from tracekit.store.reader import open_reader
 from tracekit.store.statements import query_errors, select
@@ -39,12 +39,15 @@ def register(app: typer.Typer) -> None:
     """Add the verbs to `app`."""
     app.command(
         "stats",
-        epilog="Examples: [bold]tracekit stats run.trace[/bold]   [bold]tracekit stats run.trace --json -o stats.json[/bold]",
+        epilog=examples("tracekit stats run.trace", "tracekit stats run.trace --json -o stats.json"),
     )(_stats)
     app.command(
         "query",
-        epilog='Examples: [bold]tracekit query run.trace "SELECT op, count(*) FROM ops GROUP BY op"[/bold]   '
-        '[bold]tracekit query run.trace "FROM ops LIMIT 10" --format csv[/bold]',
+        epilog=examples(
+            'tracekit query run.trace "SELECT op, count(*) FROM ops GROUP BY op"',
+            'tracekit query run.trace "FROM ops LIMIT 10" --csv',
+            "tracekit query run.trace \"FROM tail_by(0.001, 'uri') LIMIT 10\"  # docs/metrics.md has all macros",
+        ),
     )(_query)
 
 

@@ -30,6 +30,7 @@ from tracekit.formats.delimited import (
     parse,
 )
 from tracekit.formats.lines import Block, blocks, in_parallel
+from tracekit.formats.rows import for_csv
 from tracekit.formats.sound import error_class, map_dictionary, op_kinds, sound_batch
 from tracekit.schema import OPS
 from tracekit.store.reader import TraceReader
@@ -113,7 +114,7 @@ class Csv:
                 table = table.set_column(index, name, pc.add(table.column(name), epoch))
             header = pacsv.WriteOptions(include_header=first)
             first = False
-            pacsv.write_csv(table, sink, header)
+            pacsv.write_csv(for_csv(table), sink, header)
             done += len(table)
         if torn:
             tally.note(LINE_ENDS.format(torn))

@@ -138,7 +138,8 @@ def _reach(uris: Sequence[str], backends: Backends) -> None:
                 raise
             missing = missing or error
     if missing is not None:
-        raise missing
+        hint = "--map names where the data is; tracekit materialize makes objects of the right sizes"
+        raise BackendError(missing.message, hint, missing.error_class) from missing
 
 
 def _sizes(backends: Backends, uris: Sequence[str]) -> list[int | None]:

@@ -19,7 +19,14 @@ import pyarrow.parquet as pq
 from tracekit.errors import TraceFormatError, UsageError
 from tracekit.schema import ERROR_CLASSES, OP_KINDS
 from tracekit.store.journal import read_journal
-from tracekit.store.layout import JOURNAL_SUFFIX, MANIFEST_NAME, SEGMENT_SUFFIX, UPGRADE, read_manifest
+from tracekit.store.layout import (
+    JOURNAL_SUFFIX,
+    MANIFEST_NAME,
+    SEGMENT_SUFFIX,
+    UPGRADE,
+    check_name,
+    read_manifest,
+)
 from tracekit.store.reader import TraceReader, open_reader, open_segment
 from tracekit.store.rolling import compact
 from tracekit.store.statements import value_errors
@@ -121,6 +128,7 @@ def repair(path: str | Path) -> Repair:
 
 
 def _files(root: Path) -> list[Path]:
+    check_name(root)
     if root.is_file():
         return [root]
     if not root.is_dir():

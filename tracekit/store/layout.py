@@ -29,6 +29,7 @@ __all__ = [
     "SEGMENT_SUFFIX",
     "UPGRADE",
     "Manifest",
+    "check_name",
     "check_version",
     "create_or_join",
     "new_manifest",
@@ -83,7 +84,7 @@ def create_or_join(path: Path) -> Manifest:
     nothing can be written there.
     """
     try:
-        os.fsdecode(os.fspath(path)).encode()
+        check_name(path)
         if path.exists() and not path.is_dir():
             raise UsageError(f"{path} is a file, not a trace directory", "choose another -o path")
         return _create_or_join(path)
@@ -91,10 +92,13 @@ def create_or_join(path: Path) -> Manifest:
         raise UsageError(
             f"no trace can be written at {path}: {error.strerror or error}", "choose another -o path"
         ) from error
-    except ValueError as error:  # NUL, or bytes that are no UTF-8, which the Parquet libraries do not open
-        raise UsageError(
-            f"{as_text(str(path))!r} is no name for a trace", "choose another -o path"
-        ) from error
+
+
+def check_name(path: Path) -> None:
+    """Raise UsageError for a name with a NUL, or of bytes that are no UTF-8: the Parquet libraries do not open it."""
+    text = str(path)
+    if as_text(text) != text or "\0" in text:
+        raise UsageError(f"{as_text(text)!r} is no name for a trace", "use one of valid UTF-8")
 
 
 def _create_or_join(path: Path) -> Manifest:

@@ -28,6 +28,7 @@ from tracekit.store.layout import (
     JOURNAL_SUFFIX,
     MANIFEST_NAME,
     SEGMENT_SUFFIX,
+    check_name,
     check_version,
     read_manifest,
 )
@@ -237,6 +238,7 @@ def open_reader(path: str | os.PathLike[str]) -> TraceReader:
     core column is missing or has a wrong type, or the schema is newer than known.
     """
     root = Path(path)
+    check_name(root)
     if root.is_dir():
         return _open_directory(root)
     if not root.exists():

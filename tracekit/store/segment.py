@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from tracekit.schema import OPS
 from tracekit.store.journal import COUNTERS_KEY
+from tracekit.store.totals import describe_segment
 from tracekit.uri import clean
 from tracekit.whole import whole_file
 
@@ -80,7 +81,7 @@ def write_segment(
     """Write `table` (conforming) as the segment `path`; it appears whole or not at all."""
     ordered = _sorted_by_submit(table)
     schema = ordered.schema.with_metadata(
-        {**metadata, COUNTERS_KEY.encode(): json.dumps(dict(counters)).encode()}
+        {**metadata, **describe_segment(table), COUNTERS_KEY.encode(): json.dumps(dict(counters)).encode()}
     )
     integers = [field.name for field in schema if pa.types.is_integer(field.type)]
     texts = [field.name for field in schema if pa.types.is_dictionary(field.type)]

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as arrow_csv
 
-__all__ = ["as_csv", "as_rows", "as_values", "plain", "storable"]
+__all__ = ["as_csv", "as_rows", "as_values", "for_csv", "plain", "storable"]
 
 
 def plain(value: Any) -> Any:
@@ -52,8 +52,13 @@ def as_values(table: pa.Table) -> list[tuple[Any, ...]]:
 def as_csv(table: pa.Table) -> str:
     """CSV with a header; lists and structs as JSON, bytes and intervals as DuckDB shows them."""
     buffer = io.BytesIO()
-    arrow_csv.write_csv(_converted(table, _fits_csv, _text), buffer)
+    arrow_csv.write_csv(for_csv(table), buffer)
     return buffer.getvalue().decode()
+
+
+def for_csv(table: pa.Table) -> pa.Table:
+    """As CSV can hold it."""
+    return _converted(table, _fits_csv, _text)
 
 
 def storable(table: pa.Table) -> pa.Table:

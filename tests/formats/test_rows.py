@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tracekit.report.rows import as_csv, as_rows, as_values, storable
+from tracekit.formats.rows import as_csv, as_rows, as_values, storable
 
 # expression -> what JSON holds, what CSV holds
 TYPES: dict[str, tuple[Any, str]] = {

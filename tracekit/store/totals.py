@@ -1,0 +1,71 @@
+"""Bytes moved and streams of a trace: from what each segment says of itself, so that no op need be read.
+
+Segments of our own carry both in their metadata, worked out as they are written. Where one
+does not (a journal, a foreign file) a query tells.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from importlib.resources import files
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tracekit.schema import META_PREFIX
+from tracekit.store.reader import TraceReader
+from tracekit.store.statements import value_errors
+
+__all__ = ["Totals", "describe_segment", "totals"]
+
+_MOVING = ("read", "get", "put")
+_MOST_STREAMS = 4096
+"""Of a segment with more, only a query tells: its footer is no place for them all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """Bytes moved, as the view `ops` has them, and the number of streams (rank, worker)."""
+
+    bytes: int
+    streams: int
+
+
+def describe_segment(table: pa.Table) -> dict[bytes, bytes]:
+    """The metadata that says both of the (conforming) ops of a segment."""
+    moved = table.column("bytes")
+    if moved.null_count:
+        ended = pc.and_(pc.is_valid(table.column("latency")), pc.is_null(table.column("error")))
+        moving = pc.is_in(table.column("op").cast(pa.string()), pa.array(_MOVING))
+        moved = pc.coalesce(moved, pc.if_else(pc.and_(ended, moving), table.column("len"), None))
+    rank, worker = (pc.fill_null(table.column(name), 0).to_numpy() for name in ("rank", "worker"))
+    pairs = rank.astype(np.int64) << 32 | worker.view(np.uint32)
+    streams = pc.unique(pa.array(pairs)).to_numpy()
+    told = {"bytes": str(pc.sum(moved).as_py() or 0)}
+    if len(streams) <= _MOST_STREAMS:
+        known = zip((streams >> 32).tolist(), streams.astype(np.int32).tolist(), strict=True)
+        told["streams"] = json.dumps(sorted(known))
+    return {f"{META_PREFIX}{key}".encode(): value.encode() for key, value in told.items()}
+
+
+def totals(reader: TraceReader) -> Totals:
+    """Of a whole trace. Raises TraceFormatError for values that no op can have."""
+    told = [_told(segment.metadata) for segment in reader.segments if segment.rows]
+    known = [each for each in told if each is not None]
+    if len(known) == len(told):
+        return Totals(sum(moved for moved, _ in known), len(set().union(*(streams for _, streams in known))))
+    sql = files("tracekit.store").joinpath("totals.sql").read_text(encoding="utf-8")
+    with closing(reader.connect()) as connection, value_errors(reader.path):
+        moved, streams = connection.execute(sql).fetchone() or (0, 0)
+    return Totals(int(moved), int(streams))
+
+
+def _told(metadata: Mapping[str, str]) -> tuple[int, set[tuple[int, int]]] | None:
+    try:
+        return int(metadata["bytes"]), {(rank, worker) for rank, worker in json.loads(metadata["streams"])}
+    except (KeyError, ValueError, TypeError):  # not said, or not by us
+        return None
