@@ -351,7 +351,10 @@ def main() -> None:
     if given.case:
         print(json.dumps(measure(given.case, given.size, given.seconds)), flush=True)
         os._exit(0)  # runtimes of some libraries do not end by themselves
-    show(run_all(given.seconds, given.rounds, given.only))
+    rows = run_all(given.seconds, given.rounds, given.only)
+    if not rows:
+        parser.error(f"no case's name holds {given.only!r}")
+    show(rows)
 
 
 if __name__ == "__main__":
