@@ -13,6 +13,7 @@ from tracekit.errors import UsageError
 __all__ = [
     "format_count",
     "format_duration",
+    "format_named",
     "format_rate",
     "format_size",
     "parse_duration",
@@ -102,6 +103,13 @@ def format_count(n: float) -> str:
         if abs(n) < 999.5 * scale or unit == "G":
             return f"{_digits(n / scale)} {unit}"
     raise AssertionError("unreachable")
+
+
+def format_named(name: str, value: int) -> str:
+    """A figure whose unit its name ends in: `wait_ns` is a duration, `alignment_bytes` a size, the rest counts."""
+    if name.endswith("_ns"):
+        return format_duration(value)
+    return format_size(value) if name.endswith("_bytes") else format_count(value)
 
 
 def format_rate(bytes_per_second: float) -> str:

@@ -7,7 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tracekit.errors import UsageError
-from tracekit.units import format_count, format_duration, format_rate, format_size, parse_duration, parse_size
+from tracekit.units import (
+    format_count,
+    format_duration,
+    format_named,
+    format_rate,
+    format_size,
+    parse_duration,
+    parse_size,
+)
 
 
 @pytest.mark.parametrize(
@@ -65,3 +73,9 @@ def test_a_shown_size_reads_back_within_its_digits(nbytes: int) -> None:
 @given(st.integers(0, 10**11))
 def test_a_shown_duration_of_less_than_two_minutes_reads_back_within_its_digits(ns: int) -> None:
     assert parse_duration(format_duration(ns)) == pytest.approx(ns, rel=0.01, abs=1)
+
+
+def test_a_figure_is_shown_by_the_unit_that_its_name_ends_in() -> None:
+    assert format_named("consumer_wait_ns", 79_600_000) == "79.6 ms"
+    assert format_named("alignment_bytes", 4096) == "4 KiB"
+    assert format_named("consumer_ahead_batches", 126) == "126"

@@ -12,7 +12,7 @@ from tracekit.cli import screen
 from tracekit.cli.options import JsonOption, TraceArgument, examples
 from tracekit.store.reader import TraceReader, open_reader
 from tracekit.store.totals import totals
-from tracekit.units import format_count, format_duration, format_size
+from tracekit.units import format_count, format_duration, format_named, format_size
 
 __all__ = ["describe", "register"]
 
@@ -67,7 +67,7 @@ def _info(
         "columns": ", ".join(facts["columns"]),
     }
     options = {f"option {name}": value for name, value in _set(facts["options"])}
-    counters = {f"counter {name}": _counted(name, value) for name, value in facts["counters"].items()}
+    counters = {f"counter {name}": format_named(name, value) for name, value in facts["counters"].items()}
     width = max(len(name) for name in (*rows, *options, *counters))
     for name, value in (rows | options | counters).items():
         screen.console.print(Text.assemble((f"{name:<{width}}  ", "bold"), str(value)), soft_wrap=True)
@@ -86,10 +86,3 @@ def _set(options: Mapping[str, Any], within: str = "") -> Iterator[tuple[str, An
             yield from _set(value, f"{name}.")
         elif not isinstance(value, dict) and value not in (None, False, [], ""):
             yield f"{within}{name}", value
-
-
-def _counted(name: str, value: int) -> str:
-    """By the unit that the counter's name ends in."""
-    if name.endswith("_ns"):
-        return format_duration(value)
-    return format_size(value) if name.endswith("_bytes") else format_count(value)

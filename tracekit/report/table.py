@@ -11,7 +11,7 @@ from rich.text import Text
 from tracekit.divergence import Divergence
 from tracekit.metrics.snapshot import MetricsSnapshot
 from tracekit.parity import Parity, ParityRow
-from tracekit.units import format_count, format_duration, format_rate, format_size
+from tracekit.units import format_count, format_duration, format_named, format_rate, format_size
 
 __all__ = [
     "brief",
@@ -134,7 +134,7 @@ def snapshot_tables(found: MetricsSnapshot) -> list[Table]:
     for name, value in rows.items():
         facts.add_row(Text(name, "bold"), value)
     for name, count in found.backend_counters.items():
-        facts.add_row(Text(name, "dim"), format_count(count))
+        facts.add_row(Text(name, "dim"), format_named(name, count))
     ops = rows_table(
         ["scheme", "op", "error", "ops", "bytes"],
         [
