@@ -98,7 +98,7 @@ def check_name(path: Path) -> None:
     """Raise UsageError for a name with a NUL, or of bytes that are no UTF-8: the Parquet libraries do not open it."""
     text = str(path)
     if as_text(text) != text or "\0" in text:
-        raise UsageError(f"{as_text(text)!r} is no name for a trace", "use one of valid UTF-8")
+        raise UsageError(f"{as_text(text)!r} is no name for a trace", "choose another, of valid UTF-8")
 
 
 def _create_or_join(path: Path) -> Manifest:
