@@ -261,6 +261,31 @@ def test_an_interrupted_query_says_so_and_exits_130(trace: Path) -> None:
     assert (run.returncode, run.stdout, run.stderr) == (130, "", "tracekit: interrupted\n")
 
 
+def test_ctrl_c_while_a_query_is_set_up_is_an_interrupt_too(trace: Path) -> None:
+    code = """if True:
+        import signal, sys
+        from tracekit.cli import stats
+        from tracekit.cli.app import run
+        class Interrupted:  # as DuckDB finds it when the signal comes while it asks for rows
+            def __arrow_c_stream__(self, requested_schema=None):
+                signal.raise_signal(signal.SIGINT)
+        install = stats.install
+        def interrupted(connection):
+            install(connection)
+            connection.register("rows", Interrupted())
+            connection.sql("FROM rows").fetchall()
+        stats.install = interrupted
+        sys.exit(run(sys.argv[1:]))
+    """
+    run = subprocess.run(
+        [sys.executable, "-c", code, "query", str(trace), "FROM ops"],
+        capture_output=True,
+        text=True,
+        timeout=90,
+    )
+    assert (run.returncode, run.stdout, run.stderr) == (130, "", "tracekit: interrupted\n")
+
+
 def test_a_comparison_with_nothing_is_json_too(trace: Path, tmp_path: Path) -> None:
     with Recorder(tmp_path / "empty"):
         pass

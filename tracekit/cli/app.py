@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any
 
+import duckdb
 import typer
 from typer.core import TyperGroup
 from typer.exceptions import TyperException
@@ -56,10 +57,22 @@ class _Verbs(TyperGroup):
             return super().invoke(ctx)
         except KeyboardInterrupt as error:
             raise _Interrupted from error
-        except RuntimeError as error:
-            if str(error) == "Query interrupted":  # so DuckDB says it
+        except Exception as error:
+            if _is_interrupt(error):
                 raise _Interrupted from error
             raise
+
+
+def _is_interrupt(error: BaseException | None) -> bool:
+    """Whether it, or what caused it, is what DuckDB makes of Ctrl-C: while it runs, or while it asks us for rows."""
+    while error is not None:
+        said = str(error)
+        if isinstance(error, duckdb.InterruptException) or said == "Query interrupted":
+            return True
+        if isinstance(error, duckdb.InvalidInputException) and "failed: KeyboardInterrupt" in said:
+            return True
+        error = error.__cause__
+    return False
 
 
 app = typer.Typer(

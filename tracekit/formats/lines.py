@@ -131,17 +131,16 @@ def ahead(items: Iterator[T], depth: int = 2) -> Iterator[T]:
 def in_parallel(work: Callable[[T], R], items: Iterator[T]) -> Iterator[R]:
     """`work` on each of `items` in a few threads, results in order; for work that releases the interpreter."""
     waiting: deque[Future[R]] = deque()
-    with ThreadPoolExecutor(_WORKERS, thread_name_prefix="tracekit-parse") as pool:
-        try:
-            for item in ahead(items):
-                waiting.append(pool.submit(work, item))
-                if len(waiting) > _WORKERS:
-                    yield waiting.popleft().result()
-            while waiting:
+    pool = ThreadPoolExecutor(_WORKERS, thread_name_prefix="tracekit-parse")
+    try:
+        for item in ahead(items):
+            waiting.append(pool.submit(work, item))
+            if len(waiting) > _WORKERS:
                 yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:  # the collector may end this in a thread of the pool, which cannot wait for itself
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _without_mark(parts: list[bytes]) -> list[bytes]:
