@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tracekit.replay.engine import replay
-from tracekit.replay.materialize import materialize
+from tracekit.replayer.materialize import materialize
+from tracekit.replayer.run import replay
 from tracekit.store.check import verify
 from tracekit.store.reader import TraceReader, open_reader
 

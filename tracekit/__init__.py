@@ -4,23 +4,21 @@ This is the public face; docs/api/python-api.md describes it. Importing it impor
 cloud, fsspec or torch library.
 """
 
-__version__ = "0.1.0"
-
 import importlib
-import sys
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
+
+from tracekit.version import __version__
 
 if TYPE_CHECKING:
     from tracekit.capture import open as open
     from tracekit.capture import sample, step
+    from tracekit.comparison.parity import compare
     from tracekit.errors import BackendError, ParityError, TraceFormatError, TracekitError, UsageError
     from tracekit.loader.dataset import create_dataset
     from tracekit.loader.loader import create_async_loader
     from tracekit.loader.options import LoaderOptions
-    from tracekit.parity import compare
     from tracekit.recorder import Recorder
-    from tracekit.replay.engine import replay
+    from tracekit.replayer.run import replay
     from tracekit.trace import Trace, open_trace
 
 __all__ = [
@@ -53,11 +51,11 @@ _HOMES = {
     "LoaderOptions": "tracekit.loader.options",
     "Recorder": "tracekit.recorder",
     "Trace": "tracekit.trace",
-    "compare": "tracekit.parity",
+    "compare": "tracekit.comparison.parity",
     "create_async_loader": "tracekit.loader.loader",
     "create_dataset": "tracekit.loader.dataset",
     "open_trace": "tracekit.trace",
-    "replay": "tracekit.replay.engine",
+    "replay": "tracekit.replayer.run",
 }
 
 
@@ -76,14 +74,3 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
-
-
-class _Face(ModuleType):
-    """This module, whose `replay` is the function: importing the package of that name would put itself there."""
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name not in _HOMES or not isinstance(value, ModuleType):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Face

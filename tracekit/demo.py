@@ -13,14 +13,14 @@ from typing import Any
 
 from rich.text import Text
 
-from tracekit.backends.local import make_file
+from tracekit.backends.local.files import make_file
 from tracekit.backends.registry import backend_for
 from tracekit.errors import BackendError
 from tracekit.loader.options import LoaderOptions
 from tracekit.loader.record import record_loader
-from tracekit.replay.engine import ReplayOptions, replay
-from tracekit.report.plots import draw
-from tracekit.report.table import parity_table, snapshot_tables
+from tracekit.replayer.run import ReplayOptions, replay
+from tracekit.reporting.plots import draw
+from tracekit.reporting.table import parity_table, snapshot_tables
 from tracekit.store.reader import open_reader
 from tracekit.trace import open_trace
 from tracekit.uri import from_path

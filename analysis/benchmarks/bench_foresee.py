@@ -20,7 +20,7 @@ from results import Table
 from tracekit.loader.loader import create_async_loader
 from tracekit.loader.options import LoaderOptions
 from tracekit.recorder import Recorder
-from tracekit.replay.engine import replay
+from tracekit.replayer.run import replay
 from tracekit.store.reader import open_reader
 
 FILES, FILE_BYTES, THINK_S, ROUNDS = 64, 8 << 20, 0.005, 5

@@ -162,8 +162,9 @@ def files(work: Path, path: Path, scale: float) -> Iterator[Row]:
 
 def processes(work: Path, path: Path, scale: float) -> Iterator[Row]:
     """An unmodified program that only preads, as its own clock has it."""
-    from tracekit.capture import preload, strace
-    from tracekit.capture.process import capture_command
+    from tracekit.capture.command import capture_command
+    from tracekit.capture.tools import dftracer as preload
+    from tracekit.capture.tools import strace
 
     told = work / "told"
 
@@ -207,7 +208,7 @@ def boto(work: Path, calls: int) -> Iterator[Row]:
     from botocore import UNSIGNED
     from botocore.config import Config
 
-    from tracekit.capture.botocore import wrap
+    from tracekit.capture.hooks.botocore import wrap
 
     config = Config(signature_version=UNSIGNED, s3={"addressing_style": "path"})
     clients = boto3.client("s3", config=config), wrap(boto3.client("s3", config=config))
@@ -225,7 +226,7 @@ def aio(work: Path, calls: int) -> Iterator[Row]:
     from botocore import UNSIGNED
     from botocore.config import Config
 
-    from tracekit.capture.botocore import wrap
+    from tracekit.capture.hooks.botocore import wrap
 
     loop = asyncio.new_event_loop()
     config = Config(signature_version=UNSIGNED, s3={"addressing_style": "path"})
@@ -250,7 +251,7 @@ def rust(work: Path, server: servers.S3Server, calls: int) -> Iterator[Row]:
     import obstore
     from obstore.store import S3Store
 
-    from tracekit.capture.obstore import wrap
+    from tracekit.capture.hooks.obstore import wrap
 
     store = S3Store(
         "bucket", endpoint=server.endpoint, skip_signature=True, client_options={"allow_http": True}
@@ -269,7 +270,7 @@ def rust(work: Path, server: servers.S3Server, calls: int) -> Iterator[Row]:
 def azure(work: Path, server: servers.S3Server, calls: int) -> Iterator[Row]:
     from azure.storage.blob import BlobClient
 
-    from tracekit.capture.azure import policy
+    from tracekit.capture.hooks.azure import policy
 
     url = f"{server.endpoint}/bucket/set/a.bin"
     first, second = (
@@ -287,7 +288,7 @@ def azure(work: Path, server: servers.S3Server, calls: int) -> Iterator[Row]:
 def through_s3fs(work: Path, calls: int) -> Iterator[Row]:
     import s3fs
 
-    from tracekit.capture.fsspec import wrap
+    from tracekit.capture.hooks.fsspec import wrap
 
     class Seen(s3fs.S3FileSystem):
         """A class of its own, which alone is hooked."""

@@ -27,8 +27,8 @@ from results import Table
 from servers import Unavailable, azurite_server, nginx_bucket
 
 from tracekit.formats.registry import import_trace
-from tracekit.replay.engine import replay
-from tracekit.replay.materialize import materialize
+from tracekit.replayer.materialize import materialize
+from tracekit.replayer.run import replay
 from tracekit.store.reader import TraceReader, open_reader
 
 SCHEMES = ("file", "direct", "s3", "az")

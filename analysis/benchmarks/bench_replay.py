@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from results import Table
 
 from tracekit.errors import TracekitError
-from tracekit.replay.engine import replay
+from tracekit.replayer.run import replay
 from tracekit.store.writer import TraceWriter
 
 FILE_BYTES = 64 << 20

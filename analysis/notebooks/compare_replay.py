@@ -14,8 +14,8 @@ def _():
     import matplotlib.pyplot as plt
 
     import tracekit
-    from tracekit.divergence import diverge
-    from tracekit.replay.materialize import materialize
+    from tracekit.comparison.divergence import diverge
+    from tracekit.replayer.materialize import materialize
 
     recording = tracekit.open_trace(Path(__file__).resolve().parents[2] / "sample_traces" / "file.trace")
     folder = Path(tempfile.mkdtemp(prefix="tracekit-notebook-"))
@@ -26,7 +26,7 @@ def _():
 def _(folder, materialize, recording, tracekit):
     rules = (f"file:///tmp/tracekit-sample=file://{folder}/data",)
     materialize(recording.reader, rules, seed=1)
-    result = tracekit.replay(recording, mapping=rules, out=folder / "replay.trace")
+    result = tracekit.replayer(recording, mapping=rules, out=folder / "replay.trace")
     replayed = tracekit.open_trace(folder / "replay.trace")
     return replayed, result
 

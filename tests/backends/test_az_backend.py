@@ -7,9 +7,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import servers
 
-from tracekit.backends import az
-from tracekit.backends.azure_account import resolve
-from tracekit.backends.object_store import ObjectStoreBackend
+from tracekit.backends.objects import az
+from tracekit.backends.objects.azure_account import resolve
+from tracekit.backends.objects.store import ObjectStoreBackend
 from tracekit.backends.registry import backend_for
 from tracekit.errors import BackendError, TracekitError, UsageError
 

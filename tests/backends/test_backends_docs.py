@@ -30,7 +30,7 @@ def test_the_examples_of_the_page_run(
 def test_the_page_names_every_option_and_counter() -> None:
     import dataclasses
 
-    from tracekit.backends import az, s3
+    from tracekit.backends.objects import az, s3
 
     text = PAGE.read_text()
     names = [field.name for cls in (s3.S3Options, az.AzOptions) for field in dataclasses.fields(cls)]

@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tracekit.backends.base import Backend, HintedHandle
-from tracekit.backends.direct import DirectBackend
-from tracekit.backends.file import FileBackend
+from tracekit.backends.local.direct import DirectBackend
+from tracekit.backends.local.file import FileBackend
 from tracekit.errors import BackendError, UsageError
 
 SIZE = 1_000_003

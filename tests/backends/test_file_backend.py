@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from tracekit.backends.base import Backend, HintedHandle
-from tracekit.backends.file import FileBackend
-from tracekit.backends.local import make_file, make_sparse, seeded_content
+from tracekit.backends.local.file import FileBackend
+from tracekit.backends.local.files import make_file, make_sparse, seeded_content
 from tracekit.errors import BackendError, UsageError
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -206,7 +206,7 @@ def test_a_file_that_may_not_be_read_is_permission(blob: tuple[Path, bytes]) -> 
     blob[0].chmod(0)
     code = (
         "import os, sys\n"
-        "from tracekit.backends.file import FileBackend; from tracekit.errors import BackendError\n"
+        "from tracekit.backends.local.file import FileBackend; from tracekit.errors import BackendError\n"
         "if os.geteuid() == 0: os.setuid(65534)\n"
         "try: FileBackend().open(sys.argv[1])\n"
         "except BackendError as error: print(error.error_class)\n"

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 import servers
 
-from tracekit.backends import az, s3
 from tracekit.backends.base import AsyncBackend
-from tracekit.backends.object_store import ObjectStoreBackend
+from tracekit.backends.objects import az, s3
+from tracekit.backends.objects.store import ObjectStoreBackend
 from tracekit.errors import BackendError, UsageError
 
 CASES = ("s3-obstore", "s3-aiobotocore", "az-obstore", "az-azure-sdk")
@@ -139,7 +139,7 @@ def test_many_threads_share_one_handle(store: Store) -> None:
 
 
 def test_awkward_keys_survive_listing_and_reading(store: Store) -> None:
-    from tracekit.backends.object_uri import join, split
+    from tracekit.backends.objects.uri import join, split
 
     container = split(f"{store.root}/x").container
     for key in AWKWARD:
@@ -177,7 +177,7 @@ def test_a_key_is_never_taken_for_another_that_looks_like_it(store: Store) -> No
 
 
 def test_bytes_come_as_they_are_stored_whatever_their_encoding_is_called(store: Store) -> None:
-    from tracekit.backends.object_uri import split
+    from tracekit.backends.objects.uri import split
 
     packed = gzip.compress(BODY)
     container = split(f"{store.root}/x").container

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tracekit.backends.object_uri import join, split
+from tracekit.backends.objects.uri import join, split
 from tracekit.errors import UsageError
 from tracekit.uri import clean
 

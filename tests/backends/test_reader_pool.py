@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from tracekit.backends import s3
-from tracekit.backends.reader_pool import ReaderPool
+from tracekit.backends.objects import s3
+from tracekit.backends.objects.reader_pool import ReaderPool
 
 
 def test_results_and_errors_reach_whoever_asked() -> None:

@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from tracekit.backends.direct import DirectBackend
-from tracekit.backends.file import FileBackend
+from tracekit.backends.local.direct import DirectBackend
+from tracekit.backends.local.file import FileBackend
 from tracekit.backends.registry import backend_for, known_schemes
 from tracekit.errors import UsageError
 

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 import servers
 
-from tracekit.backends import s3
-from tracekit.backends.aws import resolve
-from tracekit.backends.object_store import ObjectStoreBackend
+from tracekit.backends.objects import s3
+from tracekit.backends.objects.aws import resolve
+from tracekit.backends.objects.store import ObjectStoreBackend
 from tracekit.backends.registry import backend_for
 from tracekit.errors import BackendError, TracekitError, UsageError
 

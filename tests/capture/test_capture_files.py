@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import tracekit.capture.files
+import tracekit.capture.hooks.files
 from tracekit import capture
 from tracekit.capture import sample, step
 
@@ -189,12 +189,12 @@ def test_temporary_files_and_file_objects_work_as_before(trace):
 
 
 def test_open_without_a_capture_is_the_built_in_one(data):
-    with tracekit.capture.files.open(data, "rb") as file:
+    with tracekit.capture.hooks.files.open(data, "rb") as file:
         assert type(file.raw) is io.FileIO
 
 
 def test_our_open_needs_no_patch(data, trace, ops):
-    with capture.start(trace, hooks=[]), tracekit.capture.files.open(data, "rb") as file:
+    with capture.start(trace, hooks=[]), tracekit.capture.hooks.files.open(data, "rb") as file:
         file.read()
     assert sum(row["bytes"] for row in ops(trace)) == SIZE
 
@@ -219,7 +219,7 @@ def test_any_sequence_of_calls_gives_what_the_built_in_file_gives(steps, mode, b
             path = Path(work, name)
             path.write_bytes(bytes(range(256)) * 40)
             log = []
-            opener = open if name == "plain" else tracekit.capture.files.open
+            opener = open if name == "plain" else tracekit.capture.hooks.files.open
             with capture.start(Path(work, f"{name}.trace"), hooks=[]), opener(path, mode, buffering) as file:
                 for call, value in steps:
                     result = getattr(file, call)(*(() if value is None else (value,)))

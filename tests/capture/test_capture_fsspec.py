@@ -5,7 +5,7 @@ import pytest
 
 from tracekit import capture
 from tracekit.capture import sample, step
-from tracekit.capture.fsspec import wrap
+from tracekit.capture.hooks.fsspec import wrap
 
 fsspec = pytest.importorskip("fsspec")
 SIZE = 1_000_000

@@ -4,7 +4,7 @@ import pytest
 
 from tracekit import capture
 from tracekit.capture import sample, step
-from tracekit.capture.obstore import wrap
+from tracekit.capture.hooks.obstore import wrap
 
 obstore = pytest.importorskip("obstore", reason="obstore is not installed")
 from obstore.store import LocalStore, MemoryStore, S3Store  # noqa: E402

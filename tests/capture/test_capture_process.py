@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tracekit.capture import preload, strace
-from tracekit.capture.process import capture_command
+from tracekit.capture.command import capture_command
+from tracekit.capture.tools import dftracer as preload
+from tracekit.capture.tools import strace
 from tracekit.errors import UsageError
 from tracekit.store.reader import open_reader
 

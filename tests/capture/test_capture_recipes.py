@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tracekit.capture import preload, strace
 from tracekit.capture.session import HOOKS
+from tracekit.capture.tools import dftracer as preload
+from tracekit.capture.tools import strace
 from tracekit.store.reader import open_reader
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"

@@ -51,11 +51,11 @@ def test_a_captured_program_gets_no_library_before_its_own_first_line(trace):
 
 def test_the_public_face_is_whole_whatever_is_imported_first():
     done = python("""
-        import tracekit.replay.plan
+        import tracekit.replayer.plan
         import tracekit
-        from tracekit import replay
-        assert callable(replay) and tracekit.replay is replay and callable(tracekit.replay)
-        assert tracekit.replay is tracekit.replay.__globals__["replay"]
+        from tracekit import replayer as replay
+        assert callable(replay) and tracekit.replayer is replay and callable(tracekit.replayer)
+        assert tracekit.replayer is tracekit.replayer.__globals__["replay"]
         assert [name for name in tracekit.__all__ if not hasattr(tracekit, name)] == []
         assert set(tracekit.__all__) <= set(dir(tracekit))
         assert tracekit.schema.OPS is not None and not hasattr(tracekit, "nothing")
@@ -120,7 +120,7 @@ def test_a_failing_hook_is_counted_logged_once_and_swallowed(trace, tmp_path, ca
         raise RuntimeError("the hook's own fault")
 
     with caplog.at_level(logging.WARNING), capture.start(trace, hooks=["files"]):
-        monkeypatch.setattr("tracekit.capture.files._admitted", broken)
+        monkeypatch.setattr("tracekit.capture.hooks.files._admitted", broken)
         for _ in range(3):
             with open(data, "rb") as file:
                 assert file.read() == b"x" * 100

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tracekit import capture
-from tracekit.capture.torch import wrap
+from tracekit.capture.hooks.torch import wrap
 from tracekit.store.reader import open_reader
 
 torch = pytest.importorskip("torch", reason="torch is not installed (extra `torch`)")

@@ -84,8 +84,8 @@ def test_a_real_dlio_run_comes_in_with_its_known_facts(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not REAL.exists(), reason="the shared real logs are not beside this checkout")
 def test_a_real_run_materializes_sparse_and_replays_ten_times_faster(tmp_path: Path) -> None:
-    from tracekit.replay.engine import ReplayOptions, replay
-    from tracekit.replay.materialize import materialize
+    from tracekit.replayer.materialize import materialize
+    from tracekit.replayer.run import ReplayOptions, replay
 
     import_trace("dftracer", REAL, tmp_path / "t")
     reader = open_reader(tmp_path / "t")

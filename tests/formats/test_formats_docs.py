@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tracekit.formats.columns import PRESETS
 from tracekit.formats.registry import exporters, importers, names
+from tracekit.formats.text.columns import PRESETS
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "formats.md").read_text(encoding="utf-8")
 

@@ -15,15 +15,20 @@ from tracekit.uri import FILE_SCHEMES, clean, scheme_of
 
 __all__ = ["applicable", "backend_for", "known_schemes"]
 
-_SCHEMES = ("file", "direct", "s3", "az")
-"""Each is the module of its name, whose `backend(**options)` makes one."""
+_SCHEMES = {
+    "file": "tracekit.backends.local.file",
+    "direct": "tracekit.backends.local.direct",
+    "s3": "tracekit.backends.objects.s3",
+    "az": "tracekit.backends.objects.az",
+}
+"""The module of each scheme, whose `backend(**options)` makes a backend."""
 _FOREIGN = {"s3": "account", "az": "region"}
 """What is the other store's."""
 
 
 def known_schemes() -> tuple[str, ...]:
     """The URI schemes that there is a backend for."""
-    return _SCHEMES
+    return tuple(_SCHEMES)
 
 
 def applicable(uri: str, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -47,7 +52,7 @@ def backend_for(uri: str, **options: Any) -> Backend:
         known = ", ".join(f"{name}://" for name in _SCHEMES)
         raise UsageError(f"{clean(uri)}: unknown scheme {scheme!r}", f"known are {known}")
     try:
-        module = importlib.import_module(f"tracekit.backends.{scheme}")
+        module = importlib.import_module(_SCHEMES[scheme])
         return cast(Backend, module.backend(**options))
     except ModuleNotFoundError as error:
         raise UsageError(f"{scheme}:// needs the package {error.name}", f"pip install {error.name}") from None

@@ -7,7 +7,7 @@ docs/capture.md. Importing this imports none of the hooked libraries.
 from __future__ import annotations
 
 from tracekit.capture.context import sample, step
-from tracekit.capture.files import open
+from tracekit.capture.hooks.files import open
 from tracekit.capture.session import HOOKS, Session, active, join, start, stop
 
 __all__ = ["HOOKS", "Session", "active", "join", "open", "sample", "start", "step", "stop"]

@@ -10,7 +10,7 @@ import asyncio
 from concurrent.futures import CancelledError
 from errno import EACCES, ECONNREFUSED, ECONNRESET, EHOSTUNREACH, EINTR, ENOENT, ENOTDIR, EPERM, ETIMEDOUT
 
-from tracekit.backends.failures import from_status
+from tracekit.backends.objects.failures import from_status
 
 __all__ = ["error_class", "status_class"]
 

@@ -56,7 +56,7 @@ HOOKS: Mapping[str, tuple[tuple[str, str], ...]] = {
     "s3torch": (("s3torchconnector", "install"),),
     "torch": (("torch.utils.data", "install"),),
 }
-"""Hook -> what it waits for: a library's module, and the function of `tracekit.capture.HOOK` to call with it."""
+"""Hook -> what it waits for: a library's module, and the function of `tracekit.capture.hooks.HOOK` to call with it."""
 
 AUTO = tuple(name for name in HOOKS if name != "files")
 """What `hooks="auto"` means. The patch of `open` and `os.pread` is for those who name it."""
@@ -293,7 +293,7 @@ def _begin(session: Session) -> None:
 def _installer(session: Session, name: str, function: str) -> Callable[[ModuleType], None]:
     def install(library: ModuleType) -> None:
         try:
-            hook = importlib.import_module(f"tracekit.capture.{name}")
+            hook = importlib.import_module(f"tracekit.capture.hooks.{name}")
             session._undo.append(getattr(hook, function)(library))
         except Exception as error:  # noqa: BLE001 - a library we do not understand goes unrecorded
             hook_failed(name, error)

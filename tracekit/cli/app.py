@@ -21,9 +21,9 @@ import typer
 from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
-from tracekit import __version__
 from tracekit.errors import TracekitError
 from tracekit.uri import redact
+from tracekit.version import __version__
 
 __all__ = ["app", "main", "run"]
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from tracekit.capture.process import METHODS, capture_command
+from tracekit.capture.command import METHODS, capture_command
 from tracekit.cli.options import OverwriteOption, examples
 from tracekit.units import format_count
 

@@ -9,9 +9,9 @@ import typer
 
 from tracekit.cli import screen
 from tracekit.cli.options import JsonOption, examples
-from tracekit.divergence import diverge
-from tracekit.parity import compare
-from tracekit.report.table import divergence_tables, parity_table
+from tracekit.comparison.divergence import diverge
+from tracekit.comparison.parity import compare
+from tracekit.reporting.table import divergence_tables, parity_table
 from tracekit.store.reader import open_reader
 
 __all__ = ["register"]

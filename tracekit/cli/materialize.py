@@ -19,7 +19,7 @@ from tracekit.cli.options import (
     TraceArgument,
     examples,
 )
-from tracekit.replay.materialize import materialize
+from tracekit.replayer.materialize import materialize
 from tracekit.store.reader import open_reader
 from tracekit.units import format_count, format_size
 

@@ -23,11 +23,11 @@ from tracekit.cli.options import (
     examples,
     size,
 )
-from tracekit.replay.checks import PlanSummary
-from tracekit.replay.engine import dry_run, replay
-from tracekit.replay.options import Filters, ReplayOptions
-from tracekit.replay.result import ReplayResult
-from tracekit.report.table import parity_table
+from tracekit.replayer.checks import PlanSummary
+from tracekit.replayer.options import Filters, ReplayOptions
+from tracekit.replayer.result import ReplayResult
+from tracekit.replayer.run import dry_run, replay
+from tracekit.reporting.table import parity_table
 from tracekit.units import format_count, format_duration, format_size
 
 __all__ = ["register"]

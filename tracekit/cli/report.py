@@ -9,7 +9,7 @@ import typer
 
 from tracekit.cli import screen
 from tracekit.cli.options import TraceArgument, examples
-from tracekit.report.plots import KINDS, plot
+from tracekit.reporting.plots import KINDS, plot
 from tracekit.store.reader import open_reader
 
 __all__ = ["register"]
@@ -44,7 +44,7 @@ def _report(
     tolerance: Annotated[float, typer.Option(help="Parity tolerance, a fraction.")] = 0.15,
 ) -> None:
     """Write one self-contained page: verdict, tables of what hurts, interactive charts. Works offline."""
-    from tracekit.report.html import write_report
+    from tracekit.reporting.page import write_report
 
     with screen.progress("report"):
         write_report(

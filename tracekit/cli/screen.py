@@ -27,7 +27,7 @@ from rich.progress import (
 )
 
 from tracekit.formats.rows import plain
-from tracekit.report.table import least_width, record_table, rows_table
+from tracekit.reporting.table import least_width, record_table, rows_table
 from tracekit.whole import whole_file
 
 __all__ = ["Advance", "console", "emit_json", "emit_text", "errors", "progress", "show_rows"]

@@ -17,7 +17,7 @@ from tracekit.errors import UsageError
 from tracekit.formats.rows import as_csv, as_rows, as_values, storable
 from tracekit.metrics.library import install
 from tracekit.metrics.snapshot import snapshot
-from tracekit.report.table import snapshot_tables
+from tracekit.reporting.table import snapshot_tables
 from tracekit.store.reader import open_reader
 from tracekit.store.statements import query_errors, select
 from tracekit.units import parse_size

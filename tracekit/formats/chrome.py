@@ -11,13 +11,13 @@ import heapq
 import json
 from collections.abc import Iterator
 from contextlib import closing
-from importlib.resources import files
 from typing import BinaryIO
 
 import polars as pl
 import pyarrow as pa
 
 from tracekit.formats.base import ExportOptions, Tally
+from tracekit.sql import load_sql
 from tracekit.store.reader import TraceReader
 from tracekit.store.statements import select
 
@@ -156,7 +156,7 @@ def _us(column: str) -> pl.Expr:
 
 
 def _counters(trace: TraceReader) -> Iterator[str]:
-    sql = files("tracekit.formats").joinpath("in_flight.sql").read_text(encoding="utf-8")
+    sql = load_sql("tracekit.formats", "in_flight")
     with closing(trace.connect()) as connection:
         for batch in select(connection, sql, {"points": _COUNTER_POINTS}).to_arrow_reader(65_536):
             yield from _counter_events(batch)

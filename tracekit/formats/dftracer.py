@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
-from importlib.resources import files
 from pathlib import Path
 
 import duckdb
@@ -19,8 +18,9 @@ import pyarrow as pa
 from tracekit.errors import TraceFormatError
 from tracekit.formats.base import ImportOptions, Tally
 from tracekit.formats.dftracer_ops import ops_of
-from tracekit.formats.lines import Block, ahead, blocks, decoded_lines
 from tracekit.formats.sound import MAX_INT, sound_batch
+from tracekit.formats.text.lines import Block, ahead, blocks, decoded_lines
+from tracekit.sql import load_sql
 
 __all__ = ["DFTracer"]
 
@@ -83,7 +83,7 @@ def _events(log: Path, tally: Tally) -> Iterator[pl.DataFrame]:
     """The calls, spans and metadata of one file, times in ns; bad lines counted."""
     tally.source = log
     unit_ns = 1_000
-    sql = files("tracekit.formats").joinpath("dftracer_events.sql").read_text(encoding="utf-8")
+    sql = load_sql("tracekit.formats", "dftracer_events")
     with closing(duckdb.connect(":memory:", config={"autoinstall_known_extensions": False})) as connection:
         for block in ahead(blocks(log, tally)):
             frame = _parsed(connection, sql, block, tally)

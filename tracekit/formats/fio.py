@@ -16,8 +16,8 @@ import pyarrow as pa
 
 from tracekit.errors import TraceFormatError
 from tracekit.formats.base import ExportOptions, ImportOptions, Tally
-from tracekit.formats.lines import ahead, blocks, decoded_lines
 from tracekit.formats.sound import MAX_INT, sound_batch
+from tracekit.formats.text.lines import ahead, blocks, decoded_lines
 from tracekit.store.reader import TraceReader
 
 __all__ = ["Fio"]

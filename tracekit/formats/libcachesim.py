@@ -7,13 +7,13 @@ the object's next request (-1: none). Only reads; names, streams and latencies a
 from __future__ import annotations
 
 from contextlib import closing
-from importlib.resources import files
 from typing import BinaryIO
 
 import numpy as np
 
 from tracekit.errors import UsageError
 from tracekit.formats.base import ExportOptions, Tally
+from tracekit.sql import load_sql
 from tracekit.store.reader import TraceReader
 from tracekit.store.statements import select
 
@@ -40,7 +40,7 @@ class LibCacheSim:
             raise UsageError(
                 f"object-by: {options.object_by!r} is no choice", f"give {' or '.join(_OBJECTS)}"
             )
-        sql = files("tracekit.formats").joinpath("next_use.sql").read_text(encoding="utf-8")
+        sql = load_sql("tracekit.formats", "next_use")
         done = 0
         with closing(trace.connect()) as connection:
             result = select(connection, sql, {"by_uri": options.object_by == "uri"})

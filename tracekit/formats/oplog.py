@@ -20,10 +20,10 @@ import pyarrow.compute as pc
 
 from tracekit.errors import TraceFormatError
 from tracekit.formats.base import ExportOptions, ImportOptions, Lines, Tally
-from tracekit.formats.delimited import INTEGER, TEXT, TIMESTAMP, UNSIGNED, Layout, parse
-from tracekit.formats.lines import Block, blocks, in_parallel
 from tracekit.formats.oplog_out import WARP_COLUMNS, write_oplog
 from tracekit.formats.sound import Streams, error_class, map_dictionary, op_kinds, sound_batch
+from tracekit.formats.text.delimited import INTEGER, TEXT, TIMESTAMP, UNSIGNED, Layout, parse
+from tracekit.formats.text.lines import Block, blocks, in_parallel
 from tracekit.store.reader import TraceReader
 from tracekit.uri import clean
 

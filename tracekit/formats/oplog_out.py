@@ -12,7 +12,7 @@ import polars as pl
 import pyarrow as pa
 
 from tracekit.formats.base import Tally
-from tracekit.formats.delimited import LINE_ENDS, one_line
+from tracekit.formats.text.delimited import LINE_ENDS, one_line
 from tracekit.store.reader import TraceReader
 
 __all__ = ["WARP_COLUMNS", "write_oplog"]

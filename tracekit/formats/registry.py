@@ -18,8 +18,8 @@ import pyarrow as pa
 
 from tracekit.errors import TraceFormatError, UsageError
 from tracekit.formats.base import Exporter, ExportOptions, Importer, ImportOptions, Tally
-from tracekit.formats.lines import ahead
 from tracekit.formats.sink import open_sink
+from tracekit.formats.text.lines import ahead
 from tracekit.store.reader import TraceReader, open_reader
 from tracekit.store.writer import TraceWriter
 
@@ -36,22 +36,22 @@ __all__ = [
 ]
 
 _IMPORTERS = {
-    "csv": ("tracekit.formats.columns", "Csv"),
+    "csv": ("tracekit.formats.text.columns", "Csv"),
     "darshan": ("tracekit.formats.darshan_dxt", "DarshanDxt"),
     "dftracer": ("tracekit.formats.dftracer", "DFTracer"),
     "fio": ("tracekit.formats.fio", "Fio"),
-    "jsonl": ("tracekit.formats.jsonl", "Jsonl"),
+    "jsonl": ("tracekit.formats.text.jsonl", "Jsonl"),
     "s3-access-log": ("tracekit.formats.s3_access_log", "S3AccessLog"),
     "s3dlio": ("tracekit.formats.oplog", "S3dlio"),
-    "strace": ("tracekit.formats.strace", "Strace"),
+    "strace": ("tracekit.formats.syscalls.strace", "Strace"),
     "warp": ("tracekit.formats.oplog", "Warp"),
 }
 _OF_DIRECTORIES = ("dftracer",)
 _EXPORTERS = {
     "chrome": ("tracekit.formats.chrome", "Chrome"),
-    "csv": ("tracekit.formats.columns", "Csv"),
+    "csv": ("tracekit.formats.text.columns", "Csv"),
     "fio": ("tracekit.formats.fio", "Fio"),
-    "jsonl": ("tracekit.formats.jsonl", "Jsonl"),
+    "jsonl": ("tracekit.formats.text.jsonl", "Jsonl"),
     "libcachesim": ("tracekit.formats.libcachesim", "LibCacheSim"),
     "s3dlio": ("tracekit.formats.oplog", "S3dlio"),
     "warp": ("tracekit.formats.oplog", "Warp"),

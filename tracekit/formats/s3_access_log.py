@@ -17,8 +17,8 @@ import pyarrow as pa
 
 from tracekit.errors import TraceFormatError
 from tracekit.formats.base import ImportOptions, Tally
-from tracekit.formats.lines import Block, ahead, blocks, decoded_lines
 from tracekit.formats.sound import Streams, error_class, map_dictionary, sound_batch
+from tracekit.formats.text.lines import Block, ahead, blocks, decoded_lines
 
 __all__ = ["S3AccessLog"]
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import asdict, dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ import pyarrow.parquet as pq
 
 from tracekit.errors import TraceFormatError, UsageError
 from tracekit.schema import ERROR_CLASSES, OP_KINDS
+from tracekit.sql import load_sql
 from tracekit.store.journal import read_journal
 from tracekit.store.layout import (
     JOURNAL_SUFFIX,
@@ -152,7 +152,7 @@ def _unreadable(file: Path) -> Finding | None:
 
 def _odd_values(reader: TraceReader) -> list[Finding]:
     """What the ops hold that cannot be true."""
-    sql = files("tracekit.store").joinpath("verify.sql").read_text(encoding="utf-8")
+    sql = load_sql("tracekit.store", "verify")
     known = {"kinds": list(OP_KINDS), "errors": list(ERROR_CLASSES)}
     try:
         with closing(reader.connect()) as connection, value_errors(reader.path):

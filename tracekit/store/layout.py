@@ -194,7 +194,7 @@ def segment_metadata(
     world_size: int | None,
 ) -> dict[bytes, bytes]:
     """File metadata of one segment, keys prefixed `tracekit.`."""
-    from tracekit import __version__
+    from tracekit.version import __version__
 
     values: dict[str, object] = {
         "schema_version": SCHEMA_VERSION,

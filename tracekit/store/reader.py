@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cached_property
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ import pyarrow.parquet as pq
 
 from tracekit.errors import TraceFormatError, UsageError
 from tracekit.schema import META_PREFIX, OPS, problems
+from tracekit.sql import load_sql
 from tracekit.store.journal import COUNTERS_KEY, JournalContents, read_journal
 from tracekit.store.layout import (
     JOURNAL_SUFFIX,
@@ -213,7 +213,7 @@ class TraceReader:
             part.create_view(f"segments_{index}")
             names.append(f"SELECT * FROM segments_{index}")
         connection.execute(f"CREATE VIEW segments AS {' UNION ALL BY NAME '.join(names)}")
-        connection.execute(files("tracekit.store").joinpath("ops.sql").read_text(encoding="utf-8"))
+        connection.execute(load_sql("tracekit.store", "ops"))
         scan = connection.view("ops_scan")
         (scan.order("t_submit") if ordered and not self._in_order() else scan).create_view("ops")
 

@@ -10,13 +10,13 @@ import json
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
-from importlib.resources import files
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from tracekit.schema import META_PREFIX
+from tracekit.sql import load_sql
 from tracekit.store.reader import TraceReader
 from tracekit.store.statements import value_errors
 
@@ -58,7 +58,7 @@ def totals(reader: TraceReader) -> Totals:
     known = [each for each in told if each is not None]
     if len(known) == len(told):
         return Totals(sum(moved for moved, _ in known), len(set().union(*(streams for _, streams in known))))
-    sql = files("tracekit.store").joinpath("totals.sql").read_text(encoding="utf-8")
+    sql = load_sql("tracekit.store", "totals")
     with closing(reader.connect()) as connection, value_errors(reader.path):
         moved, streams = connection.execute(sql).fetchone() or (0, 0)
     return Totals(int(moved), int(streams))

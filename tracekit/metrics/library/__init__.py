@@ -6,9 +6,9 @@ but DuckDB and a view `ops`, so any DuckDB can read them.
 
 from __future__ import annotations
 
-from importlib.resources import files
-
 import duckdb
+
+from tracekit.sql import load_sql, sql_names
 
 __all__ = ["install", "names", "text"]
 
@@ -18,13 +18,13 @@ _FIRST = ("buckets",)
 
 def names() -> tuple[str, ...]:
     """The files, in the order in which they are to be read."""
-    found = sorted(e.name.removesuffix(".sql") for e in files(__name__).iterdir() if e.name.endswith(".sql"))
+    found = sql_names(__name__)
     return (*_FIRST, *(name for name in found if name not in _FIRST))
 
 
 def text(name: str) -> str:
     """The SQL of one file."""
-    return files(__name__).joinpath(f"{name}.sql").read_text(encoding="utf-8")
+    return load_sql(__name__, name)
 
 
 def install(connection: duckdb.DuckDBPyConnection) -> None:

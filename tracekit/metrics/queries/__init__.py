@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib.resources import files
 from typing import Any
 
 import duckdb
 import pyarrow as pa
+
+from tracekit.sql import load_sql, sql_names
 
 __all__ = ["load", "names", "run"]
 
 
 def names() -> tuple[str, ...]:
     """Every query, by name."""
-    found = (entry.name for entry in files(__name__).iterdir())
-    return tuple(sorted(name.removesuffix(".sql") for name in found if name.endswith(".sql")))
+    return sql_names(__name__)
 
 
 def load(name: str) -> str:
     """The SQL text of one query."""
-    return files(__name__).joinpath(f"{name}.sql").read_text(encoding="utf-8")
+    return load_sql(__name__, name)
 
 
 def run(

@@ -1,0 +1,391 @@
+"""Every option of a replay has its effect, and what cannot be meant is refused before anything runs."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from measuring import until
+
+from tracekit.errors import UsageError
+from tracekit.replayer import residency
+from tracekit.replayer.options import ReplayOptions
+from tracekit.replayer.residency import Residency
+from tracekit.replayer.result import ReplayResult
+from tracekit.replayer.run import dry_run, replay
+from tracekit.store.reader import TraceReader, open_reader
+from tracekit.store.writer import TraceWriter
+
+LENGTH = 16384
+
+
+def trace_of(folder: Path, rows: dict[str, list[Any]], name: str = "t") -> TraceReader:
+    """A trace of the given columns over `folder/data`."""
+    count = len(rows["uri"])
+    columns = {
+        "t_submit": [i * 1_000_000 for i in range(count)], "offset": [0] * count, "len": [LENGTH] * count,
+        "bytes": [LENGTH] * count, "latency": [100_000] * count, "sample_id": list(range(count)), **rows,
+    }  # fmt: skip
+    with TraceWriter(folder / name, source="import:test", epoch_unix_ns=0) as writer:
+        writer.write(pa.RecordBatch.from_pydict(columns))
+    return open_reader(folder / name)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for name in "abcdefgh":
+        (folder / name).write_bytes(np.random.default_rng(ord(name)).bytes(4 << 20))
+    return folder
+
+
+def uris(data: Path, names: str) -> list[str]:
+    return [f"file://{data}/{name}" for name in names]
+
+
+def test_options_may_be_keywords_and_a_wrong_name_is_told_the_nearest(tmp_path: Path, data: Path) -> None:
+    reader = trace_of(tmp_path, {"uri": uris(data, "abab")})
+    assert replay(reader, pace="asap", uri_glob="*/a", mapping=[f"{data}={data}"]).ops == 2
+    with pytest.raises(UsageError, match="did you mean max_bytes_in_flight"):
+        replay(reader, max_bytes_inflight=1)
+
+
+@pytest.mark.parametrize("by", ["stream", "file"])
+def test_sampling_keeps_streams_or_files_whole(tmp_path: Path, data: Path, by: str) -> None:
+    names = "abcdefgh" * 30
+    workers = [i // 8 % 5 for i in range(len(names))]
+    reader = trace_of(tmp_path, {"uri": uris(data, names), "worker": workers})
+    kept = []
+    for seed in range(6):
+        replay(
+            reader,
+            out=tmp_path / "r",
+            overwrite=True,
+            pace="asap",
+            sample_rate=0.5,
+            sample_by=by,
+            sample_seed=seed,
+        )
+        column = "worker" if by == "stream" else "uri"
+        groups = (
+            open_reader(tmp_path / "r")
+            .query(f"SELECT {column} AS g, count(*) AS n FROM ops GROUP BY g")
+            .to_pylist()
+        )
+        whole = len(names) // (5 if by == "stream" else 8)
+        assert {group["n"] for group in groups} <= {whole}
+        kept.append(tuple(sorted(str(group["g"]) for group in groups)))
+    assert len(set(kept)) > 1
+    assert 0 < sum(len(groups) for groups in kept) < 6 * (5 if by == "stream" else 8)
+
+
+def test_puts_are_refused_unless_allowed_mapped_and_new(tmp_path: Path, data: Path) -> None:
+    target = tmp_path / "target"
+    rows = {"uri": uris(data, "aab"), "op": ["put", "get", "read"]}
+    reader = trace_of(tmp_path, rows)
+    target.mkdir()
+    (target / "b").write_bytes(b"x" * LENGTH)
+    to_target = f"file://{data}=file://{target}"
+    before = (data / "a").read_bytes()
+
+    result = replay(reader, pace="asap")
+    assert result.skipped == {"put": 1}
+    assert (data / "a").read_bytes() == before
+    with pytest.raises(UsageError, match="where it was recorded"):
+        replay(reader, pace="asap", allow_writes=True)
+
+    result = replay(reader, pace="asap", allow_writes=True, mapping=to_target, threads=1)
+    assert result.ok
+    assert (target / "a").stat().st_size == LENGTH
+    assert (data / "a").read_bytes() == before
+    with pytest.raises(UsageError, match="would be overwritten"):
+        replay(reader, pace="asap", allow_writes=True, mapping=to_target)
+    assert replay(
+        reader, pace="asap", allow_writes=True, overwrite_objects=True, mapping=to_target, threads=1
+    ).ok
+
+
+def test_puts_never_go_where_they_were_recorded_by_another_name(tmp_path: Path, data: Path) -> None:
+    reader = trace_of(tmp_path, {"uri": uris(data, "ab"), "op": ["put"] * 2})
+    (tmp_path / "link").symlink_to(data)
+    before = (data / "a").read_bytes()
+    for target in (f"direct://{data}", f"file://{tmp_path}/link", f"direct://{tmp_path}/data/../link"):
+        with pytest.raises(UsageError, match="where it was recorded"):
+            replay(reader, allow_writes=True, overwrite_objects=True, mapping=f"file://{data}={target}")
+    assert (data / "a").read_bytes() == before
+
+
+def test_a_replay_never_replaces_its_recording(tmp_path: Path, data: Path) -> None:
+    reader = trace_of(tmp_path, {"uri": uris(data, "ab")})
+    (tmp_path / "link").symlink_to(tmp_path / "t")
+    for out in (tmp_path / "t", tmp_path / "link", tmp_path / "data" / ".." / "t"):
+        with pytest.raises(UsageError, match="recording itself"):
+            replay(reader, out=out, overwrite=True)
+    assert open_reader(tmp_path / "t").trace_id == reader.trace_id
+
+
+def test_a_dry_run_says_what_would_run_and_what_is_missing(tmp_path: Path, data: Path) -> None:
+    reader = trace_of(tmp_path, {"uri": uris(data, "abc"), "offset": [0, 0, 8 << 20]})
+    (data / "b").unlink()
+    summary = dry_run(reader, speed=2.0)
+    assert (summary.ops, summary.files, summary.bytes) == (3, 3, 3 * LENGTH)
+    assert summary.span_ns == 1_000_000
+    assert summary.missing == tuple(uris(data, "b"))
+    assert summary.too_small == tuple(uris(data, "c"))
+
+
+def test_cold_and_warm_are_measured_and_differ_in_latency(tmp_path: Path, data: Path) -> None:
+    names = "abcdefgh"
+    reader = trace_of(
+        tmp_path,
+        {
+            "uri": uris(data, names) * 30,
+            "offset": [(i // 8) * 131072 for i in range(240)],
+            "len": [65536] * 240,
+            "bytes": [65536] * 240,
+        },
+    )
+    how = {"page_cache_mode": "fadvise_random", "threads": 1, "tolerance": 1e9}
+
+    def both() -> tuple[ReplayResult, ReplayResult]:
+        return replay(reader, cold=True, **how), replay(reader, warm=True, **how)
+
+    cold, warm = until(both, lambda found: not any(r.warnings for r in found) and slower(*found))
+    assert (cold.warnings, warm.warnings) == ((), ())
+    assert cold.residency_before is not None and warm.residency_before is not None
+    assert cold.residency_before.share == 0
+    assert cold.residency_after is not None and cold.residency_after.share > 0.3
+    assert warm.residency_before.share == 1
+    assert slower(cold, warm)
+
+
+def slower(a: ReplayResult, b: ReplayResult) -> bool:
+    """Whether a's requests took at least twice as long as b's."""
+    return bool(a.timing["service_p50_ns"] > 2 * b.timing["service_p50_ns"])
+
+
+def test_direct_is_slower_than_cached_and_leaves_the_page_cache_alone(tmp_path: Path, data: Path) -> None:
+    reader = trace_of(tmp_path, {"uri": uris(data, "a") * 100, "offset": [i * LENGTH for i in range(100)]})
+
+    def both() -> tuple[ReplayResult, ReplayResult]:
+        buffered = replay(reader, warm=True, threads=1, tolerance=1e9)
+        return replay(reader, cold=True, page_cache_mode="direct_io", threads=1, tolerance=1e9), buffered
+
+    direct, buffered = until(both, lambda found: slower(*found))
+    assert slower(direct, buffered)
+    assert direct.residency_after is not None and direct.residency_after.share < 0.01
+
+
+def test_cold_says_so_where_pages_stay(tmp_path: Path) -> None:
+    held = tmp_path / "held"
+    held.write_bytes(bytes(1 << 20))
+    reader = trace_of(tmp_path, {"uri": [f"file://{held}"] * 4})
+    with held.open("rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as mapped:
+        assert sum(mapped[:: mmap.PAGESIZE]) == 0  # pages that are mapped and were touched do not leave
+        result = replay(reader, pace="asap", cold=True)
+    assert result.residency_before is not None and result.residency_before.share > 0.9
+    assert [warning.partition(":")[0] for warning in result.warnings] == ["--cold"]
+    assert result.to_dict()["warnings"] == list(result.warnings)
+    assert replay(reader, pace="asap", cold=True).warnings == ()
+
+
+def test_warm_reads_again_what_the_kernel_took_back_and_ends_whoever_takes_it(
+    tmp_path: Path, data: Path
+) -> None:
+    reader = trace_of(tmp_path, {"uri": uris(data, "abcdefgh")})
+    taking = "import os, sys\nfds = [os.open(p, os.O_RDONLY) for p in sys.argv[1:]]\nprint(flush=True)\n"
+    taking += (
+        "while os.getppid() == parent: [os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED) for fd in fds]"
+    )
+    program = f"parent = {os.getpid()}\n{taking}"
+    paths = [str(data / name) for name in "abcdefgh"]
+    with subprocess.Popen([sys.executable, "-c", program, *paths], stdout=subprocess.PIPE) as thief:
+        try:
+            assert thief.stdout is not None and thief.stdout.readline() == b"\n"
+            robbed = replay(reader, pace="asap", warm=True)
+        finally:
+            thief.kill()
+    assert robbed.residency_before is not None
+    assert bool(robbed.warnings) == (robbed.residency_before.share < 1)
+    assert all(warning.startswith("--warm: the page cache held only") for warning in robbed.warnings)
+
+
+def test_files_that_vanish_or_may_not_be_read_do_not_cost_the_result(tmp_path: Path, data: Path) -> None:
+    count = 60
+    reader = trace_of(
+        tmp_path, {"uri": uris(data, "ab" * 30), "t_submit": [i * 10_000_000 for i in range(count)]}
+    )
+    vanishing = threading.Timer(0.3, (data / "a").unlink)
+    vanishing.start()
+    result = replay(reader, threads=4, tolerance=1e9)
+    vanishing.join()
+    assert result.ops == count
+    assert result.residency_after is not None and result.residency_after.files >= 1
+    again = replay(reader, threads=4, pace="asap")
+    assert (again.failed_ops, again.residency_before and again.residency_before.files) == (30, 1)
+    locked = tmp_path / "locked"
+    locked.mkdir()
+    (locked / "a").write_bytes(bytes(10))
+    locked.chmod(0)
+    seen = residency.local_files([f"file://{locked}/a", f"file://{data}/b"])
+    locked.chmod(0o700)
+    assert seen[-1:] == [f"file://{data}/b"]
+
+
+def test_filters_that_leave_nothing_are_told(tmp_path: Path, data: Path) -> None:
+    reader = trace_of(tmp_path, {"uri": uris(data, "ab")})
+    assert replay(reader, uri_glob="*/z").warnings == ("no op of the trace passes the filters",)
+    assert replay(reader, uri_glob="*/a").warnings == ()
+    stats = trace_of(tmp_path, {"uri": uris(data, "ab"), "op": ["stat"] * 2}, "stats")
+    assert replay(stats).warnings == ("the trace has no op to replay",)
+
+
+def test_residency_is_what_was_read(data: Path) -> None:
+    uri = f"file://{data}/a"
+    assert residency.drop([uri]) == Residency(1, 4 << 20, 0)
+    assert residency.resident_bytes(uri) == (4 << 20, 0)
+    with (data / "a").open("rb") as file:
+        file.read(1 << 20)
+    assert residency.resident_bytes(uri)[1] >= 1 << 20
+    assert residency.warm([uri]) == Residency(1, 4 << 20, 4 << 20)
+    assert residency._mincore((data / "a").open("rb").fileno(), 4 << 20) == 1024
+
+
+def test_processes_share_a_plan_and_each_op_runs_once(tmp_path: Path, data: Path) -> None:
+    names = "abcdefgh" * 60
+    for pace in ("recorded", "closed"):
+        reader = trace_of(tmp_path, {"uri": uris(data, names), "worker": [i % 4 for i in range(480)]}, pace)
+        result = replay(reader, pace=pace, processes=2, out=tmp_path / f"r-{pace}", tolerance=1.0)
+        assert (result.ops, result.failed_ops, result.client.processes) == (480, 0, 2)
+        assert result.parity.row("bytes").difference == 0
+        replayed = open_reader(tmp_path / f"r-{pace}")
+        ids = replayed.query("SELECT sample_id FROM ops ORDER BY sample_id").column(0).to_pylist()
+        assert ids == list(range(480))
+        assert len({segment.metadata["pid"] for segment in replayed.segments}) == 2
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"processes": 2, "max_ops_in_flight": 4}, "exact within one process"),
+        ({"cold": True, "warm": True}, "contradict"),
+        ({"sample_rate": 0.0}, "out of range"),
+        ({"overwrite_objects": True}, "allow-writes"),
+        ({"engine": "loop"}, "cannot drive file"),
+        ({"loops": 0}, "replays nothing"),
+        ({"ops": ("stat",)}, "read, get, put"),
+        ({"speed": float("nan")}, "not positive"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(
+    tmp_path: Path, data: Path, wrong: dict[str, Any], said: str
+) -> None:
+    reader = trace_of(tmp_path, {"uri": uris(data, "a")})
+    with pytest.raises(UsageError, match=said):
+        replay(reader, **wrong)
+
+
+def test_a_core_six_trace_in_any_order_with_equal_times_replays(tmp_path: Path, data: Path) -> None:
+    table = pa.table(
+        {
+            "t_submit": pa.array([5_000_000, 0, 5_000_000, 1_000_000], pa.int64()),
+            "uri": uris(data, "abca"), "offset": [0, 4096, 8192, 0], "len": [4096] * 4,
+            "sample_id": [3, 1, 4, 2], "latency": [1000] * 4,
+        }
+    )  # fmt: skip
+    import pyarrow.parquet as pq
+
+    pq.write_table(table, tmp_path / "foreign.parquet")
+    result = replay(tmp_path / "foreign.parquet", out=tmp_path / "r", tolerance=1e9)
+    assert (result.ops, result.failed_ops) == (4, 0)
+    due = open_reader(tmp_path / "r").query(
+        "SELECT sample_id, t_due - min(t_due) OVER () AS d FROM ops ORDER BY sample_id"
+    )
+    assert due.column("d").to_pylist() == [0, 1_000_000, 5_000_000, 5_000_000]
+
+
+def test_more_files_than_may_be_open_are_each_read_from_themselves(tmp_path: Path) -> None:
+    folder = tmp_path / "many"
+    folder.mkdir()
+    for i in range(700):
+        (folder / f"{i:03}").write_bytes(bytes([i % 251]) * 64)
+    names = [f"file://{folder}/{i:03}" for i in range(700)] * 2
+    reader = trace_of(
+        tmp_path,
+        {"uri": names, "len": [64] * 1400, "bytes": [64] * 1400, "t_submit": [i * 1000 for i in range(1400)]},
+    )
+    for pace in ("recorded", "asap"):
+        result = replay(reader, pace=pace, threads=2, processes=1, tolerance=1e9)
+        assert (result.ops, result.failed_ops) == (1400, 0)
+
+
+def test_the_verdict_names_the_gate_when_the_gate_held_ops(tmp_path: Path, data: Path) -> None:
+    reader = trace_of(tmp_path, {"uri": uris(data, "a" * 300), "t_submit": [0] * 300, "len": [1 << 20] * 300})
+    result = replay(reader, max_ops_in_flight=1, threads=64, page_cache_mode="direct_io", tolerance=1e9)
+    assert result.verdict.limit == "gate"
+    assert result.timing["gate_p99_ns"] > result.timing["service_p50_ns"]
+    assert result.timing["response_p99_ns"] >= result.timing["service_p99_ns"]
+
+
+def test_the_verdict_names_the_client_when_it_has_no_worker_free(tmp_path: Path, data: Path) -> None:
+    reader = trace_of(
+        tmp_path, {"uri": uris(data, "a" * 20_000), "t_submit": [i * 100 for i in range(20_000)]}
+    )
+    result = replay(reader, threads=1, processes=1, warm=True, tolerance=1e9)
+    assert result.verdict.limit in ("client", "storage")
+    assert result.timing["backlog_sum_ns"] > result.timing["wake_sum_ns"]
+
+
+def test_a_long_plan_is_streamed_and_gives_back_what_was_used(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tracekit.replayer import plan as plan_module
+
+    monkeypatch.setattr(plan_module, "_STREAM_FROM", 1000)
+    monkeypatch.setattr(plan_module, "_AHEAD", 40_000)
+    monkeypatch.setattr(plan_module, "_GIVE_BACK", 10_000)
+    count = 150_000
+    reader = trace_of(
+        tmp_path,
+        {
+            "uri": uris(data, "a") * count,
+            "t_submit": [i * 100 for i in range(count)],
+            "step": [i // 64 for i in range(count)],
+        },
+    )
+    for how in ({"pace": "asap", "processes": 1, "threads": 2}, {"pace": "recorded", "processes": 2}):
+        result = replay(reader, out=tmp_path / "r", overwrite=True, tolerance=1e9, **how)
+        assert (result.ops, result.failed_ops) == (count, 0)
+        assert result.parity.row("bytes").difference == 0
+        found = open_reader(tmp_path / "r").query(
+            "SELECT count(DISTINCT sample_id) AS n, count(DISTINCT step) AS s, min(len) AS l FROM ops"
+        )
+        assert found.to_pylist() == [{"n": count, "s": -(-count // 64), "l": LENGTH}]
+
+
+@pytest.mark.parametrize(
+    "how", [{"processes": 1}, {"pace": "asap"}, {"page_cache_mode": "dontneed"}, {"pace": "closed"}]
+)
+def test_an_op_that_no_memory_holds_is_a_row_with_its_error(
+    tmp_path: Path, data: Path, how: dict[str, Any]
+) -> None:
+    reader = trace_of(tmp_path, {"uri": uris(data, "aba"), "len": [LENGTH, 1 << 50, LENGTH]})
+    result = replay(reader, tolerance=1e9, **how)
+    assert (result.ops, result.failed_ops) == (3, 1)
+    assert [(f["error"], f["len"]) for f in result.failures] == [("out_of_memory", 1 << 50)]
+
+
+def test_options_are_kept_in_the_trace_of_the_replay(tmp_path: Path, data: Path) -> None:
+    reader = trace_of(tmp_path, {"uri": uris(data, "ab")})
+    replay(reader, ReplayOptions(pace="asap", max_ops_in_flight=3), out=tmp_path / "r")
+    told = open_reader(tmp_path / "r").options["replay"]
+    assert (told["pace"], told["max_ops_in_flight"], told["of"]) == ("asap", 3, reader.trace_id)

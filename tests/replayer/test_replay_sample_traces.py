@@ -1,0 +1,95 @@
+"""Logs that other tools really wrote, imported, materialized and replayed: parity within 15 %."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from measuring import until
+
+from tracekit.formats.registry import import_trace
+from tracekit.replayer.materialize import materialize
+from tracekit.replayer.run import replay
+from tracekit.store.reader import TraceReader, open_reader
+
+TRACES = Path(__file__).resolve().parents[2].parent / "shared" / "traces"
+LOGS = {
+    "dftracer": "dftracer-dlio-unet3d.pfw.gz",
+    "s3dlio": "s3dlio_oplog.tsv.zst",
+    "warp": "warp-benchdata-get.csv.zst",
+    "darshan": "darshan-dxt.darshan",
+}
+HOW = {
+    "dftracer": (4_000_000_000, 2.0),
+    "s3dlio": (4_000_000_000, 1.0),
+    "warp": (500_000_000, 0.1),
+    "darshan": (4_000_000_000, 1.0),
+}
+"""Of each: how much of it, and how fast: warp read 4 GB/s."""
+
+
+def imported(tmp_path: Path, fmt: str) -> TraceReader:
+    log = TRACES / LOGS[fmt]
+    if not log.exists():
+        pytest.skip(f"{log.name} is not beside this checkout")
+    if fmt == "darshan":
+        pytest.importorskip("darshan", reason="the package darshan is not installed")
+        pytest.importorskip("tracekit.formats.darshan_dxt", reason="this build reads no Darshan logs")
+    import_trace(fmt, log, tmp_path / "t")
+    return open_reader(tmp_path / "t")
+
+
+def roots(reader: TraceReader) -> list[str]:
+    found = reader.query("SELECT DISTINCT regexp_extract(uri, '^[a-z0-9]+://[^/]*/') AS root FROM ops")
+    return [root for root in found.column("root").to_pylist() if root]
+
+
+@pytest.mark.parametrize("scheme", ["file", "direct"])
+@pytest.mark.parametrize("fmt", list(LOGS))
+def test_a_foreign_log_replays_within_parity(tmp_path: Path, fmt: str, scheme: str) -> None:
+    reader = imported(tmp_path, fmt)
+    target = tmp_path / "made"
+    first = reader.query("SELECT min(t_submit) AS t FROM ops").column("t")[0].as_py()
+    reads = (
+        reader.query("SELECT t_submit AS t FROM ops WHERE op IN ('read', 'get') ORDER BY t")
+        .column("t")
+        .to_pylist()
+    )
+    start = reads[len(reads) // 3] - first  # from where it reads in earnest
+    rules = [f"{root}={scheme}://{target}/{i}/" for i, root in enumerate(roots(reader))]
+    window_ns, speed = HOW[fmt]
+    how = {"start_ns": start, "end_ns": start + window_ns, "max_gap_ns": 200_000_000, "tolerance": 0.15}
+    materialize(reader, rules)
+    result = until(
+        lambda: replay(reader, mapping=rules, speed=speed, out=tmp_path / "r", overwrite=True, **how),
+        lambda result: result.parity.ok,
+        times=3,
+    )
+    assert result.ops > 0
+    assert result.failed_ops == 0, result.failures
+    assert result.parity.ok, result.parity.to_dict()
+    assert result.parity.row("req_bytes_hist").difference == 0
+    assert result.parity.row("bytes").difference == 0
+
+
+def test_a_foreign_log_replays_within_parity_on_s3(tmp_path: Path, s3_bucket: str) -> None:
+    on_object_store(imported(tmp_path, "s3dlio"), f"s3://{s3_bucket}", tmp_path)
+
+
+def test_a_foreign_log_replays_within_parity_on_azure(tmp_path: Path, az_container: str) -> None:
+    on_object_store(imported(tmp_path, "s3dlio"), f"az://{az_container}", tmp_path)
+
+
+def on_object_store(reader: TraceReader, target: str, folder: Path) -> None:
+    """Slowed to what a test server in Python serves: some 40 ops a second."""
+    rules = [f"{root}={target}/{i}/" for i, root in enumerate(roots(reader))]
+    materialize(reader, rules)
+    result = until(
+        lambda: replay(reader, mapping=rules, speed=0.03, out=folder / "r", overwrite=True, tolerance=0.15),
+        lambda result: result.ok,
+        times=3,
+    )
+    assert result.ops == 265
+    assert result.ok, result.to_dict()
+    assert result.assumed_offsets == 64
+    assert result.parity.row("req_bytes_hist").difference == 0

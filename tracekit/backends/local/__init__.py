@@ -1,0 +1,1 @@
+"""Local files: through the page cache (`file://`) and around it (`direct://`)."""

@@ -1,0 +1,1 @@
+"""Object stores: one client interface, one module a scheme and a client."""

@@ -1,0 +1,222 @@
+"""One bucket through aiobotocore: the reference client, what a production loader in Python uses.
+
+Its retries are off, as every client's here. It lives on an event loop: each loop has a
+client of its own, and calls from threads go through one loop in a thread. Chosen for
+comparison and for keys that obstore cannot name; it costs several times the CPU.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import weakref
+from collections.abc import Iterator
+from contextlib import AsyncExitStack
+from typing import Any
+
+import aiobotocore.session
+import aiohttp
+import botocore.exceptions as boto_errors
+from aiobotocore.config import AioConfig
+from aiobotocore.httpsession import AIOHTTPSession
+from botocore import UNSIGNED
+
+from tracekit.backends.objects import failures
+from tracekit.backends.objects.aws import AwsSettings, check_sendable, credential_errors, why_no_credentials
+from tracekit.backends.objects.client import PAGE_OBJECTS
+from tracekit.backends.objects.failures import Failure
+from tracekit.backends.objects.loop_thread import LoopThread
+
+__all__ = ["AiobotocoreClient"]
+
+
+class _NoCredentials(Exception):
+    """The chain has none, or what it has cannot be had."""
+
+
+class _NotTheRange(Exception):
+    """The store answered with other bytes than those asked for."""
+
+
+_CONNECTIONS = 1024
+"""More than any gate lets out at once: the gate is the limit, not a hidden queue here."""
+logging.getLogger("aiobotocore").addHandler(logging.NullHandler())  # else its warnings stand on a terminal
+_CREDENTIAL_ERRORS = (
+    _NoCredentials,
+    boto_errors.NoCredentialsError,
+    boto_errors.PartialCredentialsError,
+    boto_errors.CredentialRetrievalError,
+    boto_errors.SSOError,
+    boto_errors.TokenRetrievalError,
+)
+
+
+class AiobotocoreClient:
+    """One bucket."""
+
+    errors: tuple[type[Exception], ...] = (
+        boto_errors.BotoCoreError,
+        boto_errors.ClientError,
+        aiohttp.ClientError,
+        TimeoutError,
+        OSError,
+        _NoCredentials,
+        _NotTheRange,
+    )
+
+    def __init__(
+        self,
+        bucket: str,
+        settings: AwsSettings,
+        timeout_s: float,
+        connect_timeout_s: float,
+    ) -> None:
+        self._bucket = bucket
+        self._settings = settings
+        self._loop = LoopThread(f"tracekit-{bucket}")
+        virtual, _ = settings.style(bucket)
+        self._config = AioConfig(
+            retries={"total_max_attempts": 1},
+            connect_timeout=connect_timeout_s,
+            read_timeout=timeout_s,
+            max_pool_connections=_CONNECTIONS,
+            http_session_cls=_OneTrySession,
+            signature_version=UNSIGNED if settings.anonymous else None,
+            request_checksum_calculation="when_required",
+            response_checksum_validation="when_required",
+            s3={"addressing_style": "virtual" if virtual else "path"},
+        )
+        self._made: weakref.WeakKeyDictionary[
+            asyncio.AbstractEventLoop, tuple[AsyncExitStack, asyncio.Future[Any]]
+        ] = weakref.WeakKeyDictionary()
+
+    def read(self, key: str, offset: int, buffer: memoryview) -> tuple[int, int | None]:
+        return self._loop.run(self.aread(key, offset, buffer))
+
+    def get(self, key: str) -> tuple[memoryview, int | None]:
+        return self._loop.run(self.aget(key))
+
+    async def aread(self, key: str, offset: int, buffer: memoryview) -> tuple[int, int | None]:
+        client = await self._client()
+        last = offset + len(buffer) - 1
+        answer = await client.get_object(Bucket=self._bucket, Key=key, Range=f"bytes={offset}-{last}")
+        first = time.monotonic_ns()
+        async with answer["Body"] as body:
+            if not str(answer.get("ContentRange", "")).startswith(f"bytes {offset}-"):
+                raise _NotTheRange
+            data = await body.read()
+        if len(data) > len(buffer):
+            raise _NotTheRange
+        buffer[: len(data)] = data
+        return len(data), first
+
+    async def aget(self, key: str) -> tuple[memoryview, int | None]:
+        client = await self._client()
+        answer = await client.get_object(Bucket=self._bucket, Key=key)
+        first = time.monotonic_ns()
+        async with answer["Body"] as body:
+            return memoryview(await body.read()), first
+
+    def size(self, key: str) -> int:
+        answer = self._loop.run(self._call("head_object", Key=key))
+        return int(answer["ContentLength"])
+
+    def pages(self, prefix: str, after: str) -> Iterator[list[tuple[str, int]]]:
+        asked: dict[str, Any] = {"MaxKeys": PAGE_OBJECTS, "Prefix": f"{prefix}/" if prefix else ""}
+        if after:
+            asked["StartAfter"] = after
+        while True:
+            answer = self._loop.run(self._call("list_objects_v2", **asked))
+            found = [(entry["Key"], int(entry["Size"])) for entry in answer.get("Contents", [])]
+            yield [(key, size) for key, size in found if size or not key.endswith("/")]
+            if not answer.get("IsTruncated"):
+                return
+            asked["ContinuationToken"] = answer["NextContinuationToken"]
+
+    def put(self, key: str, data: bytes | memoryview, overwrite: bool) -> None:
+        condition = {} if overwrite else {"IfNoneMatch": "*"}
+        self._loop.run(self._call("put_object", Key=key, Body=bytes(data), **condition))
+
+    def failure(self, error: Exception) -> Failure:
+        if isinstance(error, boto_errors.ClientError):
+            status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+            told = error.response.get("Error", {})
+            code = str(told.get("Code", ""))
+            return failures.from_status(
+                status, code="" if code.isdigit() else code, message=told.get("Message", "")
+            )
+        if isinstance(error, _CREDENTIAL_ERRORS):
+            return failures.credentials_failure(str(error))
+        if isinstance(error, _NotTheRange):
+            return Failure("io_error", "the store sent other bytes than the range asked for")
+        if isinstance(error, boto_errors.ConnectTimeoutError | boto_errors.EndpointConnectionError):
+            return failures.unreachable("no connection")
+        if isinstance(error, boto_errors.ReadTimeoutError | TimeoutError):
+            return failures.timeout("timed out")
+        if isinstance(error, boto_errors.HTTPClientError | aiohttp.ClientError | OSError):
+            return failures.unreachable("the connection broke off")
+        return Failure("io_error", failures.one_line(str(error).replace("\n", " ")))
+
+    def close(self) -> None:
+        self._loop.run(self.aclose())
+        self._loop.stop()
+
+    async def aclose(self) -> None:
+        made = self._made.pop(asyncio.get_running_loop(), None)
+        if made is not None:
+            await made[0].aclose()
+
+    async def _call(self, operation: str, **arguments: Any) -> Any:
+        client = await self._client()
+        return await getattr(client, operation)(Bucket=self._bucket, **arguments)
+
+    async def _client(self) -> Any:
+        """The running loop's client, made by the first who asks while others wait for it."""
+        loop = asyncio.get_running_loop()
+        made = self._made.get(loop)
+        if made is None:
+            stack = AsyncExitStack()
+            made = self._made[loop] = stack, asyncio.ensure_future(self._make(stack))
+        return await asyncio.shield(made[1])
+
+    async def _make(self, stack: AsyncExitStack) -> Any:
+        session = aiobotocore.session.AioSession(profile=self._settings.profile)
+        if not self._settings.anonymous:
+            await _require_credentials(session)
+        client = await stack.enter_async_context(
+            session.create_client(
+                "s3",
+                endpoint_url=self._settings.endpoint,
+                region_name=self._settings.region,
+                config=self._config,
+            )
+        )
+        client.meta.events.register_first("before-call.s3", _follow_no_redirect)
+        return client
+
+
+def _follow_no_redirect(params: dict[str, Any], **_: Any) -> None:
+    """botocore would find out the bucket's region and send again, uncounted; without one, for ever."""
+    params["context"].setdefault("s3_redirect", {})["redirected"] = True
+
+
+async def _require_credentials(session: Any) -> None:
+    """Raise _NoCredentials, in one line, rather than what a request would: a different error for each cause."""
+    try:
+        found = await session.get_credentials()
+        if found is None:
+            raise _NoCredentials("no AWS credentials in the environment, profile, SSO cache or instance")
+        frozen = await found.get_frozen_credentials()
+        check_sendable(frozen.access_key, frozen.token)
+    except credential_errors() as error:
+        raise _NoCredentials(f"no AWS credentials: {why_no_credentials(error)}") from None
+
+
+class _OneTrySession(AIOHTTPSession):  # type: ignore[misc]
+    """aiohttp sends a GET again by itself if the connection closes: not here, where nobody would count it."""
+
+    async def _get_session(self, proxy_url: str | None) -> Any:
+        session = await super()._get_session(proxy_url)
+        session._retry_connection = False
+        return session

@@ -1,0 +1,158 @@
+"""Where an S3 bucket is and who we are there: AWS's own chain, resolved by botocore.
+
+Endpoints, regions, profiles, SSO, web identity and instance roles follow the AWS SDKs'
+rules because botocore resolves them. Nothing here is logged, and no secret leaves this
+module but into a client library.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import urlsplit
+
+from tracekit.backends.objects.failures import one_line
+from tracekit.backends.objects.obstore_client import CREDENTIALS_MARK
+from tracekit.backends.objects.options import check_endpoint
+from tracekit.errors import BackendError, UsageError
+from tracekit.uri import redact
+
+if TYPE_CHECKING:
+    from obstore.store import S3Credential
+
+__all__ = ["AwsSettings", "check_sendable", "credential_errors", "resolve", "why_no_credentials"]
+
+_REFRESHED_AFTER = timedelta(minutes=15)
+"""botocore renews credentials 10 minutes before they end, and obstore asks again 5 before this."""
+
+
+@dataclass(frozen=True, slots=True)
+class AwsSettings:
+    """What a client needs to know. `endpoint` None means AWS itself; `session` is botocore's."""
+
+    endpoint: str | None
+    region: str
+    virtual: bool
+    anonymous: bool
+    profile: str | None
+    session: Any
+
+    @property
+    def shown_endpoint(self) -> str:
+        """The endpoint as an error may show it."""
+        return self.endpoint or f"AWS S3 in {self.region}"
+
+    def style(self, bucket: str) -> tuple[bool, str | None]:
+        """Whether `bucket` is reached by a virtual host, and the endpoint to speak to (None: AWS's own).
+
+        A bucket with a dot in its name is reached by path: no certificate covers its host name.
+        """
+        virtual = self.virtual and "." not in bucket
+        if self.endpoint is None or not virtual:
+            return virtual, self.endpoint
+        parts = urlsplit(self.endpoint)
+        return True, f"{parts.scheme}://{bucket}.{parts.netloc}{parts.path}"
+
+    def credentials(self) -> Callable[[], S3Credential]:
+        """What obstore calls for credentials; raises BackendError now if there are none."""
+        from botocore.credentials import RefreshableCredentials
+
+        try:
+            found = self.session.get_credentials()
+        except credential_errors() as error:
+            raise _no_credentials(why_no_credentials(error)) from None
+        if found is None:
+            raise _no_credentials("none in the environment, profile, SSO cache or instance")
+        expires = isinstance(found, RefreshableCredentials)
+
+        def provide() -> S3Credential:
+            try:
+                frozen = found.get_frozen_credentials()
+                check_sendable(frozen.access_key, frozen.token)
+            except credential_errors() as error:
+                raise RuntimeError(f"{CREDENTIALS_MARK}{why_no_credentials(error)}") from None
+            return {
+                "access_key_id": frozen.access_key,
+                "secret_access_key": frozen.secret_key,
+                "token": frozen.token,
+                "expires_at": datetime.now(UTC) + _REFRESHED_AFTER if expires else None,
+            }
+
+        return provide
+
+
+def credential_errors() -> tuple[type[Exception], ...]:
+    """What resolving credentials raises: botocore lets some of its helpers' errors through as they are."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    return BotoCoreError, ClientError, OSError, ValueError
+
+
+def why_no_credentials(error: Exception) -> str:
+    """One line without a secret. What a credential process printed is not shown."""
+    if isinstance(error, json.JSONDecodeError):
+        return "the credential_process did not print JSON"
+    return one_line(str(error))
+
+
+def check_sendable(*values: str | None) -> None:
+    """Raise ValueError if an access key or a token cannot stand in a header: client libraries crash on it."""
+    if not all(value is None or (value.isascii() and value.isprintable()) for value in values):
+        raise ValueError("the access key or the session token holds a line break or another odd character")
+
+
+def resolve(
+    endpoint: str | None, region: str | None, profile: str | None, anonymous: bool, addressing_style: str
+) -> AwsSettings:
+    """Fill what the options leave open from the environment and the profile."""
+    import botocore.session
+    from botocore.exceptions import BotoCoreError
+
+    session = botocore.session.Session(profile=profile)
+    try:
+        scoped = session.get_scoped_config()
+        region = region or session.get_config_variable("region")
+    except BotoCoreError as error:
+        raise UsageError(redact(str(error)), "check profile= and AWS_PROFILE") from None
+    region = region or os.environ.get("AWS_REGION") or "us-east-1"
+    if re.fullmatch(r"[A-Za-z0-9-]+", region) is None:
+        raise UsageError(f"s3: region {region!r} cannot be", "letters, digits and hyphens, as us-east-1")
+    endpoint = endpoint or _configured_endpoint(session, scoped)
+    s3_section = scoped.get("s3")
+    if addressing_style == "auto" and isinstance(s3_section, dict):
+        addressing_style = s3_section.get("addressing_style", "auto")
+    return AwsSettings(
+        endpoint=check_endpoint("s3", endpoint) if endpoint else None,
+        region=region,
+        virtual=addressing_style == "virtual" or (addressing_style == "auto" and endpoint is None),
+        anonymous=anonymous,
+        profile=profile,
+        session=session,
+    )
+
+
+def _configured_endpoint(session: Any, scoped: dict[str, Any]) -> str | None:
+    """AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL, then the profile's services section and endpoint_url."""
+    if str(session.get_config_variable("ignore_configured_endpoint_urls")).lower() == "true":
+        return None
+    for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"):
+        if os.environ.get(name):
+            return os.environ[name]
+    services = session.full_config.get("services", {}).get(scoped.get("services"), {})
+    s3_services = services.get("s3") if isinstance(services, dict) else None
+    if isinstance(s3_services, dict) and s3_services.get("endpoint_url"):
+        return cast(str, s3_services["endpoint_url"])
+    return scoped.get("endpoint_url")
+
+
+def _no_credentials(why: str) -> BackendError:
+    return BackendError(
+        f"no AWS credentials: {why}",
+        "set AWS_PROFILE or AWS_ACCESS_KEY_ID, or give anonymous=True for a public bucket",
+        "permission",
+    )

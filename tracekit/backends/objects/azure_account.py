@@ -1,0 +1,155 @@
+"""Which Azure storage account, and who we are there: the Azure tools' own environment.
+
+Order: `AZURE_STORAGE_CONNECTION_STRING`, an account key, a SAS token, then
+`DefaultAzureCredential` (environment, workload or managed identity, az login). Nothing
+here is logged; secrets stay out of reprs and leave only into a client library.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import urlsplit
+
+from tracekit.backends.objects.obstore_client import CREDENTIALS_MARK
+from tracekit.backends.objects.options import check_endpoint
+from tracekit.errors import UsageError
+from tracekit.uri import redact
+
+if TYPE_CHECKING:
+    from obstore.store import AzureCredential
+
+__all__ = ["AzureSettings", "resolve"]
+
+_SCOPE = "https://storage.azure.com/.default"
+_EMULATOR = (
+    "AccountName=devstoreaccount1;BlobEndpoint=http://127.0.0.1:10000/devstoreaccount1;AccountKey="
+    "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
+)
+"""What `UseDevelopmentStorage=true` stands for; published in Azurite's documentation."""
+_CONNECTION_NAMES = (
+    *("AccountName", "AccountKey", "SharedAccessSignature"),
+    *("BlobEndpoint", "DefaultEndpointsProtocol", "EndpointSuffix"),
+)
+"""What counts in a connection string, in whatever case it is written."""
+_ACCOUNT_NAMES = ("AZURE_STORAGE_ACCOUNT", "AZURE_STORAGE_ACCOUNT_NAME")
+_KEY_NAMES = ("AZURE_STORAGE_KEY", "AZURE_STORAGE_ACCOUNT_KEY", "AZURE_STORAGE_ACCESS_KEY")
+_SAS_NAMES = ("AZURE_STORAGE_SAS_TOKEN", "AZURE_STORAGE_SAS_KEY")
+
+
+@dataclass(frozen=True, slots=True)
+class AzureSettings:
+    """An account, its blob endpoint, and the credential that is used there."""
+
+    account: str
+    endpoint: str
+    kind: Literal["key", "sas", "default", "anonymous"]
+    secret: str = field(default="", repr=False)
+
+    def obstore_credential(self) -> Callable[[], AzureCredential] | None:
+        """What obstore calls for the credential; None for anonymous access."""
+        if self.kind == "key":
+            return lambda: {"access_key": self.secret, "expires_at": None}
+        if self.kind == "sas":
+            return lambda: {"sas_token": self.secret, "expires_at": None}
+        return _default_token() if self.kind == "default" else None
+
+    def sdk_credential(self, aio: bool) -> Any:
+        """What the Azure SDK takes as `credential`."""
+        if self.kind == "key":
+            return {"account_name": self.account, "account_key": self.secret}
+        if self.kind == "sas":
+            from azure.core.credentials import AzureSasCredential
+
+            return AzureSasCredential(self.secret)
+        return _default_credential(aio) if self.kind == "default" else None
+
+
+def resolve(endpoint: str | None, account: str | None, anonymous: bool) -> AzureSettings:
+    """Fill what the options leave open from the environment; raises UsageError without an account."""
+    named = _connection_string()
+    if account is not None and named.get("AccountName") not in (None, account):
+        named = {}
+    account = account or named.get("AccountName") or _env(_ACCOUNT_NAMES)
+    endpoint = endpoint or named.get("BlobEndpoint") or _env(("AZURE_STORAGE_BLOB_ENDPOINT",))
+    endpoint = check_endpoint("az", endpoint) if endpoint else None
+    account = account or _account_in(endpoint)
+    if not account:
+        raise UsageError(
+            "az: no storage account",
+            "set AZURE_STORAGE_CONNECTION_STRING or AZURE_STORAGE_ACCOUNT, or account=",
+        )
+    if endpoint is None:
+        protocol = named.get("DefaultEndpointsProtocol", "https")
+        endpoint = f"{protocol}://{account}.blob.{named.get('EndpointSuffix', 'core.windows.net')}"
+    if anonymous:
+        return AzureSettings(account, endpoint, "anonymous")
+    key, sas = named.get("AccountKey"), named.get("SharedAccessSignature")
+    if not key and not sas:
+        key, sas = _env(_KEY_NAMES), _env(_SAS_NAMES)
+    if key:
+        return AzureSettings(account, endpoint, "key", key)
+    if sas:
+        return AzureSettings(account, endpoint, "sas", sas.lstrip("?"))
+    if endpoint.startswith("http://"):
+        raise UsageError(
+            f"az: no key or SAS token is set, and a login's token is not sent to {endpoint} in the clear",
+            "set AZURE_STORAGE_CONNECTION_STRING, an https:// endpoint, or anonymous=True",
+        )
+    return AzureSettings(account, endpoint, "default")
+
+
+def _connection_string() -> dict[str, str]:
+    text = os.environ.get("AZURE_STORAGE_CONNECTION_STRING", "")
+    if "usedevelopmentstorage=true" in text.lower():
+        text = _EMULATOR
+    pairs = (part.partition("=") for part in text.split(";") if part.strip())
+    given = {name.strip().lower(): value.strip() for name, _, value in pairs}
+    return {name: given[name.lower()] for name in _CONNECTION_NAMES if name.lower() in given}
+
+
+def _env(names: tuple[str, ...]) -> str | None:
+    return next((os.environ[name] for name in names if os.environ.get(name)), None)
+
+
+def _account_in(endpoint: str | None) -> str | None:
+    """The account that an endpoint names: the first label of its host, or a path on a bare host."""
+    if not endpoint:
+        return None
+    parts = urlsplit(endpoint)
+    first = parts.path.strip("/").partition("/")[0]
+    return first or ((parts.hostname or "").partition(".")[0] if ".blob." in parts.netloc else None)
+
+
+def _default_token() -> Callable[[], AzureCredential]:
+    credential = _default_credential(aio=False)
+
+    def provide() -> AzureCredential:
+        from azure.core.exceptions import AzureError
+
+        try:
+            token = credential.get_token(_SCOPE)
+        except (AzureError, ValueError) as error:
+            raise RuntimeError(f"{CREDENTIALS_MARK}{redact(str(error))}") from None
+        return {"token": token.token, "expires_at": datetime.fromtimestamp(token.expires_on, UTC)}
+
+    return provide
+
+
+def _default_credential(aio: bool) -> Any:
+    try:
+        if aio:
+            from azure.identity.aio import DefaultAzureCredential as AsyncCredential
+
+            return AsyncCredential()
+        from azure.identity import DefaultAzureCredential
+
+        return DefaultAzureCredential()
+    except ImportError:
+        raise UsageError(
+            "az: no key or SAS token is set, and azure-identity is not installed",
+            "set AZURE_STORAGE_CONNECTION_STRING, or pip install azure-identity",
+        ) from None

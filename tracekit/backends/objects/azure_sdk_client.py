@@ -1,0 +1,310 @@
+"""One container through azure-storage-blob: the reference client, what a production loader uses.
+
+Its retries are off, as every client's here, and one read is one GET, however long. Chosen
+for comparison and for keys that obstore cannot name; it costs several times the CPU.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import weakref
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+import azure.core.exceptions as azure_errors
+from azure.storage.blob import ContainerClient, ExponentialRetry
+from azure.storage.blob.aio import ContainerClient as AsyncContainerClient
+from azure.storage.blob.aio import ExponentialRetry as AsyncExponentialRetry
+
+from tracekit.backends.objects import failures
+from tracekit.backends.objects.azure_account import AzureSettings
+from tracekit.backends.objects.client import PAGE_OBJECTS
+from tracekit.backends.objects.failures import Failure
+
+__all__ = ["AzureSdkClient"]
+
+_ONE_GET_BYTES = 1 << 40
+"""The SDK splits a download above this: never."""
+_CONNECTIONS = 1024
+_ASKED_AGAIN_AFTER = (
+    *(azure_errors.IncompleteReadError, azure_errors.HttpResponseError),
+    *(azure_errors.DecodeError, azure_errors.ServiceResponseError),
+)
+logging.getLogger("azure").addHandler(logging.NullHandler())  # else its warnings stand on a terminal
+
+
+class _BadKey(Exception):
+    """The SDK would take `a/../b` for `b`."""
+
+
+class _NotTheRange(Exception):
+    """The store answered with other bytes than those asked for."""
+
+
+class _BodyBroke(Exception):
+    """Wraps what broke off a body, after which the SDK's downloader would wait and ask again."""
+
+    def __init__(self, cause: Exception) -> None:
+        super().__init__(cause)
+        self.cause = cause
+
+
+class AzureSdkClient:
+    """One container, with a synchronous client and one asynchronous client an event loop."""
+
+    errors: tuple[type[Exception], ...] = (
+        *(azure_errors.AzureError, TimeoutError, OSError),
+        *(ValueError, _BadKey, _BodyBroke, _NotTheRange),  # the SDK's parsers raise ValueError
+    )
+
+    def __init__(
+        self, container: str, settings: AzureSettings, timeout_s: float, connect_timeout_s: float
+    ) -> None:
+        self._container = container
+        self._settings = settings
+        self._options: dict[str, Any] = {
+            "read_timeout": timeout_s,
+            "connection_timeout": connect_timeout_s,
+            "max_single_get_size": _ONE_GET_BYTES,
+            "max_single_put_size": 256 << 20,
+            "logging_enable": False,
+        }
+        self._sync = ContainerClient(
+            settings.endpoint,
+            container,
+            credential=settings.sdk_credential(aio=False),
+            transport=_pooled_transport(timeout_s, connect_timeout_s),
+            retry_policy=_OneTry(retry_total=0),
+            **self._options,
+        )
+        self._async: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncContainerClient] = (
+            weakref.WeakKeyDictionary()
+        )
+
+    def read(self, key: str, offset: int, buffer: memoryview) -> tuple[int, int | None]:
+        clock = _FirstByte()
+        with _one_request():
+            stream = self._sync.download_blob(
+                _namable(key), offset, len(buffer), raw_response_hook=clock, decompress=False
+            )
+            data = stream.readall()
+        return _fill(buffer, data), clock.at
+
+    def get(self, key: str) -> tuple[memoryview, int | None]:
+        clock = _FirstByte()
+        with _one_request():
+            stream = self._sync.download_blob(_namable(key), raw_response_hook=clock, decompress=False)
+            data = stream.readall()
+        return memoryview(data), clock.at
+
+    async def aread(self, key: str, offset: int, buffer: memoryview) -> tuple[int, int | None]:
+        clock = _FirstByte()
+        with _one_request():
+            stream = await self._client().download_blob(
+                _namable(key), offset, len(buffer), raw_response_hook=clock, decompress=False
+            )
+            data = await stream.readall()
+        return _fill(buffer, data), clock.at
+
+    async def aget(self, key: str) -> tuple[memoryview, int | None]:
+        clock = _FirstByte()
+        with _one_request():
+            stream = await self._client().download_blob(
+                _namable(key), raw_response_hook=clock, decompress=False
+            )
+            return memoryview(await stream.readall()), clock.at
+
+    def size(self, key: str) -> int:
+        return int(self._sync.get_blob_client(_namable(key)).get_blob_properties().size)
+
+    def pages(self, prefix: str, after: str) -> Iterator[list[tuple[str, int]]]:
+        below = f"{prefix}/" if prefix else None
+        for page in self._sync.list_blobs(below, results_per_page=PAGE_OBJECTS).by_page():
+            found = [(blob.name, int(blob.size)) for blob in page]
+            yield [(key, size) for key, size in found if key > after and (size or not key.endswith("/"))]
+
+    def put(self, key: str, data: bytes | memoryview, overwrite: bool) -> None:
+        self._sync.upload_blob(_namable(key), bytes(data), overwrite=overwrite)
+
+    def failure(self, error: Exception) -> Failure:
+        if isinstance(error, _BadKey):
+            return Failure("bad_key", "the Azure SDK cannot name a key with a . or .. between slashes")
+        if isinstance(error, _NotTheRange):
+            return Failure("io_error", "the store sent other bytes than the range asked for")
+        if isinstance(error, _BodyBroke):
+            error = error.cause
+        if isinstance(error, azure_errors.ClientAuthenticationError) and not error.status_code:
+            return failures.credentials_failure(str(error))
+        if isinstance(error, azure_errors.HttpResponseError) and error.status_code:
+            code = getattr(error, "error_code", None)
+            code = getattr(code, "value", code) or ""
+            return failures.from_status(error.status_code, code=str(code), message=error.message or "")
+        if isinstance(error, azure_errors.ServiceResponseTimeoutError | TimeoutError):
+            return failures.timeout("timed out")
+        if isinstance(error, azure_errors.ServiceResponseError) and "timed out" in str(error).lower():
+            return failures.timeout("timed out")
+        if isinstance(
+            error,
+            azure_errors.ServiceRequestError
+            | azure_errors.ServiceResponseError
+            | azure_errors.IncompleteReadError
+            | azure_errors.HttpResponseError
+            | OSError,
+        ):
+            return failures.unreachable("no connection, or it broke off")
+        return Failure("io_error", failures.one_line(str(error)))
+
+    def close(self) -> None:
+        self._sync.close()
+
+    async def aclose(self) -> None:
+        client = self._async.pop(asyncio.get_running_loop(), None)
+        if client is not None:
+            await client.close()
+
+    def _client(self) -> AsyncContainerClient:
+        loop = asyncio.get_running_loop()
+        client = self._async.get(loop)
+        if client is None:
+            client = self._async[loop] = AsyncContainerClient(
+                self._settings.endpoint,
+                self._container,
+                credential=self._settings.sdk_credential(aio=True),
+                transport=_aio_transport(self._options),
+                retry_policy=_AsyncOneTry(retry_total=0),
+                **self._options,
+            )
+        return client
+
+
+def _namable(key: str) -> str:
+    if not {".", ".."}.isdisjoint(key.split("/")):
+        raise _BadKey
+    return key
+
+
+def _fill(buffer: memoryview, data: bytes) -> int:
+    if len(data) > len(buffer):
+        raise _NotTheRange
+    buffer[: len(data)] = data
+    return len(data)
+
+
+class _FirstByte:
+    """A response hook that notes when the headers came."""
+
+    __slots__ = ("at",)
+
+    def __init__(self) -> None:
+        self.at: int | None = None
+
+    def __call__(self, response: Any) -> None:
+        self.at = time.monotonic_ns()
+
+
+_sent: ContextVar[bool | None] = ContextVar("tracekit_azure_sent", default=None)
+"""Within one download: whether its request has gone out. None elsewhere."""
+
+
+@contextmanager
+def _one_request() -> Iterator[None]:
+    """The SDK's downloader asks again by itself when a body breaks off: not within this."""
+    token = _sent.set(False)
+    try:
+        yield
+    finally:
+        _sent.reset(token)
+
+
+def _note_sending() -> None:
+    if _sent.get():
+        raise azure_errors.ServiceResponseError("the connection broke off")
+    if _sent.get() is False:
+        _sent.set(True)
+
+
+def _noted(response: Any) -> Any:
+    """Past the end of an empty object, and behind a redirect, the SDK rightly asks once more."""
+    answer = response.http_response
+    if _sent.get() and answer.status_code in (301, 302, 303, 307, 308, 416):
+        _sent.set(False)
+    if _sent.get():
+        stream = answer.stream_download
+        answer.stream_download = lambda *given, **named: _Body(stream(*given, **named))
+    return response
+
+
+class _Body:
+    """A download's bytes; what breaks them off is raised past the SDK's downloader."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def __iter__(self) -> Iterator[bytes]:
+        try:
+            yield from self._stream
+        except _ASKED_AGAIN_AFTER as error:
+            raise _BodyBroke(error) from error
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        try:
+            async for chunk in self._stream:
+                yield chunk
+        except _ASKED_AGAIN_AFTER as error:
+            raise _BodyBroke(error) from error
+
+
+class _OneTry(ExponentialRetry):
+    """The SDK's retry policy, with none; its base sees to what else the pipeline expects of one."""
+
+    def send(self, request: Any) -> Any:
+        _note_sending()
+        return _noted(super().send(request))  # type: ignore[no-untyped-call]
+
+
+class _AsyncOneTry(AsyncExponentialRetry):
+    """As `_OneTry`, on an event loop."""
+
+    async def send(self, request: Any) -> Any:  # type: ignore[override]
+        _note_sending()
+        return _noted(await super().send(request))  # type: ignore[no-untyped-call]
+
+
+def _aio_transport(options: dict[str, Any]) -> Any:
+    """The SDK's own transport over a session that sends nothing twice (aiohttp would, uncounted)."""
+    import aiohttp
+    from azure.core.pipeline.transport import AioHttpTransport
+
+    session = aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=_CONNECTIONS),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        auto_decompress=False,
+    )
+    session._retry_connection = False
+    return AioHttpTransport(
+        session=session,
+        connection_timeout=options["connection_timeout"],
+        read_timeout=options["read_timeout"],
+    )
+
+
+def _pooled_transport(timeout_s: float, connect_timeout_s: float) -> Any:
+    """The SDK's own transport with as many kept connections as threads may ask for."""
+    import requests
+    import requests.adapters
+    from azure.core.pipeline.transport import RequestsTransport
+
+    session = requests.Session()
+    adapter = requests.adapters.HTTPAdapter(pool_maxsize=_CONNECTIONS)
+    session.mount("http://", adapter)
+    session.mount("https://", adapter)
+    return RequestsTransport(
+        session=session, session_owner=False, connection_timeout=connect_timeout_s, read_timeout=timeout_s
+    )

@@ -1,0 +1,239 @@
+"""One container through obstore (Rust object_store): the default client, for its cost a request.
+
+Its own retries are off, because they hide in the latency and cannot be counted. Bytes are
+copied once, from its buffer into the caller's. Its errors carry no status but in their
+text, which is read here and nowhere else. It must not be used on both sides of a fork:
+its runtime's threads do not survive one, and a request would wait for ever.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from functools import partial
+from typing import TYPE_CHECKING
+
+import obstore
+from obstore.exceptions import (
+    AlreadyExistsError,
+    BaseError,
+    InvalidPathError,
+    PermissionDeniedError,
+    UnauthenticatedError,
+)
+
+from tracekit.backends.objects import failures
+from tracekit.backends.objects.client import PAGE_OBJECTS
+from tracekit.backends.objects.failures import Failure
+from tracekit.backends.objects.reader_pool import ReaderPool
+from tracekit.errors import UsageError
+from tracekit.uri import redact
+
+if TYPE_CHECKING:
+    from obstore import Bytes, GetOptions
+    from obstore.store import AzureStore, ClientConfig, RetryConfig, S3Store
+
+__all__ = ["CREDENTIALS_MARK", "NO_RETRIES", "ObstoreClient", "client_config"]
+
+CREDENTIALS_MARK = "tracekit-credentials: "
+"""Begins the message of what a credential provider of ours raises inside obstore."""
+
+NO_RETRIES: RetryConfig = {"max_retries": 0, "retry_timeout": timedelta(seconds=0)}
+
+_STATUS = re.compile(r"status code: (\d{3})")
+_CAUSE = re.compile(r'message: "([^"]{1,120})"|error: "([^"]{1,120})"')
+_CONNECT = re.compile(r"kind: Connect\b|^\s*Connect,$", re.MULTILINE)
+_POOL_THREADS = 64
+"""Reads of event loops beyond these go through obstore's own asyncio bridge."""
+_BIG_PUT_BYTES = 16 << 20
+_PART_BYTES = 16 << 20
+_SLOWEST_PUT_BYTES_S = 1 << 20
+
+
+def client_config(timeout_s: float, connect_timeout_s: float, endpoint: str | None) -> ClientConfig:
+    """`timeout_s` bounds the wait for the next byte, not the whole transfer."""
+    config: ClientConfig = {
+        "timeout": timedelta(days=1),
+        "read_timeout": timedelta(seconds=timeout_s),
+        "connect_timeout": timedelta(seconds=connect_timeout_s),
+        "user_agent": "tracekit",
+    }
+    if endpoint and endpoint.startswith("http://"):
+        config["allow_http"] = True
+    return config
+
+
+class _SlashAtEnd(ValueError):
+    """obstore would leave the slash out, and read or write another object."""
+
+
+class _Process:
+    """Whether obstore's runtime was begun here, or in a parent that forked us."""
+
+    begun = False
+    lost = False
+
+    @classmethod
+    def forked(cls) -> None:
+        cls.lost = cls.begun
+
+
+os.register_at_fork(after_in_child=_Process.forked)
+
+
+class ObstoreClient:
+    """`make_store(timeout_s)` builds the store of one container."""
+
+    errors: tuple[type[Exception], ...] = (BaseError, FileNotFoundError, ValueError, OSError)
+
+    def __init__(self, make_store: Callable[[float], S3Store | AzureStore], timeout_s: float) -> None:
+        self._make_store = make_store
+        self._timeout_s = timeout_s
+        self._store = make_store(timeout_s)
+        self._pool = ReaderPool(_POOL_THREADS)
+
+    def read(self, key: str, offset: int, buffer: memoryview) -> tuple[int, int | None]:
+        self._enter(key)
+        data, first = _get(self._store, key, {"range": (offset, offset + len(buffer))})
+        return _fill(buffer, data), first
+
+    def get(self, key: str) -> tuple[memoryview, int | None]:
+        self._enter(key)
+        data, first = _get(self._store, key, None)
+        return memoryview(data), first
+
+    async def aread(self, key: str, offset: int, buffer: memoryview) -> tuple[int, int | None]:
+        self._enter(key)
+        asked: GetOptions = {"range": (offset, offset + len(buffer))}
+        ended = self._pool.submit(partial(_get, self._store, key, asked))
+        data, first = await (ended or _aget(self._store, key, asked))
+        return _fill(buffer, data), first  # here, so that a cancelled read writes nowhere
+
+    async def aget(self, key: str) -> tuple[memoryview, int | None]:
+        self._enter(key)
+        data, first = await _aget(self._store, key, None)
+        return memoryview(data), first
+
+    def size(self, key: str) -> int:
+        self._enter(key)
+        return int(obstore.head(self._store, key)["size"])
+
+    def pages(self, prefix: str, after: str) -> Iterator[list[tuple[str, int]]]:
+        """Empty folder markers (`a/`) are left out: this library shows them as `a`, which a HEAD tells apart."""
+        self._enter(f"{prefix}x")
+        held: tuple[str, int] | None = None
+        for page in obstore.list(self._store, prefix or None, offset=after or None, chunk_size=PAGE_OBJECTS):
+            kept: list[tuple[str, int]] = []
+            for entry in page:
+                item = (entry["path"], entry["size"])
+                if held and not self._is_marker(*held, follower=item[0]):
+                    kept.append(held)
+                held = item
+            yield kept
+        if held and not self._is_marker(*held, follower=""):
+            yield [held]
+
+    def put(self, key: str, data: bytes | memoryview, overwrite: bool) -> None:
+        self._enter(key)
+        size = memoryview(data).nbytes
+        store = self._store
+        if size > _BIG_PUT_BYTES:  # the wait for the answer counts from the first byte sent
+            store = self._make_store(self._timeout_s + size / _SLOWEST_PUT_BYTES_S)
+        obstore.put(
+            store,
+            key,
+            data,
+            mode="overwrite" if overwrite else "create",
+            use_multipart=overwrite and size > 4 * _PART_BYTES,  # a multipart upload cannot be create-only
+            chunk_size=_PART_BYTES,
+        )
+
+    def failure(self, error: Exception) -> Failure:
+        text = str(error)
+        status = _STATUS.search(text)
+        if isinstance(error, _SlashAtEnd):
+            return Failure("bad_key", "obstore cannot name a key that begins or ends with a slash")
+        if status:
+            return failures.from_status(int(status[1]), text)
+        if isinstance(error, AlreadyExistsError):
+            return failures.from_status(412, text)
+        if CREDENTIALS_MARK in text:
+            return failures.credentials_failure(text.partition(CREDENTIALS_MARK)[2])
+        if isinstance(error, PermissionDeniedError | UnauthenticatedError):
+            return failures.credentials_failure("no valid credentials")
+        if isinstance(error, FileNotFoundError):
+            return failures.from_status(404)
+        if "Wanted range starting at" in text:
+            return failures.from_status(416)
+        if isinstance(error, InvalidPathError) or "Could not parse path" in text or "invalid path" in text:
+            return Failure("bad_key", f"obstore cannot name this key: {_headline(text)}")
+        return _of_transport(text)
+
+    def close(self) -> None:
+        """Connections end with the store."""
+        self._pool.close()
+
+    async def aclose(self) -> None:
+        """Nothing belongs to an event loop."""
+
+    def _is_marker(self, key: str, size: int, follower: str) -> bool:
+        """Whether what is listed as `key` is the folder marker `key/`: certain if something is below it."""
+        if size or follower.startswith(f"{key}/"):
+            return not size
+        try:
+            obstore.head(self._store, key)
+        except FileNotFoundError:
+            return True
+        return False
+
+    def _enter(self, key: str) -> None:
+        if key[:1] == "/" or key[-1:] == "/":
+            raise _SlashAtEnd
+        if _Process.lost:
+            raise UsageError(
+                "obstore was used before this process was forked, and cannot be used after",
+                'start workers by "spawn" or "forkserver", or choose another client=',
+            )
+        _Process.begun = True
+
+
+def _get(store: S3Store | AzureStore, key: str, options: GetOptions | None) -> tuple[Bytes, int]:
+    """One GET: its bytes, and the clock when its headers had come."""
+    result = obstore.get(store, key, options=options)
+    first = time.monotonic_ns()
+    return result.bytes(), first
+
+
+async def _aget(store: S3Store | AzureStore, key: str, options: GetOptions | None) -> tuple[Bytes, int]:
+    result = await obstore.get_async(store, key, options=options)
+    first = time.monotonic_ns()
+    return await result.bytes_async(), first
+
+
+def _fill(buffer: memoryview, data: Bytes) -> int:
+    count = len(data)
+    buffer[:count] = memoryview(data)
+    return count
+
+
+def _of_transport(text: str) -> Failure:
+    """A failure without an HTTP status, by the kinds that stand in the error's debug text."""
+    if _CONNECT.search(text):
+        cause = _CAUSE.search(text)
+        waited = "no connection in time" if "TimedOut" in text else "no connection"
+        return failures.unreachable((cause[1] or cause[2]) if cause else waited)
+    if "kind: Timeout" in text or "TimedOut" in text:
+        return failures.timeout("timed out")
+    if "BareRedirect" in text:
+        return Failure("wrong_region", "the store redirects")
+    if "kind: Interrupted" in text or "IncompleteMessage" in text or "HTTP error" in text:
+        return failures.unreachable("the connection broke off")
+    return Failure("io_error", _headline(text))
+
+
+def _headline(text: str) -> str:
+    line = text.strip().splitlines()[0] if text.strip() else "unknown error"
+    return redact(line)[:200]

@@ -1,0 +1,107 @@
+"""`s3://bucket/key`: Amazon S3 and what speaks its protocol.
+
+Picks the client library and words what is S3's own; everything else is `object_store`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tracekit.backends.objects.aws import AwsSettings, resolve
+from tracekit.backends.objects.client import ObjectClient
+from tracekit.backends.objects.options import parse_options, require_choice
+from tracekit.backends.objects.store import Dialect, ObjectStoreBackend
+
+if TYPE_CHECKING:
+    from obstore.store import S3Config, S3Store
+
+__all__ = ["CLIENTS", "S3Options", "backend"]
+
+CLIENTS = ("obstore", "aiobotocore")
+
+
+@dataclass(frozen=True, slots=True)
+class S3Options:
+    """Options of the `s3` scheme; what is not given comes from AWS's own chain.
+
+    `timeout_s` bounds the wait for the next byte. Secrets are no options: they would end
+    in a trace's metadata.
+    """
+
+    client: str = "obstore"
+    endpoint: str | None = None
+    region: str | None = None
+    profile: str | None = None
+    anonymous: bool = False
+    addressing_style: str = "auto"
+    timeout_s: float = 30.0
+    connect_timeout_s: float = 5.0
+    retries: int = 4
+
+
+def backend(**options: Any) -> ObjectStoreBackend:
+    """The backend of `s3://`. Raises UsageError for an option that cannot be meant."""
+    chosen = parse_options(S3Options, options, "s3")
+    require_choice("s3", "client", chosen.client, CLIENTS)
+    require_choice("s3", "addressing_style", chosen.addressing_style, ("auto", "path", "virtual"))
+    settings = resolve(
+        chosen.endpoint, chosen.region, chosen.profile, chosen.anonymous, chosen.addressing_style
+    )
+    dialect = Dialect(
+        scheme="s3",
+        container="bucket",
+        endpoint=settings.shown_endpoint,
+        credentials_hint="check AWS_PROFILE or the keys in the environment; anonymous=True if public",
+        region_hint="give the bucket's own region=, or its endpoint=",
+        bad_key_hint='client="aiobotocore" reads such keys',
+    )
+    connect = _aiobotocore if chosen.client == "aiobotocore" else _obstore
+    return ObjectStoreBackend(dialect, connect(settings, chosen), chosen.retries)
+
+
+def _obstore(settings: AwsSettings, options: S3Options) -> Callable[[str], ObjectClient]:
+    from tracekit.backends.objects.obstore_client import ObstoreClient
+
+    def connect(bucket: str) -> ObjectClient:
+        credentials = None if settings.anonymous else settings.credentials()
+
+        def make_store(timeout_s: float) -> S3Store:
+            return _store(settings, options, bucket, credentials, timeout_s)
+
+        return ObstoreClient(make_store, options.timeout_s)
+
+    return connect
+
+
+def _store(
+    settings: AwsSettings, options: S3Options, bucket: str, credentials: Any, timeout_s: float
+) -> S3Store:
+    from obstore.store import S3Store
+
+    from tracekit.backends.objects.obstore_client import NO_RETRIES, client_config
+
+    virtual, endpoint = settings.style(bucket)
+    # obstore reads AWS_* itself: whatever we have resolved is said outright, so that it cannot differ.
+    config: S3Config = {
+        "region": settings.region,
+        "skip_signature": settings.anonymous,
+        "virtual_hosted_style_request": virtual,
+    }
+    if endpoint is not None:
+        config["endpoint"] = endpoint
+        config["aws_endpoint_url_s3"] = endpoint
+    return S3Store(
+        bucket,
+        config=config,
+        client_options=client_config(timeout_s, options.connect_timeout_s, endpoint),
+        retry_config=NO_RETRIES,
+        credential_provider=credentials,
+    )
+
+
+def _aiobotocore(settings: AwsSettings, options: S3Options) -> Callable[[str], ObjectClient]:
+    from tracekit.backends.objects.aiobotocore_client import AiobotocoreClient
+
+    return lambda bucket: AiobotocoreClient(bucket, settings, options.timeout_s, options.connect_timeout_s)

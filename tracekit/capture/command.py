@@ -1,0 +1,250 @@
+"""Record the storage I/O of an unmodified command: what `tracekit capture` does.
+
+Files are seen below the language, by DFTracer's preload library or by strace; object
+clients by the Python hooks, which the command's Python processes put in by themselves. When
+the command has ended, the logs become one trace and are removed. The command keeps its
+streams, its signals and its exit code.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tracekit.capture.filters import PathFilter
+from tracekit.capture.session import environment, known_hooks, with_bootstrap
+from tracekit.capture.tools import dftracer as preload
+from tracekit.capture.tools import strace
+from tracekit.errors import UsageError
+from tracekit.store.reader import open_reader
+from tracekit.store.writer import TraceWriter, check_target
+from tracekit.units import format_size
+from tracekit.uri import redact
+
+__all__ = ["METHODS", "CaptureResult", "capture_command"]
+
+METHODS = ("auto", "dftracer", "strace", "hooks")
+_FORWARDED = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGCONT, signal.SIGWINCH)
+_MISSED_BYTES = 4 * 1024 * 1024
+"""Less than this unseen is the loader's and the interpreter's own, and says nothing."""
+_FROM_THE_TERMINAL = (signal.SIGINT, signal.SIGQUIT)
+
+
+@dataclass(frozen=True, slots=True)
+class CaptureResult:
+    """How the command ended (128 + N for signal N), and what was recorded."""
+
+    path: Path
+    exit_code: int
+    method: str
+    ops: int
+    notes: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "path": str(self.path)}
+
+
+def capture_command(
+    command: Sequence[str],
+    out: str | os.PathLike[str],
+    *,
+    method: str = "auto",
+    hooks: str | Sequence[str] = "auto",
+    include: Iterable[str] = (),
+    exclude: Iterable[str] = (),
+    metadata: bool = False,
+    overwrite: bool = False,
+) -> CaptureResult:
+    """Run `command` and record its storage I/O into the trace `out`, whatever its exit code.
+
+    `method` sees the files: `dftracer`, `strace`, the better one that is installed (`auto`),
+    or neither (`hooks`). `hooks` are those of `tracekit.capture.start`, put in by the Python
+    processes of the command. `include` and `exclude` are globs over file paths; without
+    `include` the files of the system and the interpreter are left out. `metadata` keeps
+    `stat` and `list` too: a Python program makes thousands before it begins.
+
+    Raises UsageError if the command or the method is not there, or `out` is taken.
+    """
+    target = Path(os.path.abspath(out))
+    check_target(target, overwrite=overwrite)
+    asked = known_hooks(hooks)
+    chosen, tool = _tool(method)
+    if not command or shutil.which(command[0]) is None:
+        there = bool(command) and Path(command[0]).is_file()
+        what = "is no program that may be run (chmod +x)" if there else "is not to be found"
+        raise UsageError(f"command {command[0] if command else ''!r} {what}", "give it after --")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=".tracekit-capture-", dir=target.parent))
+    try:
+        paths = PathFilter(tuple(include), (*exclude, f"{work}/", f"{target}/"))
+        logs = work / "logs"
+        logs.mkdir()
+        environ = _environment(work, asked, paths, chosen)
+        argv = list(command)
+        if chosen == "dftracer":
+            environ |= preload.environment(Path(tool), logs, os.environ)
+        elif chosen == "strace":
+            argv = strace.command(tool, logs, command)
+        before = _bytes_read()
+        exit_code = _run(argv, {**os.environ, **environ})
+        read = _bytes_read() - before
+        options = {
+            "command": redact(" ".join(command)), "method": chosen, "exit_code": exit_code, "metadata": metadata,
+            "include": list(paths.include), "exclude": list(paths.exclude[:-2]),
+        }  # fmt: skip
+        with TraceWriter(target, source="capture", overwrite=overwrite, options=options) as writer:
+            unseen = _write(writer, work, chosen, paths, metadata)
+            ops = writer.rows
+        return CaptureResult(target, exit_code, chosen, ops, tuple(_notes(ops, chosen, unseen, read)))
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _tool(method: str) -> tuple[str, str]:
+    """The method that will be used, and the path of its library or program."""
+    if method not in METHODS:
+        raise UsageError(f"method {method!r} is unknown", f"known are {', '.join(METHODS)}")
+    library = preload.library() if method in ("auto", "dftracer") else None
+    program = strace.available() if method == "strace" or (method == "auto" and library is None) else None
+    if method == "hooks":
+        return "hooks", ""
+    if library is not None:
+        return "dftracer", str(library)
+    if program is not None:
+        return "strace", program
+    need = {
+        "dftracer": "pip install dftracer, or use --with strace",
+        "strace": "install strace, or use --with dftracer",
+        "auto": "pip install dftracer or install strace; --with hooks records Python's object clients alone",
+    }
+    raise UsageError("nothing here can see a command's file I/O", need[method])
+
+
+def _environment(work: Path, hooks: tuple[str, ...], paths: PathFilter, method: str) -> dict[str, str]:
+    below = {"hooks": (), "dftracer": ("files",), "strace": ("files", "numpy")}[method]
+    kept = hooks if method == "hooks" else tuple(hook for hook in hooks if hook != "files")
+    return {
+        **environment(work / "hooks", kept, paths, below),
+        "TRACEKIT_SCOPES": str(work / "scopes"),
+        "PYTHONPATH": with_bootstrap(os.environ.get("PYTHONPATH")),
+    }
+
+
+def _run(argv: list[str], environ: Mapping[str, str]) -> int:
+    """The command's exit code. Signals sent to us reach it; those from the terminal it has had already."""
+    with _relayed() as relay:
+        try:
+            child = subprocess.Popen(argv, env=environ)
+        except OSError as error:
+            raise UsageError(
+                f"command {argv[0]!r} cannot be run: {error.strerror}", "give a program after --"
+            ) from error
+        relay(child)
+        code = child.wait()
+    return 128 - code if code < 0 else code
+
+
+@contextmanager
+def _relayed() -> Iterator[Callable[[subprocess.Popen[bytes]], None]]:
+    running: list[subprocess.Popen[bytes]] = []
+    early: list[int] = []
+
+    def forward(number: int, _: FrameType | None) -> None:
+        if not running:
+            early.append(number)
+        elif not (number in _FROM_THE_TERMINAL and _at_terminal()):
+            running[0].send_signal(number)
+
+    def relay(child: subprocess.Popen[bytes]) -> None:
+        running.append(child)
+        for number in early:
+            child.send_signal(number)
+
+    try:
+        before = {number: signal.signal(number, forward) for number in (*_FORWARDED, *_FROM_THE_TERMINAL)}
+    except ValueError:  # not the main thread: signals are someone else's
+        before = {}
+    try:
+        yield relay
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _at_terminal() -> bool:
+    """Whether we are what a terminal's Ctrl-C reaches, and so is the command."""
+    try:
+        terminal = os.open("/dev/tty", os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        return os.tcgetpgrp(terminal) == os.getpgrp()
+    except OSError:
+        return False
+    finally:
+        os.close(terminal)
+
+
+def _write(writer: TraceWriter, work: Path, method: str, paths: PathFilter, metadata: bool) -> dict[str, int]:
+    """Everything that was logged, as one trace; what is known not to have been seen."""
+    unseen: dict[str, int] = {}
+    batches: Iterator[pa.RecordBatch] = iter(())
+    logs = work / "logs"
+    if method == "dftracer":
+        batches, unseen = preload.read_logs(logs, work / "scopes", paths.admits, metadata=metadata)
+    elif method == "strace":
+        batches, unseen = strace.read_logs(logs, paths.admits, metadata=metadata)
+    for batch in batches:
+        writer.write(batch)
+    _add_hooked(writer, work / "hooks")
+    writer.count("mapped_files", unseen.get("mapped_files", 0))
+    if not writer.rows:
+        writer.count("ops_recorded", 0)
+    return unseen
+
+
+def _add_hooked(writer: TraceWriter, hooked: Path) -> None:
+    """The ops that hooks recorded in the command's Python processes, on the wall clock."""
+    if not hooked.is_dir() or not any(hooked.iterdir()):
+        return
+    reader = open_reader(hooked)
+    for batch in reader.batches(ordered=False):
+        at = batch.schema.get_field_index("t_submit")
+        times = pc.add(batch.column(at), pa.scalar(reader.epoch_unix_ns or 0, pa.int64()))
+        writer.write(batch.set_column(at, batch.schema.field(at), times))
+    for name, number in reader.counters.items():
+        writer.count(name, number)
+
+
+def _bytes_read() -> int:
+    """Bytes that this process, and every child that has been waited for, has read by system calls."""
+    try:
+        return int(Path("/proc/self/io").read_text().split()[1])
+    except (OSError, ValueError, IndexError):
+        return 0
+
+
+def _notes(ops: int, method: str, unseen: Mapping[str, int], read: int) -> Iterator[str]:
+    if not ops:
+        yield "no storage I/O was seen: files of the system and the interpreter are left out unless --include names them"
+    if unseen.get("mapped_files"):
+        yield f"files mapped into memory: {unseen['mapped_files']}; reads through a mapping are not seen"
+    missed = read - unseen.get("read_bytes", 0)
+    if method == "dftracer" and missed > max(_MISSED_BYTES, read // 20):
+        yield (
+            f"the command read {format_size(read)}, {format_size(missed)} of it by calls that DFTracer does not see"
+            " (C++ streams, fdopen, dup, pipes, static programs, processes that were killed or became another by exec):"
+            " --with strace sees files whole"
+        )

@@ -1,0 +1,1 @@
+"""Hooks of Python libraries, one library a module."""

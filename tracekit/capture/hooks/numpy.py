@@ -1,0 +1,67 @@
+"""numpy's own reads: `np.fromfile`, and `np.load`, which reads arrays with it.
+
+They go by the C library, below Python's files and in a way that preload libraries miss (a
+`FILE*` made from a descriptor). One row a call, while files are being seen at all.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from time import monotonic_ns
+from typing import Any
+
+from tracekit.capture import session as sessions
+from tracekit.capture.hooks.files import uri_of_descriptor
+from tracekit.capture.outcome import error_class
+from tracekit.capture.session import hook_failed, record
+
+__all__ = ["install"]
+
+
+def install(numpy: Any) -> Callable[[], None]:
+    """Record `numpy.fromfile` of binary data."""
+    original = numpy.fromfile
+
+    def fromfile(file: Any, *args: Any, **kwargs: Any) -> Any:
+        source = _source(file, args, kwargs)
+        if source is None:
+            return original(file, *args, **kwargs)
+        uri, offset = source
+        submit = monotonic_ns()
+        try:
+            array = original(file, *args, **kwargs)
+        except OSError as error:
+            record(uri, offset, None, submit, monotonic_ns() - submit, "read", 0, None, error_class(error))
+            raise
+        record(uri, offset, array.nbytes, submit, monotonic_ns() - submit, "read", array.nbytes)
+        return array
+
+    fromfile.__doc__, fromfile.__name__ = original.__doc__, "fromfile"
+    numpy.fromfile = fromfile
+
+    def undo() -> None:
+        numpy.fromfile = original
+
+    return undo
+
+
+def _source(file: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[str, int] | None:
+    """URI and first byte of what will be read; None where nobody asked to see files, or another hook does."""
+    session = sessions.active()
+    if session is None or not session.sees("files") or "numpy" in session.below:
+        return None
+    try:
+        text = args[2] if len(args) > 2 else kwargs.get("sep", "")
+        offset = int(args[3] if len(args) > 3 else kwargs.get("offset", 0))
+        if text:
+            return None
+        if hasattr(file, "fileno"):
+            uri, offset = uri_of_descriptor(file.fileno()), offset + file.tell()
+        else:
+            uri = f"file://{os.path.abspath(os.fsdecode(file))}"
+            uri = uri if session.paths.admits(uri) else None
+        return None if uri is None else (uri, offset)
+    except Exception as error:  # noqa: BLE001 - the array is read all the same
+        hook_failed("numpy", error)
+        return None

@@ -1,0 +1,120 @@
+"""s3torchconnector: the streams that its client opens, below its readers' buffers.
+
+A row is one GetObject of the client's Python face: the range that a reader asked for, or the
+whole object, until its stream ended or was let go. The parts in which the CRT client below
+fetches it, and its retries, are not seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from time import monotonic_ns
+from types import ModuleType
+from typing import Any
+
+from tracekit.backends.objects.uri import join
+from tracekit.capture import session as sessions
+from tracekit.capture.context import where
+from tracekit.capture.outcome import error_class
+from tracekit.capture.session import record
+
+__all__ = ["install"]
+
+
+def install(library: ModuleType) -> Callable[[], None]:
+    """Record every client of the process."""
+    from s3torchconnector._s3client import S3Client
+
+    patches = {"_get_object_stream": _stream, "head_object": _head}
+    before = {name: vars(S3Client)[name] for name in patches}
+    for name, make in patches.items():
+        setattr(S3Client, name, make(before[name]))
+
+    def undo() -> None:
+        for name, method in before.items():
+            setattr(S3Client, name, method)
+
+    return undo
+
+
+def _stream(original: Any) -> Any:
+    def _get_object_stream(
+        self: Any, bucket: str, key: str, start: int | None = None, end: int | None = None, *more: Any
+    ) -> Any:
+        if sessions.active() is None:
+            return original(self, bucket, key, start, end, *more)
+        submit = monotonic_ns()
+        try:
+            stream = original(self, bucket, key, start, end, *more)
+        except BaseException as error:
+            length = None if start is None or end is None else end - start
+            took = monotonic_ns() - submit
+            kind = "get" if start is None else "read"
+            record(join("s3", bucket, key), start, length, submit, took, kind, 0, None, error_class(error))
+            raise
+        return _Followed(stream, join("s3", bucket, key), start, end, submit)
+
+    return _get_object_stream
+
+
+def _head(original: Any) -> Any:
+    def head_object(self: Any, bucket: str, key: str) -> Any:
+        submit = monotonic_ns()
+        failure: str | None = None
+        try:
+            return original(self, bucket, key)
+        except BaseException as error:
+            failure = error_class(error)
+            raise
+        finally:
+            took = monotonic_ns() - submit
+            record(join("s3", bucket, key), None, None, submit, took, "stat", None, None, failure)
+
+    return head_object
+
+
+class _Followed:
+    """A stream of an object that knows its first byte and its last; else the stream itself."""
+
+    def __init__(self, stream: Any, uri: str, start: int | None, end: int | None, submit: int) -> None:
+        self._stream, self._uri, self._start, self._end, self._submit = stream, uri, start, end, submit
+        self._at = where()
+        self._moved = 0
+        self._ttfb: int | None = None
+        self._open = True
+
+    def __iter__(self) -> _Followed:
+        return self
+
+    def __next__(self) -> bytes:
+        try:
+            chunk: bytes = next(self._stream)
+        except StopIteration:
+            self._ended(None)
+            raise
+        except BaseException as error:
+            self._ended(error_class(error))
+            raise
+        if self._ttfb is None:
+            self._ttfb = monotonic_ns() - self._submit
+        self._moved += len(chunk)
+        if self._end is not None and self._moved >= self._end - (self._start or 0):
+            self._ended(None)
+        return chunk
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def __del__(self) -> None:
+        self._ended("cancelled")
+
+    def _ended(self, error: str | None) -> None:
+        if not self._open:
+            return
+        self._open = False
+        asked = self._moved if self._end is None else self._end - (self._start or 0)
+        took = monotonic_ns() - self._submit
+        record(
+            self._uri, self._start, asked, self._submit, took, "get" if self._start is None else "read",
+            self._moved, self._ttfb, error, self._at,
+        )  # fmt: skip

@@ -1,0 +1,1 @@
+"""Programs that see a command's file I/O from outside."""

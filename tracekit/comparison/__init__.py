@@ -1,0 +1,1 @@
+"""How closely two traces match, and what moved between them."""

@@ -1,0 +1,1 @@
+"""Logs of delimited or JSON text."""

@@ -1,0 +1,157 @@
+"""What is checked before a replay runs, and what `--dry-run` prints. Nothing here writes or reads data."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from tracekit.backends.base import AsyncBackend
+from tracekit.errors import BackendError, UsageError
+from tracekit.replayer.backends import Backends
+from tracekit.replayer.foresight import Foresight
+from tracekit.replayer.options import ReplayOptions
+from tracekit.replayer.plan import Plan
+from tracekit.uri import FILE_SCHEMES, scheme_of, to_path
+
+__all__ = ["PlanSummary", "check_targets", "check_writes", "summarize", "uses_loop"]
+
+_STATS_AT_ONCE = 16
+_PROBES = 20
+
+
+@dataclass(frozen=True, slots=True)
+class PlanSummary:
+    """What a replay would do. Sizes in bytes, times in ns; `missing` and `too_small` name targets.
+
+    The peaks are what the plan asks for: in flight if every op took as long as recorded.
+    """
+
+    ops: int
+    puts: int
+    bytes: int
+    files: int
+    span_ns: int
+    peak_ops_in_flight: int
+    peak_bytes_in_flight: int
+    missing: tuple[str, ...]
+    too_small: tuple[str, ...]
+    skipped: dict[str, int]
+    assumed_offsets: int
+    assumed_lengths: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return asdict(self)
+
+
+def summarize(seen: Foresight, backends: Backends) -> PlanSummary:
+    """Asks the target for the size of each object that is read and not put before."""
+    plan, sizes = seen.plan, seen.sizes
+    read = np.flatnonzero(seen.read & ~seen.put).tolist()
+    found = _sizes(backends, [plan.uris[index] for index in read])
+    return PlanSummary(
+        ops=seen.ops,
+        puts=seen.puts,
+        bytes=seen.bytes,
+        files=int((seen.read | seen.put).sum()),
+        span_ns=seen.span_ns,
+        peak_ops_in_flight=seen.peaks.ops,
+        peak_bytes_in_flight=seen.peaks.bytes,
+        missing=tuple(plan.uris[index] for index, size in zip(read, found, strict=True) if size is None),
+        too_small=tuple(
+            plan.uris[index]
+            for index, size in zip(read, found, strict=True)
+            if size is not None and size < sizes[index]
+        ),
+        skipped=plan.skipped,
+        assumed_offsets=plan.assumed_offsets,
+        assumed_lengths=plan.assumed_lengths,
+    )
+
+
+def check_targets(plan: Plan, backends: Backends, options: ReplayOptions) -> None:
+    """Raise UsageError or BackendError if a scheme, or the first object read of it, is out of reach."""
+    if not plan.streamed:
+        check_writes(plan, plan.files_of("put"), backends, options)
+    put = set() if plan.streamed else set(plan.files_of("put"))
+    read = (
+        plan.uris if plan.streamed else [plan.uris[i] for i in plan.files_of("read", "get") if i not in put]
+    )
+    for scheme in {scheme_of(uri) for uri in read}:
+        _reach([uri for uri in read if scheme_of(uri) == scheme], backends)
+    remote = [uri for uri in read if scheme_of(uri) not in FILE_SCHEMES]
+    if remote and (options.cold or options.warm):
+        raise UsageError(
+            f"--cold and --warm are for local files; {remote[0]} has no page cache here", "leave them out"
+        )
+
+
+def check_writes(plan: Plan, put: Sequence[int], backends: Backends, options: ReplayOptions) -> None:
+    """Raise UsageError if a put (on the URIs `put`) would go anywhere but under a mapped target, or onto an object."""
+    for index in put:
+        if not options.mapping or _same_place(plan.uris[index], plan.sources[index]):
+            raise UsageError(
+                f"{plan.uris[index]} would be written where it was recorded",
+                "map puts to another target with --map FROM=TO",
+            )
+    if put and not options.overwrite_objects:
+        targets = [plan.uris[index] for index in put]
+        there = [u for u, size in zip(targets, _sizes(backends, targets), strict=True) if size is not None]
+        if there:
+            more = f" and {len(there) - 1} more" if len(there) > 1 else ""
+            raise UsageError(f"{there[0]}{more} would be overwritten", "map elsewhere, or give --overwrite")
+
+
+def _same_place(uri: str, other: str) -> bool:
+    """Whether both are one object, by whatever scheme and links a local file is reached."""
+    if uri == other or not {scheme_of(uri), scheme_of(other)} <= set(FILE_SCHEMES):
+        return uri == other
+    return os.path.realpath(to_path(uri)) == os.path.realpath(to_path(other))
+
+
+def uses_loop(plan: Plan, backends: Backends, options: ReplayOptions) -> bool:
+    """Whether the event-loop engine drives the plan: where every backend can, unless threads are asked for."""
+    schemes = {scheme_of(uri): uri for uri in plan.uris}
+    able = bool(schemes) and all(isinstance(backends.of(uri), AsyncBackend) for uri in schemes.values())
+    if options.engine == "loop" and schemes and not able:
+        raise UsageError(
+            f"--engine loop cannot drive {', '.join(sorted(schemes))}",
+            "it is for object stores; leave it out",
+        )
+    return able and options.engine != "threads" and (options.processes or 1) == 1
+
+
+def _reach(uris: Sequence[str], backends: Backends) -> None:
+    """Raise if nothing can be read this way; an object that is not there says nothing if another is."""
+    missing: BackendError | None = None
+    for uri in uris[:: max(len(uris) // _PROBES, 1)]:
+        try:
+            backends.of(uri).preflight(uri)
+            return
+        except BackendError as error:
+            if error.error_class != "not_found":
+                raise
+            missing = missing or error
+    if missing is not None:
+        hint = "--map names where the data is; tracekit materialize makes objects of the right sizes"
+        raise BackendError(missing.message, hint, missing.error_class) from missing
+
+
+def _sizes(backends: Backends, uris: Sequence[str]) -> list[int | None]:
+    def size(uri: str) -> int | None:
+        try:
+            return backends.of(uri).stat(uri).size
+        except BackendError as error:
+            if error.error_class == "not_found":
+                return None
+            raise
+
+    if all(scheme_of(uri) in FILE_SCHEMES for uri in uris):
+        return [size(uri) for uri in uris]
+    with ThreadPoolExecutor(_STATS_AT_ONCE) as pool:
+        return list(pool.map(size, uris))

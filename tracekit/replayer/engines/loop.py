@@ -1,0 +1,295 @@
+"""The event-loop engine: many requests in flight on one thread, for object stores.
+
+One dispatcher waits for the next op's absolute deadline and starts the request then: no
+task exists for an op that is not due. The deadline is a kernel timer in the loop's own
+poll, because the loop's timers are as coarse as a millisecond.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import itertools
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import cast
+
+from tracekit.backends.base import AsyncBackend, Backend
+from tracekit.errors import BackendError, TracekitError
+from tracekit.gate import Gate
+from tracekit.recorder import Recorder
+from tracekit.replayer.columns import BUSY, DONE, LATE, LOW, STOP, slot
+from tracekit.replayer.engines.files import payload
+from tracekit.replayer.engines.interpreter import EngineSettings, cpu_wait_ns
+from tracekit.replayer.engines.oplog import OpLog, warm_up
+from tracekit.replayer.pacing import NEVER, ClosedPacer, Pacer
+from tracekit.replayer.plan import KINDS, NONE, Plan
+
+__all__ = ["LoopEngine"]
+
+_LEAD_NS = 20_000_000
+_WATCH_S = 0.2
+_YIELD_EVERY = 8
+_KEPT_BYTES = 64 << 20
+"""Buffers kept for the next op: of powers of two, so that ops of any mix of lengths share them."""
+_GRACE_NS = 5_000_000_000
+"""How long what is in flight is waited for after Ctrl-C; a second one ends it at once."""
+_GET, _PUT = KINDS.index("get"), KINDS.index("put")
+
+
+class LoopEngine:
+    """Drives a plan on an event loop; `settings.threads` is the most requests at once. One run each."""
+
+    def __init__(
+        self, plan: Plan, pacer: Pacer, gate: Gate | None, recorder: Recorder, *,
+        backend_of: Callable[[str], Backend], settings: EngineSettings,
+    ) -> None:  # fmt: skip
+        self._plan = plan
+        self._pacer = pacer
+        self._gate = gate
+        self._recorder = recorder
+        self._backend_of = backend_of
+        self._settings = settings
+        self._free: dict[int, list[memoryview]] = {}
+        self._kept_bytes = 0
+        self._give_up_at: int | None = None
+        self._crash: BaseException | None = None
+        self._sizes: dict[int, int] = {}
+        self._running: set[asyncio.Task[None]] = set()
+        self._unfinished: set[int] = set()
+        self._start_mono_ns = 0
+        self.cpu_ns = 0
+        self.cpu_wait_ns = 0
+
+    def run(self, watch: Callable[[], None], *, start_mono_ns: int | None = None) -> bool:
+        """Replay to the end; False if interrupted by Ctrl-C. `watch` is called now and then."""
+        warm_up()
+        self._start_mono_ns = start_mono_ns or time.monotonic_ns() + _LEAD_NS
+        began, waited = time.thread_time_ns(), cpu_wait_ns()
+        asyncio.run(self._main(watch))
+        self.cpu_wait_ns = cpu_wait_ns() - waited
+        self.cpu_ns = time.thread_time_ns() - began
+        if isinstance(self._crash, TracekitError):
+            raise self._crash
+        if self._crash is not None:
+            raise TracekitError(f"replay failed: {self._crash!r}") from self._crash
+        return not self._plan.shared.header[STOP]
+
+    def stop(self) -> None:
+        """Start no more requests; called again, wait for none."""
+        now = time.monotonic_ns()
+        self._give_up_at = now + _GRACE_NS if self._give_up_at is None else now
+        self._plan.shared.header[STOP] = 1
+        self._pacer.stop()
+        self._changed.set()
+
+    async def _main(self, watch: Callable[[], None]) -> None:
+        self._changed = asyncio.Event()
+        self._log = OpLog(self._recorder, self._plan, self._start_mono_ns)
+        self._plan.shared.header[slot(0, LOW)] = 1
+        if isinstance(self._pacer, ClosedPacer):
+            self._pacer.on_ready = self._changed.set
+        watching = asyncio.create_task(_now_and_then(watch))
+        try:
+            with _deadlines(self._changed) as wake_at, _interruptible(self.stop):
+                await self._dispatch(wake_at)
+                await self._drain()
+        finally:
+            watching.cancel()
+            self._log.flush()
+            for uri in {uri.partition("://")[0]: uri for uri in self._plan.uris}.values():
+                backend = self._backend_of(uri)
+                if isinstance(backend, AsyncBackend):
+                    await backend.aclose()
+
+    async def _dispatch(self, wake_at: Callable[[int], None]) -> None:
+        header = self._plan.shared.header
+        for dispatched in itertools.count(1):
+            op = await self._taken()
+            if op is None:
+                return
+            self._unfinished.add(op)
+            due = self._pacer.due(op)
+            backlog = 0
+            if due is not None:
+                due += self._start_mono_ns
+                backlog = max(time.monotonic_ns() - due, 0)
+                while time.monotonic_ns() < due and not header[STOP]:
+                    wake_at(due)
+                    await self._wait()
+            if header[STOP]:
+                return
+            task = asyncio.create_task(self._op(op, due or 0, backlog))
+            self._running.add(task)
+            task.add_done_callback(self._ended)
+            if backlog or due is None or dispatched % _YIELD_EVERY == 0:
+                await asyncio.sleep(0)
+
+    async def _drain(self) -> None:
+        """Wait for what is in flight; when it was stopped, not for ever."""
+        while self._running:
+            await asyncio.wait(self._running, timeout=_WATCH_S)
+            if self._give_up_at is not None and time.monotonic_ns() >= self._give_up_at:
+                for task in self._running:
+                    task.cancel()
+
+    async def _taken(self) -> int | None:
+        """The next op, when one is ready and may run; None if there are no more."""
+        while len(self._running) >= self._settings.threads:
+            await self._wait()
+            if self._plan.shared.header[STOP]:
+                return None
+        if isinstance(self._pacer, ClosedPacer):
+            while (earliest := self._pacer.earliest()) is None:
+                await self._wait()
+            if earliest[0] == NEVER:
+                return None
+        return self._pacer.take()
+
+    async def _wait(self) -> None:
+        self._changed.clear()
+        await self._changed.wait()
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._running.discard(task)
+        self._changed.set()
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._crash = self._crash or error
+            self.stop()
+
+    async def _op(self, op: int, due_mono_ns: int, backlog_ns: int) -> None:
+        plan, gate, now, header = self._plan, self._gate, time.monotonic_ns, self._plan.shared.header
+        length = await self._length(op)
+        body = payload(length) if plan.columns["kind"][op] == _PUT else None
+        waited = await gate.aacquire(length) if gate is not None else 0
+        submit = now()
+        try:
+            if header[STOP]:
+                return
+            self._pacer.submitted(op)
+            moved, first_byte, error = await self._outcome(op, length, body)
+            end = now()
+        finally:
+            if gate is not None:
+                gate.release(length)
+        self._pacer.finished(op, end - self._start_mono_ns)
+        if error:
+            self._log.fail(error)
+        if first_byte is not None:
+            self._log.first_byte(first_byte)
+        self._log.add(op, submit, end - submit, moved, waited, due_mono_ns, backlog_ns)
+        header[slot(0, DONE)] += 1
+        header[slot(0, BUSY)] += end - submit
+        header[slot(0, LATE)] = submit - due_mono_ns if due_mono_ns else 0
+        self._unfinished.discard(op)
+        if plan.streamed and not self._log.rows:  # ops end in any order
+            header[slot(0, LOW)] = min(self._unfinished, default=op) + 1
+
+    async def _length(self, op: int) -> int:
+        """Bytes that the op asks for; to the object's end where the plan does not say."""
+        length = int(self._plan.columns["length"][op])
+        if length != NONE or self._plan.columns["kind"][op] != KINDS.index("read"):
+            return max(length, 0)
+        file = int(self._plan.columns["file"][op])
+        if file not in self._sizes:
+            uri = self._plan.uris[file]
+            try:
+                self._sizes[file] = (await asyncio.to_thread(self._backend_of(uri).stat, uri)).size
+            except BackendError:
+                self._sizes[file] = 0  # the request itself will say what is wrong
+        return max(self._sizes[file] - int(self._plan.columns["offset"][op]), 0)
+
+    async def _outcome(self, op: int, length: int, body: memoryview | None) -> tuple[int, int | None, str]:
+        """Bytes moved, ns to the first byte, and what went wrong or nothing."""
+        try:
+            moved, first_byte = await self._request(op, length, body)
+        except BackendError as failed:
+            return 0, None, failed.error_class
+        except MemoryError:  # a length that only a damaged or foreign trace has
+            return 0, None, "out_of_memory"
+        except asyncio.CancelledError:
+            return 0, None, "cancelled"
+        recorded = int(self._plan.columns["recorded_bytes"][op])
+        short = moved < (length if recorded == NONE else min(length, recorded))
+        return moved, first_byte, "short_read" if short else ""
+
+    async def _request(self, op: int, length: int, body: memoryview | None) -> tuple[int, int | None]:
+        columns = self._plan.columns
+        uri = self._plan.uris[columns["file"][op]]
+        backend = self._backend_of(uri)
+        if body is not None:
+            overwrite = self._settings.overwrite_objects
+            return await asyncio.to_thread(backend.put, uri, body, overwrite=overwrite), None
+        reader = cast(AsyncBackend, backend)
+        if columns["kind"][op] == _GET:
+            data, first_byte = await reader.aget(uri)
+            return len(data), first_byte
+        buffer = self._buffer(length, backend)
+        try:
+            return await reader.aread_into(uri, int(columns["offset"][op]), buffer[:length])
+        finally:
+            if self._kept_bytes + len(buffer) <= _KEPT_BYTES:
+                self._kept_bytes += len(buffer)
+                self._free.setdefault(len(buffer), []).append(buffer)
+
+    def _buffer(self, length: int, backend: Backend) -> memoryview:
+        """One of at least `length` bytes, used before if there is one."""
+        size = 1 << max(length - 1, 0).bit_length()
+        free = self._free.get(size)
+        if not free:
+            return backend.allocate(size)
+        self._kept_bytes -= size
+        return free.pop()
+
+
+async def _now_and_then(watch: Callable[[], None]) -> None:
+    while True:
+        await asyncio.sleep(_WATCH_S)
+        watch()
+
+
+@contextlib.contextmanager
+def _interruptible(interrupt: Callable[[], None]) -> Iterator[None]:
+    """Ctrl-C is told, instead of raised in the middle of anything; one that is ignored stays so."""
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or before is signal.SIG_IGN:
+        yield
+        return
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        loop.remove_signal_handler(signal.SIGINT)
+        signal.signal(signal.SIGINT, before)
+
+
+@contextlib.contextmanager
+def _deadlines(event: asyncio.Event) -> Iterator[Callable[[int], None]]:
+    """A function that has `event` set at a monotonic time in ns: one kernel timer, polled by the loop."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    timer = libc.timerfd_create(time.CLOCK_MONOTONIC, os.O_NONBLOCK | os.O_CLOEXEC)
+    if timer < 0:
+        raise TracekitError(f"timerfd: {os.strerror(ctypes.get_errno())}")
+    loop = asyncio.get_running_loop()
+    value = (ctypes.c_long * 4)()
+
+    def expired() -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.read(timer, 8)
+        event.set()
+
+    def wake_at(mono_ns: int) -> None:
+        value[2], value[3] = divmod(mono_ns, 1_000_000_000)
+        libc.timerfd_settime(timer, 1, value, None)
+
+    loop.add_reader(timer, expired)
+    try:
+        yield wake_at
+    finally:
+        loop.remove_reader(timer)
+        os.close(timer)

@@ -1,0 +1,162 @@
+"""What one worker of a replay did, kept in columns and handed to the recorder in batches."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+
+import numpy as np
+import pyarrow as pa
+
+from tracekit.backends.base import Hint
+from tracekit.recorder import Recorder
+from tracekit.replayer.plan import KINDS, NONE, Plan
+
+__all__ = ["ROWS", "OpLog", "warm_up"]
+
+ROWS = 4096
+_FLUSH_NS = 700_000_000
+"""Rows are handed over after this long whatever else there is to do."""
+_EASE_NS = 250_000_000
+_SLACK_NS = 15_000_000
+"""Rows are handed over after `_EASE_NS` by a worker whose next op is this far off: a flush costs
+milliseconds, and all workers doing it in the middle of a burst made every op of it late."""
+_COLUMNS = 7
+
+
+class OpLog:
+    """Results of up to 4,096 ops: seven integers each, no object. Used by one thread.
+
+    Besides the op schema's columns, rows carry `gate_wait` (ns waited for admission),
+    `backlog` (ns that the op was overdue before a worker was free for it) and `plan_op`
+    (its index in the plan). The columns are open to loops that cannot pay for a call an
+    op: they write a row's values at `rows` and add one to it.
+    """
+
+    def __init__(self, recorder: Recorder, plan: Plan, start_mono_ns: int, number: int = 0) -> None:
+        self._recorder = recorder
+        self._plan = plan
+        self._start = start_mono_ns
+        self._columns = np.zeros((_COLUMNS, ROWS), np.int64)
+        self.op, self.submit, self.latency, self.bytes, self.gate, self.due, self.backlog = (
+            row.data for row in self._columns
+        )
+        self._errors: dict[int, str] = {}
+        self._ttfb: dict[int, int] = {}
+        self._hints: list[tuple[str, Hint]] = []
+        self.rows = 0
+        self._ease_ns = _EASE_NS + number % 16 * 25_000_000  # workers take turns
+        self._set_clocks()
+
+    def has_slack(self, wait_ns: int, now_ns: int) -> bool:
+        """Whether this is the time to flush: the next op is `wait_ns` off, and rows have waited a while."""
+        return wait_ns > _SLACK_NS and now_ns >= self.ease_at
+
+    def add(
+        self, op: int, submit_ns: int, latency_ns: int, nbytes: int, gate_wait_ns: int, due_ns: int, backlog_ns: int
+    ) -> None:  # fmt: skip
+        """One op that ended. Times are monotonic readings (`due_ns` 0: none)."""
+        row = self.rows
+        self.op[row] = op
+        self.submit[row] = submit_ns
+        self.latency[row] = latency_ns
+        self.bytes[row] = nbytes
+        self.gate[row] = gate_wait_ns
+        self.due[row] = due_ns
+        self.backlog[row] = backlog_ns
+        self.rows = row + 1
+        if row + 1 == ROWS or submit_ns >= self.flush_at:
+            self.flush()
+
+    def fail(self, error_class: str) -> None:
+        """The op to be added next failed."""
+        self._errors[self.rows] = error_class
+
+    def first_byte(self, ttfb_ns: int) -> None:
+        """The op to be added next saw its first byte after `ttfb_ns`."""
+        self._ttfb[self.rows] = ttfb_ns
+
+    def hint(self, uri: str, hint: Hint) -> None:
+        """A page-cache hint was applied: a row of its own."""
+        self._hints.append((uri, hint))
+
+    def busy_ns(self, rows: int) -> int:
+        """Time in requests of the first `rows` ops kept."""
+        return int(self._columns[2, :rows].sum())
+
+    def flush(self, *, due_of_plan: bool = False) -> None:
+        """Hand what is kept to the recorder; with `due_of_plan`, due times are the plan's."""
+        self._set_clocks()
+        if self._hints:
+            self._recorder.record_batch(_hint_rows(self._hints))
+            self._hints.clear()
+        if self.rows:
+            kept = self._columns[:, : self.rows].copy()
+            make = partial(self._batch, kept, self._errors, self._ttfb, due_of_plan=due_of_plan)
+            if self._plan.streamed:  # whose room is used again as soon as this returns
+                self._recorder.record_batch(make())
+            else:
+                self._recorder.record_later(self.rows, make)
+            self.rows = 0
+            self._errors, self._ttfb = {}, {}
+
+    def _set_clocks(self) -> None:
+        now = time.monotonic_ns()
+        self.flush_at, self.ease_at = now + _FLUSH_NS, now + self._ease_ns
+
+    def _batch(
+        self, kept: np.ndarray, errors: dict[int, str], first_bytes: dict[int, int], *, due_of_plan: bool
+    ) -> pa.RecordBatch:
+        """The rows of `kept`. Made by the recorder's thread: it would hold up a worker for a millisecond."""
+        plan, rows = self._plan, kept.shape[1]
+        op, submit, latency, moved, gate_wait, due, backlog = kept
+        if due_of_plan:
+            due = plan.columns["due_ns"][op] + self._start
+        codes, files = np.unique(plan.columns["file"][op], return_inverse=True)
+        uris = pa.DictionaryArray.from_arrays(
+            pa.array(files.reshape(-1).astype(np.int32)),
+            pa.array([plan.uris[code] for code in codes], pa.string()),
+        )
+        kinds = pa.DictionaryArray.from_arrays(
+            pa.array(plan.columns["kind"][op].astype(np.int32)), pa.array(KINDS)
+        )
+        columns = {
+            "t_submit": submit, "uri": uris, "op": kinds,
+            "offset": plan.columns["offset"][op], "len": _nullable(plan.columns["length"][op]),
+            "bytes": moved, "latency": latency,
+            "sample_id": _nullable(plan.columns["sample_id"][op]),
+            "step": _nullable(plan.columns["step"][op]),
+            "rank": plan.columns["rank"][op], "worker": plan.columns["worker"][op],
+            "t_due": pa.array(due, mask=due == 0),
+            "gate_wait": gate_wait, "backlog": backlog, "plan_op": op,
+        }  # fmt: skip
+        if errors:
+            columns["error"] = pa.array([errors.get(row) for row in range(rows)], pa.string())
+        if first_bytes:
+            columns["ttfb"] = pa.array([first_bytes.get(row) for row in range(rows)], pa.int64())
+        return pa.RecordBatch.from_pydict(columns)
+
+
+def _hint_rows(hints: list[tuple[str, Hint]]) -> pa.RecordBatch:
+    """With the columns of every other batch: the store would begin a new segment for others."""
+    nothing = pa.nulls(len(hints), pa.int64())
+    return pa.RecordBatch.from_pydict(
+        {
+            "t_submit": pa.array([hint.t_submit for _, hint in hints], pa.int64()),
+            "uri": pa.array([uri for uri, _ in hints], pa.string()),
+            "op": pa.array(["hint"] * len(hints), pa.string()),
+            "offset": pa.array([hint.offset for _, hint in hints], pa.int64()),
+            "len": pa.array([hint.length for _, hint in hints], pa.int64()),
+            "latency": pa.array([hint.latency for _, hint in hints], pa.int64()),
+            "gate_wait": nothing, "backlog": nothing, "plan_op": nothing,
+        }
+    )  # fmt: skip
+
+
+def warm_up() -> None:
+    """Have Arrow import what it imports at its first conversion: half a second with the interpreter lock held."""
+    pa.array(np.zeros(1, np.int64), mask=np.zeros(1, bool))
+
+
+def _nullable(values: np.ndarray) -> pa.Array:
+    return pa.array(values, mask=values == NONE)

@@ -1,0 +1,157 @@
+"""Where each recorded URI is to be read in a replay. Decided before anything runs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from tracekit.backends.objects.uri import escape, unescape
+from tracekit.backends.registry import known_schemes
+from tracekit.errors import UsageError
+from tracekit.uri import FILE_SCHEMES, clean, scheme_of, with_scheme
+
+__all__ = ["MappingRules", "parse_rules"]
+
+
+@dataclass(frozen=True, slots=True)
+class MappingRules:
+    """Rewrites URIs: the longest matching prefix wins, then regular expressions in their order.
+
+    A prefix matches whole path parts: `file:///data` maps `file:///data/a`, not `file:///database`.
+    """
+
+    prefixes: tuple[tuple[str, str], ...] = ()
+    patterns: tuple[tuple[re.Pattern[str], str], ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.prefixes or self.patterns)
+
+    def apply(self, uri: str) -> str | None:
+        """The target of `uri`, or None if no rule matches."""
+        best = None
+        for source, target in self.prefixes:
+            if _covers(source, uri) and (best is None or len(source) > len(best[0])):
+                best = (source, target)
+        if best is not None:
+            rest = _carried(uri, *best)
+            return (
+                best[1]
+                + ("/" if rest and not rest.startswith("/") and not best[1].endswith("/") else "")
+                + rest
+            )
+        for pattern, replacement in self.patterns:
+            if pattern.search(uri):
+                try:
+                    return pattern.sub(replacement, uri, count=1)
+                except (re.error, IndexError) as error:
+                    raise UsageError(
+                        f"--map {'~' + pattern.pattern!r}: replacement {clean(replacement)!r}: {error}",
+                        "name groups that the expression has",
+                    ) from error
+        return None
+
+    def apply_all(self, uris: Sequence[str]) -> list[str]:
+        """The targets of all `uris`; the URIs themselves if there are no rules at all.
+
+        Raises UsageError, before anything runs, if one matches no rule, two different ones
+        map to the same target, or a target's scheme is unknown.
+        """
+        if not self:
+            targets = list(uris)
+        else:
+            mapped = [self.apply(uri) for uri in uris]
+            lost = [uri for uri, target in zip(uris, mapped, strict=True) if target is None]
+            if lost:
+                raise UsageError(
+                    f"no --map rule matches {lost[0]}"
+                    + (f" and {len(lost) - 1} more" if len(lost) > 1 else ""),
+                    "add a rule FROM=TO whose FROM is a prefix of it",
+                )
+            targets = [target for target in mapped if target is not None]
+        _refuse_collisions(uris, targets)
+        for target in targets:
+            if scheme_of(target) not in known_schemes():
+                known = ", ".join(f"{scheme}://" for scheme in known_schemes())
+                raise UsageError(f"{clean(target)} cannot be replayed", f"map it to one of {known}")
+        return targets
+
+
+def parse_rules(rules: Iterable[str]) -> MappingRules:
+    """Rules as typed: `FROM=TO` by prefix, `~REGEX=REPLACEMENT` by regular expression.
+
+    A plain path on either side is a `file://` URI. FROM may hold an `=` (`/data/day=1=/other`):
+    it ends at the first that a path or a scheme follows. Raises UsageError for anything else.
+    """
+    prefixes, patterns = [], []
+    for rule in rules:
+        cut = re.search("=(?=/|[a-z][a-z0-9+.-]*://)", rule) if not rule.startswith("~") else None
+        source, equals, target = (
+            rule.partition("=") if cut is None else (rule[: cut.start()], "=", rule[cut.end() :])
+        )
+        if not equals or not source or not target:
+            raise UsageError(
+                f"--map {clean(rule)!r} is no rule", "write FROM=TO, such as file:///data=direct:///data"
+            )
+        _refuse_secrets(source.removeprefix("~"))
+        _refuse_secrets(target)
+        if source.startswith("~"):
+            try:
+                patterns.append((re.compile(source[1:]), target))
+            except re.error as error:
+                raise UsageError(f"--map {source!r}: {error}", "write ~REGEX=REPLACEMENT") from error
+        else:
+            prefixes.append((_root(source), _root(target)))
+    doubled = {source for source, _ in prefixes if sum(s == source for s, _ in prefixes) > 1}
+    if doubled:
+        raise UsageError(f"--map has two rules for {min(doubled)}", "keep one of them")
+    return MappingRules(tuple(prefixes), tuple(patterns))
+
+
+def _carried(uri: str, source: str, target: str) -> str:
+    """What follows `source` in `uri`, as `target` writes it: files' names are raw, objects' keys escaped.
+
+    Raises UsageError if that would be a file outside `target`.
+    """
+    rest = uri[len(source) :]
+    from_file, to_file = (scheme_of(root) in FILE_SCHEMES for root in (source, target))
+    if from_file and not to_file:
+        return escape(rest)
+    if to_file and not from_file:
+        rest = unescape(rest)
+        if ".." in rest.split("/") or "\0" in rest:
+            raise UsageError(
+                f"{uri} can be no file under {target}", "leave it out with --uri-glob, or map it to objects"
+            )
+    return rest
+
+
+def _refuse_secrets(text: str) -> None:
+    """A URI's user-info would end in the trace's metadata, and name nothing."""
+    bare = clean(text)
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*@", text) and bare != text:
+        raise UsageError(
+            f"--map: {bare} was given with a user or a password in it",
+            "give credentials by the environment",
+        )
+
+
+def _root(text: str) -> str:
+    scheme, separator, path = with_scheme(text).partition("://")
+    return scheme + separator + path.rstrip("/")
+
+
+def _covers(source: str, uri: str) -> bool:
+    return uri.startswith(source) and (
+        len(uri) == len(source) or source.endswith("/") or uri[len(source)] == "/"
+    )
+
+
+def _refuse_collisions(uris: Sequence[str], targets: Sequence[str]) -> None:
+    seen: dict[str, str] = {}
+    for uri, target in zip(uris, targets, strict=True):
+        other = seen.setdefault(target, uri)
+        if other != uri:
+            raise UsageError(
+                f"{other} and {uri} both map to {clean(target)}", "make the --map rules tell them apart"
+            )

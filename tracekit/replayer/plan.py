@@ -1,0 +1,353 @@
+"""The plan of a replay: which ops, on which target, due when. Columns, never objects.
+
+A plan is filled from a stream of ops in time order into shared memory, so that engines
+read it from many threads and processes without copies. A long one is filled while it is
+replayed, and what has been replayed is given back: any length needs little memory. It
+touches no storage.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tracekit.errors import UsageError
+from tracekit.replayer.columns import COMPLETE, LOW, READY, STOP, SharedColumns
+from tracekit.replayer.mapping import MappingRules
+from tracekit.replayer.options import READS, ReplayOptions
+from tracekit.replayer.select import fits, text
+from tracekit.sql import load_sql
+from tracekit.store.merge import ordered_batches
+from tracekit.store.reader import TraceReader
+
+__all__ = ["COLUMNS", "KINDS", "NONE", "Plan", "build_plan", "plan_parts"]
+
+NONE = np.iinfo(np.int64).min
+"""Stands for null in a plan's int64 columns."""
+
+COLUMNS: dict[str, type[np.generic]] = {
+    "due_ns": np.int64, "file": np.int32, "kind": np.int8, "offset": np.int64, "length": np.int64,
+    "sample_id": np.int64, "step": np.int64, "rank": np.int32, "worker": np.int32, "recorded_ns": np.int64,
+    "recorded_latency": np.int64, "recorded_bytes": np.int64,
+}  # fmt: skip
+KINDS = ("read", "get", "put")
+"""What the column `kind` indexes."""
+
+_FROM_TRACE = [
+    "uri",
+    "op",
+    "offset",
+    "len",
+    "bytes",
+    "latency",
+    "sample_id",
+    "step",
+    "rank",
+    "worker",
+    "error",
+]
+_STREAM_FROM = 4_000_000
+_AHEAD = 1_000_000
+_GIVE_BACK = 250_000
+_PAUSE_S = 0.005
+_LONGEST_NS = 1 << 62
+
+
+@dataclass(slots=True)
+class Plan:
+    """Ops in order of `due_ns` (ns from the start of the replay).
+
+    `file` indexes `uris` (targets) and `sources` (as recorded). `length` NONE means to the
+    object's end. `recorded_*` are the recording's submit (ns since its epoch), latency and
+    bytes (NONE: unknown, or failed). Of a plan that is `streamed`, only some rows are there at a time.
+    """
+
+    shared: SharedColumns
+    uris: tuple[str, ...]
+    sources: tuple[str, ...]
+    skipped: dict[str, int] = field(default_factory=dict)
+    assumed_offsets: int = 0
+    assumed_lengths: int = 0
+    streamed: bool = False
+    rounds: int = 1
+    max_gap_ns: int | None = None
+    failure: BaseException | None = None
+
+    @property
+    def columns(self) -> dict[str, np.ndarray]:
+        return self.shared.columns
+
+    @property
+    def ops(self) -> int:
+        """Ops so far; all of them unless it is being streamed."""
+        return self.shared.header[READY]
+
+    @property
+    def room(self) -> int:
+        """No fewer than there will be."""
+        return self.shared.room
+
+    def column(self, name: str) -> np.ndarray:
+        """A column's rows so far."""
+        return self.shared.columns[name][: self.ops]
+
+    def view(self, name: str) -> memoryview:
+        """A column whose items are Python ints: the cheapest to read one at a time."""
+        return self.shared.columns[name].data
+
+    def wait_for(self, op: int) -> bool:
+        """Whether there is such an op; waits while the plan is being filled."""
+        header = self.shared.header
+        while op >= header[READY]:
+            if header[COMPLETE] or header[STOP]:
+                return op < header[READY] and not header[STOP]
+            time.sleep(0.0005)
+        return True
+
+    @property
+    def span_ns(self) -> int:
+        """From the first op's due time to the last's."""
+        due = self.column("due_ns")
+        return int(due[-1] - due[0]) if len(due) else 0
+
+    @property
+    def bytes(self) -> int:
+        """Bytes that the plan asks for, where lengths are known."""
+        length = self.column("length")
+        return int(length[length != NONE].sum())
+
+    def moves(self, rows: slice = slice(None)) -> np.ndarray:
+        """Bytes that each op should move: as recorded, or as asked where the recording failed or does not say."""
+        recorded = self.column("recorded_bytes")[rows]
+        length = np.maximum(self.column("length")[rows], 0)
+        capped = np.where(length == 0, recorded, np.minimum(recorded, length))
+        moved: np.ndarray = np.where(recorded == NONE, length, capped)
+        return moved
+
+    def files_of(self, *kinds: str) -> list[int]:
+        """The URIs (their indexes) that ops of these kinds are on."""
+        chosen = np.isin(self.column("kind"), [KINDS.index(kind) for kind in kinds])
+        return [int(index) for index in np.unique(self.column("file")[chosen])]
+
+    def peak_in_flight(self) -> tuple[int, int]:
+        """(ops, bytes) in flight at most, if every op took as long as it did when recorded."""
+        latency = self.column("recorded_latency")
+        known = latency != NONE
+        start = self.column("due_ns")[known]
+        length = np.maximum(self.column("length")[known], 0)
+        times = np.concatenate([start, start + latency[known]])
+        ops = np.concatenate([np.ones(len(start), np.int64), -np.ones(len(start), np.int64)])
+        order = np.lexsort((ops, times))  # at equal times ends go before starts
+        if not len(order):
+            return 0, 0
+        return int(np.cumsum(ops[order]).max()), int(np.cumsum((ops * np.tile(length, 2))[order]).max())
+
+
+def build_plan(reader: TraceReader, rules: MappingRules, options: ReplayOptions | None = None) -> Plan:
+    """The plan that re-drives the reads of `reader` (and its puts, if writes are allowed).
+
+    Due times count from the first op kept, divided by `speed`; gaps between submits longer
+    than `max_gap_ns` (as recorded) are squeezed to it; `loops` repeats the whole. An op
+    without offset is taken to go on where the last op of its file ended, one without length
+    to the object's end: both are counted. Above some million ops, a plan that needs no
+    foresight (of filters, rounds, gaps, closed pacing or writes) is streamed: it is returned
+    when its first rows are there.
+
+    Raises UsageError for URIs that the rules cannot place.
+    """
+    options = options or ReplayOptions()
+    builder = _Builder(reader, rules, options)
+    plain = options.loops == 1 and options.max_gap_ns is None and not options.filters
+    if plain and not options.allow_writes and options.pace != "closed" and reader.rows > _STREAM_FROM:
+        builder.place(_distinct_uris(reader))
+        return builder.stream()
+    for _ in builder.fill():
+        pass
+    builder.place(tuple(builder.codes))
+    return builder.plan
+
+
+def plan_parts(
+    reader: TraceReader, rules: MappingRules, options: ReplayOptions
+) -> tuple[Plan, Iterator[slice]]:
+    """The same plan for who only adds it up: itself, and its rows part by part.
+
+    A part's rows are there until the next is asked for; URIs are placed after the last.
+    """
+    builder = _Builder(reader, rules, options)
+    return builder.plan, builder.parts()
+
+
+def _distinct_uris(reader: TraceReader) -> tuple[str, ...]:
+    sql = load_sql("tracekit.replayer", "uris")
+    with closing(reader.connect()) as connection:
+        return tuple(row[0] for row in connection.execute(sql, {"kinds": list(READS)}).fetchall())
+
+
+class _Builder:
+    """Fills a plan batch by batch; keeps what must be carried from one batch to the next."""
+
+    def __init__(self, reader: TraceReader, rules: MappingRules, options: ReplayOptions) -> None:
+        self.plan = Plan(
+            SharedColumns(COLUMNS, reader.rows * options.loops), (), (),
+            rounds=options.loops, max_gap_ns=options.max_gap_ns,
+        )  # fmt: skip
+        self.codes: dict[str, int] = {}
+        self._reader = reader
+        self._rules = rules
+        self._options = options
+        self._kinds = KINDS if options.allow_writes else READS
+        self._origin: int | None = None
+        self._previous: int | None = None
+        self._elapsed = 0  # ns from the first op kept to the last, as recorded, gaps squeezed
+        self._ends = np.zeros(0, np.int64)  # by file: where its last op ended
+
+    def place(self, sources: tuple[str, ...]) -> None:
+        """Say where every recorded URI is to be read. Raises UsageError if the rules do not."""
+        self.codes = {uri: code for code, uri in enumerate(sources)}
+        self.plan.sources = sources
+        self.plan.uris = tuple(self._rules.apply_all(sources))
+
+    def stream(self) -> Plan:
+        """The plan as soon as it has rows; the rest is filled by a thread, not too far ahead."""
+        self.plan.streamed = True
+        thread = threading.Thread(target=self._feed, name="tracekit-plan", daemon=True)
+        thread.start()
+        while not self.plan.ops and not self.plan.shared.header[COMPLETE]:
+            time.sleep(0.001)
+        if self.plan.failure is not None:
+            raise self.plan.failure
+        return self.plan
+
+    def fill(self) -> Iterator[int]:
+        """Fill to the end; yields how many ops there are after each batch."""
+        header = self.plan.shared.header
+        for round_ in range(self._options.loops):
+            if round_:  # each round begins one mean gap after the last op of the one before
+                pause = max(self._elapsed // max(self.plan.ops - 1, 1), 1)
+                self._previous, self._elapsed = None, self._elapsed + pause
+                self._ends[:] = 0
+            for table in ordered_batches(self._reader, _FROM_TRACE):
+                self._add(table, count_skipped=not round_)
+                yield self.plan.ops
+        header[COMPLETE] = 1
+
+    def parts(self) -> Iterator[slice]:
+        """Fill, a part at a time, and give back each part when the next is asked for."""
+        done = 0
+        for ready in self.fill():
+            if ready > done:
+                yield slice(done, ready)
+                self.plan.shared.give_back(ready)
+                done = ready
+        self.place(tuple(self.codes))
+
+    def _feed(self) -> None:
+        header = self.plan.shared.header
+        freed = 0
+        try:
+            for ready in self.fill():
+                while ready - freed > _AHEAD and not header[STOP]:
+                    low = self._lowest_needed()
+                    if low - freed >= _GIVE_BACK:
+                        self.plan.shared.give_back(low)
+                        freed = low
+                    else:
+                        time.sleep(_PAUSE_S)
+                if header[STOP]:
+                    break
+        except BaseException as error:  # noqa: BLE001 - raised again where the engine ends
+            self.plan.failure = error
+        header[COMPLETE] = 1
+
+    def _lowest_needed(self) -> int:
+        """Workers write 1 + the lowest op that they still need; 0 is a slot without worker."""
+        lows = self.plan.shared.counters(LOW)
+        used = lows[lows > 0]
+        return int(used.min()) - 1 if len(used) else 0
+
+    def _add(self, table: pa.Table, *, count_skipped: bool) -> None:
+        if self._origin is None:
+            self._origin = table.column("t_submit")[0].as_py()
+        kept = self._kept(table, count_skipped=count_skipped)
+        rows, first = len(kept), self.plan.ops
+        if not rows:
+            return
+        at, columns = slice(first, first + rows), self.plan.shared.columns
+        length = pc.coalesce(kept.column("len"), kept.column("bytes"))
+        for name, values in (
+            ("recorded_ns", kept.column("t_submit")), ("recorded_latency", kept.column("latency")),
+            ("offset", kept.column("offset")), ("length", length), ("sample_id", kept.column("sample_id")),
+            ("step", kept.column("step")), ("recorded_bytes", kept.column("bytes")),
+        ):  # fmt: skip
+            columns[name][at] = pc.fill_null(values, NONE).to_numpy()
+        for name in ("rank", "worker"):
+            columns[name][at] = pc.fill_null(kept.column(name), 0).to_numpy()
+        columns["recorded_bytes"][at][pc.is_valid(kept.column("error")).to_numpy()] = NONE
+        columns["kind"][at] = pc.index_in(kept.column("op"), pa.array(KINDS)).to_numpy()
+        columns["file"][at] = self._files(kept.column("uri"))
+        self._assume(at)
+        columns["due_ns"][at] = self._due(columns["recorded_ns"][at])
+        self.plan.shared.header[READY] = first + rows
+
+    def _kept(self, table: pa.Table, *, count_skipped: bool) -> pa.Table:
+        kinds = pc.fill_null(text(table.column("op")), "read")
+        table = table.set_column(table.schema.get_field_index("op"), "op", kinds)
+        replayed = pc.is_in(kinds, pa.array(self._kinds))
+        if count_skipped:
+            for kind in pc.value_counts(kinds.filter(pc.invert(replayed))).to_pylist():
+                name = kind["values"]
+                self.plan.skipped[name] = self.plan.skipped.get(name, 0) + kind["counts"]
+        table = table.filter(replayed)
+        keep = fits(table, self._options.filters, self._origin or 0)
+        return table if keep.all() else table.filter(pa.array(keep))
+
+    def _files(self, uris: pa.ChunkedArray) -> np.ndarray:
+        encoded = uris.dictionary_encode() if not pa.types.is_dictionary(uris.type) else uris
+        encoded = encoded.unify_dictionaries().combine_chunks()
+        indexes = encoded.indices.to_numpy()
+        names = encoded.dictionary.to_pylist()
+        codes = np.zeros(max(len(names), 1), np.int32)
+        for index in np.unique(indexes).tolist():
+            codes[index] = self.codes.setdefault(names[index], len(self.codes))
+        found: np.ndarray = codes[indexes]
+        return found
+
+    def _due(self, recorded: np.ndarray) -> np.ndarray:
+        before = recorded[0] if self._previous is None else self._previous
+        gaps = np.diff(recorded, prepend=before)
+        if self._options.max_gap_ns is not None:
+            np.minimum(gaps, self._options.max_gap_ns, out=gaps)
+        elapsed: np.ndarray = self._elapsed + np.cumsum(gaps)
+        self._previous, self._elapsed = int(recorded[-1]), int(elapsed[-1])
+        if self._options.speed == 1:
+            return elapsed
+        if self._elapsed / self._options.speed > _LONGEST_NS:
+            raise UsageError(f"--speed {self._options.speed} makes this a replay of centuries", "give more")
+        return np.rint(elapsed / self._options.speed)
+
+    def _assume(self, at: slice) -> None:
+        """Give an offset to ops that have none: 0 for whole objects, else where the file's last op ended."""
+        columns = self.plan.shared.columns
+        offset, length = columns["offset"][at], columns["length"][at]
+        file, whole = columns["file"][at], columns["kind"][at] != KINDS.index("read")
+        offset[whole & (offset == NONE)] = 0
+        self.plan.assumed_lengths += int(((length == NONE) & ~whole).sum())
+        unknown = offset == NONE
+        self.plan.assumed_offsets += int(unknown.sum())
+        if len(self._ends) < len(self.codes):
+            self._ends = np.concatenate([self._ends, np.zeros(len(self.codes), np.int64)])
+        for code in np.unique(file[unknown]).tolist():
+            cursor = int(self._ends[code])
+            for row in np.flatnonzero(file == code).tolist():
+                if offset[row] == NONE:
+                    offset[row] = cursor
+                cursor = int(offset[row]) + max(int(length[row]), 0)
+        self._ends[file] = offset + np.maximum(length, 0)

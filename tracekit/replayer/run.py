@@ -1,0 +1,288 @@
+"""Replaying a trace, whole: plan, checks before anything runs, engine, result."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tracekit.comparison.parity import compare, define_percentile
+from tracekit.errors import UsageError
+from tracekit.gate import Gate
+from tracekit.recorder import Recorder
+from tracekit.replayer import residency
+from tracekit.replayer.backends import Backends
+from tracekit.replayer.checks import PlanSummary, check_targets, check_writes, summarize, uses_loop
+from tracekit.replayer.columns import BUSY, DONE, LATE, STOP
+from tracekit.replayer.consumer import Consumer
+from tracekit.replayer.engines.fast import FAST_POLICIES
+from tracekit.replayer.engines.interpreter import EngineSettings, ThreadEngine
+from tracekit.replayer.engines.loop import LoopEngine
+from tracekit.replayer.engines.processes import run_processes
+from tracekit.replayer.expected import expected_measures
+from tracekit.replayer.foresight import foresee
+from tracekit.replayer.mapping import parse_rules
+from tracekit.replayer.options import ReplayOptions
+from tracekit.replayer.pacing import make_pacer
+from tracekit.replayer.plan import Plan, build_plan
+from tracekit.replayer.residency import Residency
+from tracekit.replayer.result import ReplayResult
+from tracekit.replayer.verdict import ClientFacts, judge
+from tracekit.sql import load_sql
+from tracekit.store.reader import TraceReader, open_reader
+from tracekit.store.writer import check_target
+from tracekit.units import format_count, format_duration, format_size
+from tracekit.uri import redact, scheme_of
+
+__all__ = ["ReplayOptions", "Watch", "dry_run", "replay"]
+
+Watch = Callable[[int, int, str], None]
+"""Called with (ops done, ops planned, a note on rate, lateness and in-flight) while a replay runs."""
+
+_LOOP_REQUESTS = 1024
+_ASAP_WORKERS = 16
+_MOST_WORKERS = 128
+_RATE_OF_ONE_PROCESS = 8_000
+_RATE_OF_FAST_LOOP = 100_000
+"""Ops a second up to which one interpreter keeps time better than two: their threads are in each other's way."""
+_RUN_OF_ONE_PROCESS = 200_000
+_MEASURED_FILES = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """What came of driving the plan."""
+
+    whole: bool
+    client: ClientFacts
+    before: Residency | None
+    after: Residency | None
+
+
+def replay(
+    trace: str | Path | TraceReader,
+    options: ReplayOptions | None = None,
+    *,
+    out: str | Path | None = None,
+    overwrite: bool = False,
+    watch: Watch | None = None,
+    **named: Any,
+) -> ReplayResult:
+    """Re-drive `trace`, record that as a trace at `out` (None: kept only for the result), and compare.
+
+    Options are a `ReplayOptions`, or its fields (and those of `Filters`) as keywords. With
+    `overwrite`, an existing trace at `out` is replaced. Raises UsageError or BackendError
+    before anything is read if the options, the mapping or the target cannot be; a single op
+    that fails later is a row with an error.
+    """
+    options = options or ReplayOptions.of(named)
+    reader = trace if isinstance(trace, TraceReader) else open_reader(trace)
+    if out is not None:
+        if Path(out).resolve() == Path(reader.path).resolve():
+            raise UsageError(f"{out} is the recording itself", "choose another -o path")
+        check_target(Path(out), overwrite=overwrite)
+    plan = build_plan(reader, parse_rules(options.mapping), options)
+    backends = Backends(options.store_options)
+    try:
+        check_targets(plan, backends, options)
+        with tempfile.TemporaryDirectory(prefix="tracekit-replay-") as scratch:
+            target = Path(out) if out is not None else Path(scratch) / "replay.trace"
+            if out is not None and overwrite and target.exists():
+                shutil.rmtree(target)
+            run = _run(plan, backends, options, reader, target, watch)
+            return _result(
+                reader, plan, open_reader(target), options, Path(out) if out is not None else None, run
+            )
+    finally:
+        plan.shared.header[STOP] = 1
+        backends.close()
+
+
+def dry_run(
+    trace: str | Path | TraceReader, options: ReplayOptions | None = None, **named: Any
+) -> PlanSummary:
+    """What `replay` would do, and what is missing at the target. Raises as `replay` does; reads no data."""
+    options = options or ReplayOptions.of(named)
+    reader = trace if isinstance(trace, TraceReader) else open_reader(trace)
+    with closing(Backends(options.store_options)) as backends:
+        seen = foresee(reader, parse_rules(options.mapping), options)
+        check_writes(seen.plan, np.flatnonzero(seen.put).tolist(), backends, options)
+        return summarize(seen, backends)
+
+
+def _run(
+    plan: Plan, backends: Backends, options: ReplayOptions, reader: TraceReader, target: Path, watch: Watch | None
+) -> _Run:  # fmt: skip
+    local = residency.local_files(plan.uris)
+    measured = bool(local) and (options.cold or options.warm or len(local) <= _MEASURED_FILES)
+    ready = residency.drop if options.cold else residency.warm if options.warm else residency.measure
+    before = ready(local) if measured else None
+    began = time.monotonic_ns()
+    whole, client = _drive(plan, backends, options, reader, target, watch)
+    client = replace(client, wall_ns=time.monotonic_ns() - began)
+    if plan.failure is not None:
+        raise plan.failure
+    return _Run(whole, client, before, residency.measure(local) if measured else None)
+
+
+def _drive(
+    plan: Plan, backends: Backends, options: ReplayOptions, reader: TraceReader, target: Path, watch: Watch | None
+) -> tuple[bool, ClientFacts]:  # fmt: skip
+    """Whether whole, and what the client was and used (wall time aside)."""
+    looping = uses_loop(plan, backends, options)
+    processes = 1 if looping else _processes(plan, options)
+    threads = options.threads or (_LOOP_REQUESTS if looping else _threads(plan, options, processes))
+    settings = EngineSettings(threads, options.page_cache_mode, options.overwrite_objects, options.realtime)
+    noted = {"replay": {**_noted(options), "of": reader.trace_id}}
+    if not plan.streamed:
+        noted["replay"]["expected"] = asdict(expected_measures(plan))
+    tell = _teller(plan, reader.rows * options.loops, watch)
+    if processes > 1:
+        whole, cpu_ns, wait_ns = run_processes(
+            plan, options, out=target, noted=noted, parts=processes, settings=settings, watch=tell
+        )
+        return whole, ClientFacts("threads", threads * processes, processes, cpu_ns, wait_ns, 0)
+    gate = Gate(options.max_bytes_in_flight, options.max_ops_in_flight) if options.capped else None
+    pacer = make_pacer(options.pace, plan, speed=options.speed, consumer=_consumer(options, reader))
+    with Recorder(target, source="replay", options=noted) as recorder:
+        kind = LoopEngine if looping else ThreadEngine
+        engine = kind(plan, pacer, gate, recorder, backend_of=backends.of, settings=settings)
+        try:
+            whole = engine.run(tell)
+        except BaseException:  # a second Ctrl-C, a full disk: what was recorded stays, and is marked
+            recorder.count("replay_interrupted")
+            raise
+        recorder.set_counters({**backends.counters(), "replay_planned_ops": plan.ops, "replay_processes": 1})
+        if not whole:
+            recorder.count("replay_interrupted")
+    name = "loop" if looping else "threads"
+    return whole, ClientFacts(name, threads, 1, engine.cpu_ns, engine.cpu_wait_ns, 0)
+
+
+def _teller(plan: Plan, total: int, watch: Watch | None) -> Callable[[], None]:
+    """Tells `watch` how far the replay is, from the workers' counters."""
+    last_ns, last_done, last_busy = time.monotonic_ns(), 0, 0
+
+    def tell() -> None:
+        nonlocal last_ns, last_done, last_busy
+        if watch is None:
+            return
+        now = time.monotonic_ns()
+        done, busy = (int(plan.shared.counters(counter).sum()) for counter in (DONE, BUSY))
+        late = int(plan.shared.counters(LATE).max())
+        rate = (done - last_done) * 1e9 / max(now - last_ns, 1)
+        in_flight = (busy - last_busy) / max(now - last_ns, 1)
+        last_ns, last_done, last_busy = now, done, busy
+        known = total if plan.streamed else plan.ops
+        watch(
+            done,
+            known,
+            f"{format_count(round(rate))} ops/s, {in_flight:.1f} in flight, late {format_duration(max(late, 0))}",
+        )
+
+    return tell
+
+
+def _processes(plan: Plan, options: ReplayOptions) -> int:
+    """More than one only for local files at rates that one interpreter cannot hold."""
+    if options.processes is not None:
+        return options.processes
+    if (
+        options.capped
+        or options.realtime
+        or options.pace == "closed"
+        or any(scheme_of(uri) != "file" for uri in plan.uris)
+    ):
+        return 1
+    cores = min(len(os.sched_getaffinity(0)), 8)
+    if options.pace == "asap":
+        return cores if plan.ops >= _RUN_OF_ONE_PROCESS else 1
+    return cores if _rate(plan) > _most_of_one_process(options) else 1
+
+
+def _rate(plan: Plan) -> float:
+    """Ops a second of the plan; 0 of a short one, which is a burst and no rate."""
+    return plan.ops * 1e9 / max(plan.span_ns, 1) if plan.ops >= _RATE_OF_ONE_PROCESS else 0
+
+
+def _most_of_one_process(options: ReplayOptions) -> int:
+    fast = options.page_cache_mode in FAST_POLICIES and not options.allow_writes
+    return _RATE_OF_FAST_LOOP if fast else _RATE_OF_ONE_PROCESS
+
+
+def _threads(plan: Plan, options: ReplayOptions, processes: int) -> int:
+    """Enough a process that the recording's deepest queue, twice over, finds a free worker; capped by the gate.
+
+    At rates where waking up is most of the work, one more than the deepest queue: each
+    further one makes all of them later.
+    """
+    if options.pace == "asap":
+        wanted = options.max_ops_in_flight or _ASAP_WORKERS
+    else:
+        deepest = plan.peak_in_flight()[0]
+        wanted = deepest + 1 if _rate(plan) > _RATE_OF_ONE_PROCESS else 2 * deepest + 2
+        if options.max_ops_in_flight is not None:
+            wanted = min(wanted, options.max_ops_in_flight + 2)
+    return max(2, min(-(-wanted // processes), _MOST_WORKERS, max(plan.ops, 1)))
+
+
+def _consumer(options: ReplayOptions, reader: TraceReader) -> Consumer | None:
+    """Whom the recorded loader read for, if it counted that; a repeated plan has its steps more than once."""
+    return Consumer.of(reader.counters) if options.consumer and options.loops == 1 else None
+
+
+def _noted(options: ReplayOptions) -> dict[str, Any]:
+    """The options, as the replay's trace keeps them."""
+    noted = {name: value for name, value in asdict(options).items() if name not in ("filters", "tolerance")}
+    noted["mapping"] = tuple(redact(rule) for rule in options.mapping)
+    filters = {name: value for name, value in asdict(options.filters).items() if value is not None}
+    if "uri_glob" in filters:
+        filters["uri_glob"] = redact(filters["uri_glob"])
+    return {**noted, **filters} if options.filters else noted
+
+
+def _result(
+    reader: TraceReader, plan: Plan, done: TraceReader, options: ReplayOptions, out: Path | None, run: _Run
+) -> ReplayResult:  # fmt: skip
+    with closing(done.connect()) as connection:
+        failures = connection.sql(_sql("failures"), params={"most": 5}).to_arrow_table().to_pylist()
+        timing: dict[str, Any] = {"ops": 0}
+        if "gate_wait" in done.columns:  # else there is no op to tell of
+            define_percentile(connection, done.rows)
+            timing = connection.sql(_sql("timing")).to_arrow_table().to_pylist()[0]
+    parity = compare(reader, done, tolerance=options.tolerance)
+    return ReplayResult(
+        out=out, planned_ops=plan.ops, ops=int(timing["ops"]), partial=not run.whole,
+        failed_ops=int(parity.row("failed_ops").b or 0), failures=tuple(failures), skipped=plan.skipped,
+        assumed_offsets=plan.assumed_offsets, assumed_lengths=plan.assumed_lengths, counters=done.counters,
+        parity=parity, timing=timing, client=run.client, verdict=judge(timing, run.client),
+        residency_before=run.before, residency_after=run.after, options=_noted(options),
+        warnings=tuple(_warnings(reader, plan, options, run.before)),
+    )  # fmt: skip
+
+
+def _warnings(
+    reader: TraceReader, plan: Plan, options: ReplayOptions, before: Residency | None
+) -> Iterator[str]:
+    """What was asked for and could not be had, or was hardly meant."""
+    if not plan.ops and reader.rows:
+        yield "no op of the trace passes the filters" if options.filters else "the trace has no op to replay"
+    if before is None:
+        return
+    total, cached = format_size(before.bytes), format_size(before.resident_bytes)
+    if options.cold and before.resident_bytes:
+        yield f"--cold: {cached} of {total} would not leave the page cache (another process maps it, or it is no disk)"
+    if options.warm and before.resident_bytes < before.bytes:
+        yield f"--warm: the page cache held only {cached} of {total} (is memory short?)"
+
+
+def _sql(name: str) -> str:
+    return load_sql("tracekit.replayer", name)
