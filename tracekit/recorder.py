@@ -248,9 +248,10 @@ class Recorder:
                 return
             self._writer.start()
             self._started = True
-        if multiprocessing.parent_process() is not None:
-            # Children of multiprocessing leave by os._exit: atexit handlers do not run there.
-            multiprocessing.util.Finalize(None, _close_quietly, args=(weakref.ref(self),), exitpriority=10)
+        _close_at_exit_of_child(self)
+        # A forkserver worker runs its main module, which may record, before multiprocessing
+        # clears the finalizers and then calls these functions.
+        multiprocessing.util.register_after_fork(self, _close_at_exit_of_child)
 
     def _pressure(self) -> None:
         """Start the writer, wake it, or wait for it: whichever the buffer's length asks for."""
@@ -410,6 +411,12 @@ def _close_quietly(reference: weakref.ref[Recorder]) -> None:
             recorder.close()
         except TracekitError as error:  # the process is ending: nobody is left to raise to
             _log.error("%s", error)
+
+
+def _close_at_exit_of_child(recorder: Recorder) -> None:
+    """Close `recorder` when a child of multiprocessing exits, which does not run atexit handlers."""
+    if recorder._started and multiprocessing.parent_process() is not None:
+        multiprocessing.util.Finalize(None, _close_quietly, args=(weakref.ref(recorder),), exitpriority=10)
 
 
 def _close_all() -> None:

@@ -250,3 +250,33 @@ def test_range_headers(header, wanted):
 def test_a_whole_object_has_no_offset():
     assert granted_range("get", None, None, None, 10) == (None, 10)
     assert granted_range("read", None, 5, "bytes 95-99/100", 5) == (95, 5)
+
+
+@pytest.mark.parametrize(
+    "filters, kept",
+    [
+        ({"include": ["s3://*/data/*"]}, "data/a.bin"),
+        ({"exclude": ["s3://*/logs/*"]}, "data/a.bin"),
+        ({"include": ["*.log"]}, "logs/b.log"),
+        ({"include": ["s3://*/logs/"], "exclude": ["*.txt"]}, "logs/b.log"),
+    ],
+)
+def test_include_and_exclude_select_objects(filters, kept, bucket, s3_env, trace, ops):
+    s3_env.put(bucket, "logs/b.log", b"12345")
+    with capture.start(trace, hooks=["botocore"], **filters):
+        s3 = client()
+        for key in ("data/a.bin", "logs/b.log"):
+            s3.get_object(Bucket=bucket, Key=key)["Body"].read()
+    assert {row["uri"] for row in ops(trace)} == {f"s3://{bucket}/{kept}"}
+
+
+def test_object_globs_reach_child_processes(bucket, s3_env, trace, ops):
+    s3_env.put(bucket, "logs/b.log", b"12345")
+    program = f"""import boto3
+s3 = boto3.client("s3")
+for key in ("data/a.bin", "logs/b.log"):
+    s3.get_object(Bucket={bucket!r}, Key=key)["Body"].read()
+"""
+    with capture.start(trace, hooks=["botocore"], include=["/nowhere/*", f"s3://{bucket}/data/*"]):
+        subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+    assert {row["uri"] for row in ops(trace)} == {f"s3://{bucket}/data/a.bin"}

@@ -1,7 +1,7 @@
-"""Recording what other people's code reads: one hook a module, and one call that puts them in.
+"""Records the storage I/O of code that does not use tracekit.
 
-`start("run.trace")` and `stop()`, or the environment variable `TRACEKIT_TRACE`; see
-docs/capture.md. Importing this imports none of the hooked libraries.
+Call `start("run.trace")` and `stop()`, or set the environment variable `TRACEKIT_TRACE`; see
+docs/capture.md. Importing this package imports none of the hooked libraries.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""`python -m tracekit.capture`: what the environment variable TRACEKIT_TRACE needs to work by itself.
+"""`python -m tracekit.capture`: set up a Python so that TRACEKIT_TRACE starts a capture.
 
-`path` prints the directory to put on PYTHONPATH; `enable` and `disable` write and remove a
-line that this Python reads at every start, so that TRACEKIT_TRACE alone is enough.
+`path` prints the directory to put on PYTHONPATH. `enable` writes, and `disable` removes, a
+`.pth` file that this Python reads at every start, so that TRACEKIT_TRACE alone is enough.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _LINE = "import os; os.environ.get('TRACEKIT_TRACE') and __import__('tracekit.ca
 
 
 def main(arguments: list[str]) -> int:
-    """Carry out one of the words; the exit code."""
+    """Run one of the three commands and return the exit code."""
     word = arguments[0] if arguments else ""
     if word == "path" and len(arguments) == 1:
         sys.stdout.write(with_bootstrap(None) + "\n")
@@ -39,7 +39,7 @@ def _startup_line(*, wanted: bool) -> int:
             file.unlink(missing_ok=True)
     except OSError as error:
         sys.stderr.write(
-            f"tracekit: {file}: {error.strerror} (a virtual environment of your own can be written)\n"
+            f"tracekit: {file}: {error.strerror} (use a virtual environment that you can write to)\n"
         )
         return 2
     sys.stdout.write(f"{file} {'written' if wanted else 'removed'}\n")

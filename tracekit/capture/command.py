@@ -1,9 +1,9 @@
-"""Record the storage I/O of an unmodified command: what `tracekit capture` does.
+"""Records the storage I/O of an unmodified command.
 
-Files are seen below the language, by DFTracer's preload library or by strace; object
-clients by the Python hooks, which the command's Python processes put in by themselves. When
-the command has ended, the logs become one trace and are removed. The command keeps its
-streams, its signals and its exit code.
+File I/O is recorded below the language, by DFTracer's preload library or by strace. Object
+clients are recorded by the Python hooks, which the command's Python processes install
+themselves. When the command has ended, the logs are converted to one trace and removed. The
+command keeps its standard streams, signals and exit code.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ __all__ = ["METHODS", "CaptureResult", "capture_command"]
 METHODS = ("auto", "dftracer", "strace", "hooks")
 _FORWARDED = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGCONT, signal.SIGWINCH)
 _MISSED_BYTES = 4 * 1024 * 1024
-"""Less than this unseen is the loader's and the interpreter's own, and says nothing."""
+"""Fewer unrecorded bytes than this are those of the dynamic loader and the interpreter."""
 _FROM_THE_TERMINAL = (signal.SIGINT, signal.SIGQUIT)
 
 
 @dataclass(frozen=True, slots=True)
 class CaptureResult:
-    """How the command ended (128 + N for signal N), and what was recorded."""
+    """The exit code of the command (128 + N if signal N ended it), and what was recorded."""
 
     path: Path
     exit_code: int
@@ -67,24 +67,25 @@ def capture_command(
     metadata: bool = False,
     overwrite: bool = False,
 ) -> CaptureResult:
-    """Run `command` and record its storage I/O into the trace `out`, whatever its exit code.
+    """Run `command` and record its storage I/O in the trace `out`, whatever its exit code.
 
-    `method` sees the files: `dftracer`, `strace`, the better one that is installed (`auto`),
-    or neither (`hooks`). `hooks` are those of `tracekit.capture.start`, put in by the Python
-    processes of the command. `include` and `exclude` are globs over file paths; without
-    `include` the files of the system and the interpreter are left out. `metadata` keeps
-    `stat` and `list` too: a Python program makes thousands before it begins.
+    `method` selects what records file I/O: `dftracer`, `strace`, the better of the installed
+    ones (`auto`), or neither (`hooks`). `hooks` are installed by the Python processes of the
+    command, as by `tracekit.capture.start`. `include` and `exclude` are globs over file paths
+    and object URIs; without `include`, files of the system and the interpreter are left out.
+    `metadata` also keeps `stat` and `list` ops, of which a Python program makes thousands at
+    its start.
 
-    Raises UsageError if the command or the method is not there, or `out` is taken.
+    Raises UsageError if the command or the method does not exist, or `out` exists.
     """
     target = Path(os.path.abspath(out))
     check_target(target, overwrite=overwrite)
     asked = known_hooks(hooks)
     chosen, tool = _tool(method)
     if not command or shutil.which(command[0]) is None:
-        there = bool(command) and Path(command[0]).is_file()
-        what = "is no program that may be run (chmod +x)" if there else "is not to be found"
-        raise UsageError(f"command {command[0] if command else ''!r} {what}", "give it after --")
+        exists = bool(command) and Path(command[0]).is_file()
+        problem = "is not executable (chmod +x)" if exists else "was not found"
+        raise UsageError(f"command {command[0] if command else ''!r} {problem}", "pass it after --")
     target.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=".tracekit-capture-", dir=target.parent))
     try:
@@ -113,9 +114,9 @@ def capture_command(
 
 
 def _tool(method: str) -> tuple[str, str]:
-    """The method that will be used, and the path of its library or program."""
+    """The method to use, and the path of its library or program."""
     if method not in METHODS:
-        raise UsageError(f"method {method!r} is unknown", f"known are {', '.join(METHODS)}")
+        raise UsageError(f"unknown method {method!r}", f"the methods are {', '.join(METHODS)}")
     library = preload.library() if method in ("auto", "dftracer") else None
     program = strace.available() if method == "strace" or (method == "auto" and library is None) else None
     if method == "hooks":
@@ -124,12 +125,12 @@ def _tool(method: str) -> tuple[str, str]:
         return "dftracer", str(library)
     if program is not None:
         return "strace", program
-    need = {
-        "dftracer": "pip install dftracer, or use --with strace",
-        "strace": "install strace, or use --with dftracer",
-        "auto": "pip install dftracer or install strace; --with hooks records Python's object clients alone",
+    hints = {
+        "dftracer": "pip install 'tracekit[capture]', or use method=strace",
+        "strace": "install strace, or use method=dftracer",
+        "auto": "pip install 'tracekit[capture]' or install strace; method=hooks records Python's object clients only",
     }
-    raise UsageError("nothing here can see a command's file I/O", need[method])
+    raise UsageError("neither DFTracer nor strace is installed to record file I/O", hints[method])
 
 
 def _environment(work: Path, hooks: tuple[str, ...], paths: PathFilter, method: str) -> dict[str, str]:
@@ -143,13 +144,13 @@ def _environment(work: Path, hooks: tuple[str, ...], paths: PathFilter, method: 
 
 
 def _run(argv: list[str], environ: Mapping[str, str]) -> int:
-    """The command's exit code. Signals sent to us reach it; those from the terminal it has had already."""
+    """Run the command and return its exit code, forwarding signals that it does not get from the terminal."""
     with _relayed() as relay:
         try:
             child = subprocess.Popen(argv, env=environ)
         except OSError as error:
             raise UsageError(
-                f"command {argv[0]!r} cannot be run: {error.strerror}", "give a program after --"
+                f"cannot run command {argv[0]!r}: {error.strerror}", "pass a program after --"
             ) from error
         relay(child)
         code = child.wait()
@@ -174,7 +175,7 @@ def _relayed() -> Iterator[Callable[[subprocess.Popen[bytes]], None]]:
 
     try:
         before = {number: signal.signal(number, forward) for number in (*_FORWARDED, *_FROM_THE_TERMINAL)}
-    except ValueError:  # not the main thread: signals are someone else's
+    except ValueError:  # not the main thread, which alone may set handlers
         before = {}
     try:
         yield relay
@@ -184,7 +185,7 @@ def _relayed() -> Iterator[Callable[[subprocess.Popen[bytes]], None]]:
 
 
 def _at_terminal() -> bool:
-    """Whether we are what a terminal's Ctrl-C reaches, and so is the command."""
+    """Whether Ctrl-C at the terminal reaches this process group, and with it the command."""
     try:
         terminal = os.open("/dev/tty", os.O_RDONLY)
     except OSError:
@@ -198,7 +199,7 @@ def _at_terminal() -> bool:
 
 
 def _write(writer: TraceWriter, work: Path, method: str, paths: PathFilter, metadata: bool) -> dict[str, int]:
-    """Everything that was logged, as one trace; what is known not to have been seen."""
+    """Write all logs into one trace; return the counts of what was not recorded."""
     unseen: dict[str, int] = {}
     batches: Iterator[pa.RecordBatch] = iter(())
     logs = work / "logs"
@@ -216,7 +217,7 @@ def _write(writer: TraceWriter, work: Path, method: str, paths: PathFilter, meta
 
 
 def _add_hooked(writer: TraceWriter, hooked: Path) -> None:
-    """The ops that hooks recorded in the command's Python processes, on the wall clock."""
+    """Add the ops that hooks recorded in the command's Python processes, on the wall clock."""
     if not hooked.is_dir() or not any(hooked.iterdir()):
         return
     reader = open_reader(hooked)
@@ -229,7 +230,7 @@ def _add_hooked(writer: TraceWriter, hooked: Path) -> None:
 
 
 def _bytes_read() -> int:
-    """Bytes that this process, and every child that has been waited for, has read by system calls."""
+    """Bytes read by system calls of this process and of every child that it has waited for."""
     try:
         return int(Path("/proc/self/io").read_text().split()[1])
     except (OSError, ValueError, IndexError):
@@ -238,13 +239,13 @@ def _bytes_read() -> int:
 
 def _notes(ops: int, method: str, unseen: Mapping[str, int], read: int) -> Iterator[str]:
     if not ops:
-        yield "no storage I/O was seen: files of the system and the interpreter are left out unless --include names them"
+        yield "no storage I/O was recorded; files of the system and the interpreter need include="
     if unseen.get("mapped_files"):
-        yield f"files mapped into memory: {unseen['mapped_files']}; reads through a mapping are not seen"
+        yield f"files mapped into memory: {unseen['mapped_files']}; reads through a mapping are not recorded"
     missed = read - unseen.get("read_bytes", 0)
     if method == "dftracer" and missed > max(_MISSED_BYTES, read // 20):
         yield (
-            f"the command read {format_size(read)}, {format_size(missed)} of it by calls that DFTracer does not see"
-            " (C++ streams, fdopen, dup, pipes, static programs, processes that were killed or became another by exec):"
-            " --with strace sees files whole"
+            f"the command read {format_size(read)}, of which {format_size(missed)} are not in the trace: DFTracer"
+            " does not record C++ streams, fdopen, dup, pipes, static programs, killed processes and what"
+            " precedes an exec; method=strace does"
         )

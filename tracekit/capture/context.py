@@ -1,10 +1,11 @@
-"""Which sample, step and worker an op serves: known above, needed below.
+"""Tracks which sample, step and worker an op serves.
 
-Those who drive a loader say it (`sample`, `step`, the torch hook); every hook that records
-an op asks `where`. Context variables carry it through tasks; an op made by a thread that
-has none of its own (a reader's pool in C++, say) gets what the scopes open in its process
-agree on. When asked to, it also logs when which thread was in which scope, for ops that are
-seen from outside the process. This module records no op and imports nothing of tracekit.
+Code that drives a loader declares scopes (`sample`, `step`, the torch hook), and each hook
+that records an op calls `where`. Context variables carry the scopes through tasks. A thread
+without scopes of its own, such as one of a C++ reader pool, gets the values on which the open
+scopes of its process agree. `log_scopes` also writes the scopes of each thread to a file, for
+ops that are recorded from outside the process. This module records nothing itself and imports
+nothing of tracekit.
 """
 
 from __future__ import annotations
@@ -24,30 +25,30 @@ Where = tuple[int | None, int | None]
 
 
 class _Scope:
-    """A context manager that says where; each use takes a new one.
+    """A context manager that sets the sample, the step, or both. Not reusable.
 
-    Scopes of generators that take turns do not nest: one may end before another that began
-    later, and each is meant for what its own generator does (see `_live`).
+    The scopes of generators that run in turn do not nest: one may end before another that
+    began later, and each applies to the ops of its own generator only (see `_live`).
     """
 
-    __slots__ = ("_begin", "_generator", "_outer", "_over", "_said", "_where")
+    __slots__ = ("_begin", "_ended", "_generator", "_given", "_outer", "_where")
 
     def __init__(self, sample_id: int | None, number: int | None) -> None:
-        self._said: Where = (sample_id, number)
+        self._given: Where = (sample_id, number)
 
     def __enter__(self) -> None:
         self._outer = outer = _here.get()
-        self._over = False
+        self._ended = False
         self._generator = _iterating(sys._getframe(1))
-        sample_id, number = self._said
+        sample_id, number = self._given
         live = _live(outer)
         if live is None:
             self._where: Where = (sample_id, number)
         else:
-            before = live._where
+            around = live._where
             self._where = (
-                before[0] if sample_id is None else sample_id,
-                before[1] if number is None else number,
+                around[0] if sample_id is None else sample_id,
+                around[1] if number is None else number,
             )
         _open[id(self)] = (self._where, id(outer))
         _here.set(self)
@@ -60,60 +61,63 @@ class _Scope:
         if _scope_log is not None and _open.pop(id(self), None) is not None:
             _log_scope(_scope_log, self)
         _open.pop(id(self), None)
-        self._over = True
+        self._ended = True
         self._generator = None
-        if _here.get() is self:  # else it is left in another context, or before one that began later
-            _here.set(_not_over(self._outer))
+        if _here.get() is self:  # otherwise it ends in another context, or before a scope that began later
+            _here.set(_not_ended(self._outer))
 
 
 _GENERATORS = inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
 _ENTERING = frozenset(("__enter__", "__aenter__", "enter_context", "enter_async_context"))
 _here: contextvars.ContextVar[_Scope | None] = contextvars.ContextVar("tracekit_where", default=None)
 _open: dict[int, tuple[Where, int]] = {}
-"""Every scope open in this process, by id: what it says, and the id of the scope around it."""
+"""Every open scope of this process, by id: its values, and the id of the enclosing scope."""
 _worker: int | None = None
 _scope_log: int | None = None
 
 
 def sample(sample_id: int) -> _Scope:
-    """`with tracekit.sample(id):` ops made inside serve this sample of the dataset."""
+    """Attribute the ops inside `with tracekit.sample(id):` to this sample of the dataset."""
     return _Scope(int(sample_id), None)
 
 
 def step(number: int) -> _Scope:
-    """`with tracekit.step(n):` ops made inside serve this batch."""
+    """Attribute the ops inside `with tracekit.step(n):` to this batch."""
     return _Scope(None, int(number))
 
 
 def scope(sample_id: int | None = None, number: int | None = None) -> _Scope:
-    """Both at once, each where it is known."""
+    """Set the sample, the step, or both; None leaves a value as it is."""
     return _Scope(sample_id, number)
 
 
 def where() -> Where:
-    """(sample_id, step) of an op made here and now; None where it is not known."""
+    """The (sample_id, step) of an op made in the current context; None where unknown."""
     scope = _here.get()
-    if scope is not None and (scope._over or scope._generator is not None):
+    if scope is not None and (scope._ended or scope._generator is not None):
         scope = _live(scope)
     if scope is not None:
         return scope._where
-    return _agreed() if _open else (None, None)
+    return _common() if _open else (None, None)
 
 
 def worker() -> int | None:
-    """Which worker of its rank this process is, if someone has said so."""
+    """The worker number of this process within its rank, if set."""
     return _worker
 
 
 def set_worker(number: int | None) -> None:
-    """Say which worker of its rank this process is."""
+    """Set the worker number of this process within its rank."""
     global _worker
     _worker = number
 
 
 def log_scopes(path: str | None) -> None:
-    """Append every scope that ends from now on to the file `path` (None: no longer), a line each:
-    thread, begin and end (ns since the Unix epoch), sample_id, step, worker, rank; -1 for unknown."""
+    """Append every scope that ends from now on to the file `path`; None stops the log.
+
+    One line a scope: thread, begin and end (ns since the Unix epoch), sample_id, step, worker,
+    rank; -1 for unknown.
+    """
     global _scope_log
     if _scope_log is not None:
         os.close(_scope_log)
@@ -123,28 +127,28 @@ def log_scopes(path: str | None) -> None:
 
 
 def _live(scope: _Scope | None) -> _Scope | None:
-    """The scope that holds here: the innermost, but for those of generators that wait while another runs."""
-    scope = innermost = _not_over(scope)
+    """The scope that applies here: the innermost one that does not belong to a suspended generator."""
+    scope = innermost = _not_ended(scope)
     first: _Scope | None = None
     while scope is not None:
         if scope._generator is None:
             first = first or scope
         elif _running(scope._generator):
             return first or scope
-        scope = _not_over(scope._outer)
+        scope = _not_ended(scope._outer)
     return innermost
 
 
-def _not_over(scope: _Scope | None) -> _Scope | None:
-    while scope is not None and scope._over:
+def _not_ended(scope: _Scope | None) -> _Scope | None:
+    while scope is not None and scope._ended:
         scope = scope._outer
     return scope
 
 
 def _iterating(entered_from: FrameType) -> FrameType | None:
-    """The generator that entered a scope and hands out items inside it; None for anything else.
+    """The generator that entered a scope and yields items inside it, or None.
 
-    A generator that is a context manager's body stands for whoever entered that.
+    A generator that implements a context manager counts as the code that entered it.
     """
     frame: FrameType | None = entered_from
     while frame is not None:
@@ -173,15 +177,15 @@ def _log_scope(log: int, scope: _Scope) -> None:
     line = f"{thread},{scope._begin},{time.time_ns()},{','.join(map(str, known))},{rank}\n"
     try:
         os.write(log, line.encode())
-    except OSError:  # a full disk: the ops themselves are recorded elsewhere
+    except OSError:  # a full disk; the ops themselves are recorded elsewhere
         log_scopes(None)
 
 
-def _agreed() -> Where:
-    """What the innermost open scopes of this process have in common."""
+def _common() -> Where:
+    """The values that the innermost open scopes of this process share."""
     scopes = dict(_open)
     around = {outer for _, outer in scopes.values()}
-    innermost = {said for scope, (said, _) in scopes.items() if scope not in around}
+    innermost = {values for scope, (values, _) in scopes.items() if scope not in around}
     samples = {sample_id for sample_id, _ in innermost}
     steps = {number for _, number in innermost}
     return (

@@ -1,7 +1,7 @@
-"""Which files a capture keeps: globs over paths, and the defaults that leave out the interpreter's own.
+"""Selects the files and objects that a capture keeps, by glob.
 
-Applied once per opened file by the hooks and once per distinct URI by `tracekit capture`,
-so it may take its time; what it says about a path never changes.
+Hooks apply a filter once per opened file, `tracekit capture` once per distinct URI. The
+result for a URI never changes, so callers may cache it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from fnmatch import translate
 
-from tracekit.uri import scheme_of
+from tracekit.uri import FILE_SCHEMES, scheme_of
 
 __all__ = ["PathFilter"]
 
@@ -27,11 +27,11 @@ _PATTERNS = re.compile(r"\.so(\.\d+)*$|/lib/python\d|/site-packages/|/__pycache_
 
 @dataclass(frozen=True, slots=True)
 class PathFilter:
-    """Keeps a URI that an `include` glob matches (all, if there is none) and no `exclude` glob does.
+    """Keeps a URI that matches an `include` glob (all URIs if there is none) and no `exclude` glob.
 
-    Without `include`, what belongs to the system and the interpreter is left out: their
-    directories, modules and shared objects. A glob is matched with the whole path of a file
-    (the whole URI of anything else); one without a `/` with its last part.
+    Without `include`, files of the system and the interpreter are left out: their directories,
+    modules and shared objects. A glob that contains a `/` is matched against the whole path of
+    a file or the whole URI of an object, any other glob against the last component.
     """
 
     include: tuple[str, ...] = ()
@@ -40,7 +40,8 @@ class PathFilter:
 
     def admits(self, uri: str) -> bool:
         """Whether ops on `uri` are kept."""
-        is_file = scheme_of(uri) in ("file", "direct")
+        uri = uri.removeprefix("app+")  # what a program read above a cache, of the same object
+        is_file = scheme_of(uri) in FILE_SCHEMES
         name = uri.partition("://")[2] if is_file and "://" in uri else uri
         if any(_matches(glob, name) for glob in self.exclude):
             return False
@@ -69,7 +70,7 @@ def _compiled(glob: str) -> re.Pattern[str]:
 
 
 def _interpreter_directories() -> tuple[str, ...]:
-    """Where Python and its packages live: not the root of a prefix, which may hold the user's home."""
+    """The directories of Python and its packages. The prefix itself is not one: it may contain a home directory."""
     found: Iterable[str | None] = (
         *(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib", "scripts")),
         *site.getsitepackages(),

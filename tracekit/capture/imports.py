@@ -1,8 +1,7 @@
-"""Do something when a library gets imported, and never import it ourselves.
+"""Calls a function once a library has been imported, without importing it.
 
-A hook for a library that the program has not imported (and may never) waits here: a finder
-at the head of `sys.meta_path` lets the import go its usual way, then calls. It must cost
-an import of anything else no more than a dictionary look-up.
+A finder at the front of `sys.meta_path` delegates the import to the other finders and then
+calls the function. The import of any other module costs one dictionary look-up more.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ Callback = Callable[[ModuleType], None]
 
 
 def when_imported(name: str, callback: Callback) -> None:
-    """Call `callback(module)` once module `name` has been imported: now, if it has been."""
+    """Call `callback(module)` once the module `name` has been imported, or now if it already has."""
     module = sys.modules.get(name)
     if module is not None and getattr(getattr(module, "__spec__", None), "_initializing", False) is not True:
         callback(module)
@@ -30,7 +29,7 @@ def when_imported(name: str, callback: Callback) -> None:
 
 
 def forget() -> None:
-    """Call nobody any more."""
+    """Drop all callbacks and remove the finder."""
     _waiting.clear()
     if _FINDER in sys.meta_path:
         sys.meta_path.remove(_FINDER)
@@ -64,7 +63,7 @@ def _call_after_exec(name: str, loader: Loader) -> None:
         for callback in _waiting.pop(name, ()):
             callback(module)
 
-    # The loader belongs to this one spec, so the instance is changed and not its class.
+    # The loader belongs to this spec alone, so the instance is patched, not its class.
     loader.exec_module = exec_module  # type: ignore[method-assign]
 
 

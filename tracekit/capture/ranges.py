@@ -1,4 +1,4 @@
-"""Byte ranges as HTTP words them, as an op's offset and length."""
+"""Parses HTTP byte ranges into an op's offset and length."""
 
 from __future__ import annotations
 
@@ -11,15 +11,13 @@ _GRANTED = re.compile(r"\s*bytes\s+(\d+)\s*-\s*(\d+)\s*/")
 
 
 def asked_range(header: str) -> tuple[int | None, int | None]:
-    """(offset, length) of a `Range` header; None for what it leaves to the server.
+    """The (offset, length) of a `Range` header; None for a value that the server decides.
 
-    `bytes=-500` (the last 500) has a length but no offset; of many ranges none is told.
+    `bytes=-500` (the last 500 bytes) has a length but no offset. Several ranges give (None, None).
     """
     unit, _, asked = header.partition("=")
     start, _, end = asked.partition("-")
-    if (
-        unit == "bytes" and start.isdecimal() and end.isdecimal()
-    ):  # as nearly all are: half the time of a match
+    if unit == "bytes" and start.isdecimal() and end.isdecimal():  # the common case, without a regex
         return int(start), int(end) - int(start) + 1
     match = _ASKED.fullmatch(header)
     if match is None:
@@ -33,7 +31,7 @@ def asked_range(header: str) -> tuple[int | None, int | None]:
 def granted_range(
     kind: str, offset: int | None, length: int | None, content_range: str | None, content_length: int | None
 ) -> tuple[int | None, int | None]:
-    """(offset, length) of an op, with what the answer tells of what the request left open."""
+    """The (offset, length) of an op: the response fills in what the request left open."""
     if kind == "get":
         return None, content_length if length is None else length
     if offset is not None and length is not None:

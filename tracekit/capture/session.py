@@ -1,8 +1,8 @@
-"""One capture of this process and its children: which trace, which hooks, and where errors end.
+"""The capture of this process and its children: the trace, the installed hooks, and their errors.
 
-The only place that holds the recorder; hooks hand it facts through `record`. A hook never
-makes its host fail: whatever goes wrong in a hook's own code is counted, logged once and
-swallowed here. Nothing of the hooked libraries, nor Arrow, is imported before it is needed.
+This module owns the recorder; hooks pass ops to it through `record`. A hook never makes its
+host program fail: an error in a hook's own code is counted, logged once and swallowed here.
+Neither the hooked libraries nor Arrow are imported before they are needed.
 """
 
 from __future__ import annotations
@@ -10,11 +10,13 @@ from __future__ import annotations
 import importlib
 import logging
 import os
+import re
+import signal
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType, TracebackType
+from types import FrameType, ModuleType, TracebackType
 from typing import TYPE_CHECKING
 
 from tracekit.capture import context, imports
@@ -56,25 +58,25 @@ HOOKS: Mapping[str, tuple[tuple[str, str], ...]] = {
     "s3torch": (("s3torchconnector", "install"),),
     "torch": (("torch.utils.data", "install"),),
 }
-"""Hook -> what it waits for: a library's module, and the function of `tracekit.capture.hooks.HOOK` to call with it."""
+"""Hook name -> (library module, function of `tracekit.capture.hooks.HOOK` to call once that module is imported)."""
 
 AUTO = tuple(name for name in HOOKS if name != "files")
-"""What `hooks="auto"` means. The patch of `open` and `os.pread` is for those who name it."""
+"""The hooks that `"auto"` selects: all but `files`, which patches `open` and `os.pread` and must be named."""
 
 _BOOTSTRAP = str(Path(__file__).parent / "bootstrap")
 
 
 @dataclass(eq=False, slots=True)
 class Session:
-    """A capture under way; a context manager that stops it."""
+    """An active capture. As a context manager, it stops the capture on exit."""
 
     path: Path
     hooks: tuple[str, ...]
     paths: PathFilter
     below: frozenset[str] = frozenset()
-    """Hooks whose layer is seen from outside this process (`tracekit capture` sees files)."""
+    """Hooks that must not record because the layer is recorded from outside this process."""
     resolved: dict[int, tuple[int, int, str | None]] = field(default_factory=dict)
-    """Device, inode and URI of descriptors: asking the kernel for the name of one takes longer than a read."""
+    """Descriptor -> (device, inode, URI). A cache: looking up a descriptor's name takes longer than a read."""
     _verdicts: dict[str, str | None] = field(default_factory=dict)
     _recorder: Recorder | None = None
     _undo: list[Callable[[], None]] = field(default_factory=list)
@@ -83,7 +85,7 @@ class Session:
 
     @property
     def recorder(self) -> Recorder:
-        """The recorder, made when the first op comes: most child processes never do any."""
+        """The recorder. It is created with the first op, because most child processes record none."""
         if self._recorder is None:
             with self._lock:
                 if self._recorder is None:
@@ -91,31 +93,34 @@ class Session:
         return self._recorder
 
     def name_of(self, hook: str) -> str | None:
-        """`hook` as it was asked for (`fsspec:both`), or None if it was not."""
-        return next((asked for asked in self.hooks if asked.partition(":")[0] == hook), None)
+        """The requested spelling of `hook`, such as `fsspec:both`, or None if it was not requested."""
+        return next((spelling for spelling in self.hooks if spelling.partition(":")[0] == hook), None)
 
     def admitted(self, path: str) -> str | None:
-        """The URI of the local file `path`; None if the filters leave it out."""
+        """The URI of the local file `path`, or None if the filters exclude it."""
         try:
             return self._verdicts[path]
         except KeyError:
             pass
-        if len(self._verdicts) > 10_000:
-            self._verdicts.clear()
         uri = f"file://{path}"
-        self._verdicts[path] = verdict = uri if self.paths.admits(uri) else None
-        return verdict
+        return self._remember(path, uri if self.paths.admits(uri) else None)
+
+    def admits(self, uri: str) -> bool:
+        """Whether the filters keep ops on the object `uri`."""
+        if uri not in self._verdicts:
+            self._remember(uri, uri if self.paths.admits(uri) else None)
+        return self._verdicts[uri] is not None
 
     def sees(self, hook: str) -> bool:
-        """Whether another hook, here or outside, records what lies below."""
+        """Whether `hook` records in this process, or its layer is recorded from outside."""
         return hook in self.below or self.name_of(hook) is not None
 
     def environment(self) -> dict[str, str]:
-        """The variables by which another process joins this capture."""
+        """The environment variables with which another process joins this capture."""
         return environment(self.path, self.hooks, self.paths, self.below)
 
     def count(self, name: str, n: int = 1) -> None:
-        """Add to a counter of the trace."""
+        """Add `n` to the counter `name` of the trace."""
         self.recorder.count(name, n)
 
     def __enter__(self) -> Session:
@@ -126,6 +131,12 @@ class Session:
     ) -> None:
         if _active is self:
             stop()
+
+    def _remember(self, name: str, verdict: str | None) -> str | None:
+        if len(self._verdicts) > 10_000:
+            self._verdicts.clear()
+        self._verdicts[name] = verdict
+        return verdict
 
     def _make_recorder(self) -> Recorder:
         from tracekit.recorder import Recorder
@@ -147,35 +158,35 @@ def start(
     exclude: Iterable[str] = (),
     children: bool = True,
 ) -> Session:
-    """Record into the trace `path` (or `TRACEKIT_TRACE`) what `hooks` see, until `stop()`.
+    """Start to record the I/O that `hooks` see into the trace `path` (default: `TRACEKIT_TRACE`).
 
-    `hooks` are names of `HOOKS`, or `"auto"`: every one but `files`. A hook of a library
-    that is not imported yet waits until it is. `include` and `exclude` are globs over the
-    paths of local files. Python processes started from here on join the trace, unless
-    `children` is false. The session is also a context manager.
+    `hooks` are names from `HOOKS`, or `"auto"` for all but `files`. The hook of a library that
+    is not imported yet is installed when it is. `include` and `exclude` are globs over file
+    paths and object URIs. Python processes that are started from now on join the trace unless
+    `children` is false. The returned session is a context manager that calls `stop()`.
 
-    Raises UsageError if a capture is under way, a hook is unknown, or `path` is no place
-    for a trace.
+    Raises UsageError if a capture is already active, a hook is unknown, or no trace can be
+    written to `path`.
     """
     if _active is not None:
         raise UsageError(f"already capturing into {_active.path}", "call tracekit.capture.stop() first")
     target = path if path is not None else os.environ.get("TRACEKIT_TRACE")
     if not target:
-        raise UsageError("no trace to capture into", "give a path, or set TRACEKIT_TRACE")
+        raise UsageError("no trace to capture into", "pass a path, or set TRACEKIT_TRACE")
     session = Session(
         Path(os.path.abspath(target)),
         known_hooks(hooks),
         _filter(include, exclude, Path(os.path.abspath(target))),
     )
-    _ = session.recorder  # a path that cannot be written is heard of here, not swallowed later
+    _ = session.recorder  # raises here if the path cannot be written, instead of being swallowed later
     _begin(session)
     if children:
-        _tell_children(session)
+        _export_to_children(session)
     return session
 
 
 def join(environ: Mapping[str, str] = os.environ) -> Session | None:
-    """Join the capture that `TRACEKIT_TRACE` names, if any and not yet joined: for child processes."""
+    """Join the capture that `TRACEKIT_TRACE` names, unless this process has joined one. For child processes."""
     target = environ.get("TRACEKIT_TRACE")
     if not target or _active is not None:
         return _active
@@ -189,29 +200,34 @@ def join(environ: Mapping[str, str] = os.environ) -> Session | None:
     )
     context.log_scopes(environ.get("TRACEKIT_SCOPES"))
     _begin(session)
-    if os.environ.get("TRACEKIT_TRACE") == target != str(path):  # children may stand in another directory
+    if os.environ.get("TRACEKIT_TRACE") == target != str(path):  # a child may have another working directory
         session._environ["TRACEKIT_TRACE"] = target
         os.environ["TRACEKIT_TRACE"] = str(path)
     return session
 
 
 def join_quietly() -> None:
-    """`join` at the start of an interpreter, which nothing may keep from starting."""
+    """Call `join` at interpreter start-up, and log an error instead of raising it."""
     try:
         join()
-    except Exception as error:  # noqa: BLE001 - the program must start all the same
+    except Exception as error:  # noqa: BLE001 - the program must start anyway
         _log.warning("not capturing: %s", error)
 
 
 def stop() -> None:
-    """End the capture: take the hooks out, close the trace. Nothing happens if there is none.
+    """End the capture: remove the hooks and close the trace. Does nothing without an active capture.
 
-    A trace that could not be written (a full disk) is logged and not raised: the host has its work done.
+    If the trace cannot be written (a full disk), the error is logged, not raised.
     """
     global _active
     session, _active = _active, None
     if session is None:
         return
+    if (
+        signal.getsignal(signal.SIGTERM) is _terminate
+        and threading.current_thread() is threading.main_thread()
+    ):
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
     imports.forget()
     context.log_scopes(None)
     for undo in reversed(session._undo):
@@ -224,13 +240,13 @@ def stop() -> None:
     if session._recorder is not None:
         try:
             session._recorder.close()
-        except Exception as error:  # noqa: BLE001 - the host's program must not fail because of us
+        except Exception as error:  # noqa: BLE001 - the host program must not fail
             hook_failed("recorder", error)
     _reported.clear()
 
 
 def active() -> Session | None:
-    """The capture under way in this process."""
+    """The active capture of this process, or None."""
     return _active
 
 
@@ -246,12 +262,13 @@ def record(
     error: str | None = None,
     at: tuple[int | None, int | None] | None = None,
 ) -> None:
-    """Hand one op to the trace, if a capture is under way. Never raises: hooks call it in the host's path.
+    """Record one op if a capture is active. Never raises, because hooks call it from host code.
 
-    `at` is the (sample_id, step) of an op that began elsewhere; the place of the call otherwise.
+    Times are ns, sizes bytes. `at` is the (sample_id, step) of an op that began in another
+    context; by default they come from the current context.
     """
     session = _active
-    if session is None:
+    if session is None or not (uri.startswith("file://") or session.admits(uri)):
         return
     try:
         sample_id, step = where() if at is None else at
@@ -259,21 +276,23 @@ def record(
             uri, offset, length, t_submit, latency, op=op, bytes=moved, ttfb=ttfb,
             sample_id=sample_id, step=step, worker=context._worker, error=error,
         )  # fmt: skip
-    except Exception as failure:  # noqa: BLE001 - the host's own call must not fail because of us
+    except Exception as failure:  # noqa: BLE001 - the host's call must not fail
         hook_failed("recorder", failure)
 
 
 def hook_failed(hook: str, error: BaseException) -> None:
-    """Count an error of a hook's own, log the first of each hook, and swallow it."""
+    """Count an error in a hook's own code, and log the first one of each hook."""
     if hook not in _reported:
         _reported.add(hook)
-        _log.warning("hook %s: %s: %s (counted from now on, not logged)", hook, type(error).__name__, error)
+        _log.warning(
+            "hook %s: %s: %s (further errors are counted, not logged)", hook, type(error).__name__, error
+        )
     session = _active
     if session is None or (hook == "recorder" and session._recorder is None):
         return
     try:
         session.recorder.count(f"hook_errors.{hook}")
-    except Exception:  # noqa: BLE001 - nobody is left to tell, and the host goes on
+    except Exception:  # noqa: BLE001 - the recorder itself has failed
         _reported.add("recorder")
 
 
@@ -281,11 +300,37 @@ _active: Session | None = None
 _reported: set[str] = set()
 
 
+_TERMINATION_S = 2.0
+"""How long a terminated process may take to close its trace."""
+
+
+def _close_on_termination() -> None:
+    """Close the trace when SIGTERM ends the process, unless the program handles that signal itself.
+
+    Worker pools end their workers with SIGTERM, which would lose the ops of the last flush interval.
+    """
+    if (
+        threading.current_thread() is threading.main_thread()
+        and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    ):
+        signal.signal(signal.SIGTERM, _terminate)
+
+
+def _terminate(number: int, _frame: FrameType | None) -> None:
+    # In a thread of its own: the interrupted code may hold the recorder's lock.
+    closing = threading.Thread(target=stop, name="tracekit-stop", daemon=True)
+    closing.start()
+    closing.join(_TERMINATION_S)
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
+
+
 def _begin(session: Session) -> None:
     global _active
     _active = session
-    for asked in session.hooks:
-        name = asked.partition(":")[0]
+    _close_on_termination()
+    for spelling in session.hooks:
+        name = spelling.partition(":")[0]
         for library, function in HOOKS[name]:
             imports.when_imported(library, _installer(session, name, function))
 
@@ -295,20 +340,20 @@ def _installer(session: Session, name: str, function: str) -> Callable[[ModuleTy
         try:
             hook = importlib.import_module(f"tracekit.capture.hooks.{name}")
             session._undo.append(getattr(hook, function)(library))
-        except Exception as error:  # noqa: BLE001 - a library we do not understand goes unrecorded
+        except Exception as error:  # noqa: BLE001 - an unsupported version of a library is not recorded
             hook_failed(name, error)
 
     return install
 
 
 def known_hooks(hooks: str | Sequence[str]) -> tuple[str, ...]:
-    """The hooks that a list or a comma-separated text names. Raises UsageError for an unknown one."""
+    """The hooks named by a list or a comma-separated string. Raises UsageError for an unknown hook."""
     names = hooks.split(",") if isinstance(hooks, str) else list(hooks)
     chosen: dict[str, str] = {}
     for name in (name.strip() for name in names):
         for one in AUTO if name == "auto" else (name,) if name else ():
             if one.partition(":")[0] not in HOOKS:
-                raise UsageError(f"hook {one!r} is unknown", f"known are auto, {', '.join(HOOKS)}")
+                raise UsageError(f"unknown hook {one!r}", f"the hooks are auto, {', '.join(HOOKS)}")
             chosen[one.partition(":")[0]] = one
     return tuple(chosen.values())
 
@@ -317,33 +362,34 @@ def _filter(include: Iterable[str], exclude: Iterable[str], trace: Path) -> Path
     return PathFilter(tuple(include), (*exclude, f"{trace}/", str(trace)))
 
 
-def _tell_children(session: Session) -> None:
-    told = {**session.environment(), "PYTHONPATH": with_bootstrap(os.environ.get("PYTHONPATH"))}
-    session._environ = {name: os.environ.get(name) for name in told}
-    os.environ.update(told)
+def _export_to_children(session: Session) -> None:
+    variables = {**session.environment(), "PYTHONPATH": with_bootstrap(os.environ.get("PYTHONPATH"))}
+    session._environ = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
 
 
 def environment(
     trace: Path, hooks: Sequence[str], paths: PathFilter, below: Iterable[str] = ()
 ) -> dict[str, str]:
-    """The variables by which a process joins a capture (`join`)."""
+    """The environment variables from which `join` reads a capture."""
     return {
         "TRACEKIT_TRACE": str(trace),
         "TRACEKIT_HOOKS": ",".join(hooks),
-        "TRACEKIT_INCLUDE": os.pathsep.join(paths.include),
-        "TRACEKIT_EXCLUDE": os.pathsep.join(paths.exclude),
+        "TRACEKIT_INCLUDE": ":".join(paths.include),
+        "TRACEKIT_EXCLUDE": ":".join(paths.exclude),
         "TRACEKIT_BELOW": ",".join(sorted(below)),
     }
 
 
 def with_bootstrap(pythonpath: str | None) -> str:
-    """`PYTHONPATH` with the directory in front whose `sitecustomize` joins the capture."""
+    """`pythonpath` preceded by the directory whose `sitecustomize` joins the capture."""
     rest = [part for part in (pythonpath or "").split(os.pathsep) if part and part != _BOOTSTRAP]
     return os.pathsep.join([_BOOTSTRAP, *rest])
 
 
 def _lines(text: str | None) -> list[str]:
-    return [part for part in (text or "").split(os.pathsep) if part]
+    """The globs in a `:`-separated text. The colon of a URI scheme does not separate."""
+    return [part for part in re.split(r":(?!//)", text or "") if part]
 
 
 def _env_int(name: str) -> int | None:

@@ -1,7 +1,7 @@
-"""Joins the capture that TRACEKIT_TRACE names, in a Python that has this directory on its path.
+"""Joins the capture that TRACEKIT_TRACE names when a Python starts with this directory on its path.
 
-Put on PYTHONPATH by `tracekit capture` and `tracekit.capture.start`. It must never keep an
-interpreter from starting, nor hide another `sitecustomize`.
+`tracekit capture` and `tracekit.capture.start` put it on PYTHONPATH. It never prevents an
+interpreter from starting, and it runs any other `sitecustomize` that it shadows.
 """
 
 import importlib.util
@@ -17,13 +17,13 @@ def _join() -> None:
         return
     try:
         from tracekit.capture.session import join_quietly
-    except Exception:  # noqa: BLE001 - another Python, without tracekit or with half of one: it runs unrecorded
+    except Exception:  # noqa: BLE001 - another Python, without a usable tracekit, runs unrecorded
         return
     join_quietly()
 
 
 def _next_sitecustomize() -> None:
-    """Run the `sitecustomize` that this one hides, if there is one."""
+    """Run the `sitecustomize` that this one shadows, if any."""
     rest = [path for path in sys.path if os.path.abspath(path or ".") != _HERE]
     spec = PathFinder.find_spec("sitecustomize", rest)
     if spec is None or spec.loader is None:

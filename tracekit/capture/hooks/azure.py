@@ -1,7 +1,8 @@
-"""azure-storage-blob: every client, by a policy at the end of its pipeline, where each attempt passes.
+"""Records the requests of azure-storage-blob clients, by a policy at the end of their pipelines.
 
-One row an attempt: a retry is a row of its own. A download ends when its stream has been
-read. Only container, blob, range, sizes and times are taken: no header, no query, no SAS.
+Each attempt is one row, so a retry is another row. A download ends when its stream has been
+read. Only container and blob names, ranges, sizes and times are recorded, never headers,
+queries or SAS tokens.
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ from urllib.parse import parse_qs, unquote
 
 from tracekit.backends.objects.uri import join
 from tracekit.capture import session as sessions
-from tracekit.capture.context import where
+from tracekit.capture.attempt import Attempt
 from tracekit.capture.outcome import error_class, status_class
 from tracekit.capture.ranges import asked_range, granted_range
-from tracekit.capture.session import hook_failed, record
+from tracekit.capture.session import hook_failed
 
 __all__ = ["install", "policy"]
 
@@ -30,7 +31,7 @@ _COMP = re.compile(r"(?:^|&)comp=([a-z]*)")
 
 
 def install(base_client: ModuleType) -> Callable[[], None]:
-    """Record every blob client that is made from now on."""
+    """Record every blob client created from now on."""
     owners = [
         owner
         for name in ("StorageAccountHostsMixin", "AsyncStorageAccountHostsMixin")
@@ -48,11 +49,11 @@ def install(base_client: ModuleType) -> Callable[[], None]:
 
 
 def policy(*accounts: str) -> Any:
-    """A pipeline policy that records each attempt while a capture is under way.
+    """Return a pipeline policy that records each attempt while a capture is active.
 
-    For clients that are made before, or without, the hook: give it as
-    `_additional_pipeline_policies=[policy("host/account")]`. `accounts` are what stands
-    before the container in URLs; by default the host.
+    For clients created before or without the hook, pass it as
+    `_additional_pipeline_policies=[policy("host/account")]`. `accounts` are the URL parts that
+    precede the container; by default the host.
     """
     from azure.core.pipeline.policies import SansIOHTTPPolicy
 
@@ -77,29 +78,10 @@ def policy(*accounts: str) -> Any:
     return RecordingPolicy()
 
 
-class _Attempt:
-    """One request on its way."""
-
-    __slots__ = ("kind", "length", "moved", "offset", "submit", "ttfb", "uri", "where")
-
-    def __init__(self, uri: str, kind: str, offset: int | None, length: int | None) -> None:
-        self.uri, self.kind, self.offset, self.length = uri, kind, offset, length
-        self.where = where()
-        self.moved = 0
-        self.ttfb: int | None = None
-        self.submit = monotonic_ns()
-
-    def ended(self, moved: int | None, error: str | None = None) -> None:
-        record(
-            self.uri, self.offset, self.length, self.submit, monotonic_ns() - self.submit, self.kind, moved,
-            self.ttfb, error, self.where,
-        )  # fmt: skip
-
-
 class _Followed:
-    """A download's stream that knows when it has been read; else the stream itself."""
+    """A download stream that reports when it has been read. Other attributes are the stream's."""
 
-    def __init__(self, stream: Any, attempt: _Attempt, size: int | None) -> None:
+    def __init__(self, stream: Any, attempt: Attempt, size: int | None) -> None:
         self._stream, self._attempt, self._size = stream, attempt, size
         self._open = True
 
@@ -156,7 +138,7 @@ def _with_policy(original: Any) -> Any:
             hosts = sorted(filter(None, getattr(self, "_hosts", {}).values()), key=len, reverse=True)
             more = list(kwargs.get("_additional_pipeline_policies") or ())
             kwargs["_additional_pipeline_policies"] = [*more, policy(*hosts)]
-        except Exception as error:  # noqa: BLE001 - the client works, unrecorded
+        except Exception as error:  # noqa: BLE001 - the client works without recording
             hook_failed("azure", error)
         return original(self, credential, **kwargs)
 
@@ -186,7 +168,7 @@ def _asked(request: Any, accounts: tuple[str, ...]) -> None:
     context[_TRIES] = tries + 1
     if tries:
         session.count("retries")
-    context[_KEY] = _Attempt(_uri(url, query, accounts), kind, offset, length)
+    context[_KEY] = Attempt(_uri(url, query, accounts), kind, offset, length)
 
 
 def _answered(request: Any, response: Any) -> None:
@@ -222,15 +204,15 @@ def _answered(request: Any, response: Any) -> None:
     answer.stream_download = stream_download
 
 
-def _is_whole(attempt: _Attempt, granted: str | None, length: int | None) -> bool:
-    """Whether the range took in all there is: the SDK asks for the first 32 MiB of whatever it downloads."""
+def _is_whole(attempt: Attempt, granted: str | None, length: int | None) -> bool:
+    """Whether the range covered the whole blob: the SDK always requests the first 32 MiB as a range."""
     if attempt.offset != 0 or not granted:
         return False
     return granted.rpartition("/")[2].strip() == str(length)
 
 
 def _kind(method: str, query: str) -> str | None:
-    """What an op the request is; None for what moves or lists nothing."""
+    """The op kind of a request, or None for requests that neither move bytes nor list blobs."""
     comp = _COMP.search(query) if query else None
     if method == "GET" and comp is not None and comp[1] == "list":
         return "list"
@@ -249,7 +231,7 @@ def _uri(url: str, query: str, accounts: tuple[str, ...]) -> str:
 
 @functools.lru_cache(maxsize=4096)
 def _placed(url: str, prefix: str, accounts: tuple[str, ...]) -> str:
-    """The URI of a URL without its query, of a container's root with the prefix that is listed."""
+    """The URI of a URL without its query; for a container's root, with the listed prefix."""
     whole = url.partition("://")[2]
     for account in accounts:
         if whole.startswith(account) and whole[len(account) : len(account) + 1] in ("", "/"):

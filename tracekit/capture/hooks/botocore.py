@@ -1,8 +1,8 @@
-"""boto3 and aiobotocore: every S3 client, by the events that botocore emits for each request.
+"""Records the requests of boto3 and aiobotocore S3 clients, by botocore's events.
 
-One row an attempt: a retry is a row of its own, with the class of what went wrong before it.
-A body that streams ends when its last byte has been read, or when it is closed or forgotten.
-Only names of buckets and keys, ranges, sizes and times are taken: no header, no signature.
+Each attempt is one row: a failed attempt has an error class, and its retry is another row. A
+streamed body ends when its last byte has been read, or when it is closed or discarded. Only
+bucket and key names, ranges, sizes and times are recorded, never headers or signatures.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from typing import Any
 
 from tracekit.backends.objects.uri import join
 from tracekit.capture import session as sessions
-from tracekit.capture.context import where
+from tracekit.capture.attempt import Attempt
 from tracekit.capture.outcome import error_class, status_class
 from tracekit.capture.ranges import asked_range, granted_range
-from tracekit.capture.session import hook_failed, record
+from tracekit.capture.session import hook_failed
 
 __all__ = ["install", "install_async", "wrap"]
 
@@ -33,43 +33,23 @@ _KEY = "tracekit"
 _ATTEMPT = "tracekit-attempt"
 
 
-class _Attempt:
-    """One request on its way."""
-
-    __slots__ = ("kind", "length", "moved", "offset", "submit", "ttfb", "uri", "where")
-
-    def __init__(self, uri: str, kind: str, offset: int | None, length: int | None) -> None:
-        self.uri, self.kind, self.offset, self.length = uri, kind, offset, length
-        self.where = where()
-        self.moved = 0
-        self.ttfb: int | None = None
-        self.submit = monotonic_ns()
-
-    def ended(self, moved: int | None, error: str | None = None, *, at_all: bool = True) -> None:
-        latency = monotonic_ns() - self.submit if at_all else None
-        record(
-            self.uri, self.offset, self.length, self.submit, latency, self.kind, moved, self.ttfb, error,
-            self.where,
-        )  # fmt: skip
-
-
-_sending: contextvars.ContextVar[_Attempt | None] = contextvars.ContextVar("tracekit_s3", default=None)
+_sending: contextvars.ContextVar[Attempt | None] = contextvars.ContextVar("tracekit_s3", default=None)
 
 
 def install(client: ModuleType) -> Callable[[], None]:
-    """Record every S3 client that is made from now on, and those that exist."""
+    """Record every S3 client, existing or created from now on."""
     for instance in _existing(client.BaseClient):
         wrap(instance)
     return _patch(client.ClientCreator)
 
 
 def install_async(client: ModuleType) -> Callable[[], None]:
-    """The same for aiobotocore, whose clients are made by a coroutine."""
+    """Record every aiobotocore S3 client created from now on."""
     return _patch(client.AioClientCreator)
 
 
 def wrap(client: Any) -> Any:
-    """`client` itself; if it is one for S3 it is recorded from now on while a capture is under way."""
+    """Record the requests of `client`, if it is an S3 client, while a capture is active. Returns `client`."""
     meta = getattr(client, "meta", None)
     if meta is not None and meta.service_model.service_name == "s3":
         for event, handler in _HANDLERS.items():
@@ -99,17 +79,19 @@ async def _wrap_later(making: Any) -> Any:
 def _wrap_quietly(client: Any) -> Any:
     try:
         return wrap(client)
-    except Exception as error:  # noqa: BLE001 - the client works, unrecorded
+    except Exception as error:  # noqa: BLE001 - the client works without recording
         hook_failed("botocore", error)
         return client
 
 
 def _existing(base: type) -> list[Any]:
-    return [thing for thing in gc.get_objects() if issubclass(type(thing), base)]  # a proxy is not asked
+    return [
+        thing for thing in gc.get_objects() if issubclass(type(thing), base)
+    ]  # isinstance() would call into proxies
 
 
 def _named(params: dict[str, Any], model: Any, context: dict[str, Any] | None = None, **_: Any) -> None:
-    """Before the request is built: what is asked for, in the caller's own words."""
+    """Read the operation and its parameters before the request is built."""
     kind = _KINDS.get(model.name)
     if sessions.active() is None or kind is None or context is None:
         return
@@ -126,7 +108,7 @@ def _named(params: dict[str, Any], model: Any, context: dict[str, Any] | None = 
 
 
 def _created(request: Any, **_: Any) -> None:
-    """Each attempt, signed and about to be sent."""
+    """Begin an attempt: the request is signed and about to be sent."""
     try:
         known = request.context.get(_KEY)
         if known is None or sessions.active() is None:
@@ -134,7 +116,7 @@ def _created(request: Any, **_: Any) -> None:
             return
         uri, kind, offset, length, tries = known
         known[4] = tries + 1
-        attempt = _Attempt(uri, kind, offset, length)
+        attempt = Attempt(uri, kind, offset, length)
         request.context[_ATTEMPT] = attempt
         _sending.set(attempt)
         session = sessions.active()
@@ -159,7 +141,7 @@ def _sent(request: Any, **_: Any) -> None:
 
 
 def _received(parsed_response: Any, context: Any, exception: Any, **_: Any) -> None:
-    """An answer, its body perhaps still to come, or the exception in its place."""
+    """Handle a response, whose body may still have to be read, or an exception."""
     try:
         attempt = context.pop(_ATTEMPT, None) if context else None
         if attempt is None:
@@ -189,19 +171,19 @@ def _received(parsed_response: Any, context: Any, exception: Any, **_: Any) -> N
         hook_failed("botocore", error)
 
 
-def _follow(body: Any, attempt: _Attempt, size: int | None) -> None:
-    """Know when the body has been read: it stays the object that it is, of a class that tells."""
-    body._tracekit = _Followed(attempt, size)
+def _follow(body: Any, attempt: Attempt, size: int | None) -> None:
+    """Change the class of `body` to a subclass that reports its reads, so that object identity is kept."""
+    body._tracekit = _BodyProgress(attempt, size)
     plain: Any = type(body)
-    body.__class__ = _telling(plain)
+    body.__class__ = _reporting(plain)
 
 
-class _Followed:
-    """How far a body has been read."""
+class _BodyProgress:
+    """How much of a body has been read."""
 
     __slots__ = ("attempt", "open", "size")
 
-    def __init__(self, attempt: _Attempt, size: int | None) -> None:
+    def __init__(self, attempt: Attempt, size: int | None) -> None:
         self.attempt, self.size, self.open = attempt, size, True
 
     def moved(self, count: int, *, last: bool) -> None:
@@ -219,30 +201,30 @@ class _Followed:
             self.open = False
             self.attempt.ended(self.attempt.moved, error)
 
-    def forgotten(self, raw: Any) -> None:
-        """The body was dropped unread, or read by way of its raw stream: when it ended nobody knows."""
+    def discarded(self, raw: Any) -> None:
+        """The body was discarded unread, or read through its raw stream, so its end time is unknown."""
         if not self.open:
             return
         self.open = False
         try:
             moved = self.attempt.moved or int(raw.tell())
-        except Exception:  # noqa: BLE001 - not every stream counts
+        except Exception:  # noqa: BLE001 - not every stream has a position
             moved = 0
-        self.attempt.ended(moved or None, at_all=False)
+        self.attempt.ended(moved or None, known_end=False)
 
 
 @functools.lru_cache(maxsize=64)
-def _telling(cls: Any) -> Any:
-    """A class of bodies like `cls` that tell of what they move."""
+def _reporting(cls: Any) -> Any:
+    """A subclass of the body class `cls` that reports what it reads."""
 
     def close(self: Any) -> Any:
         self._tracekit.closed()
         return cls.close(self)
 
-    def forget(self: Any) -> None:
-        self._tracekit.forgotten(getattr(self, "_raw_stream", None))
+    def discard(self: Any) -> None:
+        self._tracekit.discarded(getattr(self, "_raw_stream", None))
 
-    methods: dict[str, Any] = {"close": close, "__del__": forget, "__module__": cls.__module__}
+    methods: dict[str, Any] = {"close": close, "__del__": discard, "__module__": cls.__module__}
     if inspect.iscoroutinefunction(cls.read):
         methods["read"] = _aread(cls)
     else:

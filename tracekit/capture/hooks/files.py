@@ -1,9 +1,9 @@
-"""Plain Python files: `tracekit.open`, and the opt-in patch of `open` and `os.pread`.
+"""Records Python file I/O: `tracekit.open`, and the opt-in patch of `open` and `os.pread`.
 
-A recorded file is an ordinary `io.FileIO` with the ordinary buffers over it, so a row is
-what went to the kernel: offset, length and time of each read, below Python's own buffer.
-What C code does with the file's descriptor (numpy's `fromfile`, mmap) is not seen here;
-`tracekit capture` sees it. Whatever we do not understand opens as it would without us.
+A recorded file is an `io.FileIO` below the usual buffers, so each row is a request to the
+kernel, with its offset, length and time. What C code does with a descriptor (numpy's
+`fromfile`, mmap) is not recorded here but by `tracekit capture`. Arguments that this module
+does not know are passed to the built-in `open`.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ _MODES = frozenset("rwxab+t")
 
 
 class RecordedFileIO(io.FileIO):
-    """A raw file each of whose reads and writes is an op. Closes, seeks and fails as `io.FileIO` does."""
+    """A raw file that records each read and write. It otherwise behaves like `io.FileIO`."""
 
     def __init__(
         self, file: Any, mode: str = "r", closefd: bool = True, opener: Any = None, uri: str | None = None
     ) -> None:
         super().__init__(file, mode, closefd, opener)
         if _known_fds:
-            _known_fds.pop(super().fileno(), None)  # an opener's os.open told of it: its close is ours now
+            _known_fds.pop(super().fileno(), None)  # registered by an opener's os.open; this object closes it
         self._uri = uri
         self._handed_out = False
 
@@ -76,14 +76,14 @@ class RecordedFileIO(io.FileIO):
             raise
         took = monotonic_ns() - submit
         if begin is None and moved is not None:
-            begin = _tell(self) - moved  # appended: where, the kernel says afterwards
+            begin = _tell(self) - moved  # the position of an append is known only afterwards
         record(self._uri, begin, memoryview(data).nbytes, submit, took, "put", moved)
         return moved
 
     def fileno(self) -> int:
         fd = super().fileno()
         if not self._handed_out:
-            self._handed_out = True  # whoever has the descriptor may pread from it
+            self._handed_out = True  # from now on the descriptor may be used directly
             _known_fds[fd] = self._uri
         return fd
 
@@ -125,13 +125,13 @@ def open(
     closefd: bool = True,
     opener: Callable[[str, int], int] | None = None,
 ) -> IO[Any]:
-    """The built-in `open`, with what the file reads and writes recorded while a capture is under way."""
+    """Open a file like the built-in `open`, and record its reads and writes while a capture is active."""
     uri = None
     if sessions.active() is not None and _plain(file, mode, buffering, encoding, errors, newline):
         try:
             name = os.fspath(file)
             uri = _admitted(os.path.abspath(os.fsdecode(name)))
-        except Exception as error:  # noqa: BLE001 - the host's open goes on without us
+        except Exception as error:  # noqa: BLE001 - the file is opened without recording
             hook_failed("files", error)
     if uri is None or opener is not None:
         opened = _real_open(file, mode, buffering, encoding, errors, newline, closefd, opener)
@@ -149,7 +149,7 @@ def open(
 
 
 def install(_: ModuleType) -> Callable[[], None]:
-    """Put `open` above in the place of the built-in one, and record `os.read`, `os.pread` and their like."""
+    """Replace the built-in `open`, and record `os.read`, `os.pread` and related calls."""
     patches: list[tuple[Any, str, Any]] = [(builtins, "open", open), (io, "open", open)]
     patches += [(os, name, make(getattr(os, name))) for name, make in _OS_CALLS.items() if hasattr(os, name)]
     before = [(owner, name, getattr(owner, name)) for owner, name, _ in patches]
@@ -165,7 +165,7 @@ def install(_: ModuleType) -> Callable[[], None]:
 
 
 _known_fds: dict[int, str | None] = {}
-"""URIs of descriptors opened through us; dropped when they close. Others are asked of the kernel each time."""
+"""Descriptor -> URI of the files opened here, until they are closed. Others are looked up in /proc."""
 
 
 def _admitted(path: str) -> str | None:
@@ -176,9 +176,9 @@ def _admitted(path: str) -> str | None:
 def _plain(
     file: Any, mode: Any, buffering: Any, encoding: str | None, errors: str | None, newline: str | None
 ) -> bool:
-    """Whether the arguments are ones that `_buffered` treats as the built-in `open` does.
+    """Whether `_buffered` treats the arguments as the built-in `open` does.
 
-    Everything else, wrong arguments above all, is left to the built-in, with its own errors.
+    All other arguments, including invalid ones, are passed to the built-in, which raises its own errors.
     """
     if not isinstance(mode, str) or not isinstance(file, (str, bytes, os.PathLike)):
         return False
@@ -205,12 +205,12 @@ def _buffered(
     errors: str | None,
     newline: str | None,
 ) -> IO[Any]:
-    """The stack of buffers that the built-in `open` puts over a raw file."""
+    """Wrap a raw file in the buffers that the built-in `open` uses."""
     result: Any = raw
     try:
         status = os.fstat(io.FileIO.fileno(raw))
         if not S_ISREG(status.st_mode):
-            raw._uri = None  # a terminal, a pipe, a device: no storage
+            raw._uri = None  # a terminal, a pipe or a device is not storage
         line_buffering = buffering == 1 or (buffering < 0 and raw._uri is None and raw.isatty())
         if buffering < 0 or line_buffering:
             buffering = status.st_blksize if status.st_blksize > 1 else io.DEFAULT_BUFFER_SIZE
@@ -233,7 +233,7 @@ def _buffered(
 
 
 def uri_of_descriptor(fd: int) -> str | None:
-    """The URI of a descriptor, None for what is no regular file or is not kept."""
+    """The URI of a descriptor, or None if it is not a regular file or the filters exclude it."""
     try:
         return _known_fds[fd]
     except KeyError:
@@ -246,7 +246,7 @@ def uri_of_descriptor(fd: int) -> str | None:
         known = session.resolved.get(fd)
         if known is not None and known[0] == status.st_dev and known[1] == status.st_ino:
             return known[2]
-        path = os.readlink(f"/proc/self/fd/{fd}")  # noqa: PTH115 - in the host's path: no objects
+        path = os.readlink(f"/proc/self/fd/{fd}")  # noqa: PTH115 - no Path objects in host code
     except (OSError, TypeError):
         return None
     keep = S_ISREG(status.st_mode) and not path.endswith(" (deleted)")
@@ -268,7 +268,7 @@ def _record_open(real: Any) -> Any:
         try:
             _known_fds.pop(fd, None)
             _known_fds[fd] = uri_of_descriptor(fd)
-        except Exception as error:  # noqa: BLE001 - the host's open has succeeded
+        except Exception as error:  # noqa: BLE001 - the open itself has succeeded
             hook_failed("files", error)
         return fd
 
@@ -305,7 +305,7 @@ def _nbytes(buffers: Any) -> int:
 
 
 def _transfer(op: str, length: Callable[[Any], int], offset_at: int | None) -> Callable[[Any], Any]:
-    """A maker of wrappers for calls `(fd, what, [offset, ...])` that move bytes."""
+    """Return a function that wraps a call `(fd, what, [offset, ...])` which moves bytes."""
 
     def wrap(real: Any) -> Any:
         def call(fd: int, what: Any, *more: Any, **named: Any) -> Any:

@@ -1,9 +1,9 @@
-"""fsspec: every filesystem of the process, or one that is handed over, seen below its caches.
+"""Records the requests of fsspec filesystems, below their caches.
 
-A row is what a file object fetched, or what `cat_file`, `get_file` and their like moved: the
-requests, whatever cache asked for them. With `fsspec:both` what the program asked of the
-files is recorded too, as URIs of the scheme `app+...`; with `fsspec:above` only that. Where
-another hook sees the requests themselves (botocore under s3fs, say), it alone records them.
+A row is one fetch of a file object, or one call of `cat_file`, `get_file` and similar methods,
+whichever cache caused it. `fsspec:both` also records what the program read from its files, as
+URIs of the scheme `app+...`; `fsspec:above` records only that. Where another hook records the
+requests themselves (botocore below s3fs, for example), this one does not.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from tracekit.capture.session import hook_failed, record
 __all__ = ["install", "uri_of", "wrap"]
 
 _BELOW = {"s3": "botocore", "az": "azure", "file": "files"}
-"""Scheme -> the hook that sees the requests of its filesystems."""
+"""Scheme -> the hook that records the requests of its filesystems."""
 _SCHEMES = {"s3a": "s3", "abfs": "az", "abfss": "az", "adl": "az", "gcs": "gs", "local": "file"}
 _OBJECT_STORES = ("s3", "az", "gs")
 _KINDS = {
@@ -40,7 +40,7 @@ _BYTES = (bytes, bytearray, memoryview)
 
 
 def install(library: ModuleType) -> Callable[[], None]:
-    """Record every filesystem of this process, those that exist already too."""
+    """Record every filesystem of this process, existing or created from now on."""
     spec = library.spec
     cached = spec._Cached
     make = cached.__call__
@@ -67,7 +67,7 @@ def install(library: ModuleType) -> Callable[[], None]:
 
 
 def wrap(filesystem: Any) -> Any:
-    """`filesystem` itself, recorded from now on while a capture is under way, whatever its hooks."""
+    """Record `filesystem` while a capture is active, even if the hook is not installed. Returns `filesystem`."""
     _watch_class(type(filesystem))
     if uri_of(filesystem, "/x").startswith("file://"):
         _watch_local()
@@ -75,7 +75,7 @@ def wrap(filesystem: Any) -> Any:
 
 
 def uri_of(filesystem: Any, path: str) -> str:
-    """The URI that ops on `path` of `filesystem` carry."""
+    """The URI of `path` on `filesystem`, as ops carry it."""
     protocol = getattr(filesystem, "protocol", "file")
     first = protocol if isinstance(protocol, str) else protocol[0]
     scheme = _SCHEMES.get(first, first)
@@ -89,9 +89,9 @@ def uri_of(filesystem: Any, path: str) -> str:
 
 
 def _watch_class(cls: type) -> None:
-    """Record what the class, and those that it derives from, define themselves.
+    """Patch the methods that the class and its bases define themselves.
 
-    What AbstractFileSystem defines is made of calls to these, and is left alone.
+    The methods of AbstractFileSystem call these, so they are not patched.
     """
     for owner in cls.__mro__[:-1]:
         if owner.__module__ in ("fsspec.spec", "fsspec.asyn"):
@@ -108,7 +108,7 @@ def _watch_class(cls: type) -> None:
 
 
 def _watch_local() -> ModuleType | None:
-    """Local files: fsspec opens them with a name of its module, which we define, unless all files are seen."""
+    """Record local files by defining `open` in fsspec's module, unless another hook records files."""
     session = sessions.active()
     if session is not None and session.sees("files"):
         return None
@@ -171,7 +171,7 @@ def _acall(method: Any, kind: str) -> Any:
 
 
 def _names(method: Any) -> tuple[str, ...]:
-    """Of the arguments after `self`, first what it is about: filesystems do not agree on names and order."""
+    """The parameter names after `self`, path first. Filesystems differ in names and order."""
     return tuple(inspect.signature(method).parameters)[1:] or ("path",)
 
 
@@ -184,7 +184,7 @@ def _moved(
     submit: int,
     failure: BaseException | None,
 ) -> None:
-    """The op of one whole-path call, as far as its arguments and its result tell."""
+    """Record the op of one whole-path call, as far as its arguments and result determine it."""
     took = monotonic_ns() - submit
     try:
         offset, length, moved = None, None, None
@@ -210,7 +210,7 @@ def _moved(
             moved = length if failure is None else 0
         error = None if failure is None else error_class(failure)
         record(uri_of(filesystem, path), offset, length, submit, took, kind, moved, None, error)
-    except Exception as error_of_ours:  # noqa: BLE001 - the host's call has its result already
+    except Exception as error_of_ours:  # noqa: BLE001 - the host's call has completed
         hook_failed("fsspec", error_of_ours)
 
 
@@ -221,7 +221,7 @@ def _opener(method: Any) -> Any:
         if sessions.active() is not None and not inspect.iscoroutine(opened):
             try:
                 _watch_file(self, path, opened)
-            except Exception as error:  # noqa: BLE001 - the file is open and works
+            except Exception as error:  # noqa: BLE001 - the file is open
                 hook_failed("fsspec", error)
         return opened
 
@@ -244,9 +244,8 @@ def _watch_file(filesystem: Any, path: str, file: Any) -> None:
         if hasattr(file, "_upload_chunk"):
             known["_upload_chunk"] = _uploader(file, file._upload_chunk, uri)
     elif below and _watched(filesystem) and "read" not in known and not hasattr(file, "_fetch_range"):
-        known["read"] = _reader(
-            file, file.read, uri
-        )  # a file with no cache of fsspec's: its reads are requests
+        # A file without an fsspec cache: its reads are the requests.
+        known["read"] = _reader(file, file.read, uri)
     if above and ("read" not in known or _is_layer(filesystem)):
         known.pop("read", None)
         known["read"] = _reader(file, file.read, f"app+{uri}")
@@ -279,7 +278,7 @@ def _fetcher(fetch: Any, uri: str) -> Any:
 
 
 def _place(at_open: tuple[int | None, int | None]) -> tuple[int | None, int | None]:
-    """Where the fetch is made; where its file was opened, if a read-ahead thread knows nothing."""
+    """The current scope, or that of the open if a read-ahead thread has none."""
     here = where()
     return at_open if here == (None, None) else here
 
@@ -321,7 +320,7 @@ def _reader(file: Any, read: Any, uri: str) -> Any:
 
 
 def _watched(filesystem: Any) -> bool:
-    """Whether requests of `filesystem` are ours to record: it makes them itself, and no one below records them."""
+    """Whether this hook records the requests of `filesystem`: it makes them itself, and no lower hook records."""
     session = sessions.active()
     if session is None or _inside.get() or _is_layer(filesystem) or not _layers()[0]:
         return False
@@ -333,15 +332,15 @@ def _watched(filesystem: Any) -> bool:
 
 
 def _layers() -> tuple[bool, bool]:
-    """(below the caches, above them): which of them are asked for."""
+    """Whether to record (below the caches, above the caches)."""
     session = sessions.active()
-    asked = session.name_of("fsspec") if session is not None else None
-    which = (asked or "").partition(":")[2]
+    spelling = session.name_of("fsspec") if session is not None else None
+    which = (spelling or "").partition(":")[2]
     return which != "above", which in ("above", "both")
 
 
 def _is_layer(filesystem: Any) -> bool:
-    """Whether `filesystem` stands on another (a cache, a directory view, references) and stores nothing."""
+    """Whether `filesystem` wraps another one (a cache, a directory view, references)."""
     known = object.__getattribute__(filesystem, "__dict__")
     return any(name in known for name in ("fs", "fss", "sync_fs"))
 
@@ -354,13 +353,13 @@ def _storage(filesystem: Any) -> Any:
 
 def _size(path: Any) -> int | None:
     try:
-        return os.stat(path).st_size  # noqa: PTH116 - whatever the host gave
+        return os.stat(path).st_size  # noqa: PTH116 - any type that the host passed
     except (OSError, TypeError, ValueError):
         return None
 
 
 def _mirror_again(cls: Any) -> None:
-    """Instances keep synchronous copies of asynchronous methods: make them of the present ones."""
+    """Renew the synchronous copies of asynchronous methods that instances keep."""
     for instance in list(getattr(cls, "_cache", {}).values()):
         known = object.__getattribute__(instance, "__dict__")
         for name in _KINDS:

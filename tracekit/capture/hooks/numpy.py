@@ -1,7 +1,7 @@
-"""numpy's own reads: `np.fromfile`, and `np.load`, which reads arrays with it.
+"""Records `np.fromfile`, and with it `np.load`, which reads arrays by it.
 
-They go by the C library, below Python's files and in a way that preload libraries miss (a
-`FILE*` made from a descriptor). One row a call, while files are being seen at all.
+NumPy reads through a C `FILE*` made from a descriptor, which neither Python's file objects nor
+preload libraries see. Each call is one row, provided that the capture records files at all.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def install(numpy: Any) -> Callable[[], None]:
 
 
 def _source(file: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[str, int] | None:
-    """URI and first byte of what will be read; None where nobody asked to see files, or another hook does."""
+    """The URI and first byte of a read; None if files are not captured, or are recorded elsewhere."""
     session = sessions.active()
     if session is None or not session.sees("files") or "numpy" in session.below:
         return None
@@ -62,6 +62,6 @@ def _source(file: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[s
             uri = f"file://{os.path.abspath(os.fsdecode(file))}"
             uri = uri if session.paths.admits(uri) else None
         return None if uri is None else (uri, offset)
-    except Exception as error:  # noqa: BLE001 - the array is read all the same
+    except Exception as error:  # noqa: BLE001 - the array is read anyway
         hook_failed("numpy", error)
         return None

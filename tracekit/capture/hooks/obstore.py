@@ -1,8 +1,9 @@
-"""obstore: its functions, and so the methods of its stores, which call them.
+"""Records obstore's functions, and with them the methods of its stores, which call them.
 
-A row is one call: the object, its range, what it moved. Retries and the joining of near
-ranges happen in its Rust below us and are not seen. `from obstore import get` done before
-the capture keeps the unrecorded function. Of a store only bucket and prefix are taken.
+A row is one call: the object, its range and the bytes moved. Retries and the merging of
+adjacent ranges happen in obstore's Rust code and are not visible here. A function imported
+with `from obstore import get` before the capture is not recorded. Of a store's settings only
+bucket and prefix are read.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import asyncio
 import contextlib
 import functools
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from time import monotonic_ns
 from types import ModuleType
 from typing import Any
@@ -27,10 +28,12 @@ __all__ = ["install", "wrap"]
 _CALLS = {"get_range": "read", "get_ranges": "read", "get": "get", "put": "put", "head": "stat", "delete": "delete",
           "open_reader": "open"}  # fmt: skip
 _USERS = ("obstore", "obstore.fsspec")
+_BUFFER_BYTES = 1024 * 1024
+"""The default `buffer_size` of `obstore.open_reader`."""
 
 
 def install(library: ModuleType) -> Callable[[], None]:
-    """Record every call of every store."""
+    """Record every call on every store."""
     before: list[tuple[ModuleType, str, Any]] = []
     for module in (sys.modules[name] for name in _USERS if name in sys.modules):
         for name, kind in _CALLS.items():
@@ -48,12 +51,12 @@ def install(library: ModuleType) -> Callable[[], None]:
 
 
 def wrap(store: Any) -> Any:
-    """`store`, recorded while a capture is under way, whatever its hooks; for obstore's own methods only."""
+    """Wrap `store` to record its methods while a capture is active, even if the hook is not installed."""
     return _Store(store)
 
 
 class _Store:
-    """A store whose methods record, and whose everything else is the store's."""
+    """A store whose methods record their calls. Other attributes are the store's."""
 
     def __init__(self, store: Any) -> None:
         self._store = store
@@ -68,7 +71,7 @@ class _Store:
         function = getattr(function, "_tracekit_original", function)
         made = (_acall if name.endswith("_async") else _call)(function, bare, _CALLS[bare])
         method = functools.partial(made, self._store)
-        vars(self)[name] = method  # found there the next time
+        vars(self)[name] = method  # the next access finds it there
         return method
 
 
@@ -81,9 +84,9 @@ def _call(original: Any, name: str, kind: str) -> Any:
         try:
             result = original(store, *args, **kwargs)
         except BaseException as error:
-            _tell(store, args, kwargs, name, kind, submit, None, error)
+            _record_call(store, args, kwargs, name, kind, submit, None, error)
             raise
-        return _tell(store, args, kwargs, name, kind, submit, result, None)
+        return _record_call(store, args, kwargs, name, kind, submit, result, None)
 
     call._tracekit_original = original  # type: ignore[attr-defined]
     return call
@@ -95,21 +98,21 @@ def _acall(original: Any, name: str, kind: str) -> Any:
         try:
             result = await original(store, *args, **kwargs)
         except BaseException as error:
-            _tell(store, args, kwargs, name, kind, submit, None, error)
+            _record_call(store, args, kwargs, name, kind, submit, None, error)
             raise
-        return _tell(store, args, kwargs, name, kind, submit, result, None, reader=_AsyncReader)
+        return _record_call(store, args, kwargs, name, kind, submit, result, None, reader=_AsyncReader)
 
     @functools.wraps(original)
     def call(store: Any, *args: Any, **kwargs: Any) -> Any:
         if sessions.active() is None:
             return original(store, *args, **kwargs)
-        return asyncio.ensure_future(run(store, *args, **kwargs))  # as the original: under way already
+        return asyncio.ensure_future(run(store, *args, **kwargs))  # starts at once, as the original does
 
     call._tracekit_original = original  # type: ignore[attr-defined]
     return call
 
 
-def _tell(
+def _record_call(
     store: Any,
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
@@ -118,14 +121,14 @@ def _tell(
     submit: int,
     result: Any,
     failure: BaseException | None,
-    reader: Callable[[Any, str], Any] | None = None,
+    reader: type[_Reader] | None = None,
 ) -> Any:
-    """Record a call that has ended; its result, or one that knows when its bytes have come."""
+    """Record a completed call; return its result, wrapped if its bytes have still to be read."""
     took = monotonic_ns() - submit
     error = None if failure is None else error_class(failure)
     try:
         path: Any = args[0] if args else kwargs.get("path", kwargs.get("paths"))
-        if name == "get_range" and error is None:  # what data loaders do: nothing is to be worked out
+        if name == "get_range" and error is None:  # the common case of data loaders
             start, length = kwargs.get("start"), kwargs.get("length")
             if start is not None and length is not None:
                 record(_uri(store, path), start, length, submit, took, "read", len(result))
@@ -134,14 +137,14 @@ def _tell(
         if name == "get" and result is not None:
             return _Result(result, uris[0], submit, took)
         if name == "open_reader" and result is not None:
-            return (reader or _Reader)(result, uris[0])
+            return (reader or _Reader)(result, uris[0], kwargs.get("buffer_size", _BUFFER_BYTES))
         for uri in uris:
             for offset, length in _ranges(name, args, kwargs, result):
                 moved = None if kind not in ("read", "put", "get") else (0 if error else length)
                 record(
                     uri, offset, length, submit, took, "stat" if kind == "open" else kind, moved, None, error
                 )
-    except Exception as ours:  # noqa: BLE001 - the host's call has its result already
+    except Exception as ours:  # noqa: BLE001 - the host's call has completed
         hook_failed("obstore", ours)
     return result
 
@@ -149,7 +152,7 @@ def _tell(
 def _ranges(
     name: str, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any
 ) -> Sequence[tuple[int | None, int | None]]:
-    """(offset, length) of each part that the call asked for."""
+    """The (offset, length) of each part that the call requested."""
     if name == "get_range":
         start, end, length = kwargs.get("start"), kwargs.get("end"), kwargs.get("length")
         return [(start, length if length is not None else end - start if end is not None else None)]
@@ -168,7 +171,7 @@ def _ranges(
 
 
 class _Result:
-    """A `GetResult` that records its op once its bytes have come; all else is the result's."""
+    """A `GetResult` that records its op when its bytes have been read. Other attributes are the result's."""
 
     def __init__(self, result: Any, uri: str, submit: int, ttfb: int) -> None:
         self._result = result
@@ -183,16 +186,16 @@ class _Result:
         return getattr(self._result, name)
 
     def bytes(self) -> Any:
-        return self._whole(self._result.bytes)
+        return self._read_whole(self._result.bytes)
 
     def buffer(self) -> Any:
-        return self._whole(self._result.buffer)
+        return self._read_whole(self._result.buffer)
 
     async def bytes_async(self) -> Any:
-        return self._came(await self._result.bytes_async())
+        return self._complete(await self._result.bytes_async())
 
     async def buffer_async(self) -> Any:
-        return self._came(await self._result.buffer_async())
+        return self._complete(await self._result.buffer_async())
 
     def stream(self, *args: Any, **kwargs: Any) -> Any:
         return _Stream(self._result.stream(*args, **kwargs), self)
@@ -203,14 +206,14 @@ class _Result:
     def __aiter__(self) -> Any:
         return _Stream(aiter(self._result), self)
 
-    def _whole(self, read: Callable[[], Any]) -> Any:
+    def _read_whole(self, read: Callable[[], Any]) -> Any:
         try:
-            return self._came(read())
+            return self._complete(read())
         except BaseException as error:
             self._ended(0, error_class(error))
             raise
 
-    def _came(self, data: Any) -> Any:
+    def _complete(self, data: Any) -> Any:
         self._ended(len(data))
         return data
 
@@ -220,14 +223,14 @@ class _Result:
         try:
             start, end = self._result.range
             whole = (start, end) == (0, self._result.meta["size"])
-        except Exception:  # noqa: BLE001 - a result that is spent tells no more
+        except Exception:  # noqa: BLE001 - a consumed result has no metadata
             start, end, whole = 0, moved, True
         offset, kind = (None, "get") if whole else (start, "read")
         record(uri, offset, end - start, submit, took, kind, moved, ttfb, error, self._at)
 
 
 class _Stream:
-    """A result's stream that knows its end."""
+    """A result's stream that records the op at its end."""
 
     def __init__(self, stream: Any, result: _Result) -> None:
         self._stream, self._result, self._moved = stream, result, 0
@@ -259,10 +262,15 @@ class _Stream:
 
 
 class _Reader:
-    """A `ReadableFile` whose reads are ops, as the program asked them of obstore's buffer."""
+    """A `ReadableFile` that records one op for each call that fetches from the store.
 
-    def __init__(self, reader: Any, uri: str) -> None:
+    What the reader's buffer serves makes no request and no row. The hook must not call `tell`
+    itself, because obstore's `tell` and `seek` discard the buffer.
+    """
+
+    def __init__(self, reader: Any, uri: str, capacity: int) -> None:
         self._reader, self._uri = reader, uri
+        self._buffer = _ReadAhead(reader.size, capacity)
 
     @property  # type: ignore[misc]
     def __class__(self) -> Any:
@@ -272,42 +280,121 @@ class _Reader:
         return getattr(self._reader, name)
 
     def read(self, size: int | None = None, /) -> Any:
-        begin = self._reader.tell()
-        submit = monotonic_ns()
-        try:
-            data = self._reader.read(size)
-        except BaseException as error:
-            record(
-                self._uri, begin, size, submit, monotonic_ns() - submit, "read", 0, None, error_class(error)
-            )
-            raise
-        asked = len(data) if size is None or size < 0 else size
-        record(self._uri, begin, asked, submit, monotonic_ns() - submit, "read", len(data))
-        return data
+        return self._timed(lambda: self._reader.read(size), functools.partial(self._buffer.read, size))
 
     def readall(self) -> Any:
-        return self.read(None)
+        return self._timed(self._reader.readall, functools.partial(self._buffer.read, None))
+
+    def readline(self) -> Any:
+        return self._timed(self._reader.readline, self._buffer.read_lines)
+
+    def readlines(self, *hint: int) -> Any:
+        return self._timed(lambda: self._reader.readlines(*hint), self._buffer.read_lines)
+
+    def seek(self, *where_to: int) -> int:
+        self._buffer.discard(position := int(self._reader.seek(*where_to)))
+        return position
+
+    def tell(self) -> int:
+        self._buffer.discard(position := int(self._reader.tell()))
+        return position
+
+    def _timed(self, call: Callable[[], Any], fetched: Callable[[int], tuple[int, int]]) -> Any:
+        submit = monotonic_ns()
+        try:
+            data = call()
+        except BaseException as error:
+            self._record(submit, (self._buffer.position, None), error)
+            raise
+        self._record(submit, fetched(_length(data)), None)
+        return data
+
+    def _record(self, submit: int, fetch: tuple[int, int | None], error: BaseException | None) -> None:
+        offset, length = fetch
+        if length == 0:
+            return
+        took = monotonic_ns() - submit
+        moved, failure = (length, None) if error is None else (0, error_class(error))
+        record(self._uri, offset, length, submit, took, "read", moved, None, failure)
 
 
 class _AsyncReader(_Reader):
     """The same for an `AsyncReadableFile`."""
 
     async def read(self, size: int | None = None, /) -> Any:
-        begin = await self._reader.tell()
-        submit = monotonic_ns()
-        try:
-            data = await self._reader.read(size)
-        except BaseException as error:
-            record(
-                self._uri, begin, size, submit, monotonic_ns() - submit, "read", 0, None, error_class(error)
-            )
-            raise
-        asked = len(data) if size is None or size < 0 else size
-        record(self._uri, begin, asked, submit, monotonic_ns() - submit, "read", len(data))
-        return data
+        return await self._atimed(self._reader.read(size), functools.partial(self._buffer.read, size))
 
     async def readall(self) -> Any:
-        return await self.read(None)
+        return await self._atimed(self._reader.readall(), functools.partial(self._buffer.read, None))
+
+    async def readline(self) -> Any:
+        return await self._atimed(self._reader.readline(), self._buffer.read_lines)
+
+    async def readlines(self, *hint: int) -> Any:
+        return await self._atimed(self._reader.readlines(*hint), self._buffer.read_lines)
+
+    async def seek(self, *where_to: int) -> int:  # type: ignore[override]
+        self._buffer.discard(position := int(await self._reader.seek(*where_to)))
+        return position
+
+    async def tell(self) -> int:  # type: ignore[override]
+        self._buffer.discard(position := int(await self._reader.tell()))
+        return position
+
+    async def _atimed(self, call: Awaitable[Any], fetched: Callable[[int], tuple[int, int]]) -> Any:
+        submit = monotonic_ns()
+        try:
+            data = await call
+        except BaseException as error:
+            self._record(submit, (self._buffer.position, None), error)
+            raise
+        self._record(submit, fetched(_length(data)), None)
+        return data
+
+
+class _ReadAhead:
+    """Computes the (offset, length) that obstore's buffered reader fetches for a call, in bytes.
+
+    The reader fetches when its buffer is empty: at least `capacity` bytes, or what a larger
+    read asks for, but never beyond the object's size. A length of 0 means that the buffer
+    served the call.
+    """
+
+    def __init__(self, size: int, capacity: int) -> None:
+        self._size, self._capacity = size, capacity
+        self.position = 0
+        self._ready = 0
+
+    def discard(self, position: int) -> None:
+        """A seek to `position`, which empties the buffer."""
+        self.position, self._ready = position, 0
+
+    def read(self, size: int | None, moved: int) -> tuple[int, int]:
+        """A read of `size` bytes (None: to the end) that returned `moved` bytes."""
+        start = self.position + self._ready
+        if size is None:
+            end = max(start, self.position + moved)
+        elif self._ready:
+            end = start
+        else:
+            end = max(start, min(start + max(size, self._capacity), self._size))
+        return self._advance(start, end, moved)
+
+    def read_lines(self, moved: int) -> tuple[int, int]:
+        """A read of lines that returned `moved` bytes."""
+        start = end = self.position + self._ready
+        while end < self.position + moved:
+            end = min(end + self._capacity, self._size)
+        return self._advance(start, end, moved)
+
+    def _advance(self, start: int, end: int, moved: int) -> tuple[int, int]:
+        self.position += moved
+        self._ready = end - self.position
+        return start, end - start
+
+
+def _length(data: Any) -> int:
+    return sum(map(len, data)) if isinstance(data, list) else len(data)
 
 
 def _uri(store: Any, path: str) -> str:
@@ -319,7 +406,7 @@ def _uri(store: Any, path: str) -> str:
 
 
 def _place(store: Any) -> tuple[str, str, str]:
-    """(scheme, container, prefix) of a store; kept on it, since its settings are slow to read."""
+    """The (scheme, container, prefix) of a store, cached on it because its settings are slow to read."""
     known: tuple[str, str, str] | None = getattr(store, "_tracekit_place", None)
     if known is not None:
         return known

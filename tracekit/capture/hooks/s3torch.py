@@ -1,8 +1,8 @@
-"""s3torchconnector: the streams that its client opens, below its readers' buffers.
+"""Records the streams that s3torchconnector's client opens, below the buffers of its readers.
 
-A row is one GetObject of the client's Python face: the range that a reader asked for, or the
-whole object, until its stream ended or was let go. The parts in which the CRT client below
-fetches it, and its retries, are not seen.
+A row is one GetObject of the Python client: the requested range or the whole object, until
+the stream ended or was discarded. The parts in which the CRT client fetches the object, and
+its retries, are not visible here.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["install"]
 
 
 def install(library: ModuleType) -> Callable[[], None]:
-    """Record every client of the process."""
+    """Record every client of this process."""
     from s3torchconnector._s3client import S3Client
 
     patches = {"_get_object_stream": _stream, "head_object": _head}
@@ -74,7 +74,7 @@ def _head(original: Any) -> Any:
 
 
 class _Followed:
-    """A stream of an object that knows its first byte and its last; else the stream itself."""
+    """An object's stream that reports its first and last byte. Other attributes are the stream's."""
 
     def __init__(self, stream: Any, uri: str, start: int | None, end: int | None, submit: int) -> None:
         self._stream, self._uri, self._start, self._end, self._submit = stream, uri, start, end, submit

@@ -1,9 +1,9 @@
-"""PyTorch: which sample, step and worker the ops below a `DataLoader` serve.
+"""Declares the sample, step and worker that the ops below a PyTorch `DataLoader` serve.
 
-Records no op itself. A loader's batches are numbered where they are asked for, and the number
-travels with the indices into the worker process; there each sample is fetched inside its
-scope. Datasets, samplers and batches are what they were: nothing of the host's is replaced,
-and an index that we cannot number goes through as it is.
+This hook records no op itself. A batch is numbered where it is requested, and its number
+travels with the indices into the worker process, which fetches each sample inside a scope.
+The host's datasets, samplers and batches are not replaced. An index that cannot carry a
+number is passed on unchanged.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _steps = itertools.count()
 
 
 def install(data: ModuleType) -> Callable[[], None]:
-    """Number the batches of every DataLoader of this process, and of its workers."""
+    """Number the batches of every DataLoader of this process and of its workers."""
     loaders, fetchers = data.dataloader, data._utils.fetch
     patches: list[tuple[Any, str, Any]] = [
         (loaders._BaseDataLoaderIter, "_next_index", _next_index),
@@ -50,10 +50,10 @@ def install(data: ModuleType) -> Callable[[], None]:
 
 
 def wrap(thing: Any) -> Any:
-    """A `Dataset` or `IterableDataset` whose samples are known below, for loops without a DataLoader.
+    """Wrap a `Dataset` or `IterableDataset` to declare its samples in loops without a DataLoader.
 
-    Attributes of the dataset show through. A DataLoader is returned as it is: the hook
-    `torch` sees it.
+    Attributes of the dataset stay accessible. A DataLoader is returned unchanged, because the
+    `torch` hook covers it.
     """
     from torch.utils.data import DataLoader, IterableDataset
 
@@ -63,19 +63,19 @@ def wrap(thing: Any) -> Any:
 
 
 class _StepList(list[Any]):
-    """A batch of indices that knows its number."""
+    """A batch of indices with its step number."""
 
     number: int
 
 
 class _StepInt(int):
-    """An index that knows the number of its batch of one."""
+    """An index with the step number of its one-sample batch."""
 
     number: int
 
 
 class _WorkerInit:
-    """A worker's first call: joins the capture (a spawned worker knows nothing of it), then the host's own."""
+    """A `worker_init_fn` that joins the capture, for spawned workers, and then calls the host's own."""
 
     def __init__(self, inner: Callable[[int], None] | None) -> None:
         self.inner = inner
@@ -86,34 +86,34 @@ class _WorkerInit:
         try:
             sessions.join({**os.environ, **self.environ})
             context.set_worker(worker_id)
-        except Exception as error:  # noqa: BLE001 - the worker loads all the same
+        except Exception as error:  # noqa: BLE001 - the worker must load anyway
             hook_failed("torch", error)
         if self.inner is not None:
             self.inner(worker_id)
 
 
-class _SeenDataset:
-    """What a fetcher asks for samples: the dataset, each sample inside its scope."""
+class _ScopedDataset:
+    """The dataset as the fetcher uses it, with each sample fetched inside its scope."""
 
     def __init__(self, dataset: Any) -> None:
         self._dataset = dataset
 
     def __getitem__(self, index: Any) -> Any:
-        with context.scope(sample_id=_whole(index)):
+        with context.scope(sample_id=_sample_id(index)):
             return self._dataset[index]
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._dataset, name)
 
 
-class _SeenIterator:
-    """A stream of samples, numbered so that no two workers' numbers meet."""
+class _ScopedIterator:
+    """A stream of samples, numbered so that the numbers of workers are disjoint."""
 
     def __init__(self, iterator: Iterator[Any]) -> None:
         self._iterator = iterator
         self._drawn = itertools.count()
 
-    def __iter__(self) -> _SeenIterator:
+    def __iter__(self) -> _ScopedIterator:
         return self
 
     def __next__(self) -> Any:
@@ -157,7 +157,7 @@ def _start_workers(original: Any) -> Any:
 def _map_fetcher(original: Any) -> Any:
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
         original(self, *args, **kwargs)
-        self.dataset = _SeenDataset(self.dataset)
+        self.dataset = _ScopedDataset(self.dataset)
 
     return __init__
 
@@ -165,7 +165,7 @@ def _map_fetcher(original: Any) -> Any:
 def _iterable_fetcher(original: Any) -> Any:
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
         original(self, *args, **kwargs)
-        self.dataset_iter = _SeenIterator(self.dataset_iter)
+        self.dataset_iter = _ScopedIterator(self.dataset_iter)
 
     return __init__
 
@@ -185,8 +185,8 @@ def _fetch(original: Any) -> Any:
     return fetch
 
 
-def _whole(index: Any) -> int | None:
-    """The index as a sample_id; None for a dataset whose keys are no numbers."""
+def _sample_id(index: Any) -> int | None:
+    """The index as a sample_id, or None if the dataset's keys are not integers."""
     try:
         return operator.index(index)
     except TypeError:
@@ -194,7 +194,7 @@ def _whole(index: Any) -> int | None:
 
 
 def _interleaved(drawn: int) -> int:
-    """The `drawn`-th of this worker, as if workers took turns."""
+    """The global number of this worker's `drawn`-th sample, counted as if workers took turns."""
     from torch.utils.data import get_worker_info
 
     info = get_worker_info()
@@ -209,7 +209,7 @@ def _map_class() -> Any:
             self._dataset = dataset
 
         def __getitem__(self, index: Any) -> Any:
-            with context.scope(sample_id=_whole(index)):
+            with context.scope(sample_id=_sample_id(index)):
                 return self._dataset[index]
 
         def __len__(self) -> int:
@@ -234,7 +234,7 @@ def _iterable_class() -> Any:
             self._dataset = dataset
 
         def __iter__(self) -> Iterator[Any]:
-            return _SeenIterator(iter(self._dataset))
+            return _ScopedIterator(iter(self._dataset))
 
         def __getattr__(self, name: str) -> Any:
             if name == "_dataset":

@@ -1,0 +1,31 @@
+"""One request of an object client, from its submission to the last byte of its body."""
+
+from __future__ import annotations
+
+from time import monotonic_ns
+
+from tracekit.capture.context import where
+from tracekit.capture.session import record
+
+__all__ = ["Attempt"]
+
+
+class Attempt:
+    """A request that has been sent. Times are ns, sizes bytes; `ended` records its row."""
+
+    __slots__ = ("kind", "length", "moved", "offset", "submit", "ttfb", "uri", "where")
+
+    def __init__(self, uri: str, kind: str, offset: int | None, length: int | None) -> None:
+        self.uri, self.kind, self.offset, self.length = uri, kind, offset, length
+        self.where = where()
+        self.moved = 0
+        self.ttfb: int | None = None
+        self.submit = monotonic_ns()
+
+    def ended(self, moved: int | None, error: str | None = None, *, known_end: bool = True) -> None:
+        """Record the request. Without `known_end` its latency is unknown."""
+        latency = monotonic_ns() - self.submit if known_end else None
+        record(
+            self.uri, self.offset, self.length, self.submit, latency, self.kind, moved, self.ttfb, error,
+            self.where,
+        )  # fmt: skip
