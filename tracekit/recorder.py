@@ -26,7 +26,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from tracekit.errors import TracekitError, UsageError
+from tracekit.errors import ErrorClass, TracekitError, UsageError
 from tracekit.store.flat import VALUES, WIDTH, flat_to_batch
 from tracekit.store.layout import create_or_join
 from tracekit.store.rolling import RollingSegments
@@ -117,7 +117,7 @@ class Recorder:
         step: int | None = None,
         worker: int | None = None,
         t_due: int | None = None,
-        error: str | None = None,
+        error: ErrorClass | None = None,
     ) -> None:
         """Record one op. Thread-safe; about a quarter of a microsecond.
 

@@ -1,20 +1,24 @@
 """The op schema: one row is one storage request. The only module that names columns.
 
 Everything that writes, reads or queries ops imports names, Arrow types and units
-from here. It knows no files and no engine, and imports nothing of tracekit.
+from here. It knows no files and no engine.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import pyarrow as pa
+
+from tracekit.errors import ErrorClass
 
 __all__ = [
     "CORE",
-    "ERROR_CLASSES",
     "META_PREFIX",
     "OPS",
     "OP_KINDS",
     "SCHEMA_VERSION",
+    "check_error_classes",
     "problems",
 ]
 
@@ -23,12 +27,6 @@ META_PREFIX = "tracekit."
 
 OP_KINDS = ("read", "get", "put", "list", "stat", "delete", "hint")
 """What an op may be: byte-range read, whole-object get, put, list, stat, delete, fadvise hint."""
-
-ERROR_CLASSES = (
-    "not_found", "timeout", "permission", "throttled", "short_read",
-    "unreachable", "io_error", "cancelled", "unsupported", "unknown",
-)  # fmt: skip
-"""Stable classes of the `error` column; foreign logs may carry others."""
 
 _DICT = pa.dictionary(pa.int32(), pa.string())
 
@@ -52,13 +50,23 @@ OPS: pa.Schema = pa.schema(
         _field("rank", pa.int32(), "id", "process rank: with worker, the stream"),
         _field("worker", pa.int32(), "id", "worker of the rank: with rank, the stream"),
         _field("t_due", pa.int64(), "ns", "replays only: when the plan wanted it, same epoch"),
-        _field("error", _DICT, "class", "null = success, else a short stable class"),
+        _field("error", _DICT, "class", "null = success, else one class of errors.ErrorClass"),
     ]
 )
 """Every column, in order, with Arrow type; unit and meaning in the field metadata."""
 
 CORE = ("uri", "offset", "len", "t_submit", "sample_id", "latency")
 """A Parquet file with only these columns is a valid trace."""
+
+
+_ERROR_VALUES: frozenset[str | None] = frozenset((None, *ErrorClass))
+
+
+def check_error_classes(values: Iterable[str | None]) -> None:
+    """Raise TypeError if one of `values` is neither None nor an `ErrorClass`."""
+    for value in values:
+        if value not in _ERROR_VALUES:
+            raise TypeError(f"error={value!r} is not an ErrorClass")
 
 
 def problems(schema: pa.Schema) -> list[str]:

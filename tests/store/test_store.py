@@ -447,10 +447,10 @@ def test_a_null_among_a_dictionarys_words_is_a_null_of_the_column(tmp_path: Path
                "latency": [1] * 3, "error": error}  # fmt: skip
     with TraceWriter(tmp_path / "t", source="import:test") as writer:
         writer.write(pa.RecordBatch.from_pydict(columns))
-        writer.write(pa.RecordBatch.from_pydict({**columns, "error": [None, "x", None]}))
+        writer.write(pa.RecordBatch.from_pydict({**columns, "error": [None, "exists", None]}))
     found = (
         open_reader(tmp_path / "t")
         .query("SELECT error FROM ops ORDER BY t_submit, error NULLS FIRST")
         .column(0)
     )
-    assert found.to_pylist() == [None, None, "timeout", "x", None, "timeout"]
+    assert found.to_pylist() == [None, None, "timeout", "exists", None, "timeout"]

@@ -6,6 +6,7 @@ from time import monotonic_ns
 
 from tracekit.capture.context import where
 from tracekit.capture.session import record
+from tracekit.errors import ErrorClass
 
 __all__ = ["Attempt"]
 
@@ -22,7 +23,7 @@ class Attempt:
         self.ttfb: int | None = None
         self.submit = monotonic_ns()
 
-    def ended(self, moved: int | None, error: str | None = None, *, known_end: bool = True) -> None:
+    def ended(self, moved: int | None, error: ErrorClass | None = None, *, known_end: bool = True) -> None:
         """Record the request. Without `known_end` its latency is unknown."""
         latency = monotonic_ns() - self.submit if known_end else None
         record(

@@ -8,47 +8,32 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import CancelledError
-from errno import EACCES, ECONNREFUSED, ECONNRESET, EHOSTUNREACH, EINTR, ENOENT, ENOTDIR, EPERM, ETIMEDOUT
 
-from tracekit.backends.objects.failures import from_status
+from tracekit.errors import BackendError, ErrorClass
 
 __all__ = ["error_class", "status_class"]
 
-_BY_ERRNO = {
-    ENOENT: "not_found", ENOTDIR: "not_found", EACCES: "permission", EPERM: "permission", ETIMEDOUT: "timeout",
-    EINTR: "cancelled", ECONNREFUSED: "unreachable", ECONNRESET: "unreachable", EHOSTUNREACH: "unreachable",
-}  # fmt: skip
-_NAMED = (
-    ("Timeout", "timeout"), ("TimedOut", "timeout"), ("NotFound", "not_found"), ("NoSuch", "not_found"),
-    ("PermissionDenied", "permission"), ("Unauthenticated", "permission"), ("AccessDenied", "permission"),
-    ("Connect", "unreachable"), ("EndpointConnection", "unreachable"), ("NoCredentials", "permission"),
-    ("AlreadyExists", "exists"), ("Throttl", "throttled"), ("SlowDown", "throttled"),
-    ("IncompleteRead", "short_read"),
-)  # fmt: skip
 
-
-def error_class(error: BaseException) -> str:
-    """The class of what a call raised."""
+def error_class(error: BaseException) -> ErrorClass:
+    """Return the class of what a call raised."""
     if isinstance(error, (asyncio.CancelledError, CancelledError, KeyboardInterrupt, GeneratorExit)):
-        return "cancelled"
-    if isinstance(error, FileNotFoundError):
-        return "not_found"
-    if isinstance(error, PermissionError):
-        return "permission"
-    if isinstance(error, TimeoutError):
-        return "timeout"
+        return ErrorClass.CANCELLED
+    if isinstance(error, BackendError):
+        return error.error_class
+    if isinstance(error, MemoryError):
+        return ErrorClass.OUT_OF_MEMORY
     status, code = _answer(error)
     if status:
-        return status_class(status, code)
-    if isinstance(error, OSError) and error.errno in _BY_ERRNO:
-        return _BY_ERRNO[error.errno]
-    name = type(error).__name__
-    return next((said for part, said in _NAMED if part in name), "io_error")
+        return ErrorClass.from_http(status, code)
+    if isinstance(error, OSError) and error.errno is not None:
+        return ErrorClass.from_errno(error.errno)
+    named = ErrorClass.from_text(type(error).__name__)
+    return ErrorClass.IO_ERROR if named is ErrorClass.UNKNOWN else named
 
 
-def status_class(status: int, code: str = "") -> str:
-    """The class of an HTTP answer and the store's own code."""
-    return from_status(status, code=code).error_class
+def status_class(status: int, code: str = "") -> ErrorClass:
+    """Return the class of an HTTP answer and the store's own code."""
+    return ErrorClass.from_http(status, code)
 
 
 def _answer(error: BaseException) -> tuple[int, str]:

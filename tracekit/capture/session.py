@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 from tracekit.capture import context, imports
 from tracekit.capture.context import where
 from tracekit.capture.filters import PathFilter
-from tracekit.errors import UsageError
+from tracekit.errors import ErrorClass, UsageError
 
 if TYPE_CHECKING:
     from tracekit.recorder import Recorder
@@ -259,7 +259,7 @@ def record(
     op: str = "read",
     moved: int | None = None,
     ttfb: int | None = None,
-    error: str | None = None,
+    error: ErrorClass | None = None,
     at: tuple[int | None, int | None] | None = None,
 ) -> None:
     """Record one op if a capture is active. Never raises, because hooks call it from host code.

@@ -11,6 +11,7 @@ import heapq
 
 import polars as pl
 
+from tracekit.errors import ErrorClass
 from tracekit.formats.base import Tally
 
 __all__ = ["ops_of"]
@@ -60,8 +61,8 @@ def ops_of(events: pl.DataFrame, tally: Tally) -> pl.DataFrame:
     data = pl.col("kind").is_in(["read", "put"])
     failed = pl.col("ret").lt(0).fill_null(value=False)
     error = (
-        pl.when(failed & pl.col("kind").is_in(["stat", "list", "delete"])).then(pl.lit("not_found"))
-        .when(failed).then(pl.lit("io_error"))
+        pl.when(failed & pl.col("kind").is_in(["stat", "list", "delete"])).then(pl.lit(ErrorClass.NOT_FOUND))
+        .when(failed).then(pl.lit(ErrorClass.IO_ERROR))
     )  # fmt: skip
     return ops.select(
         "number",

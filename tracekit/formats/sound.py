@@ -13,8 +13,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from tracekit.errors import ErrorClass
 from tracekit.formats.base import Lines, Tally
-from tracekit.schema import ERROR_CLASSES
 
 __all__ = ["MAX_INT", "OP_WORDS", "Streams", "error_class", "map_dictionary", "op_kinds", "sound_batch"]
 
@@ -28,17 +28,6 @@ OP_WORDS = {
     "delete": "delete", "del": "delete", "hint": "hint", "fadvise": "hint",
 }  # fmt: skip
 """Other tools' words (in lower case) for the kinds of op."""
-
-_ERRORS = (
-    ("not_found", ("not found", "nosuchkey", "no such", "404", "nosuchbucket", "notfound", "enoent")),
-    ("timeout", ("timeout", "timed out", "deadline", "408")),
-    ("permission", ("denied", "forbidden", "403", "401", "permission", "unauthorized", "eacces", "signature")),
-    ("throttled", ("slow down", "slowdown", "throttl", "503", "429", "too many", "reduce your request")),
-    ("unreachable", ("refused", "unreachable", "reset by peer", "no route", "dns", "connection", "broken pipe")),
-    ("short_read", ("unexpected eof", "short read", "incomplete")),
-    ("cancelled", ("cancel", "aborted")),
-    ("io_error", ("i/o error", "input/output", "eio", "500", "internal")),
-)  # fmt: skip
 
 _RANGES = ("offset", "len", "bytes", "latency", "ttfb", "sample_id", "step", "rank", "worker", "t_due")
 _INT32 = ("rank", "worker")
@@ -76,14 +65,9 @@ def op_kinds(column: pa.Array, lines: Lines, tally: Tally) -> pa.Array:
     return map_dictionary(column, kinds)
 
 
-def error_class(message: str | None) -> str | None:
-    """The stable class of a message of another tool; None for no message."""
-    if message is None or not message.strip():
-        return None
-    lower = message.strip().lower()
-    if lower in ERROR_CLASSES:
-        return lower
-    return next((name for name, marks in _ERRORS if any(mark in lower for mark in marks)), "unknown")
+def error_class(message: str | None) -> ErrorClass | None:
+    """Return the class of another tool's error message; None if there is no message."""
+    return None if message is None or not message.strip() else ErrorClass.from_text(message)
 
 
 class Streams:

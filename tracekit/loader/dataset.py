@@ -17,7 +17,7 @@ import numpy as np
 
 from tracekit.backends.base import Backend
 from tracekit.backends.registry import applicable, backend_for
-from tracekit.errors import BackendError, UsageError
+from tracekit.errors import BackendError, ErrorClass, UsageError
 from tracekit.loader.options import LoaderOptions
 from tracekit.recorder import Recorder
 from tracekit.uri import FILE_SCHEMES, clean, from_path, scheme_of, to_path, with_scheme
@@ -139,7 +139,9 @@ def _listed(uri: str, backend: Backend, recorder: Recorder | None) -> list[tuple
         found = [(name, size) for name, size in found if pattern.fullmatch(name)]
     if not found:
         raise BackendError(
-            f"{clean(uri)}: no samples there", "name a directory, prefix or glob with files", "not_found"
+            f"{clean(uri)}: no samples there",
+            "name a directory, prefix or glob with files",
+            ErrorClass.NOT_FOUND,
         )
     return found
 

@@ -13,7 +13,7 @@ import threading
 import weakref
 from concurrent.futures import Future
 
-from tracekit.errors import BackendError, UsageError
+from tracekit.errors import BackendError, ErrorClass, UsageError
 from tracekit.loader.dataset import SampleRange
 from tracekit.loader.options import LoaderOptions
 from tracekit.loader.reading import SampleReader
@@ -85,7 +85,7 @@ class Engine:
         self._unfinished.clear()
         for box in self._boxes.values():
             if not box.future.done():
-                box.future.set_exception(BackendError("the loader was closed", "", "cancelled"))
+                box.future.set_exception(BackendError("the loader was closed", "", ErrorClass.CANCELLED))
         self._boxes.clear()
         self._reader.close()
 

@@ -11,11 +11,11 @@ import time
 from collections.abc import Callable, Hashable
 
 from tracekit.backends.base import Backend, Handle
-from tracekit.errors import BackendError
+from tracekit.errors import BackendError, ErrorClass
 
 __all__ = ["Handles", "Opened"]
 
-Opened = Callable[[int, int, Handle | None, str | None], None]
+Opened = Callable[[int, int, Handle | None, ErrorClass | None], None]
 """Told of each open: t_submit and latency in ns, and the handle or the error's class."""
 
 

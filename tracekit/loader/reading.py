@@ -14,7 +14,7 @@ from collections.abc import Hashable
 from typing import Any, cast
 
 from tracekit.backends.base import Backend, Handle, Hint, HintedHandle, WholeObjects
-from tracekit.errors import BackendError, TracekitError
+from tracekit.errors import BackendError, ErrorClass, TracekitError
 from tracekit.gate import Gate
 from tracekit.loader.handles import Handles
 from tracekit.loader.options import LoaderOptions
@@ -123,7 +123,7 @@ class SampleReader:
         with sample.lock:
             if sample.handle is None:
 
-                def opened(began: int, latency: int, handle: Handle | None, error: str | None) -> None:
+                def opened(began: int, latency: int, handle: Handle | None, error: ErrorClass | None) -> None:
                     self._record_open(sample, worker, began, latency, handle, error)
 
                 handle = self._handles.acquire(self._key(sample), sample.ref.uri, opened)
@@ -206,7 +206,7 @@ class SampleReader:
         latency: int,
         count: int = 0,
         ttfb: int | None = None,
-        error: BackendError | str | None = None,
+        error: BackendError | ErrorClass | None = None,
     ) -> None:
         if self._recorder is None:
             return
@@ -227,7 +227,7 @@ class SampleReader:
         began: int,
         latency: int,
         handle: Handle | None,
-        error: str | None,
+        error: ErrorClass | None,
     ) -> None:
         """An open is a `stat` op where it costs one: an object store's makes no request."""
         if self._whole is not None:
@@ -256,9 +256,9 @@ def _short(sample: PendingSample, offset: int, length: int, count: int) -> Backe
     return BackendError(
         f"{sample.ref.uri}: {count} of {length} bytes at offset {offset}, then the object ends",
         "it shrank since it was listed",
-        "short_read",
+        ErrorClass.SHORT_READ,
     )
 
 
 def _stopped(sample: PendingSample) -> BackendError:
-    return BackendError(f"{sample.ref.uri}: the loader was stopped", "", "cancelled")
+    return BackendError(f"{sample.ref.uri}: the loader was stopped", "", ErrorClass.CANCELLED)

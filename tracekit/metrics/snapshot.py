@@ -15,7 +15,7 @@ from typing import Any
 
 import duckdb
 
-from tracekit.errors import UsageError
+from tracekit.errors import ErrorClass, UsageError
 from tracekit.metrics.histogram import Histogram
 from tracekit.metrics.queries import run
 from tracekit.metrics.sweep import Peaks, peaks
@@ -278,7 +278,7 @@ def _counters(counted: Mapping[str, int], by_op: list[dict[str, Any]]) -> dict[s
         name = _counter_of(row["scheme"], row["op"])
         if name is not None:
             shown[name] = shown.get(name, 0) + row["ops"]
-        if row["error"] == "throttled":
+        if row["error"] == ErrorClass.THROTTLED:
             shown["throttles"] = shown.get("throttles", 0) + row["ops"]
     return {**shown, **counted}
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from tracekit.backends.base import AsyncBackend
-from tracekit.errors import BackendError, UsageError
+from tracekit.errors import BackendError, ErrorClass, UsageError
 from tracekit.replayer.backends import Backends
 from tracekit.replayer.foresight import Foresight
 from tracekit.replayer.options import ReplayOptions
@@ -134,7 +134,7 @@ def _reach(uris: Sequence[str], backends: Backends) -> None:
             backends.of(uri).preflight(uri)
             return
         except BackendError as error:
-            if error.error_class != "not_found":
+            if error.error_class != ErrorClass.NOT_FOUND:
                 raise
             missing = missing or error
     if missing is not None:
@@ -147,7 +147,7 @@ def _sizes(backends: Backends, uris: Sequence[str]) -> list[int | None]:
         try:
             return backends.of(uri).stat(uri).size
         except BackendError as error:
-            if error.error_class == "not_found":
+            if error.error_class == ErrorClass.NOT_FOUND:
                 return None
             raise
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tracekit.backends.local.files import make_file, make_sparse
-from tracekit.errors import BackendError, UsageError
+from tracekit.errors import BackendError, ErrorClass, UsageError
 from tracekit.replayer.backends import Backends
 from tracekit.replayer.foresight import foresee
 from tracekit.replayer.mapping import parse_rules
@@ -77,7 +77,7 @@ def _missing(
         try:
             there = backends.of(uri).stat(uri).size
         except BackendError as error:
-            if error.error_class != "not_found":
+            if error.error_class != ErrorClass.NOT_FOUND:
                 raise
             missing.append((uri, size))
             continue

@@ -15,8 +15,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tracekit.errors import TraceFormatError, UsageError
-from tracekit.schema import ERROR_CLASSES, OP_KINDS
+from tracekit.errors import ErrorClass, TraceFormatError, UsageError
+from tracekit.schema import OP_KINDS
 from tracekit.sql import load_sql
 from tracekit.store.journal import read_journal
 from tracekit.store.layout import (
@@ -153,7 +153,7 @@ def _unreadable(file: Path) -> Finding | None:
 def _odd_values(reader: TraceReader) -> list[Finding]:
     """What the ops hold that cannot be true."""
     sql = load_sql("tracekit.store", "verify")
-    known = {"kinds": list(OP_KINDS), "errors": list(ERROR_CLASSES)}
+    known = {"kinds": list(OP_KINDS), "errors": [str(name) for name in ErrorClass]}
     try:
         with closing(reader.connect()) as connection, value_errors(reader.path):
             rows = connection.execute(sql, known).fetchall()

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from tracekit.schema import OPS
+from tracekit.schema import OPS, check_error_classes
 from tracekit.uri import clean
 
 __all__ = ["VALUES", "WIDTH", "flat_to_batch"]
@@ -74,6 +74,8 @@ def _less(packed: array[int], minus: int) -> Any:
 
 def _texts(values: list[Any], field: pa.Field) -> pa.DictionaryArray:
     codes: dict[str | None, int] = {text: code for code, text in enumerate(dict.fromkeys(values))}
+    if field.name == "error":
+        check_error_classes(codes)
     if None in codes:
         if not field.nullable:
             raise TypeError(f"{field.name} must not be None")

@@ -16,13 +16,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from tracekit.schema import OPS
+from tracekit.schema import OPS, check_error_classes
 from tracekit.store.journal import COUNTERS_KEY
 from tracekit.store.totals import describe_segment
 from tracekit.uri import clean
 from tracekit.whole import whole_file
 
-__all__ = ["ROW_GROUP_ROWS", "as_recorded", "conform", "write_segment"]
+__all__ = ["ROW_GROUP_ROWS", "as_recorded", "check_errors", "conform", "write_segment"]
 
 ROW_GROUP_ROWS = 1_048_576
 _MARKS = (b"@", b"?", b"#")
@@ -49,6 +49,15 @@ def conform(batch: pa.RecordBatch | pa.Table) -> pa.Table:
     return pa.Table.from_arrays(columns, schema=pa.schema(fields))
 
 
+def check_errors(table: pa.Table) -> None:
+    """Raise pa.ArrowInvalid if the `error` column of `table` (conforming) holds anything but error classes."""
+    for chunk in table.column("error").chunks:
+        try:
+            check_error_classes(chunk.dictionary.to_pylist())
+        except TypeError as error:
+            raise pa.ArrowInvalid(str(error)) from None
+
+
 def as_recorded(batch: pa.RecordBatch, *, epoch_mono_ns: int, rank: int, worker: int) -> pa.RecordBatch:
     """A producer's `batch` as the store keeps it: times from the epoch, URIs clean, the stream named.
 
@@ -56,6 +65,7 @@ def as_recorded(batch: pa.RecordBatch, *, epoch_mono_ns: int, rank: int, worker:
     name none. Raises as `conform` does.
     """
     table = conform(batch)
+    check_errors(table)
     defaults = {"rank": rank, "worker": worker}
     for index, field in enumerate(OPS):
         column = table.column(index)

@@ -27,7 +27,7 @@ from tracekit.store.layout import (
     segment_metadata,
     write_manifest,
 )
-from tracekit.store.segment import conform, write_segment
+from tracekit.store.segment import check_errors, conform, write_segment
 from tracekit.whole import fsync_dir
 
 __all__ = ["TraceWriter", "check_target"]
@@ -85,6 +85,7 @@ class TraceWriter:
         """Add the ops of `batch`."""
         try:
             table = conform(batch)
+            check_errors(table)
             submit = pc.min(table.column("t_submit")).as_py()
             if batch.num_rows and (table.column("t_submit").null_count or table.column("uri").null_count):
                 raise TraceFormatError("an op lacks t_submit or uri", "every op needs both")

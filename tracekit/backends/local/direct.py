@@ -30,7 +30,7 @@ from tracekit.backends.local.files import (
     stat_file,
     write_whole,
 )
-from tracekit.errors import BackendError, UsageError
+from tracekit.errors import BackendError, ErrorClass, UsageError
 from tracekit.uri import to_path
 
 __all__ = ["Alignment", "DirectBackend", "DirectHandle", "alignment_of", "backend"]
@@ -226,7 +226,7 @@ def _no_o_direct(uri: str) -> BackendError:
     return BackendError(
         f"the file system of {to_path(uri)} has no O_DIRECT",
         "use file:// with page_cache_mode=dontneed, or a disk file system such as ext4 or xfs",
-        "unsupported",
+        ErrorClass.UNSUPPORTED,
     )
 
 

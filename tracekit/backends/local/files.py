@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from tracekit.backends.base import CACHE_POLICIES, ObjectInfo
-from tracekit.errors import BackendError, UsageError
+from tracekit.errors import BackendError, ErrorClass, UsageError
 from tracekit.uri import from_path, to_path
 from tracekit.whole import fsync_dir
 
@@ -39,24 +39,10 @@ __all__ = [
 
 MEMORY_ALIGNMENT = 4096
 _CONTENT_CHUNK_BYTES = 1 << 20
-_CLASSES = {
-    errno.ENOENT: "not_found",
-    errno.ENOTDIR: "not_found",
-    errno.EACCES: "permission",
-    errno.EPERM: "permission",
-    errno.EROFS: "permission",
-    errno.ETIMEDOUT: "timeout",
-    errno.EHOSTDOWN: "unreachable",
-    errno.EHOSTUNREACH: "unreachable",
-    errno.ENETUNREACH: "unreachable",
-    errno.EINVAL: "unsupported",
-    errno.EOPNOTSUPP: "unsupported",
-    errno.EEXIST: "exists",
-}
 _HINTS = {
-    "not_found": "check the path, or map it to where the data is",
-    "permission": "run as a user who may",
-    "exists": "overwrite it on purpose, or choose another target",
+    ErrorClass.NOT_FOUND: "check the path, or map it to where the data is",
+    ErrorClass.PERMISSION: "run as a user who may",
+    ErrorClass.EXISTS: "overwrite it on purpose, or choose another target",
 }
 _HINTS_BY_ERRNO = {
     errno.EMFILE: "too many files are open: raise `ulimit -n` or use fewer workers",
@@ -81,7 +67,7 @@ class Counters:
 def failure(uri: str, error: OSError, doing: str = "read") -> BackendError:
     """`error` as a BackendError with its stable class, in one line."""
     number = error.errno or errno.EIO
-    kind = _CLASSES.get(number, "io_error")
+    kind = ErrorClass.from_errno(number)
     hint = _HINTS_BY_ERRNO.get(number) or _HINTS.get(kind, "")
     return BackendError(f"cannot {doing} {uri}: {os.strerror(number)}", hint, kind)
 
@@ -222,7 +208,7 @@ def seeded_content(size: int, seed: int) -> Iterator[memoryview]:
 
 def _no_file(uri: str) -> BackendError:
     return BackendError(
-        f"cannot read {uri}: it is no file", "name a file, not a directory or a pipe", "unsupported"
+        f"cannot read {uri}: it is no file", "name a file, not a directory or a pipe", ErrorClass.UNSUPPORTED
     )
 
 
@@ -258,7 +244,7 @@ def _nameable(path: str, scheme: str) -> str:
     except UnicodeEncodeError:
         shown = os.fsencode(path).decode(errors="replace")
         raise BackendError(
-            f"{scheme}://{shown}: the name is not UTF-8", "rename the file", "unsupported"
+            f"{scheme}://{shown}: the name is not UTF-8", "rename the file", ErrorClass.UNSUPPORTED
         ) from None
     return path
 

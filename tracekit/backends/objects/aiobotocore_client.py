@@ -27,6 +27,7 @@ from tracekit.backends.objects.aws import AwsSettings, check_sendable, credentia
 from tracekit.backends.objects.client import PAGE_OBJECTS
 from tracekit.backends.objects.failures import Failure
 from tracekit.backends.objects.loop_thread import LoopThread
+from tracekit.errors import ErrorClass
 
 __all__ = ["AiobotocoreClient"]
 
@@ -149,14 +150,14 @@ class AiobotocoreClient:
         if isinstance(error, _CREDENTIAL_ERRORS):
             return failures.credentials_failure(str(error))
         if isinstance(error, _NotTheRange):
-            return Failure("io_error", "the store sent other bytes than the range asked for")
+            return Failure(ErrorClass.IO_ERROR, "the store sent other bytes than the range asked for")
         if isinstance(error, boto_errors.ConnectTimeoutError | boto_errors.EndpointConnectionError):
             return failures.unreachable("no connection")
         if isinstance(error, boto_errors.ReadTimeoutError | TimeoutError):
             return failures.timeout("timed out")
         if isinstance(error, boto_errors.HTTPClientError | aiohttp.ClientError | OSError):
             return failures.unreachable("the connection broke off")
-        return Failure("io_error", failures.one_line(str(error).replace("\n", " ")))
+        return Failure(ErrorClass.IO_ERROR, failures.one_line(str(error).replace("\n", " ")))
 
     def close(self) -> None:
         self._loop.run(self.aclose())

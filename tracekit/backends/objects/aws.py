@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 from tracekit.backends.objects.failures import one_line
 from tracekit.backends.objects.obstore_client import CREDENTIALS_MARK
 from tracekit.backends.objects.options import check_endpoint
-from tracekit.errors import BackendError, UsageError
+from tracekit.errors import BackendError, ErrorClass, UsageError
 from tracekit.uri import redact
 
 if TYPE_CHECKING:
@@ -154,5 +154,5 @@ def _no_credentials(why: str) -> BackendError:
     return BackendError(
         f"no AWS credentials: {why}",
         "set AWS_PROFILE or AWS_ACCESS_KEY_ID, or give anonymous=True for a public bucket",
-        "permission",
+        ErrorClass.PERMISSION,
     )

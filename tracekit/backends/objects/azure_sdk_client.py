@@ -24,6 +24,7 @@ from tracekit.backends.objects import failures
 from tracekit.backends.objects.azure_account import AzureSettings
 from tracekit.backends.objects.client import PAGE_OBJECTS
 from tracekit.backends.objects.failures import Failure
+from tracekit.errors import ErrorClass
 
 __all__ = ["AzureSdkClient"]
 
@@ -132,9 +133,11 @@ class AzureSdkClient:
 
     def failure(self, error: Exception) -> Failure:
         if isinstance(error, _BadKey):
-            return Failure("bad_key", "the Azure SDK cannot name a key with a . or .. between slashes")
+            return Failure(
+                ErrorClass.BAD_KEY, "the Azure SDK cannot name a key with a . or .. between slashes"
+            )
         if isinstance(error, _NotTheRange):
-            return Failure("io_error", "the store sent other bytes than the range asked for")
+            return Failure(ErrorClass.IO_ERROR, "the store sent other bytes than the range asked for")
         if isinstance(error, _BodyBroke):
             error = error.cause
         if isinstance(error, azure_errors.ClientAuthenticationError) and not error.status_code:
@@ -156,7 +159,7 @@ class AzureSdkClient:
             | OSError,
         ):
             return failures.unreachable("no connection, or it broke off")
-        return Failure("io_error", failures.one_line(str(error)))
+        return Failure(ErrorClass.IO_ERROR, failures.one_line(str(error)))
 
     def close(self) -> None:
         self._sync.close()

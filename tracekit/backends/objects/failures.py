@@ -10,31 +10,21 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from tracekit.errors import ErrorClass
 from tracekit.uri import redact
 
-__all__ = ["Failure", "credentials_failure", "from_status", "one_line", "timeout", "unreachable"]
+__all__ = [
+    "Failure",
+    "credentials_failure",
+    "from_status",
+    "one_line",
+    ErrorClass.TIMEOUT,
+    ErrorClass.UNREACHABLE,
+]
 
 _CODE = re.compile(r"<Code>([^<]{1,80})</Code>")
 _MESSAGE = re.compile(r"<Message>([^<\n\\]{1,200})")
-_THROTTLE_CODES = frozenset(
-    {
-        *("SlowDown", "ServerBusy", "TooManyRequests", "Throttling", "ThrottlingException"),
-        *("RequestLimitExceeded", "RequestThrottled", "BandwidthLimitExceeded", "ServiceUnavailable"),
-    }
-)
-_PERMISSION_CODES = frozenset(
-    {
-        *(
-            "ExpiredToken",
-            "InvalidToken",
-            "TokenRefreshRequired",
-            "InvalidAccessKeyId",
-            "SignatureDoesNotMatch",
-        ),
-        *("AuthenticationFailed", "AuthorizationHeaderMalformed", "InvalidAuthenticationInfo"),
-    }
-)
-_TIMEOUT_CODES = frozenset({"RequestTimeout", "OperationTimedOut"})
+_RETRYABLE = (ErrorClass.THROTTLED, ErrorClass.TIMEOUT, ErrorClass.SERVER_ERROR)
 _CONTAINER_CODES = frozenset({"NoSuchBucket", "ContainerNotFound", "ContainerBeingDeleted"})
 
 
@@ -42,7 +32,7 @@ _CONTAINER_CODES = frozenset({"NoSuchBucket", "ContainerNotFound", "ContainerBei
 class Failure:
     """One refusal. `status` is the HTTP status, 0 where none came."""
 
-    error_class: str
+    error_class: ErrorClass
     detail: str
     retryable: bool = False
     status: int = 0
@@ -55,11 +45,11 @@ def from_status(status: int, text: str = "", code: str = "", message: str = "") 
     message = message or _first(_MESSAGE, text)
     told = " ".join(part for part in (f"HTTP {status}", code) if part)
     detail = redact(f"{told}: {one_line(message)}" if message else told)
-    error_class = _class_of(status, code)
+    error_class = ErrorClass.from_http(status, code)
     return Failure(
         error_class,
         detail,
-        retryable=error_class in ("throttled", "timeout", "server_error"),
+        retryable=error_class in _RETRYABLE,
         status=status,
         container_missing=code in _CONTAINER_CODES,
     )
@@ -67,38 +57,23 @@ def from_status(status: int, text: str = "", code: str = "", message: str = "") 
 
 def timeout(detail: str) -> Failure:
     """No answer, or no further byte, in time."""
-    return Failure("timeout", one_line(detail), retryable=True)
+    return Failure(ErrorClass.TIMEOUT, one_line(detail), retryable=True)
 
 
 def unreachable(detail: str) -> Failure:
     """No connection, or one that broke off."""
-    return Failure("unreachable", one_line(detail), retryable=True)
+    return Failure(ErrorClass.UNREACHABLE, one_line(detail), retryable=True)
 
 
 def credentials_failure(detail: str) -> Failure:
     """No credentials, or ones that cannot be had."""
-    return Failure("permission", one_line(detail))
+    return Failure(ErrorClass.PERMISSION, one_line(detail))
 
 
 def one_line(text: str) -> str:
     """The first line of a library's message, redacted, at most 200 characters."""
     stripped = redact(text).strip()
     return stripped.splitlines()[0][:200] if stripped else ""
-
-
-def _class_of(status: int, code: str) -> str:
-    if status == 429 or code in _THROTTLE_CODES or (status == 503 and not code):  # HEADs carry no code
-        return "throttled"
-    if status in (401, 403) or code in _PERMISSION_CODES:
-        return "permission"
-    if status == 408 or code in _TIMEOUT_CODES:
-        return "timeout"
-    by_status = {404: "not_found", 409: "conflict", 412: "exists", 416: "out_of_range"}
-    if code == "BlobAlreadyExists":
-        return "exists"
-    if status in (301, 302, 303, 307, 308):
-        return "wrong_region"
-    return by_status.get(status, "server_error" if status >= 500 else "io_error")
 
 
 def _first(pattern: re.Pattern[str], text: str) -> str:

@@ -29,7 +29,7 @@ from tracekit.backends.objects import failures
 from tracekit.backends.objects.client import PAGE_OBJECTS
 from tracekit.backends.objects.failures import Failure
 from tracekit.backends.objects.reader_pool import ReaderPool
-from tracekit.errors import UsageError
+from tracekit.errors import ErrorClass, UsageError
 from tracekit.uri import redact
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ class ObstoreClient:
         text = str(error)
         status = _STATUS.search(text)
         if isinstance(error, _SlashAtEnd):
-            return Failure("bad_key", "obstore cannot name a key that begins or ends with a slash")
+            return Failure(ErrorClass.BAD_KEY, "obstore cannot name a key that begins or ends with a slash")
         if status:
             return failures.from_status(int(status[1]), text)
         if isinstance(error, AlreadyExistsError):
@@ -169,7 +169,7 @@ class ObstoreClient:
         if "Wanted range starting at" in text:
             return failures.from_status(416)
         if isinstance(error, InvalidPathError) or "Could not parse path" in text or "invalid path" in text:
-            return Failure("bad_key", f"obstore cannot name this key: {_headline(text)}")
+            return Failure(ErrorClass.BAD_KEY, f"obstore cannot name this key: {_headline(text)}")
         return _of_transport(text)
 
     def close(self) -> None:
@@ -228,10 +228,10 @@ def _of_transport(text: str) -> Failure:
     if "kind: Timeout" in text or "TimedOut" in text:
         return failures.timeout("timed out")
     if "BareRedirect" in text:
-        return Failure("wrong_region", "the store redirects")
+        return Failure(ErrorClass.WRONG_REGION, "the store redirects")
     if "kind: Interrupted" in text or "IncompleteMessage" in text or "HTTP error" in text:
         return failures.unreachable("the connection broke off")
-    return Failure("io_error", _headline(text))
+    return Failure(ErrorClass.IO_ERROR, _headline(text))
 
 
 def _headline(text: str) -> str:

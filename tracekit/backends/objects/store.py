@@ -19,7 +19,7 @@ from tracekit.backends.base import CACHE_POLICIES, ObjectInfo
 from tracekit.backends.objects.client import ObjectClient
 from tracekit.backends.objects.failures import Failure
 from tracekit.backends.objects.uri import join, split
-from tracekit.errors import BackendError, UsageError
+from tracekit.errors import BackendError, ErrorClass, UsageError
 from tracekit.uri import clean
 
 __all__ = ["Dialect", "ObjectHandle", "ObjectStoreBackend"]
@@ -28,7 +28,7 @@ _BACKOFF_BASE_S = 0.1
 _BACKOFF_CAP_S = 5.0
 _T = TypeVar("_T")
 _AT_END: tuple[int, int | None] = (0, None)
-_LISTING_TELLS_MORE = ("not_found", "permission", "io_error")
+_LISTING_TELLS_MORE = (ErrorClass.NOT_FOUND, ErrorClass.PERMISSION, ErrorClass.IO_ERROR)
 """What a HEAD, which has no body, cannot say whole."""
 _Page = list[tuple[str, int]]
 _Counter = Literal["range_gets", "whole_gets", "retries", "throttles", "puts", "lists", "heads"]
@@ -87,7 +87,7 @@ class ObjectStoreBackend:
             raise BackendError(
                 f"{clean(uri)}: nothing is there",
                 "check the prefix; a prefix is a whole folder name",
-                "not_found",
+                ErrorClass.NOT_FOUND,
             )
 
     def list(self, uri: str) -> Iterator[ObjectInfo]:
@@ -103,7 +103,7 @@ class ObjectStoreBackend:
             try:
                 yield self.stat(uri)
             except BackendError as error:
-                if error.error_class != "not_found":
+                if error.error_class != ErrorClass.NOT_FOUND:
                     raise
 
     def stat(self, uri: str) -> ObjectInfo:
@@ -113,7 +113,7 @@ class ObjectStoreBackend:
         try:
             size = self._persist(client, uri, lambda: client.size(self._object_key(uri, key)))
         except BackendError as error:
-            if error.error_class == "not_found":
+            if error.error_class == ErrorClass.NOT_FOUND:
                 self._blame_container(client, uri, container)
             raise
         return ObjectInfo(join(self.scheme, container, key), size)
@@ -256,7 +256,7 @@ class ObjectStoreBackend:
                 return request()
             except client.errors as error:
                 failure = client.failure(error)
-                if at_end is not None and failure.error_class == "out_of_range":
+                if at_end is not None and failure.error_class == ErrorClass.OUT_OF_RANGE:
                     return at_end
                 pause_s = self._pause_or_give_up(failure, uri, failed, patient)
             failed += 1
@@ -275,7 +275,7 @@ class ObjectStoreBackend:
                 return await request()
             except client.errors as error:
                 failure = client.failure(error)
-                if at_end is not None and failure.error_class == "out_of_range":
+                if at_end is not None and failure.error_class == ErrorClass.OUT_OF_RANGE:
                     return at_end
                 pause_s = self._pause_or_give_up(failure, uri, failed)
             failed += 1
@@ -286,9 +286,13 @@ class ObjectStoreBackend:
 
         Who is not `patient` waits for a store that answers, but not for one that does not.
         """
-        if failure.error_class == "throttled":
+        if failure.error_class == ErrorClass.THROTTLED:
             self._count("throttles")
-        retries = self._retries if patient or failure.error_class in ("throttled", "server_error") else 0
+        retries = (
+            self._retries
+            if patient or failure.error_class in (ErrorClass.THROTTLED, ErrorClass.SERVER_ERROR)
+            else 0
+        )
         if not failure.retryable or failed >= retries:
             self._give_up(failure, uri, failed)
         self._count("retries")
@@ -309,23 +313,26 @@ class ObjectStoreBackend:
             return f"no such {dialect.container} at {dialect.endpoint}", "check the name and the endpoint"
         detail = failure.detail
         wordings: dict[str, tuple[str, str]] = {
-            "not_found": ("no such object", "list the prefix to see what is there"),
-            "permission": (f"access denied: {detail}", dialect.credentials_hint),
-            "exists": ("already exists", "overwrite it on purpose, or choose another target"),
-            "unreachable": (
+            ErrorClass.NOT_FOUND: ("no such object", "list the prefix to see what is there"),
+            ErrorClass.PERMISSION: (f"access denied: {detail}", dialect.credentials_hint),
+            ErrorClass.EXISTS: ("already exists", "overwrite it on purpose, or choose another target"),
+            ErrorClass.UNREACHABLE: (
                 f"{dialect.endpoint} cannot be reached: {detail}",
                 "check the endpoint and the network",
             ),
-            "timeout": (
+            ErrorClass.TIMEOUT: (
                 f"no answer from {dialect.endpoint} in time: {detail}",
                 "raise timeout_s, or ask for less",
             ),
-            "throttled": (f"the store asks to slow down: {detail}", "lower the rate or the bytes in flight"),
-            "wrong_region": (
+            ErrorClass.THROTTLED: (
+                f"the store asks to slow down: {detail}",
+                "lower the rate or the bytes in flight",
+            ),
+            ErrorClass.WRONG_REGION: (
                 f"the {dialect.container} is in another region or place: {detail}",
                 dialect.region_hint,
             ),
-            "bad_key": (detail, dialect.bad_key_hint),
+            ErrorClass.BAD_KEY: (detail, dialect.bad_key_hint),
         }
         return wordings.get(failure.error_class, (detail or "the request failed", ""))
 

@@ -22,6 +22,7 @@ from tracekit.capture.attempt import Attempt
 from tracekit.capture.outcome import error_class, status_class
 from tracekit.capture.ranges import asked_range, granted_range
 from tracekit.capture.session import hook_failed
+from tracekit.errors import ErrorClass
 
 __all__ = ["install", "policy"]
 
@@ -127,7 +128,7 @@ class _Followed:
         attempt = self._attempt
         if error is None or isinstance(error, (StopIteration, StopAsyncIteration)):
             short = self._size is not None and attempt.moved < self._size
-            attempt.ended(attempt.moved, "short_read" if short else None)
+            attempt.ended(attempt.moved, ErrorClass.SHORT_READ if short else None)
         else:
             attempt.ended(attempt.moved, error_class(error))
 
@@ -181,7 +182,7 @@ def _answered(request: Any, response: Any) -> None:
         code = str(answer.headers.get("x-ms-error-code") or "")
         failure = status_class(answer.status_code, code)
         session = sessions.active()
-        if failure == "throttled" and session is not None:
+        if failure == ErrorClass.THROTTLED and session is not None:
             session.count("throttles")
         attempt.ended(0, failure)
         return

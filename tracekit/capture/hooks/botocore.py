@@ -22,6 +22,7 @@ from tracekit.capture.attempt import Attempt
 from tracekit.capture.outcome import error_class, status_class
 from tracekit.capture.ranges import asked_range, granted_range
 from tracekit.capture.session import hook_failed
+from tracekit.errors import ErrorClass
 
 __all__ = ["install", "install_async", "wrap"]
 
@@ -154,7 +155,7 @@ def _received(parsed_response: Any, context: Any, exception: Any, **_: Any) -> N
         if status >= 300:
             failure = status_class(status, str(parsed_response.get("Error", {}).get("Code", "")))
             session = sessions.active()
-            if failure == "throttled" and session is not None:
+            if failure == ErrorClass.THROTTLED and session is not None:
                 session.count("throttles")
             attempt.ended(0, failure)
             return
@@ -191,12 +192,14 @@ class _BodyProgress:
         attempt.moved += count
         if last or (self.size is not None and attempt.moved >= self.size):
             short = self.size is not None and attempt.moved < self.size
-            self.ended("short_read" if short else None)
+            self.ended(ErrorClass.SHORT_READ if short else None)
 
     def closed(self) -> None:
-        self.ended(None if self.size is not None and self.attempt.moved >= self.size else "cancelled")
+        self.ended(
+            None if self.size is not None and self.attempt.moved >= self.size else ErrorClass.CANCELLED
+        )
 
-    def ended(self, error: str | None) -> None:
+    def ended(self, error: ErrorClass | None) -> None:
         if self.open:
             self.open = False
             self.attempt.ended(self.attempt.moved, error)

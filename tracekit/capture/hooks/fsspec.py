@@ -23,6 +23,7 @@ from tracekit.capture.context import where
 from tracekit.capture.hooks.files import open as recorded_open
 from tracekit.capture.outcome import error_class
 from tracekit.capture.session import hook_failed, record
+from tracekit.errors import ErrorClass
 
 __all__ = ["install", "uri_of", "wrap"]
 
@@ -289,7 +290,7 @@ def _uploader(file: Any, upload: Any, uri: str) -> Any:
         file.buffer.seek(0)
         token = _inside.set(True)
         submit = monotonic_ns()
-        failure: str | None = None
+        failure: ErrorClass | None = None
         try:
             return upload(*args, **kwargs)
         except BaseException as error:

@@ -22,6 +22,7 @@ from tracekit.capture import session as sessions
 from tracekit.capture.context import where
 from tracekit.capture.outcome import error_class
 from tracekit.capture.session import hook_failed, record
+from tracekit.errors import ErrorClass
 
 __all__ = ["install", "wrap"]
 
@@ -217,7 +218,7 @@ class _Result:
         self._ended(len(data))
         return data
 
-    def _ended(self, moved: int, error: str | None = None) -> None:
+    def _ended(self, moved: int, error: ErrorClass | None = None) -> None:
         uri, submit, ttfb = self._op
         took = monotonic_ns() - submit
         try:

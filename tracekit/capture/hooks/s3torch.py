@@ -17,6 +17,7 @@ from tracekit.capture import session as sessions
 from tracekit.capture.context import where
 from tracekit.capture.outcome import error_class
 from tracekit.capture.session import record
+from tracekit.errors import ErrorClass
 
 __all__ = ["install"]
 
@@ -60,7 +61,7 @@ def _stream(original: Any) -> Any:
 def _head(original: Any) -> Any:
     def head_object(self: Any, bucket: str, key: str) -> Any:
         submit = monotonic_ns()
-        failure: str | None = None
+        failure: ErrorClass | None = None
         try:
             return original(self, bucket, key)
         except BaseException as error:
@@ -106,9 +107,9 @@ class _Followed:
         return getattr(self._stream, name)
 
     def __del__(self) -> None:
-        self._ended("cancelled")
+        self._ended(ErrorClass.CANCELLED)
 
-    def _ended(self, error: str | None) -> None:
+    def _ended(self, error: ErrorClass | None) -> None:
         if not self._open:
             return
         self._open = False

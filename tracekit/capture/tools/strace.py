@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from tracekit.errors import ErrorClass
 from tracekit.uri import clean
 
 __all__ = ["available", "command", "read_logs"]
@@ -36,8 +37,6 @@ _FORKS = ("clone", "clone3", "fork", "vfork")
 _TEXT = re.compile(r'"((?:[^"\\]|\\.)*)"')
 _ESCAPE = re.compile(rb"\\([0-7]{1,3}|[abfnrtv\"\\]|x[0-9a-f]{2})")
 _NAMED_ESCAPES = {b"a": 7, b"b": 8, b"f": 12, b"n": 10, b"r": 13, b"t": 9, b"v": 11, b'"': 34, b"\\": 92}
-_ERRORS = {"ENOENT": "not_found", "ENOTDIR": "not_found", "EACCES": "permission", "EPERM": "permission",
-           "ETIMEDOUT": "timeout", "EINTR": "cancelled"}  # fmt: skip
 _READS = ("read", "readv", "pread64", "preadv", "preadv2")
 _WRITES = ("write", "writev", "pwrite64", "pwritev", "pwritev2")
 _BATCH_ROWS = 65_536
@@ -210,7 +209,7 @@ class _Reading:
         values = (
             int(match[1]) * 1_000_000_000 + int(match[2]) * 1000, uri, kind, offset, asked, moved,
             None if seconds is None else int(seconds.replace(".", "")) * 1000, worker,
-            None if failed is None else _ERRORS.get(failed, "io_error"),
+            None if failed is None else ErrorClass.from_text(failed),
         )  # fmt: skip
         for column, value in zip(self._rows.values(), values, strict=True):
             column.append(value)

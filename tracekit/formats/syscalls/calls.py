@@ -6,6 +6,7 @@ import os.path
 import re
 from dataclasses import dataclass
 
+from tracekit.errors import ErrorClass
 from tracekit.formats.sound import Streams
 
 __all__ = ["Processes", "Row"]
@@ -38,11 +39,6 @@ _DUPS = ("dup", "dup2", "dup3")
 _FORKS = ("clone", "clone3", "fork", "vfork")
 _COPIES = {"sendfile": (1, 0), "sendfile64": (1, 0), "copy_file_range": (0, 1), "splice": (0, 1)}
 """Calls that move bytes from a descriptor to another in the kernel: which of the two is read, which written."""
-_ERRORS = {
-    "ENOENT": "not_found", "ENOTDIR": "not_found", "EACCES": "permission", "EPERM": "permission", "EIO": "io_error",
-    "ETIMEDOUT": "timeout", "EINTR": "cancelled", "ECANCELED": "cancelled", "EOPNOTSUPP": "unsupported",
-    "EINVAL": "unsupported",
-}  # fmt: skip
 _FD = re.compile(r"(-?\d{1,9})(?:<((?:[^<>]|\\[0-7]{2,3})*)>)?(?:\(deleted\))?")
 _BOTH_FDS = re.compile(
     r"(-?\d{1,9}(?:<(?:[^<>]|\\[0-7]{2,3})*>)?(?:\(deleted\))?), (?:(NULL|\[\d{1,18}\])[^,]*, )?"
@@ -147,7 +143,7 @@ class Processes:
         self._tables[child] = _handed_down(table, args)
 
     def _copied(
-        self, table: dict[int, _File], name: str, args: str, value: int | None, error: str | None
+        self, table: dict[int, _File], name: str, args: str, value: int | None, error: ErrorClass | None
     ) -> list[_Part]:
         """The read and the write of a copy inside the kernel."""
         ends = list(_BOTH_FDS.finditer(args))[:2]
@@ -166,7 +162,13 @@ class Processes:
         return parts
 
     def _op(
-        self, table: dict[int, _File], name: str, args: str, result: str, value: int | None, error: str | None
+        self,
+        table: dict[int, _File],
+        name: str,
+        args: str,
+        result: str,
+        value: int | None,
+        error: ErrorClass | None,
     ) -> _Part | None:
         moved = None if value is None and error is None else max(value or 0, 0)
         if name in _READS or name in _WRITES:
@@ -239,13 +241,13 @@ def _moves(table: dict[int, _File], file: _File, name: str, args: str, value: in
             table.pop(int(found[1]), None)
 
 
-def _result(text: str) -> tuple[int | None, str | None]:
+def _result(text: str) -> tuple[int | None, ErrorClass | None]:
     """A call's value, and the class of its error; no value and no error: it never returned."""
     found = re.match(r"(-?\d{1,19})(?:<[^>]*>)?(?:\(deleted\))?(?:\s+(E[A-Z0-9]+))?", text)
     if found is None:
         return None, None
     value = int(found[1])
-    return value, _ERRORS.get(found[2], "unknown") if value < 0 and found[2] else None
+    return value, ErrorClass.from_text(found[2]) if value < 0 and found[2] else None
 
 
 def _file(table: dict[int, _File], args: str) -> _File | None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from tracekit.backends.base import Backend, Handle, HintedHandle, WholeObjects
 from tracekit.backends.local.file import FileHandle
-from tracekit.errors import BackendError
+from tracekit.errors import BackendError, ErrorClass
 from tracekit.replayer.engines.oplog import OpLog
 from tracekit.replayer.plan import KINDS, NONE, Plan
 
@@ -45,17 +45,17 @@ class Worker:
         )
         self._handle: Handle | None = None
         self._buffer = memoryview(b"")
-        self._error = ""
+        self._error: ErrorClass | None = None
 
     def prepare(self, op: int) -> int:
         """Open what the op needs, find it a buffer; its bytes, as far as they are known."""
-        self._error = ""
+        self._error = None
         try:
             return self._prepared(op)
         except BackendError as error:
             self._handle, self._error = None, error.error_class
         except MemoryError:  # a length that only a damaged or foreign trace has
-            self._handle, self._error = None, "out_of_memory"
+            self._handle, self._error = None, ErrorClass.OUT_OF_MEMORY
         return max(self._length[op], 0)
 
     def _prepared(self, op: int) -> int:
@@ -105,7 +105,7 @@ class Worker:
         if first_byte is not None:
             self._log.first_byte(first_byte)
         if moved < self._least(op, wanted):
-            self._log.fail("short_read")
+            self._log.fail(ErrorClass.SHORT_READ)
         return moved
 
     def _least(self, op: int, wanted: int) -> int:
@@ -124,7 +124,7 @@ class Worker:
             self._log.fail(error.error_class)
             return 0, 0
         if moved < self._least(op, len(self._buffer)):
-            self._log.fail("short_read")
+            self._log.fail(ErrorClass.SHORT_READ)
         if hint is None:
             return moved, 0
         self._log.hint(handle.uri, hint)

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from typing import cast
 
 from tracekit.backends.base import AsyncBackend, Backend
-from tracekit.errors import BackendError, TracekitError
+from tracekit.errors import BackendError, ErrorClass, TracekitError
 from tracekit.gate import Gate
 from tracekit.recorder import Recorder
 from tracekit.replayer.columns import BUSY, DONE, LATE, LOW, STOP, slot
@@ -203,19 +203,21 @@ class LoopEngine:
                 self._sizes[file] = 0  # the request itself will say what is wrong
         return max(self._sizes[file] - int(self._plan.columns["offset"][op]), 0)
 
-    async def _outcome(self, op: int, length: int, body: memoryview | None) -> tuple[int, int | None, str]:
+    async def _outcome(
+        self, op: int, length: int, body: memoryview | None
+    ) -> tuple[int, int | None, ErrorClass | None]:
         """Bytes moved, ns to the first byte, and what went wrong or nothing."""
         try:
             moved, first_byte = await self._request(op, length, body)
         except BackendError as failed:
             return 0, None, failed.error_class
         except MemoryError:  # a length that only a damaged or foreign trace has
-            return 0, None, "out_of_memory"
+            return 0, None, ErrorClass.OUT_OF_MEMORY
         except asyncio.CancelledError:
-            return 0, None, "cancelled"
+            return 0, None, ErrorClass.CANCELLED
         recorded = int(self._plan.columns["recorded_bytes"][op])
         short = moved < (length if recorded == NONE else min(length, recorded))
-        return moved, first_byte, "short_read" if short else ""
+        return moved, first_byte, ErrorClass.SHORT_READ if short else None
 
     async def _request(self, op: int, length: int, body: memoryview | None) -> tuple[int, int | None]:
         columns = self._plan.columns

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from tracekit.backends.base import Hint
+from tracekit.errors import ErrorClass
 from tracekit.recorder import Recorder
 from tracekit.replayer.plan import KINDS, NONE, Plan
 
@@ -41,7 +42,7 @@ class OpLog:
         self.op, self.submit, self.latency, self.bytes, self.gate, self.due, self.backlog = (
             row.data for row in self._columns
         )
-        self._errors: dict[int, str] = {}
+        self._errors: dict[int, ErrorClass] = {}
         self._ttfb: dict[int, int] = {}
         self._hints: list[tuple[str, Hint]] = []
         self.rows = 0
@@ -68,7 +69,7 @@ class OpLog:
         if row + 1 == ROWS or submit_ns >= self.flush_at:
             self.flush()
 
-    def fail(self, error_class: str) -> None:
+    def fail(self, error_class: ErrorClass) -> None:
         """The op to be added next failed."""
         self._errors[self.rows] = error_class
 
@@ -105,7 +106,12 @@ class OpLog:
         self.flush_at, self.ease_at = now + _FLUSH_NS, now + self._ease_ns
 
     def _batch(
-        self, kept: np.ndarray, errors: dict[int, str], first_bytes: dict[int, int], *, due_of_plan: bool
+        self,
+        kept: np.ndarray,
+        errors: dict[int, ErrorClass],
+        first_bytes: dict[int, int],
+        *,
+        due_of_plan: bool,
     ) -> pa.RecordBatch:
         """The rows of `kept`. Made by the recorder's thread: it would hold up a worker for a millisecond."""
         plan, rows = self._plan, kept.shape[1]
