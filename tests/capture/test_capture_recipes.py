@@ -112,8 +112,8 @@ def test_parquet_by_pyarrow(folder, bucket):
 
 def test_a_cache_from_both_sides(folder, bucket):
     pytest.importorskip("s3fs", reason="s3fs is not installed")
-    run(recipe("A cache, seen from both sides")[0], folder)
-    (sql,) = recipe("A cache, seen from both sides", "sql")
+    run(recipe("Above and below a cache")[0], folder)
+    (sql,) = recipe("Above and below a cache", "sql")
     below, above = query(folder / "cache.trace", sql)
     assert (below["ops"], below["bytes"]) == (1, 20_004)
     assert above["ops"] >= 3 and above["bytes"] >= 3000
@@ -164,7 +164,7 @@ def test_an_unmodified_command(folder):
 
 
 def test_zero_code(folder):
-    shell(recipe("Zero code, by the environment", "bash")[0], folder)
+    shell(recipe("Without any code, by the environment", "bash")[0], folder)
     assert {row["uri"] for row in query(folder / "environment.trace")} == {f"file://{folder}/records.bin"}
 
 
