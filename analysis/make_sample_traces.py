@@ -18,11 +18,10 @@ REPO = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPO / "tests"))
 import servers
 
+import tracekit
 from tracekit.backends.registry import backend_for
-from tracekit.loader.options import LoaderOptions
-from tracekit.loader.record import record_loader
 
-OPTIONS = LoaderOptions(
+OPTIONS = tracekit.LoaderOptions(
     batch_size=8, num_workers=4, prefetch=2, shuffle=True, seed=3, sample_bytes=64 << 10, reader_mode="range",
     target_request_bytes=32 << 10, max_bytes_in_flight=1 << 20,
 )  # fmt: skip
@@ -58,8 +57,8 @@ def record_store(name: str, uri: str, shards: dict[str, bytes]) -> None:
 
 
 def record(name: str, uri: str) -> None:
-    done = record_loader(
-        uri, REPO / "sample_traces" / f"{name}.trace", OPTIONS, step_time_ns=STEP_TIME_NS, overwrite=True
+    done = tracekit.record(
+        uri, REPO / "sample_traces" / f"{name}.trace", OPTIONS, step_time=STEP_TIME_NS, overwrite=True
     )
     print(f"{name}: {done.ops} ops, {done.steps} steps")
 

@@ -1,31 +1,100 @@
-"""tracekit: record how a loader reads storage, understand it with SQL, re-drive it faithfully.
+"""tracekit: record how a loader reads storage, understand it with SQL, replay it faithfully.
 
-This is the public face; docs/api/python-api.md describes it. Importing it imports no
-cloud, fsspec or torch library.
+This module is the public interface, which docs/api/python-api.md describes. Importing it imports no
+Arrow, DuckDB, NumPy, cloud or torch library: a captured program imports it when it starts.
 """
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tracekit.version import __version__
 
 if TYPE_CHECKING:
+    from tracekit import capture as capture
     from tracekit.capture import open as open
     from tracekit.capture import sample, step
-    from tracekit.comparison.parity import compare
-    from tracekit.errors import BackendError, ParityError, TraceFormatError, TracekitError, UsageError
-    from tracekit.loader.dataset import create_dataset
-    from tracekit.loader.loader import create_async_loader
+    from tracekit.comparison.divergence import Divergence, diverge
+    from tracekit.comparison.parity import Parity, compare
+    from tracekit.errors import (
+        BackendError,
+        ErrorClass,
+        ParityError,
+        TraceFormatError,
+        TracekitError,
+        UsageError,
+    )
+    from tracekit.formats.registry import ExportResult, ImportResult, export_trace, import_trace
+    from tracekit.loader.dataset import Dataset, create_dataset
+    from tracekit.loader.loader import AsyncLoader, Batch, Sample, create_async_loader
     from tracekit.loader.options import LoaderOptions
+    from tracekit.loader.profiles import PROFILES, profile
+    from tracekit.loader.record import RecordResult, record
+    from tracekit.metrics.histogram import Histogram
+    from tracekit.metrics.snapshot import MetricsSnapshot
     from tracekit.recorder import Recorder
-    from tracekit.replayer.run import replay
+    from tracekit.replayer.checks import PlanSummary
+    from tracekit.replayer.materialize import Materialized, materialize
+    from tracekit.replayer.options import ReplayOptions
+    from tracekit.replayer.result import ReplayResult
+    from tracekit.replayer.run import dry_run, replay
+    from tracekit.reporting.page import report
+    from tracekit.reporting.plots import plot
+    from tracekit.store.check import Finding, Repair, repair, verify
     from tracekit.trace import Trace, open_trace
+    from tracekit.walkthrough import DemoResult, demo
+
+_NAMES = {
+    "tracekit.capture": "open sample step",
+    "tracekit.comparison.divergence": "Divergence diverge",
+    "tracekit.comparison.parity": "Parity compare",
+    "tracekit.errors": "BackendError ErrorClass ParityError TraceFormatError TracekitError UsageError",
+    "tracekit.formats.registry": "ExportResult ImportResult export_trace import_trace",
+    "tracekit.loader.dataset": "Dataset create_dataset",
+    "tracekit.loader.loader": "AsyncLoader Batch Sample create_async_loader",
+    "tracekit.loader.options": "LoaderOptions",
+    "tracekit.loader.profiles": "PROFILES profile",
+    "tracekit.loader.record": "RecordResult record",
+    "tracekit.metrics.histogram": "Histogram",
+    "tracekit.metrics.snapshot": "MetricsSnapshot",
+    "tracekit.recorder": "Recorder",
+    "tracekit.replayer.checks": "PlanSummary",
+    "tracekit.replayer.materialize": "Materialized materialize",
+    "tracekit.replayer.options": "ReplayOptions",
+    "tracekit.replayer.result": "ReplayResult",
+    "tracekit.replayer.run": "dry_run replay",
+    "tracekit.reporting.page": "report",
+    "tracekit.reporting.plots": "plot",
+    "tracekit.store.check": "Finding Repair repair verify",
+    "tracekit.trace": "Trace open_trace",
+    "tracekit.walkthrough": "DemoResult demo",
+}
+_HOMES = {name: module for module, names in _NAMES.items() for name in names.split()}
 
 __all__ = [
+    "PROFILES",
+    "AsyncLoader",
     "BackendError",
+    "Batch",
+    "Dataset",
+    "DemoResult",
+    "Divergence",
+    "ErrorClass",
+    "ExportResult",
+    "Finding",
+    "Histogram",
+    "ImportResult",
     "LoaderOptions",
+    "Materialized",
+    "MetricsSnapshot",
+    "Parity",
     "ParityError",
+    "PlanSummary",
+    "RecordResult",
     "Recorder",
+    "Repair",
+    "ReplayOptions",
+    "ReplayResult",
+    "Sample",
     "Trace",
     "TraceFormatError",
     "TracekitError",
@@ -35,42 +104,36 @@ __all__ = [
     "compare",
     "create_async_loader",
     "create_dataset",
+    "demo",
+    "diverge",
+    "dry_run",
+    "export_trace",
+    "import_trace",
+    "materialize",
+    "open",
     "open_trace",
+    "plot",
+    "profile",
+    "record",
+    "repair",
     "replay",
+    "report",
     "sample",
     "step",
+    "verify",
 ]
 
-# Imported when they are asked for: a program that is captured imports this package at its start,
-# and must not get Arrow, NumPy and DuckDB with it before its own first line.
-_HOMES = {
-    **dict.fromkeys(
-        ("BackendError", "ParityError", "TraceFormatError", "TracekitError", "UsageError"), "tracekit.errors"
-    ),
-    **dict.fromkeys(("open", "sample", "step"), "tracekit.capture"),
-    "LoaderOptions": "tracekit.loader.options",
-    "Recorder": "tracekit.recorder",
-    "Trace": "tracekit.trace",
-    "compare": "tracekit.comparison.parity",
-    "create_async_loader": "tracekit.loader.loader",
-    "create_dataset": "tracekit.loader.dataset",
-    "open_trace": "tracekit.trace",
-    "replay": "tracekit.replayer.run",
-}
+if not TYPE_CHECKING:  # a checker that saw this would accept every attribute
 
-
-def __getattr__(name: str) -> Any:
-    home = _HOMES.get(name)
-    if home is not None:
-        return getattr(importlib.import_module(home), name)
-    try:
-        if not name.startswith("_"):
-            return importlib.import_module(f"{__name__}.{name}")
-    except ModuleNotFoundError as error:
-        if error.name != f"{__name__}.{name}":
-            raise
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    def __getattr__(name: str) -> object:
+        """Import a public name from its module when it is first asked for."""
+        if name == "capture":
+            return importlib.import_module("tracekit.capture")
+        if name not in _HOMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = globals()[name] = getattr(importlib.import_module(_HOMES[name]), name)
+        return value
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted(__all__)

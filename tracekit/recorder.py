@@ -20,7 +20,6 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -29,6 +28,7 @@ import pyarrow as pa
 from tracekit.errors import ErrorClass, TracekitError, UsageError
 from tracekit.store.flat import VALUES, WIDTH, flat_to_batch
 from tracekit.store.layout import create_or_join
+from tracekit.store.locate import local_path
 from tracekit.store.rolling import RollingSegments
 from tracekit.store.segment import as_recorded
 from tracekit.uri import clean
@@ -88,7 +88,7 @@ class Recorder:
         # Arrow's first conversion imports pandas if it can: half a second that is not to be spent
         # by the writer, and that fails once the interpreter has begun to end.
         pa.array((), pa.string())
-        self.path = Path(path)
+        self.path = local_path(path)
         self._labels: dict[str, Any] = {
             "source": source, "options": options, "rank": rank, "world_size": world_size,
         }  # fmt: skip

@@ -36,10 +36,9 @@ def stats(trace: Path) -> Summary:
 
 
 def info(trace: Path) -> Summary:
-    from tracekit.cli.info import describe
-    from tracekit.store.reader import open_reader
+    import tracekit
 
-    return {"ops": describe(open_reader(trace))["ops"]}
+    return {"ops": tracekit.open_trace(trace).info()["ops"]}
 
 
 def one_file(trace: Path) -> Summary:

@@ -264,17 +264,17 @@ def test_an_interrupted_query_says_so_and_exits_130(trace: Path) -> None:
 def test_ctrl_c_while_a_query_is_set_up_is_an_interrupt_too(trace: Path) -> None:
     code = """if True:
         import signal, sys
-        from tracekit.cli import stats
+        from tracekit import trace
         from tracekit.cli.app import run
         class Interrupted:  # as DuckDB finds it when the signal comes while it asks for rows
             def __arrow_c_stream__(self, requested_schema=None):
                 signal.raise_signal(signal.SIGINT)
-        install = stats.install
+        install = trace.install
         def interrupted(connection):
             install(connection)
             connection.register("rows", Interrupted())
             connection.sql("FROM rows").fetchall()
-        stats.install = interrupted
+        trace.install = interrupted
         sys.exit(run(sys.argv[1:]))
     """
     run = subprocess.run(

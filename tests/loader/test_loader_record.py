@@ -19,7 +19,7 @@ from tracekit.errors import BackendError, UsageError
 from tracekit.loader.dataset import create_dataset
 from tracekit.loader.loader import create_async_loader
 from tracekit.loader.options import OPTION_NAMES
-from tracekit.loader.record import record_loader
+from tracekit.loader.record import record
 from tracekit.recorder import Recorder
 from tracekit.store.reader import open_reader
 
@@ -55,7 +55,7 @@ def finished(capsys: pytest.CaptureFixture[str]) -> Finished:
 
 def test_a_run_is_recorded_and_summed_up(data: Path, tmp_path: Path) -> None:
     seen: list[tuple[int, int | None, str]] = []
-    result = record_loader(
+    result = record(
         str(data), tmp_path / "t", {"batch_size": 8}, epochs=2, watch=lambda done, total=None, note="": seen.append((done, total, note))
     )  # fmt: skip
     trace = open_reader(tmp_path / "t")
@@ -66,8 +66,8 @@ def test_a_run_is_recorded_and_summed_up(data: Path, tmp_path: Path) -> None:
 
 
 def test_steps_end_a_run_early_and_step_time_spaces_it_out(data: Path, tmp_path: Path) -> None:
-    result = record_loader(
-        str(data), tmp_path / "t", {"batch_size": 2, "loading_mode": "sequential"}, max_steps=3, step_time_ns=50_000_000
+    result = record(
+        str(data), tmp_path / "t", {"batch_size": 2, "loading_mode": "sequential"}, steps=3, step_time=50_000_000
     )  # fmt: skip
     assert (result.steps, result.samples) == (3, 6)
     starts = open_reader(tmp_path / "t").query(
@@ -79,7 +79,7 @@ def test_steps_end_a_run_early_and_step_time_spaces_it_out(data: Path, tmp_path:
 
 def test_ranks_join_one_trace(data: Path, tmp_path: Path) -> None:
     for rank in range(2):
-        record_loader(str(data), tmp_path / "t", {"shard_rank": rank, "shard_world_size": 2}, join=True)
+        record(str(data), tmp_path / "t", {"shard_rank": rank, "shard_world_size": 2}, join=True)
     rows = open_reader(tmp_path / "t").query(
         "SELECT rank, count(*) AS n FROM ops WHERE op = 'read' GROUP BY rank ORDER BY rank"
     )
@@ -90,21 +90,21 @@ def test_a_trace_that_is_there_is_replaced_only_on_purpose_and_only_by_a_run(
     data: Path, tmp_path: Path
 ) -> None:
     target = tmp_path / "t"
-    record_loader(str(data), target)
+    record(str(data), target)
     first = open_reader(target).trace_id
     with pytest.raises(UsageError, match="exists"):
-        record_loader(str(data), target)
+        record(str(data), target)
     with pytest.raises(BackendError):
-        record_loader(str(data / "missing"), target, overwrite=True)
+        record(str(data / "missing"), target, overwrite=True)
     assert open_reader(target).trace_id == first
-    record_loader(str(data), target, overwrite=True)
+    record(str(data), target, overwrite=True)
     assert open_reader(target).trace_id != first
     assert [path.name for path in tmp_path.iterdir()] == ["t"]
 
 
 def test_a_run_that_cannot_begin_leaves_nothing(data: Path, tmp_path: Path) -> None:
     with pytest.raises(BackendError):
-        record_loader(str(data / "missing"), tmp_path / "t")
+        record(str(data / "missing"), tmp_path / "t")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -199,9 +199,9 @@ def test_a_trace_that_would_be_read_as_a_sample_is_refused(data: Path, tmp_path:
     (tmp_path / "train").mkdir()
     (tmp_path / "train" / "0.bin").write_bytes(b"x")
     with pytest.raises(UsageError, match="would be among the samples"):
-        record_loader(f"{scheme}{tmp_path / 'train'}", tmp_path / "train" / "run.trace")
+        record(f"{scheme}{tmp_path / 'train'}", tmp_path / "train" / "run.trace")
     assert [entry.name for entry in (tmp_path / "train").iterdir()] == ["0.bin"]
-    record_loader(f"{scheme}{tmp_path / 'train' / '*.bin'}", tmp_path / "train" / "run.trace")
+    record(f"{scheme}{tmp_path / 'train' / '*.bin'}", tmp_path / "train" / "run.trace")
     assert open_reader(tmp_path / "train" / "run.trace").rows == 3
 
 
@@ -244,5 +244,5 @@ sys.exit(run(["record", sys.argv[1], "-o", sys.argv[2], "--num-workers", "2000"]
 
 def test_an_empty_uri_is_not_the_current_directory(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="empty URI"):
-        record_loader("", tmp_path / "t")
+        record("", tmp_path / "t")
     assert not (tmp_path / "t").exists()

@@ -18,7 +18,7 @@ from tracekit.errors import UsageError
 from tracekit.recorder import Recorder
 from tracekit.replayer.run import replay
 from tracekit.reporting.charts import charts
-from tracekit.reporting.page import write_report
+from tracekit.reporting.page import report
 from tracekit.reporting.plots import KINDS, plot
 from tracekit.reporting.table import short_names
 from tracekit.store.reader import TraceReader, open_reader
@@ -63,7 +63,7 @@ def test_pictures_of_an_empty_trace_are_drawn_too(tmp_path: Path) -> None:
         pass
     for kind in KINDS.keys() - {"lateness"}:
         plot(kind, open_reader(tmp_path / "t"), tmp_path / "x.png")
-    write_report(open_reader(tmp_path / "t"), tmp_path / "x.html")
+    report(open_reader(tmp_path / "t"), tmp_path / "x.html")
 
 
 def test_an_unknown_picture_or_file_type_is_refused(
@@ -78,7 +78,7 @@ def test_an_unknown_picture_or_file_type_is_refused(
 def test_the_page_is_one_small_file_that_asks_for_nothing_else(
     tmp_path: Path, traces: tuple[TraceReader, TraceReader]
 ) -> None:
-    parity = write_report(traces[0], tmp_path / "r.html", against=traces[1])
+    parity = report(traces[0], tmp_path / "r.html", against=traces[1])
     page = (tmp_path / "r.html").read_text()
     assert parity is not None
     assert parity.ok == compare(*traces).ok
@@ -113,7 +113,7 @@ def test_a_browser_draws_every_chart_without_errors_and_shows_a_tooltip(
     from selenium.webdriver.common.by import By
     from selenium.webdriver.support.ui import WebDriverWait
 
-    write_report(traces[0], tmp_path / "r.html", against=traces[1])
+    report(traces[0], tmp_path / "r.html", against=traces[1])
     browser.execute_cdp_cmd(
         "Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
     )
@@ -235,8 +235,8 @@ def test_sizes_of_two_traces_stand_in_order(tmp_path: Path) -> None:
 def test_a_page_of_two_traces_says_whose_each_table_and_chart_is(
     tmp_path: Path, traces: tuple[TraceReader, TraceReader]
 ) -> None:
-    write_report(traces[0], tmp_path / "two.html", against=traces[1])
-    write_report(traces[0], tmp_path / "one.html")
+    report(traces[0], tmp_path / "two.html", against=traces[1])
+    report(traces[0], tmp_path / "one.html")
     two, one = ((tmp_path / name).read_text().split("<script", 1)[0] for name in ("two.html", "one.html"))
     assert "slowest first. Of replayed." in two
     assert "window by window. Of recorded." in two

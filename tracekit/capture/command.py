@@ -28,6 +28,7 @@ from tracekit.capture.session import environment, known_hooks, with_bootstrap
 from tracekit.capture.tools import dftracer as preload
 from tracekit.capture.tools import strace
 from tracekit.errors import UsageError
+from tracekit.store.locate import local_path
 from tracekit.store.reader import open_reader
 from tracekit.store.writer import TraceWriter, check_target
 from tracekit.units import format_size
@@ -78,7 +79,7 @@ def capture_command(
 
     Raises UsageError if the command or the method does not exist, or `out` exists.
     """
-    target = Path(os.path.abspath(out))
+    target = Path(os.path.abspath(local_path(out)))
     check_target(target, overwrite=overwrite)
     asked = known_hooks(hooks)
     chosen, tool = _tool(method)

@@ -18,9 +18,11 @@ from typing import Annotated, Any
 
 import duckdb
 import typer
+import typer.main
 from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
+from tracekit.cli.flags import spellings, with_flags
 from tracekit.errors import TracekitError
 from tracekit.uri import redact
 from tracekit.version import __version__
@@ -127,7 +129,7 @@ def _run(arguments: list[str] | None) -> int:
         sys.stdout.flush()
         return int(code or 0)
     except TracekitError as error:
-        return _fail(str(error), error.exit_code)
+        return _fail(with_flags(str(error), _spellings(arguments)), error.exit_code)
     except TyperException as error:
         if type(error).__name__ == "NoArgsIsHelpError":
             typer.echo(error.format_message(), err=True)
@@ -151,6 +153,14 @@ def _run(arguments: list[str] | None) -> int:
             f"internal error: {type(error).__name__}: {error} (a defect; please report it with TRACEKIT_DEBUG=1)",
             2,
         )
+
+
+def _spellings(arguments: list[str] | None) -> dict[str, tuple[str, str]]:
+    """Return how the verb of this command line spells the parameters of its public function."""
+    words = sys.argv[1:] if arguments is None else arguments
+    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    verb = next((commands[word] for word in words if word in commands), None)
+    return {} if verb is None else spellings(verb)
 
 
 def main() -> None:

@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
-from tracekit.capture.command import METHODS, capture_command
-from tracekit.cli.options import OverwriteOption, examples
+import tracekit
+from tracekit.capture.command import METHODS
+from tracekit.cli.arguments import OverwriteOption, examples
 from tracekit.units import format_count
 
 __all__ = ["register"]
@@ -32,9 +33,10 @@ def _capture(
         list[str], typer.Argument(metavar="-- CMD [ARG]...", help="The command, as it is run without us.")
     ],
     out: Annotated[Path, typer.Option("-o", "--out", metavar="TRACE", help="The new trace.")],
-    with_: Annotated[
+    method: Annotated[
         str,
         typer.Option(
+            "--method",
             "--with",
             metavar="METHOD",
             help=f"What sees file I/O: {', '.join(METHODS)}. dftracer costs about 5 us a call, strace about"
@@ -68,10 +70,10 @@ def _capture(
     ] = False,
 ) -> None:
     """Run a command and record its storage I/O. Exits as the command does (128 + N for signal N)."""
-    result = capture_command(
+    result = tracekit.capture.run(
         command,
         out,
-        method=with_,
+        method=method,
         hooks=hooks,
         include=include or (),
         exclude=exclude or (),

@@ -1,60 +1,53 @@
-"""`tracekit verify` and `tracekit repair`: is a trace whole; salvage what a crash left."""
+"""`tracekit verify` and `tracekit repair`: check a trace, and salvage what a crash left of one."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
-
 import typer
 
+import tracekit
 from tracekit.cli import screen
-from tracekit.cli.options import JsonOption, TraceArgument, examples
-from tracekit.store.check import repair, verify
-from tracekit.store.reader import open_reader
+from tracekit.cli.arguments import JsonOption, TraceArgument, examples
 from tracekit.units import format_count
 
 __all__ = ["register"]
 
 
 def register(app: typer.Typer) -> None:
-    """Add the verbs of this module to `app`."""
-    app.command("verify", epilog=examples("tracekit verify run.trace"))(_verify)
+    """Add the verbs to `app`."""
+    app.command("verify", epilog=examples("tracekit verify run.trace", "tracekit verify run.trace --json"))(
+        _verify
+    )
     app.command("repair", epilog=examples("tracekit repair run.trace"))(_repair)
 
 
 def _verify(trace: TraceArgument, json: JsonOption = False) -> None:
-    """Read every page of a trace and say what is wrong with it. Exit 1 if it is not whole."""
+    """Read every page of a trace and print what is wrong with it. Exit 1 if the trace is damaged."""
     with screen.progress("verify") as advance:
-        findings = verify(trace, progress=advance)
+        findings = tracekit.verify(trace, progress=advance)
     broken = any(finding.broken for finding in findings)
     if json:
-        screen.emit_json(
-            {"trace": str(trace), "whole": not broken, "findings": [asdict(f) for f in findings]}
-        )
+        found = [finding.to_dict() for finding in findings]
+        screen.emit_json({"trace": trace, "whole": not broken, "findings": found})
     else:
         for finding in findings:
-            screen.console.print(f"{finding.where}: {finding.what}", soft_wrap=True)
+            screen.say(f"{finding.where}: {finding.what}")
         if broken:
-            screen.console.print(
-                f"{trace} is not whole; tracekit repair salvages what can be", soft_wrap=True
-            )
+            screen.say(f"{trace} is damaged; `tracekit repair` salvages what it can")
         else:
-            screen.console.print(
-                f"{trace} is whole: {format_count(open_reader(trace).rows)} ops", soft_wrap=True
-            )
+            screen.say(f"{trace} is whole: {format_count(tracekit.open_trace(trace).ops)} ops")
     if broken:
         raise typer.Exit(1)
 
 
 def _repair(trace: TraceArgument, json: JsonOption = False) -> None:
-    """Turn what a crash left into whole segments; unreadable files are renamed, no op is deleted."""
-    done = repair(trace)
+    """Turn what a crash left into whole segments. Unreadable files are renamed; no op is deleted."""
+    done = tracekit.repair(trace)
     if json:
-        screen.emit_json({"trace": str(trace), **asdict(done)})
+        screen.emit_json({"trace": trace, **done.to_dict()})
         return
-    screen.console.print(
+    screen.say(
         f"{trace}: {format_count(done.ops_salvaged)} ops salvaged from {done.journals} journals, "
-        f"{done.torn_bytes} torn bytes dropped, {len(done.set_aside)} files set aside",
-        soft_wrap=True,
+        f"{done.torn_bytes} torn bytes dropped, {len(done.set_aside)} files set aside"
     )
     for name in done.set_aside:
-        screen.console.print(f"  {name} -> {name}.broken")
+        screen.say(f"  {name} -> {name}.broken")

@@ -1,18 +1,15 @@
-"""`tracekit compare`: a parity table of two traces; exit 1 outside tolerance."""
+"""`tracekit compare`: a parity table of two traces."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+import tracekit
 from tracekit.cli import screen
-from tracekit.cli.options import JsonOption, examples
-from tracekit.comparison.divergence import diverge
-from tracekit.comparison.parity import compare
+from tracekit.cli.arguments import JsonOption, examples
 from tracekit.reporting.table import divergence_tables, parity_table
-from tracekit.store.reader import open_reader
 
 __all__ = ["register"]
 
@@ -29,23 +26,29 @@ def register(app: typer.Typer) -> None:
 
 
 def _compare(
-    a: Annotated[Path, typer.Argument(metavar="A", help="The recording, or the run before.")],
-    b: Annotated[Path, typer.Argument(metavar="B", help="The replay, or the run after.")],
-    tolerance: Annotated[float, typer.Option(help="A fraction: 0.15 is 15 %.")] = 0.15,
+    a: Annotated[str, typer.Argument(metavar="A", help="The recording, or the run before.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="The replay, or the run after.")],
+    tolerance: Annotated[
+        float, typer.Option(metavar="SHARE", help="The largest relative difference: 0.15 is 15 %.")
+    ] = 0.15,
     speed: Annotated[
-        float | None, typer.Option(help="Divide A's times by this; taken from B if it is a replay of A.")
+        float | None,
+        typer.Option(
+            metavar="X", help="Divide A's times by this. Default: B's own speed, if B is a replay of A."
+        ),
     ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Compare two traces metric by metric. Exit 1 if one is outside the tolerance: a CI gate."""
-    before, after = open_reader(a), open_reader(b)
-    parity = compare(before, after, tolerance=tolerance, speed=speed)
-    moved = diverge(before, after)
+    """Compare two traces metric by metric. Exit 1 if a metric is outside the tolerance."""
+    before, after = tracekit.open_trace(a), tracekit.open_trace(b)
+    parity = tracekit.compare(before, after, tolerance=tolerance, speed=speed)
+    moved = tracekit.diverge(before, after)
     if json:
-        screen.emit_json({"a": str(a), "b": str(b), **parity.to_dict(), "moved": moved.to_dict()})
+        screen.emit_json({"a": a, "b": b, **parity.to_dict(), "moved": moved.to_dict()})
     else:
-        screen.console.print(parity_table(parity, names=(a.name, b.name)))
-        for table in divergence_tables(moved, names=(a.name, b.name)):
+        names = (before.path.name, after.path.name)
+        screen.console.print(parity_table(parity, names=names))
+        for table in divergence_tables(moved, names=names):
             screen.console.print(table)
     if not parity.ok:
         raise typer.Exit(1)

@@ -1,4 +1,4 @@
-"""`tracekit import` and `tracekit export`: other tools' logs as traces, and traces as their logs."""
+"""`tracekit import` and `tracekit export`: other tools' logs as traces, and traces as other tools' logs."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from typing import Annotated
 
 import typer
 
+import tracekit
 from tracekit.cli import screen
-from tracekit.cli.options import JsonOption, OverwriteOption, TraceArgument, examples
-from tracekit.formats.registry import export_trace, exporters, import_trace, importers
+from tracekit.cli.arguments import JsonOption, OverwriteOption, TraceArgument, choices, examples, output
+from tracekit.formats.registry import exporters, importers
 from tracekit.units import format_count
 
 __all__ = ["register"]
@@ -33,21 +34,26 @@ def register(app: typer.Typer) -> None:
 
 
 def _import(
-    format_: Annotated[str, typer.Argument(metavar="FORMAT", help=f"One of {', '.join(importers())}.")],
-    source: Annotated[Path, typer.Argument(metavar="SRC", help="The other tool's log; .zst, .gz or plain.")],
-    out: Annotated[Path, typer.Option("-o", "--out", metavar="TRACE", help="Where the trace goes.")],
+    format: Annotated[
+        str,
+        typer.Argument(metavar="FORMAT", help=f"One of {', '.join(importers())}.", **choices(importers())),
+    ],
+    source: Annotated[str, typer.Argument(metavar="SRC", help="The other tool's log; .zst, .gz or plain.")],
+    out: Annotated[str, typer.Option("-o", "--out", metavar="TRACE", help="The new trace.")],
     strict: Annotated[
-        bool, typer.Option("--strict/--lenient", help="Stop at the first bad line, or count and skip.")
+        bool,
+        typer.Option("--strict/--lenient", help="Stop at the first bad line, or count bad lines and go on."),
     ] = False,
     map_columns: Annotated[
         str | None,
         typer.Option(
             metavar="SPEC",
-            help="csv: COLUMN=SOURCE[:UNIT],… or a preset (alibaba, tencent, msr, mqsim); #N counts columns.",
+            help="csv: COLUMN=SOURCE[:UNIT],... or a preset (alibaba, tencent, msr, mqsim); #N is the Nth column.",
         ),
     ] = None,
     base: Annotated[
-        str | None, typer.Option(metavar="URI", help="What goes before names without a scheme: s3://bucket/")
+        str | None,
+        typer.Option(metavar="URI", help="The prefix of names without a scheme, such as s3://bucket/."),
     ] = None,
     separator: Annotated[
         str | None, typer.Option(metavar="CHAR", help="csv: one character, tab or space.")
@@ -56,8 +62,8 @@ def _import(
     json: JsonOption = False,
 ) -> None:
     """Read another tool's log into a trace, which appears whole or not at all."""
-    done = import_trace(
-        format_,
+    done = tracekit.import_trace(
+        format,
         source,
         out,
         strict=strict,
@@ -69,35 +75,47 @@ def _import(
     if json:
         screen.emit_json({"out": str(out), **done.to_dict()})
         return
-    screen.console.print(f"{format_count(done.ops)} ops in {out}", soft_wrap=True)
+    screen.say(f"{format_count(done.ops)} ops in {out}")
     if done.skipped:
-        screen.errors.print(f"{format_count(done.skipped)} lines skipped, first:", soft_wrap=True)
+        screen.note(f"{format_count(done.skipped)} lines skipped, the first:")
         for example in done.examples:
-            screen.errors.print(f"  {example}", soft_wrap=True)
+            screen.note(f"  {example}")
     _notes(done.notes)
 
 
 def _export(
-    format_: Annotated[str, typer.Argument(metavar="FORMAT", help=f"One of {', '.join(exporters())}.")],
+    format: Annotated[
+        str,
+        typer.Argument(metavar="FORMAT", help=f"One of {', '.join(exporters())}.", **choices(exporters())),
+    ],
     trace: TraceArgument,
     out: Annotated[
-        Path, typer.Option("-o", "--out", metavar="DST", help="The file; .zst or .gz compresses it.")
+        Path,
+        typer.Option(
+            "-o",
+            "--out",
+            metavar="DST",
+            help="The file, compressed if it ends in .zst or .gz; - is standard output.",
+        ),
     ],
     object_by: Annotated[
-        str, typer.Option(metavar="range|uri", help="libcachesim: what one cache object is.")
+        str,
+        typer.Option(
+            metavar="range|uri", help="libcachesim: what one cache object is.", **choices(("range", "uri"))
+        ),
     ] = "range",
     overwrite: OverwriteOption = False,
     json: JsonOption = False,
 ) -> None:
-    """Write a trace as another tool's log; says what that format cannot carry."""
-    done = export_trace(format_, trace, out, overwrite=overwrite, object_by=object_by)
+    """Write a trace as another tool's log, and say what that format cannot carry."""
+    done = tracekit.export_trace(format, trace, output(out), overwrite=overwrite, object_by=object_by)
     if json:
         screen.emit_json({"out": str(out), **done.to_dict()})
         return
-    screen.console.print(f"{format_count(done.ops)} ops in {out}", soft_wrap=True)
+    (screen.note if output(out) != out else screen.say)(f"{format_count(done.ops)} ops in {out}")
     _notes(done.notes)
 
 
 def _notes(notes: tuple[str, ...]) -> None:
     for note in notes:
-        screen.errors.print(f"note: {note}", soft_wrap=True)
+        screen.note(f"note: {note}")

@@ -1,4 +1,4 @@
-"""`tracekit info`: what a trace is, from its footers."""
+"""`tracekit info`: what a trace is, read from its footers."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ from typing import Any
 import typer
 from rich.text import Text
 
+import tracekit
 from tracekit.cli import screen
-from tracekit.cli.options import JsonOption, TraceArgument, examples
-from tracekit.store.reader import TraceReader, open_reader
-from tracekit.store.totals import totals
+from tracekit.cli.arguments import JsonOption, TraceArgument, examples
 from tracekit.units import format_count, format_duration, format_named, format_size
 
-__all__ = ["describe", "register"]
+__all__ = ["register"]
 
 
 def register(app: typer.Typer) -> None:
@@ -22,36 +21,12 @@ def register(app: typer.Typer) -> None:
     app.command("info", epilog=examples("tracekit info run.trace", "tracekit info run.trace --json"))(_info)
 
 
-def describe(reader: TraceReader) -> dict[str, Any]:
-    """What `info` shows, as plain values with units in the names."""
-    first, last = reader.extent()
-    total = totals(reader)
-    return {
-        "path": str(reader.path),
-        "trace_id": reader.trace_id,
-        "source": reader.source,
-        "ops": reader.rows,
-        "bytes": total.bytes,
-        "streams": total.streams,
-        "epoch_unix_ns": reader.epoch_unix_ns,
-        "first_submit_ns": first,
-        "last_submit_ns": last,
-        "segments": len(reader.segments),
-        "unfinished_segments": len(reader.unfinished),
-        "torn_bytes": sum(segment.torn_bytes for segment in reader.segments),
-        "file_bytes": sum(segment.file_bytes for segment in reader.segments),
-        "columns": list(reader.columns),
-        "options": reader.options,
-        "counters": reader.counters,
-    }
-
-
 def _info(
     trace: TraceArgument,
     json: JsonOption = False,
 ) -> None:
     """Say what a trace is: source, span, streams, ops, bytes, segments, schema."""
-    facts = describe(open_reader(trace))
+    facts = tracekit.open_trace(trace).info()
     if json:
         screen.emit_json(facts)
         return

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from tracekit.cli.arguments import JsonOption, OverwriteOption, TraceArgument, examples
 from tracekit.units import parse_duration, parse_size
 
 __all__ = [
@@ -24,10 +24,6 @@ __all__ = [
     "examples",
     "size",
 ]
-
-TraceArgument = Annotated[Path, typer.Argument(metavar="TRACE", help="A trace directory or Parquet file.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
-OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace an existing output.")]
 
 _STORE = "Object stores"
 ClientOption = Annotated[
@@ -74,9 +70,3 @@ def size(name: str, text: str | None) -> int | None:
 def duration(name: str, text: str | None) -> int | None:
     """ns of an option such as `500ms`; None stays None. Raises UsageError naming `name`."""
     return None if text is None else parse_duration(text, name=name)
-
-
-def examples(*commands: str) -> str:
-    """What stands below a verb's help: each command on a line of its own; what follows a # is said plainly."""
-    lines = (command.partition("  #") for command in commands)
-    return "\n".join(["Examples:", *(f"[bold]{typed}[/bold]{mark}{said}" for typed, mark, said in lines)])

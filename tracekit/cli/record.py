@@ -9,11 +9,11 @@ import typer
 from rich.text import Text
 
 from tracekit.cli import screen
-from tracekit.cli.options import JsonOption, OverwriteOption, duration, examples
+from tracekit.cli.options import JsonOption, OverwriteOption, examples
 from tracekit.errors import UsageError
 from tracekit.loader.options import LOADING_MODES, RANDOM_INDEX_MODES, READER_MODES, LoaderOptions
 from tracekit.loader.profiles import PROFILES, profile
-from tracekit.loader.record import RecordResult, record_loader
+from tracekit.loader.record import RecordResult, record
 from tracekit.units import format_count, format_duration, format_rate, format_size
 
 __all__ = ["register"]
@@ -81,13 +81,13 @@ def _record(
     given |= _words(given, shuffle, shuffle_buffer)
     options = profile(profile_, **given) if profile_ else LoaderOptions(**given)
     with screen.progress("record") as advance:
-        result = record_loader(
+        result = record(
             uri,
             out,
             options,
             epochs=epochs,
-            max_steps=steps,
-            step_time_ns=duration("--step-time", step_time) or 0,
+            steps=steps,
+            step_time=step_time or 0,
             overwrite=overwrite,
             join=join,
             watch=advance,

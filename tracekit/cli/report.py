@@ -1,4 +1,4 @@
-"""`tracekit report` and `tracekit plot`: the page, and single pictures."""
+"""`tracekit report` and `tracekit plot`: a page of charts, and single pictures."""
 
 from __future__ import annotations
 
@@ -7,16 +7,12 @@ from typing import Annotated
 
 import typer
 
+import tracekit
 from tracekit.cli import screen
-from tracekit.cli.options import TraceArgument, examples
-from tracekit.reporting.plots import KINDS, plot
-from tracekit.store.reader import open_reader
+from tracekit.cli.arguments import AgainstOption, JsonOption, TraceArgument, choices, examples, output
+from tracekit.reporting.plots import KINDS
 
 __all__ = ["register"]
-
-AgainstOption = Annotated[
-    Path | None, typer.Option("--against", metavar="B", help="A second trace: the replay, or the run after.")
-]
 
 
 def register(app: typer.Typer) -> None:
@@ -39,29 +35,37 @@ def register(app: typer.Typer) -> None:
 
 def _report(
     trace: TraceArgument,
-    out: Annotated[Path, typer.Option("-o", "--out", metavar="FILE.html", help="Where the page goes.")],
+    out: Annotated[
+        Path, typer.Option("-o", "--out", metavar="FILE.html", help="The page; - is standard output.")
+    ],
     against: AgainstOption = None,
-    tolerance: Annotated[float, typer.Option(help="Parity tolerance, a fraction.")] = 0.15,
+    tolerance: Annotated[float, typer.Option(metavar="SHARE", help="Parity tolerance: 0.15 is 15 %.")] = 0.15,
+    json: JsonOption = False,
 ) -> None:
-    """Write one self-contained page: verdict, tables of what hurts, interactive charts. Works offline."""
-    from tracekit.reporting.page import write_report
-
+    """Write one self-contained page with a verdict, tables and interactive charts. It works offline."""
     with screen.progress("report"):
-        write_report(
-            open_reader(trace), out, against=open_reader(against) if against else None, tolerance=tolerance
-        )
-    screen.errors.print(f"wrote {out}", soft_wrap=True)
+        parity = tracekit.report(trace, output(out), against=against, tolerance=tolerance)
+    if json:
+        screen.emit_json({"out": str(out), "parity": None if parity is None else parity.to_dict()})
+    else:
+        screen.note(f"wrote {out}")
 
 
 def _plot(
-    kind: Annotated[str, typer.Argument(metavar="KIND", help=f"One of {', '.join(KINDS)}.")],
+    kind: Annotated[
+        str, typer.Argument(metavar="KIND", help=f"One of {', '.join(KINDS)}.", **choices(KINDS))
+    ],
     trace: TraceArgument,
     out: Annotated[
-        Path, typer.Option("-o", "--out", metavar="FILE", help="Where it goes: .png, .svg or .pdf.")
+        Path, typer.Option("-o", "--out", metavar="FILE", help="The picture: .png, .svg or .pdf.")
     ],
     against: AgainstOption = None,
+    json: JsonOption = False,
 ) -> None:
     """Draw one picture of a trace."""
     with screen.progress("plot"):
-        plot(kind, open_reader(trace), out, against=open_reader(against) if against else None)
-    screen.errors.print(f"wrote {out}", soft_wrap=True)
+        tracekit.plot(kind, trace, out, against=against)
+    if json:
+        screen.emit_json({"out": str(out), "kind": kind})
+    else:
+        screen.note(f"wrote {out}")

@@ -30,7 +30,7 @@ from tracekit.formats.rows import plain
 from tracekit.reporting.table import least_width, record_table, rows_table
 from tracekit.whole import whole_file
 
-__all__ = ["Advance", "console", "emit_json", "emit_text", "errors", "progress", "show_rows"]
+__all__ = ["Advance", "console", "emit_json", "emit_text", "errors", "note", "progress", "say", "show_rows"]
 
 
 class _Console(Console):
@@ -79,6 +79,16 @@ def progress(what: str, *, total: int | None = None, unit_is_bytes: bool = False
             bar.update(task, completed=done, total=total, visible=late, note=note)
 
         yield advance
+
+
+def say(text: object) -> None:
+    """Print a line of the result, however long."""
+    console.print(text, soft_wrap=True)
+
+
+def note(text: object) -> None:
+    """Print a remark on stderr, however long."""
+    errors.print(text, soft_wrap=True)
 
 
 def show_rows(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:

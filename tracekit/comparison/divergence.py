@@ -20,7 +20,7 @@ from tracekit.metrics.library import install
 from tracekit.metrics.queries import run
 from tracekit.metrics.snapshot import measuring
 from tracekit.sql import load_sql
-from tracekit.store.reader import TraceReader
+from tracekit.store.reader import TraceLike, TraceReader, open_reader
 
 __all__ = ["Distance", "Divergence", "Place", "QuantileShift", "diverge"]
 
@@ -83,9 +83,10 @@ class Divergence:
         return asdict(self)
 
 
-def diverge(a: TraceReader, b: TraceReader, *, seed: int = 0) -> Divergence:
+def diverge(a: TraceLike, b: TraceLike, *, seed: int = 0) -> Divergence:
     """What moved from `a` to `b`. Windows are of equal shares of each trace's own duration; files are
     matched by their URIs or, if the traces share none, by what of them is not common to all of a trace's."""
+    a, b = open_reader(a), open_reader(b)
     files_a, files_b = _files(a), _files(b)
     both = [*files_a, *files_b] if files_a.keys() & files_b.keys() else None
     return Divergence(

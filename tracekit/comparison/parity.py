@@ -6,7 +6,6 @@ It knows only the store: a replay is a trace like any other, and what it was tol
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
@@ -17,7 +16,7 @@ import duckdb
 
 from tracekit.errors import UsageError
 from tracekit.sql import load_sql
-from tracekit.store.reader import TraceReader, open_reader
+from tracekit.store.reader import TraceLike, TraceReader, open_reader
 from tracekit.store.statements import value_errors
 
 __all__ = ["WINDOW_NS", "Measures", "Parity", "ParityRow", "compare", "define_percentile", "measure"]
@@ -123,8 +122,8 @@ def define_percentile(connection: duckdb.DuckDBPyConnection, rows: int) -> None:
 
 
 def compare(
-    a: TraceReader | str | os.PathLike[str],
-    b: TraceReader | str | os.PathLike[str],
+    a: TraceLike,
+    b: TraceLike,
     *,
     tolerance: float = DEFAULT_TOLERANCE,
     speed: float | None = None,
@@ -140,8 +139,7 @@ def compare(
         raise UsageError(f"--tolerance {tolerance} is negative", "give a fraction such as 0.15")
     if speed is not None and not speed > 0:
         raise UsageError(f"--speed {speed} is not positive", "give a factor such as 0.5, 1 or 10")
-    a = a if isinstance(a, TraceReader) else open_reader(a)
-    b = b if isinstance(b, TraceReader) else open_reader(b)
+    a, b = open_reader(a), open_reader(b)
     told: dict[str, Any] = b.options.get("replay", {}) if b.source == "replay" else {}
     timed = told.get("pace", "recorded") == "recorded"
     if speed is None and told.get("expected") and told.get("of") == a.trace_id:

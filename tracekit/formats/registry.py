@@ -20,7 +20,7 @@ from tracekit.errors import TraceFormatError, UsageError
 from tracekit.formats.base import Exporter, ExportOptions, Importer, ImportOptions, Tally
 from tracekit.formats.sink import open_sink
 from tracekit.formats.text.lines import ahead
-from tracekit.store.reader import TraceReader, open_reader
+from tracekit.store.reader import TraceLike, open_reader
 from tracekit.store.writer import TraceWriter
 
 __all__ = [
@@ -108,7 +108,7 @@ def exporter(name: str) -> Exporter:
 
 
 def import_trace(
-    name: str,
+    format: str,
     source: str | os.PathLike[str],
     out: str | os.PathLike[str],
     *,
@@ -118,20 +118,20 @@ def import_trace(
     base: str | None = None,
     separator: str | None = None,
 ) -> ImportResult:
-    """Read the log `source` of format `name` into the trace `out`, which appears whole or not at all.
+    """Read the log `source` of `format` into the trace `out`, which appears whole or not at all.
 
     Bad lines are counted, or (strict) an error that names the first; the other options are
     those of `ImportOptions`. Raises UsageError for an unknown format or a taken `out`,
     TraceFormatError if `source` is no such log.
     """
-    reads = importer(name)
+    reads = importer(format)
     path = Path(source)
-    if not path.is_file() and not (path.is_dir() and name in _OF_DIRECTORIES):
-        raise TraceFormatError(f"{path}: no such file", f"give a {name} log")
+    if not path.is_file() and not (path.is_dir() and format in _OF_DIRECTORIES):
+        raise TraceFormatError(f"{path}: no such file", f"give a {format} log")
     tally = Tally(path, strict)
     options = ImportOptions(map_columns=map_columns, base=base, separator=separator)
     with TraceWriter(
-        out, source=f"import:{name}", overwrite=overwrite, options={"from": path.name}
+        out, source=f"import:{format}", overwrite=overwrite, options={"from": path.name}
     ) as writer:
         for batch in ahead(_settled(reads.read(path, tally, options), tally)):
             writer.write(batch)
@@ -142,20 +142,20 @@ def import_trace(
 
 
 def export_trace(
-    name: str,
-    trace: str | os.PathLike[str] | TraceReader,
+    format: str,
+    trace: TraceLike,
     out: str | os.PathLike[str],
     *,
     overwrite: bool = False,
     object_by: str = "range",
 ) -> ExportResult:
-    """Write `trace` to the file `out` in format `name`; it appears whole or not at all.
+    """Write `trace` to the file `out` in `format`; it appears whole or not at all.
 
     A name that ends in `.zst` or `.gz` is compressed. Raises UsageError for an unknown
     format or a taken `out`.
     """
-    writes = exporter(name)
-    reader = trace if isinstance(trace, TraceReader) else open_reader(Path(trace))
+    writes = exporter(format)
+    reader = open_reader(trace)
     tally = Tally(Path(out))
     with open_sink(Path(out), overwrite=overwrite) as sink:
         ops = writes.write(reader, sink, tally, ExportOptions(object_by=object_by))

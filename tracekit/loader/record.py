@@ -1,8 +1,7 @@
-"""Run the loader over a dataset for the sake of its trace: what `tracekit record` does.
+"""Runs the loader over a dataset only to record it: what `tracekit record` does.
 
-Nobody consumes the bytes here, so none are kept; `step_time` stands in for a consumer's
-work between batches. An interrupt ends the run early and is no error: what was recorded
-is a whole trace.
+No batch is used here, so no bytes are kept. `step_time` stands in for the work of a consumer
+between batches. An interrupt ends the run early and is not an error: the trace is whole.
 """
 
 from __future__ import annotations
@@ -19,23 +18,25 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from tracekit.errors import UsageError
+from tracekit.loader import profiles
 from tracekit.loader.loader import AsyncLoader, create_async_loader
 from tracekit.loader.options import LoaderOptions
+from tracekit.store.locate import local_path
 from tracekit.store.writer import check_target
-from tracekit.units import format_size
+from tracekit.units import format_size, parse_duration
 
-__all__ = ["RecordResult", "record_loader"]
+__all__ = ["RecordResult", "Watch", "record"]
 
 
 class Watch(Protocol):
-    """Called after each step: steps done, steps in all, and a note."""
+    """Is called after each step with the steps done, the steps in all, and a note."""
 
     def __call__(self, done: int, total: int | None = None, note: str = "") -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
 class RecordResult:
-    """What a recorded run did. `samples`, `steps` and `sample_bytes` are what was handed over."""
+    """The outcome of a recorded run. `samples`, `steps` and `sample_bytes` count what the consumer got."""
 
     out: str
     ops: int
@@ -49,35 +50,43 @@ class RecordResult:
         return asdict(self)
 
 
-def record_loader(
+def record(
     uri: str,
     out: str | os.PathLike[str],
     options: LoaderOptions | Mapping[str, Any] | None = None,
     *,
+    profile: str | None = None,
     epochs: int = 1,
-    max_steps: int | None = None,
-    step_time_ns: int = 0,
-    overwrite: bool = False,
+    steps: int | None = None,
+    step_time: int | str = 0,
     join: bool = False,
+    overwrite: bool = False,
     watch: Watch | None = None,
+    **given: Any,
 ) -> RecordResult:
-    """Read the samples at `uri` in batches and record every op into the trace `out`.
+    """Read the dataset at `uri` in batches with the built-in loader, and record every op into the trace `out`.
 
-    `join` adds to a trace that is there, as other ranks of the same run do. Raises UsageError
-    and BackendError as `create_async_loader` does; what was recorded before stays.
+    Options are a LoaderOptions or a dict, and keywords; keywords win. `profile` names a preset that
+    options and keywords override. The dataset is read `epochs` times, or until `steps` batches were
+    read; the consumer pauses for `step_time` (ns, or text such as `"50ms"`) after each batch. With
+    `join`, ops are added to an existing trace, as the other ranks of a run do.
+
+    Raises UsageError and BackendError as `create_async_loader` does; an existing trace is kept then.
     """
-    if epochs < 1 or (max_steps is not None and max_steps < 1):
-        raise UsageError(f"epochs={epochs}, steps={max_steps}: nothing to do", "give 1 or more")
-    chosen = LoaderOptions.of(options)
-    target = Path(out)
+    for name, value in (("epochs", epochs), ("steps", steps)):
+        if value is not None and value < 1:
+            raise UsageError(f"{name}={value} is less than 1", "give 1 or more")
+    pause_ns = parse_duration(step_time, name="step_time")
+    chosen = _options(options, profile, given)
+    target = local_path(out)
     if not (join and target.exists()):
         check_target(target, overwrite=overwrite)
     began = time.monotonic_ns()
-    run = _Progress(watch, step_time_ns)
+    run = _Consumer(watch, pause_ns)
     with _replacing(target, overwrite and not join):
         opened = create_async_loader(uri, chosen, target, keep_data=False)
     with opened as loader:
-        interrupted = run.read(loader, epochs, max_steps)
+        interrupted = run.read(loader, epochs, steps)
     return RecordResult(
         out=str(target),
         ops=0 if loader.recorder is None else loader.recorder.ops_recorded,
@@ -89,9 +98,21 @@ def record_loader(
     )
 
 
+def _options(
+    options: LoaderOptions | Mapping[str, Any] | None, profile: str | None, given: Mapping[str, Any]
+) -> LoaderOptions:
+    if profile is None:
+        return LoaderOptions.of(options, **given)
+    if isinstance(options, LoaderOptions):
+        raise UsageError(
+            f"profile={profile} and a LoaderOptions both set every option", "give the options as keywords"
+        )
+    return profiles.profile(profile, **{**(options or {}), **given})
+
+
 @contextmanager
 def _replacing(target: Path, overwrite: bool) -> Iterator[None]:
-    """Make room at `target` for a new trace; the old one goes only when the new one has begun."""
+    """Make room at `target` for a new trace; the old one is removed only when the new one has begun."""
     if not overwrite or not target.exists():
         yield
         return
@@ -109,17 +130,17 @@ def _replacing(target: Path, overwrite: bool) -> Iterator[None]:
         aside.unlink()
 
 
-class _Progress:
-    """Counts what was handed over, and tells who watches."""
+class _Consumer:
+    """Takes batches as a training loop would, counts them, and reports progress."""
 
-    def __init__(self, watch: Watch | None, step_time_ns: int) -> None:
+    def __init__(self, watch: Watch | None, pause_ns: int) -> None:
         self._watch = watch
-        self._step_time_s = step_time_ns / 1e9
+        self._pause_s = pause_ns / 1e9
         self.steps = self.samples = self.bytes = 0
 
-    def read(self, loader: AsyncLoader, epochs: int, max_steps: int | None) -> bool:
-        """Consume the loader; whether an interrupt ended it."""
-        total = len(loader) * epochs if max_steps is None else min(max_steps, len(loader) * epochs)
+    def read(self, loader: AsyncLoader, epochs: int, steps: int | None) -> bool:
+        """Consume the loader; return whether an interrupt ended it."""
+        total = len(loader) * epochs if steps is None else min(steps, len(loader) * epochs)
         try:
             for _ in range(epochs):
                 batches = iter(loader)
@@ -129,8 +150,8 @@ class _Progress:
                     self.bytes += batch.nbytes
                     if self._watch is not None:
                         self._watch(self.steps, total, format_size(self.bytes))
-                    if self._step_time_s:
-                        time.sleep(self._step_time_s)
+                    if self._pause_s:
+                        time.sleep(self._pause_s)
                 batches.close()
         except KeyboardInterrupt:
             return True

@@ -214,7 +214,7 @@ def measuring(
     for values that no op can have.
     """
     limit = memory_limit or _MEMORY
-    allowed = f"{parse_size(limit, name='memory limit')}B"
+    allowed = f"{parse_size(limit, name='memory')}B"
     try:
         with (
             TemporaryDirectory(prefix="tracekit-spill-") as spill,

@@ -14,7 +14,7 @@ from tracekit.errors import BackendError, ErrorClass, UsageError
 from tracekit.replayer.backends import Backends
 from tracekit.replayer.foresight import foresee
 from tracekit.replayer.mapping import parse_rules
-from tracekit.store.reader import TraceReader
+from tracekit.store.reader import TraceLike, open_reader
 from tracekit.uri import FILE_SCHEMES, scheme_of
 
 __all__ = ["Materialized", "materialize"]
@@ -35,7 +35,7 @@ class Materialized:
 
 
 def materialize(
-    reader: TraceReader,
+    trace: TraceLike,
     mapping: Sequence[str],
     *,
     seed: int | None = None,
@@ -52,7 +52,7 @@ def materialize(
     """
     if not mapping:
         raise UsageError("materialize needs a target", "give --map FROM=TO")
-    seen = foresee(reader, parse_rules(mapping))
+    seen = foresee(open_reader(trace), parse_rules(mapping))
     with closing(Backends(store_options)) as backends:
         missing, kept = _missing(seen.plan.uris, seen.sizes.tolist(), backends)
         for index, (uri, size) in enumerate(missing):

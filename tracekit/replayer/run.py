@@ -37,7 +37,8 @@ from tracekit.replayer.residency import Residency
 from tracekit.replayer.result import ReplayResult
 from tracekit.replayer.verdict import ClientFacts, judge
 from tracekit.sql import load_sql
-from tracekit.store.reader import TraceReader, open_reader
+from tracekit.store.locate import local_path
+from tracekit.store.reader import TraceLike, TraceReader, open_reader
 from tracekit.store.writer import check_target
 from tracekit.units import format_count, format_duration, format_size
 from tracekit.uri import redact, scheme_of
@@ -68,10 +69,10 @@ class _Run:
 
 
 def replay(
-    trace: str | Path | TraceReader,
+    trace: TraceLike,
     options: ReplayOptions | None = None,
     *,
-    out: str | Path | None = None,
+    out: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
     watch: Watch | None = None,
     **named: Any,
@@ -84,34 +85,31 @@ def replay(
     that fails later is a row with an error.
     """
     options = options or ReplayOptions.of(named)
-    reader = trace if isinstance(trace, TraceReader) else open_reader(trace)
-    if out is not None:
-        if Path(out).resolve() == Path(reader.path).resolve():
-            raise UsageError(f"{out} is the recording itself", "choose another -o path")
-        check_target(Path(out), overwrite=overwrite)
+    reader = open_reader(trace)
+    kept = None if out is None else local_path(out)
+    if kept is not None:
+        if kept.resolve() == reader.path.resolve():
+            raise UsageError(f"{kept} is the recording itself", "choose another out=")
+        check_target(kept, overwrite=overwrite)
     plan = build_plan(reader, parse_rules(options.mapping), options)
     backends = Backends(options.store_options)
     try:
         check_targets(plan, backends, options)
         with tempfile.TemporaryDirectory(prefix="tracekit-replay-") as scratch:
-            target = Path(out) if out is not None else Path(scratch) / "replay.trace"
-            if out is not None and overwrite and target.exists():
+            target = kept if kept is not None else Path(scratch) / "replay.trace"
+            if kept is not None and overwrite and target.exists():
                 shutil.rmtree(target)
             run = _run(plan, backends, options, reader, target, watch)
-            return _result(
-                reader, plan, open_reader(target), options, Path(out) if out is not None else None, run
-            )
+            return _result(reader, plan, open_reader(target), options, kept, run)
     finally:
         plan.shared.header[STOP] = 1
         backends.close()
 
 
-def dry_run(
-    trace: str | Path | TraceReader, options: ReplayOptions | None = None, **named: Any
-) -> PlanSummary:
+def dry_run(trace: TraceLike, options: ReplayOptions | None = None, **named: Any) -> PlanSummary:
     """What `replay` would do, and what is missing at the target. Raises as `replay` does; reads no data."""
     options = options or ReplayOptions.of(named)
-    reader = trace if isinstance(trace, TraceReader) else open_reader(trace)
+    reader = open_reader(trace)
     with closing(Backends(options.store_options)) as backends:
         seen = foresee(reader, parse_rules(options.mapping), options)
         check_writes(seen.plan, np.flatnonzero(seen.put).tolist(), backends, options)

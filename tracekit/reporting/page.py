@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from html import escape
 from importlib.resources import files
 from pathlib import Path
@@ -16,23 +17,29 @@ from tracekit.metrics.snapshot import MetricsSnapshot, measuring, snapshot
 from tracekit.reporting.charts import Chart, charts
 from tracekit.reporting.table import difference, label, shown
 from tracekit.sql import load_sql
-from tracekit.store.reader import TraceReader
+from tracekit.store.reader import TraceLike, TraceReader, open_reader
 from tracekit.units import format_count, format_duration, format_size
 from tracekit.whole import whole_file
 
-__all__ = ["write_report"]
+__all__ = ["report"]
 
 _WORST = 10
 
 
-def write_report(
-    reader: TraceReader, out: Path, *, against: TraceReader | None = None, tolerance: float = 0.15
+def report(
+    trace: TraceLike,
+    out: str | os.PathLike[str],
+    *,
+    against: TraceLike | None = None,
+    tolerance: float = 0.15,
 ) -> Parity | None:
     """Write the page `out`, which appears whole; the parity shown on top if there is a second trace.
 
-    Of two traces `reader` is the recording (or the run before) and `against` the replay (or
+    Of two traces, `trace` is the recording (or the run before) and `against` the replay (or
     the run after).
     """
+    reader = open_reader(trace)
+    against = None if against is None else open_reader(against)
     parity = compare(reader, against, tolerance=tolerance) if against is not None else None
     names = _names(reader, against)
     traces = [(names[0], reader)] + ([(names[1], against)] if against is not None else [])
@@ -48,7 +55,7 @@ def write_report(
         ],
         drawn=drawn,
     )
-    with whole_file(out) as aside:
+    with whole_file(Path(out)) as aside:
         aside.write_text(page, encoding="utf-8")
     return parity
 

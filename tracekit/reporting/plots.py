@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,7 +15,7 @@ from tracekit.metrics.snapshot import measuring
 from tracekit.reporting.heat import heat
 from tracekit.reporting.table import brief, short_names
 from tracekit.sql import load_sql
-from tracekit.store.reader import TraceReader
+from tracekit.store.reader import TraceLike, TraceReader, open_reader
 from tracekit.units import format_size
 from tracekit.whole import whole_file
 
@@ -30,21 +31,28 @@ _OVER_TIME = "FROM over_time($windows)"
 _FORMATS = (".png", ".svg", ".pdf")
 
 
-def plot(kind: str, reader: TraceReader, out: Path, *, against: TraceReader | None = None) -> None:
+def plot(
+    kind: str, trace: TraceLike, out: str | os.PathLike[str], *, against: TraceLike | None = None
+) -> None:
     """Draw one picture into `out` (.png, .svg or .pdf); `against` is drawn beside the trace.
 
     Raises UsageError for an unknown kind or file type.
     """
-    draw([kind], reader, out, against=against)
+    draw([kind], trace, out, against=against)
 
 
-def draw(kinds: list[str], reader: TraceReader, out: Path, *, against: TraceReader | None = None) -> None:
+def draw(
+    kinds: list[str], trace: TraceLike, out: str | os.PathLike[str], *, against: TraceLike | None = None
+) -> None:
     """Draw several pictures, one above the other, into `out`, which appears whole."""
+    out = Path(out)
     unknown = [kind for kind in kinds if kind not in KINDS]
     if unknown:
         raise UsageError(f"no picture {unknown[0]!r}", f"there are {', '.join(KINDS)}")
     if out.suffix not in _FORMATS:
         raise UsageError(f"{out}: unknown picture type", f"name it {', '.join(_FORMATS)}")
+    reader = open_reader(trace)
+    against = None if against is None else open_reader(against)
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # a third of a second, for every verb
     from matplotlib.figure import Figure
 

@@ -6,6 +6,7 @@ left into segments and sets aside files that cannot be read; it deletes no op.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import asdict, dataclass
@@ -24,9 +25,9 @@ from tracekit.store.layout import (
     MANIFEST_NAME,
     SEGMENT_SUFFIX,
     UPGRADE,
-    check_name,
     read_manifest,
 )
+from tracekit.store.locate import local_path
 from tracekit.store.reader import TraceReader, open_reader, open_segment
 from tracekit.store.rolling import compact
 from tracekit.store.statements import value_errors
@@ -59,13 +60,15 @@ class Repair:
         return asdict(self)
 
 
-def verify(path: str | Path, *, progress: Callable[[int, int], None] | None = None) -> list[Finding]:
-    """Everything wrong with the trace at `path`; empty when it is whole.
+def verify(
+    trace: str | os.PathLike[str], *, progress: Callable[[int, int], None] | None = None
+) -> list[Finding]:
+    """Everything wrong with the trace at `trace`; empty when it is whole.
 
     Reads every page of every segment. `progress(done, total)` is called per segment.
     Raises TraceFormatError if there is no trace at all.
     """
-    root = Path(path)
+    root = local_path(trace)
     found = [finding for file in _files(root) if (finding := _unreadable(file)) is not None]
     if found:
         return found
@@ -89,13 +92,13 @@ def verify(path: str | Path, *, progress: Callable[[int, int], None] | None = No
     return found + _odd_values(reader)
 
 
-def repair(path: str | Path) -> Repair:
-    """Make the trace at `path` whole: journals become segments, unreadable files are renamed `*.broken`.
+def repair(trace: str | os.PathLike[str]) -> Repair:
+    """Make the trace at `trace` whole: journals become segments, unreadable files are renamed `*.broken`.
 
     Do not run it on a trace that is being recorded. Raises UsageError for a single file,
     TraceFormatError if it is no trace (other Parquet files are left alone) or a newer tracekit's.
     """
-    root = Path(path)
+    root = local_path(trace)
     if not root.is_dir():
         raise UsageError(f"{root} is no trace directory", "repair works on directories")
     entries = _files(root)
@@ -128,7 +131,6 @@ def repair(path: str | Path) -> Repair:
 
 
 def _files(root: Path) -> list[Path]:
-    check_name(root)
     if root.is_file():
         return [root]
     if not root.is_dir():

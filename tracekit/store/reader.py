@@ -13,7 +13,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import duckdb
 import pyarrow as pa
@@ -28,13 +28,21 @@ from tracekit.store.layout import (
     JOURNAL_SUFFIX,
     MANIFEST_NAME,
     SEGMENT_SUFFIX,
-    check_name,
     check_version,
     read_manifest,
 )
+from tracekit.store.locate import Name, trace_paths
 from tracekit.store.statements import query_errors, select, value_errors
 
-__all__ = ["SegmentInfo", "TraceReader", "journal_table", "open_reader", "open_segment"]
+__all__ = [
+    "HasReader",
+    "SegmentInfo",
+    "TraceLike",
+    "TraceReader",
+    "journal_table",
+    "open_reader",
+    "open_segment",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,20 +239,49 @@ class TraceReader:
         return not full or (len(full) == 1 and full[0].is_sorted)
 
 
-def open_reader(path: str | os.PathLike[str]) -> TraceReader:
-    """Open the trace at `path`: a directory of segments, or one Parquet file.
+class HasReader(Protocol):
+    """An object that stands for an open trace, such as `tracekit.Trace`."""
 
-    Raises TraceFormatError, one line, if there is no trace, a segment is truncated, a
-    core column is missing or has a wrong type, or the schema is newer than known.
+    @property
+    def reader(self) -> TraceReader: ...
+
+
+TraceLike = Name | Sequence[Name] | TraceReader | HasReader
+"""What stands for a trace: an open one, its path or `file://` URI, or several Parquet files (a list or a glob)."""
+
+
+def open_reader(trace: TraceLike) -> TraceReader:
+    """Open a trace: a directory of segments, one Parquet file, or several Parquet files as one trace.
+
+    An open trace is returned as it is. Raises TraceFormatError, in one line, if there is no trace, a
+    segment is truncated, a core column is missing or has a wrong type, or the schema is newer than known.
     """
-    root = Path(path)
-    check_name(root)
+    if isinstance(trace, TraceReader):
+        return trace
+    if hasattr(trace, "reader"):
+        return trace.reader
+    paths = trace_paths(trace)
+    if len(paths) > 1:
+        return _open_files(paths)
+    (root,) = paths
     if root.is_dir():
         return _open_directory(root)
     if not root.exists():
         raise TraceFormatError(f"{root}: no such trace", "give a trace directory or a Parquet file")
     segment = _segment(root)
     return TraceReader(root, (segment,), segment.metadata.get("trace_id"), segment.epoch_unix_ns)
+
+
+def _open_files(paths: Sequence[Path]) -> TraceReader:
+    """Open Parquet files as one trace, named by the directory that they share."""
+    for path in paths:
+        if not path.is_file():
+            what = "is a directory" if path.is_dir() else "no such file"
+            raise TraceFormatError(f"{path}: {what}", "several names must all be Parquet files")
+    return _joined(
+        Path(os.path.commonpath([path.absolute().parent for path in paths])),
+        [_segment(path) for path in paths],
+    )
 
 
 def open_segment(file: Path) -> SegmentInfo | None:
@@ -280,8 +317,13 @@ def _open_directory(root: Path) -> TraceReader:
         )
     if manifest is not None:
         return TraceReader(root, tuple(found), manifest.trace_id, manifest.epoch_unix_ns)
+    return _joined(root, found)
+
+
+def _joined(root: Path, found: Sequence[SegmentInfo]) -> TraceReader:
+    """Return the trace of segments without a manifest: times count from the earliest epoch."""
     epochs = [segment.epoch_unix_ns for segment in found if segment.epoch_unix_ns is not None]
-    return TraceReader(root, tuple(found), found[0].metadata.get("trace_id"), min(epochs) if epochs else None)
+    return TraceReader(root, tuple(found), found[0].metadata.get("trace_id"), min(epochs, default=None))
 
 
 def _segment_files(root: Path) -> list[Path]:

@@ -27,6 +27,7 @@ from tracekit.store.layout import (
     segment_metadata,
     write_manifest,
 )
+from tracekit.store.locate import local_path
 from tracekit.store.segment import check_errors, conform, write_segment
 from tracekit.whole import fsync_dir
 
@@ -56,7 +57,7 @@ class TraceWriter:
         options: dict[str, Any] | None = None,
         segment_ops: int = 1_048_576,
     ) -> None:
-        self.path = Path(os.path.abspath(path))
+        self.path = Path(os.path.abspath(local_path(path)))
         check_target(self.path, overwrite=overwrite)
         self.rows = 0
         self._overwrite = overwrite

@@ -1,0 +1,70 @@
+"""Arguments that several verbs share, completion of choices, and examples below a verb's help."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from tracekit.errors import UsageError
+
+__all__ = [
+    "AgainstOption",
+    "JsonOption",
+    "OutOption",
+    "OverwriteOption",
+    "TraceArgument",
+    "check_choice",
+    "choices",
+    "examples",
+    "output",
+]
+
+_TRACE = "A trace directory, a Parquet file, or a quoted glob of Parquet files; a path or file:// URI."
+
+TraceArgument = Annotated[str, typer.Argument(metavar="TRACE", help=_TRACE)]
+AgainstOption = Annotated[
+    str | None, typer.Option("--against", metavar="B", help="A second trace: the replay, or the run after.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, and errors as JSON too.")]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace an existing output.")]
+OutOption = Annotated[
+    Path | None,
+    typer.Option("-o", "--out", metavar="FILE", help="Write here instead of printing; - is standard output."),
+]
+
+
+def output(path: Path) -> Path:
+    """Return the file that `-o` names: `-` is standard output."""
+    return Path("/dev/stdout") if str(path) == "-" else path
+
+
+def choices(known: Iterable[str]) -> dict[str, Any]:
+    """Return the Typer settings of a parameter that takes one of the words `known`: their completion.
+
+    The public function checks the word, so that Python and the command line say the same.
+    """
+    words = tuple(known)
+
+    def complete(incomplete: str) -> list[str]:
+        return [word for word in words if word.startswith(incomplete)]
+
+    return {"autocompletion": complete}
+
+
+def check_choice(name: str, value: str, known: Iterable[str]) -> None:
+    """Raise UsageError, with the nearest known word, if `value` is not one of the words `known`."""
+    words = tuple(known)
+    if value not in words:
+        near = get_close_matches(value, words, 1)
+        meant = f"; did you mean {near[0]}?" if near else ""
+        raise UsageError(f"unknown {name} {value!r}", f"choose {', '.join(words)}{meant}")
+
+
+def examples(*commands: str) -> str:
+    """Return the text below a verb's help: a command a line, with what follows `  #` as a remark."""
+    lines = (command.partition("  #") for command in commands)
+    return "\n".join(["Examples:", *(f"[bold]{typed}[/bold]{mark}{said}" for typed, mark, said in lines)])

@@ -1,0 +1,47 @@
+"""Translates the Python parameters in a message to the flags of a verb: `overwrite=True` to `--overwrite`.
+
+The library's messages name parameters as `name=value` or `name=`. This is the only place that
+knows how a verb spells them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+__all__ = ["spellings", "with_flags"]
+
+_VALUE = r"'[^']*'|\"[^\"]*\"|\([^()]*\)|\[[^\[\]]*\]|[^\s,;()'\"]+"
+_NAMED = re.compile(rf"(?<![\w.&?/-])(?P<name>[a-z][a-z0-9_]*)=(?P<value>{_VALUE})?")
+
+
+def spellings(command: Any) -> dict[str, tuple[str, str]]:
+    """Return, by Python name, how `command` spells each of its parameters, and how it spells a false flag."""
+    found = {}
+    for parameter in command.params:
+        if parameter.param_type_name == "argument":
+            shown = parameter.metavar or parameter.name.upper()
+            found[parameter.name] = (shown, shown)
+        else:
+            flag = next(name for name in parameter.opts if name.startswith("--"))
+            off = parameter.secondary_opts[0] if parameter.secondary_opts else f"no {flag}"
+            found[parameter.name] = (flag, off if parameter.is_flag else "")
+    return found
+
+
+def with_flags(message: str, known: Mapping[str, tuple[str, str]]) -> str:
+    """Return `message` with every `name=value` whose name is in `known` spelled as on the command line."""
+
+    def spell(match: re.Match[str]) -> str:
+        name, value = match["name"], match["value"]
+        if name not in known:
+            return match[0]
+        flag, off = known[name]
+        stop = value[-1] if value and value[-1] in ".:" else ""
+        value = value.removesuffix(stop) if value else ""
+        if off and value in ("", "True", "False") and flag.startswith("--"):
+            return (off if value == "False" else flag) + stop
+        return (f"{flag} {'none' if value == 'None' else value}" if value else flag) + stop
+
+    return _NAMED.sub(spell, message)

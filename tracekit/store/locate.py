@@ -1,0 +1,57 @@
+"""Finds the files of a trace by the names that users give: a path, `~`, a `file://` URI, a glob, or a list.
+
+It knows names, not contents: the reader decides whether a file is a trace.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from tracekit.errors import TraceFormatError, UsageError
+from tracekit.store.layout import check_name
+from tracekit.uri import scheme_of, to_path
+
+__all__ = ["Name", "local_path", "trace_paths"]
+
+Name = str | os.PathLike[str]
+_PATTERN = frozenset("*?[")
+
+
+def local_path(name: Name) -> Path:
+    """Return the path of a plain path, a path below `~`, or a `file://` URI.
+
+    Raises UsageError for a URI of another scheme, or a name that the Parquet libraries cannot open.
+    """
+    text = os.fspath(name)
+    if "://" in text and scheme_of(text) != "file":
+        raise UsageError(f"{text}: a trace is a local directory or file", "give a path, or a file:// URI")
+    path = to_path(text)
+    check_name(path)
+    return path.expanduser() if str(path).startswith("~") and not path.exists() else path
+
+
+def trace_paths(names: Name | Sequence[Name]) -> tuple[Path, ...]:
+    """Return the paths that `names` stands for: one directory or file, or several Parquet files.
+
+    A name is literal if something of that name exists; otherwise `*`, `?` and `[...]` make it a glob.
+    Raises TraceFormatError if nothing is there, UsageError for an empty list.
+    """
+    if isinstance(names, (str, os.PathLike)):
+        return _matches(names)
+    found = [path for name in names for path in _matches(name)]
+    if not found:
+        raise UsageError("no trace is named", "give a trace directory or Parquet files")
+    return tuple(dict.fromkeys(found))
+
+
+def _matches(name: Name) -> tuple[Path, ...]:
+    path = local_path(name)
+    if not path.exists() and _PATTERN & set(str(path)):
+        matched = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207 - a whole pattern, absolute or not
+        if not matched:
+            raise TraceFormatError(f"{path}: no file matches", "give a trace directory or Parquet files")
+        return tuple(Path(match) for match in matched)
+    return (path,)
