@@ -1,0 +1,123 @@
+"""The options as typed keywords, for static checkers and editors.
+
+A test holds the names to the tables of `tracekit.options`, which take their choices from here.
+This module imports nothing of tracekit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import timedelta
+from typing import TYPE_CHECKING, Literal, SupportsFloat, SupportsIndex, TypeAlias, TypedDict
+
+if TYPE_CHECKING:
+    import numpy as np
+
+__all__ = [
+    "Client",
+    "Count",
+    "Duration",
+    "Engine",
+    "Flag",
+    "LoaderKeywords",
+    "LoadingMode",
+    "Number",
+    "Op",
+    "Pace",
+    "PageCacheMode",
+    "RandomIndexMode",
+    "ReaderMode",
+    "ReplayKeywords",
+    "SampleBy",
+    "Seconds",
+    "Size",
+    "StoreKeywords",
+]
+
+Count: TypeAlias = SupportsIndex
+"""An integer of Python or NumPy."""
+Number: TypeAlias = SupportsFloat
+"""A number of Python or NumPy."""
+Flag: TypeAlias = "bool | np.bool_"
+Size: TypeAlias = SupportsIndex | str
+"""Bytes, or text such as `"64KiB"`."""
+Duration: TypeAlias = SupportsIndex | str | timedelta
+"""Nanoseconds, or text such as `"500ms"`."""
+Seconds: TypeAlias = SupportsFloat | str | timedelta
+"""Seconds, or text such as `"500ms"`."""
+
+ReaderMode = Literal["sequential", "range"]
+LoadingMode = Literal["sequential", "prefetch", "async_pool"]
+RandomIndexMode = Literal["none", "uniform", "zipfian"]
+PageCacheMode = Literal["default", "fadvise_sequential", "fadvise_random", "dontneed", "direct_io"]
+Pace = Literal["recorded", "closed", "asap"]
+Engine = Literal["auto", "threads", "loop"]
+Op = Literal["read", "get", "put"]
+SampleBy = Literal["stream", "file"]
+Client = Literal["obstore", "aiobotocore", "azure-sdk"]
+
+
+class StoreKeywords(TypedDict, total=False):
+    """The options of object stores, as typed keywords."""
+
+    client: Client | str | None
+    endpoint: str | None
+    region: str | None
+    account: str | None
+    anonymous: Flag | None
+    timeout_s: Seconds | None
+    retries: Count | None
+
+
+class LoaderKeywords(StoreKeywords, total=False):
+    """The options of a loader, as typed keywords."""
+
+    batch_size: Count
+    drop_last: Flag
+    shuffle: Flag | Count
+    random_index_mode: RandomIndexMode | str
+    zipf_theta: Number
+    seed: Count
+    shard_rank: Count
+    shard_world_size: Count
+    sample_bytes: Size | None
+    num_workers: Count
+    prefetch: Count
+    loading_mode: LoadingMode | str
+    reader_mode: ReaderMode | str
+    target_request_bytes: Size | None
+    max_bytes_in_flight: Size | None
+    page_cache_mode: PageCacheMode | str
+
+
+class ReplayKeywords(StoreKeywords, total=False):
+    """The options of a replay, as typed keywords."""
+
+    map: str | Iterable[str]
+    start: Duration | None
+    end: Duration | None
+    op: Op | str | Iterable[str] | None
+    uri_glob: str | None
+    rank: Count | Iterable[Count] | None
+    worker: Count | Iterable[Count] | None
+    sample: Count | Iterable[Count] | None
+    sample_rate: Number | None
+    sample_by: SampleBy | str
+    sample_seed: Count
+    pace: Pace | str
+    consumer: Flag
+    speed: Number
+    max_gap: Duration | None
+    loop: Count
+    max_bytes_in_flight: Size | None
+    max_ops_in_flight: Count | None
+    page_cache_mode: PageCacheMode | str
+    cold: Flag
+    warm: Flag
+    engine: Engine | str
+    threads: Count | None
+    processes: Count | None
+    realtime: Flag
+    allow_writes: Flag
+    overwrite: Flag
+    tolerance: Number

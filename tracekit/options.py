@@ -1,0 +1,308 @@
+"""Every option of the loader, the replayer and the object stores, described once.
+
+Dataclasses, typed keywords, command-line options, the tables in the documentation and error messages are
+derived from these tables, or held to them by a test. This module imports nothing of tracekit but
+`keywords` and `validation`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, get_args
+
+from tracekit.keywords import (
+    Client,
+    Engine,
+    LoadingMode,
+    Op,
+    Pace,
+    PageCacheMode,
+    RandomIndexMode,
+    ReaderMode,
+    SampleBy,
+)
+from tracekit.validation import Kind, Option, Table, shown_default
+
+__all__ = [
+    "BACKEND",
+    "CLIENTS",
+    "FILTERS",
+    "LOADER",
+    "PAGE_CACHE_MODES",
+    "REPLAY",
+    "STORE",
+    "backend_table",
+    "given_store_options",
+]
+
+PAGE_CACHE_MODES: tuple[str, ...] = get_args(PageCacheMode)
+CLIENTS: dict[str, tuple[str, ...]] = {"s3": ("obstore", "aiobotocore"), "az": ("obstore", "azure-sdk")}
+"""The client libraries of each scheme, the default first."""
+
+_ORDER = "Which samples, in which order"
+_READING = "How they are read"
+_OPS = "Which ops, and where"
+_PACING = "When each op goes"
+_CLIENT = "The client"
+_CACHE = "The page cache"
+_STORES = "Object stores"
+
+
+def _table(group: str, *options: Option) -> Table:
+    return {option.name: replace(option, group=group) for option in options}
+
+
+BACKEND: Table = _table(
+    _STORES,
+    Option(
+        "client", Kind.CHOICE, "Client library.", "obstore", choices=get_args(Client), schemes=("s3", "az")
+    ),
+    Option(
+        "endpoint",
+        Kind.TEXT,
+        "Endpoint, as http://host:port or https://host; for Azurite followed by /account.",
+        unset="from the environment",
+        metavar="URL",
+        schemes=("s3", "az"),
+    ),
+    Option("region", Kind.TEXT, "Region of the bucket (s3).", unset="from the environment", schemes=("s3",)),
+    Option("account", Kind.TEXT, "Storage account (az).", unset="from the environment", schemes=("az",)),
+    Option("anonymous", Kind.FLAG, "Send unsigned requests.", False, schemes=("s3", "az")),
+    Option(
+        "timeout_s",
+        Kind.DURATION,
+        "Longest wait for the next byte, not for a whole transfer.",
+        30.0,
+        unit="s",
+        above=0,
+        high=1e6,
+        schemes=("s3", "az"),
+    ),
+    Option(
+        "retries", Kind.COUNT, "How often a failed request is sent again.", 4, low=0, schemes=("s3", "az")
+    ),
+    Option(
+        "connect_timeout_s",
+        Kind.DURATION,
+        "Longest wait for a connection.",
+        5.0,
+        unit="s",
+        above=0,
+        high=1e6,
+        schemes=("s3", "az"),
+    ),
+    Option(
+        "profile",
+        Kind.TEXT,
+        "Profile of the AWS configuration files (s3).",
+        unset="from the environment",
+        schemes=("s3",),
+    ),
+    Option(
+        "addressing_style",
+        Kind.CHOICE,
+        "How a request names its bucket (s3); auto is virtual at AWS and path at a custom endpoint.",
+        "auto",
+        choices=("auto", "path", "virtual"),
+        schemes=("s3",),
+    ),
+)
+"""What the backends of object stores take."""
+
+_SHARED = ("client", "endpoint", "region", "account", "anonymous", "timeout_s", "retries")
+STORE: Table = {
+    name: replace(BACKEND[name], default=None, unset=shown_default(BACKEND[name])) for name in _SHARED
+}
+"""What loaders and replays pass on to object stores; None leaves the choice to the backend."""
+
+_MAX_BYTES = Option("max_bytes_in_flight", Kind.SIZE, "In-flight cap, never exceeded.", unset="no cap", low=1)
+_PAGE_CACHE_MODE = Option(
+    "page_cache_mode", Kind.CHOICE, "Use of the page cache.", "default", choices=PAGE_CACHE_MODES
+)
+
+LOADER: Table = {
+    **_table(
+        _ORDER,
+        Option("batch_size", Kind.COUNT, "Samples in a batch.", 32, low=1),
+        Option("drop_last", Kind.FLAG, "Leave out the last batch if it is not full.", False),
+        Option(
+            "shuffle",
+            Kind.FLAG,
+            "Read in a random order; a count shuffles through a buffer of that many samples.",
+            False,
+            count_from=2,
+        ),
+        Option(
+            "random_index_mode",
+            Kind.CHOICE,
+            "Draw as many samples as there are, with replacement.",
+            "none",
+            choices=get_args(RandomIndexMode),
+        ),
+        Option(
+            "zipf_theta",
+            Kind.NUMBER,
+            "Skew of zipfian: the k-th sample is drawn with probability proportional to 1 / k^theta.",
+            0.99,
+            low=0,
+            high=20,
+        ),
+        Option("seed", Kind.COUNT, "Seed of the random order; each epoch has an order of its own.", 0, low=0),
+        Option("shard_rank", Kind.COUNT, "Read the share of this rank.", 0, low=0),
+        Option("shard_world_size", Kind.COUNT, "Number of ranks that share the order.", 1, low=1),
+        Option(
+            "sample_bytes",
+            Kind.SIZE,
+            "Cut objects into samples of this size.",
+            unset="an object is a sample",
+            low=1,
+        ),
+    ),
+    **_table(
+        _READING,
+        Option("num_workers", Kind.COUNT, "Threads that read.", 4, low=1, high=4096),
+        Option("prefetch", Kind.COUNT, "Batches read before they are asked for.", 2, low=0),
+        Option(
+            "loading_mode",
+            Kind.CHOICE,
+            "Read a batch when it is asked for (sequential), ahead in order (prefetch) or ahead in any order.",
+            "prefetch",
+            choices=get_args(LoadingMode),
+        ),
+        Option(
+            "reader_mode",
+            Kind.CHOICE,
+            "One worker reads a sample front to back (sequential), or all workers read its ranges (range).",
+            "sequential",
+            choices=get_args(ReaderMode),
+        ),
+        Option(
+            "target_request_bytes",
+            Kind.SIZE,
+            "Size of a request; none asks for whole samples.",
+            131_072,
+            unset="whole samples",
+            low=1,
+        ),
+        _MAX_BYTES,
+        _PAGE_CACHE_MODE,
+    ),
+    **STORE,
+}
+
+FILTERS: Table = _table(
+    _OPS,
+    Option(
+        "start", Kind.DURATION, "Skip ops before this time, counted from the first op.", unset="the first op"
+    ),
+    Option("end", Kind.DURATION, "Skip ops from this time on.", unset="the last op"),
+    Option("op", Kind.CHOICE, "Only these kinds of op.", unset="all", choices=get_args(Op), repeats=True),
+    Option("uri_glob", Kind.TEXT, "Only recorded URIs that match this glob.", unset="all", metavar="GLOB"),
+    Option("rank", Kind.COUNT, "Only these ranks.", unset="all", low=0, repeats=True),
+    Option("worker", Kind.COUNT, "Only these workers.", unset="all", low=0, repeats=True),
+    Option("sample", Kind.COUNT, "Only these sample ids.", unset="all", repeats=True),
+    Option(
+        "sample_rate",
+        Kind.NUMBER,
+        "Only this share of the streams, or files, each whole.",
+        unset="all",
+        above=0,
+        high=1,
+    ),
+    Option(
+        "sample_by",
+        Kind.CHOICE,
+        "What sample_rate chooses from: streams or files.",
+        "stream",
+        choices=get_args(SampleBy),
+    ),
+    Option("sample_seed", Kind.COUNT, "Seed of that choice.", 0, low=0),
+)
+"""Which ops of a trace are replayed."""
+
+REPLAY: Table = {
+    **_table(
+        _OPS,
+        Option(
+            "map",
+            Kind.TEXT,
+            "Rewrite URIs by prefix (the longest match wins), or with ~REGEX=TO by regular expression.",
+            (),
+            metavar="FROM=TO",
+            repeats=True,
+        ),
+    ),
+    **FILTERS,
+    **_table(
+        _PACING,
+        Option(
+            "pace",
+            Kind.CHOICE,
+            "At recorded times whatever the target does (recorded), in recorded order with think time (closed), "
+            "or as soon as a worker is free (asap).",
+            "recorded",
+            choices=get_args(Pace),
+        ),
+        Option(
+            "consumer",
+            Kind.FLAG,
+            "In closed pacing, wait for the recorded loader's consumer, if the trace counted it.",
+            True,
+        ),
+        Option("speed", Kind.NUMBER, "Divide recorded times by this.", 1.0, above=0),
+        Option("max_gap", Kind.DURATION, "Shorten longer pauses to this.", unset="no limit"),
+        Option("loop", Kind.COUNT, "Replay the whole this often.", 1, low=1),
+        _MAX_BYTES,
+        Option("max_ops_in_flight", Kind.COUNT, "In-flight cap in ops.", unset="no cap", low=1),
+    ),
+    **_table(
+        _CACHE,
+        _PAGE_CACHE_MODE,
+        Option("cold", Kind.FLAG, "Drop the trace's local files from the page cache first.", False),
+        Option("warm", Kind.FLAG, "Read the trace's local files into the page cache first.", False),
+    ),
+    **_table(
+        _CLIENT,
+        Option(
+            "engine",
+            Kind.CHOICE,
+            "What drives the plan: threads, an event loop (object stores), or what suits the target (auto).",
+            "auto",
+            choices=get_args(Engine),
+        ),
+        Option(
+            "threads",
+            Kind.COUNT,
+            "Workers in a process; with an event loop, requests at once.",
+            unset="chosen from the trace",
+            low=1,
+            high=4096,
+        ),
+        Option("processes", Kind.COUNT, "Worker processes.", unset="chosen from the rate", low=1, high=64),
+        Option("realtime", Kind.FLAG, "Run the client under SCHED_FIFO, where the system allows it.", False),
+    ),
+    **_table(
+        "Output and verdict",
+        Option("allow_writes", Kind.FLAG, "Replay writes, too, under mapped targets only.", False),
+        Option(
+            "overwrite",
+            Kind.FLAG,
+            "Replace an existing output and, with allow_writes, existing objects.",
+            False,
+        ),
+        Option("tolerance", Kind.NUMBER, "Parity tolerance, a fraction.", 0.15, low=0),
+    ),
+    **STORE,
+}
+
+
+def backend_table(scheme: str) -> Table:
+    """The options that the backend of `scheme` takes, with the client libraries that read it."""
+    table = {name: option for name, option in BACKEND.items() if scheme in option.schemes}
+    return {**table, "client": replace(table["client"], choices=CLIENTS[scheme])}
+
+
+def given_store_options(options: object) -> dict[str, Any]:
+    """The options for object stores that are not None: what the backend is to be given."""
+    values = {name: getattr(options, name) for name in STORE}
+    return {name: value for name, value in values.items() if value is not None}
