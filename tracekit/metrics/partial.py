@@ -103,7 +103,7 @@ def windows(reader: TraceReader, parts: int) -> list[Window]:
 
 def _narrow(connection: duckdb.DuckDBPyConnection, start_ns: int | None, stop_ns: int | None) -> None:
     """Make the connection's view `ops` that window alone."""
-    submit, scan = duckdb.ColumnExpression("t_submit"), connection.view("ops_scan")
+    submit, scan = duckdb.ColumnExpression("t_submit"), connection.view("internal.ops_scan")
     if start_ns is not None:
         scan = scan.filter(submit >= duckdb.ConstantExpression(start_ns))
     if stop_ns is not None:

@@ -1,7 +1,7 @@
 -- The view `ops`: every column of the op schema, whatever the files of the trace hold.
 --
--- Reads  segments      the union of the trace's files, by name; may lack non-core columns
---        ops_template  an empty table with every schema column
+-- Reads  internal.segments      the union of the trace's files, by name; may lack non-core columns
+--        internal.ops_template  an empty table with every schema column
 -- Gives, in this order (unknown extra columns follow, as they are):
 --   t_submit   BIGINT   ns since the trace's epoch
 --   uri        VARCHAR  full URI
@@ -19,7 +19,7 @@
 --   error      VARCHAR  null = success
 --
 -- Foreign files may hold other integers, unsigned ones too: a value that does not fit is an error.
-CREATE VIEW ops_scan AS
+CREATE VIEW internal.ops_scan AS
 SELECT * REPLACE (
     t_submit::BIGINT AS t_submit,
     coalesce(op, 'read') AS op,
@@ -38,4 +38,4 @@ SELECT * REPLACE (
     coalesce(worker, 0)::INTEGER AS worker,
     t_due::BIGINT AS t_due
 )
-FROM (SELECT * FROM ops_template UNION ALL BY NAME SELECT * FROM segments);
+FROM (SELECT * FROM internal.ops_template UNION ALL BY NAME SELECT * FROM internal.segments);

@@ -135,7 +135,7 @@ class TraceReader:
         memory_limit: str | None = None,
         spill_dir: Path | None = None,
     ) -> duckdb.DuckDBPyConnection:
-        """A fresh DuckDB connection with the view `ops` (and `ops_scan`: the same rows in file order).
+        """A fresh DuckDB connection with the view `ops` (and `internal.ops_scan`: the same rows in file order).
 
         Both have every schema column (see `ops.sql`), whatever the files hold. With
         `ordered`, `ops` is in order of `t_submit`. The connection can read the trace's
@@ -204,9 +204,11 @@ class TraceReader:
         plain = pa.schema(
             [pa.field(f.name, pa.string() if pa.types.is_dictionary(f.type) else f.type) for f in OPS]
         )
+        connection.execute("CREATE SCHEMA internal; USE internal")  # SHOW TABLES is to list `ops` alone
         connection.register("ops_template_arrow", plain.empty_table())
         connection.table("ops_template_arrow").create("ops_template")
-        parts = [connection.table("ops_template")]
+        connection.unregister("ops_template_arrow")
+        parts = [connection.table("internal.ops_template")]
         for shift, segments in self._by_shift().items():
             parquet = [str(segment.path) for segment in segments if not segment.journal]
             if parquet:
@@ -219,10 +221,11 @@ class TraceReader:
         names = []
         for index, part in enumerate(parts):
             part.create_view(f"segments_{index}")
-            names.append(f"SELECT * FROM segments_{index}")
+            names.append(f"SELECT * FROM internal.segments_{index}")
         connection.execute(f"CREATE VIEW segments AS {' UNION ALL BY NAME '.join(names)}")
         connection.execute(load_sql("tracekit.store", "ops"))
-        scan = connection.view("ops_scan")
+        connection.execute("USE main")
+        scan = connection.view("internal.ops_scan")
         (scan.order("t_submit") if ordered and not self._in_order() else scan).create_view("ops")
 
     def _by_shift(self) -> dict[int, list[SegmentInfo]]:

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,10 @@ __all__ = ["query_errors", "select", "value_errors"]
 _READING = (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN)
 _EXPLAIN = re.compile(r"\s*EXPLAIN\b\s*(?:ANALYZE\b\s*)?(?:\([^()]*\)\s*)?", re.IGNORECASE)
 _CHANGING = ("COPY_TO", "EXECUTE", "INSERT", "DELETE", "UPDATE", "MERGE", "CREATE", "EXPORT", "ATTACH")
+_NO_TABLE = "Catalog Error: Table with name"
+_SUGGESTING = ("Candidate", "Did you mean")
+_SUGGESTED = 3
+"""Lines of a list of candidates to keep: there may be a dozen overloads."""
 _BARE_OFFSET = re.compile(r'(?<![".\w])offset(?![\w"])', re.IGNORECASE)
 
 
@@ -62,16 +67,23 @@ def _operators(plan: list[dict[str, Any]]) -> Iterator[str]:
 
 @contextmanager
 def query_errors() -> Iterator[None]:
-    """DuckDB's errors as UsageError, in its own words, in one line."""
+    """Raise DuckDB's errors as UsageError: its first line, with what it suggests as the hint."""
     try:
         yield
     except duckdb.Error as error:
-        said = str(error)
-        keyword = isinstance(error, duckdb.ParserException) and _BARE_OFFSET.search(said)
-        hint = (
-            'offset is a word of SQL: write "offset" or ops.offset' if keyword else "the view is called ops"
-        )
-        raise UsageError(f"query: {said.splitlines()[0]}", hint) from error
+        raise UsageError(f"query: {str(error).splitlines()[0]}", _hint(error)) from error
+
+
+def _hint(error: duckdb.Error) -> str:
+    first, *rest = str(error).splitlines()
+    if isinstance(error, duckdb.ParserException) and _BARE_OFFSET.search(str(error)):
+        return 'offset is a word of SQL: write "offset" or ops.offset'
+    lines = [line.strip() for line in takewhile(lambda line: not line.startswith("LINE "), rest)]
+    start = next((i for i, line in enumerate(lines) if line.startswith(_SUGGESTING)), len(lines))
+    suggested = " ".join(line for line in lines[start : start + 1 + _SUGGESTED] if line)
+    if first.startswith(_NO_TABLE) and '"ops"' not in suggested:
+        return "the view is called ops"
+    return suggested
 
 
 @contextmanager
