@@ -1,53 +1,66 @@
-# Each target makes its own .venv and installs what it needs; nothing else is assumed but
-# Python >= 3.11, and Node.js for the Azure server of the tests.
+# Each target makes its own .venv and installs what it needs. Required: Linux, make, and Python 3.11 or
+# newer with venv; for the S3, Azure and browser tests also what .ci/servers installs.
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 CACHE  := .cache
 DEMO   ?= demo
 EXTRAS ?= dev
+PIP    := $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt
+
+# Folders of `make quick`: no servers, no browser, no replays in recorded time.
+QUICK := tests/project tests/units tests/uri tests/whole tests/gate tests/store tests/metrics \
+         tests/comparison tests/loader/test_loader_options.py tests/loader/test_loader_order.py \
+         tests/replayer/test_plan.py tests/formats/test_rows.py tests/formats/test_csv.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench docs soak clean
+.PHONY: help demo test quick soak lint bench docs ci clean
 
-help: ## what there is
+help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
-demo: $(VENV)/.installed ## the main job on real files: record, measure, replay, prove parity, picture
+demo: $(VENV)/.installed ## record, measure, replay and compare on real files, and draw the result
 	$(BIN)/tracekit demo -o $(DEMO) --overwrite
 
-test: $(VENV)/.installed-dev $(CACHE)/.servers ## all tests but soak and benchmarks
+test: $(VENV)/.installed-dev $(CACHE)/.servers ## run all tests but the soak tests
 	$(BIN)/python -m pytest -q
 
-soak: $(VENV)/.installed-dev $(CACHE)/.servers ## the minutes-long tests
+quick: $(VENV)/.installed-dev ## run the tests that need no servers, in less than a minute
+	$(BIN)/python -m pytest -q -m "not soak and not server" $(QUICK)
+
+soak: $(VENV)/.installed-dev $(CACHE)/.servers ## run the tests that take minutes each
 	$(BIN)/python -m pytest -q -m soak --timeout 1800
 
-lint: $(VENV)/.installed-dev ## ruff and mypy --strict
+lint: $(VENV)/.installed-dev ## ruff, ruff format, mypy --strict on tracekit/, mypy on tests/
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy tracekit
+	$(BIN)/mypy --strict tracekit
+	$(BIN)/mypy --config-file tests/mypy.ini
 
-bench: $(VENV)/.installed-dev $(CACHE)/.servers ## every benchmark: tables on the terminal, CSV in analysis/benchmarks/results
+bench: $(VENV)/.installed-dev $(CACHE)/.servers ## run every benchmark; CSV files go to analysis/benchmarks/results
 	@for file in analysis/benchmarks/bench_*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
 
-docs: $(VENV)/.installed-dev ## docs/cli-reference.md, made anew from --help
+docs: $(VENV)/.installed-dev ## regenerate the generated pages of docs/
 	$(BIN)/python -m tracekit.cli.reference docs/cli-reference.md
 
-clean: ## forget the environment and the demo
+ci: ## run what a push must pass
+	.ci/run
+
+clean: ## remove the environment, the caches and the demo
 	rm -rf $(VENV) $(CACHE) $(DEMO)
 
-$(VENV)/bin/python:
+$(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.installed: $(VENV)/bin/python pyproject.toml constraints.txt
-	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e .
+$(VENV)/.installed: $(BIN)/python pyproject.toml constraints.txt
+	$(PIP) -e '.[report]'
 	@touch $@
 
-$(VENV)/.installed-dev: $(VENV)/bin/python pyproject.toml constraints.txt
-	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[$(EXTRAS)]'
+$(VENV)/.installed-dev: $(BIN)/python pyproject.toml constraints.txt
+	$(PIP) -e '.[$(EXTRAS)]'
 	@touch $@ $(VENV)/.installed
 
-# Debian packages and Azurite for the tests; where they cannot be had, the tests that need them say so.
+# Debian packages and Azurite for the tests. What cannot be installed is reported, and the tests that need it skip.
 $(CACHE)/.servers: .ci/servers
 	@mkdir -p $(CACHE)
 	bash .ci/servers $(CACHE)

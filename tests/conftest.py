@@ -17,7 +17,15 @@ if os.environ.get("CI"):
     settings.load_profile("ci")
 
 _AMBIENT = ("AWS_", "AZURE_")
+_SERVERS = {"moto", "azurite", "fault_proxy"}
 _names = itertools.count()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that use a server's fixture, directly or not, with `server`."""
+    for item in items:
+        if isinstance(item, pytest.Function) and _SERVERS.intersection(item.fixturenames):
+            item.add_marker("server")
 
 
 @pytest.fixture(scope="session")

@@ -95,6 +95,12 @@ class AzuriteServer:
         with BlobServiceClient.from_connection_string(self.connection_string) as service:
             service.create_container(name, public_access=public_access)
 
+    def put(self, container: str, key: str, body: bytes) -> None:
+        from azure.storage.blob import BlobServiceClient
+
+        with BlobServiceClient.from_connection_string(self.connection_string) as service:
+            service.get_blob_client(container, key).upload_blob(body, overwrite=True)
+
 
 @contextlib.contextmanager
 def moto_server(log: Path) -> Iterator[S3Server]:
