@@ -15,6 +15,8 @@ from tracekit.replayer.materialize import materialize
 from tracekit.replayer.run import replay
 from tracekit.store.reader import TraceReader, open_reader
 
+pytestmark = pytest.mark.server
+
 OBJECTS = 32
 THINK_S = 0.15
 ATTEMPTS = 4
