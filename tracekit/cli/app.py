@@ -1,25 +1,26 @@
-"""The command line as a whole: which verbs there are, and how they end.
+"""The command line: which verbs there are, and how a command ends.
 
-Each verb is a module with `register(app)`. Here every error becomes one line on stderr
-and an exit code (0 done, 1 a check failed, 2 bad usage or input, 130 interrupted, 143 terminated), and no
-traceback reaches a user unless TRACEKIT_DEBUG is set.
+Each verb is a module with `register(app)`. Here every error becomes one line on stderr and an exit
+code: 0 done, 1 a check failed, 2 bad usage or input, 130 interrupted, 143 terminated. With `--json`
+the error is also JSON on stdout. No traceback reaches a user unless TRACEKIT_DEBUG is set.
 """
 
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Annotated, Any
 
 import duckdb
 import typer
 import typer.main
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 from typer.exceptions import TyperException
 
 from tracekit.cli.flags import spellings, with_flags
@@ -44,17 +45,34 @@ VERBS = (
 )
 """Modules of `tracekit.cli` that register verbs, in the order of `--help`."""
 
-
-_RECORDING = (["record"], ["replay"], ["demo"])
+_RECORDING = ("record", "replay", "demo")
+_JSON_ON_STDERR = "capture"
+"""The verb whose standard output belongs to the command that it runs."""
 
 
 class _Interrupted(Exception):
-    """An interrupt that no verb took care of."""
+    """An interrupt that no verb handled."""
+
+
+def _without_flag_types(parameters: list[Any]) -> list[Any]:
+    """Leave out the type of flags, which take no value, from the help."""
+    for parameter in parameters:
+        if getattr(parameter, "is_flag", False) and parameter.metavar is None:
+            parameter.metavar = ""
+    return parameters
+
+
+class _Verb(TyperCommand):
+    def get_params(self, ctx: Any) -> list[Any]:
+        return _without_flag_types(super().get_params(ctx))
 
 
 class _Verbs(TyperGroup):
+    def get_params(self, ctx: Any) -> list[Any]:
+        return _without_flag_types(super().get_params(ctx))
+
     def invoke(self, ctx: Any) -> Any:
-        """As Typer's own, which would end an interrupted verb without a word."""
+        """Invoke as Typer does, but report an interrupt, which Typer would pass over in silence."""
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt as error:
@@ -65,26 +83,31 @@ class _Verbs(TyperGroup):
             raise
 
 
+class _App(typer.Typer):
+    def command(self, name: str | None = None, **settings: Any) -> Any:
+        return super().command(name, cls=_Verb, **settings)
+
+
 def _is_interrupt(error: BaseException | None) -> bool:
-    """Whether it, or what caused it, is what DuckDB makes of Ctrl-C: while it runs, or while it asks us for rows."""
+    """Whether `error`, or what caused it, is DuckDB's report of Ctrl-C, during a query or a callback."""
     while error is not None:
-        said = str(error)
-        if isinstance(error, duckdb.InterruptException) or said == "Query interrupted":
+        text = str(error)
+        if isinstance(error, duckdb.InterruptException) or text == "Query interrupted":
             return True
-        if isinstance(error, duckdb.InvalidInputException) and "failed: KeyboardInterrupt" in said:
+        if isinstance(error, duckdb.InvalidInputException) and "failed: KeyboardInterrupt" in text:
             return True
         error = error.__cause__
     return False
 
 
-app = typer.Typer(
+app = _App(
     name="tracekit",
     cls=_Verbs,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Record how a loader really reads storage, understand it with SQL, re-drive it faithfully.",
+    help="Record how a loader reads storage, understand it with SQL, replay it faithfully.",
     epilog="Start with: [bold]tracekit demo[/bold]. A trace is a directory of Parquet files; see docs/trace.md.",
 )
 
@@ -102,85 +125,96 @@ def _root(
         typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_print_version),
     ] = False,
 ) -> None:
-    """Options of no verb in particular."""
+    """Hold the options that belong to no verb."""
 
 
 for _verb in VERBS:
     importlib.import_module(f"tracekit.cli.{_verb}").register(app)
 
 
-def run(arguments: list[str] | None = None) -> int:
-    """Run one command line; the exit code. Prints at most one line about what went wrong.
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run one command line and return its exit code. Prints at most one line about an error.
 
-    A request to end (SIGTERM, SIGHUP) ends a verb that records as Ctrl-C does, with 128 + its number
-    as the code. It ends any other verb at once: there is nothing to finish.
+    SIGTERM and SIGHUP end a verb that records as Ctrl-C does, with 128 + the signal's number as the
+    exit code. They end any other verb at once, since it leaves nothing to finish.
     """
-    verb = (sys.argv[1:] if arguments is None else arguments)[:1]
-    if verb not in _RECORDING:
-        return _run(arguments)
-    with _ending_on_request() as asked:
-        code = _run(arguments)
-    return 128 + asked[0] if asked and code in (0, 130) else code
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if not words or words[0] not in _RECORDING:
+        return _run(words)
+    with _ending_on_request() as received:
+        code = _run(words)
+    return 128 + received[0] if received and code in (0, 130) else code
 
 
-def _run(arguments: list[str] | None) -> int:
+def _run(words: list[str]) -> int:
     try:
-        code = app(args=arguments, prog_name="tracekit", standalone_mode=False)
+        code = app(args=words, prog_name="tracekit", standalone_mode=False)
         sys.stdout.flush()
         return int(code or 0)
     except TracekitError as error:
-        return _fail(with_flags(str(error), _spellings(arguments)), error.exit_code)
+        known = _spellings(words)
+        return _fail(words, with_flags(error.message, known), error.exit_code, with_flags(error.hint, known))
     except TyperException as error:
         if type(error).__name__ == "NoArgsIsHelpError":
             typer.echo(error.format_message(), err=True)
             return 2
-        return _fail(f"{error.format_message()} (see tracekit --help)", 2)
+        verb = f" {words[0]}" if words and words[0] in _commands() else ""
+        return _fail(words, error.format_message().strip(), 2, f"see tracekit{verb} --help")
     except (KeyboardInterrupt, _Interrupted, typer.Abort):
-        return _fail("interrupted", 130)
+        return _fail(words, "interrupted", 130)
     except BrokenPipeError:
-        return _nobody_reads()
-    except SystemExit as left:  # so Typer takes a pipe whose reader has gone
+        return _discard_output()
+    except SystemExit as left:  # how Typer handles a pipe that its reader closed
         if isinstance(left.__context__, BrokenPipeError):
-            return _nobody_reads()
+            return _discard_output()
         raise
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        return _fail(f"{where}{error.strerror or error}", 2)
+        return _fail(words, f"{where}{error.strerror or error}", 2)
     except Exception as error:
         if os.environ.get("TRACEKIT_DEBUG"):
             raise
-        return _fail(
-            f"internal error: {type(error).__name__}: {error} (a defect; please report it with TRACEKIT_DEBUG=1)",
-            2,
-        )
+        message = f"internal error: {type(error).__name__}: {error}"
+        return _fail(words, message, 2, "a defect; please report it with TRACEKIT_DEBUG=1")
 
 
-def _spellings(arguments: list[str] | None) -> dict[str, tuple[str, str]]:
+def _commands() -> dict[str, Any]:
+    commands: dict[str, Any] = getattr(typer.main.get_command(app), "commands", {})
+    return commands
+
+
+def _spellings(words: Sequence[str]) -> dict[str, tuple[str, str]]:
     """Return how the verb of this command line spells the parameters of its public function."""
-    words = sys.argv[1:] if arguments is None else arguments
-    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
-    verb = next((commands[word] for word in words if word in commands), None)
-    return {} if verb is None else spellings(verb)
+    commands = _commands()
+    return spellings(commands[words[0]]) if words and words[0] in commands else {}
 
 
 def main() -> None:
-    """The console script."""
+    """Run the console script."""
     for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:  # closed by whoever started us: what is said goes nowhere
-            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115, PTH123 - for as long as the process lives
-    sys.exit(run())
+        if getattr(sys, name) is None:  # the caller closed it
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115, PTH123 - open until the process ends
+    try:
+        code = run()
+    except KeyboardInterrupt:  # just after the verb's own handling
+        code = 130
+    if callable(
+        signal.getsignal(signal.SIGINT)
+    ):  # Python would report an interrupt of its shutdown as a crash
+        signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+    sys.exit(code)
 
 
 @contextmanager
 def _ending_on_request() -> Iterator[list[int]]:
-    """Have SIGTERM and SIGHUP interrupt what runs, whoever handles interrupts; the signals that came."""
-    asked: list[int] = []
+    """Make SIGTERM and SIGHUP interrupt the verb as Ctrl-C does; yields the signals that came."""
+    received: list[int] = []
 
     def interrupt(number: int, _frame: object) -> None:
-        asked.append(number)
+        received.append(number)
         if callable(signal.getsignal(signal.SIGINT)):
             signal.raise_signal(signal.SIGINT)
-        else:  # a shell has its background jobs ignore SIGINT
+        else:  # a shell makes its background jobs ignore SIGINT
             raise KeyboardInterrupt
 
     ours = threading.current_thread() is threading.main_thread()
@@ -189,19 +223,29 @@ def _ending_on_request() -> Iterator[list[int]]:
     for number in taken:
         signal.signal(number, interrupt)
     try:
-        yield asked
+        yield received
     finally:
         for number in taken:
             signal.signal(number, signal.SIG_DFL)
 
 
-def _nobody_reads() -> int:
-    """`tracekit ... | head` is no failure; and nothing more can be said there."""
+def _discard_output() -> int:
+    """Succeed although the reader has gone, as in `tracekit ... | head`, and discard what is still buffered."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 
-def _fail(message: str, code: int) -> int:
-    line = " ".join(redact(message).split())
-    sys.stderr.write(f"tracekit: {line}\n")
+def _fail(words: Sequence[str], message: str, code: int, hint: str = "") -> int:
+    """Report an error: one line on stderr and, with `--json`, the same as JSON on stdout."""
+    message, hint = (" ".join(redact(text).split()) for text in (message, hint))
+    own = words[: words.index("--")] if "--" in words else words
+    if "--json" in own:
+        error = {"message": message, "hint": hint, "exit_code": code}
+        stream = sys.stderr if own[0] == _JSON_ON_STDERR else sys.stdout
+        try:
+            stream.write(json.dumps({"error": error}) + "\n")
+            stream.flush()
+        except BrokenPipeError:
+            _discard_output()
+    sys.stderr.write(f"tracekit: {message}{f' ({hint})' if hint else ''}\n")
     return code

@@ -109,11 +109,11 @@ def _export(
 ) -> None:
     """Write a trace as another tool's log, and say what that format cannot carry."""
     done = tracekit.export_trace(format, trace, output(out), overwrite=overwrite, object_by=object_by)
-    if json:
-        screen.emit_json({"out": str(out), **done.to_dict()})
-        return
-    (screen.note if output(out) != out else screen.say)(f"{format_count(done.ops)} ops in {out}")
-    _notes(done.notes)
+    screen.emit_outcome(
+        {"out": str(out), **done.to_dict()}, f"{format_count(done.ops)} ops in {out}", output(out), json=json
+    )
+    if not json:
+        _notes(done.notes)
 
 
 def _notes(notes: tuple[str, ...]) -> None:

@@ -45,10 +45,8 @@ def _report(
     """Write one self-contained page with a verdict, tables and interactive charts. It works offline."""
     with screen.progress("report"):
         parity = tracekit.report(trace, output(out), against=against, tolerance=tolerance)
-    if json:
-        screen.emit_json({"out": str(out), "parity": None if parity is None else parity.to_dict()})
-    else:
-        screen.note(f"wrote {out}")
+    facts = {"out": str(out), "parity": None if parity is None else parity.to_dict()}
+    screen.emit_outcome(facts, f"wrote {out}", output(out), json=json)
 
 
 def _plot(
@@ -65,7 +63,4 @@ def _plot(
     """Draw one picture of a trace."""
     with screen.progress("plot"):
         tracekit.plot(kind, trace, out, against=against)
-    if json:
-        screen.emit_json({"out": str(out), "kind": kind})
-    else:
-        screen.note(f"wrote {out}")
+    screen.emit_outcome({"out": str(out), "kind": kind}, f"wrote {out}", out, json=json)

@@ -6,10 +6,10 @@ silent when stderr is no terminal, and until two seconds have passed.
 
 from __future__ import annotations
 
-import json
+import json as json_format
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -28,9 +28,21 @@ from rich.progress import (
 
 from tracekit.formats.rows import plain
 from tracekit.reporting.table import least_width, record_table, rows_table
-from tracekit.whole import whole_file
+from tracekit.whole import is_stream, whole_file
 
-__all__ = ["Advance", "console", "emit_json", "emit_text", "errors", "note", "progress", "say", "show_rows"]
+__all__ = [
+    "Advance",
+    "as_json",
+    "console",
+    "emit_json",
+    "emit_outcome",
+    "emit_text",
+    "errors",
+    "note",
+    "progress",
+    "say",
+    "show_rows",
+]
 
 
 class _Console(Console):
@@ -100,16 +112,31 @@ def show_rows(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         console.print(record_table(columns, row, number))
 
 
+def emit_outcome(value: Mapping[str, Any], text: str, out: Path, *, json: bool) -> None:
+    """Report what was written to `out`, as JSON or as a line: on stderr if `out` is a stream such as stdout."""
+    aside = is_stream(out)
+    if json:
+        (sys.stderr if aside else sys.stdout).write(as_json(value))
+    else:
+        (note if aside else say)(text)
+
+
+def as_json(value: Any) -> str:
+    """Return `value` as a JSON text; infinity and NaN become null."""
+    return json_format.dumps(plain(value), indent=2, allow_nan=False) + "\n"
+
+
 def emit_json(value: Any, target: Path | None = None) -> None:
-    """Print `value` as JSON, or write it to `target` whole; what is no number (inf, NaN) is null there."""
-    emit_text(json.dumps(plain(value), indent=2, allow_nan=False) + "\n", target)
+    """Print `value` as JSON, or write it to `target` whole; infinity and NaN become null."""
+    emit_text(as_json(value), target)
 
 
 def emit_text(text: str, target: Path | None = None) -> None:
-    """Print `text`, or write it to `target` whole: aside, synced, renamed."""
-    if target is None:
+    """Print `text`, or write it to the file `target`, which appears whole; `-` is standard output."""
+    if target is None or str(target) == "-":
         sys.stdout.write(text)
         return
     with whole_file(target) as aside:
         aside.write_text(text, encoding="utf-8")
-    errors.print(f"wrote {target}", soft_wrap=True)
+    if not is_stream(target):
+        note(f"wrote {target}")

@@ -10,7 +10,7 @@ from typing import BinaryIO, cast
 import pyarrow as pa
 
 from tracekit.errors import UsageError
-from tracekit.whole import whole_file
+from tracekit.whole import is_stream, whole_file
 
 __all__ = ["open_sink"]
 
@@ -19,12 +19,15 @@ _CODECS = {".zst": "zstd", ".gz": "gzip", ".bz2": "bz2"}
 
 @contextmanager
 def open_sink(path: Path, *, overwrite: bool = False) -> Iterator[BinaryIO]:
-    """A binary stream that becomes the file `path` on a clean exit, and nothing otherwise.
+    """Yield a binary stream that becomes the file `path` on a clean exit, and nothing otherwise.
 
-    Raises UsageError if `path` is taken (unless `overwrite` and it is a file) or cannot be made.
+    Raises UsageError if `path` is a directory, exists (unless `overwrite`, or it is a stream such as
+    `/dev/stdout`), or cannot be made.
     """
-    if path.is_dir() or (path.exists() and not overwrite):
-        raise UsageError(f"{path} exists", "choose another -o path, or give --overwrite for a file")
+    if path.is_dir():
+        raise UsageError(f"{path} is a directory", "choose another out=")
+    if path.exists() and not overwrite and not is_stream(path):
+        raise UsageError(f"{path} exists", "choose another out=, or give overwrite=True")
     codec = _CODECS.get(path.suffix)
     try:
         with whole_file(path) as aside, aside.open("xb") as file:
@@ -35,4 +38,6 @@ def open_sink(path: Path, *, overwrite: bool = False) -> Iterator[BinaryIO]:
                     yield cast(BinaryIO, stream)
                     stream.flush()
     except OSError as error:
-        raise UsageError(f"{path}: {error.strerror or error}", "choose another -o path") from error
+        if isinstance(error, BrokenPipeError):
+            raise
+        raise UsageError(f"{path}: {error.strerror or error}", "choose another out=") from error
