@@ -12,7 +12,6 @@ import contextlib
 import os
 import shutil
 import sys
-import time
 import weakref
 from collections.abc import Mapping
 from concurrent.futures import Future
@@ -20,6 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from tracekit.consumer import ConsumerClock
 from tracekit.errors import UsageError
 from tracekit.gate import Gate
 from tracekit.loader.dataset import Dataset, create_dataset
@@ -165,10 +165,8 @@ class _Run:
         gate, backend = loader.gate, loader.dataset.backend
         reader = SampleReader(backend, options, gate, loader.recorder, keep_data)
         self._engine = Engine(reader, options, len(order), first_step)
-        self._recorder = loader.recorder
+        self._consumer = ConsumerClock(loader.recorder, workers=options.num_workers, ahead=self._ahead)
         self._handed = 0
-        self._asked_ns = 0
-        self._handed_ns: int | None = None
         self._submitted = 0
         self._bytes_ahead = 0
 
@@ -211,12 +209,7 @@ class _Run:
 
     def _ask(self) -> Future[Batch] | None:
         """The future of the next batch, submitted by now; None at the end."""
-        self._asked_ns = time.monotonic_ns()
-        if self._handed_ns is not None and self._recorder is not None:
-            self._recorder.count("consumer_batches")
-            self._recorder.count("consumer_think_ns", self._asked_ns - self._handed_ns)
-            self._recorder.count("consumer_ahead_batches", self._ahead)
-        self._handed_ns = None
+        self._consumer.asked()
         if self._handed >= self.steps:
             self.close()
             return None
@@ -229,9 +222,7 @@ class _Run:
         self._handed += 1
         if self._ahead:
             self._submit(self._handed)
-        self._handed_ns = time.monotonic_ns()
-        if self._recorder is not None:
-            self._recorder.count("consumer_wait_ns", self._handed_ns - self._asked_ns)
+        self._consumer.handed()
         return batch
 
     def _submit(self, asked: int) -> None:

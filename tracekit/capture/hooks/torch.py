@@ -18,16 +18,19 @@ from typing import Any
 from tracekit.capture import context
 from tracekit.capture import session as sessions
 from tracekit.capture.session import hook_failed
+from tracekit.consumer import ConsumerClock
 
 __all__ = ["install", "wrap"]
 
 _steps = itertools.count()
+_CLOCK = "_tracekit_clock"
 
 
 def install(data: ModuleType) -> Callable[[], None]:
     """Number the batches of every DataLoader of this process and of its workers."""
     loaders, fetchers = data.dataloader, data._utils.fetch
     patches: list[tuple[Any, str, Any]] = [
+        (loaders._BaseDataLoaderIter, "__next__", _next),
         (loaders._BaseDataLoaderIter, "_next_index", _next_index),
         (loaders._MultiProcessingDataLoaderIter, "__init__", _start_workers),
         (fetchers._MapDatasetFetcher, "__init__", _map_fetcher),
@@ -119,6 +122,34 @@ class _ScopedIterator:
     def __next__(self) -> Any:
         with context.scope(sample_id=_interleaved(next(self._drawn))):
             return next(self._iterator)
+
+
+def _next(original: Any) -> Any:
+    """Count the consumer of a loader: closed pacing needs its think times and the loader's structure."""
+
+    def __next__(self: Any) -> Any:
+        session = sessions.active()
+        if session is None:
+            return original(self)
+        clock = vars(self).setdefault(_CLOCK, None) or _clock(self, session)
+        clock.asked()
+        try:
+            batch = original(self)
+        except StopIteration:
+            vars(self)[_CLOCK] = None  # persistent workers use the same iterator for the next epoch
+            raise
+        clock.handed()
+        return batch
+
+    return __next__
+
+
+def _clock(iterator: Any, session: sessions.Session) -> ConsumerClock:
+    workers = int(getattr(iterator, "_num_workers", 0))
+    ahead = workers * int(getattr(iterator, "_prefetch_factor", None) or 0)
+    clock = ConsumerClock(session, workers=max(workers, 1), ahead=ahead, stream=workers > 0)
+    vars(iterator)[_CLOCK] = clock
+    return clock
 
 
 def _next_index(original: Any) -> Any:

@@ -1,0 +1,86 @@
+"""Counts what a loader's consumer does, as counters of a trace.
+
+A loader reads ahead of its consumer and then waits for it. The ops alone do not show how long
+the consumer took, so loaders count it: think times, waits, and the loader's structure. Counters
+of several processes add up; properties are counted once a batch, so that dividing by the number
+of batches gives them back. Closed pacing reads these counters. This module imports nothing of
+tracekit.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Protocol
+
+__all__ = ["ConsumerClock", "histogram_bucket", "histogram_bucket_end", "think_histogram"]
+
+_HISTOGRAM = "consumer_think_ns_hist."
+
+
+class _Counting(Protocol):
+    def count(self, name: str, n: int = 1) -> None: ...
+
+
+class ConsumerClock:
+    """Counts one epoch of a loader's consumer, which asks for a batch, gets it, and thinks.
+
+    `ahead` batches are read before they are asked for, by `workers` workers; `stream` says that
+    a batch belongs to one worker. Not thread-safe: a loader has one consumer.
+    """
+
+    def __init__(self, trace: _Counting | None, *, workers: int, ahead: int, stream: bool = False) -> None:
+        self._trace = trace
+        self._per_batch = {"loader_workers": workers, "consumer_ahead_batches": ahead}
+        if stream:
+            self._per_batch["loader_stream_batches"] = 1
+        self._asked_ns = 0
+        self._handed_ns: int | None = None
+        if trace is not None:
+            trace.count("consumer_epochs")
+
+    def asked(self) -> None:
+        """The consumer asks for the next batch, or finds out that there is none."""
+        self._asked_ns = time.monotonic_ns()
+        if self._handed_ns is None or self._trace is None:
+            return
+        think_ns = self._asked_ns - self._handed_ns
+        self._handed_ns = None
+        self._trace.count("consumer_batches")
+        self._trace.count("consumer_think_ns", think_ns)
+        self._trace.count(f"{_HISTOGRAM}{histogram_bucket(think_ns)}")
+        for name, value in self._per_batch.items():
+            self._trace.count(name, value)
+
+    def handed(self) -> None:
+        """The consumer gets the batch that it asked for."""
+        self._handed_ns = time.monotonic_ns()
+        if self._trace is not None:
+            self._trace.count("consumer_wait_ns", self._handed_ns - self._asked_ns)
+
+
+def histogram_bucket(ns: int) -> int:
+    """The lower edge of the bucket that holds `ns`. There are two buckets an octave; 0 to 1024 ns is one."""
+    if ns < 1024:
+        return 0
+    octave = 1 << (ns.bit_length() - 1)
+    half = octave + octave // 2
+    return half if ns >= half else octave
+
+
+def histogram_bucket_end(low: int) -> int:
+    """The upper edge of the bucket that begins at `low` ns."""
+    if low < 1024:
+        return 1024
+    octave = 1 << (low.bit_length() - 1)
+    return octave + octave // 2 if low == octave else 2 * octave
+
+
+def think_histogram(counters: Mapping[str, int]) -> list[tuple[int, int]]:
+    """(lower edge in ns, batches) of each bucket of the think times in a trace's counters, ascending."""
+    found = (
+        (int(name.removeprefix(_HISTOGRAM)), batches)
+        for name, batches in counters.items()
+        if name.startswith(_HISTOGRAM)
+    )
+    return sorted(found)
