@@ -32,6 +32,7 @@ __all__ = [
     "Seconds",
     "Size",
     "StoreKeywords",
+    "WorkersModel",
 ]
 
 Count: TypeAlias = SupportsIndex
@@ -54,6 +55,7 @@ Pace = Literal["recorded", "closed", "asap"]
 Engine = Literal["auto", "threads", "loop"]
 Op = Literal["read", "get", "put"]
 SampleBy = Literal["stream", "file"]
+WorkersModel = Literal["auto", "pool", "stream", "recorded"]
 Client = Literal["obstore", "aiobotocore", "azure-sdk"]
 
 
@@ -105,7 +107,7 @@ class ReplayKeywords(StoreKeywords, total=False):
     sample_by: SampleBy | str
     sample_seed: Count
     pace: Pace | str
-    consumer: Flag
+    workers_model: WorkersModel
     speed: Number
     max_gap: Duration | None
     loop: Count

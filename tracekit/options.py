@@ -20,6 +20,7 @@ from tracekit.keywords import (
     RandomIndexMode,
     ReaderMode,
     SampleBy,
+    WorkersModel,
 )
 from tracekit.validation import Kind, Option, Table, shown_default
 
@@ -244,10 +245,12 @@ REPLAY: Table = {
             choices=get_args(Pace),
         ),
         Option(
-            "consumer",
-            Kind.FLAG,
-            "In closed pacing, wait for the recorded loader's consumer, if the trace counted it.",
-            True,
+            "workers_model",
+            Kind.CHOICE,
+            "Rule of closed pacing: any free worker takes the next sample (pool), a batch belongs to a worker "
+            "(stream), streams as recorded (recorded), or what the trace says or shows (auto).",
+            "auto",
+            choices=get_args(WorkersModel),
         ),
         Option("speed", Kind.NUMBER, "Divide recorded times by this.", 1.0, above=0),
         Option("max_gap", Kind.DURATION, "Shorten longer pauses to this.", unset="no limit"),

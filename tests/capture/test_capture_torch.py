@@ -208,3 +208,20 @@ def test_stop_leaves_torch_as_it_was(path, trace):
     with capture.start(trace, hooks=["torch"]):
         assert [dict(vars(cls)) for cls in classes] != before
     assert [dict(vars(cls)) for cls in classes] == before
+
+
+@pytest.mark.parametrize("workers, ahead, persistent", [(0, 0, False), (2, 6, False), (2, 6, True)])
+def test_the_structure_of_a_loader_and_its_consumer_are_counted(workers, ahead, persistent, path, trace):
+    with capture.start(trace, hooks=["torch", "files"]):
+        more = {"prefetch_factor": 3, "persistent_workers": persistent} if workers else {}
+        loader = DataLoader(Records(path), batch_size=4, num_workers=workers, **more)
+        for _ in range(2):
+            assert len(drain(loader)) == SAMPLES
+    counters = open_reader(trace).counters
+    batches = 2 * SAMPLES // 4
+    assert counters["consumer_batches"] == batches
+    assert counters["consumer_epochs"] == 2
+    assert counters["loader_workers"] == batches * max(workers, 1)
+    assert counters.get("consumer_ahead_batches", 0) == batches * ahead
+    assert counters.get("loader_stream_batches", 0) == (batches if workers else 0)
+    assert "hook_errors.torch" not in counters

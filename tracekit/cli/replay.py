@@ -61,10 +61,9 @@ def _replay(
     pace: Annotated[
         str, typer.Option(help="recorded (open loop), closed (order and think time) or asap.")
     ] = "recorded",
-    consumer: Annotated[
-        bool,
-        typer.Option(help="In closed pacing, wait for the recorded loader's consumer, where it was counted."),
-    ] = True,
+    workers_model: Annotated[
+        str, typer.Option(help="Rule of closed pacing: auto, pool, stream or recorded.")
+    ] = "auto",
     speed: Annotated[float, typer.Option(help="Divide recorded times by this.")] = 1.0,
     max_bytes_in_flight: Annotated[
         str | None, typer.Option(metavar="SIZE", help="In-flight cap, such as 64MiB.")
@@ -140,7 +139,7 @@ def _replay(
     options = ReplayOptions(
         mapping=tuple(map_ or ()),
         pace=pace,
-        consumer=consumer,
+        workers_model=workers_model,
         speed=speed,
         max_bytes_in_flight=size("--max-bytes-in-flight", max_bytes_in_flight),
         max_ops_in_flight=max_ops_in_flight,

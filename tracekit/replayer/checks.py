@@ -43,6 +43,10 @@ class PlanSummary:
     skipped: dict[str, int]
     assumed_offsets: int
     assumed_lengths: int
+    predicted_duration_ns: int | None = None
+    """In closed pacing, from the first submit to the last end."""
+    loader_model: str | None = None
+    """The loader's rule that closed pacing follows; None for stream by stream."""
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON has it."""

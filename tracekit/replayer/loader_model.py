@@ -15,10 +15,7 @@ import numpy as np
 from tracekit.consumer import histogram_bucket_end, think_histogram
 from tracekit.replayer.plan import NONE, Plan
 
-__all__ = ["WORKERS_MODELS", "LoaderModel", "forced_model", "infer_model", "recorded_model"]
-
-WORKERS_MODELS = ("auto", "pool", "stream", "recorded")
-"""Values of the option `workers_model`."""
+__all__ = ["LoaderModel", "infer_model", "model_for", "recorded_model"]
 
 _CONFIDENT = 0.8
 
@@ -56,6 +53,33 @@ class LoaderModel:
         return f"{rule}, {self.workers} workers, {self.ahead} batches ahead ({basis})"
 
 
+def model_for(
+    plan: Plan,
+    wanted: str,
+    counters: Mapping[str, int],
+    options: Mapping[str, object],
+    *,
+    filtered: bool = False,
+) -> LoaderModel | None:
+    """The rule for `plan` under the option `workers_model`; None means stream by stream, as recorded.
+
+    `counters` and `options` are those of the recording. Of a `filtered` plan, only the workers
+    that are left take part.
+    """
+    if wanted == "recorded" or not plan.ops:
+        return None
+    rank, worker = plan.column("rank").astype(np.int64), plan.column("worker").astype(np.int64)
+    model = recorded_model(counters, options, ranks=len(np.unique(rank))) or infer_model(plan)
+    left = len(np.unique(worker[rank == rank[0]]))
+    if model is None:
+        if wanted == "auto":
+            return None
+        return LoaderModel(wanted, left, plan.ops, source="forced", confidence=0.0)
+    if wanted != "auto" and wanted != model.assignment:
+        model = replace(model, assignment=wanted, release_on_handover=wanted == "stream", source="forced")
+    return replace(model, workers=min(model.workers, left)) if filtered else model
+
+
 def recorded_model(
     counters: Mapping[str, int], options: Mapping[str, object], *, ranks: int, seed: int = 0
 ) -> LoaderModel | None:
@@ -65,8 +89,8 @@ def recorded_model(
     property is counted once a batch and divided by the number of batches.
     """
     batches = counters.get("consumer_batches", 0)
-    workers = counters.get("loader_workers", 0)
-    if not batches or not workers:
+    workers = options.get("num_workers")  # of traces that an earlier version recorded
+    if not batches or not (counters.get("loader_workers") or isinstance(workers, int)):
         return None
 
     def mean(name: str) -> int:
@@ -76,14 +100,14 @@ def recorded_model(
     cap = options.get("max_bytes_in_flight")
     return LoaderModel(
         assignment="stream" if mean("loader_stream_batches") else "pool",
-        workers=mean("loader_workers"),
+        workers=mean("loader_workers") or (workers if isinstance(workers, int) else 1),
         ahead=mean("consumer_ahead_batches"),
         think_ns=think_times(counters, seed),
         any_order=options.get("loading_mode") == "async_pool",
         by_request=options.get("reader_mode") == "range",
         release_on_handover=bool(mean("loader_stream_batches")),
         cap_bytes=cap if isinstance(cap, int) else None,
-        steps_per_epoch=-(-round(batches / max(ranks, 1)) // round(epochs)),
+        steps_per_epoch=-(-round(batches / max(ranks, 1)) // round(epochs)) if epochs > 1 else None,
     )
 
 
@@ -142,19 +166,6 @@ def infer_model(plan: Plan, *, seed: int = 0) -> LoaderModel | None:
         release_on_handover=assignment == "stream",
         source="inferred",
         confidence=float(confidence),
-    )
-
-
-def forced_model(model: LoaderModel | None, plan: Plan, assignment: str) -> LoaderModel | None:
-    """`model` with another assignment; without one, a model of the plan's workers and no read-ahead limit."""
-    if model is not None:
-        return replace(model, assignment=assignment)
-    if not plan.ops:
-        return None
-    rank, worker = plan.column("rank").astype(np.int64), plan.column("worker").astype(np.int64)
-    workers = len(np.unique(worker[rank == rank[0]]))
-    return LoaderModel(
-        assignment=assignment, workers=workers, ahead=plan.ops, source="forced", confidence=0.0
     )
 
 

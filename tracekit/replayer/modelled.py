@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -47,34 +46,18 @@ class ModelPacer:
         self._server_of = tasks.server_of.tolist()
         self._servers = [_Servers(free) for free in tasks.server_sizes]
         self._due = [0] * plan.ops
-        self._ready = ReadyOps(plan.ops)
+        self.workers = sum(tasks.server_sizes)
+        """How many ops can be in flight at once."""
+        self.ready = ReadyOps(plan.ops)
         self._consumers = [_Consumer(rank_tasks, model, speed) for rank_tasks in tasks.by_rank]
         self._consumer_of = tasks.consumer_of.tolist()
         for consumer in self._consumers:
-            self._release(consumer.start())
-        for task in tasks.unstepped.tolist():
-            self._release([(task, 0)])
-
-    @property
-    def workers(self) -> int:
-        """How many ops can be in flight at once."""
-        return sum(servers.free for servers in self._servers)
-
-    @property
-    def on_ready(self) -> Callable[[], None] | None:
-        return self._ready.on_ready
-
-    @on_ready.setter
-    def on_ready(self, call: Callable[[], None]) -> None:
-        self._ready.on_ready = call
+            self._release(consumer.start(), 0)
+        self._release([(task, 0) for task in tasks.unstepped.tolist()], 0)
 
     def take(self) -> int | None:
         """The next op; waits until one is ready. None when there are no more."""
-        return self._ready.take()
-
-    def earliest(self) -> tuple[int, int] | None:
-        """As `ReadyOps.earliest`."""
-        return self._ready.earliest()
+        return self.ready.take()
 
     def due(self, op: int) -> int | None:
         """When `op` is to be submitted, ns since the start of the replay."""
@@ -85,7 +68,7 @@ class ModelPacer:
 
     def finished(self, op: int, now_ns: int) -> None:
         """Continue the op's task, or have its worker take the next one."""
-        with self._ready.changed:
+        with self.ready.changed:
             following = self._next_op[op]
             if following >= 0:
                 self._issue(following, now_ns)
@@ -95,18 +78,18 @@ class ModelPacer:
             servers.free += 1
             consumer = self._consumer_of[task]
             if consumer >= 0:
-                self._release(self._consumers[consumer].finished(task, now_ns))
+                self._release(self._consumers[consumer].finished(task, now_ns), now_ns)
             self._begin(servers, now_ns)
 
     def stop(self) -> None:
         """Hand out nothing more."""
-        self._ready.stop()
+        self.ready.stop()
 
-    def _release(self, tasks: list[tuple[int, int]]) -> None:
+    def _release(self, tasks: list[tuple[int, int]], now_ns: int) -> None:
         for task, from_ns in tasks:
             servers = self._servers[self._server_of[task]]
             servers.tasks.append((task, from_ns))
-            self._begin(servers, from_ns)
+            self._begin(servers, now_ns)
 
     def _begin(self, servers: _Servers, now_ns: int) -> None:
         while servers.free and servers.tasks:
@@ -116,7 +99,7 @@ class ModelPacer:
 
     def _issue(self, op: int, now_ns: int) -> None:
         self._due[op] = now_ns + self._gap[op]
-        self._ready.add(self._due[op], op)
+        self.ready.add(self._due[op], op)
 
 
 class _Tasks:
@@ -130,7 +113,7 @@ class _Tasks:
         ops = plan.ops
         rank = plan.column("rank").astype(np.int64)
         worker = plan.column("worker").astype(np.int64)
-        step, sample = plan.column("step"), plan.column("sample_id")
+        step, sample = _steps_of_rounds(plan), plan.column("sample_id")
         streams = model.assignment == "stream"
         if model.by_request:
             self.task_of = np.arange(ops)
@@ -166,6 +149,17 @@ class _Tasks:
             _RankTasks.of(np.flatnonzero(self.consumer_of == number), step[self.first_op], nbytes)
             for number in range(len(rank_of))
         ]
+
+
+def _steps_of_rounds(plan: Plan) -> np.ndarray:
+    """Each op's step. In a repeated plan, the steps of a round follow those of the round before."""
+    step = plan.column("step")
+    known = step != NONE
+    if plan.rounds == 1 or not known.any():
+        return step
+    span = int(step[known].max() - step[known].min()) + 1
+    round_of = np.arange(plan.ops) // max(plan.ops // plan.rounds, 1)
+    return np.where(known, step + round_of * span, NONE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +206,7 @@ def _gaps(plan: Plan, task_of: np.ndarray, first_op: np.ndarray) -> np.ndarray:
         typical = int(np.percentile(waited, 10)) if len(waited) else 0
     idle = firsts & ~busy
     gap[idle] = np.where(previous[idle] >= 0, np.minimum(gap[idle], typical), typical)
-    return gap
+    return gap if plan.max_gap_ns is None else np.minimum(gap, plan.max_gap_ns)
 
 
 class _Consumer:

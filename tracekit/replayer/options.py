@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from math import isfinite
-from typing import Any
+from typing import Any, get_args
 
 from tracekit.backends.base import CACHE_POLICIES
 from tracekit.errors import UsageError
+from tracekit.keywords import WorkersModel
 from tracekit.replayer.columns import SLOTS
 
 __all__ = ["ENGINES", "PACES", "READS", "STORE_OPTIONS", "Filters", "ReplayOptions"]
@@ -17,6 +18,7 @@ STORE_OPTIONS = ("client", "endpoint", "region", "account", "anonymous", "timeou
 
 PACES = ("recorded", "closed", "asap")
 ENGINES = ("auto", "threads", "loop")
+WORKERS_MODELS: tuple[str, ...] = get_args(WorkersModel)
 READS = ("read", "get")
 _REPLAYABLE = (*READS, "put")
 _DEFAULT_TOLERANCE = 0.15
@@ -56,8 +58,7 @@ class Filters:
 class ReplayOptions:
     """How to replay. Sizes in bytes, times in ns, None for no cap, no limit, or chosen from the trace.
 
-    `consumer` has `closed` pacing wait for the recorded loader's consumer, where it was
-    counted. `cold` and `warm` drop the trace's local files from the page cache before the run, or
+    `workers_model` is the rule of `closed` pacing. `cold` and `warm` drop the trace's local files from the page cache before the run, or
     fill it. `overwrite_objects` lets writes (`allow_writes`) replace objects. `realtime`
     runs the client under SCHED_FIFO, where the system allows it. `client` and what follows it
     go to object stores, by the loader's names; None leaves them to the backend.
@@ -65,7 +66,7 @@ class ReplayOptions:
 
     mapping: tuple[str, ...] = ()
     pace: str = "recorded"
-    consumer: bool = True
+    workers_model: str = "auto"
     speed: float = 1.0
     max_bytes_in_flight: int | None = None
     max_ops_in_flight: int | None = None
@@ -94,6 +95,7 @@ class ReplayOptions:
         _choose("--pace", self.pace, PACES)
         _choose("--page-cache-mode", self.page_cache_mode, CACHE_POLICIES)
         _choose("--engine", self.engine, ENGINES)
+        _choose("--workers-model", self.workers_model, WORKERS_MODELS)
         if not self.speed > 0 or not isfinite(self.speed):
             raise UsageError(f"--speed {self.speed} is not positive", "give a factor such as 0.5, 1 or 10")
         if not self.tolerance >= 0:

@@ -1,49 +1,51 @@
-"""Pacers: which op of a plan goes next, and when. They do no I/O and know no threads.
+"""Pacers decide which op of a plan goes next, and when. They do no I/O and start no threads.
 
-`recorded` is an open loop: each op at its own absolute time, whatever the target does, so
-errors never add up. `asap` has no times. `closed` is what a real client would do on this
-target: an op goes when the op that it waited for has finished, its think time later.
+`recorded` is an open loop: each op goes at its own absolute time whatever the target does, so
+errors do not add up. `asap` has no times. `closed` predicts how the recorded client would run
+on this target: by the loader's rule if it is known (`modelled`), else stream by stream.
 """
 
 from __future__ import annotations
 
-import heapq
 import itertools
-import threading
 from collections import defaultdict
-from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
 
 from tracekit.errors import UsageError
-from tracekit.replayer.consumer import Consumer, Steps
+from tracekit.replayer.loader_model import LoaderModel
+from tracekit.replayer.modelled import ModelPacer
 from tracekit.replayer.options import PACES
-from tracekit.replayer.plan import NONE, Plan
+from tracekit.replayer.plan import Plan
+from tracekit.replayer.ready import NEVER, ReadyOps
 
-__all__ = ["AsapPacer", "ClosedPacer", "Pacer", "RecordedPacer", "dependencies", "make_pacer"]
+__all__ = ["AsapPacer", "ClosedPacer", "Pacer", "RecordedPacer", "closed_pacer", "dependencies", "make_pacer"]
 
 RUN_OPS = 64
-NEVER = 1 << 62
 
 
 class Pacer(Protocol):
-    """Hands out the ops of a plan, each once. Safe from many threads."""
+    """Hands out the ops of a plan, each once. Thread-safe.
+
+    Times are ns since the start of the replay. A pacer whose ops wait for each other has an
+    attribute `ready`, a `ReadyOps`, for engines that do not block in `take`.
+    """
 
     def take(self) -> int | None:
-        """The next op's index; None when there is no more. May wait until there is one."""
+        """The next op's index, waiting for it; None when there are no more."""
         ...
 
     def due(self, op: int) -> int | None:
-        """When `op` is to be submitted, ns since the start of the replay; None: at once."""
+        """When to submit `op`; None for at once."""
         ...
 
     def submitted(self, op: int) -> None:
-        """Said just before the request is made."""
+        """Called just before the request is made."""
         ...
 
     def finished(self, op: int, now_ns: int) -> None:
-        """Said when it has ended, well or not, `now_ns` after the start of the replay."""
+        """Called when the request has ended, successfully or not."""
         ...
 
     def stop(self) -> None:
@@ -52,13 +54,13 @@ class Pacer(Protocol):
 
 
 class RecordedPacer:
-    """Open loop. `part` of `parts` is one process's share of the plan."""
+    """Open loop. One process drives the share `part` of `parts`."""
 
     def __init__(self, plan: Plan, part: int = 0, parts: int = 1) -> None:
         self._plan = plan
         self._due = plan.view("due_ns")
         self.next = itertools.count(part, parts).__next__
-        """The next op, whether it is there or not: one step under the interpreter lock."""
+        """The next op, whether it exists or not. Atomic under the interpreter lock."""
         self._runs = itertools.count(part, parts).__next__
         self._stopped = False
 
@@ -67,7 +69,7 @@ class RecordedPacer:
         return int(op) if not self._stopped and self._plan.wait_for(op) else None
 
     def next_run(self) -> tuple[int, int]:
-        """Some ops that follow each other, first and end, for loops without due times."""
+        """A range of consecutive ops, (first, end), for loops without due times."""
         first = self._runs() * RUN_OPS
         return first, first + RUN_OPS
 
@@ -75,51 +77,36 @@ class RecordedPacer:
         return int(self._due[op])
 
     def submitted(self, op: int) -> None:
-        """Nothing waits for it."""
+        """No op waits for this one."""
 
     def finished(self, op: int, now_ns: int) -> None:
-        """Nothing waits for it."""
+        """No op waits for this one."""
 
     def stop(self) -> None:
         self._stopped = True
 
 
 class AsapPacer(RecordedPacer):
-    """The plan's order, no times: as fast as the target and the gate let it."""
+    """The plan's order without times: as fast as the target and the gate allow."""
 
     def due(self, op: int) -> int | None:
         return None
 
 
 class ClosedPacer:
-    """Per stream, order and think time kept.
+    """Closed loop per stream: keeps each stream's order and think times.
 
-    Each op waits for the op of its stream that had finished last when it was submitted in
-    the recording, and then for the recorded time between the two (over `speed`). Ops that
-    overlapped then wait for the same op and overlap now. An op never goes before its
+    An op waits for the op of its stream that had finished last when it was submitted in the
+    recording, and then for the recorded time between the two (over `speed`). Ops that
+    overlapped wait for the same op, so they overlap again. An op never goes before its
     predecessor in the stream. Ops that waited for none go at their recorded times. With
-    `parts`, this one drives every parts-th stream. `on_ready` is called when ops may have
-    become ready, for engines that do not wait in `take`.
-
-    With a `consumer`, the first op of a step in its stream waits until that has asked for
-    the step, as in the recording, and then only as long as ops within a step do. A recording
-    in which a stream went back to an earlier step has no such order: the consumer is left out.
+    `parts`, this pacer drives every parts-th stream.
     """
 
-    on_ready: Callable[[], None] | None = None
-
-    def __init__(
-        self, plan: Plan, speed: float = 1.0, part: int = 0, parts: int = 1, consumer: Consumer | None = None
-    ) -> None:
+    def __init__(self, plan: Plan, speed: float = 1.0, part: int = 0, parts: int = 1) -> None:
         waits_for, think = dependencies(plan)
-        self._steps: Steps | None = None
         due = plan.column("due_ns").copy()
         due[waits_for >= 0] = 0
-        if consumer is not None and parts == 1 and _in_order_of_steps(plan):
-            entries = _entries(plan, waits_for)
-            think[entries] = np.minimum(think[entries], _typical(think[~entries & (waits_for >= 0)]))
-            self._steps = Steps(plan, consumer, np.flatnonzero(entries), speed)
-            due[self._steps.waiting] = 0
         self._think = np.rint(think / speed).astype(np.int64).data
         self._due = due.data
         self._followers: dict[int, list[int]] = defaultdict(list)
@@ -127,34 +114,17 @@ class ClosedPacer:
             self._followers[int(waits_for[op])].append(op)
         streams = _streams(plan)[part::parts]
         self._successor, heads = _stream_order(plan, streams)
-        # bit 1: what it waits for has not ended; bit 2: its predecessor is not submitted; bit 4: nobody asked
-        unasked = np.zeros(plan.ops, np.uint8)
-        unasked[self._steps.waiting if self._steps is not None else []] = 4
-        blocked = np.where(waits_for >= 0, 1, 0) | np.where(heads, 0, 2) | unasked
+        # Bit 1: the op that it waits for has not finished; bit 2: its predecessor is not submitted.
+        blocked = np.where(waits_for >= 0, 1, 0) | np.where(heads, 0, 2)
         self._blocked = bytearray(blocked.astype(np.uint8).tobytes())
         mine = np.concatenate(streams) if streams else np.zeros(0, np.int64)
-        self._ready = [(self._due[op], op) for op in mine[blocked[mine] == 0].tolist()]
-        heapq.heapify(self._ready)
-        self.planned = self._left = len(mine)
-        self._changed = threading.Condition(threading.Lock())
+        self.planned = len(mine)
+        self.ready = ReadyOps(len(mine))
+        for op in mine[blocked[mine] == 0].tolist():
+            self.ready.add(self._due[op], op)
 
     def take(self) -> int | None:
-        with self._changed:
-            while not self._ready:
-                if self._left <= 0:
-                    return None
-                self._changed.wait(0.2)
-            self._left -= 1
-            if self._left <= 0:
-                self._changed.notify_all()
-            return int(heapq.heappop(self._ready)[1])
-
-    def earliest(self) -> tuple[int, int] | None:
-        """(due time, op) of the op that is ready first; None if none is now (due time NEVER: or ever)."""
-        with self._changed:
-            if self._ready:
-                return self._ready[0]
-            return None if self._left > 0 else (NEVER, -1)
+        return self.ready.take()
 
     def due(self, op: int) -> int | None:
         return int(self._due[op])
@@ -165,29 +135,18 @@ class ClosedPacer:
     def finished(self, op: int, now_ns: int) -> None:
         for follower in self._followers.get(op, ()):
             self._unblock(follower, 1, now_ns + self._think[follower])
-        if self._steps is not None:
-            with self._changed:
-                released = self._steps.finished(op, now_ns)
-            for entry, asked_ns in released:
-                self._unblock(entry, 4, asked_ns)
 
     def stop(self) -> None:
-        with self._changed:
-            self._left = 0
-            self._ready.clear()
-            self._changed.notify_all()
+        self.ready.stop()
 
     def _unblock(self, op: int, bit: int, not_before_ns: int = 0) -> None:
         if op < 0:
             return
-        with self._changed:
+        with self.ready.changed:
             self._due[op] = max(self._due[op], not_before_ns)
             self._blocked[op] &= ~bit
-            if not self._blocked[op] and self._left > 0:
-                heapq.heappush(self._ready, (self._due[op], op))
-                self._changed.notify()
-        if self.on_ready is not None:
-            self.on_ready()
+            if not self._blocked[op]:
+                self.ready.add(self._due[op], op)
 
 
 def make_pacer(
@@ -197,25 +156,37 @@ def make_pacer(
     speed: float = 1.0,
     part: int = 0,
     parts: int = 1,
-    consumer: Consumer | None = None,
+    model: LoaderModel | None = None,
 ) -> Pacer:
-    """The pacer called `pace`, for one of several processes' share. Raises UsageError for an unknown one."""
+    """The pacer for `pace`, for the share `part` of `parts` processes.
+
+    With a `model`, closed pacing follows the recorded loader's rule. Raises UsageError for an
+    unknown pace.
+    """
     if pace == "recorded":
         return RecordedPacer(plan, part, parts)
     if pace == "asap":
         return AsapPacer(plan, part, parts)
     if pace == "closed":
-        return ClosedPacer(plan, speed, part, parts, consumer)
-    raise UsageError(f"--pace {pace!r} is unknown", f"choose {', '.join(PACES)}")
+        return (
+            ClosedPacer(plan, speed, part, parts)
+            if parts > 1
+            else closed_pacer(plan, speed=speed, model=model)
+        )
+    raise UsageError(f"pace={pace!r} is unknown", f"choose {', '.join(PACES)}")
+
+
+def closed_pacer(plan: Plan, *, speed: float, model: LoaderModel | None) -> ClosedPacer | ModelPacer:
+    """The pacer that predicts: by the rule `model`, or stream by stream without one."""
+    return ClosedPacer(plan, speed) if model is None else ModelPacer(plan, model, speed)
 
 
 def dependencies(plan: Plan) -> tuple[np.ndarray, np.ndarray]:
-    """For each op, which op of its stream finished last before its submit (-1: none), and how long before.
+    """For each op, the op of its stream that finished last before its submit (-1: none), and the time between.
 
-    Both int64 of length `plan.ops`; think times in recorded ns, squeezed where the plan's gaps
-    are. An op of unknown latency, or of one below 0, is taken to have ended when it was
-    submitted. A round's ops finished before the next round's: a stream begins it one mean gap
-    after it has ended the one before.
+    Both are int64 arrays of length `plan.ops`; think times are recorded ns, shortened like the
+    plan's gaps. An op of unknown or negative latency counts as finished when it was submitted.
+    A stream begins the next round of a repeated plan one mean gap after the end of the last.
     """
     ops = plan.ops
     waits_for, think = np.full(ops, -1, np.int64), np.zeros(ops, np.int64)
@@ -224,8 +195,8 @@ def dependencies(plan: Plan) -> tuple[np.ndarray, np.ndarray]:
     clock = _Squeezed(submit[: ops // plan.rounds], plan.max_gap_ns)
     round_ = np.arange(ops) // max(ops // plan.rounds, 1)
     for rows in _streams(plan):
-        # Ends and submits as one order of (round, time, index), so that at equal times an op
-        # follows those before it in the plan, and never itself.
+        # Ends and submits share one order of (round, time, index), so that at equal times an op
+        # follows the ops before it in the plan, never itself.
         local = np.arange(len(rows))
         times, place = np.unique(np.concatenate([end[rows], submit[rows]]), return_inverse=True)
         key = (round_[rows] * len(times) + place.reshape(2, -1)) * len(rows) + local
@@ -240,7 +211,7 @@ def dependencies(plan: Plan) -> tuple[np.ndarray, np.ndarray]:
 
 
 class _Squeezed:
-    """The time of one round, from its first submit on, with no pause between submits longer than allowed."""
+    """The time within one round, with pauses between submits shortened to the longest allowed."""
 
     def __init__(self, submits: np.ndarray, max_gap_ns: int | None) -> None:
         self._submits = submits
@@ -254,25 +225,6 @@ class _Squeezed:
         return found
 
 
-def _entries(plan: Plan, waits_for: np.ndarray) -> np.ndarray:
-    """Whether an op begins a step in its stream: what it waited for, if anything, was of another."""
-    step = plan.column("step")
-    begins: np.ndarray = (step != NONE) & ((waits_for < 0) | (step[waits_for] != step))
-    return begins
-
-
-def _typical(think: np.ndarray) -> int:
-    """The median, ns; 0 of none."""
-    return int(np.median(think)) if len(think) else 0
-
-
-def _in_order_of_steps(plan: Plan) -> bool:
-    """Whether each stream's steps only ever grow: else ops would wait for each other in a circle."""
-    step = plan.column("step")
-    ordered = (step[rows][step[rows] != NONE] for rows in _streams(plan))
-    return all(bool((np.diff(steps) >= 0).all()) for steps in ordered)
-
-
 def _streams(plan: Plan) -> list[np.ndarray]:
     rank = plan.column("rank").astype(np.int64)
     worker = plan.column("worker").astype(np.int64)
@@ -284,7 +236,7 @@ def _streams(plan: Plan) -> list[np.ndarray]:
 
 
 def _stream_order(plan: Plan, streams: list[np.ndarray]) -> tuple[memoryview, np.ndarray]:
-    """Each op's successor in its stream (-1: none), and whether it is its stream's first."""
+    """Each op's successor in its stream (-1: none), and whether it is the first of its stream."""
     successor, heads = np.full(plan.ops, -1, np.int64), np.zeros(plan.ops, bool)
     for rows in streams:
         successor[rows[:-1]] = rows[1:]

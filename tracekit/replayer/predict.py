@@ -7,14 +7,15 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
-from tracekit.replayer.ready import NEVER
+from tracekit.replayer.ready import NEVER, ReadyOps
 
 __all__ = ["predict_duration"]
 
 
 class _Closed(Protocol):
+    ready: ReadyOps
+
     def take(self) -> int | None: ...
-    def earliest(self) -> tuple[int, int] | None: ...
     def submitted(self, op: int) -> None: ...
     def finished(self, op: int, now_ns: int) -> None: ...
 
@@ -51,7 +52,7 @@ def predict_duration(
         return max_bytes is None or size_of is None or in_flight + size_of(op) <= max_bytes
 
     while True:
-        ready = pacer.earliest()
+        ready = pacer.ready.earliest()
         due = ready[0] if ready is not None else NEVER
         if due < NEVER and (not running or due <= running[0][0]):
             now = max(now, due)

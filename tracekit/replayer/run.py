@@ -22,17 +22,18 @@ from tracekit.replayer import residency
 from tracekit.replayer.backends import Backends
 from tracekit.replayer.checks import PlanSummary, check_targets, check_writes, summarize, uses_loop
 from tracekit.replayer.columns import BUSY, DONE, LATE, STOP
-from tracekit.replayer.consumer import Consumer
 from tracekit.replayer.engines.fast import FAST_POLICIES
 from tracekit.replayer.engines.interpreter import EngineSettings, ThreadEngine
 from tracekit.replayer.engines.loop import LoopEngine
 from tracekit.replayer.engines.processes import run_processes
 from tracekit.replayer.expected import expected_measures
 from tracekit.replayer.foresight import foresee
+from tracekit.replayer.loader_model import LoaderModel, model_for
 from tracekit.replayer.mapping import parse_rules
 from tracekit.replayer.options import ReplayOptions
-from tracekit.replayer.pacing import make_pacer
+from tracekit.replayer.pacing import closed_pacer, make_pacer
 from tracekit.replayer.plan import Plan, build_plan
+from tracekit.replayer.predict import predict_duration
 from tracekit.replayer.residency import Residency
 from tracekit.replayer.result import ReplayResult
 from tracekit.replayer.verdict import ClientFacts, judge
@@ -40,7 +41,7 @@ from tracekit.sql import load_sql
 from tracekit.store.locate import local_path
 from tracekit.store.reader import TraceLike, TraceReader, open_reader
 from tracekit.store.writer import check_target
-from tracekit.units import format_count, format_duration, format_size
+from tracekit.units import format_count, format_duration, format_size, parse_duration
 from tracekit.uri import redact, scheme_of
 
 __all__ = ["ReplayOptions", "Watch", "dry_run", "replay"]
@@ -106,14 +107,45 @@ def replay(
         backends.close()
 
 
-def dry_run(trace: TraceLike, options: ReplayOptions | None = None, **named: Any) -> PlanSummary:
-    """What `replay` would do, and what is missing at the target. Raises as `replay` does; reads no data."""
+def dry_run(
+    trace: TraceLike, options: ReplayOptions | None = None, *, latency: int | str | None = None, **named: Any
+) -> PlanSummary:
+    """What `replay` would do, and what is missing at the target. Raises as `replay` does; reads no data.
+
+    For closed pacing the duration is predicted in virtual time: with every op taking `latency`
+    (ns, or text such as "5ms"), or as long as recorded.
+    """
     options = options or ReplayOptions.of(named)
     reader = open_reader(trace)
+    latency_ns = None if latency is None else parse_duration(latency, name="latency")
     with closing(Backends(options.store_options)) as backends:
         seen = foresee(reader, parse_rules(options.mapping), options)
         check_writes(seen.plan, np.flatnonzero(seen.put).tolist(), backends, options)
-        return summarize(seen, backends)
+        predicted_ns, rule = _predict(reader, options, latency_ns)
+        return replace(summarize(seen, backends), predicted_duration_ns=predicted_ns, loader_model=rule)
+
+
+def _predict(
+    reader: TraceReader, options: ReplayOptions, latency_ns: int | None
+) -> tuple[int | None, str | None]:
+    """The duration of closed pacing in ns, and the rule that it follows; None where there is no prediction."""
+    if options.pace != "closed":
+        return None, None
+    plan = build_plan(reader, parse_rules(options.mapping), options)
+    if plan.streamed or not plan.ops:
+        return None, None
+    recorded = np.clip(plan.column("recorded_latency"), 0, None)
+    latencies = recorded.tolist() if latency_ns is None else [latency_ns] * plan.ops
+    sizes = np.clip(plan.column("length"), 0, None).tolist()
+    model = _loader_model(plan, options, reader)
+    duration = predict_duration(
+        closed_pacer(plan, speed=options.speed, model=model),
+        latencies.__getitem__,
+        size_of=sizes.__getitem__,
+        max_bytes=options.max_bytes_in_flight,
+        max_ops=options.max_ops_in_flight,
+    )
+    return duration, None if model is None else model.describe()
 
 
 def _run(
@@ -137,7 +169,8 @@ def _drive(
     """Whether whole, and what the client was and used (wall time aside)."""
     looping = uses_loop(plan, backends, options)
     processes = 1 if looping else _processes(plan, options)
-    threads = options.threads or (_LOOP_REQUESTS if looping else _threads(plan, options, processes))
+    model = _loader_model(plan, options, reader) if processes == 1 else None
+    threads = options.threads or (_LOOP_REQUESTS if looping else _threads(plan, options, processes, model))
     settings = EngineSettings(threads, options.page_cache_mode, options.overwrite_objects, options.realtime)
     noted = {"replay": {**_noted(options), "of": reader.trace_id}}
     if not plan.streamed:
@@ -149,7 +182,7 @@ def _drive(
         )
         return whole, ClientFacts("threads", threads * processes, processes, cpu_ns, wait_ns, 0)
     gate = Gate(options.max_bytes_in_flight, options.max_ops_in_flight) if options.capped else None
-    pacer = make_pacer(options.pace, plan, speed=options.speed, consumer=_consumer(options, reader))
+    pacer = make_pacer(options.pace, plan, speed=options.speed, model=model)
     with Recorder(target, source="replay", options=noted) as recorder:
         kind = LoopEngine if looping else ThreadEngine
         engine = kind(plan, pacer, gate, recorder, backend_of=backends.of, settings=settings)
@@ -216,7 +249,7 @@ def _most_of_one_process(options: ReplayOptions) -> int:
     return _RATE_OF_FAST_LOOP if fast else _RATE_OF_ONE_PROCESS
 
 
-def _threads(plan: Plan, options: ReplayOptions, processes: int) -> int:
+def _threads(plan: Plan, options: ReplayOptions, processes: int, model: LoaderModel | None) -> int:
     """Enough a process that the recording's deepest queue, twice over, finds a free worker; capped by the gate.
 
     At rates where waking up is most of the work, one more than the deepest queue: each
@@ -224,6 +257,8 @@ def _threads(plan: Plan, options: ReplayOptions, processes: int) -> int:
     """
     if options.pace == "asap":
         wanted = options.max_ops_in_flight or _ASAP_WORKERS
+    elif model is not None:
+        wanted = model.workers * len(np.unique(plan.column("rank"))) + 1
     else:
         deepest = plan.peak_in_flight()[0]
         wanted = deepest + 1 if _rate(plan) > _RATE_OF_ONE_PROCESS else 2 * deepest + 2
@@ -232,9 +267,13 @@ def _threads(plan: Plan, options: ReplayOptions, processes: int) -> int:
     return max(2, min(-(-wanted // processes), _MOST_WORKERS, max(plan.ops, 1)))
 
 
-def _consumer(options: ReplayOptions, reader: TraceReader) -> Consumer | None:
-    """Whom the recorded loader read for, if it counted that; a repeated plan has its steps more than once."""
-    return Consumer.of(reader.counters) if options.consumer and options.loops == 1 else None
+def _loader_model(plan: Plan, options: ReplayOptions, reader: TraceReader) -> LoaderModel | None:
+    """The rule that closed pacing follows; None for other paces, or to go stream by stream."""
+    if options.pace != "closed" or plan.streamed:
+        return None
+    return model_for(
+        plan, options.workers_model, reader.counters, reader.options, filtered=bool(options.filters)
+    )
 
 
 def _noted(options: ReplayOptions) -> dict[str, Any]:

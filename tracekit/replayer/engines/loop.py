@@ -26,8 +26,9 @@ from tracekit.replayer.columns import BUSY, DONE, LATE, LOW, STOP, slot
 from tracekit.replayer.engines.files import payload
 from tracekit.replayer.engines.interpreter import EngineSettings, cpu_wait_ns
 from tracekit.replayer.engines.oplog import OpLog, warm_up
-from tracekit.replayer.pacing import NEVER, ClosedPacer, Pacer
+from tracekit.replayer.pacing import Pacer
 from tracekit.replayer.plan import KINDS, NONE, Plan
+from tracekit.replayer.ready import NEVER, ReadyOps
 
 __all__ = ["LoopEngine"]
 
@@ -50,6 +51,7 @@ class LoopEngine:
     ) -> None:  # fmt: skip
         self._plan = plan
         self._pacer = pacer
+        self._waiting: ReadyOps | None = getattr(pacer, "ready", None)
         self._gate = gate
         self._recorder = recorder
         self._backend_of = backend_of
@@ -91,8 +93,8 @@ class LoopEngine:
         self._changed = asyncio.Event()
         self._log = OpLog(self._recorder, self._plan, self._start_mono_ns)
         self._plan.shared.header[slot(0, LOW)] = 1
-        if isinstance(self._pacer, ClosedPacer):
-            self._pacer.on_ready = self._changed.set
+        if self._waiting is not None:
+            self._waiting.on_ready = self._changed.set
         watching = asyncio.create_task(_now_and_then(watch))
         try:
             with _deadlines(self._changed) as wake_at, _interruptible(self.stop):
@@ -143,8 +145,8 @@ class LoopEngine:
             await self._wait()
             if self._plan.shared.header[STOP]:
                 return None
-        if isinstance(self._pacer, ClosedPacer):
-            while (earliest := self._pacer.earliest()) is None:
+        if self._waiting is not None:
+            while (earliest := self._waiting.earliest()) is None:
                 await self._wait()
             if earliest[0] == NEVER:
                 return None
