@@ -36,6 +36,7 @@ class ConsumerClock:
             self._per_batch["loader_stream_batches"] = 1
         self._asked_ns = 0
         self._handed_ns: int | None = None
+        self._first = True
         if trace is not None:
             trace.count("consumer_epochs")
 
@@ -56,7 +57,11 @@ class ConsumerClock:
         """The consumer gets the batch that it asked for."""
         self._handed_ns = time.monotonic_ns()
         if self._trace is not None:
-            self._trace.count("consumer_wait_ns", self._handed_ns - self._asked_ns)
+            wait_ns = self._handed_ns - self._asked_ns
+            self._trace.count("consumer_wait_ns", wait_ns)
+            if self._first:
+                self._trace.count("consumer_first_wait_ns", wait_ns)
+        self._first = False
 
 
 def histogram_bucket(ns: int) -> int:

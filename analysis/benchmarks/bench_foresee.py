@@ -1,77 +1,139 @@
-"""Does a closed replay foretell? A loader recorded on direct://, replayed closed on cached file://, and really run there.
+"""Does closed pacing predict? Loaders recorded on one target, predicted for another, and really run there.
 
-The consumer thinks for 5 ms a batch. Once with the loader's reads in the consumer's own
-time (`sequential`), once with prefetching workers. The error is of the replay's duration
-against the real run's; rounds are interleaved and the median is shown.
+Each loader shape is recorded on a fast target (cached files) and predicted for three slow ones (see
+`slow_target`), and recorded on the constant slow one and predicted for the fast one. `replay` is a
+closed replay of the recording on the target, `model` the same in virtual time with the latencies
+of the real run there. Errors are of the duration, from the first submit to the last end, against the real
+run. Figures are medians over interleaved rounds (`--rounds N`, default 3).
 """
 
 from __future__ import annotations
 
+import argparse
+import importlib.util
 import os
+import random
 import statistics
+import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from results import Table
 
-from tracekit.loader.loader import create_async_loader
-from tracekit.loader.options import LoaderOptions
-from tracekit.recorder import Recorder
-from tracekit.replayer.run import replay
-from tracekit.store.reader import open_reader
+import tracekit
 
-FILES, FILE_BYTES, THINK_S, ROUNDS = 64, 8 << 20, 0.005, 5
+HERE = Path(__file__).resolve().parent
+THINK_S = 0.015
+LOADERS: dict[str, list[str]] = {
+    "1 worker": ["--num-workers", "1", "--batch-size", "8"],
+    "4 workers, prefetch 2": ["--num-workers", "4", "--batch-size", "16"],
+    "4 workers, asked only": ["--num-workers", "4", "--batch-size", "16", "--loading-mode", "sequential"],
+    "async pool of 4": ["--num-workers", "4", "--batch-size", "16", "--loading-mode", "async_pool"],
+    "range, 8 workers": ["--num-workers", "8", "--batch-size", "16", "--reader-mode", "range"],
+    "16 workers, prefetch 4": ["--num-workers", "16", "--prefetch", "4", "--batch-size", "32"],
+    "8 workers, cap 2 MiB": ["--num-workers", "8", "--batch-size", "16", "--max-bytes-in-flight", "2MiB"],
+    "sequential shards": ["--profile", "webdataset", "--batch-size", "32"],
+}
+TORCH = {"torch, 0 workers": 0, "torch, 2 workers": 2, "torch, 8 workers": 8}
+PAIRS = [("fast", "constant"), ("fast", "tail"), ("fast", "serial"), ("constant", "fast")]
 
 
 def main() -> None:
-    table = Table(
-        "foresee",
-        ["loader", "direct:// s", "foretold s", "really s", "error %", "step foretold ms", "step really ms"],
-    )
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3)
+    rounds = parser.parse_args().rounds
+    shapes: dict[str, list[str] | int] = {**LOADERS}
+    if importlib.util.find_spec("torch"):
+        shapes |= TORCH
+    columns = ["loader", "recorded on", "target", "recorded s", "real s", "replay %", "model %", "rule"]
+    table = Table("foresee", columns)
+    errors: dict[str, list[float]] = {"replay": [], "model": []}
     with tempfile.TemporaryDirectory(prefix="bench-foresee-") as name:
-        folder = Path(name)
-        (folder / "data").mkdir()
-        for i in range(FILES):
-            (folder / "data" / f"{i:03}").write_bytes(os.urandom(FILE_BYTES))
-        for mode in ("sequential", "prefetch"):
-            found = [one(folder, mode) for _ in range(ROUNDS)]
-            direct, foretold, really, steps = (
-                statistics.median(values) for values in zip(*found, strict=True)
-            )
-            error = abs(foretold / really - 1) * 100
-            table.add(mode, direct, foretold, really, error, foretold * 1e3 / steps, really * 1e3 / steps)
+        data = make_data(Path(name))
+        for shape, how in shapes.items():
+            for source, target in PAIRS:
+                found = [measure(data, shape, how, source, target) for _ in range(rounds)]
+                recorded, real, replayed, modelled = (
+                    statistics.median(values) for values in zip(*[row[:4] for row in found], strict=True)
+                )
+                off = {"replay": (replayed / real - 1) * 100, "model": (modelled / real - 1) * 100}
+                for kind, error in off.items():
+                    errors[kind].append(abs(error))
+                table.add(shape, source, target, recorded, real, off["replay"], off["model"], found[0][4])
+    for kind, values in errors.items():
+        print(f"{kind}: mean error {statistics.mean(values):.1f} %, worst {max(values):.1f} %")
     table.finish()
 
 
-def one(folder: Path, mode: str) -> tuple[float, float, float, float]:
-    """(recorded on direct, foretold for file, run on file: seconds; steps)."""
-    options = LoaderOptions(
-        batch_size=1, loading_mode=mode, num_workers=2, prefetch=2, target_request_bytes=1 << 20, shuffle=True
+def make_data(folder: Path) -> Path:
+    """320 files of 70 to 350 kB."""
+    (folder / "data").mkdir()
+    for i in range(320):
+        (folder / "data" / f"{i:03}").write_bytes(os.urandom((i * 7 % 5 + 1) * 70_000))
+    return folder / "data"
+
+
+def measure(
+    data: Path, shape: str, how: list[str] | int, source: str, target: str
+) -> tuple[float, float, float, float, str]:
+    """(recorded, real, replayed, modelled: seconds; the rule)."""
+    with tempfile.TemporaryDirectory(dir=data.parent) as name:
+        recording, real, again = (Path(name, part) for part in ("recorded", "real", "again"))
+        run(source, data, recording, how)
+        run(target, data, real, how)
+        on(target, "tracekit", "replay", str(recording), "--pace", "closed", "-o", str(again), checked=False)
+        modelled, rule = model(recording, real)
+        return seconds(recording), seconds(real), seconds(again), modelled, rule
+
+
+def run(target: str, data: Path, out: Path, how: list[str] | int) -> None:
+    """Record a loader on a target."""
+    if isinstance(how, int):
+        on(target, str(HERE / "torch_epochs.py"), str(data), str(out), str(how), str(THINK_S))
+    else:
+        shuffled = [] if "webdataset" in how else ["--shuffle"]
+        paced = ["--step-time", f"{THINK_S * 1000:.0f}ms", *shuffled]
+        on(target, "tracekit", "record", str(data), "-o", str(out), *paced, *how)
+
+
+def on(target: str, *command: str, checked: bool = True) -> None:
+    """Run a command on a target; a failed parity check is no failure here."""
+    done = subprocess.run(
+        [sys.executable, str(HERE / "slow_target.py"), target, *command],
+        capture_output=True,
+        text=True,
+        check=False,
     )
-    recorded, steps = run(folder, f"direct://{folder}/data", options)
-    warm = f"direct://{folder}=file://{folder}"
-    result = replay(recorded, mapping=warm, pace="closed", warm=True, tolerance=1e9)
-    real, _ = run(folder, f"file://{folder}/data", options)
-    return span(recorded), (result.parity.row("duration_ns").b or 0) / 1e9, span(real), float(steps)
+    if done.returncode and (checked or done.returncode != 1):
+        sys.exit(f"{' '.join(command)}: {done.stderr or done.stdout}")
 
 
-def run(folder: Path, uri: str, options: LoaderOptions) -> tuple[Path, int]:
-    out = folder / f"{time.monotonic_ns()}.trace"
-    steps = 0
-    with Recorder(out) as recorder:
-        for _ in create_async_loader(uri, options, recorder=recorder):
-            time.sleep(THINK_S)
-            steps += 1
-    return out, steps
+def model(recording: Path, real: Path) -> tuple[float, str]:
+    """The duration in virtual time, with latencies drawn from those of the real run; and the rule."""
+    from tracekit.replayer.loader_model import model_for
+    from tracekit.replayer.mapping import MappingRules
+    from tracekit.replayer.options import ReplayOptions
+    from tracekit.replayer.pacing import closed_pacer
+    from tracekit.replayer.plan import build_plan
+    from tracekit.replayer.predict import predict_duration
+    from tracekit.store.reader import open_reader
+
+    reader = open_reader(recording)
+    plan = build_plan(reader, MappingRules(), ReplayOptions(pace="closed"))
+    rule = model_for(plan, "auto", reader.counters, reader.options)
+    column = tracekit.open_trace(real).query("SELECT latency FROM ops WHERE op IN ('read', 'get')")
+    latencies, draw = column.column("latency").to_pylist(), random.Random(1)
+    pacer = closed_pacer(plan, speed=1.0, model=rule)
+    duration = predict_duration(pacer, lambda op: draw.choice(latencies))
+    return duration / 1e9, "stream by stream" if rule is None else rule.describe()
 
 
-def span(trace: Path) -> float:
-    """First submit to last end, seconds: what parity calls duration."""
+def seconds(trace: Path) -> float:
+    """From the first submit to the last end of the reads."""
     query = "SELECT max(t_submit + latency) - min(t_submit) AS ns FROM ops WHERE op IN ('read', 'get')"
-    return float(open_reader(trace).query(query).column("ns")[0].as_py()) / 1e9
+    return float(tracekit.open_trace(trace).query(query).column("ns")[0].as_py()) / 1e9
 
 
 if __name__ == "__main__":

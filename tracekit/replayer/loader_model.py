@@ -29,7 +29,8 @@ class LoaderModel:
     when it asks for a batch, or, with `release_on_handover`, already when it gets one. In a pool,
     `any_order` makes batches of whichever samples finish first, and `by_request` lets free
     workers take single requests of a sample. `cap_bytes` limits what is submitted and not handed
-    over. `think_ns` are the consumer's think times in order, drawn from its distribution.
+    over. An epoch's first op goes `start_ns` after the consumer asks for its first batch, while
+    workers start. `think_ns` are the consumer's think times in order, drawn from its distribution.
     `source` is `recorded` if the loader stated its rule, else `inferred`, with a `confidence`
     from 0 to 1.
     """
@@ -43,6 +44,7 @@ class LoaderModel:
     release_on_handover: bool = False
     cap_bytes: int | None = None
     steps_per_epoch: int | None = None
+    start_ns: int = 0
     source: str = "recorded"
     confidence: float = 1.0
 
@@ -75,9 +77,31 @@ def model_for(
         if wanted == "auto":
             return None
         return LoaderModel(wanted, left, plan.ops, source="forced", confidence=0.0)
+    model = replace(model, start_ns=_start_ns(plan, model, counters))
     if wanted != "auto" and wanted != model.assignment:
         model = replace(model, assignment=wanted, release_on_handover=wanted == "stream", source="forced")
     return replace(model, workers=min(model.workers, left)) if filtered else model
+
+
+def _start_ns(plan: Plan, model: LoaderModel, counters: Mapping[str, int]) -> int:
+    """How long after the consumer's first question an epoch's first op goes: its wait less the batch's reading."""
+    epochs = counters.get("consumer_epochs", 0)
+    step = plan.column("step")
+    if model.assignment != "stream" or not epochs or (step == NONE).any():
+        return 0
+    rank = plan.column("rank").astype(np.int64)
+    submit = plan.column("recorded_ns")
+    end = submit + np.clip(plan.column("recorded_latency"), 0, None)
+    reading = []
+    for number in np.unique(rank):
+        mine = rank == number
+        place = np.unique(step[mine], return_inverse=True)[1]
+        every = model.steps_per_epoch or int(place.max()) + 1
+        for first in range(0, int(place.max()) + 1, every):
+            rows = np.flatnonzero(mine)[place == first]
+            reading.append(int(end[rows].max() - submit[rows].min()))
+    wait = counters.get("consumer_first_wait_ns", 0) / epochs
+    return max(round(wait - sum(reading) / len(reading)), 0)
 
 
 def recorded_model(

@@ -130,7 +130,7 @@ class _Tasks:
         same = np.diff(self.task_of[by_task]) == 0
         self.next_op = np.full(ops, -1, np.int64)
         self.next_op[by_task[:-1][same]] = by_task[1:][same]
-        self.gap_ns = _gaps(plan, self.task_of, self.first_op)
+        self.gap_ns = _gaps(plan, model, step, self.first_op)
         rank_of, place = np.unique(rank, return_inverse=True)
         if streams:
             _, servers = np.unique(np.stack([rank, worker]), axis=1, return_inverse=True)
@@ -178,35 +178,57 @@ class _RankTasks:
         return cls(tasks.tolist(), number[order].tolist(), nbytes[tasks].tolist())
 
 
-def _gaps(plan: Plan, task_of: np.ndarray, first_op: np.ndarray) -> np.ndarray:
-    """The time before each op that its worker spent otherwise, ns.
+def _gaps(plan: Plan, model: LoaderModel, step: np.ndarray, first_op: np.ndarray) -> np.ndarray:
+    """The time before each op that its worker did not spend in requests, ns.
 
     Within a task it is the recorded time since the end of the op before. Before a task it is
-    what the worker needs from one sample to the next: the recorded time, if the task before was
-    of the same step, so that the worker had no need to wait; at most the typical one otherwise.
+    what the worker needs from one task to the next: the recorded time if the worker was busy,
+    and at most the typical one otherwise. A worker was busy if its task before was of the same
+    step, unless a cap may have held that step back. The first task of a worker in an epoch
+    begins as late after the epoch's first op as it was recorded, for workers that start one by one.
     """
     rank, worker = plan.column("rank").astype(np.int64), plan.column("worker").astype(np.int64)
     submit = plan.column("recorded_ns")
     end = submit + np.clip(plan.column("recorded_latency"), 0, None)
     order = np.lexsort((np.arange(plan.ops), worker, rank))
     same = (np.diff(rank[order]) == 0) & (np.diff(worker[order]) == 0)
-    gap = np.zeros(plan.ops, np.int64)
+    gap, previous = np.zeros(plan.ops, np.int64), np.full(plan.ops, -1, np.int64)
     before, after = order[:-1][same], order[1:][same]
     gap[after] = np.maximum(submit[after] - end[before], 0)
-    step = plan.column("step")
-    previous = np.full(plan.ops, -1, np.int64)
     previous[after] = before
     firsts = np.zeros(plan.ops, bool)
     firsts[first_op] = True
-    busy = firsts & (previous >= 0) & (step[previous] == step)
-    if busy.any():
-        typical = int(np.median(gap[busy]))
-    else:
-        waited = gap[firsts & (previous >= 0)]
-        typical = int(np.percentile(waited, 10)) if len(waited) else 0
-    idle = firsts & ~busy
+    followed = firsts & (previous >= 0)
+    busy = followed & (step[previous] == step)
+    measured = gap[busy] if busy.any() else gap[followed]
+    share = 50 if busy.any() and model.cap_bytes is None else 10
+    typical = int(np.percentile(measured, share)) if len(measured) else 0
+    kept = busy if model.cap_bytes is None else np.zeros(plan.ops, bool)
+    idle = firsts & ~kept
     gap[idle] = np.where(previous[idle] >= 0, np.minimum(gap[idle], typical), typical)
+    if model.assignment == "stream":
+        _add_starts(gap, np.flatnonzero(firsts), model, (rank, worker, step, submit))
     return gap if plan.max_gap_ns is None else np.minimum(gap, plan.max_gap_ns)
+
+
+def _add_starts(
+    gap: np.ndarray, firsts: np.ndarray, model: LoaderModel, columns: tuple[np.ndarray, ...]
+) -> None:
+    """Set `gap` of the first op of each (rank, worker) in each epoch to when the worker had started."""
+    rank, worker, step, submit = (values[firsts] for values in columns)
+    known = step != NONE
+    firsts, rank, worker, step, submit = (values[known] for values in (firsts, rank, worker, step, submit))
+    _, rank_place = np.unique(rank, return_inverse=True)
+    epoch = np.zeros(len(firsts), np.int64)
+    if model.steps_per_epoch:
+        for number in range(int(rank_place.max(initial=-1)) + 1):
+            mine = rank_place == number
+            epoch[mine] = np.unique(step[mine], return_inverse=True)[1] // model.steps_per_epoch
+    _, begin = np.unique(np.stack([rank, epoch]), axis=1, return_inverse=True)
+    opening = np.full(int(begin.max(initial=-1)) + 1, np.iinfo(np.int64).max)
+    np.minimum.at(opening, begin.reshape(-1), submit)
+    _, started = np.unique(np.stack([rank, epoch, worker]), axis=1, return_index=True)
+    gap[firsts[started]] = model.start_ns + submit[started] - opening[begin.reshape(-1)[started]]
 
 
 class _Consumer:

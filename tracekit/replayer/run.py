@@ -125,6 +125,16 @@ def dry_run(
         return replace(summarize(seen, backends), predicted_duration_ns=predicted_ns, loader_model=rule)
 
 
+def _gate(options: ReplayOptions, model: LoaderModel | None) -> Gate | None:
+    """The cap that was asked for, or else that of the recorded loader."""
+    max_bytes = options.max_bytes_in_flight
+    if not options.capped and model is not None:
+        max_bytes = model.cap_bytes
+    if max_bytes is None and options.max_ops_in_flight is None:
+        return None
+    return Gate(max_bytes, options.max_ops_in_flight)
+
+
 def _predict(
     reader: TraceReader, options: ReplayOptions, latency_ns: int | None
 ) -> tuple[int | None, str | None]:
@@ -181,7 +191,7 @@ def _drive(
             plan, options, out=target, noted=noted, parts=processes, settings=settings, watch=tell
         )
         return whole, ClientFacts("threads", threads * processes, processes, cpu_ns, wait_ns, 0)
-    gate = Gate(options.max_bytes_in_flight, options.max_ops_in_flight) if options.capped else None
+    gate = _gate(options, model)
     pacer = make_pacer(options.pace, plan, speed=options.speed, model=model)
     with Recorder(target, source="replay", options=noted) as recorder:
         kind = LoopEngine if looping else ThreadEngine

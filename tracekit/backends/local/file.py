@@ -104,7 +104,8 @@ class FileHandle:
     def read_hinted(self, offset: int, buffer: memoryview) -> tuple[int, int | None, Hint | None]:
         try:
             done = os.preadv(self.fd, (buffer,), offset)
-            while 0 < done < len(buffer):
+            # At the end of the file another call would move nothing, at the price of a request.
+            while 0 < done < len(buffer) and offset + done < os.fstat(self.fd).st_size:
                 moved = os.preadv(self.fd, (buffer[done:],), offset + done)
                 if moved == 0:
                     break
