@@ -56,7 +56,7 @@ def tracekit_async(scheme: str, **options: Any) -> AsyncRead:
 
     uri = f"{scheme}://bucket/object"
     backend: Any = backend_for(uri, **options)
-    return lambda offset, buffer: backend.aread_into(uri, offset, buffer)
+    return lambda offset, buffer: backend.open(uri).aread_into(offset, buffer)
 
 
 def obstore_store() -> Any:

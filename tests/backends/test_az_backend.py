@@ -18,7 +18,7 @@ WRONG_KEY = "d3Jvbmcta2V5LXdyb25nLWtleS13cm9uZy1rZXk="
 
 
 def read(backend: ObjectStoreBackend, uri: str) -> bytes:
-    return bytes(backend.get(uri)[0])
+    return bytes(backend.open(uri).get()[0])
 
 
 def sas_for(container: str, hours: float, may_list: bool = True) -> str:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tracekit.backends.base import Backend, HintedHandle
+from tracekit.backends.base import Backend, Moved
 from tracekit.backends.local.direct import DirectBackend
 from tracekit.backends.local.file import FileBackend
 from tracekit.errors import BackendError, UsageError
@@ -66,7 +66,8 @@ def test_any_range_into_any_memory_gives_the_file_s_bytes(
         shift = 0
     buffer = backend.allocate(length + shift)[shift:]
     handle = backend.open(f"direct://{path}")
-    count, first = handle.read_into(offset, buffer)
+    moved = handle.read_into(offset, buffer)
+    count, first = moved.nbytes, moved.ttfb
     handle.close()
     assert first is None
     assert count == max(0, min(length, SIZE - offset))
@@ -78,7 +79,7 @@ def test_an_aligned_read_moves_no_byte_more(blob: tuple[Path, bytes]) -> None:
     backend = DirectBackend()
     handle = backend.open(f"direct://{path}")
     buffer = backend.allocate(131_072)
-    assert handle.read_into(65_536, buffer)[0] == 131_072
+    assert handle.read_into(65_536, buffer).nbytes == 131_072
     assert buffer == data[65_536 : 65_536 + 131_072]
     assert backend.counters == {"direct_reads": 1, "alignment_bytes": 0}
     handle.close()
@@ -101,7 +102,7 @@ def test_the_end_of_the_file_is_read_once(blob: tuple[Path, bytes]) -> None:
     backend = DirectBackend()
     handle = backend.open(f"direct://{path}")
     buffer = backend.allocate(1 << 20)
-    assert handle.read_into(0, buffer)[0] == SIZE
+    assert handle.read_into(0, buffer).nbytes == SIZE
     assert buffer[:SIZE] == data
     assert backend.counters == {"direct_reads": 1, "alignment_bytes": 0}
     handle.close()
@@ -114,17 +115,16 @@ def test_a_read_larger_than_the_scratch_buffer_is_whole(tmp_path: Path, blob: tu
     backend = DirectBackend()
     handle = backend.open(f"direct://{big}")
     buffer = backend.allocate(8_999_000)
-    assert handle.read_into(777, buffer)[0] == 8_999_000
+    assert handle.read_into(777, buffer).nbytes == 8_999_000
     assert buffer == data[777 : 777 + 8_999_000]
     handle.close()
 
 
 def test_cache_hints_have_no_object(blob: tuple[Path, bytes]) -> None:
     backend = DirectBackend()
-    handle = backend.open(f"direct://{blob[0]}", cache_policy="fadvise_random")
-    assert isinstance(handle, HintedHandle)
+    handle = backend.open(f"direct://{blob[0]}", page_cache_mode="fadvise_random")
     assert handle.open_hint is None
-    assert handle.read_hinted(0, backend.allocate(4096)) == (4096, None, None)
+    assert handle.read_into(0, backend.allocate(4096)) == Moved(4096)
     handle.close()
 
 
@@ -136,7 +136,7 @@ def test_a_file_system_without_o_direct_is_refused_in_one_line() -> None:
         assert caught.value.error_class == "unsupported"
         assert "\n" not in str(caught.value)
     with pytest.raises(BackendError, match="no O_DIRECT"):
-        FileBackend().open("file:///proc/self/status", cache_policy="direct_io")
+        FileBackend().open("file:///proc/self/status", page_cache_mode="direct_io")
 
 
 def test_preflight_of_a_directory_tries_a_file_in_it(blob: tuple[Path, bytes], tmp_path: Path) -> None:
@@ -163,7 +163,7 @@ def test_listing_stat_and_put_keep_the_scheme(tmp_path: Path) -> None:
 
 def test_an_unknown_policy_is_refused(blob: tuple[Path, bytes]) -> None:
     with pytest.raises(UsageError, match="unknown"):
-        DirectBackend().open(f"direct://{blob[0]}", cache_policy="nope")
+        DirectBackend().open(f"direct://{blob[0]}", page_cache_mode="nope")
 
 
 def test_the_alignment_is_what_the_file_system_takes_and_less_is_refused(blob: tuple[Path, bytes]) -> None:
@@ -172,7 +172,9 @@ def test_the_alignment_is_what_the_file_system_takes_and_less_is_refused(blob: t
         assert block > 0
         assert block & (block - 1) == 0
     memory = DirectBackend().allocate(2 * handle.alignment.offset)
-    assert os.preadv(handle.fd, (memory,), handle.alignment.offset) == len(memory)
+    fd = os.open(blob[0], os.O_RDONLY | os.O_DIRECT)
+    assert os.preadv(fd, (memory,), handle.alignment.offset) == len(memory)
     with pytest.raises(OSError, match="Invalid argument"):
-        os.preadv(handle.fd, (memory[: handle.alignment.offset // 2],), 0)
+        os.preadv(fd, (memory[: handle.alignment.offset // 2],), 0)
+    os.close(fd)
     handle.close()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tracekit.backends.base import Backend, HintedHandle
+from tracekit.backends.base import Backend, Moved
 from tracekit.backends.local.file import FileBackend
 from tracekit.backends.local.files import make_file, make_sparse, seeded_content
 from tracekit.errors import BackendError, UsageError
@@ -58,7 +58,7 @@ def test_a_read_fills_the_buffer_from_the_offset(
     handle = backend.open(f"file://{path}")
     buffer = backend.allocate(length)
     assert handle.size == len(data)
-    assert handle.read_into(offset, buffer) == (length, None)
+    assert handle.read_into(offset, buffer) == Moved(length)
     assert buffer == data[offset : offset + length]
     handle.close()
     handle.close()
@@ -71,7 +71,7 @@ def test_a_read_past_the_end_is_short_and_no_error(
     path, data = blob
     handle = backend.open(f"file://{path}")
     buffer = backend.allocate(8192)
-    count, _ = handle.read_into(offset, buffer)
+    count = handle.read_into(offset, buffer).nbytes
     assert count == max(0, len(data) - offset)
     assert buffer[:count] == data[offset:]
     handle.close()
@@ -79,13 +79,13 @@ def test_a_read_past_the_end_is_short_and_no_error(
 
 def test_many_threads_may_read_one_handle(backend: FileBackend, blob: tuple[Path, bytes]) -> None:
     path, data = blob
-    handle = backend.open(f"file://{path}", cache_policy="dontneed")
+    handle = backend.open(f"file://{path}", page_cache_mode="dontneed")
     wrong: list[int] = []
 
     def read(start: int) -> None:
         buffer = backend.allocate(1000)
         for offset in range(start, 90_000, 7919):
-            if handle.read_into(offset, buffer)[0] != 1000 or buffer != data[offset : offset + 1000]:
+            if handle.read_into(offset, buffer).nbytes != 1000 or buffer != data[offset : offset + 1000]:
                 wrong.append(offset)
 
     threads = [threading.Thread(target=read, args=(n,)) for n in range(8)]
@@ -106,12 +106,11 @@ def test_a_policy_hints_the_whole_file_once_at_open(
     backend: FileBackend, blob: tuple[Path, bytes], policy: str, kind: str
 ) -> None:
     path, data = blob
-    handle = backend.open(f"file://{path}", cache_policy=policy)
-    assert isinstance(handle, HintedHandle)
+    handle = backend.open(f"file://{path}", page_cache_mode=policy)
     hint = handle.open_hint
     assert hint is not None
     assert (hint.kind, hint.offset, hint.length) == (kind, 0, len(data))
-    assert handle.read_hinted(0, backend.allocate(10)) == (10, None, None)
+    assert handle.read_into(0, backend.allocate(10)) == Moved(10)
     assert backend.counters["hints_applied"] == 1
     handle.close()
 
@@ -129,10 +128,11 @@ def test_dontneed_drops_the_file_at_open_and_each_read_after_it(
     path, _ = blob
     path.read_bytes()
     assert resident_pages(path) > 0
-    handle = backend.open(f"file://{path}", cache_policy="dontneed")
+    handle = backend.open(f"file://{path}", page_cache_mode="dontneed")
     assert resident_pages(path) == 0
-    count, _, hint = handle.read_hinted(5000, backend.allocate(100))
-    assert count == 100
+    moved = handle.read_into(5000, backend.allocate(100))
+    hint = moved.hint
+    assert moved.nbytes == 100
     assert hint is not None
     assert (hint.kind, hint.offset, hint.length) == ("dontneed", 4096, 4096)
     assert backend.counters["hints_applied"] == 2
@@ -143,8 +143,8 @@ def test_a_random_hint_stops_the_kernel_from_reading_ahead(
     backend: FileBackend, blob: tuple[Path, bytes]
 ) -> None:
     path, _ = blob
-    backend.open(f"file://{path}", cache_policy="dontneed").close()
-    handle = backend.open(f"file://{path}", cache_policy="fadvise_random")
+    backend.open(f"file://{path}", page_cache_mode="dontneed").close()
+    handle = backend.open(f"file://{path}", page_cache_mode="fadvise_random")
     handle.read_into(0, backend.allocate(100))
     assert resident_pages(path) == 1
     handle.close()
@@ -154,10 +154,10 @@ def test_direct_io_on_a_file_uri_bypasses_the_page_cache(
     backend: FileBackend, blob: tuple[Path, bytes]
 ) -> None:
     path, data = blob
-    backend.open(f"file://{path}", cache_policy="dontneed").close()
-    handle = backend.open(f"file://{path}", cache_policy="direct_io")
+    backend.open(f"file://{path}", page_cache_mode="dontneed").close()
+    handle = backend.open(f"file://{path}", page_cache_mode="direct_io")
     buffer = backend.allocate(len(data))
-    assert handle.read_into(0, buffer)[0] == len(data)
+    assert handle.read_into(0, buffer).nbytes == len(data)
     assert buffer == data
     assert backend.counters["direct_reads"] == 1
     assert resident_pages(path) == 0
@@ -167,8 +167,8 @@ def test_direct_io_on_a_file_uri_bypasses_the_page_cache(
 def test_an_unknown_policy_is_named_with_the_known_ones(
     backend: FileBackend, blob: tuple[Path, bytes]
 ) -> None:
-    with pytest.raises(UsageError, match=r"'willneed' is unknown .*fadvise_random"):
-        backend.open(f"file://{blob[0]}", cache_policy="willneed")
+    with pytest.raises(UsageError, match=r"page_cache_mode='willneed' .*fadvise_random"):
+        backend.open(f"file://{blob[0]}", page_cache_mode="willneed")
 
 
 def test_a_listing_is_recursive_and_in_uri_order(backend: FileBackend, tmp_path: Path) -> None:
@@ -221,7 +221,7 @@ def test_what_is_no_file_cannot_be_read(backend: FileBackend, tmp_path: Path) ->
     os.mkfifo(tmp_path / "pipe")
     for name in ("", "/pipe"):
         for call in (backend.open, backend.stat):
-            with pytest.raises(BackendError, match="no file") as caught:
+            with pytest.raises(BackendError, match="not a file") as caught:
                 call(f"file://{tmp_path}{name}")
             assert caught.value.error_class == "unsupported"
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import servers
 
-from tracekit.backends.base import AsyncBackend
+from tracekit.backends.base import NOTHING_MOVED
 from tracekit.backends.objects import az, s3
 from tracekit.backends.objects.store import ObjectStoreBackend
 from tracekit.errors import BackendError, UsageError
@@ -62,7 +62,7 @@ def store(request: pytest.FixtureRequest) -> Iterator[Store]:
 
 def read(backend: ObjectStoreBackend, uri: str, offset: int, length: int) -> bytes:
     buffer = backend.allocate(length)
-    count, _ = backend.open(uri).read_into(offset, buffer)
+    count = backend.open(uri).read_into(offset, buffer).nbytes
     return bytes(buffer[:count])
 
 
@@ -87,7 +87,8 @@ def test_a_range_that_ends_behind_the_object_is_short_and_no_error(store: Store)
 def test_the_whole_object_comes_in_one_get(store: Store) -> None:
     uri = f"{store.root}/obj"
     store.backend.put(uri, BODY)
-    data, ttfb = store.backend.get(uri)
+    data, moved = store.backend.open(uri).get()
+    ttfb = moved.ttfb
     assert bytes(data) == BODY
     assert ttfb is not None and ttfb > 0
     assert store.backend.counters["whole_gets"] == 1
@@ -96,27 +97,29 @@ def test_the_whole_object_comes_in_one_get(store: Store) -> None:
 def test_time_to_first_byte_is_within_the_call(store: Store) -> None:
     uri = f"{store.root}/obj"
     store.backend.put(uri, BODY)
-    _, ttfb = store.backend.open(uri).read_into(0, store.backend.allocate(100))
+    ttfb = store.backend.open(uri).read_into(0, store.backend.allocate(100)).ttfb
     assert ttfb is not None and 0 < ttfb < 60_000_000_000
 
 
 def test_event_loops_read_the_same_bytes(store: Store) -> None:
     uri = f"{store.root}/obj"
     store.backend.put(uri, BODY)
-    assert isinstance(store.backend, AsyncBackend)
 
     async def one(index: int) -> bytes:
         buffer = memoryview(bytearray(64))
-        count, ttfb = await store.backend.aread_into(uri, index * 64, buffer)
+        moved = await store.backend.open(uri).aread_into(index * 64, buffer)
+        count, ttfb = moved.nbytes, moved.ttfb
         assert ttfb is not None and ttfb > 0
         return bytes(buffer[:count])
 
     async def main() -> None:
         parts = await asyncio.gather(*(one(index) for index in range(20)))
         assert b"".join(parts) == BODY[: 20 * 64]
-        data, _ = await store.backend.aget(uri)
+        data, _ = await store.backend.open(uri).aget()
         assert bytes(data) == BODY
-        assert await store.backend.aread_into(uri, len(BODY) + 1, memoryview(bytearray(4))) == (0, None)
+        assert (
+            await store.backend.open(uri).aread_into(len(BODY) + 1, memoryview(bytearray(4))) == NOTHING_MOVED
+        )
         await store.backend.aclose()
 
     asyncio.run(main())
@@ -130,7 +133,7 @@ def test_many_threads_share_one_handle(store: Store) -> None:
 
     def one(index: int) -> bytes:
         buffer = memoryview(bytearray(256))
-        count, _ = handle.read_into(index * 256, buffer)
+        count = handle.read_into(index * 256, buffer).nbytes
         return bytes(buffer[:count])
 
     with ThreadPoolExecutor(8) as pool:
@@ -148,7 +151,7 @@ def test_awkward_keys_survive_listing_and_reading(store: Store) -> None:
     assert sorted(split(uri).key for uri in listed) == sorted(AWKWARD)
     for uri in listed:
         assert "?" not in uri and "#" not in uri
-        assert bytes(store.backend.get(uri)[0]) == split(uri).key.encode()
+        assert bytes(store.backend.open(uri).get()[0]) == split(uri).key.encode()
 
 
 def test_a_key_is_never_taken_for_another_that_looks_like_it(store: Store) -> None:
@@ -167,13 +170,15 @@ def test_a_key_is_never_taken_for_another_that_looks_like_it(store: Store) -> No
         f"{store.root}/x/../obj",
         f"{store.root}/./obj",
     ):
-        refused(store.backend.get, other)
+        refused(lambda uri: store.backend.open(uri).get(), other)
         refused(store.backend.stat, other)
         refused(lambda uri: read(store.backend, uri, 0, 4), other)
-        refused(lambda uri: asyncio.run(store.backend.aread_into(uri, 0, store.backend.allocate(4))), other)
+        refused(
+            lambda uri: asyncio.run(store.backend.open(uri).aread_into(0, store.backend.allocate(4))), other
+        )
         with contextlib.suppress(BackendError):  # who can name it has made another object
             store.backend.put(other, b"other", overwrite=True)
-        assert bytes(store.backend.get(uri)[0]) == BODY, other
+        assert bytes(store.backend.open(uri).get()[0]) == BODY, other
 
 
 def test_bytes_come_as_they_are_stored_whatever_their_encoding_is_called(store: Store) -> None:
@@ -195,13 +200,13 @@ def test_bytes_come_as_they_are_stored_whatever_their_encoding_is_called(store: 
 
     async def on_a_loop() -> tuple[bytes, bytes]:
         buffer = store.backend.allocate(30)
-        await store.backend.aread_into(uri, 20, buffer)
-        whole, _ = await store.backend.aget(uri)
+        await store.backend.open(uri).aread_into(20, buffer)
+        whole, _ = await store.backend.open(uri).aget()
         await store.backend.aclose()
         return bytes(buffer), bytes(whole)
 
     assert read(store.backend, uri, 20, 30) == packed[20:50]
-    assert bytes(store.backend.get(uri)[0]) == packed
+    assert bytes(store.backend.open(uri).get()[0]) == packed
     assert asyncio.run(on_a_loop()) == (packed[20:50], packed)
 
 
@@ -222,16 +227,16 @@ def test_put_creates_only_unless_told_to_overwrite(store: Store) -> None:
     with pytest.raises(BackendError, match="already exists") as raised:
         store.backend.put(uri, b"second")
     assert raised.value.error_class == "exists"
-    assert bytes(store.backend.get(uri)[0]) == b"first"
+    assert bytes(store.backend.open(uri).get()[0]) == b"first"
     store.backend.put(uri, memoryview(b"second"), overwrite=True)
-    assert bytes(store.backend.get(uri)[0]) == b"second"
+    assert bytes(store.backend.open(uri).get()[0]) == b"second"
 
 
 def test_an_empty_object_can_be_put_and_got(store: Store) -> None:
     uri = f"{store.root}/empty"
     store.backend.put(uri, b"")
     assert store.backend.stat(uri).size == 0
-    assert bytes(store.backend.get(uri)[0]) == b""
+    assert bytes(store.backend.open(uri).get()[0]) == b""
     assert read(store.backend, uri, 0, 10) == b""
 
 
@@ -240,8 +245,8 @@ def test_a_missing_key_is_one_clear_line(store: Store) -> None:
     calls = (
         lambda: store.backend.stat(uri),
         lambda: store.backend.open(uri).read_into(0, store.backend.allocate(4)),
-        lambda: store.backend.get(uri),
-        lambda: asyncio.run(store.backend.aread_into(uri, 0, store.backend.allocate(4))),
+        lambda: store.backend.open(uri).get(),
+        lambda: asyncio.run(store.backend.open(uri).aread_into(0, store.backend.allocate(4))),
     )
     for call in calls:
         with pytest.raises(BackendError) as raised:
@@ -260,7 +265,7 @@ def test_an_unknown_bucket_is_named_as_such(store: Store) -> None:
         lambda: store.backend.preflight(f"{root}/a"),
         lambda: store.backend.stat(f"{root}/a"),
         lambda: list(store.backend.list(f"{root}/a")),
-        lambda: store.backend.get(f"{root}/a"),
+        lambda: store.backend.open(f"{root}/a").get(),
         lambda: store.backend.put(f"{root}/a", b""),
     ):
         with pytest.raises(BackendError, match=f"^{root}: no such (bucket|container) at http") as raised:
@@ -293,7 +298,7 @@ def test_an_unreachable_endpoint_is_named(store: Store) -> None:
         lambda: backend.preflight(f"{store.root}/a"),
         lambda: backend.stat(f"{store.root}/a"),
         lambda: list(backend.list(store.root)),
-        lambda: asyncio.run(backend.aread_into(f"{store.root}/a", 0, backend.allocate(4))),
+        lambda: asyncio.run(backend.open(f"{store.root}/a").aread_into(0, backend.allocate(4))),
     ):
         with pytest.raises(BackendError, match=f"{nowhere} cannot be reached") as raised:
             call()
@@ -314,8 +319,8 @@ def test_uris_that_name_no_object_are_refused(store: Store) -> None:
         store.backend.stat(f"{store.scheme}:///key")
     with pytest.raises(UsageError, match="query string"):
         store.backend.stat(f"{store.root}/k?X-Amz-Signature=abc")
-    with pytest.raises(UsageError, match="cache policy"):
-        store.backend.open(f"{store.root}/k", cache_policy="warm")
+    with pytest.raises(UsageError, match="page_cache_mode"):
+        store.backend.open(f"{store.root}/k", page_cache_mode="warm")
 
 
 @pytest.fixture
@@ -361,7 +366,7 @@ def test_a_lasting_fault_ends_after_the_retries_with_its_class(
 
     async def aread() -> None:
         try:
-            await backend.aread_into(uri, 0, backend.allocate(100))
+            await backend.open(uri).aread_into(0, backend.allocate(100))
         finally:
             await backend.aclose()
 
@@ -433,7 +438,7 @@ def test_other_bytes_than_those_asked_for_are_an_error(
 
     async def aread() -> None:
         try:
-            await backend.aread_into(uri, 5, backend.allocate(1000))
+            await backend.open(uri).aread_into(5, backend.allocate(1000))
         finally:
             await backend.aclose()
 

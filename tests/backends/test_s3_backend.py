@@ -35,7 +35,7 @@ def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.S3Serve
 
 
 def read(backend: ObjectStoreBackend, uri: str) -> bytes:
-    return bytes(backend.get(uri)[0])
+    return bytes(backend.open(uri).get()[0])
 
 
 def endpoint_of(**options: str) -> str | None:
@@ -171,7 +171,7 @@ def test_a_credential_with_a_stray_newline_is_one_line(
     backend = s3.backend(client=client)
     for call in (
         lambda: backend.stat(f"s3://{s3_bucket}/k"),
-        lambda: asyncio.run(backend.aread_into(f"s3://{s3_bucket}/k", 0, backend.allocate(4))),
+        lambda: asyncio.run(backend.open(f"s3://{s3_bucket}/k").aread_into(0, backend.allocate(4))),
     ):
         with pytest.raises(BackendError, match="line break") as raised:
             call()

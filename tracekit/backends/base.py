@@ -1,29 +1,20 @@
-"""What the loader and the replayer ask of storage, and nothing more.
+"""The interface between storage and its two users, the loader and the replayer.
 
-A backend reads (and, for `materialize`, writes) bytes of one URI scheme. It knows
-no traces and no recorder: whoever calls it times the call and records the row.
-Backends count what a row cannot show in `counters`.
+A backend reads (and, for `materialize`, writes) objects of one URI scheme. It knows
+neither traces nor recorders: the caller times each call and records the row.
+Backends count in `counters` what rows cannot show.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
-__all__ = [
-    "CACHE_POLICIES",
-    "AsyncBackend",
-    "Backend",
-    "Handle",
-    "Hint",
-    "HintedHandle",
-    "ObjectInfo",
-    "WholeObjects",
-]
+__all__ = ["NOTHING_MOVED", "PAGE_CACHE_MODES", "Backend", "Handle", "Hint", "Moved", "ObjectInfo"]
 
-CACHE_POLICIES = ("default", "fadvise_sequential", "fadvise_random", "dontneed", "direct_io")
-"""Page-cache policies; identical names on every scheme (object stores accept and ignore hints)."""
+PAGE_CACHE_MODES = ("default", "fadvise_sequential", "fadvise_random", "dontneed", "direct_io")
+"""The same names on every scheme; object stores accept all of them and give no hints."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +27,9 @@ class ObjectInfo:
 
 @dataclass(frozen=True, slots=True)
 class Hint:
-    """One page-cache hint that was applied, with what its `hint` row needs.
+    """One page-cache hint that was given, with the values of its `hint` row.
 
-    `kind` is `sequential`, `random` or `dontneed`; `t_submit` a monotonic reading, in ns.
+    `kind` is `sequential`, `random` or `dontneed`; `t_submit` is a monotonic reading, in ns.
     """
 
     kind: str
@@ -48,93 +39,101 @@ class Hint:
     latency: int
 
 
+@dataclass(slots=True)
+class Moved:
+    """What a read did. Not frozen: that would triple the cost of making one (80 to 255 ns).
+
+    `nbytes` is less than requested if the object ended. `ttfb` is the time to the first
+    byte in ns, None where it cannot be seen. `hint` is the hint that followed the read
+    (page cache mode `dontneed`); the read ended at the hint's `t_submit`.
+    """
+
+    nbytes: int
+    ttfb: int | None = None
+    hint: Hint | None = None
+
+
+NOTHING_MOVED = Moved(0)
+"""The result of a read that failed or asked for nothing."""
+
+
 class Handle(Protocol):
-    """An open object. `read_into` may be called from many threads at once."""
+    """An open object. Any number of threads may read it at once.
+
+    Every read raises BackendError if it fails. An object that ends early is no failure:
+    the caller compares `Moved.nbytes` with what it asked for.
+    """
 
     uri: str
-    size: int
+    fd: int
+    """The file descriptor for callers that read a buffered file themselves, else -1."""
+    open_hint: Hint | None
+    """The hint for the whole file that was given at open."""
 
-    def read_into(self, offset: int, buffer: memoryview) -> tuple[int, int | None]:
-        """Fill `buffer` from byte `offset`; (bytes read, ns to the first byte or None).
+    @property
+    def size(self) -> int:
+        """Bytes of the object; an object store is asked the first time."""
+        ...
 
-        Fewer bytes than asked means the object ended: no exception, the caller judges.
-        Raises BackendError with an `error_class` for everything else.
-        """
+    def read_into(self, offset: int, buffer: memoryview) -> Moved:
+        """Fill `buffer` from byte `offset` on."""
+        ...
+
+    def get(self, most: int | None = None) -> tuple[memoryview, Moved]:
+        """Read the whole object, at most its first `most` bytes: in one request, unless it is larger."""
+        ...
+
+    async def aread_into(self, offset: int, buffer: memoryview) -> Moved:
+        """`read_into` without blocking the running event loop."""
+        ...
+
+    async def aget(self, most: int | None = None) -> tuple[memoryview, Moved]:
+        """`get` without blocking the running event loop."""
         ...
 
     def close(self) -> None: ...
-
-
-@runtime_checkable
-class HintedHandle(Protocol):
-    """What file-system handles offer besides `Handle`: the hints, so that they can be recorded."""
-
-    open_hint: Hint | None
-    """The hint applied to the whole file at open, if the policy has one."""
-
-    def read_hinted(self, offset: int, buffer: memoryview) -> tuple[int, int | None, Hint | None]:
-        """As `read_into`, and the hint that followed the read (policy `dontneed`) or None.
-
-        The read ended when the hint began, at its `t_submit`: a hint's time is none of the read's.
-        """
-        ...
 
 
 class Backend(Protocol):
     """One URI scheme. Thread-safe."""
 
     scheme: str
+    remote: bool
+    """An object store: `open` sends no request, `get` is one request, many can be in flight on a loop."""
     counters: dict[str, int]
     """What rows cannot show, by name: `hints_applied`, `direct_reads`, `alignment_bytes`,
     `range_gets`, `whole_gets`, `retries`, `throttles`, ..."""
 
     def preflight(self, uri: str) -> None:
-        """Raise BackendError or UsageError in one line if nothing under `uri` can be read this way."""
+        """Raise BackendError or UsageError in one line if nothing under `uri` can be read."""
         ...
 
     def list(self, uri: str) -> Iterator[ObjectInfo]:
-        """Every object under the prefix or directory `uri` (recursive), in URI order."""
+        """Yield every object below the prefix or directory `uri` (recursive), in URI order."""
         ...
 
     def stat(self, uri: str) -> ObjectInfo: ...
 
-    def open(self, uri: str, *, cache_policy: str = "default") -> Handle:
-        """Open for reading; the policy's per-file hints are applied (and counted) here."""
+    def open(self, uri: str, *, page_cache_mode: str = "default") -> Handle:
+        """Open for reading. The mode's hint for the whole file is given, and counted, here."""
         ...
 
     def put(self, uri: str, data: bytes | memoryview, *, overwrite: bool = False) -> int:
-        """Write the whole object, appearing whole or not at all; bytes written.
+        """Write the whole object, which appears whole or not at all; return its bytes.
 
-        Raises BackendError class `exists` when it is there and `overwrite` is false.
+        Raises BackendError of class `exists` if it is there and `overwrite` is false.
         """
         ...
 
     def allocate(self, nbytes: int) -> memoryview:
-        """A writable buffer that suits this backend (aligned for O_DIRECT)."""
+        """Return a writable buffer that suits this backend (aligned for O_DIRECT).
+
+        Raises BackendError of class `out_of_memory` if there is no room for it.
+        """
         ...
 
     def close(self) -> None: ...
 
-
-@runtime_checkable
-class WholeObjects(Protocol):
-    """What object-store backends offer besides `Backend`: a whole object in one request."""
-
-    def get(self, uri: str) -> tuple[memoryview, int | None]:
-        """The whole object, and ns to its first byte or None."""
+    async def aclose(self) -> None:
+        """Release what belongs to the running event loop; the backend stays usable."""
         ...
-
-
-@runtime_checkable
-class AsyncBackend(Protocol):
-    """What object-store backends offer besides `Backend`, for the event-loop engine."""
-
-    async def aread_into(self, uri: str, offset: int, buffer: memoryview) -> tuple[int, int | None]:
-        """As `Handle.read_into`, on the running event loop."""
-        ...
-
-    async def aget(self, uri: str) -> tuple[memoryview, int | None]:
-        """The whole object, and ns to its first byte or None."""
-        ...
-
-    async def aclose(self) -> None: ...

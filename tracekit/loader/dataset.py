@@ -158,7 +158,7 @@ def _check_apart(uri: str, names: list[str], recorder: Recorder) -> None:
 def _check_direct(backend: Backend, uri: str, page_cache_mode: str) -> None:
     """Raise before any run begins if the file system of the samples has no O_DIRECT."""
     if scheme_of(uri) == "direct" or (scheme_of(uri) == "file" and page_cache_mode == "direct_io"):
-        backend.open(uri, cache_policy="direct_io").close()
+        backend.open(uri, page_cache_mode="direct_io").close()
 
 
 def _split_glob(uri: str) -> tuple[str, re.Pattern[str] | None]:

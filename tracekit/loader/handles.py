@@ -31,9 +31,9 @@ class _Entry:
 class Handles:
     """The open objects of a run. Thread-safe."""
 
-    def __init__(self, backend: Backend, cache_policy: str, idle: int) -> None:
+    def __init__(self, backend: Backend, page_cache_mode: str, idle: int) -> None:
         self._backend = backend
-        self._cache_policy = cache_policy
+        self._page_cache_mode = page_cache_mode
         self._idle = idle
         self._entries: dict[Hashable, _Entry] = {}
         self._lock = threading.Lock()
@@ -79,7 +79,7 @@ class Handles:
     def _open(self, uri: str, opened: Opened) -> Handle:
         began = time.monotonic_ns()
         try:
-            handle = self._backend.open(uri, cache_policy=self._cache_policy)
+            handle = self._backend.open(uri, page_cache_mode=self._page_cache_mode)
         except BackendError as error:
             opened(began, time.monotonic_ns() - began, None, error.error_class)
             raise

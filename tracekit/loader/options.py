@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tracekit.backends.base import CACHE_POLICIES
+from tracekit.backends.base import PAGE_CACHE_MODES
 from tracekit.errors import UsageError
 from tracekit.units import parse_size
 
@@ -33,7 +33,7 @@ _CHOICES = {
     "reader_mode": READER_MODES,
     "loading_mode": LOADING_MODES,
     "random_index_mode": RANDOM_INDEX_MODES,
-    "page_cache_mode": CACHE_POLICIES,
+    "page_cache_mode": PAGE_CACHE_MODES,
 }
 _LEAST = {
     "batch_size": 1,

@@ -10,10 +10,10 @@ from __future__ import annotations
 import threading
 import time
 import weakref
-from collections.abc import Hashable
-from typing import Any, cast
+from collections.abc import Callable, Hashable
+from typing import Any
 
-from tracekit.backends.base import Backend, Handle, Hint, HintedHandle, WholeObjects
+from tracekit.backends.base import NOTHING_MOVED, Backend, Handle, Hint, Moved
 from tracekit.errors import BackendError, ErrorClass, TracekitError
 from tracekit.gate import Gate
 from tracekit.loader.handles import Handles
@@ -26,7 +26,6 @@ __all__ = ["SampleReader"]
 
 _IDLE_HANDLES = 128
 _scratch = threading.local()
-_hinting: dict[type, bool] = {}
 _handed: weakref.WeakKeyDictionary[Backend, dict[str, int]] = weakref.WeakKeyDictionary()
 """What recorders have heard of each backend's counters, so that they are told what is new, each once."""
 _handed_lock = threading.Lock()
@@ -43,7 +42,6 @@ class SampleReader:
         self, backend: Backend, options: LoaderOptions, gate: Gate, recorder: Recorder | None, keep_data: bool
     ) -> None:
         self._backend = backend
-        self._whole = backend if isinstance(backend, WholeObjects) else None
         self._gate = gate
         self._recorder = recorder
         self._keep_data = keep_data
@@ -71,7 +69,7 @@ class SampleReader:
             last = sample.left == 0
         if last and sample.handle is not None:
             self._handles.release(self._key(sample))
-            sample.handle = sample.hinted = None
+            sample.handle = None
         return last
 
     def write_rows(self, sample: PendingSample) -> None:
@@ -94,8 +92,8 @@ class SampleReader:
 
     def _read_piece(self, sample: PendingSample, piece: int, worker: int) -> None:
         length = sample.ref.length
-        if not self._by_range and self._whole is not None and sample.ref.whole and self._admits(length):
-            self._get(sample, self._whole, worker)
+        if not self._by_range and self._backend.remote and sample.ref.whole and self._admits(length):
+            self._get(sample, worker)
             return
         handle = self._opened(sample, worker)
         if self._by_range:
@@ -127,7 +125,7 @@ class SampleReader:
                     self._record_open(sample, worker, began, latency, handle, error)
 
                 handle = self._handles.acquire(self._key(sample), sample.ref.uri, opened)
-                sample.handle, sample.hinted = handle, _hinted(handle)
+                sample.handle = handle
                 if self._keep_data:
                     sample.buffer = self._backend.allocate(sample.ref.length)
             return sample.handle
@@ -141,51 +139,48 @@ class SampleReader:
     ) -> None:
         buffer = sample.buffer[start : start + length] if sample.buffer is not None else self._scratch(length)
         offset = sample.ref.offset + start
-        self._admit(length)
-        try:
-            if self.stopping:
-                raise _stopped(sample)
-            count, error, hint, ttfb = 0, None, None, None
-            began = time.monotonic_ns()
-            try:
-                if sample.hinted is not None:
-                    count, ttfb, hint = sample.hinted.read_hinted(offset, buffer)
-                else:
-                    count, ttfb = handle.read_into(offset, buffer)
-                if count < length:
-                    error = _short(sample, offset, length, count)
-            except BackendError as raised:
-                error = raised
-            latency = (hint.t_submit if hint is not None else time.monotonic_ns()) - began
-        finally:
-            self._gate.release(length)
-        self._record(sample, worker, "read", offset, length, began, latency, count, ttfb, error)
-        if hint is not None:
-            self._record_hint(sample, worker, hint)
-        if error is not None:
-            raise error
+        self._request(sample, worker, "read", offset, length, lambda: handle.read_into(offset, buffer))
 
-    def _get(self, sample: PendingSample, backend: WholeObjects, worker: int) -> None:
+    def _get(self, sample: PendingSample, worker: int) -> None:
         length = sample.ref.length
+        handle = self._backend.open(sample.ref.uri)
+
+        def get() -> Moved:
+            data, moved = handle.get(length)
+            if self._keep_data:
+                sample.buffer = data
+            return moved
+
+        self._request(sample, worker, "get", None, length, get)
+
+    def _request(
+        self,
+        sample: PendingSample,
+        worker: int,
+        op: str,
+        offset: int | None,
+        length: int,
+        send: Callable[[], Moved],
+    ) -> None:
+        """Make one request through the gate and record it. Raises what kept it from moving `length` bytes."""
         self._admit(length)
         try:
             if self.stopping:
                 raise _stopped(sample)
-            count, error, ttfb = 0, None, None
+            moved, error = NOTHING_MOVED, None
             began = time.monotonic_ns()
             try:
-                data, ttfb = backend.get(sample.ref.uri)
-                count = len(data)
-                if count < length:
-                    error = _short(sample, 0, length, count)
-                elif self._keep_data:
-                    sample.buffer = data
+                moved = send()
+                if moved.nbytes < length:
+                    error = _short(sample, offset or 0, length, moved.nbytes)
             except BackendError as raised:
                 error = raised
-            latency = time.monotonic_ns() - began
+            latency = (moved.hint.t_submit if moved.hint is not None else time.monotonic_ns()) - began
         finally:
             self._gate.release(length)
-        self._record(sample, worker, "get", None, length, began, latency, count, ttfb, error)
+        self._record(sample, worker, op, offset, length, began, latency, moved.nbytes, moved.ttfb, error)
+        if moved.hint is not None:
+            self._record_hint(sample, worker, moved.hint)
         if error is not None:
             raise error
 
@@ -230,10 +225,9 @@ class SampleReader:
         error: ErrorClass | None,
     ) -> None:
         """An open is a `stat` op where it costs one: an object store's makes no request."""
-        if self._whole is not None:
+        if self._backend.remote:
             return
-        hinted = _hinted(handle)
-        hint = hinted.open_hint if hinted is not None else None
+        hint = handle.open_hint if handle is not None else None
         if hint is not None:
             latency = hint.t_submit - began
         self._record(sample, worker, "stat", None, None, began, latency, error=error)
@@ -242,14 +236,6 @@ class SampleReader:
 
     def _record_hint(self, sample: PendingSample, worker: int, hint: Hint) -> None:
         self._record(sample, worker, "hint", hint.offset, hint.length, hint.t_submit, hint.latency)
-
-
-def _hinted(handle: Handle | None) -> HintedHandle | None:
-    """The handle, if it hints. Asked once for each type: the question costs 13 us."""
-    kind = type(handle)
-    if kind not in _hinting:
-        _hinting[kind] = isinstance(handle, HintedHandle)
-    return cast(HintedHandle, handle) if _hinting[kind] else None
 
 
 def _short(sample: PendingSample, offset: int, length: int, count: int) -> BackendError:

@@ -11,7 +11,7 @@ from collections import deque
 from concurrent.futures import Future
 from typing import Any, NamedTuple
 
-from tracekit.backends.base import Handle, HintedHandle
+from tracekit.backends.base import Handle
 from tracekit.loader.dataset import SampleRange
 
 __all__ = ["Batch", "Box", "PendingSample", "Sample", "WorkQueue"]
@@ -64,7 +64,6 @@ class PendingSample:
         "buffer",
         "failure",
         "handle",
-        "hinted",
         "left",
         "lock",
         "pieces",
@@ -83,8 +82,6 @@ class PendingSample:
         self.slot = 0
         self.lock = threading.Lock()
         self.handle: Handle | None = None
-        self.hinted: HintedHandle | None = None
-        """The handle again, if it hints."""
         self.buffer: memoryview | None = None
         self.failure: BaseException | None = None
         self.rows: list[dict[str, Any]] = []

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from tracekit.backends.base import AsyncBackend
 from tracekit.errors import BackendError, ErrorClass, UsageError
 from tracekit.replayer.backends import Backends
 from tracekit.replayer.foresight import Foresight
@@ -121,7 +120,7 @@ def _same_place(uri: str, other: str) -> bool:
 def uses_loop(plan: Plan, backends: Backends, options: ReplayOptions) -> bool:
     """Whether the event-loop engine drives the plan: where every backend can, unless threads are asked for."""
     schemes = {scheme_of(uri): uri for uri in plan.uris}
-    able = bool(schemes) and all(isinstance(backends.of(uri), AsyncBackend) for uri in schemes.values())
+    able = bool(schemes) and all(backends.of(uri).remote for uri in schemes.values())
     if options.engine == "loop" and schemes and not able:
         raise UsageError(
             f"--engine loop cannot drive {', '.join(sorted(schemes))}",

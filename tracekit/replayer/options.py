@@ -7,7 +7,7 @@ from difflib import get_close_matches
 from math import isfinite
 from typing import Any, get_args
 
-from tracekit.backends.base import CACHE_POLICIES
+from tracekit.backends.base import PAGE_CACHE_MODES
 from tracekit.errors import UsageError
 from tracekit.keywords import WorkersModel
 from tracekit.replayer.columns import SLOTS
@@ -93,7 +93,7 @@ class ReplayOptions:
 
     def __post_init__(self) -> None:
         _choose("--pace", self.pace, PACES)
-        _choose("--page-cache-mode", self.page_cache_mode, CACHE_POLICIES)
+        _choose("--page-cache-mode", self.page_cache_mode, PAGE_CACHE_MODES)
         _choose("--engine", self.engine, ENGINES)
         _choose("--workers-model", self.workers_model, WORKERS_MODELS)
         if not self.speed > 0 or not isfinite(self.speed):

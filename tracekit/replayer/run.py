@@ -22,7 +22,7 @@ from tracekit.replayer import residency
 from tracekit.replayer.backends import Backends
 from tracekit.replayer.checks import PlanSummary, check_targets, check_writes, summarize, uses_loop
 from tracekit.replayer.columns import BUSY, DONE, LATE, STOP
-from tracekit.replayer.engines.fast import FAST_POLICIES
+from tracekit.replayer.engines.fast import FAST_MODES
 from tracekit.replayer.engines.interpreter import EngineSettings, ThreadEngine
 from tracekit.replayer.engines.loop import LoopEngine
 from tracekit.replayer.engines.processes import run_processes
@@ -255,7 +255,7 @@ def _rate(plan: Plan) -> float:
 
 
 def _most_of_one_process(options: ReplayOptions) -> int:
-    fast = options.page_cache_mode in FAST_POLICIES and not options.allow_writes
+    fast = options.page_cache_mode in FAST_MODES and not options.allow_writes
     return _RATE_OF_FAST_LOOP if fast else _RATE_OF_ONE_PROCESS
 
 

@@ -1,12 +1,13 @@
-"""`direct://`: local files past the page cache, by O_DIRECT, and never any other way.
+"""`direct://`: local files past the page cache, with O_DIRECT.
 
-A read whose offset, length and memory are aligned goes straight into the caller's
-buffer; any other is widened to whole blocks in a scratch buffer, sliced, and its extra
-bytes counted. A file system without O_DIRECT is an error, never a buffered read.
+An aligned read goes straight into the caller's buffer. Any other is widened to whole
+blocks in a scratch buffer and cut; the extra bytes are counted. A file system without
+O_DIRECT is an error: nothing falls back to a buffered read.
 """
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import errno
 import os
@@ -18,15 +19,16 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from tracekit.backends.base import Hint, ObjectInfo
+from tracekit.backends.base import Hint, Moved, ObjectInfo
 from tracekit.backends.local.files import (
     Counters,
     aligned_buffer,
-    check_policy,
+    check_mode,
     failure,
     list_files,
     open_for_reading,
     preflight_path,
+    read_whole,
     stat_file,
     write_whole,
 )
@@ -46,10 +48,12 @@ _scratch = threading.local()
 class DirectBackend:
     """Local files read with O_DIRECT. Thread-safe.
 
-    Counts `direct_reads` and `alignment_bytes` (read beyond what was asked, to whole blocks).
+    Counts `direct_reads`, `alignment_bytes` (read beyond the request, to whole blocks) and
+    `skipped_links`.
     """
 
     scheme = "direct"
+    remote = False
 
     def __init__(self) -> None:
         self._counters = Counters("direct_reads", "alignment_bytes")
@@ -61,21 +65,21 @@ class DirectBackend:
         if not path.is_dir():
             self.open(uri).close()
             return
-        first = next(list_files(uri, self.scheme), None)
+        first = next(list_files(uri, self.scheme, self._counters), None)
         if first is None:
             _probe_folder(uri, path)
         else:
             self.open(first.uri).close()
 
     def list(self, uri: str) -> Iterator[ObjectInfo]:
-        return list_files(uri, self.scheme)
+        return list_files(uri, self.scheme, self._counters)
 
     def stat(self, uri: str) -> ObjectInfo:
         return stat_file(uri, self.scheme)
 
-    def open(self, uri: str, *, cache_policy: str = "default") -> DirectHandle:
-        """Open with O_DIRECT. Cache hints have no object here and none is applied."""
-        check_policy(cache_policy)
+    def open(self, uri: str, *, page_cache_mode: str = "default") -> DirectHandle:
+        """Open with O_DIRECT. There are no pages in a cache, so no hint is given."""
+        check_mode(page_cache_mode)
         return DirectHandle(uri, self._counters)
 
     def put(self, uri: str, data: bytes | memoryview, *, overwrite: bool = False) -> int:
@@ -86,42 +90,43 @@ class DirectBackend:
         return aligned_buffer(nbytes)
 
     def close(self) -> None:
-        """Nothing is held: handles are their openers' to close."""
+        """Do nothing: whoever opened a handle closes it."""
+
+    async def aclose(self) -> None:
+        """Do nothing: local files do not belong to an event loop."""
 
 
 @dataclass(frozen=True, slots=True)
 class Alignment:
-    """What O_DIRECT demands of offsets and lengths, and of memory: bytes, powers of two."""
+    """What O_DIRECT requires of offsets and lengths, and of memory: bytes, powers of two."""
 
     offset: int
     memory: int
 
 
 class DirectHandle:
-    """A file open with O_DIRECT; also what `file://` gives for the policy `direct_io`.
-
-    `fd` and `alignment` are for engines that read it themselves.
-    """
+    """A file open with O_DIRECT; `file://` opens it in the mode `direct_io`."""
 
     open_hint: Hint | None = None
+    fd = -1  # reads have to be aligned, so that nobody else can make them
 
     def __init__(self, uri: str, counters: Counters) -> None:
         self.uri = uri
         self._counters = counters
         try:
-            self.fd, self.size = open_for_reading(uri, os.O_DIRECT)
+            self._fd, self.size = open_for_reading(uri, os.O_DIRECT)
         except OSError as error:
             if error.errno == errno.EINVAL:
                 raise _no_o_direct(uri) from error
             raise failure(uri, error, "open") from error
         try:
-            self.alignment = alignment_of(self.fd)
+            self.alignment = alignment_of(self._fd)
         except OSError as error:
             self.close()
             raise _no_o_direct(uri) from error
 
-    def read_into(self, offset: int, buffer: memoryview) -> tuple[int, int | None]:
-        """Fill `buffer` from `offset`, in place where alignment allows; (bytes read, None)."""
+    def read_into(self, offset: int, buffer: memoryview) -> Moved:
+        """Fill `buffer` from `offset` on, in place where alignment allows."""
         self._counters.add("direct_reads")
         done = 0
         try:
@@ -132,26 +137,35 @@ class DirectHandle:
                     break  # O_DIRECT moves whole blocks but at the end of the file
         except OSError as error:
             raise failure(self.uri, error) from error
-        return done, None
+        return Moved(done)
 
-    def read_hinted(self, offset: int, buffer: memoryview) -> tuple[int, int | None, Hint | None]:
-        return (*self.read_into(offset, buffer), None)
+    def get(self, most: int | None = None) -> tuple[memoryview, Moved]:
+        """Read the file, at most its first `most` bytes."""
+        return read_whole(self, most)
+
+    async def aread_into(self, offset: int, buffer: memoryview) -> Moved:
+        """`read_into` in a thread."""
+        return await asyncio.to_thread(self.read_into, offset, buffer)
+
+    async def aget(self, most: int | None = None) -> tuple[memoryview, Moved]:
+        """`get` in a thread."""
+        return await asyncio.to_thread(self.get, most)
 
     def close(self) -> None:
-        fd, self.fd = self.fd, -1
+        fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
 
     def _read_some(self, offset: int, buffer: memoryview) -> int:
-        """One preadv: bytes that landed in `buffer`, 0 at the end of the file."""
+        """Read with one preadv; return the bytes placed in `buffer`, 0 at the end of the file."""
         block = self.alignment.offset
         whole = len(buffer) - len(buffer) % block
         if whole == 0 or offset % block or _address(buffer) % self.alignment.memory:
             return self._read_widened(offset, buffer)
         if whole == len(buffer):
-            return os.preadv(self.fd, (buffer,), offset)
+            return os.preadv(self._fd, (buffer,), offset)
         tail = _scratch_of(block)
-        got = os.preadv(self.fd, (buffer[:whole], tail), offset)
+        got = os.preadv(self._fd, (buffer[:whole], tail), offset)
         if got <= whole:
             return got
         self._counters.add("alignment_bytes", max(0, got - len(buffer)))
@@ -160,13 +174,13 @@ class DirectHandle:
         return wanted
 
     def _read_widened(self, offset: int, buffer: memoryview) -> int:
-        """Whole blocks around the range through the scratch buffer, at most its size at once."""
+        """Read the whole blocks around the range into the scratch buffer, at most its size at once."""
         block = self.alignment.offset
         start = offset - offset % block
         ahead = offset - start
         room = max(_SCRATCH_BYTES, 2 * block)
         scratch = _scratch_of(min(-(-(ahead + len(buffer)) // block) * block, room))
-        got = os.preadv(self.fd, (scratch,), start)
+        got = os.preadv(self._fd, (scratch,), start)
         wanted = max(0, min(got - ahead, len(buffer)))
         self._counters.add("alignment_bytes", got - wanted)
         buffer[:wanted] = scratch[ahead : ahead + wanted]
@@ -174,22 +188,22 @@ class DirectHandle:
 
 
 def backend(**options: object) -> DirectBackend:
-    """The backend of `direct://`, which takes no options. Raises UsageError for any."""
+    """Return the backend of `direct://`. Raises UsageError for any option: it takes none."""
     if options:
-        raise UsageError(f"direct: option {next(iter(options))!r} is unknown", "direct:// takes none")
+        raise UsageError(f"direct: unknown option {next(iter(options))!r}", "direct:// takes no options")
     return DirectBackend()
 
 
 def alignment_of(fd: int) -> Alignment:
-    """What O_DIRECT demands of this file: as statx tells (Linux 6.1 on), else its block size.
+    """Return what O_DIRECT requires for this file: from statx (Linux 6.1 or later), else its block size.
 
-    Raises OSError if statx says that the file has none. See statx(2), STATX_DIOALIGN.
+    Raises OSError if statx says that the file does not support it. See statx(2), STATX_DIOALIGN.
     """
-    told = _statx_alignment(fd)
-    if told is not None:
-        if not told.offset or not told.memory:
+    reported = _statx_alignment(fd)
+    if reported is not None:
+        if not reported.offset or not reported.memory:
             raise OSError(errno.EINVAL, "no O_DIRECT")
-        return told
+        return reported
     size = os.fstat(fd).st_blksize
     block = size if 512 <= size <= 65_536 and size & (size - 1) == 0 else 4096
     return Alignment(block, block)
@@ -213,13 +227,13 @@ def _statx() -> Any:
 
 
 def _probe_folder(uri: str, folder: Path) -> None:
-    """Try O_DIRECT on an unnamed file in `folder`, for targets that hold no file yet."""
+    """Try O_DIRECT with an unnamed file in `folder`, for a target that holds no file yet."""
     try:
         os.close(os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_DIRECT | os.O_CLOEXEC, 0o600))
     except OSError as error:
         if error.errno == errno.EINVAL:
             raise _no_o_direct(uri) from error
-        # Any other says only that no file can be made here: its files, once there, will tell.
+        # Any other error means only that no file can be made here. Opening a real one will tell.
 
 
 def _no_o_direct(uri: str) -> BackendError:

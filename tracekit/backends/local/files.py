@@ -1,7 +1,6 @@
-"""What `file://` and `direct://` share: names, sizes, whole writes, and what an errno means.
+"""What `file://` and `direct://` share: listing, sizes, opening, whole writes, errors.
 
-It lists, stats, opens and writes local files for whichever scheme asks. How their bytes
-are read is what the two schemes differ in, and none of this module's business.
+The two schemes differ only in how they read bytes, which is not done here.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tracekit.backends.base import CACHE_POLICIES, ObjectInfo
+from tracekit.backends.base import PAGE_CACHE_MODES, Handle, Moved, ObjectInfo
 from tracekit.errors import BackendError, ErrorClass, UsageError
 from tracekit.uri import from_path, to_path
 from tracekit.whole import fsync_dir
@@ -25,13 +24,15 @@ from tracekit.whole import fsync_dir
 __all__ = [
     "Counters",
     "aligned_buffer",
-    "check_policy",
+    "check_mode",
     "failure",
     "list_files",
     "make_file",
     "make_sparse",
     "open_for_reading",
+    "out_of_memory",
     "preflight_path",
+    "read_whole",
     "seeded_content",
     "stat_file",
     "write_whole",
@@ -51,7 +52,7 @@ _HINTS_BY_ERRNO = {
 
 
 class Counters:
-    """Named counts that several threads add to; `values` is read by whoever records them."""
+    """Named counts that several threads may add to; `values` holds them."""
 
     __slots__ = ("_lock", "values")
 
@@ -61,54 +62,82 @@ class Counters:
 
     def add(self, name: str, n: int = 1) -> None:
         with self._lock:
-            self.values[name] += n
+            self.values[name] = self.values.get(name, 0) + n
 
 
 def failure(uri: str, error: OSError, doing: str = "read") -> BackendError:
-    """`error` as a BackendError with its stable class, in one line."""
+    """Return `error` as a BackendError: one line, an error class, and a hint where there is one."""
     number = error.errno or errno.EIO
     kind = ErrorClass.from_errno(number)
     hint = _HINTS_BY_ERRNO.get(number) or _HINTS.get(kind, "")
     return BackendError(f"cannot {doing} {uri}: {os.strerror(number)}", hint, kind)
 
 
-def check_policy(cache_policy: str) -> None:
-    """Raise UsageError if there is no such cache policy."""
-    if cache_policy not in CACHE_POLICIES:
+def check_mode(page_cache_mode: str) -> None:
+    """Raise UsageError for an unknown page cache mode."""
+    if page_cache_mode not in PAGE_CACHE_MODES:
         raise UsageError(
-            f"page_cache_mode: {cache_policy!r} is unknown", f"one of {', '.join(CACHE_POLICIES)}"
+            f"unknown page_cache_mode={page_cache_mode!r}", f"one of {', '.join(PAGE_CACHE_MODES)}"
         )
 
 
 def aligned_buffer(nbytes: int) -> memoryview:
-    """A writable buffer at a page boundary, as O_DIRECT wants it; not zeroed."""
-    room = np.empty(nbytes + MEMORY_ALIGNMENT, np.uint8)
+    """Return a writable buffer at a page boundary, as O_DIRECT requires; it is not zeroed.
+
+    Raises BackendError of class `out_of_memory` if there is no room for it.
+    """
+    try:
+        room = np.empty(nbytes + MEMORY_ALIGNMENT, np.uint8)
+    except (MemoryError, ValueError, OverflowError):  # numpy has an error of its own for each size
+        raise out_of_memory(nbytes) from None
     start = -room.ctypes.data % MEMORY_ALIGNMENT
     return room.data[start : start + nbytes]
 
 
-def open_for_reading(uri: str, flags: int = 0) -> tuple[int, int]:
-    """A descriptor of the file or block device, and its size in bytes.
+def out_of_memory(nbytes: int) -> BackendError:
+    """Return the error for a buffer of `nbytes` bytes that cannot be allocated."""
+    return BackendError(
+        f"cannot allocate a buffer of {nbytes} bytes", "read less at once", ErrorClass.OUT_OF_MEMORY
+    )
 
-    Raises OSError as the kernel says it, and BackendError for what has no bytes at offsets.
+
+def open_for_reading(uri: str, flags: int = 0) -> tuple[int, int]:
+    """Open a file or block device; return its descriptor and its size in bytes.
+
+    Raises OSError if it cannot be opened, and BackendError for directories, pipes and sockets.
     """
     local = uri.startswith(("file:///", "direct:///"))
     path = uri.partition("://")[2] if local else to_path(uri)  # making a Path costs more than opening it
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | flags)
-    except ValueError as error:  # a NUL, which no file's name has
+    except ValueError as error:  # no file name contains a NUL
         raise FileNotFoundError(errno.ENOENT, str(error)) from error
-    status = os.fstat(descriptor)
-    if stat_module.S_ISREG(status.st_mode):
-        return descriptor, status.st_size
-    if stat_module.S_ISBLK(status.st_mode):
-        return descriptor, os.lseek(descriptor, 0, os.SEEK_END)
-    os.close(descriptor)
-    raise _no_file(uri)
+    except OSError as error:
+        # With O_DIRECT, a directory or a pipe fails as a file system without O_DIRECT does.
+        if error.errno == errno.EINVAL and _is_special(Path(path).stat().st_mode):
+            raise _no_file(uri) from error
+        raise
+    try:
+        status = os.fstat(descriptor)
+        if _is_special(status.st_mode):
+            raise _no_file(uri)
+        if stat_module.S_ISBLK(status.st_mode):
+            return descriptor, os.lseek(descriptor, 0, os.SEEK_END)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor, status.st_size
+
+
+def read_whole(handle: Handle, most: int | None) -> tuple[memoryview, Moved]:
+    """Read the file of `handle` into a new buffer, at most its first `most` bytes."""
+    buffer = aligned_buffer(handle.size if most is None else min(most, handle.size))
+    moved = handle.read_into(0, buffer)
+    return buffer[: moved.nbytes], moved
 
 
 def preflight_path(uri: str) -> Path:
-    """The local path of `uri`. Raises BackendError if it cannot be opened or listed."""
+    """Return the local path of `uri`. Raises BackendError if it cannot be opened or listed."""
     path = to_path(uri)
     try:
         if path.is_dir():
@@ -121,7 +150,7 @@ def preflight_path(uri: str) -> Path:
 
 
 def stat_file(uri: str, scheme: str) -> ObjectInfo:
-    """Size of the file or block device at `uri`. Raises BackendError for anything else."""
+    """Return URI and size of the file or block device at `uri`. Raises BackendError for anything else."""
     path = to_path(uri)
     try:
         status = path.stat()
@@ -136,10 +165,11 @@ def stat_file(uri: str, scheme: str) -> ObjectInfo:
     return ObjectInfo(from_path(path, scheme), status.st_size)
 
 
-def list_files(uri: str, scheme: str) -> Iterator[ObjectInfo]:
-    """Every regular file at or below `uri`, in URI order, through symbolic links.
+def list_files(uri: str, scheme: str, counters: Counters) -> Iterator[ObjectInfo]:
+    """Yield every regular file at or below `uri`, in URI order; symbolic links are followed.
 
-    A link to one of its own parents is not followed; devices, sockets and pipes are left out.
+    Links that lead nowhere, to themselves or to one of their own parents are skipped and
+    counted in `skipped_links`. Devices, sockets and pipes are left out.
     """
     path = to_path(uri)
     try:
@@ -149,17 +179,17 @@ def list_files(uri: str, scheme: str) -> Iterator[ObjectInfo]:
     if not is_folder:
         yield stat_file(uri, scheme)
         return
-    for found, size in _walk(os.path.abspath(path), scheme, ()):
+    for found, size in _walk(os.path.abspath(path), scheme, counters, ()):
         yield ObjectInfo(f"{scheme}://{found}", size)
 
 
 def write_whole(
     uri: str, chunks: Iterable[bytes | memoryview], size: int, *, overwrite: bool, sync: bool = True
 ) -> int:
-    """Write `chunks` as the file at `uri`, which appears whole or not at all; its size in bytes.
+    """Write `chunks` to the file at `uri`, which appears whole or not at all; return its size.
 
-    The file gets `size` bytes whatever the chunks hold: the rest is a hole. With `sync`, data
-    and name are on stable storage when it returns, and the data is out of the page cache.
+    The file gets `size` bytes: where the chunks are shorter, the rest is a hole. With `sync`, data
+    and name are on stable storage on return, and the data is out of the page cache.
     """
     path = to_path(uri)
     aside = path.with_name(f".{path.name[:200]}.{secrets.token_hex(4)}.part")
@@ -186,56 +216,75 @@ def write_whole(
 
 
 def make_file(uri: str, size: int, *, seed: int, overwrite: bool = False) -> int:
-    """Make a file of `size` bytes of seeded content, whole or not at all; its size.
+    """Make a file of `size` bytes of seeded content, whole or not at all; return its size.
 
-    Raises BackendError class `exists` when it is there and `overwrite` is false.
+    Raises BackendError of class `exists` if it is there and `overwrite` is false.
     """
     return write_whole(uri, seeded_content(size, seed), size, overwrite=overwrite)
 
 
 def make_sparse(uri: str, size: int, *, overwrite: bool = False) -> int:
-    """As `make_file`, but a hole: it takes no space and reads as zeros."""
+    """Like `make_file`, but the file is a hole: it takes no space and reads as zeros."""
     return write_whole(uri, (), size, overwrite=overwrite, sync=False)
 
 
 def seeded_content(size: int, seed: int) -> Iterator[memoryview]:
-    """`size` bytes in chunks of 1 MiB: incompressible, and the same for the same seed."""
+    """Yield `size` incompressible bytes in chunks of 1 MiB, the same for the same seed."""
     random = np.random.Generator(np.random.Philox(key=seed))
     for start in range(0, size, _CONTENT_CHUNK_BYTES):
         words = random.integers(0, 1 << 64, _CONTENT_CHUNK_BYTES // 8, dtype=np.uint64)
         yield words.view(np.uint8).data[: min(_CONTENT_CHUNK_BYTES, size - start)]
 
 
+def _is_special(mode: int) -> bool:
+    return not stat_module.S_ISREG(mode) and not stat_module.S_ISBLK(mode)
+
+
 def _no_file(uri: str) -> BackendError:
     return BackendError(
-        f"cannot read {uri}: it is no file", "name a file, not a directory or a pipe", ErrorClass.UNSUPPORTED
+        f"cannot read {uri}: not a file", "name a file, not a directory or a pipe", ErrorClass.UNSUPPORTED
     )
 
 
-def _walk(folder: str, scheme: str, parents: tuple[tuple[int, int], ...]) -> Iterator[tuple[str, int]]:
+def _walk(
+    folder: str, scheme: str, counters: Counters, parents: tuple[tuple[int, int], ...]
+) -> Iterator[tuple[str, int]]:
     try:
         info = Path(folder).stat()
         if (info.st_dev, info.st_ino) in parents:
+            counters.add("skipped_links")
             return
         with os.scandir(folder) as entries:
             # A folder sorts with its slash, so that the whole listing is in URI order.
             named = sorted(
-                (entry.name + "/" if entry.is_dir() else entry.name, entry.path) for entry in entries
+                (entry.name + "/" if _is_dir(entry) else entry.name, entry.path) for entry in entries
             )
     except OSError as error:
         raise failure(f"{scheme}://{folder}", error, "list") from error
     for name, path in named:
         if name.endswith("/"):
-            yield from _walk(path, scheme, (*parents, (info.st_dev, info.st_ino)))
+            yield from _walk(path, scheme, counters, (*parents, (info.st_dev, info.st_ino)))
             continue
         try:
             found = Path(path).stat()
-        except FileNotFoundError:
-            continue  # a dangling link, or gone since the directory was read
         except OSError as error:
-            raise failure(f"{scheme}://{path}", error, "stat") from error
+            if error.errno == errno.ENOENT and not Path(path).is_symlink():
+                continue  # deleted since the directory was read
+            if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                raise failure(f"{scheme}://{path}", error, "stat") from error
+            counters.add("skipped_links")
+            continue
         if stat_module.S_ISREG(found.st_mode):
             yield _nameable(path, scheme), found.st_size
+
+
+def _is_dir(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        return False  # a link to itself
 
 
 def _nameable(path: str, scheme: str) -> str:
@@ -259,10 +308,10 @@ def _give_name(aside: Path, path: Path, overwrite: bool) -> None:
         aside.replace(path)
         return
     try:
-        os.link(aside, path)  # unlike a rename, refuses a name that appeared meanwhile
+        os.link(aside, path)  # unlike a rename, this fails if the name has appeared meanwhile
     except OSError as error:
         if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS):
             raise
-        if path.exists():  # no hard links here: as close as this file system lets us
+        if path.exists():  # no hard links on this file system
             raise FileExistsError(errno.EEXIST, "already exists") from None
         aside.replace(path)

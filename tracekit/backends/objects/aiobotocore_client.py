@@ -95,8 +95,8 @@ class AiobotocoreClient:
     def read(self, key: str, offset: int, buffer: memoryview) -> tuple[int, int | None]:
         return self._loop.run(self.aread(key, offset, buffer))
 
-    def get(self, key: str) -> tuple[memoryview, int | None]:
-        return self._loop.run(self.aget(key))
+    def get(self, key: str, most: int | None) -> tuple[memoryview | None, int | None]:
+        return self._loop.run(self.aget(key, most))
 
     async def aread(self, key: str, offset: int, buffer: memoryview) -> tuple[int, int | None]:
         client = await self._client()
@@ -112,11 +112,13 @@ class AiobotocoreClient:
         buffer[: len(data)] = data
         return len(data), first
 
-    async def aget(self, key: str) -> tuple[memoryview, int | None]:
+    async def aget(self, key: str, most: int | None) -> tuple[memoryview | None, int | None]:
         client = await self._client()
         answer = await client.get_object(Bucket=self._bucket, Key=key)
         first = time.monotonic_ns()
         async with answer["Body"] as body:
+            if most is not None and int(answer.get("ContentLength", 0)) > most:
+                return None, first
             return memoryview(await body.read()), first
 
     def size(self, key: str) -> int:

@@ -95,10 +95,12 @@ class AzureSdkClient:
             data = stream.readall()
         return _fill(buffer, data), clock.at
 
-    def get(self, key: str) -> tuple[memoryview, int | None]:
+    def get(self, key: str, most: int | None) -> tuple[memoryview | None, int | None]:
         clock = _FirstByte()
-        with _one_request():
-            stream = self._sync.download_blob(_namable(key), raw_response_hook=clock, decompress=False)
+        with _one_request():  # which asks for a range in any case, so that `most` costs no second request
+            stream = self._sync.download_blob(
+                _namable(key), 0 if most else None, most or None, raw_response_hook=clock, decompress=False
+            )
             data = stream.readall()
         return memoryview(data), clock.at
 
@@ -111,11 +113,11 @@ class AzureSdkClient:
             data = await stream.readall()
         return _fill(buffer, data), clock.at
 
-    async def aget(self, key: str) -> tuple[memoryview, int | None]:
+    async def aget(self, key: str, most: int | None) -> tuple[memoryview | None, int | None]:
         clock = _FirstByte()
         with _one_request():
             stream = await self._client().download_blob(
-                _namable(key), raw_response_hook=clock, decompress=False
+                _namable(key), 0 if most else None, most or None, raw_response_hook=clock, decompress=False
             )
             return memoryview(await stream.readall()), clock.at
 

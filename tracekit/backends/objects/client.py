@@ -1,8 +1,8 @@
-"""What the object-store backend asks of a client library: one container, one try each.
+"""The interface between the object-store backend and a client library: one container.
 
-A client does one request and says what it saw. It must not retry, count, sleep or word
-an error for a user: `object_store` does, the same way for every library, so that no retry
-hides inside a latency.
+A client sends one request and reports the answer. It must not retry, count, sleep or
+write messages for users: `store` does, in the same way for every library, so that no
+retry is hidden inside a latency.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from tracekit.backends.objects.failures import Failure
 __all__ = ["PAGE_OBJECTS", "ObjectClient"]
 
 PAGE_OBJECTS = 1000
-"""Objects asked for in one listing page, on every store."""
+"""Objects per listing page, on every store."""
 
 
 class ObjectClient(Protocol):
@@ -26,24 +26,26 @@ class ObjectClient(Protocol):
     """
 
     errors: tuple[type[Exception], ...]
-    """What this library raises; `failure` judges exactly these."""
+    """The exceptions of this library: those that `failure` classifies."""
 
     def failure(self, error: Exception) -> Failure: ...
 
     def read(self, key: str, offset: int, buffer: memoryview) -> tuple[int, int | None]:
-        """Range GET into `buffer` (never empty): (bytes, first)."""
+        """Send a range GET that fills `buffer` (never empty); return (bytes, first)."""
         ...
 
-    def get(self, key: str) -> tuple[memoryview, int | None]: ...
+    def get(self, key: str, most: int | None) -> tuple[memoryview | None, int | None]:
+        """Send a GET; return (data, first). Data is None, and not read, if it is longer than `most` bytes."""
+        ...
 
     async def aread(self, key: str, offset: int, buffer: memoryview) -> tuple[int, int | None]: ...
 
-    async def aget(self, key: str) -> tuple[memoryview, int | None]: ...
+    async def aget(self, key: str, most: int | None) -> tuple[memoryview | None, int | None]: ...
 
     def size(self, key: str) -> int: ...
 
     def pages(self, prefix: str, after: str) -> Iterator[list[tuple[str, int]]]:
-        """(key, size) below the folder `prefix` (no trailing slash), behind key `after`, by key."""
+        """Yield pages of (key, size) below the folder `prefix` (no trailing slash), after key `after`."""
         ...
 
     def put(self, key: str, data: bytes | memoryview, overwrite: bool) -> None: ...
@@ -51,5 +53,5 @@ class ObjectClient(Protocol):
     def close(self) -> None: ...
 
     async def aclose(self) -> None:
-        """Let go of what belongs to the running event loop."""
+        """Release what belongs to the running event loop."""
         ...

@@ -100,10 +100,10 @@ class ObstoreClient:
         data, first = _get(self._store, key, {"range": (offset, offset + len(buffer))})
         return _fill(buffer, data), first
 
-    def get(self, key: str) -> tuple[memoryview, int | None]:
+    def get(self, key: str, most: int | None) -> tuple[memoryview | None, int | None]:
         self._enter(key)
-        data, first = _get(self._store, key, None)
-        return memoryview(data), first
+        data, first = _get(self._store, key, None, most)
+        return None if data is None else memoryview(data), first
 
     async def aread(self, key: str, offset: int, buffer: memoryview) -> tuple[int, int | None]:
         self._enter(key)
@@ -112,10 +112,10 @@ class ObstoreClient:
         data, first = await (ended or _aget(self._store, key, asked))
         return _fill(buffer, data), first  # here, so that a cancelled read writes nowhere
 
-    async def aget(self, key: str) -> tuple[memoryview, int | None]:
+    async def aget(self, key: str, most: int | None) -> tuple[memoryview | None, int | None]:
         self._enter(key)
-        data, first = await _aget(self._store, key, None)
-        return memoryview(data), first
+        data, first = await _aget(self._store, key, None, most)
+        return None if data is None else memoryview(data), first
 
     def size(self, key: str) -> int:
         self._enter(key)
@@ -200,20 +200,26 @@ class ObstoreClient:
         _Process.begun = True
 
 
-def _get(store: S3Store | AzureStore, key: str, options: GetOptions | None) -> tuple[Bytes, int]:
-    """One GET: its bytes, and the clock when its headers had come."""
+def _get(
+    store: S3Store | AzureStore, key: str, options: GetOptions | None, most: int | None = None
+) -> tuple[Bytes | None, int]:
+    """Send one GET; return its bytes (None, and unread, if more than `most`) and when its headers arrived."""
     result = obstore.get(store, key, options=options)
     first = time.monotonic_ns()
-    return result.bytes(), first
+    return None if most is not None and result.meta["size"] > most else result.bytes(), first
 
 
-async def _aget(store: S3Store | AzureStore, key: str, options: GetOptions | None) -> tuple[Bytes, int]:
+async def _aget(
+    store: S3Store | AzureStore, key: str, options: GetOptions | None, most: int | None = None
+) -> tuple[Bytes | None, int]:
     result = await obstore.get_async(store, key, options=options)
     first = time.monotonic_ns()
-    return await result.bytes_async(), first
+    return None if most is not None and result.meta["size"] > most else await result.bytes_async(), first
 
 
-def _fill(buffer: memoryview, data: Bytes) -> int:
+def _fill(buffer: memoryview, data: Bytes | None) -> int:
+    if data is None:
+        return 0
     count = len(data)
     buffer[:count] = memoryview(data)
     return count

@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal, NoReturn, TypeVar, get_args
 
-from tracekit.backends.base import CACHE_POLICIES, ObjectInfo
+from tracekit.backends.base import NOTHING_MOVED, PAGE_CACHE_MODES, Hint, Moved, ObjectInfo
 from tracekit.backends.objects.client import ObjectClient
 from tracekit.backends.objects.failures import Failure
 from tracekit.backends.objects.uri import join, split
@@ -47,16 +47,17 @@ class Dialect:
 
 
 class ObjectStoreBackend:
-    """Objects of one scheme. Thread-safe; also an `AsyncBackend` for event loops.
+    """Objects of one scheme. Thread-safe.
 
-    `connect` makes the client of one container (called once for each). `retries` is how
-    often a throttled, timed-out or broken request is sent again, after a random wait of
-    at most 0.1 s, doubled each time up to 5 s. `counters` holds `range_gets`,
-    `whole_gets`, `retries`, `throttles`, `puts`, `lists` (pages) and `heads`, each
-    counting what was asked for; a request sent again counts as a retry.
+    `connect` makes the client of a container; it is called once for each. A request that was
+    throttled, timed out or broke off is sent again at most `retries` times, each after a random
+    wait of at most 0.1 s, doubled each time up to 5 s. `counters` holds `range_gets`,
+    `whole_gets`, `puts`, `lists` (pages), `heads`, `throttles` and `retries`; a request
+    that is sent again counts as a retry only.
     """
 
     scheme: str
+    remote = True
     counters: dict[str, int]
 
     def __init__(self, dialect: Dialect, connect: Callable[[str], ObjectClient], retries: int) -> None:
@@ -118,52 +119,28 @@ class ObjectStoreBackend:
             raise
         return ObjectInfo(join(self.scheme, container, key), size)
 
-    def open(self, uri: str, *, cache_policy: str = "default") -> ObjectHandle:
-        """A handle; no request is made until it is read. Cache policies do not apply to stores."""
-        if cache_policy not in CACHE_POLICIES:
+    def open(self, uri: str, *, page_cache_mode: str = "default") -> ObjectHandle:
+        """Return a handle without a request. Page cache modes do not apply to object stores."""
+        if page_cache_mode not in PAGE_CACHE_MODES:
             raise UsageError(
-                f"cache policy {cache_policy!r} is unknown", f"one of {', '.join(CACHE_POLICIES)}"
+                f"unknown page_cache_mode={page_cache_mode!r}", f"one of {', '.join(PAGE_CACHE_MODES)}"
             )
-        container, key = split(uri)
-        return ObjectHandle(self, self._client(container), uri, self._object_key(uri, key))
-
-    def get(self, uri: str) -> tuple[memoryview, int | None]:
-        """The whole object in one GET, and ns to its first byte or None."""
-        client, key = self._locate(uri)
-        self._count("whole_gets")
-        start = time.monotonic_ns()
-        data, first = self._persist(client, uri, lambda: client.get(key))
-        return data, None if first is None else first - start
-
-    async def aget(self, uri: str) -> tuple[memoryview, int | None]:
-        """The whole object in one GET on the running loop, and ns to its first byte or None."""
-        client, key = self._locate(uri)
-        self._count("whole_gets")
-        start = time.monotonic_ns()
-        data, first = await self._apersist(client, uri, lambda: client.aget(key))
-        return data, None if first is None else first - start
-
-    async def aread_into(self, uri: str, offset: int, buffer: memoryview) -> tuple[int, int | None]:
-        """Range GET on the running loop: (bytes read, ns to the first byte or None)."""
-        client, key = self._locate(uri)
-        if not len(buffer):
-            return 0, None
-        self._count("range_gets")
-        start = time.monotonic_ns()
-        count, first = await self._apersist(
-            client, uri, lambda: client.aread(key, offset, buffer), at_end=_AT_END
-        )
-        return count, None if first is None else first - start
+        return ObjectHandle(self, *self._locate(uri), uri)
 
     def put(self, uri: str, data: bytes | memoryview, *, overwrite: bool = False) -> int:
-        """Write a whole object; without `overwrite` the store itself refuses an existing one."""
+        """Write a whole object; without `overwrite` the store itself refuses to replace one."""
         client, key = self._locate(uri)
         self._count("puts")
         self._persist(client, uri, lambda: client.put(key, data, overwrite))
         return memoryview(data).nbytes
 
     def allocate(self, nbytes: int) -> memoryview:
-        return memoryview(bytearray(nbytes))
+        try:
+            return memoryview(bytearray(nbytes))
+        except (MemoryError, OverflowError):
+            raise BackendError(
+                f"cannot allocate a buffer of {nbytes} bytes", "read less at once", ErrorClass.OUT_OF_MEMORY
+            ) from None
 
     def close(self) -> None:
         with self._lock:
@@ -172,19 +149,9 @@ class ObjectStoreBackend:
             client.close()
 
     async def aclose(self) -> None:
-        """Let go of what belongs to the running event loop; the backend stays usable."""
+        """Release what belongs to the running event loop; the backend stays usable."""
         for client in list(self._clients.values()):
             await client.aclose()
-
-    def _read_into(
-        self, client: ObjectClient, uri: str, key: str, offset: int, buffer: memoryview
-    ) -> tuple[int, int | None]:
-        if not len(buffer):
-            return 0, None
-        self._count("range_gets")
-        start = time.monotonic_ns()
-        count, first = self._persist(client, uri, lambda: client.read(key, offset, buffer), at_end=_AT_END)
-        return count, None if first is None else first - start
 
     def _locate(self, uri: str) -> tuple[ObjectClient, str]:
         container, key = split(uri)
@@ -342,26 +309,76 @@ class ObjectStoreBackend:
 
 
 class ObjectHandle:
-    """An object open for reading. `size` costs one HEAD the first time that it is asked for."""
+    """An object open for reading. `size` costs a HEAD the first time."""
 
-    uri: str
-    size: int
+    fd = -1
+    open_hint: Hint | None = None
 
-    def __init__(self, backend: ObjectStoreBackend, client: ObjectClient, uri: str, key: str) -> None:
+    def __init__(self, backend: ObjectStoreBackend, client: ObjectClient, key: str, uri: str) -> None:
         self.uri = uri
         self._backend = backend
         self._client = client
         self._key = key
+        self._size: int | None = None
 
-    def __getattr__(self, name: str) -> int:
-        if name != "size":
-            raise AttributeError(name)
-        self.size = self._backend.stat(self.uri).size
-        return self.size
+    @property
+    def size(self) -> int:
+        """Bytes of the object. Raises BackendError if it is not there."""
+        if self._size is None:
+            self._size = self._backend.stat(self.uri).size
+        return self._size
 
-    def read_into(self, offset: int, buffer: memoryview) -> tuple[int, int | None]:
-        """Range GET into `buffer`: (bytes read, fewer if the object ends; ns to the first byte or None)."""
-        return self._backend._read_into(self._client, self.uri, self._key, offset, buffer)
+    def read_into(self, offset: int, buffer: memoryview) -> Moved:
+        """Fill `buffer` with one range GET."""
+        if not len(buffer):
+            return NOTHING_MOVED
+        backend, client = self._backend, self._client
+        backend._count("range_gets")
+        start = time.monotonic_ns()
+        count, first = backend._persist(
+            client, self.uri, lambda: client.read(self._key, offset, buffer), at_end=_AT_END
+        )
+        return _moved(count, first, start)
+
+    def get(self, most: int | None = None) -> tuple[memoryview, Moved]:
+        """Read the whole object with one GET; if it is larger than `most` bytes, that many with another."""
+        backend, client = self._backend, self._client
+        backend._count("whole_gets")
+        start = time.monotonic_ns()
+        data, first = backend._persist(client, self.uri, lambda: client.get(self._key, most))
+        if data is not None:
+            return data, _moved(len(data), first, start)
+        buffer = backend.allocate(most or 0)
+        count = self.read_into(0, buffer).nbytes
+        return buffer[:count], _moved(count, first, start)
+
+    async def aread_into(self, offset: int, buffer: memoryview) -> Moved:
+        """`read_into` on the running event loop."""
+        if not len(buffer):
+            return NOTHING_MOVED
+        backend, client = self._backend, self._client
+        backend._count("range_gets")
+        start = time.monotonic_ns()
+        count, first = await backend._apersist(
+            client, self.uri, lambda: client.aread(self._key, offset, buffer), at_end=_AT_END
+        )
+        return _moved(count, first, start)
+
+    async def aget(self, most: int | None = None) -> tuple[memoryview, Moved]:
+        """`get` on the running event loop."""
+        backend, client = self._backend, self._client
+        backend._count("whole_gets")
+        start = time.monotonic_ns()
+        data, first = await backend._apersist(client, self.uri, lambda: client.aget(self._key, most))
+        if data is not None:
+            return data, _moved(len(data), first, start)
+        buffer = backend.allocate(most or 0)
+        count = (await self.aread_into(0, buffer)).nbytes
+        return buffer[:count], _moved(count, first, start)
 
     def close(self) -> None:
-        """Nothing is held open: connections belong to the backend."""
+        """Do nothing: connections belong to the backend."""
+
+
+def _moved(count: int, first: int | None, start: int) -> Moved:
+    return Moved(count, None if first is None else first - start)

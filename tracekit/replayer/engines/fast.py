@@ -12,6 +12,7 @@ import os
 import time
 
 from tracekit.backends.local.files import aligned_buffer
+from tracekit.errors import BackendError
 from tracekit.replayer.columns import BUSY, DONE, LATE, LOW, READY, STOP, slot
 from tracekit.replayer.engines.files import Worker
 from tracekit.replayer.engines.oplog import ROWS, OpLog
@@ -19,19 +20,19 @@ from tracekit.replayer.pacing import AsapPacer, Pacer, RecordedPacer
 from tracekit.replayer.plan import KINDS, Plan
 from tracekit.uri import scheme_of
 
-__all__ = ["FAST_POLICIES", "is_fast", "run_fast"]
+__all__ = ["FAST_MODES", "is_fast", "run_fast"]
 
-FAST_POLICIES = ("default", "fadvise_sequential", "fadvise_random")
+FAST_MODES = ("default", "fadvise_sequential", "fadvise_random")
 _NAP_NS = 200_000_000
 
 
-def is_fast(plan: Plan, pacer: Pacer, cache_policy: str) -> bool:
+def is_fast(plan: Plan, pacer: Pacer, page_cache_mode: str) -> bool:
     """Whether this loop may run the plan."""
     writes = not plan.streamed and bool((plan.column("kind") == KINDS.index("put")).any())
     return (
         isinstance(pacer, RecordedPacer)
         and not writes
-        and cache_policy in FAST_POLICIES
+        and page_cache_mode in FAST_MODES
         and all(scheme_of(uri) == "file" for uri in plan.uris)
     )
 
@@ -169,7 +170,7 @@ class _Buffers(dict[int, tuple[memoryview]]):
         if length > len(self._room):
             try:
                 room = aligned_buffer(length)
-            except MemoryError:  # so does what no memory holds: there it is an error of its op
+            except BackendError:  # the general way makes it an error of the op
                 return (memoryview(bytearray()),)
             self.clear()
             self._room = room
@@ -179,10 +180,10 @@ class _Buffers(dict[int, tuple[memoryview]]):
 
 def _rest(worker: Worker, log: OpLog, row: int, op: int, submit_ns: int) -> tuple[int, int]:
     """What is not a whole read at once goes the general way: short reads, failures, files that are not there."""
-    log.rows = row
-    worker.prepare(op)
-    got = worker.perform(op)
-    return got, time.monotonic_ns()
+    moved, error = worker.perform(op, worker.prepare(op))
+    end = time.monotonic_ns()
+    log.note(row, op, moved, error)
+    return moved.nbytes, end
 
 
 def _flush(log: OpLog, row: int, header: memoryview, low: int, needed: int, *, timed: bool = True) -> int:

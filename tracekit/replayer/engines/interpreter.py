@@ -40,7 +40,7 @@ class EngineSettings:
     """How an engine runs a plan; `first_slot` is where its workers' counters begin."""
 
     threads: int
-    cache_policy: str = "default"
+    page_cache_mode: str = "default"
     overwrite_objects: bool = False
     realtime: bool = False
     first_slot: int = 0
@@ -64,7 +64,7 @@ class ThreadEngine:
         self._recorder = recorder
         self._backend_of = backend_of
         self._settings = settings
-        self._fast = gate is None and is_fast(plan, pacer, settings.cache_policy)
+        self._fast = gate is None and is_fast(plan, pacer, settings.page_cache_mode)
         self._crashes: list[BaseException] = []
         self._start_mono_ns = 0
         self.cpu_ns = 0
@@ -140,7 +140,7 @@ class ThreadEngine:
                 be_realtime()
             log = OpLog(self._recorder, self._plan, self._start_mono_ns, index)
             worker = Worker(
-                self._plan, log, self._backend_of, cache_policy=self._settings.cache_policy,
+                self._plan, log, self._backend_of, page_cache_mode=self._settings.page_cache_mode,
                 most_open=OPEN_FILES // self._settings.threads, overwrite=self._settings.overwrite_objects,
             )  # fmt: skip
             number = self._settings.first_slot + index
@@ -159,10 +159,10 @@ class ThreadEngine:
     def _work(self, log: OpLog, worker: Worker, number: int) -> None:
         plan, pacer, gate, start = self._plan, self._pacer, self._gate, self._start_mono_ns
         now, header = time.monotonic_ns, plan.shared.header
-        dropping = self._settings.cache_policy == "dontneed"
         low, done, late, busy = (slot(number, counter) for counter in (LOW, DONE, LATE, BUSY))
         while (op := pacer.take()) is not None:
-            nbytes = worker.prepare(op)
+            ready = worker.prepare(op)
+            nbytes = ready.nbytes
             due = pacer.due(op)
             backlog = 0
             if due is not None:
@@ -174,17 +174,16 @@ class ThreadEngine:
             submit = now()
             pacer.submitted(op)
             try:
-                if dropping:
-                    got, end = worker.hinted(op)
-                    end = end or now()
-                else:
-                    got = worker.perform(op)
-                    end = now()
+                moved, error = worker.perform(op, ready)
+                end = now() if moved.hint is None else moved.hint.t_submit  # a hint's time is not the read's
             finally:  # else a defect in one worker leaves the others before the gate for ever
                 if gate is not None:
                     gate.release(nbytes)
             pacer.finished(op, end - start)
-            log.add(op, submit, end - submit, got, waited, due or 0, backlog)
+            log.add(
+                op, submit, end - submit, moved, error,
+                gate_wait_ns=waited, due_ns=due or 0, backlog_ns=backlog,
+            )  # fmt: skip
             header[done] += 1
             header[busy] += end - submit
             header[late] = submit - due if due else 0

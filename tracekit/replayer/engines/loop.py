@@ -16,9 +16,8 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import cast
 
-from tracekit.backends.base import AsyncBackend, Backend
+from tracekit.backends.base import NOTHING_MOVED, Backend, Moved
 from tracekit.errors import BackendError, ErrorClass, TracekitError
 from tracekit.gate import Gate
 from tracekit.recorder import Recorder
@@ -105,8 +104,7 @@ class LoopEngine:
             self._log.flush()
             for uri in {uri.partition("://")[0]: uri for uri in self._plan.uris}.values():
                 backend = self._backend_of(uri)
-                if isinstance(backend, AsyncBackend):
-                    await backend.aclose()
+                await backend.aclose()
 
     async def _dispatch(self, wake_at: Callable[[int], None]) -> None:
         header = self._plan.shared.header
@@ -166,24 +164,25 @@ class LoopEngine:
     async def _op(self, op: int, due_mono_ns: int, backlog_ns: int) -> None:
         plan, gate, now, header = self._plan, self._gate, time.monotonic_ns, self._plan.shared.header
         length = await self._length(op)
-        body = payload(length) if plan.columns["kind"][op] == _PUT else None
+        body, error = _body(length) if plan.columns["kind"][op] == _PUT else (None, None)
         waited = await gate.aacquire(length) if gate is not None else 0
         submit = now()
         try:
             if header[STOP]:
                 return
             self._pacer.submitted(op)
-            moved, first_byte, error = await self._outcome(op, length, body)
+            moved = NOTHING_MOVED
+            if error is None:
+                moved, error = await self._outcome(op, length, body)
             end = now()
         finally:
             if gate is not None:
                 gate.release(length)
         self._pacer.finished(op, end - self._start_mono_ns)
-        if error:
-            self._log.fail(error)
-        if first_byte is not None:
-            self._log.first_byte(first_byte)
-        self._log.add(op, submit, end - submit, moved, waited, due_mono_ns, backlog_ns)
+        self._log.add(
+            op, submit, end - submit, moved, error,
+            gate_wait_ns=waited, due_ns=due_mono_ns, backlog_ns=backlog_ns,
+        )  # fmt: skip
         header[slot(0, DONE)] += 1
         header[slot(0, BUSY)] += end - submit
         header[slot(0, LATE)] = submit - due_mono_ns if due_mono_ns else 0
@@ -207,34 +206,31 @@ class LoopEngine:
 
     async def _outcome(
         self, op: int, length: int, body: memoryview | None
-    ) -> tuple[int, int | None, ErrorClass | None]:
-        """Bytes moved, ns to the first byte, and what went wrong or nothing."""
+    ) -> tuple[Moved, ErrorClass | None]:
+        """Make the request; return what it moved, and its error if it failed."""
         try:
-            moved, first_byte = await self._request(op, length, body)
+            moved = await self._request(op, length, body)
         except BackendError as failed:
-            return 0, None, failed.error_class
-        except MemoryError:  # a length that only a damaged or foreign trace has
-            return 0, None, ErrorClass.OUT_OF_MEMORY
+            return NOTHING_MOVED, failed.error_class
         except asyncio.CancelledError:
-            return 0, None, ErrorClass.CANCELLED
+            return NOTHING_MOVED, ErrorClass.CANCELLED
         recorded = int(self._plan.columns["recorded_bytes"][op])
-        short = moved < (length if recorded == NONE else min(length, recorded))
-        return moved, first_byte, ErrorClass.SHORT_READ if short else None
+        short = moved.nbytes < (length if recorded == NONE else min(length, recorded))
+        return moved, ErrorClass.SHORT_READ if short else None
 
-    async def _request(self, op: int, length: int, body: memoryview | None) -> tuple[int, int | None]:
+    async def _request(self, op: int, length: int, body: memoryview | None) -> Moved:
         columns = self._plan.columns
-        uri = self._plan.uris[columns["file"][op]]
+        uri, kind = self._plan.uris[columns["file"][op]], columns["kind"][op]
         backend = self._backend_of(uri)
         if body is not None:
             overwrite = self._settings.overwrite_objects
-            return await asyncio.to_thread(backend.put, uri, body, overwrite=overwrite), None
-        reader = cast(AsyncBackend, backend)
-        if columns["kind"][op] == _GET:
-            data, first_byte = await reader.aget(uri)
-            return len(data), first_byte
+            return Moved(await asyncio.to_thread(backend.put, uri, body, overwrite=overwrite))
+        handle = backend.open(uri)
+        if kind == _GET:
+            return (await handle.aget(None if columns["length"][op] == NONE else length))[1]
         buffer = self._buffer(length, backend)
         try:
-            return await reader.aread_into(uri, int(columns["offset"][op]), buffer[:length])
+            return await handle.aread_into(int(columns["offset"][op]), buffer[:length])
         finally:
             if self._kept_bytes + len(buffer) <= _KEPT_BYTES:
                 self._kept_bytes += len(buffer)
@@ -248,6 +244,13 @@ class LoopEngine:
             return backend.allocate(size)
         self._kept_bytes -= size
         return free.pop()
+
+
+def _body(length: int) -> tuple[memoryview | None, ErrorClass | None]:
+    try:
+        return payload(length), None
+    except BackendError as error:
+        return None, error.error_class
 
 
 async def _now_and_then(watch: Callable[[], None]) -> None:

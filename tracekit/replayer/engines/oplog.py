@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 import pyarrow as pa
 
-from tracekit.backends.base import Hint
+from tracekit.backends.base import Hint, Moved
 from tracekit.errors import ErrorClass
 from tracekit.recorder import Recorder
 from tracekit.replayer.plan import KINDS, NONE, Plan
@@ -54,14 +54,17 @@ class OpLog:
         return wait_ns > _SLACK_NS and now_ns >= self.ease_at
 
     def add(
-        self, op: int, submit_ns: int, latency_ns: int, nbytes: int, gate_wait_ns: int, due_ns: int, backlog_ns: int
+        self, op: int, submit_ns: int, latency_ns: int, moved: Moved, error: ErrorClass | None, *,
+        gate_wait_ns: int, due_ns: int, backlog_ns: int,
     ) -> None:  # fmt: skip
-        """One op that ended. Times are monotonic readings (`due_ns` 0: none)."""
+        """Add an op that ended. Times are monotonic readings (`due_ns` 0: none)."""
         row = self.rows
+        if error is not None or moved.ttfb is not None or moved.hint is not None:
+            self.note(row, op, moved, error)
         self.op[row] = op
         self.submit[row] = submit_ns
         self.latency[row] = latency_ns
-        self.bytes[row] = nbytes
+        self.bytes[row] = moved.nbytes
         self.gate[row] = gate_wait_ns
         self.due[row] = due_ns
         self.backlog[row] = backlog_ns
@@ -69,13 +72,14 @@ class OpLog:
         if row + 1 == ROWS or submit_ns >= self.flush_at:
             self.flush()
 
-    def fail(self, error_class: ErrorClass) -> None:
-        """The op to be added next failed."""
-        self._errors[self.rows] = error_class
-
-    def first_byte(self, ttfb_ns: int) -> None:
-        """The op to be added next saw its first byte after `ttfb_ns`."""
-        self._ttfb[self.rows] = ttfb_ns
+    def note(self, row: int, op: int, moved: Moved, error: ErrorClass | None) -> None:
+        """Note what the columns of a row cannot hold: an error, the first byte, a hint."""
+        if error is not None:
+            self._errors[row] = error
+        if moved.ttfb is not None:
+            self._ttfb[row] = moved.ttfb
+        if moved.hint is not None:
+            self.hint(self._plan.uris[self._plan.columns["file"][op]], moved.hint)
 
     def hint(self, uri: str, hint: Hint) -> None:
         """A page-cache hint was applied: a row of its own."""
