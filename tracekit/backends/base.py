@@ -11,10 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-__all__ = ["NOTHING_MOVED", "PAGE_CACHE_MODES", "Backend", "Handle", "Hint", "Moved", "ObjectInfo"]
-
-PAGE_CACHE_MODES = ("default", "fadvise_sequential", "fadvise_random", "dontneed", "direct_io")
-"""The same names on every scheme; object stores accept all of them and give no hints."""
+__all__ = ["NOTHING_MOVED", "Backend", "Handle", "Hint", "Moved", "ObjectInfo"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tracekit.backends.base import PAGE_CACHE_MODES
 from tracekit.errors import UsageError
+from tracekit.options import PAGE_CACHE_MODES
 from tracekit.units import parse_size
 
 __all__ = [

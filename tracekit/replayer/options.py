@@ -7,9 +7,9 @@ from difflib import get_close_matches
 from math import isfinite
 from typing import Any, get_args
 
-from tracekit.backends.base import PAGE_CACHE_MODES
 from tracekit.errors import UsageError
 from tracekit.keywords import WorkersModel
+from tracekit.options import PAGE_CACHE_MODES
 from tracekit.replayer.columns import SLOTS
 
 __all__ = ["ENGINES", "PACES", "READS", "STORE_OPTIONS", "Filters", "ReplayOptions"]

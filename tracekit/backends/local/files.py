@@ -16,8 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
-from tracekit.backends.base import PAGE_CACHE_MODES, Handle, Moved, ObjectInfo
+from tracekit.backends.base import Handle, Moved, ObjectInfo
 from tracekit.errors import BackendError, ErrorClass, UsageError
+from tracekit.options import PAGE_CACHE_MODES
 from tracekit.uri import from_path, to_path
 from tracekit.whole import fsync_dir
 

@@ -15,11 +15,12 @@ from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal, NoReturn, TypeVar, get_args
 
-from tracekit.backends.base import NOTHING_MOVED, PAGE_CACHE_MODES, Hint, Moved, ObjectInfo
+from tracekit.backends.base import NOTHING_MOVED, Hint, Moved, ObjectInfo
 from tracekit.backends.objects.client import ObjectClient
 from tracekit.backends.objects.failures import Failure
 from tracekit.backends.objects.uri import join, split
 from tracekit.errors import BackendError, ErrorClass, UsageError
+from tracekit.options import PAGE_CACHE_MODES
 from tracekit.uri import clean
 
 __all__ = ["Dialect", "ObjectHandle", "ObjectStoreBackend"]
