@@ -25,13 +25,13 @@ from tracekit.whole import fsync_dir
 __all__ = [
     "Counters",
     "aligned_buffer",
+    "allocation_failure",
     "check_mode",
     "failure",
     "list_files",
     "make_file",
     "make_sparse",
     "open_for_reading",
-    "out_of_memory",
     "preflight_path",
     "read_whole",
     "seeded_content",
@@ -90,12 +90,12 @@ def aligned_buffer(nbytes: int) -> memoryview:
     try:
         room = np.empty(nbytes + MEMORY_ALIGNMENT, np.uint8)
     except (MemoryError, ValueError, OverflowError):  # numpy has an error of its own for each size
-        raise out_of_memory(nbytes) from None
+        raise allocation_failure(nbytes) from None
     start = -room.ctypes.data % MEMORY_ALIGNMENT
     return room.data[start : start + nbytes]
 
 
-def out_of_memory(nbytes: int) -> BackendError:
+def allocation_failure(nbytes: int) -> BackendError:
     """Return the error for a buffer of `nbytes` bytes that cannot be allocated."""
     return BackendError(
         f"cannot allocate a buffer of {nbytes} bytes", "read less at once", ErrorClass.OUT_OF_MEMORY

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tracekit.backends.base import NOTHING_MOVED, Backend, Handle, Moved
-from tracekit.backends.local.files import out_of_memory
+from tracekit.backends.local.files import allocation_failure
 from tracekit.errors import BackendError, ErrorClass
 from tracekit.replayer.engines.oplog import OpLog
 from tracekit.replayer.plan import KINDS, NONE, Plan
@@ -138,4 +138,4 @@ def payload(nbytes: int) -> memoryview:
     try:
         return memoryview((block * (nbytes // max(len(block), 1) + 1))[:nbytes])
     except (MemoryError, OverflowError):
-        raise out_of_memory(nbytes) from None
+        raise allocation_failure(nbytes) from None
