@@ -11,6 +11,7 @@ from tracekit.version import __version__
 
 if TYPE_CHECKING:
     from tracekit import capture as capture
+    from tracekit.backends.registry import backend_for
     from tracekit.capture import open as open
     from tracekit.capture import sample, step
     from tracekit.comparison.divergence import Divergence, diverge
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from tracekit.walkthrough import DemoResult, demo
 
 _NAMES = {
+    "tracekit.backends.registry": "backend_for",
     "tracekit.capture": "open sample step",
     "tracekit.comparison.divergence": "Divergence diverge",
     "tracekit.comparison.parity": "Parity compare",
@@ -100,6 +102,7 @@ __all__ = [
     "TracekitError",
     "UsageError",
     "__version__",
+    "backend_for",
     "capture",
     "compare",
     "create_async_loader",

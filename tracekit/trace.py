@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from tracekit.metrics.histogram import Histogram
 from tracekit.metrics.library import install
+from tracekit.metrics.partial import Partial, Window, partial, windows
 from tracekit.metrics.snapshot import MetricsSnapshot, snapshot
 from tracekit.store.reader import TraceLike, TraceReader, open_reader
 from tracekit.store.statements import query_errors, select
@@ -126,6 +127,17 @@ class Trace:
         `threads` and `memory` (bytes, or text such as `"4GiB"`) limit the queries.
         """
         return snapshot(self.reader, threads=threads, memory_limit=None if memory is None else str(memory))
+
+    def windows(self, parts: int) -> list[Window]:
+        """Cut the trace into `parts` windows of equal length: [start, end) in ns, None at the outer ends."""
+        return windows(self.reader, parts)
+
+    def partial(
+        self, window: Window, *, threads: int | None = None, memory: int | str | None = None
+    ) -> Partial:
+        """Measure the ops submitted in `window`. Partials pickle, merge, and give the snapshot of the whole."""
+        limit = None if memory is None else str(memory)
+        return partial(self.reader, window, threads=threads, memory_limit=limit)
 
     def histogram(self, name: str = "latency_us") -> Histogram:
         """One histogram of the snapshot: `latency_us` or `req_bytes`."""

@@ -15,17 +15,24 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, Unpack
 
 from tracekit.errors import UsageError
+from tracekit.keywords import Count, Duration, LoaderKeywords
 from tracekit.loader import profiles
 from tracekit.loader.loader import AsyncLoader, create_async_loader
 from tracekit.loader.options import LoaderOptions
 from tracekit.store.locate import local_path
 from tracekit.store.writer import check_target
-from tracekit.units import format_size, parse_duration
+from tracekit.units import format_size
+from tracekit.validation import Kind, Option, parse
 
 __all__ = ["RecordResult", "Watch", "record"]
+
+
+_EPOCHS = Option("epochs", Kind.COUNT, "Read the dataset this often.", 1, low=1)
+_STEPS = Option("steps", Kind.COUNT, "Stop after this many batches.", unset="at the end", low=1)
+_STEP_TIME = Option("step_time", Kind.DURATION, "Pause this long after each batch.", 0)
 
 
 class Watch(Protocol):
@@ -56,13 +63,13 @@ def record(
     options: LoaderOptions | Mapping[str, Any] | None = None,
     *,
     profile: str | None = None,
-    epochs: int = 1,
-    steps: int | None = None,
-    step_time: int | str = 0,
+    epochs: Count = 1,
+    steps: Count | None = None,
+    step_time: Duration = 0,
     join: bool = False,
     overwrite: bool = False,
     watch: Watch | None = None,
-    **given: Any,
+    **given: Unpack[LoaderKeywords],
 ) -> RecordResult:
     """Read the dataset at `uri` in batches with the built-in loader, and record every op into the trace `out`.
 
@@ -73,11 +80,8 @@ def record(
 
     Raises UsageError and BackendError as `create_async_loader` does; an existing trace is kept then.
     """
-    for name, value in (("epochs", epochs), ("steps", steps)):
-        if value is not None and value < 1:
-            raise UsageError(f"{name}={value} is less than 1", "give 1 or more")
-    pause_ns = parse_duration(step_time, name="step_time")
-    chosen = _options(options, profile, given)
+    times, most, pause_ns = parse(_EPOCHS, epochs), parse(_STEPS, steps), parse(_STEP_TIME, step_time)
+    chosen = _options(options, profile, dict(given))
     target = local_path(out)
     if not (join and target.exists()):
         check_target(target, overwrite=overwrite)
@@ -86,7 +90,7 @@ def record(
     with _replacing(target, overwrite and not join):
         opened = create_async_loader(uri, chosen, target, keep_data=False)
     with opened as loader:
-        interrupted = run.read(loader, epochs, steps)
+        interrupted = run.read(loader, times, most)
     return RecordResult(
         out=str(target),
         ops=0 if loader.recorder is None else loader.recorder.ops_recorded,
