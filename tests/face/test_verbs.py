@@ -166,11 +166,12 @@ OTHER_PROGRAMS = ("strace.py",)
         ("x exists (choose another out=, or give overwrite=True)", "x exists (choose another --out, or give --overwrite)"),
         ("speed=-1 is not positive", "--speed -1 is not positive"),
         ("max_bytes_in_flight='lots' is not a size", "--max-bytes-in-flight 'lots' is not a size"),
-        ("consumer=False is for closed pacing", "--no-consumer is for closed pacing"),
+        ("drop_last=False reads every batch", "--no-drop-last reads every batch"),
         ("leave out threads=.", "leave out --threads."),
         ("the URL http://host/?speed=3 and FROM=TO and unknown=3 stay", "the URL http://host/?speed=3 and FROM=TO and unknown=3 stay"),
         ("trace= is missing", "TRACE is missing"),
     ],
 )  # fmt: skip
 def test_parameters_in_messages_become_flags(message: str, translated: str) -> None:
-    assert with_flags(message, spellings(COMMANDS["replay"])) == translated
+    known = spellings(COMMANDS["record"]) | spellings(COMMANDS["replay"])
+    assert with_flags(message, known) == translated
