@@ -1,23 +1,36 @@
-"""URIs as ops carry them: scheme, object, and never a secret.
+"""URIs as ops carry them: scheme and object, never a secret.
 
 `clean` is applied to every URI before it is recorded, `redact` to every text that
-may quote one (errors, logs). File paths are taken raw, without percent-encoding,
-because POSIX allows `?`, `#` and `%` in names; every other scheme loses its query,
-fragment and user-info.
+may quote one (errors, logs), `from_name` to every name in another tool's log. File
+paths are kept raw, without percent-encoding, because POSIX allows `?`, `#` and `%` in
+names; every other scheme loses its query, fragment and user-info.
 """
 
 from __future__ import annotations
 
 import os
+import posixpath
 import re
 from pathlib import Path
 
 from tracekit.errors import UsageError
 
-__all__ = ["FILE_SCHEMES", "as_text", "clean", "from_path", "redact", "scheme_of", "to_path", "with_scheme"]
+__all__ = [
+    "FILE_SCHEMES",
+    "as_text",
+    "clean",
+    "from_name",
+    "from_path",
+    "has_scheme",
+    "redact",
+    "scheme_of",
+    "to_path",
+    "with_scheme",
+]
 
 FILE_SCHEMES = ("file", "direct")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+_WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _USERINFO = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*://)[^/?#]*@")
 _URL_IN_TEXT = re.compile(
@@ -33,41 +46,86 @@ _SECRET_PAIR = re.compile(
 
 
 def scheme_of(uri: str) -> str:
-    """The scheme of `uri` in lower case, or `file` for a plain path."""
+    """Return the scheme of `uri` in lower case, or `file` for a plain path."""
     match = _SCHEME.match(uri)
     return match[1].lower() if match else "file"
 
 
+def has_scheme(name: str) -> bool:
+    """Return whether `name` is a URI with a scheme. `C:/data` and `C://data` are Windows paths."""
+    return _SCHEME.match(name) is not None and _WINDOWS.match(name) is None
+
+
+def from_name(name: str, base: str | None = None) -> str:
+    """Return the URI of a name in a log: the one rule that importers and capture tools share.
+
+    - A name with a scheme is a URI already and is returned as it is.
+    - Any other name is placed under `base` (default `file:///`) with exactly one slash
+      between: `/a` and `a` under `s3://bucket` are both `s3://bucket/a`. Under a bare scheme,
+      the name starts with the host or bucket: `a/b` under `s3://` is `s3://a/b`.
+    - Under `file` and `direct`, `.`, `..` and repeated slashes are resolved, as in `from_path`;
+      object keys are literal and keep them.
+    - The backslashes of a Windows path (`C:\\data`, `\\\\host\\share`) become slashes. Anywhere else
+      a backslash is part of the name.
+
+    `base` may be an absolute path. Raises UsageError if `name` is empty or `base` is not a URI.
+    """
+    if not name:
+        raise UsageError("the name is empty", "give the name of a file or object")
+    if _WINDOWS.match(name):
+        name = name.replace("\\", "/")
+    elif _SCHEME.match(name):
+        return name
+    prefix = _prefix(base or "file://")
+    if scheme_of(prefix) not in FILE_SCHEMES:
+        return prefix + name.lstrip("/")
+    scheme, _, root = prefix.partition("://")
+    path = posixpath.normpath(f"/{root}{name}")
+    return f"{scheme}://{path[1:] if path.startswith('//') else path}"
+
+
+def _prefix(base: str) -> str:
+    """Return `base` as a URI that a relative name can follow."""
+    uri = clean(f"file://{base}" if base.startswith("/") else base)
+    scheme = _SCHEME.match(uri)
+    if scheme is None:
+        raise UsageError(
+            f"base={redact(base)} is not a URI", "give one with a scheme, such as base=s3://bucket/"
+        )
+    rest = uri[scheme.end() :].rstrip("/")
+    return scheme[0] + (f"{rest}/" if rest else "")
+
+
 def from_path(path: str | os.PathLike[str], scheme: str = "file") -> str:
-    """`file:///abs/path` of a path; the path is made absolute, links are kept."""
+    """Return `file:///abs/path` for a path; the path is made absolute, links are kept."""
     return f"{scheme}://{os.path.abspath(os.fspath(path))}"
 
 
 def to_path(uri: str) -> Path:
-    """The local path of a `file://` or `direct://` URI, or of a plain path.
+    """Return the local path of a `file://` or `direct://` URI, or of a plain path.
 
-    Raises UsageError for another scheme, a URI with a host part, or a NUL, which no name has.
+    Raises UsageError for another scheme, a URI with a host part, or a NUL byte.
     """
     if "\0" in uri:
-        raise UsageError(f"{uri!r} names no local file", "a file's name holds no NUL")
+        raise UsageError(f"{uri!r} is not a local file", "remove the NUL byte")
     match = _SCHEME.match(uri)
     if match is None:
         return Path(uri)
     rest = uri[match.end() :]
     if match[1].lower() not in FILE_SCHEMES or not rest.startswith("/"):
-        raise UsageError(f"{clean(uri)} names no local file", "write file:///absolute/path")
+        raise UsageError(f"{clean(uri)} is not a local file", "write file:///absolute/path")
     return Path(rest)
 
 
 def with_scheme(uri_or_path: str) -> str:
-    """`uri_or_path` as a full URI: a plain path becomes an absolute `file://` one."""
+    """Return `uri_or_path` as a full URI: a plain path becomes an absolute `file://` one."""
     return uri_or_path if _SCHEME.match(uri_or_path) else from_path(uri_or_path)
 
 
 def clean(uri: str) -> str:
-    """`uri` without query, fragment or user-info, as valid text; file paths are otherwise unchanged.
+    """Return `uri` as valid text, without query, fragment and user-info; file paths keep `?` and `#`.
 
-    Bytes of a file's name that are no UTF-8 (lone surrogates to Python) become U+FFFD.
+    Bytes of a file name that are not UTF-8 (lone surrogates in Python) become U+FFFD.
     """
     if not uri.isascii():
         uri = as_text(uri)
@@ -80,12 +138,12 @@ def clean(uri: str) -> str:
 
 
 def as_text(name: str) -> str:
-    """`name` as text that can be written: what was no UTF-8 is U+FFFD."""
+    """Return `name` as text that can be encoded: bytes that were not UTF-8 become U+FFFD."""
     return _SURROGATE.sub("\ufffd", name)
 
 
 def redact(text: str) -> str:
-    """`text` with every URL's query and user-info, and every `key=secret` pair, removed."""
+    """Return `text` without the query and user-info of URLs, and with the value of each `key=secret` as `***`."""
     text = _URL_IN_TEXT.sub(r"\1\2", text)
     text = _USERINFO_IN_TEXT.sub(r"\1", text)
     return _SECRET_PAIR.sub(r"\1\2***", text)

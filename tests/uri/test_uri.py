@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tracekit.errors import UsageError
-from tracekit.uri import clean, from_path, redact, scheme_of, to_path, with_scheme
+from tracekit.uri import clean, from_name, from_path, has_scheme, redact, scheme_of, to_path, with_scheme
 
 
 def test_file_paths_are_taken_raw() -> None:
@@ -62,3 +62,46 @@ def test_cleaning_and_redacting_take_any_text_and_settle(text: str) -> None:
     assert clean(clean(text)) == clean(text)
     assert redact(redact(text)) == redact(text)
     assert scheme_of(text)
+
+
+@pytest.mark.parametrize(
+    ("name", "base", "uri"),
+    [
+        ("/a", "s3://bucket/", "s3://bucket/a"),
+        ("a", "s3://bucket", "s3://bucket/a"),
+        ("//a//b", "s3://bucket/pre/", "s3://bucket/pre/a//b"),
+        ("a/../b", "s3://bucket", "s3://bucket/a/../b"),
+        ("v1", "block://", "block://v1"),
+        ("/v1", "block://", "block://v1"),
+        ("a", None, "file:///a"),
+        ("a/b", "", "file:///a/b"),
+        ("/a", None, "file:///a"),
+        ("//a/./b//../c", None, "file:///a/c"),
+        ("../../a", "file:///data", "file:///a"),
+        ("../x", "direct:///data/sub/", "direct:///data/x"),
+        ("a", "file://", "file:///a"),
+        ("a", "/mnt/data", "file:///mnt/data/a"),
+        ("C:\\data\\x", None, "file:///C:/data/x"),
+        ("c:/data", "s3://b", "s3://b/c:/data"),
+        ("C://data", None, "file:///C:/data"),
+        ("\\\\host\\share\\x", None, "file:///host/share/x"),
+        ("/a\\b", None, "file:///a\\b"),
+        ("gs://b/k", "s3://bucket/", "gs://b/k"),
+        ("a", "s3://key:SECRET@bucket?sig=SECRET", "s3://bucket/a"),
+    ],
+)
+def test_a_name_and_a_base_make_one_uri(name: str, base: str | None, uri: str) -> None:
+    assert from_name(name, base) == uri
+
+
+@pytest.mark.parametrize(("name", "base"), [("", None), ("", "s3://b"), ("a", "bucket/"), ("a", "s3:bucket")])
+def test_an_empty_name_and_a_base_without_scheme_are_refused(name: str, base: str | None) -> None:
+    with pytest.raises(UsageError):
+        from_name(name, base)
+
+
+@given(st.text(min_size=1, max_size=40), st.sampled_from([None, "s3://b/", "file:///d", "block://"]))
+def test_every_name_becomes_a_uri_that_stays_as_it_is(name: str, base: str | None) -> None:
+    uri = from_name(name, base)
+    assert has_scheme(uri)
+    assert from_name(uri, "s3://other/") == uri

@@ -18,6 +18,7 @@ import pyarrow as pa
 from tracekit.errors import TraceFormatError, UsageError
 from tracekit.formats.base import ImportOptions, Tally
 from tracekit.formats.sound import sound_batch
+from tracekit.uri import from_name
 
 __all__ = ["DarshanDxt", "serve"]
 
@@ -52,7 +53,7 @@ class DarshanDxt:
                 with pa.ipc.open_stream(child.stdout) as stream:
                     epoch_ns = int((stream.schema.metadata or {})[b"epoch_unix_ns"])
                     for batch in stream:
-                        yield _ops(batch, epoch_ns, rows, tally)
+                        yield _ops(batch, epoch_ns, rows, options.base, tally)
                         rows += batch.num_rows
             except (pa.ArrowException, OSError) as error:
                 raise TraceFormatError(f"{source} cannot be read as a Darshan log", "is it whole?") from error
@@ -109,11 +110,11 @@ def serve() -> None:
         stream.write_batch(pa.RecordBatch.from_pylist(pending, schema))
 
 
-def _ops(batch: pa.RecordBatch, epoch_ns: int, first: int, tally: Tally) -> pa.RecordBatch:
+def _ops(batch: pa.RecordBatch, epoch_ns: int, first: int, base: str | None, tally: Tally) -> pa.RecordBatch:
     start, end = (_ns(batch.column(name).to_numpy()) for name in ("start_s", "end_s"))
     names = batch.column("name").dictionary_encode()
     uris = [
-        name if "://" in name else f"file://{name}" if name.startswith("/") else ""
+        "" if not name or name.startswith("<") else from_name(name, base)  # <STDIN> and its kind
         for name in names.dictionary.to_pylist()
     ]
     size = batch.column("len")

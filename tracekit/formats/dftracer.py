@@ -18,7 +18,7 @@ import pyarrow as pa
 from tracekit.errors import TraceFormatError
 from tracekit.formats.base import ImportOptions, Tally
 from tracekit.formats.dftracer_ops import ops_of
-from tracekit.formats.sound import MAX_INT, sound_batch
+from tracekit.formats.sound import MAX_INT, sound_batch, uris
 from tracekit.formats.text.lines import Block, ahead, blocks, decoded_lines
 from tracekit.sql import load_sql
 
@@ -76,6 +76,10 @@ class DFTracer:
             columns = {name: _one(table.column(name)) for name in table.column_names if name != "number"}
             for name in ("uri", "op", "error"):
                 columns[name] = columns[name].cast(pa.string()).dictionary_encode()
+            names = columns["uri"]
+            columns["uri"] = pa.DictionaryArray.from_arrays(
+                names.indices, uris(names.dictionary, options.base)
+            )
             yield sound_batch(columns, frame["number"].to_numpy(), tally)
 
 

@@ -67,9 +67,7 @@ def ops_of(events: pl.DataFrame, tally: Tally) -> pl.DataFrame:
     return ops.select(
         "number",
         t_submit="ts",
-        uri=pl.when(pl.col("fname").str.contains("://"))
-        .then("fname")
-        .otherwise(pl.lit("file://") + pl.col("fname")),
+        uri="fname",
         op="kind",
         offset=pl.when(data).then("position"),
         len=pl.when(data).then(pl.col("count") * pl.col("size").fill_null(1)),

@@ -19,6 +19,7 @@ from tracekit.formats.base import ExportOptions, ImportOptions, Tally
 from tracekit.formats.sound import MAX_INT, sound_batch
 from tracekit.formats.text.lines import ahead, blocks, decoded_lines
 from tracekit.store.reader import TraceReader
+from tracekit.uri import from_name
 
 __all__ = ["Fio"]
 
@@ -44,7 +45,7 @@ class Fio:
         for block in ahead(blocks(source, tally)):
             lines = decoded_lines(block, tally)
             if state is None:
-                state = _Reading(_version(source, lines), options.base or "file://", tally)
+                state = _Reading(_version(source, lines), options.base, tally)
             batch = state.ops(lines)
             rows += batch.num_rows
             yield batch
@@ -76,7 +77,7 @@ class Fio:
 class _Reading:
     """What outlives a block of lines: the clock of version 2, and what was left out."""
 
-    def __init__(self, version: int, base: str, tally: Tally) -> None:
+    def __init__(self, version: int, base: str | None, tally: Tally) -> None:
         self.version = version
         self.other = 0
         self._base = base
@@ -115,7 +116,7 @@ class _Reading:
             elif action in _DATA:
                 numbers.append(number)
                 submit.append(min(at_us * 1000, MAX_INT + 1))
-                uris.append(self._uri(fields[0]))
+                uris.append(from_name(fields[0], self._base))
                 kinds.append(_DATA[action])
                 offsets.append(offset)
                 lengths.append(length)
@@ -129,11 +130,6 @@ class _Reading:
             "len": pa.array(lengths, pa.int64()),
         }
         return sound_batch(columns, np.array(numbers, np.int64), self._tally)
-
-    def _uri(self, name: str) -> str:
-        if name.startswith("/") or self._base != "file://":
-            return self._base + name
-        return f"file:///{name}"
 
 
 def _version(source: Path, lines: Iterator[tuple[int, str]]) -> int:

@@ -25,7 +25,7 @@ from tracekit.formats.sound import Streams, error_class, map_dictionary, op_kind
 from tracekit.formats.text.delimited import INTEGER, TEXT, TIMESTAMP, UNSIGNED, Layout, parse
 from tracekit.formats.text.lines import Block, blocks, in_parallel
 from tracekit.store.reader import TraceReader
-from tracekit.uri import clean
+from tracekit.uri import clean, from_name
 
 __all__ = ["S3dlio", "Warp"]
 
@@ -203,7 +203,7 @@ def _named(endpoint: pa.Array | pa.Scalar, file: pa.Array, state: _State) -> pa.
     joined = _joined(host, file, slash)
     if state.under is not None:
         hosted = pc.or_(pc.equal(host, ""), pc.match_substring_regex(host, _HOST))
-        below = pc.binary_join_element_wise(state.under, pc.ascii_ltrim(file, characters="/"), "")
+        below = pa.array([from_name(name or "/", state.under) for name in file.to_pylist()], pa.string())
         joined = pc.if_else(hosted, below, joined)
         if state.under == WARP_BUCKET and pc.any(hosted).as_py():
             state.tally.note(f"the log names no bucket: objects are taken to be under {WARP_BUCKET} (--base)")

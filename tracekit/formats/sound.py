@@ -15,8 +15,18 @@ import pyarrow.compute as pc
 
 from tracekit.errors import ErrorClass
 from tracekit.formats.base import Lines, Tally
+from tracekit.uri import from_name
 
-__all__ = ["MAX_INT", "OP_WORDS", "Streams", "error_class", "map_dictionary", "op_kinds", "sound_batch"]
+__all__ = [
+    "MAX_INT",
+    "OP_WORDS",
+    "Streams",
+    "error_class",
+    "map_dictionary",
+    "op_kinds",
+    "sound_batch",
+    "uris",
+]
 
 MAX_INT = 2**62
 """The largest time, size or offset taken from a log: sums and differences still fit 64 bits."""
@@ -56,6 +66,13 @@ def map_dictionary(column: pa.Array, values: Sequence[str | None]) -> pa.Array:
     new = pa.array([None if value is None else place[value] for value in values], pa.int32())
     indices = new.take(column.indices) if len(values) else pa.nulls(len(column), pa.int32())
     return pa.DictionaryArray.from_arrays(indices, pa.array(distinct, pa.string()))
+
+
+def uris(names: pa.Array, base: str | None) -> pa.Array:
+    """Return `uri.from_name` of each name; null for null and for the empty name."""
+    if not base and pc.all(pc.match_substring_regex(names, "^[A-Za-z][A-Za-z0-9+.-]+://")).as_py():
+        return names
+    return pa.array([from_name(name, base) if name else None for name in names.to_pylist()], pa.string())
 
 
 def op_kinds(column: pa.Array, lines: Lines, tally: Tally) -> pa.Array:

@@ -97,7 +97,7 @@ class Processes:
                 self.unnamed += kind in ("read", "put") and path is None
                 continue
             worker = self._workers.number(thread)
-            rows.append((at_ns, f"file://{path}", kind, offset, length, moved, latency, worker, error))
+            rows.append((at_ns, path, kind, offset, length, moved, latency, worker, error))
         return rows
 
     def lost(self, thread: int) -> None:

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from tracekit.errors import TraceFormatError
 from tracekit.formats.base import ImportOptions, Tally
-from tracekit.formats.sound import sound_batch
+from tracekit.formats.sound import sound_batch, uris
 from tracekit.formats.syscalls.calls import Processes, Row
 from tracekit.formats.text.lines import ahead, blocks, decoded_lines
 
@@ -45,7 +45,7 @@ class Strace:
 
     def read(self, source: Path, tally: Tally, options: ImportOptions) -> Iterator[pa.RecordBatch]:
         """As the protocol says. Worker is the order of the thread."""
-        log = _Log(tally)
+        log = _Log(tally, options.base)
         calls = 0
         for block in ahead(blocks(source, tally, block_bytes=4 << 20)):
             batch = log.ops(decoded_lines(block, tally))
@@ -63,8 +63,9 @@ class Strace:
 class _Log:
     """What outlives a block: processes, calls that are not finished, what was seen."""
 
-    def __init__(self, tally: Tally) -> None:
+    def __init__(self, tally: Tally, base: str | None) -> None:
         self.calls = 0
+        self._base = base
         self._tally = tally
         self._processes = Processes()
         self._unfinished: dict[int, tuple[int, int, str]] = {}
@@ -172,6 +173,10 @@ class _Log:
         for name, column in zip(_COLUMNS, values, strict=True):
             if name in ("uri", "op", "error"):
                 columns[name] = pa.array(column, pa.string()).dictionary_encode()
+                if name == "uri":
+                    names = columns[name]
+                    full = uris(names.dictionary, self._base)
+                    columns[name] = pa.DictionaryArray.from_arrays(names.indices, full)
             else:
                 columns[name] = pa.array(
                     [v if v is None or abs(v) < 2**63 else -1 for v in column], pa.int64()

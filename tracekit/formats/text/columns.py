@@ -20,7 +20,7 @@ import pyarrow.csv as pacsv
 from tracekit.errors import TraceFormatError, UsageError
 from tracekit.formats.base import ExportOptions, ImportOptions, Lines, Tally
 from tracekit.formats.rows import for_csv
-from tracekit.formats.sound import error_class, map_dictionary, op_kinds, sound_batch
+from tracekit.formats.sound import error_class, map_dictionary, op_kinds, sound_batch, uris
 from tracekit.formats.text.delimited import (
     DECIMAL,
     INTEGER,
@@ -283,23 +283,12 @@ def _scaled(values: pa.Array, scale: int) -> pa.Array:
     return pc.if_else(pc.less(safe, 0), -1, pc.multiply(safe, scale))
 
 
-def _uri(parts: list[pa.Array], base: str) -> pa.Array:
+def _uri(parts: list[pa.Array], base: str | None) -> pa.Array:
     first = parts[0]
     if len(parts) > 1:
         texts = [part.cast(pa.string()) for part in parts]
         first = pc.binary_join_element_wise(*texts, "/").dictionary_encode()
-    names = first.dictionary
-    has_scheme = pc.match_substring_regex(names, "^[A-Za-z][A-Za-z0-9+.-]*://")
-    local = pc.starts_with(names, "/")
-    under = base or "file://"
-    full = pc.if_else(has_scheme, names, pc.binary_join_element_wise(under, names, ""))
-    if base:
-        below = pc.binary_join_element_wise(base.rstrip("/"), names, "")
-        full = pc.if_else(pc.and_(local, pc.invert(has_scheme)), below, full)
-    else:
-        relative = pc.binary_join_element_wise("file:///", names, "")
-        full = pc.if_else(pc.or_(has_scheme, local), full, relative)
-    full = pc.if_else(pc.equal(names, ""), pa.scalar(None, pa.string()), full)
+    full = uris(first.dictionary, base)
     if full.null_count:
         indices = pc.if_else(
             pc.is_valid(full).take(first.indices), first.indices, pa.scalar(None, pa.int32())

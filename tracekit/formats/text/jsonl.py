@@ -20,7 +20,7 @@ import pyarrow.json as pajson
 
 from tracekit.errors import TraceFormatError
 from tracekit.formats.base import ExportOptions, ImportOptions, Lines, Tally
-from tracekit.formats.sound import error_class, map_dictionary, op_kinds, sound_batch
+from tracekit.formats.sound import error_class, map_dictionary, op_kinds, sound_batch, uris
 from tracekit.formats.text.lines import Block, blocks, decoded_lines, in_parallel
 from tracekit.schema import OPS
 from tracekit.store.reader import TraceReader
@@ -49,7 +49,7 @@ class Jsonl:
 
         for table, lines, part in in_parallel(parsed, blocks(source, tally)):
             tally.add(part)
-            batch = _ops(table, lines, extras, options.base or "", tally)
+            batch = _ops(table, lines, extras, options.base, tally)
             rows += batch.num_rows
             yield batch
         if not rows:
@@ -161,13 +161,17 @@ def _values(values: list[Any], key: str) -> pa.Array:
 
 
 def _ops(
-    table: pa.Table, lines: Lines, extras: dict[str, pa.DataType], base: str, tally: Tally
+    table: pa.Table, lines: Lines, extras: dict[str, pa.DataType], base: str | None, tally: Tally
 ) -> pa.RecordBatch:
     arrays = {name: _one(table.column(name)) for name in table.column_names}
     columns = {
         name: arrays[name] for name in _INTEGERS if arrays[name].null_count < len(lines) or name == "t_submit"
     }
-    columns["uri"] = _uris(arrays["uri"].dictionary_encode(), base)
+    coded = arrays["uri"].dictionary_encode()
+    full = uris(coded.dictionary, base)
+    columns["uri"] = pa.DictionaryArray.from_arrays(
+        coded.indices, full if not full.null_count else pc.fill_null(full, "")
+    )
     if arrays["op"].null_count < len(lines):
         op = pc.fill_null(arrays["op"], "read").dictionary_encode()
         columns["op"] = op_kinds(op, lines, tally)
@@ -198,13 +202,3 @@ def _extra(name: str, values: pa.Array, extras: dict[str, pa.DataType], tally: T
             f"the extra column {name} changes its type from {want} to {values.type}: such values are null"
         )
         return pa.nulls(len(values), want)
-
-
-def _uris(uris: pa.Array, base: str) -> pa.Array:
-    names = uris.dictionary
-    has_scheme = pc.match_substring_regex(names, "^[A-Za-z][A-Za-z0-9+.-]*://")
-    under = base or pc.if_else(pc.starts_with(names, "/"), "file://", "file:///")
-    local = pc.binary_join_element_wise(under, names, "")
-    return pa.DictionaryArray.from_arrays(
-        uris.indices, pc.if_else(pc.or_(has_scheme, pc.equal(names, "")), names, local)
-    )
