@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tracekit.capture import open as open
     from tracekit.capture import sample, step
     from tracekit.comparison.divergence import Divergence, diverge
-    from tracekit.comparison.parity import Parity, compare
+    from tracekit.comparison.table import Parity
     from tracekit.errors import (
         BackendError,
         ErrorClass,
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from tracekit.metrics.snapshot import MetricsSnapshot
     from tracekit.recorder import Recorder
     from tracekit.replayer.checks import PlanSummary
+    from tracekit.replayer.compare import compare
     from tracekit.replayer.materialize import Materialized, materialize
     from tracekit.replayer.options import ReplayOptions
     from tracekit.replayer.result import ReplayResult
@@ -48,7 +49,7 @@ _NAMES = {
     "tracekit.backends.registry": "backend_for",
     "tracekit.capture": "open sample step",
     "tracekit.comparison.divergence": "Divergence diverge",
-    "tracekit.comparison.parity": "Parity compare",
+    "tracekit.comparison.table": "Parity",
     "tracekit.errors": "BackendError ErrorClass ParityError TraceFormatError TracekitError UsageError",
     "tracekit.formats.registry": "ExportResult ImportResult export_trace import_trace",
     "tracekit.loader.dataset": "Dataset create_dataset",
@@ -60,6 +61,7 @@ _NAMES = {
     "tracekit.metrics.snapshot": "MetricsSnapshot",
     "tracekit.recorder": "Recorder",
     "tracekit.replayer.checks": "PlanSummary",
+    "tracekit.replayer.compare": "compare",
     "tracekit.replayer.materialize": "Materialized materialize",
     "tracekit.replayer.options": "ReplayOptions",
     "tracekit.replayer.result": "ReplayResult",

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tracekit.comparison.parity import compare
+from tracekit.replayer.compare import compare
 from tracekit.store.reader import open_reader
 
 

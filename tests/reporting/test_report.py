@@ -13,9 +13,9 @@ import pyarrow as pa
 import pytest
 from matplotlib.figure import Figure
 
-from tracekit.comparison.parity import compare
 from tracekit.errors import UsageError
 from tracekit.recorder import Recorder
+from tracekit.replayer.compare import compare
 from tracekit.replayer.run import replay
 from tracekit.reporting.charts import charts
 from tracekit.reporting.page import report

@@ -19,10 +19,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tracekit import schema
-from tracekit.comparison.parity import compare
 from tracekit.errors import TraceFormatError, UsageError
 from tracekit.metrics.snapshot import snapshot
 from tracekit.recorder import Recorder
+from tracekit.replayer.compare import compare
 from tracekit.store.check import repair, verify
 from tracekit.store.merge import ordered_batches
 from tracekit.store.reader import open_reader

@@ -1,7 +1,8 @@
-"""`tracekit compare`: a parity table of two traces."""
+"""`tracekit compare`: judge a replay against its recording, or compare two runs."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -21,6 +22,7 @@ def register(app: typer.Typer) -> None:
         epilog=examples(
             "tracekit compare run.trace replay.trace",
             "tracekit compare before.trace after.trace --tolerance 0.05 --json",
+            "tracekit compare before.trace after.trace --judge 'latency_p99<=1.2x' --junit parity.xml",
         ),
     )(_compare)
 
@@ -29,19 +31,35 @@ def _compare(
     a: Annotated[str, typer.Argument(metavar="A", help="The recording, or the run before.")],
     b: Annotated[str, typer.Argument(metavar="B", help="The replay, or the run after.")],
     tolerance: Annotated[
-        float, typer.Option(metavar="SHARE", help="The largest relative difference: 0.15 is 15 %.")
+        float, typer.Option(help="Tolerance of counts, bytes, duration and throughput: 0.15 is 15 %.")
     ] = 0.15,
     speed: Annotated[
-        float | None,
-        typer.Option(
-            metavar="X", help="Divide A's times by this. Default: B's own speed, if B is a replay of A."
-        ),
+        float | None, typer.Option(help="Compare as two runs, with A's times divided by this.")
+    ] = None,
+    max_lateness: Annotated[
+        str | None, typer.Option(metavar="DURATION", help="The latest that an op of a replay may go.")
+    ] = None,
+    allow_empty: Annotated[bool, typer.Option("--allow-empty", help="Accept a replay of no ops.")] = False,
+    partial: Annotated[bool, typer.Option("--partial", help="Accept a replay that was interrupted.")] = False,
+    expect_failures: Annotated[
+        bool,
+        typer.Option(help="Ops that failed in the recording are to fail again; otherwise no op may fail."),
+    ] = True,
+    judge: Annotated[
+        list[str] | None,
+        typer.Option(metavar="CONDITION", help="A gate such as 'latency_p99<=1.2x'; may be repeated."),
+    ] = None,
+    junit: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the judged metrics as JUnit XML.")
     ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Compare two traces metric by metric. Exit 1 if a metric is outside the tolerance."""
+    """Compare two traces metric by metric. Exit 1 if one is outside its tolerance or a gate fails."""
     before, after = tracekit.open_trace(a), tracekit.open_trace(b)
-    parity = tracekit.compare(before, after, tolerance=tolerance, speed=speed)
+    parity = tracekit.compare(
+        before, after, tolerance=tolerance, speed=speed, max_lateness=max_lateness, allow_empty=allow_empty,
+        partial=partial, expect_failures=expect_failures, judge=judge or (), junit=junit,
+    )  # fmt: skip
     moved = tracekit.diverge(before, after)
     if json:
         screen.emit_json({"a": a, "b": b, **parity.to_dict(), "moved": moved.to_dict()})

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tracekit.errors import UsageError
+from tracekit.errors import TraceFormatError, UsageError
 from tracekit.replayer.columns import COMPLETE, LOW, READY, STOP, SharedColumns
 from tracekit.replayer.mapping import MappingRules
 from tracekit.replayer.options import READS, ReplayOptions
@@ -35,7 +35,7 @@ NONE = np.iinfo(np.int64).min
 COLUMNS: dict[str, type[np.generic]] = {
     "due_ns": np.int64, "file": np.int32, "kind": np.int8, "offset": np.int64, "length": np.int64,
     "sample_id": np.int64, "step": np.int64, "rank": np.int32, "worker": np.int32, "recorded_ns": np.int64,
-    "recorded_latency": np.int64, "recorded_bytes": np.int64,
+    "recorded_latency": np.int64, "recorded_bytes": np.int64, "recorded_error": np.int16,
 }  # fmt: skip
 KINDS = ("read", "get", "put")
 """What the column `kind` indexes."""
@@ -78,6 +78,7 @@ class Plan:
     streamed: bool = False
     rounds: int = 1
     max_gap_ns: int | None = None
+    error_classes: list[str] = field(default_factory=list)
     failure: BaseException | None = None
 
     @property
@@ -175,14 +176,15 @@ def build_plan(reader: TraceReader, rules: MappingRules, options: ReplayOptions 
 
 
 def plan_parts(
-    reader: TraceReader, rules: MappingRules, options: ReplayOptions
+    reader: TraceReader, rules: MappingRules, options: ReplayOptions, *, least: int = 1
 ) -> tuple[Plan, Iterator[slice]]:
-    """The same plan for who only adds it up: itself, and its rows part by part.
+    """The plan that `build_plan` makes, and its rows part by part, each of `least` ops or more.
 
-    A part's rows are there until the next is asked for; URIs are placed after the last.
+    The rows of a part are valid until the next part is asked for. `plan.sources` holds the URIs
+    of the parts so far; `plan.uris` is set after the last part.
     """
     builder = _Builder(reader, rules, options)
-    return builder.plan, builder.parts()
+    return builder.plan, builder.parts(least)
 
 
 def _distinct_uris(reader: TraceReader) -> tuple[str, ...]:
@@ -239,15 +241,22 @@ class _Builder:
                 yield self.plan.ops
         header[COMPLETE] = 1
 
-    def parts(self) -> Iterator[slice]:
-        """Fill, a part at a time, and give back each part when the next is asked for."""
+    def parts(self, least: int = 1) -> Iterator[slice]:
+        """Fill in parts of `least` ops or more; free each part when the next is asked for."""
         done = 0
         for ready in self.fill():
-            if ready > done:
-                yield slice(done, ready)
+            if ready >= done + least:
+                yield self._part(done, ready)
                 self.plan.shared.give_back(ready)
                 done = ready
+        if self.plan.ops > done:
+            yield self._part(done, self.plan.ops)
         self.place(tuple(self.codes))
+
+    def _part(self, first: int, last: int) -> slice:
+        if len(self.plan.sources) < len(self.codes):
+            self.plan.sources = tuple(self.codes)
+        return slice(first, last)
 
     def _feed(self) -> None:
         header = self.plan.shared.header
@@ -281,6 +290,7 @@ class _Builder:
         if not rows:
             return
         at, columns = slice(first, first + rows), self.plan.shared.columns
+        self._refuse_negative(kept)
         length = pc.coalesce(kept.column("len"), kept.column("bytes"))
         for name, values in (
             ("recorded_ns", kept.column("t_submit")), ("recorded_latency", kept.column("latency")),
@@ -290,7 +300,8 @@ class _Builder:
             columns[name][at] = pc.fill_null(values, NONE).to_numpy()
         for name in ("rank", "worker"):
             columns[name][at] = pc.fill_null(kept.column(name), 0).to_numpy()
-        columns["recorded_bytes"][at][pc.is_valid(kept.column("error")).to_numpy()] = NONE
+        columns["recorded_error"][at] = self._errors(kept.column("error"))
+        columns["recorded_bytes"][at][columns["recorded_error"][at] >= 0] = NONE
         columns["kind"][at] = pc.index_in(kept.column("op"), pa.array(KINDS)).to_numpy()
         columns["file"][at] = self._files(kept.column("uri"))
         self._assume(at)
@@ -308,6 +319,29 @@ class _Builder:
         table = table.filter(replayed)
         keep = fits(table, self._options.filters, self._origin or 0)
         return table if keep.all() else table.filter(pa.array(keep))
+
+    def _refuse_negative(self, kept: pa.Table) -> None:
+        """Raise TraceFormatError for a length or an offset below 0, which no storage can serve."""
+        for name in ("len", "bytes", "offset"):
+            least = pc.min(kept.column(name)).as_py()
+            if least is not None and least < 0:
+                uri = text(kept.column("uri").filter(pc.less(kept.column(name), 0)))[0].as_py()
+                raise TraceFormatError(
+                    f"{self._reader.path}: an op on {uri} has {name} {least}",
+                    "lengths and offsets are 0 or more",
+                )
+
+    def _errors(self, column: pa.ChunkedArray) -> np.ndarray:
+        """Each op's error class as an index into `plan.error_classes`; -1 for success."""
+        if column.null_count == len(column):
+            return np.full(len(column), -1, np.int16)
+        encoded = text(column).combine_chunks().dictionary_encode()
+        classes = self.plan.error_classes
+        names = encoded.dictionary.to_pylist()
+        classes += [name for name in names if name not in classes]
+        codes = np.array([*(classes.index(name) for name in names), -1], np.int16)
+        found: np.ndarray = codes[pc.fill_null(encoded.indices, len(names)).to_numpy()]
+        return found
 
     def _files(self, uris: pa.ChunkedArray) -> np.ndarray:
         encoded = uris.dictionary_encode() if not pa.types.is_dictionary(uris.type) else uris

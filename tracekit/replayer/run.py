@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from tracekit.comparison.parity import compare, define_percentile
+from tracekit.comparison.fingerprint import fingerprint
+from tracekit.comparison.runs import define_percentile
 from tracekit.errors import UsageError
 from tracekit.gate import Gate
 from tracekit.recorder import Recorder
@@ -22,11 +23,11 @@ from tracekit.replayer import residency
 from tracekit.replayer.backends import Backends
 from tracekit.replayer.checks import PlanSummary, check_targets, check_writes, summarize, uses_loop
 from tracekit.replayer.columns import BUSY, DONE, LATE, STOP
+from tracekit.replayer.compare import compare
 from tracekit.replayer.engines.fast import FAST_MODES
 from tracekit.replayer.engines.interpreter import EngineSettings, ThreadEngine
 from tracekit.replayer.engines.loop import LoopEngine
 from tracekit.replayer.engines.processes import run_processes
-from tracekit.replayer.expected import expected_measures
 from tracekit.replayer.foresight import foresee
 from tracekit.replayer.loader_model import LoaderModel, model_for
 from tracekit.replayer.mapping import parse_rules
@@ -182,9 +183,7 @@ def _drive(
     model = _loader_model(plan, options, reader) if processes == 1 else None
     threads = options.threads or (_LOOP_REQUESTS if looping else _threads(plan, options, processes, model))
     settings = EngineSettings(threads, options.page_cache_mode, options.overwrite_objects, options.realtime)
-    noted = {"replay": {**_noted(options), "of": reader.trace_id}}
-    if not plan.streamed:
-        noted["replay"]["expected"] = asdict(expected_measures(plan))
+    noted = {"replay": {**_noted(options), "of": reader.trace_id, "fingerprint": fingerprint(reader)}}
     tell = _teller(plan, reader.rows * options.loops, watch)
     if processes > 1:
         whole, cpu_ns, wait_ns = run_processes(

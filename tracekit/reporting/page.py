@@ -11,9 +11,10 @@ from typing import Any
 
 from plotly.offline import get_plotlyjs
 
-from tracekit.comparison.parity import Parity, compare
+from tracekit.comparison.table import Parity
 from tracekit.metrics.library import install
 from tracekit.metrics.snapshot import MetricsSnapshot, measuring, snapshot
+from tracekit.replayer.compare import compare
 from tracekit.reporting.charts import Chart, charts
 from tracekit.reporting.table import difference, label, shown
 from tracekit.sql import load_sql
@@ -68,8 +69,7 @@ def _names(reader: TraceReader, against: TraceReader | None) -> tuple[str, str]:
 
 def _verdict(parity: Parity | None, found: MetricsSnapshot) -> str:
     if parity is not None:
-        failed = [label(row) for row in parity.rows if row.ok is False]
-        words = "Parity holds" if parity.ok else f"Outside tolerance: {', '.join(failed)}"
+        words = "; ".join(parity.verdict).capitalize()
         kind = "good" if parity.ok else "bad"
         return f'<p class="verdict {kind}" role="status"><strong>{escape(words)}</strong> (tolerance {parity.tolerance:.0%}).</p>'
     kind = "bad" if found.failed_ops else "good"

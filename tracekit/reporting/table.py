@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tracekit.comparison.divergence import Divergence
-from tracekit.comparison.parity import Parity, ParityRow
+from tracekit.comparison.table import Parity, ParityRow
 from tracekit.metrics.snapshot import MetricsSnapshot
 from tracekit.units import format_count, format_duration, format_named, format_rate, format_size
 
@@ -28,23 +28,40 @@ __all__ = [
 ]
 
 
+_ABSOLUTE = ("distance", "share")
 _FOLDED = 24
 """Characters to which a text may be folded before a table is too narrow for it."""
 
 
 def parity_table(parity: Parity, *, names: tuple[str, str] = ("recording", "replay")) -> Table:
     """One line a metric, with its verdict."""
-    verdict = ("parity holds", "green") if parity.ok else ("outside tolerance", "red")
-    title = Text.assemble(verdict, f" (tolerance {parity.tolerance:.0%})")
+    basis = {"replay": "judged op by op", "runs": "compared as two runs"}[parity.kind]
+    title = Text.assemble(
+        ("\n".join(parity.verdict), "green" if parity.ok else "red"), f"\n{basis}: {parity.reason}"
+    )
     table = Table(title=title, title_justify="left")
     table.add_column("metric")
-    for name in (*names, "difference"):
+    for name in (*names, "difference", "allowed"):
         table.add_column(name, justify="right")
     table.add_column("verdict")
-    for row in parity.rows:
+    for row in (*parity.rows, *parity.gates):
         word = {True: Text("pass", "green"), False: Text("FAIL", "red"), None: Text("-", "dim")}[row.ok]
-        table.add_row(label(row), shown(row.a, row.unit), shown(row.b, row.unit), difference(row), word)
+        table.add_row(
+            label(row), shown(row.a, row.unit), shown(row.b, row.unit), difference(row), _allowed(row), word
+        )
+    failed = [f"{label(row)}: {row.note}" for row in parity.failed if row.note]
+    if failed:
+        table.caption, table.caption_justify = Text("\n".join(failed), "dim"), "left"
     return table
+
+
+def _allowed(row: ParityRow) -> str:
+    """The tolerance of a judged row, in the unit of its difference."""
+    if row.ok is None or row.tolerance is None:
+        return "-"
+    if row.difference is None or row.unit in _ABSOLUTE:
+        return shown(row.tolerance, row.unit)
+    return f"{row.tolerance:.0%}"
 
 
 def rows_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, title: str | None = None) -> Table:
@@ -164,7 +181,7 @@ def shown(value: float | None, unit: str) -> str:
         return format_size(value)
     if unit == "bytes/s":
         return format_rate(value)
-    if unit == "distance":
+    if unit in _ABSOLUTE or unit == "index":
         return f"{value:.3g}"
     return format_count(value)
 
@@ -194,6 +211,6 @@ def difference(row: ParityRow) -> str:
     """How far apart, in words."""
     if row.difference is None:
         return "-"
-    if row.unit == "distance":
+    if row.unit in _ABSOLUTE:
         return f"{row.difference:.3g}"
     return "inf" if row.difference == float("inf") else f"{row.difference:.3%}"

@@ -1,0 +1,142 @@
+"""`tracekit.compare`: judge a replay against its recording, or compare two runs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from tracekit.comparison.fingerprint import fingerprint
+from tracekit.comparison.gates import Gate, check_gates, parse_gates
+from tracekit.comparison.junit import write_junit
+from tracekit.comparison.replays import ReplayRules, judge_replay
+from tracekit.comparison.runs import compare_runs
+from tracekit.comparison.table import Parity
+from tracekit.errors import TraceFormatError, UsageError
+from tracekit.replayer.expected import planned_ops
+from tracekit.replayer.options import Filters, ReplayOptions
+from tracekit.store.locate import local_path
+from tracekit.store.reader import TraceLike, TraceReader, open_reader
+from tracekit.units import parse_duration
+
+__all__ = ["compare", "replay_of"]
+
+DEFAULT_TOLERANCE = 0.15
+
+
+def compare(
+    a: TraceLike,
+    b: TraceLike,
+    *,
+    tolerance: float = DEFAULT_TOLERANCE,
+    speed: float | None = None,
+    max_lateness: int | str | None = None,
+    allow_empty: bool = False,
+    partial: bool = False,
+    expect_failures: bool = True,
+    judge: Sequence[str] = (),
+    junit: str | os.PathLike[str] | None = None,
+) -> Parity:
+    """Compare trace `b` with trace `a`.
+
+    If `b` is a replay of exactly the ops of `a`, every op of `b` is judged against the plan,
+    which is made again from `a` and the options that `b` was replayed with. Otherwise, or if
+    `speed` is given, the two are compared as runs, by their distributions; the times of `a`
+    are divided by `speed`.
+
+    `tolerance` is a fraction; it holds for counts, bytes, duration and throughput, and other
+    metrics have their own (see docs/replay.md). For replays: `max_lateness` (ns, or text such
+    as `20ms`) bounds how late an op may go; `allow_empty` accepts a replay of no ops;
+    `partial` accepts one that was interrupted; without `expect_failures` no op may fail, even
+    if it failed in the recording. `judge` holds gates such as `latency_p99<=1.2x`;
+    `junit` names a file for the outcome as JUnit XML.
+
+    Raises UsageError for an invalid option or gate, TraceFormatError for a trace that cannot be read.
+    """
+    if not tolerance >= 0:
+        raise UsageError(f"tolerance={tolerance} is negative", "give a fraction such as 0.15")
+    if speed is not None and not speed > 0:
+        raise UsageError(f"speed={speed} is not positive", "give a factor such as 0.5, 1 or 10")
+    lateness = None if max_lateness is None else parse_duration(max_lateness, name="max_lateness")
+    gates = parse_gates([judge] if isinstance(judge, str) else judge)
+    a, b = open_reader(a), open_reader(b)
+    origin = replay_of(a, b) if speed is None else _Origin(None, "speed= was given")
+    if origin.options is not None:
+        rules = ReplayRules(
+            pace=origin.options.pace,
+            max_ops_in_flight=origin.options.max_ops_in_flight,
+            max_bytes_in_flight=origin.options.max_bytes_in_flight,
+            tolerance=tolerance,
+            max_lateness_ns=lateness,
+            allow_empty=allow_empty,
+            partial=partial,
+            expect_failures=expect_failures,
+        )
+        rows = judge_replay(planned_ops(a, origin.options), b, rules)
+        found = Parity(rows, tolerance, 1.0, "replay", origin.reason)
+    else:
+        factor = speed or 1.0
+        rows = compare_runs(a, b, tolerance=tolerance, speed=factor)
+        found = Parity(rows, tolerance, factor, "runs", origin.reason)
+    parity = _gated(found, a, b, gates)
+    if junit is not None:
+        write_junit(parity, local_path(junit), name=f"{a.path.name} {b.path.name}")
+    return parity
+
+
+@dataclass(frozen=True, slots=True)
+class _Origin:
+    """How a replay was made from a recording (None: it was not), and what that rests on."""
+
+    options: ReplayOptions | None
+    reason: str
+
+
+def replay_of(a: TraceReader, b: TraceReader) -> _Origin:
+    """Decide whether `b` is a replay of the ops of `a`, by the fingerprint of the ops."""
+    noted = b.options.get("replay") if b.source == "replay" else None
+    if not isinstance(noted, dict):
+        return _Origin(None, "B is not a replay")
+    recorded = noted.get("fingerprint")
+    if recorded is None:
+        return _Origin(None, "B is a replay that does not say of which recording")
+    if recorded != fingerprint(a):
+        return _Origin(None, "B is a replay of another recording")
+    return _Origin(
+        _options(b, noted), "B is a replay of A: the fingerprint of its recording is that of A's ops"
+    )
+
+
+def _options(b: TraceReader, noted: dict[str, Any]) -> ReplayOptions:
+    """The options that shaped the plan of the replay `b`."""
+    of_plan = (
+        "pace",
+        "speed",
+        "loops",
+        "max_gap_ns",
+        "mapping",
+        "allow_writes",
+        "max_ops_in_flight",
+        "max_bytes_in_flight",
+    )
+    known = {field.name for field in fields(ReplayOptions)} & {*of_plan}
+    known |= {field.name for field in fields(Filters)}
+    values = {name: tuple(v) if isinstance(v, list) else v for name, v in noted.items() if name in known}
+    try:
+        return ReplayOptions.of(values)
+    except (UsageError, TypeError) as error:
+        raise TraceFormatError(
+            f"{b.path}: its replay options are damaged: {error}", "replay again"
+        ) from error
+
+
+def _gated(parity: Parity, a: TraceReader, b: TraceReader, gates: Sequence[Gate]) -> Parity:
+    """Add the gates; a gate on a metric of the table replaces the rule of that metric."""
+    if not gates:
+        return parity
+    named = {gate.metric for gate in gates}
+    rows = tuple(
+        replace(row, ok=None, note="judged by a gate") if row.metric in named else row for row in parity.rows
+    )
+    return replace(parity, rows=rows, gates=check_gates(gates, parity, a, b))
