@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from tracekit.errors import UsageError
+from tracekit.validation import nearest
 
 __all__ = [
     "AgainstOption",
@@ -59,9 +59,8 @@ def check_choice(name: str, value: str, known: Iterable[str]) -> None:
     """Raise UsageError, with the nearest known word, if `value` is not one of the words `known`."""
     words = tuple(known)
     if value not in words:
-        near = get_close_matches(value, words, 1)
-        meant = f"; did you mean {near[0]}?" if near else ""
-        raise UsageError(f"unknown {name} {value!r}", f"choose {', '.join(words)}{meant}")
+        near = nearest(value, words)
+        raise UsageError(f"unknown {name} {value!r}", f"{near}{' ' if near else ''}choose {', '.join(words)}")
 
 
 def examples(*commands: str) -> str:

@@ -10,7 +10,8 @@ import typer
 
 import tracekit
 from tracekit.capture.command import METHODS
-from tracekit.cli.arguments import OverwriteOption, examples
+from tracekit.capture.session import HOOKS
+from tracekit.cli.arguments import OverwriteOption, choices, examples
 from tracekit.units import format_count
 
 __all__ = ["register"]
@@ -41,13 +42,15 @@ def _capture(
             metavar="METHOD",
             help=f"What sees file I/O: {', '.join(METHODS)}. dftracer costs about 5 us a call, strace about"
             " 120; hooks sees Python's object clients and fsspec alone.",
+            **choices(METHODS),
         ),
     ] = "auto",
     hooks: Annotated[
         str,
         typer.Option(
             metavar="NAMES",
-            help="Python hooks, comma-separated: auto, fsspec, botocore, azure, ..., or empty.",
+            help=f"Python hooks, comma-separated: auto, {', '.join(HOOKS)}; empty for none.",
+            **choices(("auto", *HOOKS)),
         ),
     ] = "auto",
     include: Annotated[

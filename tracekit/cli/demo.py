@@ -59,7 +59,7 @@ def _show(result: DemoResult) -> None:
         "recorded",
         f"{format_count(recorded.ops)} ops of a shuffled loader with 4 workers, {recorded.steps} steps, in {result.recording}\n",
     )
-    for table in snapshot_tables(result.snapshot):
+    for table in snapshot_tables(result.snapshot, width=screen.console.width):
         say(table)
     for scheme, replayed in result.replays.items():
         say("")

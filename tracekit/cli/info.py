@@ -11,6 +11,7 @@ from rich.text import Text
 import tracekit
 from tracekit.cli import screen
 from tracekit.cli.arguments import JsonOption, TraceArgument, examples
+from tracekit.reporting.table import in_words
 from tracekit.units import format_count, format_duration, format_named, format_size
 
 __all__ = ["register"]
@@ -21,11 +22,8 @@ def register(app: typer.Typer) -> None:
     app.command("info", epilog=examples("tracekit info run.trace", "tracekit info run.trace --json"))(_info)
 
 
-def _info(
-    trace: TraceArgument,
-    json: JsonOption = False,
-) -> None:
-    """Say what a trace is: source, span, streams, ops, bytes, segments, schema."""
+def _info(trace: TraceArgument, json: JsonOption = False) -> None:
+    """Describe a trace: source, ops, bytes, streams, span, segments, columns, options, counters."""
     facts = tracekit.open_trace(trace).info()
     if json:
         screen.emit_json(facts)
@@ -42,20 +40,19 @@ def _info(
         "columns": ", ".join(facts["columns"]),
     }
     options = {f"option {name}": value for name, value in _set(facts["options"])}
-    counters = {f"counter {name}": format_named(name, value) for name, value in facts["counters"].items()}
+    counters = {f"counter {in_words(name)}": format_named(name, n) for name, n in facts["counters"].items()}
     width = max(len(name) for name in (*rows, *options, *counters))
     for name, value in (rows | options | counters).items():
-        screen.console.print(Text.assemble((f"{name:<{width}}  ", "bold"), str(value)), soft_wrap=True)
+        screen.say(Text.assemble((f"{name:<{width}}  ", "bold"), str(value)))
     if facts["unfinished_segments"]:
-        screen.errors.print(
-            f"{facts['unfinished_segments']} segments are journals: being recorded now, or left by a crash "
-            f"({facts['torn_bytes']} torn bytes); everything flushed is counted above, tracekit repair tidies up",
-            soft_wrap=True,
+        screen.note(
+            f"{facts['unfinished_segments']} segments are unfinished: they are being recorded, or a crash left them "
+            f"({facts['torn_bytes']} torn bytes). Every op in them is counted above; `tracekit repair` finishes them"
         )
 
 
 def _set(options: Mapping[str, Any], within: str = "") -> Iterator[tuple[str, Any]]:
-    """The options that say something, a replay's by their whole name; what is deeper is for machines."""
+    """Yield the options that have a value, with those of one level below; deeper ones are for machines."""
     for name, value in options.items():
         if isinstance(value, dict) and not within:
             yield from _set(value, f"{name}.")

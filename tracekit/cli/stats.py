@@ -73,7 +73,7 @@ def _stats(
     elif json or out is not None:
         screen.emit_text(found.to_json(), out)
     else:
-        for table in snapshot_tables(found):
+        for table in snapshot_tables(found, width=screen.console.width):
             screen.console.print(table)
 
 

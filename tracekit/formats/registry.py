@@ -10,7 +10,6 @@ import importlib
 import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,6 +21,7 @@ from tracekit.formats.sink import open_sink
 from tracekit.formats.text.lines import ahead
 from tracekit.store.reader import TraceLike, open_reader
 from tracekit.store.writer import TraceWriter
+from tracekit.validation import nearest
 
 __all__ = [
     "ExportResult",
@@ -176,8 +176,8 @@ def _settled(batches: Iterator[pa.RecordBatch], tally: Tally) -> Iterator[pa.Rec
 
 def _load(known: dict[str, tuple[str, str]], name: str, what: str) -> object:
     if name not in known:
-        near = get_close_matches(name, known, n=1)
-        hint = f"there are {', '.join(known)}" + (f"; did you mean {near[0]}?" if near else "")
-        raise UsageError(f"no format {name!r} to {what}", hint)
+        near = nearest(name, known)
+        hint = f"{near}{' ' if near else ''}choose {', '.join(known)}"
+        raise UsageError(f"unknown format {name!r} to {what}", hint)
     module, cls = known[name]
     return getattr(importlib.import_module(module), cls)()

@@ -17,6 +17,7 @@ from tracekit.reporting.table import brief, short_names
 from tracekit.sql import load_sql
 from tracekit.store.reader import TraceLike, TraceReader, open_reader
 from tracekit.units import format_size
+from tracekit.validation import nearest
 from tracekit.whole import whole_file
 
 if TYPE_CHECKING:
@@ -48,7 +49,10 @@ def draw(
     out = Path(out)
     unknown = [kind for kind in kinds if kind not in KINDS]
     if unknown:
-        raise UsageError(f"no picture {unknown[0]!r}", f"there are {', '.join(KINDS)}")
+        near = nearest(unknown[0], KINDS)
+        raise UsageError(
+            f"unknown picture {unknown[0]!r}", f"{near}{' ' if near else ''}choose {', '.join(KINDS)}"
+        )
     if out.suffix not in _FORMATS:
         raise UsageError(f"{out}: unknown picture type", f"name it {', '.join(_FORMATS)}")
     reader = open_reader(trace)

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from tracekit.comparison.divergence import Divergence
 from tracekit.comparison.table import Parity, ParityRow
+from tracekit.metrics.histogram import Histogram
 from tracekit.metrics.snapshot import MetricsSnapshot
 from tracekit.units import format_count, format_duration, format_named, format_rate, format_size
 
@@ -17,6 +18,7 @@ __all__ = [
     "brief",
     "difference",
     "divergence_tables",
+    "in_words",
     "label",
     "least_width",
     "parity_table",
@@ -29,6 +31,8 @@ __all__ = [
 
 
 _ABSOLUTE = ("distance", "share")
+_BAR = 30
+"""Characters of the longest bar of a histogram."""
 _FOLDED = 24
 """Characters to which a text may be folded before a table is too narrow for it."""
 
@@ -132,26 +136,15 @@ def divergence_tables(moved: Divergence, *, names: tuple[str, str]) -> list[Tabl
     return [distances, shifts, *places]
 
 
-def snapshot_tables(found: MetricsSnapshot) -> list[Table]:
-    """The snapshot as people read it."""
+def snapshot_tables(found: MetricsSnapshot, *, width: int = 80) -> list[Table]:
+    """Return the snapshot as tables for a terminal of `width` columns."""
     facts = Table(show_header=False, box=None, pad_edge=False)
-    latency_ns = {name: None if us is None else us * 1e3 for name, us in found.latency_us.items()}
-    rows = {
-        "ops": f"{format_count(found.ops)}, {format_count(found.failed_ops)} failed",
-        "bytes": f"{format_size(found.bytes)} of {format_count(found.files)} files, {format_count(found.samples)} samples",
-        "duration": format_duration(found.duration_ns),
-        "throughput": f"{shown(found.throughput_bytes_per_s, 'bytes/s')}, {shown(found.ops_per_s, 'ops')} ops/s",
-        "latency": ", ".join(
-            f"{name.replace('_', '.')} {shown(latency_ns[name], 'ns')}"
-            for name in ("p50", "p90", "p99", "p99_9", "max")
-        ),
-        "queue depth": f"{format_count(found.max_qd)} ops, {format_size(found.peak_inflight)} in flight at most",
-        "steps": f"{format_count(found.steps)}, {shown(found.bytes_per_step, 'bytes')} each",
-    }  # fmt: skip
-    for name, value in rows.items():
+    facts.add_column(no_wrap=True)
+    facts.add_column(overflow="fold")
+    for name, value in _facts(found).items():
         facts.add_row(Text(name, "bold"), value)
     for name, count in found.backend_counters.items():
-        facts.add_row(Text(name, "dim"), format_named(name, count))
+        facts.add_row(Text(in_words(name), "dim"), format_named(name, count))
     ops = rows_table(
         ["scheme", "op", "error", "ops", "bytes"],
         [
@@ -159,16 +152,46 @@ def snapshot_tables(found: MetricsSnapshot) -> list[Table]:
             for r in found.by_op
         ],
     )
-    histogram = found.req_bytes_hist
+    return [facts, ops, _sizes_table(found.req_bytes_hist, width)]
+
+
+def _facts(found: MetricsSnapshot) -> dict[str, str]:
+    latency_ns = {name: None if us is None else us * 1e3 for name, us in found.latency_us.items()}
+    quantiles = ("p50", "p90", "p99", "p99_9", "max")
+    facts = {
+        "ops": f"{format_count(found.ops)}, {format_count(found.failed_ops)} failed",
+        "bytes": f"{format_size(found.bytes)} of {format_count(found.files)} files",
+        "duration": format_duration(found.duration_ns),
+        "throughput": f"{shown(found.throughput_bytes_per_s, 'bytes/s')}, {shown(found.ops_per_s, 'ops')} ops/s",
+        "latency": ", ".join(f"{q.replace('_', '.')} {shown(latency_ns[q], 'ns')}" for q in quantiles),
+        "queue depth": f"{format_count(found.max_qd)} ops, {format_size(found.peak_inflight)} in flight at most",
+    }
+    if found.samples:
+        facts["samples"] = format_count(found.samples)
+    if found.steps:
+        facts["steps"] = f"{format_count(found.steps)}, {shown(found.bytes_per_step, 'bytes')} each"
+    return facts
+
+
+def _sizes_table(histogram: Histogram, width: int) -> Table:
+    """Return request sizes with bars that fit into `width` columns."""
+    ranges = [
+        f"{format_size(lo)} - {format_size(hi)}" for lo, hi in zip(histogram.lo, histogram.hi, strict=True)
+    ]
+    counts = [format_count(n) for n in histogram.counts]
+    title = "request size"
+    taken = max(map(len, (title, *ranges))) + max(map(len, ("ops", *counts))) + 10  # borders and padding
+    longest = max(min(_BAR, width - taken), 1)
     most = max(histogram.counts, default=1)
-    sizes = rows_table(
-        ["request size", "ops", ""],
-        [
-            [f"{format_size(lo)} - {format_size(hi)}", format_count(n), "█" * max(round(30 * n / most), 1)]
-            for lo, hi, n in zip(histogram.lo, histogram.hi, histogram.counts, strict=True)
-        ],
-    )
-    return [facts, ops, sizes]
+    bars = ["█" * max(round(longest * n / most), 1) for n in histogram.counts]
+    return rows_table([title, "ops", ""], list(zip(ranges, counts, bars, strict=True)))
+
+
+def in_words(name: str) -> str:
+    """Return the name of a counter or metric without its unit and underscores: `wait_ns` is `wait`."""
+    for unit in ("_ns", "_bytes"):
+        name = name.removesuffix(unit) if name != unit[1:] else name
+    return name.replace("_", " ")
 
 
 def shown(value: float | None, unit: str) -> str:
