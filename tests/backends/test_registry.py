@@ -38,21 +38,35 @@ def test_an_option_that_a_scheme_does_not_take_is_refused(uri: str) -> None:
         backend_for(uri, client="obstore")
 
 
-def test_object_store_libraries_are_not_imported_for_local_files() -> None:
-    code = (
-        "import sys; from tracekit.backends.registry import backend_for; backend_for('file:///x')\n"
-        "print([name for name in ('obstore', 'botocore', 'azure') if name in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+def outcome(code: str) -> str:
+    """What a fresh interpreter prints."""
+    begin = "import sys\nfrom tracekit.backends.registry import backend_for\n"
+    done = subprocess.run([sys.executable, "-c", begin + code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
 
 
-def test_a_missing_library_is_named_with_how_to_get_it() -> None:
-    code = (
-        "import sys; sys.modules['botocore'] = sys.modules['obstore'] = sys.modules['aiobotocore'] = None\n"
-        "from tracekit.backends.registry import backend_for; from tracekit.errors import UsageError\n"
-        "try: backend_for('s3://b/k', client='aiobotocore').stat('s3://b/k')\n"
+def test_a_client_imports_its_own_library_only() -> None:
+    libraries = ("obstore", "botocore", "aiobotocore", "aiohttp", "azure")
+    shown = f"print(*[name for name in {libraries} if name in sys.modules])"
+    assert outcome(f"backend_for('file:///x'); backend_for('direct:///x'); {shown}") == ""
+    assert outcome(f"backend_for('s3://b'); {shown}") == "obstore botocore"
+    assert outcome(f"backend_for('s3://b', client='aiobotocore'); {shown}") == "botocore aiobotocore aiohttp"
+    az = "import os; os.environ['AZURE_STORAGE_CONNECTION_STRING'] = 'UseDevelopmentStorage=true'\n"
+    assert outcome(f"{az}backend_for('az://b'); {shown}") == "obstore"
+    assert "obstore" not in outcome(f"{az}backend_for('az://b', client='azure-sdk'); {shown}")
+
+
+@pytest.mark.parametrize(
+    ("uri", "client", "package"), [("s3://b", "aiobotocore", "aiobotocore"), ("az://b", "azure-sdk", "azure")]
+)
+def test_a_missing_library_is_named_with_how_to_install_it(uri: str, client: str, package: str) -> None:
+    """The account is given by the environment: an option would not be one of both schemes."""
+    printed = outcome(
+        "import os; os.environ['AZURE_STORAGE_CONNECTION_STRING'] = 'UseDevelopmentStorage=true'\n"
+        f"sys.modules[{package!r}] = None\n"
+        "from tracekit.errors import UsageError\n"
+        f"try: backend_for({uri!r}, client={client!r})\n"
         "except UsageError as error: print(error)\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert "(pip install " in done.stdout, done.stdout + done.stderr
+    assert "pip install 'tracekit[clients]'" in printed and client in printed and "\n" not in printed

@@ -1,7 +1,4 @@
-"""Which module reads which URI scheme; a scheme's module is imported when it is first used.
-
-A scheme's module has `backend(**options)`. This module knows their names and nothing else.
-"""
+"""Which module reads which URI scheme. A scheme's module is imported when it is first used."""
 
 from __future__ import annotations
 
@@ -21,13 +18,13 @@ _SCHEMES = {
     "s3": "tracekit.backends.objects.s3",
     "az": "tracekit.backends.objects.az",
 }
-"""The module of each scheme, whose `backend(**options)` makes a backend."""
+"""The module of each scheme; its `backend(**options)` makes a backend."""
 _FOREIGN = {"s3": "account", "az": "region"}
 """What is the other store's."""
 
 
 def known_schemes() -> tuple[str, ...]:
-    """The URI schemes that there is a backend for."""
+    """Return the URI schemes that can be read."""
     return tuple(_SCHEMES)
 
 
@@ -43,9 +40,9 @@ def applicable(uri: str, options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def backend_for(uri: str, **options: Any) -> Backend:
-    """A new backend for the scheme of `uri` (a plain path is `file`), with its options.
+    """Make a backend for the scheme of `uri` (a plain path is `file`), with its options.
 
-    Raises UsageError for an unknown scheme, an unknown option, or a library that is missing.
+    Raises UsageError for an unknown scheme, an unknown option, or a client library that is not installed.
     """
     scheme = scheme_of(uri)
     if scheme not in _SCHEMES:
@@ -55,4 +52,8 @@ def backend_for(uri: str, **options: Any) -> Backend:
         module = importlib.import_module(_SCHEMES[scheme])
         return cast(Backend, module.backend(**options))
     except ModuleNotFoundError as error:
-        raise UsageError(f"{scheme}:// needs the package {error.name}", f"pip install {error.name}") from None
+        client = f" with client={options['client']!r}" if options.get("client") else ""
+        raise UsageError(
+            f"{scheme}://{client} needs the package {error.name}, which is not installed",
+            "pip install 'tracekit[clients]'",
+        ) from None

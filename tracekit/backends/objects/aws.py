@@ -16,8 +16,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
-from tracekit.backends.objects.failures import one_line
-from tracekit.backends.objects.obstore_client import CREDENTIALS_MARK
+from tracekit.backends.objects.failures import CREDENTIALS_MARK, one_line
 from tracekit.backends.objects.options import check_endpoint
 from tracekit.errors import BackendError, ErrorClass, UsageError
 from tracekit.uri import redact

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
-from tracekit.backends.objects.obstore_client import CREDENTIALS_MARK
+from tracekit.backends.objects.failures import CREDENTIALS_MARK
 from tracekit.backends.objects.options import check_endpoint
 from tracekit.errors import UsageError
 from tracekit.uri import redact
@@ -151,5 +151,5 @@ def _default_credential(aio: bool) -> Any:
     except ImportError:
         raise UsageError(
             "az: no key or SAS token is set, and azure-identity is not installed",
-            "set AZURE_STORAGE_CONNECTION_STRING, or pip install azure-identity",
+            "set AZURE_STORAGE_CONNECTION_STRING, or pip install 'tracekit[clients]'",
         ) from None

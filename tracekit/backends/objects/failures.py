@@ -1,8 +1,8 @@
-"""What a store's refusal means: one stable class, one line of detail, worth another try or not.
+"""Classification of failed requests: an error class, one line of detail, whether to try again.
 
-Every client library words its errors differently; their modules find the HTTP status and
-the store's own code, and this one table decides. It must never pass on a body, a header or
-a signed URL: only the code and the first line of the message, redacted.
+The module of each client library finds the HTTP status and the store's own error code;
+`ErrorClass.from_http` classifies them. No body, header or signed URL may get into a
+detail: only the code and the first line of the message, redacted.
 """
 
 from __future__ import annotations
@@ -14,13 +14,17 @@ from tracekit.errors import ErrorClass
 from tracekit.uri import redact
 
 __all__ = [
+    "CREDENTIALS_MARK",
     "Failure",
     "credentials_failure",
     "from_status",
     "one_line",
-    ErrorClass.TIMEOUT,
-    ErrorClass.UNREACHABLE,
+    "timeout",
+    "unreachable",
 ]
+
+CREDENTIALS_MARK = "tracekit-credentials: "
+"""Prefix of the message that a credential provider of ours raises inside a client library."""
 
 _CODE = re.compile(r"<Code>([^<]{1,80})</Code>")
 _MESSAGE = re.compile(r"<Message>([^<\n\\]{1,200})")
@@ -30,7 +34,7 @@ _CONTAINER_CODES = frozenset({"NoSuchBucket", "ContainerNotFound", "ContainerBei
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """One refusal. `status` is the HTTP status, 0 where none came."""
+    """One failed request. `status` is the HTTP status, 0 if there was no answer."""
 
     error_class: ErrorClass
     detail: str
@@ -40,11 +44,11 @@ class Failure:
 
 
 def from_status(status: int, text: str = "", code: str = "", message: str = "") -> Failure:
-    """Judge an HTTP answer by its status and the code in `text` (an XML body) or in `code`."""
+    """Classify an HTTP answer by its status and by `code`, or the code in `text` (an XML body)."""
     code = code or _first(_CODE, text)
     message = message or _first(_MESSAGE, text)
-    told = " ".join(part for part in (f"HTTP {status}", code) if part)
-    detail = redact(f"{told}: {one_line(message)}" if message else told)
+    answer = " ".join(part for part in (f"HTTP {status}", code) if part)
+    detail = redact(f"{answer}: {one_line(message)}" if message else answer)
     error_class = ErrorClass.from_http(status, code)
     return Failure(
         error_class,
@@ -56,22 +60,22 @@ def from_status(status: int, text: str = "", code: str = "", message: str = "") 
 
 
 def timeout(detail: str) -> Failure:
-    """No answer, or no further byte, in time."""
+    """Classify a request without an answer, or without a further byte, in time."""
     return Failure(ErrorClass.TIMEOUT, one_line(detail), retryable=True)
 
 
 def unreachable(detail: str) -> Failure:
-    """No connection, or one that broke off."""
+    """Classify a request without a connection, or whose connection broke off."""
     return Failure(ErrorClass.UNREACHABLE, one_line(detail), retryable=True)
 
 
 def credentials_failure(detail: str) -> Failure:
-    """No credentials, or ones that cannot be had."""
+    """Classify a request for which there are no valid credentials."""
     return Failure(ErrorClass.PERMISSION, one_line(detail))
 
 
 def one_line(text: str) -> str:
-    """The first line of a library's message, redacted, at most 200 characters."""
+    """Return the first line of a library's message, redacted, at most 200 characters."""
     stripped = redact(text).strip()
     return stripped.splitlines()[0][:200] if stripped else ""
 

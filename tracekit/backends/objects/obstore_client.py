@@ -27,7 +27,7 @@ from obstore.exceptions import (
 
 from tracekit.backends.objects import failures
 from tracekit.backends.objects.client import PAGE_OBJECTS
-from tracekit.backends.objects.failures import Failure
+from tracekit.backends.objects.failures import CREDENTIALS_MARK, Failure
 from tracekit.backends.objects.reader_pool import ReaderPool
 from tracekit.errors import ErrorClass, UsageError
 from tracekit.uri import redact
@@ -36,10 +36,7 @@ if TYPE_CHECKING:
     from obstore import Bytes, GetOptions
     from obstore.store import AzureStore, ClientConfig, RetryConfig, S3Store
 
-__all__ = ["CREDENTIALS_MARK", "NO_RETRIES", "ObstoreClient", "client_config"]
-
-CREDENTIALS_MARK = "tracekit-credentials: "
-"""Begins the message of what a credential provider of ours raises inside obstore."""
+__all__ = ["NO_RETRIES", "ObstoreClient", "client_config"]
 
 NO_RETRIES: RetryConfig = {"max_retries": 0, "retry_timeout": timedelta(seconds=0)}
 
