@@ -262,3 +262,39 @@ def test_2_gib_under_a_32_mib_cap_take_less_than_400_mib(tmp_path: Path, options
     read, peak = map(int, out.split())
     assert read == 2 << 30
     assert peak < 400 << 20
+
+
+FEW_FILES = """
+import resource, sys
+from tracekit.loader.loader import create_async_loader
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+root, mode = sys.argv[1:]
+read = 0
+with create_async_loader(root, batch_size=64, num_workers=100, prefetch=4, reader_mode=mode,
+                         target_request_bytes=50, sample_bytes=100) as loader:
+    for batch in loader:
+        read += batch.nbytes
+print(read)
+"""
+
+
+@pytest.mark.parametrize("mode", ["sequential", "range"])
+def test_more_files_than_the_process_may_open_are_read(tmp_path: Path, mode: str) -> None:
+    """One hundred workers, 64 descriptors: handles are waited for."""
+    for index in range(300):
+        (tmp_path / f"{index:03}").write_bytes(bytes(100))
+    run = subprocess.run(
+        [sys.executable, "-c", FEW_FILES, tmp_path, mode], capture_output=True, text=True, check=False
+    )
+    assert (run.stdout.strip(), run.returncode) == ("30000", 0), run.stderr
+
+
+def test_a_sample_larger_than_memory_is_an_error_of_its_batch(tmp_path: Path) -> None:
+    with (tmp_path / "huge").open("wb") as file:
+        file.truncate(1 << 42)
+    with (
+        create_async_loader(tmp_path) as loader,
+        pytest.raises(BackendError, match="cannot allocate") as caught,
+    ):
+        next(iter(loader))
+    assert caught.value.error_class == "out_of_memory"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -25,8 +26,8 @@ def tree(tmp_path: Path) -> Path:
     return root
 
 
-def names(uri: str, tree: Path, **options: object) -> list[str]:
-    with create_dataset(uri, **options) as dataset:
+def names(uri: object, tree: Path, **options: object) -> list[str]:
+    with create_dataset(uri, **options) as dataset:  # type: ignore[arg-type]
         return [sample.uri.removeprefix(f"file://{tree}/") for sample in dataset]
 
 
@@ -73,7 +74,7 @@ def test_sample_bytes_cuts_each_file_into_records(tree: Path) -> None:
 def test_nothing_to_read_is_one_clear_line(tree: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for uri in (f"file://{tmp_path}/empty", f"file://{tree}/*.jpg"):
-        with pytest.raises(BackendError, match="no samples there") as caught:
+        with pytest.raises(BackendError, match="no samples found") as caught:
             create_dataset(uri)
         assert caught.value.error_class == "not_found"
     with pytest.raises(BackendError, match="No such file"):
@@ -109,3 +110,73 @@ def test_listing_is_an_op_of_the_trace(tree: Path, tmp_path: Path) -> None:
         {"op": "list", "uri": f"file://{tree}", "timed": True, "error": None},
         {"op": "list", "uri": f"file://{tmp_path}/missing", "timed": True, "error": "not_found"},
     ]
+
+
+def test_paths_and_lists_of_sources_are_datasets(tree: Path) -> None:
+    assert names(tree / "a", tree) == ["a/0.bin", "a/1.bin", "a/deep/2.bin"]
+    assert names([f"file://{tree}/b", tree / "a"], tree) == [
+        "b/3.bin",
+        "b/3.txt",
+        "a/0.bin",
+        "a/1.bin",
+        "a/deep/2.bin",
+    ]
+    assert names((source for source in (tree / "*.bin", f"{tree}/**/*.txt")), tree) == [
+        "top.bin", "x[1].bin", "b/3.txt",
+    ]  # fmt: skip
+    dataset = create_dataset([tree / "a", tree / "b"])
+    assert dataset.uri == f"file://{tree}/a, file://{tree}/b"
+    assert [dataset[index].uri for index in range(len(dataset))] == dataset.uris
+
+
+def test_an_object_that_several_sources_list_is_one_sample(tree: Path) -> None:
+    assert names([tree / "a", tree / "a/1.bin", f"{tree}/a/*.bin"], tree) == [
+        "a/0.bin",
+        "a/1.bin",
+        "a/deep/2.bin",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("sources", "message"),
+    [
+        ([], "an empty list"), ([""], "an empty URI"), ("", "an empty URI"), (7, "uri=7 is not"), ([b"/x"], "is not"),
+        (["/data", "s3://bucket"], "the schemes file, s3"), (None, "uri=None is not"),
+    ],
+)  # fmt: skip
+def test_what_is_no_source_is_refused_in_one_line(sources: object, message: str) -> None:
+    with pytest.raises(UsageError, match=message) as caught:
+        create_dataset(sources)  # type: ignore[arg-type]
+    assert "\n" not in str(caught.value)
+
+
+def test_links_to_nowhere_are_skipped_and_counted(tree: Path) -> None:
+    (tree / "a" / "self").symlink_to(tree / "a" / "self")
+    (tree / "a" / "gone").symlink_to(tree / "no-such-file")
+    (tree / "a" / "through").symlink_to(tree / "top.bin" / "x")
+    (tree / "a" / "up").symlink_to(tree)
+    (tree / "a" / "fine").symlink_to(tree / "top.bin")
+    with create_dataset(tree / "a") as dataset:
+        listed = [Path(uri.removeprefix("file://")).name for uri in dataset.uris]
+        assert {"fine", "0.bin"} <= set(listed) and not {"self", "gone", "through"} & set(listed)
+        assert len(listed) == len(set(dataset.uris))
+        assert dataset.backend.counters["skipped_links"] >= 4
+
+
+@pytest.mark.parametrize("scheme", ["file", "direct"])
+def test_a_sample_that_became_a_directory_or_a_pipe_is_named_so(tmp_path: Path, scheme: str) -> None:
+    paths = [tmp_path / name for name in ("a", "b")]
+    for path in paths:
+        path.write_bytes(b"x" * 4096)
+    try:
+        dataset = create_dataset(f"{scheme}://{tmp_path}")
+    except BackendError as error:
+        pytest.skip(str(error))
+    for path in paths:
+        path.unlink()
+    paths[0].mkdir()
+    os.mkfifo(paths[1])
+    for uri in dataset.uris:
+        with pytest.raises(BackendError, match="not a file") as caught:
+            dataset.backend.open(uri)
+        assert caught.value.error_class == "unsupported"

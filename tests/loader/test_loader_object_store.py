@@ -14,6 +14,7 @@ import servers
 
 from tracekit.backends.registry import backend_for
 from tracekit.errors import BackendError
+from tracekit.loader.dataset import create_dataset
 from tracekit.loader.loader import create_async_loader
 from tracekit.store.reader import TraceReader, open_reader
 
@@ -125,3 +126,22 @@ def test_backend_options_are_passed_on(bucket: tuple[str, dict[str, bytes]]) -> 
     assert caught.value.error_class == "unreachable"
     with create_async_loader(bucket[0], client="aiobotocore", timeout_s=10, region="us-east-1") as loader:
         assert sum(len(batch.samples) for batch in loader) == 10
+
+
+@pytest.mark.parametrize("client", ["obstore", "aiobotocore"])
+def test_an_object_that_grew_is_read_to_its_listed_length(
+    s3_bucket: str, tmp_path: Path, client: str
+) -> None:
+    backend = backend_for("s3://x")
+    for name in ("a", "b"):
+        backend.put(f"s3://{s3_bucket}/{name}", b"1234")
+    dataset = create_dataset(f"s3://{s3_bucket}", client=client)
+    backend.put(f"s3://{s3_bucket}/b", b"12345678", overwrite=True)
+    with create_async_loader(dataset, recorder=tmp_path / "trace", batch_size=2, client=client) as loader:
+        (batch,) = list(loader)
+    assert [bytes(sample.data or b"") for sample in batch.samples] == [b"1234", b"1234"]
+    rows = open_reader(tmp_path / "trace").query("SELECT op, bytes, len FROM ops").to_pylist()
+    assert rows == [{"op": "get", "bytes": 4, "len": 4}] * 2
+    assert open_reader(tmp_path / "trace").counters["range_gets"] == 1
+    backend.close()
+    dataset.close()

@@ -1,32 +1,38 @@
-"""A dataset: the samples below a directory, prefix or glob, each a byte range of an object.
+"""A dataset: the samples below directories, prefixes or globs, each a byte range of an object.
 
-Listing is done once and in URI order, so that a sample's id is its place in that order.
-It holds one name and size for each object, not an object for each sample. It reads no
-sample: that is the loader's.
+Objects are listed once, in URI order; the id of a sample is its place in that order. A
+dataset holds a name and a size for each object, not an entry for each sample. The loader
+reads the samples.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Unpack
 
 import numpy as np
 
 from tracekit.backends.base import Backend
 from tracekit.backends.registry import applicable, backend_for
 from tracekit.errors import BackendError, ErrorClass, UsageError
+from tracekit.keywords import LoaderKeywords
 from tracekit.loader.options import LoaderOptions
 from tracekit.recorder import Recorder
 from tracekit.uri import FILE_SCHEMES, clean, from_path, scheme_of, to_path, with_scheme
 
-__all__ = ["Dataset", "SampleRange", "create_dataset"]
+__all__ = ["Dataset", "SampleRange", "Source", "create_dataset", "named", "source_uris"]
+
+
+Source = str | os.PathLike[str]
+"""A URI, a path, or a glob of either."""
 
 
 class SampleRange(NamedTuple):
-    """Where a sample's bytes are; `whole` if they are the whole object."""
+    """The bytes of a sample; `whole` if they are the whole object."""
 
     sample_id: int
     uri: str
@@ -36,7 +42,10 @@ class SampleRange(NamedTuple):
 
 
 class Dataset:
-    """Samples in URI order, and the backend that reads them. A context manager; `close` ends both."""
+    """Samples and the backend that reads them. A context manager; `close` closes the backend.
+
+    `uri` names what was listed (a list is joined by commas), `uris` and `sizes` the objects.
+    """
 
     def __init__(
         self, uri: str, objects: list[tuple[str, int]], backend: Backend, sample_bytes: int | None
@@ -50,7 +59,7 @@ class Dataset:
         if sample_bytes is not None:
             counts = np.maximum(1, -(-self.sizes // min(sample_bytes, 1 << 62)))
         self._ends = np.cumsum(counts)
-        """Of each object: the id after its last sample."""
+        """For each object, the id after its last sample."""
 
     def __len__(self) -> int:
         return int(self._ends[-1]) if len(self._ends) else 0
@@ -88,39 +97,67 @@ class Dataset:
 
 
 def create_dataset(
-    uri: str,
+    uri: Source | Iterable[Source],
     options: LoaderOptions | Mapping[str, Any] | None = None,
     *,
     recorder: Recorder | None = None,
-    **given: Any,
+    **given: Unpack[LoaderKeywords],
 ) -> Dataset:
-    """List the samples below a directory, prefix or glob, or those of one object.
+    """List the samples below a directory, prefix or glob, or those of one object; or of several of these.
 
-    In a glob `*` and `?` stay within a folder and `**` goes through folders; object stores
-    know `*` and `[...]` only. With `sample_bytes` each object is cut into records of that
-    size, else an object is a sample. A `recorder` gets the listing as one op.
+    Several sources are read in the order given; they have one scheme, and an object that is
+    listed twice counts once. In a glob, `*` and `?` stay within a folder and `**` crosses
+    folders; object stores know `*` and `[...]` only. With `sample_bytes` each object is cut
+    into records of that size, else each object is a sample. A `recorder` gets each listing as an op.
 
     Raises UsageError for an unknown scheme or option, BackendError if nothing is there or
-    it cannot be read in this way (a file system without O_DIRECT, say).
+    it cannot be read (a file system without O_DIRECT, for example).
     """
     chosen = LoaderOptions.of(options, **given)
-    if not uri:
-        raise UsageError("an empty URI names no dataset", "give a path, or . for the current directory")
-    uri = with_scheme(uri)
-    backend = backend_for(uri, **applicable(uri, chosen.backend_options()))
+    uris = source_uris(uri)
+    backend = backend_for(uris[0], **applicable(uris[0], chosen.backend_options()))
     try:
-        found = _listed(uri, backend, recorder)
-        if recorder is not None and scheme_of(uri) in FILE_SCHEMES:
-            _check_apart(uri, [name for name, _ in found], recorder)
-        _check_direct(backend, found[0][0], chosen.page_cache_mode)
+        found: dict[str, int] = {}
+        for source in uris:
+            listed = _listed(source, backend, recorder)
+            if recorder is not None and scheme_of(source) in FILE_SCHEMES:
+                _check_apart(source, listed, recorder)
+            for name, size in listed:
+                found.setdefault(name, size)
+        _check_direct(backend, next(iter(found)), chosen.page_cache_mode)
     except BaseException:
         backend.close()
         raise
-    return Dataset(clean(uri), found, backend, chosen.bytes_of("sample_bytes"))
+    return Dataset(named(uris), list(found.items()), backend, chosen.bytes_of("sample_bytes"))
+
+
+def source_uris(uri: Source | Iterable[Source]) -> list[str]:
+    """Return the URIs of one or several sources. Raises UsageError for what is none, or of several schemes."""
+    given = [uri] if isinstance(uri, str | bytes | os.PathLike) or not isinstance(uri, Iterable) else [*uri]
+    uris = []
+    for source in given:
+        text = os.fspath(source) if isinstance(source, os.PathLike) else source
+        if not isinstance(text, str):
+            raise UsageError(
+                f"uri={source!r} is not a URI or a path", "give a str, a Path, or a list of them"
+            )
+        if not text:
+            raise UsageError("uri: an empty URI", "give a path, or . for the current directory")
+        uris.append(with_scheme(text))
+    schemes = sorted({scheme_of(source) for source in uris})
+    if len(schemes) != 1:
+        found = f"the schemes {', '.join(schemes)}" if uris else "an empty list"
+        raise UsageError(f"uri: {found}", "give URIs of one scheme" if uris else "give at least one URI")
+    return uris
+
+
+def named(uris: Iterable[str]) -> str:
+    """Return the name of a dataset of `uris`: without credentials and queries."""
+    return ", ".join(clean(uri) for uri in uris)
 
 
 def _listed(uri: str, backend: Backend, recorder: Recorder | None) -> list[tuple[str, int]]:
-    """Names and sizes below `uri`, in order; at least one. Records the listing."""
+    """List names and sizes below `uri`, in order; at least one. Records the listing."""
     base, pattern = _split_glob(uri)
     began = time.monotonic_ns()
     error_class = None
@@ -139,30 +176,30 @@ def _listed(uri: str, backend: Backend, recorder: Recorder | None) -> list[tuple
         found = [(name, size) for name, size in found if pattern.fullmatch(name)]
     if not found:
         raise BackendError(
-            f"{clean(uri)}: no samples there",
+            f"{clean(uri)}: no samples found",
             "name a directory, prefix or glob with files",
             ErrorClass.NOT_FOUND,
         )
     return found
 
 
-def _check_apart(uri: str, names: list[str], recorder: Recorder) -> None:
+def _check_apart(uri: str, found: list[tuple[str, int]], recorder: Recorder) -> None:
     """Raise if the run would read the trace that it writes."""
     within = from_path(recorder.path, scheme_of(uri)) + "/"
-    if any(name.startswith(within) for name in names):
+    if any(name.startswith(within) for name, _ in found):
         raise UsageError(
             f"{recorder.path}: the trace would be among the samples of {uri}", "record it somewhere else"
         )
 
 
 def _check_direct(backend: Backend, uri: str, page_cache_mode: str) -> None:
-    """Raise before any run begins if the file system of the samples has no O_DIRECT."""
+    """Raise before the run begins if the file system of the samples has no O_DIRECT."""
     if scheme_of(uri) == "direct" or (scheme_of(uri) == "file" and page_cache_mode == "direct_io"):
         backend.open(uri, page_cache_mode="direct_io").close()
 
 
 def _split_glob(uri: str) -> tuple[str, re.Pattern[str] | None]:
-    """The folder to list and the pattern to keep by; None as pattern if `uri` is no glob."""
+    """Return the folder to list and the pattern of names to keep; no pattern if `uri` is not a glob."""
     local = scheme_of(uri) in FILE_SCHEMES
     magic = re.search(r"[*?\[]" if local else r"[*\[]", uri)
     if magic is None or (local and to_path(uri).exists()):
@@ -174,7 +211,7 @@ def _split_glob(uri: str) -> tuple[str, re.Pattern[str] | None]:
 
 
 def _regex(glob: str) -> str:
-    """The regular expression of a glob in which only `**` crosses a slash."""
+    """Return the regular expression of a glob in which only `**` crosses a slash."""
     parts = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
     out = []
     for token in re.split(r"(\*\*/|\*\*|\*|\?|\[[^\]/]+\])", glob):

@@ -1,7 +1,7 @@
-"""Open handles, shared by the workers: opened once, closed when the last of them lets go.
+"""Open handles that workers share: opened once, closed when the last user releases them.
 
 With `idle` handles kept, a dataset of records in few large files does not open a file for
-each record; with none, every sample opens and closes its file, as loaders of small files do.
+each record. With none, each sample opens and closes its file, as loaders of small files do.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from tracekit.errors import BackendError, ErrorClass
 __all__ = ["Handles", "Opened"]
 
 Opened = Callable[[int, int, Handle | None, ErrorClass | None], None]
-"""Told of each open: t_submit and latency in ns, and the handle or the error's class."""
+"""Called after each open with t_submit and latency in ns, and the handle or the error class."""
 
 
 class _Entry:
@@ -29,23 +29,24 @@ class _Entry:
 
 
 class Handles:
-    """The open objects of a run. Thread-safe."""
+    """The open objects of a run, at most `most` at once. Thread-safe."""
 
-    def __init__(self, backend: Backend, page_cache_mode: str, idle: int) -> None:
+    def __init__(self, backend: Backend, page_cache_mode: str, *, idle: int, most: int) -> None:
         self._backend = backend
         self._page_cache_mode = page_cache_mode
         self._idle = idle
+        self._most = most
         self._entries: dict[Hashable, _Entry] = {}
-        self._lock = threading.Lock()
+        self._changed = threading.Condition()
 
     def acquire(self, key: Hashable, uri: str, opened: Opened) -> Handle:
-        """The handle of `uri` that all who give the same `key` share, to be given back by `release`.
+        """Return the handle of `uri` that all callers with the same `key` share; `release` gives it back.
 
-        `opened` is called if it had to be opened. Raises BackendError.
+        Waits while `most` handles are in use. Calls `opened` if it had to open one. Raises BackendError.
         """
-        with self._lock:
-            entry = self._entries.pop(key, None) or _Entry()
-            self._entries[key] = entry  # at the end: the last one used
+        with self._changed:
+            entry = self._taken(key)
+            self._entries[key] = entry  # last in order: the most recently used
             entry.users += 1
         try:
             with entry.lock:
@@ -57,24 +58,36 @@ class Handles:
             raise
 
     def release(self, key: Hashable) -> None:
-        closing: list[_Entry] = []
-        with self._lock:
+        with self._changed:
             self._entries[key].users -= 1
             if len(self._entries) > self._idle:
                 resting = [name for name, entry in self._entries.items() if not entry.users]
                 for name in resting[: max(0, len(resting) - self._idle)]:
-                    closing.append(self._entries.pop(name))
-        for entry in closing:
-            if entry.handle is not None:
-                entry.handle.close()
+                    self._close(name)
+            self._changed.notify()
 
     def close(self) -> None:
-        """Close every handle; nobody may be using one."""
-        with self._lock:
-            entries, self._entries = list(self._entries.values()), {}
-        for entry in entries:
-            if entry.handle is not None:
-                entry.handle.close()
+        """Close every handle; none may be in use."""
+        with self._changed:
+            for key in list(self._entries):
+                self._close(key)
+
+    def _taken(self, key: Hashable) -> _Entry:
+        """Take the entry of `key` out of the order, or make one when there is room for it."""
+        while (entry := self._entries.pop(key, None)) is None:
+            if len(self._entries) < self._most:
+                return _Entry()
+            resting = next((name for name, held in self._entries.items() if not held.users), None)
+            if resting is not None:
+                self._close(resting)
+            else:
+                self._changed.wait()
+        return entry
+
+    def _close(self, key: Hashable) -> None:
+        handle = self._entries.pop(key).handle
+        if handle is not None:
+            handle.close()
 
     def _open(self, uri: str, opened: Opened) -> Handle:
         began = time.monotonic_ns()

@@ -13,34 +13,34 @@ import os
 import shutil
 import sys
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Unpack
 
 from tracekit.consumer import ConsumerClock
 from tracekit.errors import UsageError
 from tracekit.gate import Gate
-from tracekit.loader.dataset import Dataset, create_dataset
+from tracekit.keywords import LoaderKeywords
+from tracekit.loader.dataset import Dataset, Source, create_dataset, named, source_uris
 from tracekit.loader.engine import Engine
 from tracekit.loader.options import LoaderOptions
 from tracekit.loader.order import Order, sample_order
 from tracekit.loader.reading import SampleReader
 from tracekit.loader.work import Batch, Sample
 from tracekit.recorder import Recorder
-from tracekit.uri import clean, with_scheme
 
 __all__ = ["AsyncLoader", "Batch", "Sample", "create_async_loader"]
 
 
 def create_async_loader(
-    uri: str | Dataset,
+    uri: Source | Iterable[Source] | Dataset,
     options: LoaderOptions | Mapping[str, Any] | None = None,
     recorder: Recorder | str | os.PathLike[str] | None = None,
     *,
     keep_data: bool = True,
-    **given: Any,
+    **given: Unpack[LoaderKeywords],
 ) -> AsyncLoader:
     """A loader over the samples at `uri` (or of a dataset): `async for` and `for` give its batches.
 
@@ -53,13 +53,16 @@ def create_async_loader(
     cannot be listed.
     """
     chosen = LoaderOptions.of(options, **given)
+    sources = uri if isinstance(uri, Dataset) else source_uris(uri)
     own_recorder = None
     was_there = recorder is None or isinstance(recorder, Recorder) or Path(recorder).exists()
     if recorder is not None and not isinstance(recorder, Recorder):
-        recorder = own_recorder = _recorder(recorder, uri, chosen)
+        recorder = own_recorder = _recorder(recorder, sources, chosen)
     try:
-        dataset = uri if isinstance(uri, Dataset) else create_dataset(uri, chosen, recorder=recorder)
-        if isinstance(uri, Dataset) and dataset.sample_bytes != chosen.sample_bytes:
+        dataset = (
+            sources if isinstance(sources, Dataset) else create_dataset(sources, chosen, recorder=recorder)
+        )
+        if isinstance(sources, Dataset) and dataset.sample_bytes != chosen.sample_bytes:
             raise UsageError(
                 f"sample_bytes={chosen.sample_bytes} but the dataset was made with {dataset.sample_bytes}",
                 "give both the same options",
@@ -70,7 +73,7 @@ def create_async_loader(
             if not was_there:  # nothing was read: leave no trace of the attempt
                 shutil.rmtree(own_recorder.path, ignore_errors=True)
         raise
-    owned = (None if isinstance(uri, Dataset) else dataset, own_recorder)
+    owned = (None if isinstance(sources, Dataset) else dataset, own_recorder)
     return AsyncLoader(dataset, chosen, recorder, keep_data=keep_data, owned=owned)
 
 
@@ -256,12 +259,12 @@ def _wake(loop: asyncio.AbstractEventLoop, done: asyncio.Event) -> None:
         loop.call_soon_threadsafe(done.set)
 
 
-def _recorder(path: str | os.PathLike[str], uri: str | Dataset, options: LoaderOptions) -> Recorder:
-    named = uri.uri if isinstance(uri, Dataset) else clean(with_scheme(uri))
+def _recorder(path: str | os.PathLike[str], sources: list[str] | Dataset, options: LoaderOptions) -> Recorder:
+    name = sources.uri if isinstance(sources, Dataset) else named(sources)
     return Recorder(
         path,
         source="loader",
-        options={"uri": named, **options.to_dict()},
+        options={"uri": name, **options.to_dict()},
         rank=options.shard_rank,
         world_size=options.shard_world_size,
     )

@@ -14,6 +14,7 @@ from collections.abc import Callable, Hashable
 from typing import Any
 
 from tracekit.backends.base import NOTHING_MOVED, Backend, Handle, Hint, Moved
+from tracekit.backends.local.descriptors import open_file_budget
 from tracekit.errors import BackendError, ErrorClass, TracekitError
 from tracekit.gate import Gate
 from tracekit.loader.handles import Handles
@@ -25,6 +26,7 @@ from tracekit.recorder import Recorder
 __all__ = ["SampleReader"]
 
 _IDLE_HANDLES = 128
+_REMOTE_HANDLES = 1 << 20  # they hold no descriptor
 _scratch = threading.local()
 _handed: weakref.WeakKeyDictionary[Backend, dict[str, int]] = weakref.WeakKeyDictionary()
 """What recorders have heard of each backend's counters, so that they are told what is new, each once."""
@@ -48,8 +50,9 @@ class SampleReader:
         self._by_range = options.reader_mode == "range"
         self._target_bytes = options.bytes_of("target_request_bytes")
         self._shared = options.sample_bytes is not None
-        idle = _IDLE_HANDLES if self._shared else 0
-        self._handles = Handles(backend, options.page_cache_mode, idle)
+        most = _REMOTE_HANDLES if backend.remote else open_file_budget()
+        idle = min(_IDLE_HANDLES, max(most - options.num_workers, 0)) if self._shared else 0
+        self._handles = Handles(backend, options.page_cache_mode, idle=idle, most=most)
         self.stopping = False
         """Set to have what is not yet submitted left undone."""
 

@@ -41,6 +41,8 @@ __all__ = [
 
 MEMORY_ALIGNMENT = 4096
 _CONTENT_CHUNK_BYTES = 1 << 20
+_LEADS_NOWHERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+"""Errors of a symbolic link to nothing, through a file, or to itself."""
 _HINTS = {
     ErrorClass.NOT_FOUND: "check the path, or map it to where the data is",
     ErrorClass.PERMISSION: "run as a user who may",
@@ -271,7 +273,7 @@ def _walk(
         except OSError as error:
             if error.errno == errno.ENOENT and not Path(path).is_symlink():
                 continue  # deleted since the directory was read
-            if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            if error.errno not in _LEADS_NOWHERE:
                 raise failure(f"{scheme}://{path}", error, "stat") from error
             counters.add("skipped_links")
             continue
@@ -283,9 +285,9 @@ def _is_dir(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
     except OSError as error:
-        if error.errno != errno.ELOOP:
+        if error.errno not in _LEADS_NOWHERE:
             raise
-        return False  # a link to itself
+        return False
 
 
 def _nameable(path: str, scheme: str) -> str:

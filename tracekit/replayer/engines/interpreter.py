@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tracekit.backends.base import Backend
+from tracekit.backends.local.descriptors import open_file_budget
 from tracekit.errors import TracekitError, UsageError
 from tracekit.gate import Gate
 from tracekit.recorder import Recorder
@@ -64,6 +65,8 @@ class ThreadEngine:
         self._recorder = recorder
         self._backend_of = backend_of
         self._settings = settings
+        self._budget = min(OPEN_FILES, open_file_budget())
+        self._threads = min(settings.threads, self._budget)  # each keeps a file open
         self._fast = gate is None and is_fast(plan, pacer, settings.page_cache_mode)
         self._crashes: list[BaseException] = []
         self._start_mono_ns = 0
@@ -81,13 +84,14 @@ class ThreadEngine:
         sys.setswitchinterval(0.0001)
         warm_up()
         for index in range(self._settings.threads):  # nothing is given back before all have begun
-            self._plan.shared.header[slot(self._settings.first_slot + index, LOW)] = 1
+            low = slot(self._settings.first_slot + index, LOW)
+            self._plan.shared.header[low] = 1 if index < self._threads else 0
         self._start_mono_ns = start_mono_ns or time.monotonic_ns() + _LEAD_NS
         workers = [
             threading.Thread(
                 target=self._guarded, args=(index,), name=f"tracekit-replay-{index}", daemon=True
             )
-            for index in range(self._settings.threads)
+            for index in range(self._threads)
         ]
         try:
             whole = self._join(workers, watch)
@@ -134,6 +138,7 @@ class ThreadEngine:
 
     def _guarded(self, index: int) -> None:
         began, waited = time.thread_time_ns(), cpu_wait_ns()
+        worker: Worker | None = None
         try:
             ctypes.CDLL(None).prctl(_PR_SET_TIMERSLACK, 1, 0, 0, 0)
             if self._settings.realtime:
@@ -141,7 +146,7 @@ class ThreadEngine:
             log = OpLog(self._recorder, self._plan, self._start_mono_ns, index)
             worker = Worker(
                 self._plan, log, self._backend_of, page_cache_mode=self._settings.page_cache_mode,
-                most_open=OPEN_FILES // self._settings.threads, overwrite=self._settings.overwrite_objects,
+                most_open=self._budget // self._threads, overwrite=self._settings.overwrite_objects,
             )  # fmt: skip
             number = self._settings.first_slot + index
             if self._fast:
@@ -149,10 +154,12 @@ class ThreadEngine:
             else:
                 self._work(log, worker, number)
             self._plan.shared.header[slot(number, LOW)] = 0
-            worker.close()
         except BaseException as error:  # noqa: BLE001 - raised again where `run` is called
             self._crashes.append(error)
             self.stop()
+        finally:
+            if worker is not None:
+                worker.close()
         self.cpu_ns += time.thread_time_ns() - began
         self.cpu_wait_ns += cpu_wait_ns() - waited
 
