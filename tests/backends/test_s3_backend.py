@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import servers
@@ -337,7 +338,7 @@ def test_a_forked_child_is_told_and_a_spawned_one_reads(
     moto.put(s3_bucket, "k", b"body")
     uri = f"s3://{s3_bucket}/k"
     assert read(s3.backend(), uri) == b"body"
-    context = multiprocessing.get_context(method)
+    context: Any = multiprocessing.get_context(method)
     results = context.SimpleQueue()
     child = context.Process(target=_read_in_child, args=(uri, results))
     child.start()

@@ -4,6 +4,7 @@ import itertools
 import os
 import tempfile
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from hypothesis import given, settings
@@ -152,7 +153,8 @@ def test_what_is_no_storage_is_not_recorded(tmp_path, trace, ops):
         left, right = os.pipe()
         os.write(right, b"x")
         os.read(left, 1)
-        os.close(left), os.close(right)
+        os.close(left)
+        os.close(right)
     assert ops(trace) == []
 
 
@@ -190,7 +192,7 @@ def test_temporary_files_and_file_objects_work_as_before(trace):
 
 def test_open_without_a_capture_is_the_built_in_one(data):
     with tracekit.capture.hooks.files.open(data, "rb") as file:
-        assert type(file.raw) is io.FileIO
+        assert type(cast(io.BufferedReader, file).raw) is io.FileIO
 
 
 def test_our_open_needs_no_patch(data, trace, ops):
@@ -256,7 +258,7 @@ def test_a_path_object_and_a_closed_direction_show_as_without_the_hook(data, tmp
                 told(lambda: open(tmp_path / "none", "rb")),
                 told(lambda: out.read()),
                 told(lambda: out.readall()),
-                told(lambda: file.read("3")),
+                told(lambda: file.read(cast(Any, "3"))),
                 len(file.read(None)),
             ]
 

@@ -175,7 +175,9 @@ def test_pandas_and_pyarrow_read_parquet_through_it(s3, trace, ops):
 
 
 def test_every_argument_may_be_given_by_its_name(tmp_path, trace, ops):
-    class Odd(fsspec.AbstractFileSystem):
+    from fsspec.spec import AbstractBufferedFile, AbstractFileSystem
+
+    class Odd(AbstractFileSystem):
         protocol = "odd"
         cachable = False
 
@@ -194,7 +196,7 @@ def test_every_argument_may_be_given_by_its_name(tmp_path, trace, ops):
         def info(self, path, **kwargs):
             return {"name": path, "size": 10, "type": "file"}
 
-    class Ten(fsspec.spec.AbstractBufferedFile):
+    class Ten(AbstractBufferedFile):
         def _fetch_range(self, start, end):
             return b"0123456789"[start:end]
 

@@ -125,7 +125,7 @@ def test_numpy_and_parquet_are_seen(method, trace, tmp_path):
     for name in ("a.npy", "b.parquet"):
         size = (tmp_path / name).stat().st_size
         found = rows(trace, f"uri = 'file://{tmp_path / name}' AND op = 'read'")
-        covered = set()
+        covered: set[int] = set()
         for row in found:
             covered.update(range(row["offset"], row["offset"] + row["bytes"], 100))
         assert sum(row["bytes"] for row in found) >= 0.9 * size

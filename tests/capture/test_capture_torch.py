@@ -2,6 +2,7 @@
 import os
 import pickle
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
@@ -147,7 +148,7 @@ def test_batches_of_one_and_without_collation_have_steps(path, trace):
 
 def test_keys_that_are_no_numbers_leave_the_sample_open(path, trace):
     keys = [f"k{index}" for index in range(SAMPLES)]
-    sampler = BatchSampler(keys, 6, drop_last=False)
+    sampler: Any = BatchSampler(cast(Any, keys), 6, drop_last=False)
     with capture.start(trace, hooks=["files", "torch"]):
         assert drain(DataLoader(Keyed(path), batch_sampler=sampler)) == list(range(SAMPLES))
     found = reads(trace)

@@ -124,7 +124,7 @@ def test_a_name_that_is_no_utf_8_is_one_line_for_every_verb_that_reads(tmp_path:
     name = os.fsencode(tmp_path) + b"/t\xff"
     Path(os.fsdecode(name)).mkdir()
     for verb in (["info"], ["stats"], ["verify"], ["repair"], ["query", "FROM ops"], ["replay"]):
-        command = [sys.executable, "-m", "tracekit", verb[0], name, *verb[1:]]
+        command: list[str | bytes] = [sys.executable, "-m", "tracekit", verb[0], name, *verb[1:]]
         run = subprocess.run(command, capture_output=True, timeout=90)
         assert run.returncode == 2
         assert run.stderr.count(b"\n") == 1

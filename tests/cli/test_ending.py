@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
@@ -69,7 +70,8 @@ def test_a_recording_that_is_asked_to_stop_leaves_a_whole_trace_and_says_so(
 def test_an_interrupted_verb_says_so_in_one_line(trace: Path) -> None:
     process = start("query", trace, "SELECT a.* FROM ops a, ops b", "--csv")
     assert process.stdout is not None
-    assert process.stdout.buffer.peek(1)  # more is to come than a pipe holds: it waits for us to read on
+    # More is to come than a pipe holds, so the process waits until somebody reads on.
+    assert cast(Any, process.stdout).buffer.peek(1)
     process.send_signal(signal.SIGINT)
     _, wrong = process.communicate(timeout=60)
     assert (process.returncode, wrong) == (130, "tracekit: interrupted\n")

@@ -49,7 +49,9 @@ def test_the_examples_of_the_trace_page_run(tmp_path: Path) -> None:
     (sql,) = blocks(page, "sql")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path)
-        assert duckdb.sql(sql).fetchall() == [("file:///data/train-0.tar", 1000, 1000 * 131072)]
+        result = duckdb.sql(sql)
+        assert result is not None
+        assert result.fetchall() == [("file:///data/train-0.tar", 1000, 1000 * 131072)]
 
 
 def test_the_metrics_pages_plain_duckdb_example_runs(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import copy
 import dataclasses
 import json
 import pickle
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -46,9 +46,9 @@ def test_options_are_frozen_and_travel() -> None:
 
 @pytest.mark.parametrize("name", ["target_request_bytes", "max_bytes_in_flight", "sample_bytes"])
 def test_sizes_are_taken_as_people_write_them(name: str) -> None:
-    assert LoaderOptions(**{name: "64KiB"}).bytes_of(name) == 65_536
-    assert LoaderOptions(**{name: 65_536}).bytes_of(name) == 65_536
-    assert LoaderOptions(**{name: None}).bytes_of(name) is None
+    assert LoaderOptions.of({name: "64KiB"}).bytes_of(name) == 65_536
+    assert LoaderOptions.of({name: 65_536}).bytes_of(name) == 65_536
+    assert LoaderOptions.of({name: None}).bytes_of(name) is None
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_sizes_are_taken_as_people_write_them(name: str) -> None:
     ],
 )
 def test_a_wrong_name_is_answered_with_the_nearest_right_one(wrong: str, right: str) -> None:
-    for make in (lambda: LoaderOptions(**{wrong: 1}), lambda: LoaderOptions.of({wrong: 1})):
+    for make in (lambda: cast(Any, LoaderOptions)(**{wrong: 1}), lambda: LoaderOptions.of({wrong: 1})):
         with pytest.raises(UsageError) as caught:
             make()
         assert f"{wrong!r} is unknown" in str(caught.value)

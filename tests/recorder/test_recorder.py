@@ -17,7 +17,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from tracekit.errors import TracekitError, UsageError
+from tracekit.errors import ErrorClass, TracekitError, UsageError
 from tracekit.recorder import Recorder
 from tracekit.store.reader import open_reader
 
@@ -44,7 +44,7 @@ def test_every_value_comes_back_as_it_was_given(tmp_path: Path) -> None:
     with Recorder(tmp_path / "t", source="loader", options={"a": 1}, rank=3, world_size=4) as recorder:
         now = time.monotonic_ns()
         recorder.record("file:///a", 10, 20, now, 30, op="read", bytes=20, ttfb=5, sample_id=1, step=2, worker=4,
-                        t_due=now - 7, error="short_read")  # fmt: skip
+                        t_due=now - 7, error=ErrorClass.SHORT_READ)  # fmt: skip
         recorder.record("s3://b/k", None, None, now + 1, None, op="list")
         epoch = recorder.epoch_mono_ns
     reader = open_reader(tmp_path / "t")
@@ -104,7 +104,7 @@ def _record_in_child(recorder: Recorder, start: int) -> None:
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 @pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning")
 def test_children_write_segments_of_their_own_in_the_same_trace(tmp_path: Path, method: str) -> None:
-    context = multiprocessing.get_context(method)
+    context: Any = multiprocessing.get_context(method)
     with Recorder(tmp_path / "t") as recorder:
         record_some(recorder, 1000)
         children = [

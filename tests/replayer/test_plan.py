@@ -188,7 +188,12 @@ def test_parity_of_a_plan_too_long_to_be_foretold_is_of_what_it_was_to_issue(
     monkeypatch.setattr(plan_module, "_STREAM_FROM", 100)
     (tmp_path / "a").write_bytes(bytes(4096))
     count = 300
-    columns = {"t_submit": range(count), "offset": [0] * count, "len": [64] * count, "latency": [1] * count}
+    columns: dict[str, Any] = {
+        "t_submit": range(count),
+        "offset": [0] * count,
+        "len": [64] * count,
+        "latency": [1] * count,
+    }
     columns |= {"uri": [f"file://{tmp_path}/a"] * count, "sample_id": [0] * count}
     more = {
         "op": ["put" if i % 3 == 0 else "read" for i in range(count)],

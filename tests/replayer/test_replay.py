@@ -54,7 +54,7 @@ def record_synthetic(
 def files(tmp_path: Path) -> list[Path]:
     folder = tmp_path / "data"
     folder.mkdir()
-    made = []
+    made: list[Path] = []
     for name in ("a", "b", "c"):
         (folder / name).write_bytes(np.random.default_rng(len(made)).bytes(FILE_BYTES))
         made.append(folder / name)

@@ -7,6 +7,7 @@ import re
 import time
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -57,7 +58,7 @@ def test_every_metric_of_a_comparison_is_defined(tmp_path: Path) -> None:
                 step=i // 8,
                 sample_id=i,
             )
-    caps = {"max_ops_in_flight": 4, "max_bytes_in_flight": 4096}
+    caps: dict[str, Any] = {"max_ops_in_flight": 4, "max_bytes_in_flight": 4096}
     result = replay(tmp_path / "run.trace", out=tmp_path / "again.trace", **caps)
     runs = compare(tmp_path / "again.trace", tmp_path / "again.trace")
     text = PAGE.read_text(encoding="utf-8")

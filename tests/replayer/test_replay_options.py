@@ -152,7 +152,7 @@ def test_cold_and_warm_are_measured_by_what_the_page_cache_holds(tmp_path: Path,
             "bytes": [65536] * 240,
         },
     )
-    how = {"page_cache_mode": "fadvise_random", "threads": 1, "tolerance": 1e9}
+    how: dict[str, Any] = {"page_cache_mode": "fadvise_random", "threads": 1, "tolerance": 1e9}
     cold, warm = replay(reader, cold=True, **how), replay(reader, warm=True, **how)
     assert (cold.warnings, warm.warnings) == ((), ())
     assert cold.residency_before is not None and warm.residency_before is not None
@@ -345,7 +345,11 @@ def test_a_long_plan_is_streamed_and_gives_back_what_was_used(
             "step": [i // 64 for i in range(count)],
         },
     )
-    for how in ({"pace": "asap", "processes": 1, "threads": 2}, {"pace": "recorded", "processes": 2}):
+    ways: list[dict[str, Any]] = [
+        {"pace": "asap", "processes": 1, "threads": 2},
+        {"pace": "recorded", "processes": 2},
+    ]
+    for how in ways:
         result = replay(reader, out=tmp_path / "r", overwrite=True, tolerance=1e9, **how)
         assert (result.ops, result.failed_ops) == (count, 0)
         assert result.parity.row("bytes").difference == 0

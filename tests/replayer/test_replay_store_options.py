@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import servers
@@ -38,7 +39,7 @@ def test_endpoint_and_client_reach_the_store_without_the_environment(
     clean_env.setenv("AWS_SECRET_ACCESS_KEY", "testing-secret-key")
     bucket = f"options-{client}"
     moto.make_bucket(bucket)
-    store = {"client": client, "endpoint": moto.endpoint, "region": "us-east-1"}
+    store: dict[str, Any] = {"client": client, "endpoint": moto.endpoint, "region": "us-east-1"}
     assert materialize(open_reader(SAMPLE), [RULE + bucket], store_options=store).made == 4
     result = replay(SAMPLE, mapping=(RULE + bucket,), speed=0.3, end_ns=400_000_000, **store)
     assert result.failed_ops == 0
@@ -63,7 +64,7 @@ def test_several_processes_share_a_replay_on_an_object_store_in_one_trace(
     tmp_path: Path, s3_env: servers.S3Server, s3_bucket: str, client: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert materialize(open_reader(SAMPLE), [RULE + s3_bucket]).made == 4
-    how = {"speed": 0.3, "end_ns": 600_000_000, "processes": 2, "client": client}
+    how: dict[str, Any] = {"speed": 0.3, "end_ns": 600_000_000, "processes": 2, "client": client}
     result = replay(SAMPLE, mapping=(RULE + s3_bucket,), out=tmp_path / "r", **how)
     reader = open_reader(tmp_path / "r")
     assert capfd.readouterr().err == ""  # each process closes what it opened

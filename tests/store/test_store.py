@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -28,7 +29,7 @@ from tracekit.store.merge import ordered_batches
 from tracekit.store.reader import open_reader
 from tracekit.store.writer import TraceWriter, check_target
 
-CORE = {"uri": ["s3://b/k", "s3://b/k"], "offset": [0, 131072], "len": [131072, 131072], "t_submit": [5, 7],
+CORE: dict[str, list[Any]] = {"uri": ["s3://b/k", "s3://b/k"], "offset": [0, 131072], "len": [131072, 131072], "t_submit": [5, 7],
         "sample_id": [1, 2], "latency": [10, 20]}  # fmt: skip
 
 
