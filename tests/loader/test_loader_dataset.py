@@ -84,7 +84,7 @@ def test_nothing_to_read_is_one_clear_line(tree: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="unknown scheme 'gs'"):
         create_dataset("gs://bucket/x")
     with pytest.raises(UsageError, match="endpont"):
-        create_dataset(f"file://{tree}", endpont="http://localhost:1")
+        create_dataset(f"file://{tree}", endpont="http://localhost:1")  # type: ignore[call-arg]
 
 
 def test_a_file_system_without_o_direct_is_refused_before_any_run() -> None:
