@@ -237,3 +237,75 @@ def test_a_call_whose_arguments_are_torn_is_no_op_of_unknown_length(tmp_path: Pa
     assert done.ops >= 1
     lengths = open_reader(tmp_path / "t.trace").query("SELECT len FROM ops ORDER BY t_submit").to_pylist()
     assert lengths[-1] == {"len": 10}
+
+
+def test_an_offset_of_minus_one_reads_and_writes_at_the_position_and_moves_it(tmp_path: Path) -> None:
+    got = brought(
+        tmp_path,
+        ['7 1700000000.1 openat(AT_FDCWD, "/d/a", O_RDWR) = 3 <0.1>',
+         '7 1700000000.2 preadv2(3</d/a>, [{iov_base="", iov_len=40}], 1, -1, RWF_HIPRI) = 30 <0.1>',
+         '7 1700000000.3 pwritev2(3</d/a>, [{iov_base="", iov_len=5}], 1, -1, 0) = 5 <0.1>',
+         '7 1700000000.4 preadv2(3</d/a>, [{iov_base="", iov_len=9}], 1, 500, 0) = 9 <0.1>',
+         '7 1700000000.5 read(3</d/a>, "", 10) = 10 <0.1>'],
+    )  # fmt: skip
+    assert [(r["offset"], r["len"], r["bytes"]) for r in got if r["op"] != "stat"] == [
+        (0, 40, 30), (30, 5, 5), (500, 9, 9), (35, 10, 10)
+    ]  # fmt: skip
+
+
+def test_requests_of_io_submit_are_ops_and_those_not_taken_or_cut_short_are_told(tmp_path: Path) -> None:
+    one = "{aio_data=0, aio_lio_opcode=IOCB_CMD_%s, aio_fildes=4</d/a>, aio_buf=0x1, aio_nbytes=%d, aio_offset=%d}"
+    vector = (
+        "{aio_data=0, aio_lio_opcode=IOCB_CMD_PREADV, aio_fildes=4</d/a>, "
+        "aio_buf=[{iov_base=0x1, iov_len=10}, {iov_base=0x2, iov_len=20}], aio_offset=9}"
+    )
+    old = '{data=0, pwrite, fildes=4, str=""..., nbytes=7, offset=70}'
+    sync = "{aio_data=0, aio_lio_opcode=IOCB_CMD_FSYNC, aio_fildes=4</d/a>}"
+    never = one % ("PREAD", 1, 999)
+    lines = [
+        f"7 1700000000.1 io_submit(0x7f, 5, [{one % ('PREAD', 100, 7)}, {vector}, {old}, {sync}, {never}]) = 4 <0.1>",
+        "7 1700000000.2 io_submit(0x7f, 3, [...]) = 3 <0.1>",
+        "7 1700000000.3 io_submit(0x7f, 3, [...]) = -1 EAGAIN (Resource temporarily unavailable) <0.1>",
+    ]
+    (tmp_path / "log").write_text("\n".join(lines) + "\n")
+    done = import_trace("strace", tmp_path / "log", tmp_path / "t", strict=True)
+    assert [(r["op"], r["offset"], r["len"], r["bytes"], r["latency"]) for r in rows(tmp_path / "t")] == [
+        ("read", 7, 100, None, None), ("read", 9, 30, None, None), ("put", 70, 7, None, None)
+    ]  # fmt: skip
+    notes = " | ".join(done.notes)
+    assert "3 ops of io_submit have no latency" in notes
+    assert "3 requests of io_submit left out" in notes
+    assert "io_submit FSYNC 1" in notes
+
+
+def test_storage_calls_that_are_no_ops_are_counted_by_name(tmp_path: Path) -> None:
+    (tmp_path / "log").write_text(
+        '7 1700000000.1 pread64(3</d/a>, "", 10, 0) = 10 <0.1>\n'
+        "7 1700000000.2 io_uring_enter(9, 1, 1, 0, NULL, 8) = 1 <0.1>\n"
+        * 2
+        + '7 1700000000.3 fsync(3</d/a>) = 0 <0.1>\n7 1700000000.4 rename("/a", "/b") = 0 <0.1>\n'
+        "7 1700000000.5 mmap(NULL, 4096, PROT_READ, MAP_PRIVATE, 3</d/a>, 0) = 0x7f00 <0.1>\n"
+        "[ Process PID=7 runs in 32 bit mode. ]\n7 1700000000.6 exit_group(0) = ?\n"
+    )
+    done = import_trace("strace", tmp_path / "log", tmp_path / "t", strict=True)
+    assert done.ops == 2
+    assert done.notes == (
+        "io_uring_enter: 2 calls left out; their requests are in memory, not in the log",
+        "calls left out, which are not ops of the schema: fsync 1, rename 1",
+        "files mapped into memory: 1; reads through a mapping are not in the log",
+    )
+
+
+def test_close_range_closes_and_a_process_number_used_twice_is_two_streams(tmp_path: Path) -> None:
+    got = brought(
+        tmp_path,
+        ['7 1700000000.1 openat(AT_FDCWD, "/d/a", O_RDONLY) = 3 <0.1>', '7 1700000000.2 read(3, "", 10) = 10 <0.1>',
+         "7 1700000000.3 close_range(4, 4294967295, 0) = 0 <0.1>", '7 1700000000.4 read(3, "", 10) = 10 <0.1>',
+         "7 1700000000.5 close_range(3, 4294967295, CLOSE_RANGE_CLOEXEC) = 0 <0.1>",
+         '7 1700000000.6 read(3, "", 10) = 10 <0.1>', "7 1700000000.7 close_range(3, ~0U, 0) = 0 <0.1>",
+         '7 1700000000.8 read(3</d/b>, "", 10) = 10 <0.1>', '7 1700000001.0 read(3</d/b>, "", 10 <unfinished ...>',
+         "7 1700000001.1 +++ killed by SIGKILL +++", '7 1700000001.2 read(3</d/b>, "", 10) = 10 <0.1>'],
+    )  # fmt: skip
+    assert [(r["uri"][-1], r["offset"], r["bytes"], r["worker"]) for r in got if r["op"] == "read"] == [
+        ("a", 0, 10, 0), ("a", 10, 10, 0), ("a", 20, 10, 0), ("b", None, 10, 0), ("b", None, None, 0), ("b", None, 10, 1)
+    ]  # fmt: skip

@@ -28,6 +28,8 @@ from tracekit.capture.session import environment, known_hooks, with_bootstrap
 from tracekit.capture.tools import dftracer as preload
 from tracekit.capture.tools import strace
 from tracekit.errors import UsageError
+from tracekit.formats.base import Tally
+from tracekit.formats.syscalls.strace import StraceLog
 from tracekit.store.locate import local_path
 from tracekit.store.reader import open_reader
 from tracekit.store.writer import TraceWriter, check_target
@@ -98,7 +100,7 @@ def capture_command(
         if chosen == "dftracer":
             environ |= preload.environment(Path(tool), logs, os.environ)
         elif chosen == "strace":
-            argv = strace.command(tool, logs, command)
+            argv = strace.command(tool, logs / "log", command)
         before = _bytes_read()
         exit_code = _run(argv, {**os.environ, **environ})
         read = _bytes_read() - before
@@ -107,9 +109,9 @@ def capture_command(
             "include": list(paths.include), "exclude": list(paths.exclude[:-2]),
         }  # fmt: skip
         with TraceWriter(target, source="capture", overwrite=overwrite, options=options) as writer:
-            unseen = _write(writer, work, chosen, paths, metadata)
+            unseen, notes = _write(writer, work, chosen, paths, metadata)
             ops = writer.rows
-        return CaptureResult(target, exit_code, chosen, ops, tuple(_notes(ops, chosen, unseen, read)))
+        return CaptureResult(target, exit_code, chosen, ops, (*_notes(ops, chosen, unseen, read), *notes))
     finally:
         shutil.rmtree(work, ignore_errors=True)
 
@@ -199,22 +201,50 @@ def _at_terminal() -> bool:
         os.close(terminal)
 
 
-def _write(writer: TraceWriter, work: Path, method: str, paths: PathFilter, metadata: bool) -> dict[str, int]:
-    """Write all logs into one trace; return the counts of what was not recorded."""
+def _write(
+    writer: TraceWriter, work: Path, method: str, paths: PathFilter, metadata: bool
+) -> tuple[dict[str, int], list[str]]:
+    """Write all logs into one trace; return the counts of what was not recorded, and notes."""
     unseen: dict[str, int] = {}
-    batches: Iterator[pa.RecordBatch] = iter(())
+    notes: list[str] = []
     logs = work / "logs"
     if method == "dftracer":
         batches, unseen = preload.read_logs(logs, work / "scopes", paths.admits, metadata=metadata)
-    elif method == "strace":
-        batches, unseen = strace.read_logs(logs, paths.admits, metadata=metadata)
-    for batch in batches:
-        writer.write(batch)
+        for batch in batches:
+            writer.write(batch)
+    elif method == "strace" and (logs / "log").is_file():
+        tally = Tally(logs / "log")
+        log = StraceLog(tally, every_open=False, inherited_streams=False)
+        for batch in _kept(log.batches(logs / "log"), paths.admits, metadata):
+            writer.write(batch)
+        unseen["mapped_files"] = sum(map(paths.admits, log.mapped_files))
+        notes += log.not_recorded()
+        if tally.skipped:
+            notes.append(
+                f"{tally.skipped} lines of the strace log were not understood, the first: {tally.examples[0]}"
+            )
     _add_hooked(writer, work / "hooks")
     writer.count("mapped_files", unseen.get("mapped_files", 0))
     if not writer.rows:
         writer.count("ops_recorded", 0)
-    return unseen
+    return unseen, notes
+
+
+def _kept(
+    batches: Iterable[pa.RecordBatch], admits: Callable[[str], bool], metadata: bool
+) -> Iterator[pa.RecordBatch]:
+    """Yield the ops on files that `admits` keeps; `stat` and `list` ops only with `metadata`."""
+    verdicts: dict[str, bool] = {}
+    for batch in batches:
+        uris, ops = batch.column("uri"), batch.column("op")
+        for uri in uris.dictionary.to_pylist():
+            if uri not in verdicts:
+                verdicts[uri] = admits(uri)
+        keep = pa.array([verdicts[uri] for uri in uris.dictionary.to_pylist()], pa.bool_()).take(uris.indices)
+        if not metadata:
+            wanted = [kind not in ("stat", "list") for kind in ops.dictionary.to_pylist()]
+            keep = pc.and_(keep, pa.array(wanted, pa.bool_()).take(ops.indices))
+        yield batch.filter(keep)
 
 
 def _add_hooked(writer: TraceWriter, hooked: Path) -> None:

@@ -1,5 +1,6 @@
-"""strace's own output as ops: `strace -f -ttt -T -y -s 0 -e trace=… -o LOG CMD`.
+"""Reads the output of strace: `strace -f -ttt -T -y -s 0 -e trace=… -o LOG CMD`.
 
+The one reader of such logs: `tracekit import strace` and `tracekit capture` both use it.
 Offsets are kept by descriptor: opens, seeks, reads, writes and dups move them, forks share
 them. Needs times (`-ttt`, or `-tt` and `-r` without a date); `-T` gives latencies, `-y` names.
 """
@@ -18,8 +19,9 @@ from tracekit.formats.base import ImportOptions, Tally
 from tracekit.formats.sound import sound_batch, uris
 from tracekit.formats.syscalls.calls import Processes, Row
 from tracekit.formats.text.lines import ahead, blocks, decoded_lines
+from tracekit.uri import from_name
 
-__all__ = ["Strace"]
+__all__ = ["Strace", "StraceLog"]
 
 _LINE = re.compile(
     r"\s*(?:\[pid\s+(?P<bpid>\d{1,10})\]\s+|(?P<pid>\d{1,10})\s+)?"
@@ -30,7 +32,8 @@ _RESUMED = re.compile(r"<\.\.\. (\w+) resumed>\s?(.*)")
 _UNFINISHED = "<unfinished ...>"
 _CALL = re.compile(r"(\w+)\((.*)")
 _ENDED = re.compile(r"(.*)\)\s+= (.*?)(?:\s+<(\d{1,9}\.\d{1,9})>)?$")
-_SKIPPED = ("+++ ", "--- ", "strace: ")
+_SKIPPED = ("--- ", "strace: ", "[ Process PID=")
+_ENDS = ("+++ exited", "+++ killed")
 _RELATIVE_BELOW_NS = 10**17
 """Times of `-r` are waits since the line before: less than three years, which no Unix time of a trace is."""
 _HALF_DAY_NS = 12 * 3600 * 10**9
@@ -38,42 +41,96 @@ _COLUMNS = ("t_submit", "uri", "op", "offset", "len", "bytes", "latency", "worke
 
 
 class Strace:
-    """Reads what strace wrote."""
+    """Reads the output of strace."""
 
     name = "strace"
     about = "strace -f -ttt -T -y output: file calls of a program, offsets rebuilt"
 
     def read(self, source: Path, tally: Tally, options: ImportOptions) -> Iterator[pa.RecordBatch]:
         """As the protocol says. Worker is the order of the thread."""
-        log = _Log(tally, options.base)
-        calls = 0
-        for block in ahead(blocks(source, tally, block_bytes=4 << 20)):
-            batch = log.ops(decoded_lines(block, tally))
-            calls = log.calls
-            yield batch
-        for batch in log.unended():
-            yield batch
-        if not calls:
+        log = StraceLog(tally, options.base)
+        yield from log.batches(source)
+        if not log.calls:
             raise TraceFormatError(
-                f"{source} holds no strace call with a time", "trace with strace -f -ttt -T -y"
+                f"{source} contains no strace call with a time", "trace with strace -f -ttt -T -y"
             )
-        log.tell()
+        for text in (*log.about_the_log(), *log.not_recorded()):
+            tally.note(text)
+        if log.mapped_files:
+            tally.note(
+                f"files mapped into memory: {len(log.mapped_files)}; reads through a mapping are not in the log"
+            )
 
 
-class _Log:
-    """What outlives a block: processes, calls that are not finished, what was seen."""
+class StraceLog:
+    """One log being read: what carries over from block to block.
 
-    def __init__(self, tally: Tally, base: str | None) -> None:
+    `every_open` and `inherited_streams` are those of `Processes`.
+    """
+
+    def __init__(
+        self,
+        tally: Tally,
+        base: str | None = None,
+        *,
+        every_open: bool = True,
+        inherited_streams: bool = True,
+    ) -> None:
         self.calls = 0
         self._base = base
         self._tally = tally
-        self._processes = Processes()
+        self._processes = Processes(every_open=every_open, inherited_streams=inherited_streams)
         self._unfinished: dict[int, tuple[int, int, str]] = {}
         self._untimed = self._clocked = self._waited = False
         self._last_ns = self._day_ns = 0
 
-    def ops(self, lines: Iterator[tuple[int, str]]) -> pa.RecordBatch:
-        """The ops that end in `lines`."""
+    @property
+    def mapped_files(self) -> set[str]:
+        """The URIs of the files that were mapped into memory: reads through a mapping are not calls."""
+        return {from_name(path, self._base) for path in self._processes.mapped if path.startswith("/")}
+
+    def batches(self, source: Path) -> Iterator[pa.RecordBatch]:
+        """Return the ops of the log, in the order in which the calls ended."""
+        for block in ahead(blocks(source, self._tally, block_bytes=4 << 20)):
+            yield self._ops(decoded_lines(block, self._tally))
+        yield self._unended()
+
+    def about_the_log(self) -> Iterator[str]:
+        """Return notes on what the options of strace left out of the log."""
+        if self._untimed:
+            yield "calls without a duration have no latency: trace with strace -T"
+        if self._clocked:
+            yield "the log has times of day without a date: the epoch is that day's midnight"
+        if self._waited:
+            yield "the log has relative times (-r): they are added up, and the epoch is its first call"
+        if self._processes.unnamed:
+            yield (
+                f"{self._processes.unnamed} reads and writes left out, because their descriptor's file is not"
+                " known: trace with strace -y"
+            )
+        if self._processes.cut_vectors:
+            yield (
+                f"{self._processes.cut_vectors} requests of io_submit left out, because strace cut them short:"
+                " trace with -e abbrev='!io_submit'"
+            )
+
+    def not_recorded(self) -> Iterator[str]:
+        """Return notes on storage I/O that the log does not show, or that is no op of the schema."""
+        left_out = dict(sorted(self._processes.left_out.items()))
+        rings = left_out.pop("io_uring_enter", 0)
+        if rings:
+            yield f"io_uring_enter: {rings} calls left out; their requests are in memory, not in the log"
+        if left_out:
+            yield "calls left out, which are not ops of the schema: " + ", ".join(
+                f"{name} {count}" for name, count in left_out.items()
+            )
+        if self._processes.asynchronous:
+            yield (
+                f"{self._processes.asynchronous} ops of io_submit have no latency and no bytes moved: the log does"
+                " not say which completion is theirs"
+            )
+
+    def _ops(self, lines: Iterator[tuple[int, str]]) -> pa.RecordBatch:
         rows: list[Row] = []
         numbers: list[int] = []
         for number, text in lines:
@@ -82,46 +139,34 @@ class _Log:
             numbers += [number] * len(found)
         return self._batch(rows, numbers)
 
-    def unended(self) -> Iterator[pa.RecordBatch]:
-        """Ops whose calls the log never saw return."""
+    def _unended(self) -> pa.RecordBatch:
+        """The ops of calls that the log never saw return."""
         rows: list[Row] = []
         numbers: list[int] = []
         for thread, (number, at_ns, text) in self._unfinished.items():
-            call = _CALL.match(text)
-            if call is None:
-                continue
-            found = self._processes.call(thread, at_ns, call[1], call[2].rstrip(", "), "?", None)
+            found = self._never_returned(thread, at_ns, text)
             rows += found
             numbers += [number] * len(found)
-        if rows:
-            yield self._batch(rows, numbers)
+        return self._batch(rows, numbers)
 
-    def tell(self) -> None:
-        """Notes on what the log did not say."""
-        if self._untimed:
-            self._tally.note("calls without a duration have no latency: trace with strace -T")
-        if self._clocked:
-            self._tally.note("the log has times of day without a date: the epoch is that day's midnight")
-        if self._waited:
-            self._tally.note(
-                "the log has relative times (-r): they are added up, and the epoch is its first call"
-            )
-        unnamed = self._processes.unnamed
-        if unnamed:
-            self._tally.note(
-                f"{unnamed} calls left out on descriptors whose file is not known: trace with strace -y"
-            )
+    def _never_returned(self, thread: int, at_ns: int, text: str) -> list[Row]:
+        call = _CALL.match(text)
+        if call is None:
+            return []
+        return self._processes.call(thread, at_ns, call[1], call[2].rstrip(", "), "?", None)
 
     def _line(self, number: int, text: str) -> list[Row]:
-        if text.startswith(_SKIPPED):
+        if text.startswith((*_SKIPPED, "+++ ")):
             return []
         found = _LINE.match(text)
         if found is None:
-            self._tally.bad(number, "no strace line with a time")
+            self._tally.bad(number, "not a strace line with a time")
             return []
         thread = int(found["pid"] or found["bpid"] or 0)
         at_ns = self._time(found)
         rest = found["rest"].rstrip()
+        if rest.startswith("+++ "):
+            return self._ended(thread) if rest.startswith(_ENDS) else []
         if rest.startswith(_SKIPPED):
             return []
         if rest.endswith(_UNFINISHED):
@@ -143,13 +188,20 @@ class _Log:
         call = _CALL.match(text)
         ended = _ENDED.match(call[2]) if call else None
         if call is None or ended is None:
-            self._tally.bad(number, "no call that strace writes")
+            self._tally.bad(number, "not a call as strace writes it")
             self._processes.lost(thread)
             return []
         self.calls += 1
         took_ns = None if ended[3] is None else _ns(ended[3])
-        self._untimed = self._untimed or took_ns is None
+        self._untimed = self._untimed or (took_ns is None and ended[2] != "?")
         return self._processes.call(thread, at_ns, call[1], ended[1].rstrip(), ended[2], took_ns)
+
+    def _ended(self, thread: int) -> list[Row]:
+        """A thread has ended: its calls under way never returned, and its number may be used again."""
+        begun = self._unfinished.pop(thread, None)
+        rows = [] if begun is None else self._never_returned(thread, begun[1], begun[2])
+        self._processes.ended(thread)
+        return rows
 
     def _time(self, found: re.Match[str]) -> int:
         if found["unix"] is not None:

@@ -1,0 +1,139 @@
+"""The arguments and results of system calls as strace writes them."""
+
+from __future__ import annotations
+
+import os.path
+import re
+from collections.abc import Iterator
+
+from tracekit.errors import ErrorClass
+from tracekit.formats.sound import MAX_INT
+from tracekit.uri import as_text
+
+__all__ = [
+    "both_ends",
+    "descriptor",
+    "iocbs",
+    "opened_path",
+    "path_argument",
+    "result_of",
+    "scalar",
+    "vector_length",
+]
+
+_FD = re.compile(r"(-?\d{1,9})(?:<((?:[^<>]|\\[0-7]{2,3})*)>)?(?:\(deleted\))?")
+_BOTH_FDS = re.compile(
+    r"(-?\d{1,9}(?:<(?:[^<>]|\\[0-7]{2,3})*>)?(?:\(deleted\))?), (?:(NULL|\[\d{1,18}\])[^,]*, )?"
+)
+_DIRECTORY = re.compile(r"(?:AT_FDCWD|\d{1,9})(?:<([^<>]*)>)?, ")
+_QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"(\.\.\.)?')
+_IOVEC = re.compile(r"iov_len=(\d{1,18})")
+_IOCB = re.compile(r"\{(?:[^{}]|\{[^{}]*\})*\}")
+_IOCB_WORD = re.compile(r"IOCB_CMD_(\w+)|(?<=[{ ])(p?(?:read|write)v?)(?=, fil)")
+_IOCB_FD = re.compile(r"fil(?:e?des)[=:] ?(.*)")
+_IOCB_LENGTH = re.compile(r"nbytes[=:] ?(\d{1,18})")
+_IOCB_OFFSET = re.compile(r"offset[=:] ?(\d{1,18})")
+_ESCAPE = re.compile(r"\\([0-7]{1,3}|x[0-9a-fA-F]{2}|.)")
+_LETTERS = {"n": 10, "t": 9, "r": 13, "v": 11, "f": 12, "a": 7, "b": 8}
+
+
+def result_of(text: str) -> tuple[int | None, ErrorClass | None]:
+    """Return a call's value and the class of its error; neither if it never returned."""
+    found = re.match(r"(-?\d{1,19}|0x[0-9a-f]{1,16})(?:<[^>]*>)?(?:\(deleted\))?(?:\s+(E[A-Z0-9]+))?", text)
+    if found is None:
+        return None, None
+    value = int(found[1], 16) if found[1].startswith("0x") else int(found[1])
+    return value, ErrorClass.from_text(found[2]) if value < 0 and found[2] else None
+
+
+def descriptor(args: str) -> tuple[int, str | None] | None:
+    """Return the descriptor that `args` begins with, and the path that `-y` shows for it."""
+    found = _FD.match(args)
+    if found is None:
+        return None
+    return int(found[1]), None if found[2] is None else _unescaped(found[2])
+
+
+def both_ends(args: str) -> list[tuple[str, int | None]]:
+    """Return the two descriptors of a copy inside the kernel, each with the offset given for it."""
+    return [
+        (found[1], int(found[2][1:-1]) if (found[2] or "").startswith("[") else None)
+        for found in list(_BOTH_FDS.finditer(args))[:2]
+    ]
+
+
+def iocbs(args: str) -> Iterator[tuple[str, str, int | None, int | None]]:
+    """Return the operation (such as PREAD), descriptor, length and offset of each request of io_submit."""
+    for found in _IOCB.finditer(args):
+        word, where = _IOCB_WORD.search(found[0]), _IOCB_FD.search(found[0])
+        nbytes, offset = _IOCB_LENGTH.search(found[0]), _IOCB_OFFSET.search(found[0])
+        length = int(nbytes[1]) if nbytes and "iov_len" not in found[0] else vector_length(found[0])
+        yield (
+            (word[1] or word[2]).upper() if word else "request",
+            where[1] if where else "",
+            length,
+            int(offset[1]) if offset else None,
+        )
+
+
+def scalar(args: str, place: int) -> int | None:
+    """Return the number at `place` of the arguments (negative: from the end), if a number stands there.
+
+    Counting from the end is safe: only the leading arguments hold paths and data, which may hold commas.
+    """
+    if place < 0:
+        parts = args.rsplit(", ", -place)
+        text = parts[place] if len(parts) > -place else ""
+    else:
+        parts = args.split(", ", place + 1)
+        text = parts[place] if len(parts) > place else ""
+    if not re.fullmatch(r"-?\d{1,19}", text):
+        return None
+    value = int(text)
+    return value if abs(value) <= MAX_INT else None
+
+
+def vector_length(args: str) -> int | None:
+    """Return the length that a vector asks for; None if strace cut the vector short (`-s 0`)."""
+    sizes = _IOVEC.findall(args)
+    return sum(int(size) for size in sizes) if sizes and "}, ..." not in args else None
+
+
+def opened_path(args: str, result: str) -> str | None:
+    """Return the path that an open call opened."""
+    named = re.match(r"\d{1,9}<([^<>]*)>", result)
+    return _unescaped(named[1]) if named else path_argument(args)
+
+
+def path_argument(args: str) -> str | None:
+    """Return the path that a call names; a relative one only if the log shows its directory."""
+    quoted = _QUOTED.search(args)
+    if quoted is None or quoted[2]:
+        return None
+    path = _unescaped(quoted[1])
+    if path.startswith("/"):
+        return path
+    directory = _DIRECTORY.match(args)
+    if directory is None or directory[1] is None:
+        return None
+    return os.path.normpath(os.path.join(_unescaped(directory[1]), path))
+
+
+def _unescaped(text: str) -> str:
+    """Return the path that strace wrote with C escapes; bytes that are not UTF-8 become U+FFFD."""
+    text = text.removesuffix(" (deleted)")
+    if "\\" not in text:
+        return text
+    raw = bytearray()
+    at = 0
+    for found in _ESCAPE.finditer(text):
+        raw += text[at : found.start()].encode()
+        code = found[1]
+        if code[0] in "01234567":
+            raw.append(int(code, 8) & 255)
+        elif code[0] == "x" and len(code) == 3:
+            raw.append(int(code[1:], 16))
+        else:
+            raw += bytes([_LETTERS[code]]) if code in _LETTERS else code.encode()
+        at = found.end()
+    return as_text((raw + text[at:].encode()).decode("utf-8", "surrogateescape"))
