@@ -15,7 +15,7 @@ import pytest
 
 from tracekit.errors import BackendError, UsageError
 from tracekit.loader.dataset import create_dataset
-from tracekit.loader.loader import create_async_loader
+from tracekit.loader.loader import AsyncLoader, create_async_loader
 from tracekit.recorder import Recorder
 from tracekit.store.reader import open_reader
 
@@ -266,7 +266,7 @@ def test_2_gib_under_a_32_mib_cap_take_less_than_400_mib(tmp_path: Path, options
 
 FEW_FILES = """
 import resource, sys
-from tracekit.loader.loader import create_async_loader
+from tracekit.loader.loader import AsyncLoader, create_async_loader
 resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
 root, mode = sys.argv[1:]
 read = 0
@@ -298,3 +298,64 @@ def test_a_sample_larger_than_memory_is_an_error_of_its_batch(tmp_path: Path) ->
     ):
         next(iter(loader))
     assert caught.value.error_class == "out_of_memory"
+
+
+class SlowFile:
+    """Holds every byte of a loader's cap until told to let go, so that its reads wait for as long."""
+
+    def __init__(self, loader: AsyncLoader) -> None:
+        self.gate = loader.gate
+        self.gate.acquire(100)
+
+    def let_go(self) -> None:
+        self.gate.release(100)
+
+
+def test_a_wait_that_times_out_loses_no_batch_and_does_not_block_the_loop(data: Path) -> None:
+    async def run() -> list[int]:
+        steps, turns = [], 0
+        async with create_async_loader(data, batch_size=10, max_bytes_in_flight=100) as loader:
+            held = SlowFile(loader)
+            batches = aiter(loader)
+            for _ in range(3):
+                with pytest.raises(TimeoutError):
+                    await asyncio.wait_for(anext(batches), 0.01)
+                turns += 1
+            held.let_go()
+            async for batch in batches:
+                steps.append(batch.step)
+        assert turns == 3
+        return steps
+
+    samples = len(list(data.iterdir()))
+    assert asyncio.run(run()) == list(range(-(-samples // 10)))
+
+
+def test_a_cancelled_consumer_does_not_hold_up_the_loop(data: Path) -> None:
+    """The loop goes on while reads are still in flight: it is the loop that lets them end."""
+
+    async def run() -> None:
+        loader = create_async_loader(data, batch_size=10, max_bytes_in_flight=100)
+        held = SlowFile(loader)
+
+        async def consume() -> None:
+            async for _ in loader:
+                pass
+
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(consume(), 0.01)
+        held.let_go()  # not reached if the loop waited for the reads
+        await loader.aclose()
+
+    asyncio.run(run())
+    assert loader_threads() == []
+
+
+def test_an_iteration_whose_loader_was_closed_ends_with_an_error(data: Path) -> None:
+    loader = create_async_loader(data, batch_size=10)
+    batches = iter(loader)
+    next(batches)
+    loader.close()
+    with pytest.raises(BackendError, match="closed after 1 of") as caught:
+        next(batches)
+    assert caught.value.error_class == "cancelled"

@@ -1,8 +1,8 @@
 """The workers of one epoch: they take samples from a queue, read them, and fill batches.
 
-Which batch a sample fills is known when it is submitted, or, in an async pool, when it is
-done: whichever samples finish first make the next batch. The engine decides nothing about
-what is read when: its owner submits.
+The batch of a sample is known when it is submitted or, in an async pool, when it is done:
+there, the samples that finish first make the next batch. The owner of the engine decides
+when to submit a sample.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ __all__ = ["Engine"]
 
 
 class Engine:
-    """Fills the batches of `samples` samples; the first one's step is `first_step`.
+    """Fills the batches of `samples` samples; the first batch is step `first_step`.
 
-    Threads start with the first submission. `close` ends them: reads that were submitted to
-    the backend end, nothing more begins.
+    Threads start with the first submission. `close` ends them: requests that were sent are
+    waited for, nothing more is sent.
     """
 
     def __init__(self, reader: SampleReader, options: LoaderOptions, samples: int, first_step: int) -> None:
@@ -42,12 +42,14 @@ class Engine:
         self._placed = 0
         self._unfinished: set[PendingSample] = set()
         self._lock = threading.RLock()  # the collector may close an abandoned engine in a worker of its own
-        self._closed = False
+        self._closing: int | None = None  # the thread that closes it
+        self._closed = threading.Event()
+        self._ended = threading.Event()
         self._pid = os.getpid()
         _live.add(self)
 
     def submit(self, ref: SampleRange, place: int) -> None:
-        """Have a sample read; `place` counts the submissions, from 0."""
+        """Queue a sample; `place` numbers the submissions, from 0."""
         sample = PendingSample(ref, self._reader.pieces(ref.length))
         if not self._any_order:
             self._put_into_box(sample, place)
@@ -58,23 +60,33 @@ class Engine:
         self._queue.put(sample)
 
     def future(self, batch: int) -> Future[Batch]:
-        """What will have the batch, or raise what kept it from being read."""
+        """Return the future of a batch, which raises the first error of its samples."""
         with self._lock:
-            return self._box(batch).future
+            future = self._box(batch).future
+            if self._closed.is_set() and not future.done():
+                future.set_exception(_was_closed())
+            return future
 
     def forget(self, batch: int) -> None:
-        """The batch was handed over: keep nothing of it."""
+        """Drop a batch that was handed over."""
         with self._lock:
             self._boxes.pop(batch, None)
 
     def close(self) -> None:
-        """Stop the workers and wait for what they are doing. Idempotent."""
+        """Stop the workers and wait for their requests. Idempotent: a second caller waits as well."""
         if os.getpid() != self._pid:
-            return  # a forked child: the workers are its parent's
+            return  # a forked child: the workers belong to its parent
         with self._lock:
-            if self._closed:
-                return
-            self._closed = True
+            first = self._closing is None
+            if first:
+                self._closing = threading.get_ident()
+        if first:
+            self._stop()
+            self._ended.set()
+        elif threading.get_ident() != self._closing and threading.current_thread() not in self._threads:
+            self._ended.wait()
+
+    def _stop(self) -> None:
         self._reader.stopping = True
         self._queue.close()
         for thread in self._threads:
@@ -83,10 +95,13 @@ class Engine:
         for sample in self._unfinished:
             self._reader.write_rows(sample)
         self._unfinished.clear()
-        for box in self._boxes.values():
+        with self._lock:
+            self._closed.set()
+            boxes = list(self._boxes.values())
+            self._boxes.clear()
+        for box in boxes:
             if not box.future.done():
-                box.future.set_exception(BackendError("the loader was closed", "", ErrorClass.CANCELLED))
-        self._boxes.clear()
+                box.future.set_exception(_was_closed())
         self._reader.close()
 
     def _start(self) -> None:
@@ -96,7 +111,7 @@ class Engine:
             try:
                 self._threads[-1].start()
             except RuntimeError as error:
-                self._threads.pop()  # it cannot be waited for
+                self._threads.pop()  # it never ran: it cannot be joined
                 raise UsageError(
                     f"num_workers={self._workers}: {error} after {worker}", "give fewer workers"
                 ) from error
@@ -107,12 +122,12 @@ class Engine:
             try:
                 if self._reader.read(sample, piece, worker):
                     self._finish(sample)
-            except BaseException as error:  # noqa: BLE001 - the consumer must hear of it, whatever it is
+            except BaseException as error:  # noqa: BLE001 - raised again in the consumer
                 self._fail(sample, error)
             del sample, taken
 
     def _finish(self, sample: PendingSample) -> None:
-        """Put a sample that is read, or has failed, into its batch."""
+        """Put a sample that was read, or has failed, into its batch."""
         with self._lock:
             self._unfinished.discard(sample)
         if sample.box is None and not self._reader.stopping:
@@ -153,11 +168,15 @@ class Engine:
                 box.future.set_exception(error)
 
 
+def _was_closed() -> BackendError:
+    return BackendError("the loader was closed", "close it after the last batch", ErrorClass.CANCELLED)
+
+
 _live: weakref.WeakSet[Engine] = weakref.WeakSet()
 
 
 def _close_all() -> None:
-    """Before the interpreter goes: its workers could not be waited for afterwards."""
+    """Close every engine at exit, while its workers can still be joined."""
     for engine in list(_live):
         engine.close()
 

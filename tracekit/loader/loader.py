@@ -1,8 +1,8 @@
 """The loader: a dataset in batches, read ahead by workers, under one in-flight cap.
 
-Workers are threads: backends leave the interpreter lock while they read. The consumer
-decides when reads are submitted (`_Run`), the workers only do them (`Engine`), so that a
-consumer that goes away leaves nothing running: threads hold the engine, never the run.
+Workers are threads: backends release the interpreter lock while they read. The consumer's
+iterator (`_Run`) decides when reads are submitted; the workers of an `Engine` perform them.
+Threads hold the engine and never the run, so that a consumer that goes away ends them.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import contextlib
 import os
 import shutil
 import sys
+import threading
 import weakref
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
@@ -20,7 +21,7 @@ from types import TracebackType
 from typing import Any, Unpack
 
 from tracekit.consumer import ConsumerClock
-from tracekit.errors import UsageError
+from tracekit.errors import BackendError, ErrorClass, UsageError
 from tracekit.gate import Gate
 from tracekit.keywords import LoaderKeywords
 from tracekit.loader.dataset import Dataset, Source, create_dataset, named, source_uris
@@ -33,6 +34,8 @@ from tracekit.recorder import Recorder
 
 __all__ = ["AsyncLoader", "Batch", "Sample", "create_async_loader"]
 
+_BRIEF_S = 0.02
+
 
 def create_async_loader(
     uri: Source | Iterable[Source] | Dataset,
@@ -42,15 +45,14 @@ def create_async_loader(
     keep_data: bool = True,
     **given: Unpack[LoaderKeywords],
 ) -> AsyncLoader:
-    """A loader over the samples at `uri` (or of a dataset): `async for` and `for` give its batches.
+    """Make a loader of the samples at `uri` (as `create_dataset` takes it) or of a dataset.
 
-    `options` may be a LoaderOptions, a dict, or keywords with the same names. A `recorder`
-    gets every op as a row; given as a path, a trace is recorded there and finished when the
-    loader is closed. With `keep_data` false the bytes are read and let go: samples carry
-    their size only, and memory stays at what is in flight.
+    Iterate over it with `async for` or `for` to get batches. `options` may be a LoaderOptions,
+    a dict, or keywords with the same names. A `recorder` gets every op as a row; given as a
+    path, a trace is recorded there and finished when the loader is closed. With `keep_data`
+    false, samples carry their size but no data, and memory is bounded by what is in flight.
 
-    Raises UsageError for an option or URI that cannot be meant, BackendError if the samples
-    cannot be listed.
+    Raises UsageError for an invalid option or URI, BackendError if the samples cannot be listed.
     """
     chosen = LoaderOptions.of(options, **given)
     sources = uri if isinstance(uri, Dataset) else source_uris(uri)
@@ -70,7 +72,7 @@ def create_async_loader(
     except BaseException:
         if own_recorder is not None:
             own_recorder.close()
-            if not was_there:  # nothing was read: leave no trace of the attempt
+            if not was_there:  # nothing was read: remove the empty trace
                 shutil.rmtree(own_recorder.path, ignore_errors=True)
         raise
     owned = (None if isinstance(sources, Dataset) else dataset, own_recorder)
@@ -78,11 +80,12 @@ def create_async_loader(
 
 
 class AsyncLoader:
-    """Batches of a dataset: `async for batch in loader`, or `for` from sync code.
+    """Batches of a dataset: `async for batch in loader`, or `for` in sync code.
 
-    Each iteration is an epoch, with its own order; steps go on counting. It begins to read
-    when the first batch is asked for. A sample's error is raised where its batch is due and
-    ends the iteration. `close` (or a with-block) ends what the loader itself opened.
+    Each iteration is an epoch with its own order; steps are numbered through. Reading begins
+    when the first batch is requested. The error of a sample is raised in place of its batch and
+    ends the iteration. A wait that is cancelled (`asyncio.wait_for`) loses nothing: the next
+    one gets the same batch. `close` (or a with-block) stops reading and closes what the loader opened.
     """
 
     def __init__(
@@ -103,6 +106,7 @@ class AsyncLoader:
         self._epoch = 0
         self._step = 0
         self._runs: weakref.WeakSet[_Run] = weakref.WeakSet()
+        self._engines: weakref.WeakSet[Engine] = weakref.WeakSet()
 
     def __len__(self) -> int:
         """Batches of an epoch."""
@@ -117,9 +121,15 @@ class AsyncLoader:
         return self._run()
 
     def close(self) -> None:
-        """Stop reading, and close what the loader opened: a backend, a recorder made from a path."""
+        """Stop reading and close what the loader opened: its backend, a recorder made from a path.
+
+        Waits for requests that are in flight. An iteration that has not ended raises BackendError
+        of class `cancelled` from then on.
+        """
         for run in list(self._runs):
             run.close()
+        for engine in list(self._engines):  # of runs that are gone
+            engine.close()
         dataset, recorder = self._owned
         if recorder is not None:
             recorder.close()
@@ -127,7 +137,8 @@ class AsyncLoader:
             dataset.close()
 
     async def aclose(self) -> None:
-        self.close()
+        """`close` without blocking the running event loop."""
+        await asyncio.to_thread(self.close)
 
     def __enter__(self) -> AsyncLoader:
         return self
@@ -143,7 +154,7 @@ class AsyncLoader:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        await self.aclose()
 
     def _run(self) -> _Run:
         order = sample_order(len(self.dataset), self.options, self._epoch)
@@ -151,11 +162,12 @@ class AsyncLoader:
         self._epoch += 1
         self._step += run.steps
         self._runs.add(run)
+        self._engines.add(run.engine)
         return run
 
 
 class _Run:
-    """One epoch, as the consumer sees it: an iterator, sync and async."""
+    """One epoch as the consumer sees it: an iterator, sync and async."""
 
     def __init__(self, loader: AsyncLoader, order: Order, first_step: int, keep_data: bool) -> None:
         options = loader.options
@@ -167,8 +179,9 @@ class _Run:
         self.steps = -(-len(order) // options.batch_size)
         gate, backend = loader.gate, loader.dataset.backend
         reader = SampleReader(backend, options, gate, loader.recorder, keep_data)
-        self._engine = Engine(reader, options, len(order), first_step)
+        self.engine = Engine(reader, options, len(order), first_step)
         self._consumer = ConsumerClock(loader.recorder, workers=options.num_workers, ahead=self._ahead)
+        self._closed = False
         self._handed = 0
         self._submitted = 0
         self._bytes_ahead = 0
@@ -184,44 +197,63 @@ class _Run:
         if future is None:
             raise StopIteration
         try:
-            return self._hand_over(future.result())
+            batch = future.result()
         except BaseException:
-            self.close()
+            self._end()
             raise
+        return self._hand_over(batch)
 
     async def __anext__(self) -> Batch:
         future = self._ask()
         if future is None:
             raise StopAsyncIteration
+        await _done(future)  # if this is cancelled, the batch is kept for the next call
         try:
-            await _done(future)
-            return self._hand_over(future.result())
+            batch = future.result()
         except BaseException:
-            self.close()
+            await asyncio.to_thread(self._end)
             raise
+        return self._hand_over(batch)
 
     def close(self) -> None:
         """Stop reading: what is submitted ends, nothing more begins. Idempotent."""
-        self._handed = self.steps
-        self._engine.close()
+        self._closed = True
+        self.engine.close()
 
-    def __del__(self) -> None:  # a consumer that breaks off lets go of the run: its workers end here
-        engine = getattr(self, "_engine", None)
-        if engine is not None and not sys.is_finalizing():
+    def __del__(self) -> None:  # a consumer that breaks off drops the run: its workers end here
+        engine = getattr(self, "engine", None)
+        if engine is None or sys.is_finalizing():
+            return
+        if not _in_event_loop():
             engine.close()
+            return
+        # Requests may be in flight for long. The loop waits for those that are about to end only.
+        closing = threading.Thread(target=engine.close, name="tracekit-loader-close")
+        closing.start()
+        closing.join(_BRIEF_S)
+
+    def _end(self) -> None:
+        self._handed = self.steps
+        self.engine.close()
 
     def _ask(self) -> Future[Batch] | None:
-        """The future of the next batch, submitted by now; None at the end."""
+        """Submit the next batch and return its future; None at the end."""
         self._consumer.asked()
         if self._handed >= self.steps:
-            self.close()
+            self._end()
             return None
+        if self._closed:
+            raise BackendError(
+                f"the loader was closed after {self._handed} of {self.steps} batches",
+                "close it after the last batch",
+                ErrorClass.CANCELLED,
+            )
         self._submit(self._handed + 1)
-        return self._engine.future(self._handed)
+        return self.engine.future(self._handed)
 
     def _hand_over(self, batch: Batch) -> Batch:
         self._bytes_ahead -= batch.nbytes
-        self._engine.forget(self._handed)
+        self.engine.forget(self._handed)
         self._handed += 1
         if self._ahead:
             self._submit(self._handed)
@@ -229,10 +261,10 @@ class _Run:
         return batch
 
     def _submit(self, asked: int) -> None:
-        """Submit the batches asked for so far, and ahead of them what the window and the cap allow.
+        """Submit the batches requested so far, and ahead of them what the window and the cap allow.
 
-        What is submitted and not handed over counts against the cap: that bounds memory, as
-        the gate bounds what is in flight. A batch that was asked for goes whatever its size.
+        What is submitted and not yet handed over counts against the cap: that bounds memory, as
+        the gate bounds what is in flight. A requested batch is submitted whatever its size.
         """
         must = asked * self._batch_size
         may = min((asked + self._ahead) * self._batch_size, len(self._order))
@@ -242,12 +274,20 @@ class _Run:
             if over and self._submitted >= must:
                 return
             self._bytes_ahead += ref.length
-            self._engine.submit(ref, self._submitted)
+            self.engine.submit(ref, self._submitted)
             self._submitted += 1
 
 
+def _in_event_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
 async def _done(future: Future[Batch]) -> None:
-    """Return when `future` has its result; cancelling the wait leaves the future alone."""
+    """Wait until `future` has its result. Cancelling the wait does not cancel the future."""
     loop = asyncio.get_running_loop()
     done = asyncio.Event()
     future.add_done_callback(lambda _: _wake(loop, done))
