@@ -130,7 +130,7 @@ def test_prefetch_is_how_many_batches_are_read_before_they_are_asked_for(
 
 def _wait_for_workers(batches: Any) -> None:
     """Until what was submitted is done: ask each future that there is."""
-    engine = batches._engine
+    engine = batches.engine
     for box in list(engine._boxes.values()):
         box.future.result(30)
 
