@@ -1,7 +1,7 @@
-"""Records `sample_traces/` anew: the same loader over the same shards, on each of the four schemes.
+"""Record `sample_traces/` again: the same loader over the same shards, on each of the four schemes.
 
-S3 is moto's server and Azure is Azurite, started here as the tests start them. Run it from
-the repository: `python analysis/make_sample_traces.py` (needs the test set-up of `make test`).
+S3 is moto's server and Azure is Azurite, started as the tests start them. Run it from the
+repository: `python analysis/make_sample_traces.py`. It needs what `make test` installs.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Servers that several folders' tests share: started once a session, on free ports, stopped after."""
+"""Fixtures shared by several test folders: servers that run once per session on free ports."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 import servers
 from hypothesis import settings
 
-# On CI the same examples every time: a new find belongs to whoever runs the tests by hand.
+# CI runs the same examples every time, so that a push does not fail for an unrelated find.
 settings.register_profile("ci", derandomize=True)
 if os.environ.get("CI"):
     settings.load_profile("ci")
@@ -30,7 +30,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.S3Server]:
-    """moto's S3 server; use `s3_env` too if the backend is to find it by the environment."""
+    """Run moto's S3 server. Use `s3_env` as well if the backend should find it by the environment."""
     pytest.importorskip("moto.server", reason="moto[server] is not installed")
     with servers.moto_server(tmp_path_factory.mktemp("moto") / "log") as server:
         yield server
@@ -38,7 +38,7 @@ def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.S3Server]
 
 @pytest.fixture(scope="session")
 def azurite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.AzuriteServer]:
-    """Azurite's blob server; skips with the reason where it is not installed."""
+    """Run Azurite's blob server. Skips with the reason if it is not installed."""
     log = tmp_path_factory.mktemp("azurite") / "log"
     try:
         with servers.azurite_server(log) as server:
@@ -51,7 +51,7 @@ def azurite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.Azurit
 def clean_env(
     monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
 ) -> pytest.MonkeyPatch:
-    """No credentials of whoever runs the tests: nothing but what the test sets."""
+    """Remove the credentials of the user who runs the tests from the environment."""
     import os
 
     for name in list(os.environ):
@@ -66,7 +66,7 @@ def clean_env(
 
 @pytest.fixture
 def s3_env(clean_env: pytest.MonkeyPatch, moto: servers.S3Server) -> servers.S3Server:
-    """The environment points at moto, as a user's would at AWS."""
+    """Point the environment at moto, as a user points it at AWS."""
     for name, value in moto.env.items():
         clean_env.setenv(name, value)
     return moto
@@ -74,7 +74,7 @@ def s3_env(clean_env: pytest.MonkeyPatch, moto: servers.S3Server) -> servers.S3S
 
 @pytest.fixture
 def az_env(clean_env: pytest.MonkeyPatch, azurite: servers.AzuriteServer) -> servers.AzuriteServer:
-    """The environment points at Azurite, as a user's would at Azure."""
+    """Point the environment at Azurite, as a user points it at Azure."""
     for name, value in azurite.env.items():
         clean_env.setenv(name, value)
     return azurite
@@ -82,7 +82,7 @@ def az_env(clean_env: pytest.MonkeyPatch, azurite: servers.AzuriteServer) -> ser
 
 @pytest.fixture
 def s3_bucket(s3_env: servers.S3Server) -> str:
-    """A fresh, empty bucket on moto, reached by the environment: its name."""
+    """Make an empty bucket on moto, reached by the environment, and return its name."""
     name = f"bucket-{next(_names)}"
     s3_env.make_bucket(name)
     return name
@@ -90,7 +90,7 @@ def s3_bucket(s3_env: servers.S3Server) -> str:
 
 @pytest.fixture
 def az_container(az_env: servers.AzuriteServer) -> str:
-    """A fresh, empty container on Azurite, reached by the environment: its name."""
+    """Make an empty container on Azurite, reached by the environment, and return its name."""
     name = f"container-{next(_names)}"
     az_env.make_container(name)
     return name
@@ -98,7 +98,7 @@ def az_container(az_env: servers.AzuriteServer) -> str:
 
 @pytest.fixture(scope="session")
 def many_objects(moto: servers.S3Server, azurite: servers.AzuriteServer) -> list[str]:
-    """2,500 objects in the container `many` of each server: their keys, in order."""
+    """Make 2,500 objects in the container `many` of each server, and return their keys in order."""
     from tracekit.backends.registry import backend_for
 
     keys = [f"data/{index:05d}" for index in range(2500)]
@@ -116,7 +116,7 @@ def many_objects(moto: servers.S3Server, azurite: servers.AzuriteServer) -> list
 
 @pytest.fixture
 def fault_proxy() -> Iterator[Callable[[str], servers.FaultProxy]]:
-    """Stand a proxy that misbehaves to order before an endpoint."""
+    """Return a function that puts a proxy with injected faults in front of an endpoint."""
     import contextlib
 
     with contextlib.ExitStack() as stack:

@@ -1,8 +1,8 @@
-"""Real servers for tests and benchmarks: each a context manager on a free port, stopped after.
+"""Real servers for tests and benchmarks. Each is a context manager that runs one on a free port.
 
-moto's server speaks S3, Azurite speaks Azure Blob, nginx serves a folder as a bucket at
-speed, and a fault proxy stands before any of them and answers the first requests badly.
-A server that is not installed raises `Unavailable` with the reason.
+moto's server speaks S3, Azurite speaks Azure Blob, and nginx serves a folder as a bucket at high
+speed. A fault proxy in front of any of them injects faults. A server that is not installed raises
+`Unavailable` with the reason.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from xml.sax.saxutils import escape
 REPO = Path(__file__).resolve().parents[1]
 AZURITE_ACCOUNT = "devstoreaccount1"
 AZURITE_KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
-"""Published in Azurite's own README: a key of no secret."""
+"""The account key published in Azurite's README; it is not a secret."""
 
 
 class Unavailable(Exception):
-    """This server is not installed here."""
+    """The server is not installed."""
 
 
 def free_port() -> int:
@@ -42,7 +42,7 @@ def free_port() -> int:
 
 @dataclass(frozen=True)
 class S3Server:
-    """An S3 endpoint and the environment that reaches it by the normal chain."""
+    """An S3 endpoint, and the environment variables that lead the credential chain to it."""
 
     endpoint: str
 
@@ -74,7 +74,7 @@ class S3Server:
 
 @dataclass(frozen=True)
 class AzuriteServer:
-    """An Azure Blob endpoint and the environment that reaches it by the normal chain."""
+    """An Azure Blob endpoint, and the environment variables that lead the credential chain to it."""
 
     endpoint: str
 
@@ -104,7 +104,7 @@ class AzuriteServer:
 
 @contextlib.contextmanager
 def moto_server(log: Path) -> Iterator[S3Server]:
-    """moto's S3 over real HTTP, threaded, in a process of its own."""
+    """Run moto's S3 server, threaded, in its own process."""
     port = free_port()
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
     with _serving(command, port, log, {"MOTO_S3_DEFAULT_KEY_BUFFER_SIZE": str(1 << 26)}):
@@ -113,7 +113,7 @@ def moto_server(log: Path) -> Iterator[S3Server]:
 
 @contextlib.contextmanager
 def azurite_server(log: Path) -> Iterator[AzuriteServer]:
-    """Azurite's blob service, in memory, in a process of its own."""
+    """Run Azurite's blob service, in memory, in its own process."""
     port = free_port()
     command = [
         *_azurite_command(),
@@ -126,7 +126,7 @@ def azurite_server(log: Path) -> Iterator[AzuriteServer]:
 
 @contextlib.contextmanager
 def nginx_bucket(folder: Path, work: Path, bucket: str = "bucket") -> Iterator[S3Server]:
-    """nginx serving `folder` as `s3://bucket`: HEAD and range GETs as fast as they come, one listing."""
+    """Run nginx with `folder` as `s3://bucket`: HEAD, range GET and one fixed listing."""
     nginx = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
     if nginx is None:
         raise Unavailable("nginx is not installed (apt-get install nginx-light)")
@@ -151,7 +151,7 @@ def nginx_bucket(folder: Path, work: Path, bucket: str = "bucket") -> Iterator[S
               error_page 418 = @azure; if ($http_x_ms_range) {{ return 418; }}
               alias {folder}/;
             }}
-            location @azure {{  # the Azure SDK asks for ranges in a header of its own
+            location @azure {{  # the Azure SDK requests ranges in its own header
               proxy_pass http://self; proxy_http_version 1.1; proxy_set_header Connection "";
               proxy_set_header Range $http_x_ms_range; proxy_set_header x-ms-range "";
             }}
@@ -165,13 +165,13 @@ def nginx_bucket(folder: Path, work: Path, bucket: str = "bucket") -> Iterator[S
 
 @dataclass
 class FaultProxy:
-    """Passes requests on to `target`, but meets the next ones with the `faults` queued."""
+    """Forwards requests to `target`, but answers the next ones with the queued `faults`."""
 
     target: str
     port: int = 0
     faults: list[Fault] = field(default_factory=list)
     always: dict[str, Fault] = field(default_factory=dict)
-    """Faults that every request meets whose `METHOD /path` holds the text."""
+    """Faults for every request with this text in its `METHOD /path`."""
     seen: list[str] = field(default_factory=list)
 
     @property
@@ -181,9 +181,9 @@ class FaultProxy:
 
 @dataclass(frozen=True)
 class Fault:
-    """One bad answer: a status with a body, a body cut short (or stalled), a dropped connection, or silence.
+    """One fault: a status with a body, a truncated or stalled body, a dropped connection, or silence.
 
-    `late` is none but for its delay.
+    `late` only delays the real answer by `stall_s`.
     """
 
     status: int = 0
@@ -271,14 +271,14 @@ class _FaultHandler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         if self.command == "HEAD":
             return
-        with contextlib.suppress(ConnectionError):  # the client may have given up waiting
+        with contextlib.suppress(ConnectionError):  # the client may have closed the connection
             self.wfile.write(body[: len(body) // 2] if cut else body)
             self.wfile.flush()
 
 
 @contextlib.contextmanager
 def _serving(command: list[str], port: int, log: Path, env: Mapping[str, str]) -> Iterator[None]:
-    """Run `command` until the block ends; enter it when the port answers."""
+    """Run `command` while the block runs. The block starts when the port answers."""
     with log.open("wb") as sink:
         process = subprocess.Popen(
             command, stdout=sink, stderr=sink, stdin=subprocess.DEVNULL, env={**os.environ, **env}

@@ -1,15 +1,15 @@
-"""Which client library should move the bytes: ops/s and CPU an op, side by side against one nginx.
+"""Compare object-store client libraries: ops/s and CPU per op, side by side against one nginx.
 
-Each case runs in a process of its own, all cases in turn, several rounds, medians. Random
-aligned ranges of one 256 MiB object, signed requests, 16 threads or 32 coroutines. The
-`tracekit` cases are whole calls of the backend (bytes in the caller's buffer, counters,
-time to first byte); the other libraries are called bare and keep their bytes
-wherever they put them, which favours them.
+Each case runs in its own process. All cases run in turn for several rounds, and the medians are
+reported. The reads are random aligned ranges of one 256 MiB object, with signed requests from 16
+threads or 32 coroutines. The `tracekit` cases are complete calls of the backend (bytes in the
+caller's buffer, counters, time to first byte). The other libraries are called directly and keep
+their bytes wherever they put them, which favours them.
 
     python analysis/benchmarks/bench_clients.py [--seconds 0.7] [--rounds 3] [--only PATTERN]
 
-Needs nginx; s3dlio, uvloop, opendal, boto3 and s3torchconnectorclient are left out where
-they are not installed.
+Needs nginx. s3dlio, uvloop, opendal, boto3 and s3torchconnectorclient are left out if they are
+not installed.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def tracekit_async(scheme: str, **options: Any) -> AsyncRead:
 def obstore_store() -> Any:
     from obstore.store import S3Store
 
-    # its endpoint and keys come from the environment, as everyone's
+    # The endpoint and the keys come from the environment, as for every case.
     return S3Store("bucket", client_options={"allow_http": True})
 
 
@@ -171,7 +171,7 @@ for _mode in ("asyncio", "uvloop"):
 
 
 def measure(case: str, size: int, seconds: float) -> dict[str, float]:
-    """ops/s and CPU us/op of one case in this process, after a short warm-up."""
+    """Return ops/s and CPU us/op of one case in this process, after a short warm-up."""
     mode, _, make = CASES[case]
     rng = random.Random(7)
     offsets = [rng.randrange(OBJECT_BYTES // size) * size for _ in range(4096)]
@@ -300,7 +300,7 @@ def sampled(seconds: float, rounds: int, only: str, env: dict[str, str]) -> list
 def row_of(
     name: str, mode: str, label: str, samples: list[Any], taken: dict[tuple[str, str], list[Any]]
 ) -> dict[str, Any]:
-    """Medians; against s3dlio of the same mode, round by round, because a machine's pace drifts."""
+    """Compute medians, and ratios to s3dlio in the same mode and round, because a machine's speed drifts."""
     peer = taken.get((f"s3dlio @{mode}" if mode != "threads" else "s3dlio", label), [])
     row: dict[str, Any] = {"mode": mode, "client": name.partition(" @")[0], "range": label}
     for figure in ("ops_per_s", "cpu_us_per_op"):
@@ -344,16 +344,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Compare object-store clients against one nginx.")
     parser.add_argument("--seconds", type=float, default=0.7)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--only", default="", help="cases whose name holds this")
+    parser.add_argument("--only", default="", help="only cases whose name contains this")
     parser.add_argument("--case", help=argparse.SUPPRESS)
     parser.add_argument("--size", type=int, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.case:
         print(json.dumps(measure(given.case, given.size, given.seconds)), flush=True)
-        os._exit(0)  # runtimes of some libraries do not end by themselves
+        os._exit(0)  # The runtimes of some libraries do not end by themselves.
     rows = run_all(given.seconds, given.rounds, given.only)
     if not rows:
-        parser.error(f"no case's name holds {given.only!r}")
+        parser.error(f"no case name contains {given.only!r}")
     show(rows)
 
 

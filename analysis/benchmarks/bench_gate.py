@@ -1,4 +1,4 @@
-"""What the gate costs an op: uncontended in a tight loop, and with more threads than it admits."""
+"""Measure what the gate costs per op: uncontended in a tight loop, and with more threads than it admits."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ OPS = 1_000_000
 
 
 def uncontended(gate: Gate) -> float:
-    """ns an acquire and release."""
+    """Return ns per acquire and release."""
     acquire, release = gate.acquire, gate.release
     began = time.perf_counter_ns()
     for _ in range(OPS):
@@ -26,7 +26,7 @@ def uncontended(gate: Gate) -> float:
 
 
 def contended(threads: int, admitted: int) -> float:
-    """ns an op over all threads when each op waits for its turn: hand-overs, each to the one whose turn it is."""
+    """Return ns per op over all threads when each op waits for its turn and is handed the gate by another."""
     gate, each = Gate(max_ops=admitted), 20_000 // threads
 
     def work() -> None:

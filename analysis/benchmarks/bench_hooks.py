@@ -1,11 +1,11 @@
-"""What each capture hook costs, beside the same call without it, in one run.
+"""Measure what each capture hook costs, beside the same call without the hook, in one run.
 
-Calls are made in blocks, hook off and hook on by turns. Of file ops the figure is the fastest
-block of each, the one that nobody else's work disturbed; of requests the median, of a
-hooked client and one that is not, called in turn. File ops come in bursts with pauses, as a
-loader's do (the pauses are not counted); `saturated` rows have no pause, so that the
-recorder's writer thread competes for the interpreter all the time. Object stores are served by nginx on
-loopback, the fastest there is here: a real GET is slower, and the percentage smaller.
+Calls are made in blocks, alternately without and with the hook. For file ops the figure is the
+fastest block of each, which other work disturbed least. For requests it is the median of a hooked
+client and an unhooked one, called in turn. File ops come in bursts with pauses, as a loader's do
+(the pauses are not counted). The `saturated` rows have no pauses, so the recorder's writer thread
+competes for the interpreter all the time. nginx on loopback serves the object stores: a real GET
+is slower, and the relative cost smaller.
 
     python analysis/benchmarks/bench_hooks.py [--quick]
 """
@@ -37,12 +37,12 @@ from tracekit import capture
 RESULTS = Path(__file__).parent / "results" / "hooks.csv"
 BODY_BYTES = 1 << 20
 Row = tuple[str, str, float, float]
-"""hook, call, us a call without it, us a call with it"""
+"""Hook, call, us per call without the hook, us per call with it."""
 
 
 def main() -> None:
     arguments = argparse.ArgumentParser()
-    arguments.add_argument("--quick", action="store_true", help="a tenth of the calls")
+    arguments.add_argument("--quick", action="store_true", help="make a tenth of the calls")
     scale = 0.1 if arguments.parse_args().quick else 1.0
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as folder:
@@ -73,7 +73,7 @@ def by_turns(
     pause_s: float = 0.0,
     blocks: int = 15,
 ) -> tuple[float, float]:
-    """us a call in the fastest block, without and with the hook."""
+    """Return us per call in the fastest block, without and with the hook."""
     off, on = [], []
     burst = burst or calls
     calls = max(1, calls // burst) * burst
@@ -83,7 +83,7 @@ def by_turns(
         with capture.start(
             work / f"{hook.replace(':', '-')}-{block}.trace", hooks=[hook], children=False
         ) as running:
-            call()  # the first op makes the recorder and its files: not a cost of a call
+            call()  # The first op opens the recorder and its files, which is not a cost of a call.
             running.recorder.flush()
             on.append(timed(call, calls, burst, pause_s))
     return min(off), min(on)
@@ -104,7 +104,7 @@ def timed(call: Callable[[], object], calls: int, burst: int, pause_s: float) ->
 def side_by_side(
     work: Path, hook: str, plain: Callable[[], object], hooked: Callable[[], object], calls: int
 ) -> tuple[float, float]:
-    """us a call of each, the medians of calls made in turn: they see the same machine."""
+    """Return the median us per call of each, called in turn so that both see the same machine."""
     took: dict[Callable[[], object], list[int]] = {plain: [], hooked: []}
     with capture.start(work / f"{hook}-{time.monotonic_ns()}.trace", hooks=[], children=False) as running:
         for call in (plain, hooked):
@@ -161,7 +161,7 @@ def files(work: Path, path: Path, scale: float) -> Iterator[Row]:
 
 
 def processes(work: Path, path: Path, scale: float) -> Iterator[Row]:
-    """An unmodified program that only preads, as its own clock has it."""
+    """Time an unmodified program that only calls pread, by its own clock."""
     from tracekit.capture.command import capture_command
     from tracekit.capture.tools import dftracer as preload
     from tracekit.capture.tools import strace
@@ -291,7 +291,7 @@ def through_s3fs(work: Path, calls: int) -> Iterator[Row]:
     from tracekit.capture.hooks.fsspec import wrap
 
     class Seen(s3fs.S3FileSystem):
-        """A class of its own, which alone is hooked."""
+        """Make a class of its own, so that only it is hooked."""
 
     def getting(filesystem: Any) -> Callable[[], object]:
         return lambda: filesystem.cat_file("bucket/set/a.bin", start=0, end=65_536)

@@ -1,8 +1,9 @@
-"""How long a big op log takes to become a trace and its figures, beside plain polars and pandas.
+"""Measure how long a large op log takes to become a trace and its metrics, beside polars and pandas.
 
-One s3dlio/warp log of 2.3 M ops (made here, deterministic; zstd), four ways in one run, each
-in a fresh process: tracekit's import and then its snapshot; polars and pandas reading the
-log and computing counts, bytes, and latency percentiles by op, which keeps nothing.
+One s3dlio/warp log of 2.3 M ops (made here, deterministic, zstd) is read in four ways in one run,
+each in a new process: tracekit's import, tracekit's snapshot of the result, and polars and pandas
+reading the log and computing counts, bytes and latency percentiles per op. The latter two keep
+nothing.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ RFC3339 = "%Y-%m-%dT%H:%M:%S%.9fZ"
 
 
 def make(path: Path, ops: int) -> None:
-    """A log in order of completion: 64 threads, 100,000 objects, GET/PUT/STAT/DELETE."""
+    """Write a log in order of completion: 64 threads, 100,000 objects, GET/PUT/STAT/DELETE."""
     rng = np.random.default_rng(1)
     start = np.cumsum(rng.integers(1, 40_000, ops)) + 1_700_000_000_000_000_000
     latency = rng.integers(100_000, 80_000_000, ops)
@@ -108,7 +109,7 @@ WAYS = {"tracekit import, stats": with_tracekit, "polars": with_polars, "pandas"
 
 
 def one(way: str, log: str, out: str) -> None:
-    """In a process of its own: the log, or one way and its figures as JSON."""
+    """Run one case in its own process: write the log, or read it in one way and print the figures as JSON."""
     if way == "make":
         make(Path(log), int(out))
         return

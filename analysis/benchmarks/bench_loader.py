@@ -1,9 +1,9 @@
-"""What the loader costs beyond the reads: against bare threads and torch, side by side in one run.
+"""Measure what the loader costs beyond its reads: against bare threads and torch, side by side in one run.
 
-The same warm files (the page cache holds them: storage is not the limit, the client is) are
-read by threads that only `preadv`, by the loader, by the loader recording every op, and by
-torch's DataLoader with a dataset that does the same reads. CPU is of the whole process
-tree. Ratios are to the bare threads.
+The same files are in the page cache, so the client and not the storage is the limit. They are read
+by threads that only call `preadv`, by the loader, by the loader while it records every op, and by
+torch's DataLoader with a dataset that makes the same reads. CPU time is that of the process tree.
+Ratios are to the bare threads.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def readers(folder: Path, request: int, sample: int | None) -> dict[str, Callabl
         assert open_reader(folder / "trace").rows > 0
 
     found: dict[str, Callable[[], None]] = {
-        "threads that only preadv": lambda: bare(data, request, sample),
+        "threads that only call preadv": lambda: bare(data, request, sample),
         "loader": loader,
         "loader, recording": recorded,
     }
@@ -80,7 +80,7 @@ def readers(folder: Path, request: int, sample: int | None) -> dict[str, Callabl
 
 
 def pieces(data: Path, sample: int | None) -> list[tuple[str, int, int]]:
-    """(path, offset, length) of every sample."""
+    """Return (path, offset, length) of every sample."""
     out = []
     for path in sorted(data.iterdir()):
         size = path.stat().st_size
@@ -138,7 +138,7 @@ def make_files(folder: Path, files: int, size: int) -> None:
 
 
 def best(run: Callable[[], None], reads: int) -> tuple[float, float]:
-    """Reads a second, and us of CPU a read, of the fastest of some runs after a first one."""
+    """Return reads per second and us of CPU per read of the fastest run after a warm-up."""
     run()
     found = []
     for _ in range(REPEATS):
@@ -151,7 +151,7 @@ def best(run: Callable[[], None], reads: int) -> tuple[float, float]:
 
 
 def cpu_s() -> float:
-    """CPU seconds of this process and its dead children so far."""
+    """Return the CPU seconds of this process and its ended children so far."""
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(usage.ru_utime + usage.ru_stime for usage in used)
 

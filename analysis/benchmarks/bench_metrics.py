@@ -1,9 +1,9 @@
-"""What it costs to measure a big trace, beside polars and pandas on the same ops as an s3dlio op log.
+"""Measure what the metrics of a large trace cost, beside polars and pandas on the same ops.
 
-Each case runs in a process of its own: its wall time, its CPU time and its highest memory. All
-summaries of the same ops must agree on ops, bytes and the most ops in flight, or the run fails.
-polars and pandas read the op log that tracekit exports (TSV, zstd); the log has no lengths asked
-for, samples or steps, so that they compute less than a snapshot does.
+Each case runs in its own process, for its wall time, CPU time and peak memory. All summaries of the
+same ops must agree on ops, bytes and the maximum of ops in flight, or the run fails. polars and
+pandas read the op log that tracekit exports (TSV, zstd). The log has no requested lengths, samples
+or steps, so they compute less than a snapshot does.
 
     python analysis/benchmarks/bench_metrics.py [--ops 10000000 100000000] [--tsv-ops 10000000] [--scratch DIR]
 """
@@ -42,7 +42,7 @@ def info(trace: Path) -> Summary:
 
 
 def one_file(trace: Path) -> Summary:
-    """Every op of one shard in the middle of the run, through the path of `tracekit query`."""
+    """Fetch every op of one shard from the middle of the run, as `tracekit query` does."""
     from tracekit.store.reader import open_reader
 
     reader = open_reader(trace)
@@ -87,7 +87,7 @@ def with_pandas(log: Path) -> Summary:
     import pandas as pd
     import pyarrow as pa
 
-    with pa.input_stream(str(log), compression="zstd") as text:  # pandas' own needs a further library
+    with pa.input_stream(str(log), compression="zstd") as text:  # pandas needs another library for this.
         rows = pd.read_csv(
             text,
             sep="\t",
@@ -125,7 +125,7 @@ CASES: dict[str, Callable[[Path], Summary]] = {
 
 
 def measured(case: str, path: Path) -> dict[str, Any]:
-    """The case in a process of its own: s, CPU s, highest MB, and what it found."""
+    """Run a case in its own process; return s, CPU s, peak MB, and its result."""
     done = subprocess.run(
         [sys.executable, __file__, "--case", case, "--path", str(path)], stdout=subprocess.PIPE, check=False
     )
@@ -145,7 +145,7 @@ def child(case: str, path: Path) -> None:
 
 
 def _peak_mb() -> float:
-    """This process's own high-water mark: what rusage says may be the parent's at the fork."""
+    """Return the peak memory of this process; rusage may report the parent's at the fork."""
     status = Path("/proc/self/status").read_text(encoding="ascii")
     return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) / 1024
 
@@ -185,9 +185,11 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--ops", type=int, nargs="+", default=[10_000_000, 100_000_000])
-    parser.add_argument("--tsv-ops", type=int, default=10_000_000, help="the size also read as an op log")
     parser.add_argument(
-        "--scratch", type=Path, help="where traces are made and kept; else a temporary directory"
+        "--tsv-ops", type=int, default=10_000_000, help="the size that is also read as an op log"
+    )
+    parser.add_argument(
+        "--scratch", type=Path, help="where traces are made and kept (default: a temporary directory)"
     )
     parser.add_argument("--case", choices=CASES, help=argparse.SUPPRESS)
     parser.add_argument("--path", type=Path, help=argparse.SUPPRESS)

@@ -1,9 +1,9 @@
-"""How close a replay comes: every sample trace, and a foreign log, on each of the four schemes.
+"""Measure how closely a replay matches: every sample trace and a foreign log, on each of the four schemes.
 
-Each recording is materialized on the target and replayed in its recorded cadence for at least
-`--seconds` (looped), slowed where the server could not hold it (Azurite is JavaScript). Held
-against tighter figures than a replay's own verdict: duration 2 %, bytes a step 1 %, bytes in
-each whole window of 1 s 5 %. `s3` is nginx, `az` is Azurite, both on this machine.
+Each recording is materialized on the target and replayed at its recorded times for at least
+`--seconds` (looped), slowed down where the server could not keep up (Azurite is JavaScript). The
+limits are tighter than those of a replay's own verdict: duration 2 %, bytes per step 1 %, bytes in
+each whole window of 1 s 5 %. `s3` is nginx and `az` is Azurite, both on this machine.
 
     python analysis/benchmarks/bench_parity.py [--seconds 5] [--foreign LOG.tsv.zst]
 """
@@ -33,7 +33,7 @@ from tracekit.store.reader import TraceReader, open_reader
 
 SCHEMES = ("file", "direct", "s3", "az")
 MOST_A_SECOND = {"file": 1e9, "direct": 1e9, "s3": 1e9, "az": 120.0}
-"""Ops that the target is asked for, at most."""
+"""The most ops per second that the target is asked for."""
 
 
 def main() -> None:
@@ -41,7 +41,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     arguments.add_argument("--seconds", type=float, default=5.0)
-    arguments.add_argument("--foreign", type=Path, help="an s3dlio op log besides")
+    arguments.add_argument("--foreign", type=Path, help="an s3dlio op log to replay as well")
     chosen = arguments.parse_args()
     table = Table(
         "parity",
@@ -76,7 +76,7 @@ def main() -> None:
 
 @contextmanager
 def target(scheme: str, reader: TraceReader, place: Path) -> Iterator[tuple[str, ...]]:
-    """The objects of the recording on a target of this scheme; the rules that lead there."""
+    """Make the objects of the recording on a target of this scheme; return the mapping rules."""
     found = reader.query(
         "SELECT DISTINCT regexp_extract(uri, '^[a-z0-9]+://[^/]*/') AS root FROM ops WHERE uri <> ''"
     )
@@ -89,7 +89,7 @@ def target(scheme: str, reader: TraceReader, place: Path) -> Iterator[tuple[str,
             azurite.make_container("bench")
             os.environ.update(azurite.env)
             made = "az://bench"
-        at = made if scheme != "s3" else f"file://{place / 'data'}"  # nginx serves what is there
+        at = made if scheme != "s3" else f"file://{place / 'data'}"  # nginx serves the files that are there.
         materialize(reader, tuple(f"{root}={at}/{i}/" for i, root in enumerate(roots)))
         if scheme == "s3":
             os.environ.update(stack.enter_context(nginx_bucket(place / "data", place / "nginx")).env)
@@ -100,7 +100,7 @@ def target(scheme: str, reader: TraceReader, place: Path) -> Iterator[tuple[str,
 def one(
     reader: TraceReader, scheme: str, rules: tuple[str, ...], place: Path, seconds: float
 ) -> tuple[float, int, float, float, float, float, str]:
-    """The row: speed, ops, differences in per cent, lateness, whether it is within the figures."""
+    """Return the row: speed, ops, differences in per cent, lateness, and whether it is within the limits."""
     facts = reader.query(
         "SELECT count(*) AS n, (max(t_submit) - min(t_submit)) / 1e9 AS s FROM ops WHERE op IN ('read', 'get')"
     ).to_pylist()[0]
@@ -128,7 +128,7 @@ def one(
 
 
 def worst_window(done: TraceReader) -> float:
-    """How far the bytes of any whole window of 1 s are from what was due in it, as a fraction."""
+    """Return the largest relative difference between the bytes of a whole window of 1 s and those due in it."""
     rows = done.query("SELECT t_submit, t_due, bytes FROM ops WHERE t_due IS NOT NULL")
     submit, due = rows.column("t_submit").to_numpy(), rows.column("t_due").to_numpy()
     moved = rows.column("bytes").to_numpy()

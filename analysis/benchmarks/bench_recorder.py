@@ -1,8 +1,8 @@
-"""What recording costs the caller: a million ops in a tight loop, and paced as a busy loader.
+"""Measure what recording costs the caller: a million ops in a tight loop, and at a loader's rate.
 
-Side by side in one run: a bare `list.append` of the same tuple through a method (the floor),
-the recorder saturated (the caller does nothing but record), and the recorder at a loader's
-rate. Per call: median, p99, the longest hold; whole: ns an op and waits for the writer.
+In one run: a `list.append` of the same tuple through a method (the floor), the recorder saturated
+(the caller only records), and the recorder at a loader's rate. Reported per call: median, p99 and
+the longest block. Reported in total: ns per op and waits for the writer.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ OPS = 1_000_000
 
 
 class Floor:
-    """The least a recorder could do: one tuple kept a call."""
+    """The least that a recorder could do: keep one tuple per call."""
 
     def __init__(self) -> None:
         self.rows: list[tuple[object, ...]] = []
@@ -41,7 +41,7 @@ class Floor:
 
 
 def calls(record: Callable[..., None], ops: int, gap_ns: int) -> np.ndarray:
-    """ns that each of `ops` calls took; one every `gap_ns` (0: back to back)."""
+    """Return the ns of each of `ops` calls, one every `gap_ns` (0: back to back)."""
     took = np.empty(ops, np.int64)
     view = memoryview(took)
     now = time.perf_counter_ns

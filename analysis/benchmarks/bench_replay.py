@@ -1,11 +1,11 @@
-"""How closely cadence is kept, and how fast `asap` is: tracekit beside fio on the same ops.
+"""Measure how closely a replay keeps its times, and how fast `asap` is: tracekit beside fio on the same ops.
 
-4 KiB random reads of one cached file. At 10,000 and 50,000 ops/s: lateness of each op and
-drift of the whole, for tracekit (as it chooses, and under SCHED_FIFO where that is allowed)
-and for fio's `read_iolog` v3 with psync and io_uring. fio logs an op's end in whole ms, so
-its lateness is known to a millisecond. Then as fast as possible: tracekit in one process
-and in two, fio psync and io_uring with `--replay_no_stall=1`, one job and two. Rounds are
-interleaved; each figure is the median of them, and `best` that of the least disturbed.
+4 KiB random reads of one cached file. At 10,000 and 50,000 ops/s: the lateness of each op and the
+drift of the whole, for tracekit (with its defaults, and under SCHED_FIFO where that is allowed) and
+for fio's `read_iolog` v3 with psync and io_uring. fio logs the end of an op in whole ms, so its
+lateness is known to a millisecond. Then as fast as possible: tracekit in one process and in two,
+fio psync and io_uring with `--replay_no_stall=1`, one job and two. Rounds are interleaved; each
+figure is the median of the rounds, and `best` that of the least disturbed round.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def asap(folder: Path, rounds: int) -> None:
 
 
 class Ops:
-    """The same reads as a trace and as an iolog."""
+    """Write the same reads as a trace and as an iolog."""
 
     def __init__(self, folder: Path, count: int, rate: int) -> None:
         self.folder, self.count = folder, count

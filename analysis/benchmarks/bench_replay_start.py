@@ -1,9 +1,9 @@
-"""How soon a very long trace starts replaying, and in how much memory.
+"""Measure how soon a very long trace starts to replay, and in how much memory.
 
-Writes a trace of `--ops` ops (a hundred million unless told; about a minute), starts
-`tracekit replay` on it in a process of its own, waits until its first op is recorded,
-lets it run, stops it by Ctrl-C, and reads when the first op went and the peak memory of
-the replayer with all its children. Memory counts shared pages once a process (an upper bound).
+Writes a trace of `--ops` ops (default 100 million, about a minute), starts `tracekit replay` on it
+in its own process, waits until the first op is recorded, lets it run, and stops it with Ctrl-C. It
+reports when the first op was issued and the peak memory of the replayer with its children. Shared
+pages count once per process, so the memory is an upper bound.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def main() -> None:
 
 
 def make(folder: Path, ops: int) -> None:
-    """Sequential 4 KiB reads of 64 cached files at 20,000 a second, with samples and steps."""
+    """Write a trace of sequential 4 KiB reads of 64 cached files, 20,000 per second, with samples and steps."""
     for i in range(64):
         (folder / f"f{i}").write_bytes(bytes(4 << 20))
     names = pa.array([f"file://{folder}/f{i}" for i in range(64)])
@@ -105,7 +105,7 @@ def measure(folder: Path, pace: str, seconds: float) -> tuple[float, float, floa
 
 
 def resident_bytes(pid: int) -> int:
-    """Resident memory of a process and its children."""
+    """Return the resident memory of a process and its children."""
     total = 0
     try:
         status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
@@ -113,7 +113,7 @@ def resident_bytes(pid: int) -> int:
         for child in Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split():
             total += resident_bytes(int(child))
     except (OSError, IndexError):
-        pass  # it ended meanwhile
+        pass  # The process ended meanwhile.
     return total
 
 

@@ -1,8 +1,9 @@
-"""A large trace, the same bytes of ops every time: what the analysis benchmarks read.
+"""Write a large trace, with the same ops every time, for the benchmarks of the metrics.
 
-Four ranks of eight workers read samples of four requests (3.5 x 128 KiB) at shuffled places of
-their shards; a step is a batch of samples, latency is log-normal with a slow tail, a few ops fail. Each rank writes its own segments, so that segments overlap in time as
-those of a real run. 100 M ops are about 1 GB and take some minutes:
+Four ranks of eight workers read samples of four requests (3.5 x 128 KiB) in shuffled order. A step
+is a batch of samples, latency is log-normal with a slow tail, and a few ops fail. Each rank writes
+its own segments, so segments overlap in time as in a real run. 100 M ops are about 1 GB and take
+some minutes:
 
     python analysis/benchmarks/make_big_trace.py --ops 100000000 -o /tmp/big.trace
 """
@@ -28,7 +29,7 @@ EPOCH_UNIX_NS = 1_750_000_000_000_000_000
 
 
 def make(path: Path, ops: int, *, segment_ops: int = SEGMENT_OPS) -> None:
-    """Write the trace of `ops` ops to `path`; nothing if it is there already."""
+    """Write the trace of `ops` ops to `path`, unless it exists."""
     if path.exists():
         return
     clocks = np.zeros(RANKS, np.int64)
@@ -79,7 +80,7 @@ def _segment(rank: int, first: int, rows: int, clock_ns: int, *, seed: int) -> t
 
 
 def _shuffled(at: np.ndarray, shard: np.ndarray) -> np.ndarray:
-    """A permutation of a shard's samples, other for each shard: odd multiplier modulo a power of two."""
+    """Permute a shard's samples, differently for each shard: an odd multiplier modulo a power of two."""
     places = SHARD_REQUESTS // SAMPLE_REQUESTS
     return (at * (2 * ((shard * 7919) % places) + 1) + shard * 104_729) % places
 
@@ -95,7 +96,7 @@ def main() -> None:
     make(given.out, given.ops)
     size = sum(file.stat().st_size for file in given.out.iterdir())
     print(
-        f"{given.out}: {given.ops:,} ops, {size / 1e6:,.0f} MB, {size / given.ops:.2f} bytes an op, {time.perf_counter() - start:.0f} s"
+        f"{given.out}: {given.ops:,} ops, {size / 1e6:,.0f} MB, {size / given.ops:.2f} bytes per op, {time.perf_counter() - start:.0f} s"
     )
 
 

@@ -1,4 +1,4 @@
-"""How every benchmark shows its figures: a table on the terminal and a CSV beside it."""
+"""The output of every benchmark: a table on the terminal and a CSV file in `results/`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ RESULTS = Path(__file__).resolve().parent / "results"
 
 
 class Table:
-    """Rows of one benchmark; `finish` prints them and writes `results/NAME.csv` whole."""
+    """Rows of one benchmark; `finish` prints them and writes `results/NAME.csv` atomically."""
 
     def __init__(self, name: str, columns: list[str]) -> None:
         self.name = name

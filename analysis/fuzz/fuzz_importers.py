@@ -1,9 +1,9 @@
-"""Coverage-guided fuzzing of every importer with atheris, outside the default tests.
+"""Fuzz every importer with atheris, guided by coverage; not part of the default tests.
 
     python analysis/fuzz/fuzz_importers.py [FORMAT] [-max_total_time=120] [other libFuzzer flags]
 
-Needs `pip install atheris`. Without FORMAT the input's first byte chooses one. A finding is
-anything but a sound trace or one line of error: it is kept by libFuzzer as `crash-…`.
+Needs `pip install atheris`. Without FORMAT, the first byte of the input chooses one. Anything but a
+sound trace or a one-line error is a finding; libFuzzer keeps the input as `crash-…`.
 """
 
 from __future__ import annotations
