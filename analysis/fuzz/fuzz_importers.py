@@ -8,6 +8,9 @@ sound trace or a one-line error is a finding; libFuzzer keeps the input as `cras
 
 from __future__ import annotations
 
+import contextlib
+import importlib
+import pkgutil
 import sys
 import tempfile
 from pathlib import Path
@@ -17,7 +20,11 @@ import atheris
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests" / "formats"))
 
 with atheris.instrument_imports(include=["tracekit.formats"]):
-    from tracekit.formats import columns, dftracer, fio, jsonl, oplog, s3_access_log, strace, strace_calls  # noqa: F401
+    import tracekit.formats
+
+    for _module in pkgutil.walk_packages(tracekit.formats.__path__, "tracekit.formats."):
+        with contextlib.suppress(ImportError):  # a format that needs an extra
+            importlib.import_module(_module.name)
 
 from test_formats_fuzz import FORMATS, GOOD, check
 
