@@ -1,4 +1,4 @@
-"""Loads the SQL that ships with the package: one file a query, beside the module that uses it.
+"""Load the SQL files of the package. Each stands beside the module that uses it.
 
 This module imports nothing of tracekit.
 """
@@ -13,11 +13,11 @@ __all__ = ["load_sql", "sql_names"]
 
 @functools.cache
 def load_sql(package: str, name: str) -> str:
-    """The SQL in `NAME.sql` of `package`. Pass `__package__` for a file beside the caller."""
+    """Return the text of `NAME.sql` in `package`; pass `__package__` for a file beside the caller."""
     return files(package).joinpath(f"{name}.sql").read_text(encoding="utf-8")
 
 
 def sql_names(package: str) -> tuple[str, ...]:
-    """The names of the SQL files in `package`, sorted, without their suffix."""
+    """Return the names of the SQL files in `package`, sorted, without the suffix."""
     found = (entry.name for entry in files(package).iterdir())
     return tuple(sorted(name.removesuffix(".sql") for name in found if name.endswith(".sql")))

@@ -1,16 +1,21 @@
-"""A trace as its users hold it: open, query, measure, picture. The face over store and metrics."""
+"""`Trace`, an open trace to query and measure. It joins the store and the metrics."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
+from uuid import UUID
 
 import duckdb
 import pyarrow as pa
 
+from tracekit.extras import require
 from tracekit.metrics.histogram import Histogram
 from tracekit.metrics.library import install
 from tracekit.metrics.partial import Partial, Window, partial, windows
@@ -24,28 +29,47 @@ if TYPE_CHECKING:
     import pandas as pd
     import polars as pl
 
-__all__ = ["Trace", "open_trace"]
+__all__ = ["QueryParams", "Trace", "open_trace"]
+
+QueryValue = (
+    str | bytes | int | float | bool | Decimal | date | datetime | time | timedelta | UUID | None
+    | Sequence["QueryValue"] | Mapping[str, "QueryValue"]
+)  # fmt: skip
+QueryParams = Sequence[QueryValue] | Mapping[str, QueryValue]
+"""Values for a query: a sequence for `?` and `$1`, a mapping for `$name`."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Trace:
-    """An open trace. Cheap to make: only footers are read until something is asked."""
+    """An open trace. Opening reads only the footers of its files; each query opens a connection of its own."""
 
     reader: TraceReader
 
     @property
     def path(self) -> Path:
+        """The directory or file of the trace."""
         return self.reader.path
 
     @property
     def ops(self) -> int:
-        """How many ops there are."""
+        """The number of ops."""
         return self.reader.rows
 
     @property
     def source(self) -> str:
-        """Who produced the ops: loader, replay, import:FORMAT, capture; `mixed` if several."""
+        """What produced the ops: loader, replay, import:FORMAT or capture; `mixed` if several did."""
         return self.reader.source
+
+    def __repr__(self) -> str:
+        return f"<Trace {str(self.path)!r}: {self.ops:,} ops, source {self.source}>"
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr><th>{escape(name)}</th><td>{escape(str(value))}</td></tr>"
+            for name, value in self.info().items()
+            if not isinstance(value, dict | list)
+        )
+        return f"<table>{rows}</table>"
 
     def info(self) -> dict[str, Any]:
         """Describe the trace from its footers, as plain values with units in the names."""
@@ -74,15 +98,16 @@ class Trace:
     def query(
         self,
         sql: str,
-        params: Sequence[Any] | Mapping[str, Any] | None = None,
+        params: QueryParams | None = None,
         *,
         threads: int | None = None,
         memory: int | str | None = None,
     ) -> pa.Table:
-        """Run DuckDB SQL over the view `ops` (ordered by `t_submit`) and the shipped macros; an Arrow table.
+        """Run DuckDB SQL over the view `ops`, ordered by `t_submit`, and return an Arrow table.
 
-        `threads` and `memory` (bytes, or text such as `"4GiB"`) limit the query. Raises UsageError,
-        in DuckDB's words, if the SQL is wrong or does anything but read.
+        The macros of docs/metrics.md are defined. `params` fills `?` from a sequence and `$name` from a
+        mapping. `threads` and `memory` (bytes, or text such as `"4GiB"`) limit the query. Raises
+        UsageError, with DuckDB's message, if the SQL is invalid or does anything but read.
         """
         with self.relation(sql, params, threads=threads, memory=memory) as relation:
             return relation.to_arrow_table()
@@ -91,38 +116,38 @@ class Trace:
     def relation(
         self,
         sql: str,
-        params: Sequence[Any] | Mapping[str, Any] | None = None,
+        params: QueryParams | None = None,
         *,
         threads: int | None = None,
         memory: int | str | None = None,
     ) -> Iterator[duckdb.DuckDBPyRelation]:
-        """Run `sql` as `query` does, and yield the lazy DuckDB relation while the connection is open."""
+        """Run `sql` as `query` does and yield the DuckDB relation, which is valid inside the `with` block."""
         limit = None if memory is None else f"{parse_size(memory, name='memory')}B"
         connecting = self.reader.connect(ordered=True, threads=threads, memory_limit=limit)
         with closing(connecting) as connection, query_errors():
             install(connection)
             yield select(connection, sql, params)
 
-    def pl(self, sql: str, params: Sequence[Any] | Mapping[str, Any] | None = None) -> pl.DataFrame:
-        """As `query`, as a polars frame."""
-        import polars
-
+    def pl(self, sql: str, params: QueryParams | None = None) -> pl.DataFrame:
+        """Run `sql` as `query` does, and return a polars frame. Raises UsageError if polars is not installed."""
+        polars = require("polars", extra="polars")
         return cast("pl.DataFrame", polars.from_arrow(self.query(sql, params)))
 
-    def df(self, sql: str, params: Sequence[Any] | Mapping[str, Any] | None = None) -> pd.DataFrame:
-        """As `query`, as a pandas frame; pandas is the caller's to install."""
+    def df(self, sql: str, params: QueryParams | None = None) -> pd.DataFrame:
+        """Run `sql` as `query` does, and return a pandas frame. Raises UsageError if pandas is not installed."""
+        require("pandas", extra="pandas")
         return cast("pd.DataFrame", self.query(sql, params).to_pandas())
 
     def __fspath__(self) -> str:
-        """A trace stands for its path, wherever a path is taken."""
+        """The path of the trace, so that functions that take a path take a trace."""
         return str(self.reader.path)
 
     def batches(self, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
-        """The ops in order of `t_submit`, streamed in batches."""
+        """Yield the ops in order of `t_submit`, in batches. Raises UsageError for an unknown column."""
         return self.reader.batches(columns)
 
     def snapshot(self, *, threads: int | None = None, memory: int | str | None = None) -> MetricsSnapshot:
-        """Measure the trace: every metric that docs/metrics.md defines.
+        """Compute every metric that docs/metrics.md defines.
 
         `threads` and `memory` (bytes, or text such as `"4GiB"`) limit the queries.
         """
@@ -140,7 +165,7 @@ class Trace:
         return partial(self.reader, window, threads=threads, memory_limit=limit)
 
     def histogram(self, name: str = "latency_us") -> Histogram:
-        """One histogram of the snapshot: `latency_us` or `req_bytes`."""
+        """Compute one histogram: `latency_us` or `req_bytes`. Raises UsageError for another name."""
         return self.snapshot().histogram(name)
 
 

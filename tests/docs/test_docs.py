@@ -11,7 +11,6 @@ import duckdb
 import pytest
 
 from tracekit.cli.reference import reference
-from tracekit.metrics.queries import load, names
 
 REPO = Path(__file__).resolve().parents[2]
 PAGES = sorted([*REPO.glob("*.md"), *REPO.glob("docs/**/*.md"), *REPO.glob("sample_traces/*.md")])
@@ -52,20 +51,6 @@ def test_the_examples_of_the_trace_page_run(tmp_path: Path) -> None:
         result = duckdb.sql(sql)
         assert result is not None
         assert result.fetchall() == [("file:///data/train-0.tar", 1000, 1000 * 131072)]
-
-
-def test_the_metrics_pages_plain_duckdb_example_runs(tmp_path: Path) -> None:
-    (example,) = blocks(REPO / "docs" / "trace.md", "python")
-    run_python(example, tmp_path)
-    (tmp_path / "totals.sql").write_text(load("totals"))
-    (code,) = (block for block in blocks(REPO / "docs" / "metrics.md", "python") if "totals.sql" in block)
-    assert run_python(code, tmp_path).startswith("(1000, 0, 0, 131072000,")
-
-
-def test_every_query_has_a_header_that_names_its_columns() -> None:
-    for name in names():
-        header = [line for line in load(name).splitlines() if line.startswith("--")]
-        assert any("Columns:" in line for line in header), name
 
 
 def test_the_readmes_python_runs(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The macros: golden results on a small trace, brute force where arithmetic is subtle, plain DuckDB enough."""
+"""The macros: golden results on a small trace, brute force where the arithmetic is subtle, and plain DuckDB."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import duckdb
 import pyarrow as pa
 import pytest
 
-from tracekit.metrics.library import install, names, text
+from tracekit.metrics.library import install, library
 from tracekit.metrics.sweep import peaks
 from tracekit.store.reader import open_reader
 from tracekit.store.writer import TraceWriter
@@ -21,6 +21,7 @@ from tracekit.trace import open_trace
 
 GOLDEN = Path(__file__).parent / "golden"
 CALLS = (
+    "totals()", "by_op()", "file_ids()", "sample_ids()", "step_ids()", "run_extent()",
     "latency_hist('op')", "req_bytes_hist('scheme')", "over_time(4)", "in_flight()", "per_step()", "per_file()",
     "per_sample()", "hot_set(0.5)", "sequentiality('worker')", "interarrival('all')", "tail_by(0.1, 'uri')",
     "tail_windows(0.1, 3)", "lateness(3)",
@@ -64,20 +65,73 @@ def test_each_macro_gives_its_golden_rows(tmp_path: Path, call: str) -> None:
             )
 
 
-def test_the_sum_of_windows_is_the_whole_and_mean_depth_is_op_time(tmp_path: Path) -> None:
+@pytest.mark.parametrize("windows", [1, 7, 40, 60, 70, 80])
+def test_windows_add_up_to_the_whole_and_mean_depth_is_op_time(tmp_path: Path, windows: int) -> None:
     path = make(tmp_path / "t", 500)
     ops = rows_of(path, "FROM ops WHERE op <> 'hint'")
-    windows = rows_of(path, "FROM over_time(7)")
-    t0 = min(r["t_submit"] for r in ops)
-    span = max(r["t_submit"] + (r["latency"] or 0) for r in ops) - t0
-    assert sum(w["ops"] for w in windows) == len(ops)
-    assert sum(w["bytes"] for w in windows) == sum(r["bytes"] or 0 for r in ops)
-    for w in windows:
-        lo, hi = t0 + w["win"] * span / 7, t0 + (w["win"] + 1) * span / 7
-        op_time = sum(
-            max(min(r["t_submit"] + (r["latency"] or 0), hi) - max(r["t_submit"], lo), 0) for r in ops
+    found = rows_of(path, f"FROM over_time({windows})")
+    assert len(found) <= windows
+    assert sum(w["ops"] for w in found) == len(ops)
+    assert sum(w["bytes"] for w in found) == sum(r["bytes"] or 0 for r in ops)
+    op_time = sum(r["latency"] or 0 for r in ops)
+    assert sum(w["mean_qd"] * w["window_s"] * 1e9 for w in found) == pytest.approx(op_time)
+
+
+def periodic(path: Path, *, period_ns: int, latency_ns: int, n: int = 300) -> Path:
+    """One request at a time, a period after another, each of 1 MiB."""
+    columns = {"t_submit": [i * period_ns for i in range(n)], "len": [1 << 20] * n, "bytes": [1 << 20] * n,
+               "latency": [latency_ns] * n, "offset": [0] * n}  # fmt: skip
+    with TraceWriter(path, source="import:test", epoch_unix_ns=0) as writer:
+        arrays = {"uri": pa.array(["file:///d"] * n)} | {k: pa.array(v) for k, v in columns.items()}
+        writer.write(pa.RecordBatch.from_pydict(arrays))
+    return path
+
+
+@pytest.mark.parametrize("windows", [1, 13, 40, 60, 70, 80, 120])
+def test_a_load_without_gaps_has_the_same_throughput_in_every_window(tmp_path: Path, windows: int) -> None:
+    path = periodic(tmp_path / "t", period_ns=7_300_000, latency_ns=7_300_000)
+    for row in rows_of(path, f"FROM over_time({windows})"):
+        assert row["bytes_per_s"] == pytest.approx((1 << 20) / 7.3e-3, rel=1e-6)
+        assert row["mean_qd"] == pytest.approx(1)
+
+
+@pytest.mark.parametrize("windows", [13, 40, 60, 70, 80])
+def test_a_periodic_load_with_gaps_has_the_same_throughput_in_every_window(
+    tmp_path: Path, windows: int
+) -> None:
+    path = periodic(tmp_path / "t", period_ns=10_000_000, latency_ns=3_000_000)
+    whole = rows_of(path, f"FROM over_time({windows})")[:-1]
+    assert {round(row["bytes_per_s"]) for row in whole} == {100 << 20}
+
+
+def test_windows_are_of_a_round_length_and_say_it(tmp_path: Path) -> None:
+    path = periodic(tmp_path / "t", period_ns=10_000_000, latency_ns=3_000_000)
+    spans = rows_of(
+        path, "SELECT n, round_window(n, 60) AS w FROM (VALUES (1), (59), (61), (601), (3000000001)) t(n)"
+    )
+    assert [row["w"] for row in spans] == [1, 1, 2, 20, 100_000_000]
+    windows = [row["window_s"] for row in rows_of(path, "FROM over_time(60)")]
+    assert set(windows[:-1]) == {0.05} and windows[-1] <= 0.05
+
+
+def test_without_a_latency_what_is_in_flight_is_unknown(tmp_path: Path) -> None:
+    rows = {
+        "t_submit": [0, 5],
+        "uri": ["file:///d"] * 2,
+        "len": [10, 10],
+        "latency": [None, None],
+        "offset": [0, 0],
+    }
+    with TraceWriter(tmp_path / "t", source="import:test", epoch_unix_ns=0) as writer:
+        kinds = {"uri": pa.string()}
+        writer.write(
+            pa.RecordBatch.from_pydict({k: pa.array(v, kinds.get(k, pa.int64())) for k, v in rows.items()})
         )
-        assert w["mean_qd"] == pytest.approx(op_time / (span / 7), rel=1e-6, abs=1e-9)
+    assert {(r["qd"], r["inflight_bytes"]) for r in rows_of(tmp_path / "t", "FROM in_flight()")} == {
+        (None, None)
+    }
+    for row in rows_of(tmp_path / "t", "FROM over_time(10)"):
+        assert (row["bytes"], row["bytes_per_s"], row["mean_qd"]) == (None, None, None)
 
 
 def test_the_in_flight_macro_agrees_with_the_sweep(tmp_path: Path) -> None:
@@ -118,29 +172,35 @@ def test_plain_duckdb_reads_every_file_without_tracekit(tmp_path: Path) -> None:
     path = make(tmp_path / "t")
     with closing(duckdb.connect()) as connection:
         connection.read_parquet(str(path / "*.parquet")).create_view("ops")
-        for name in names():
-            connection.execute(text(name))
+        for sql in library().values():
+            connection.execute(sql)
         for call in CALLS:
             assert connection.sql(f"FROM {call}").fetchall() or call == "lateness(3)"
         install(connection)
 
 
-def test_every_file_says_what_comes_out() -> None:
-    for name in names():
-        header = [line for line in text(name).splitlines() if line.startswith("--")]
+def test_every_file_has_a_header_with_an_example() -> None:
+    for name, sql in library().items():
+        header = [line for line in sql.splitlines() if line.startswith("--")]
         assert len(header) >= 4, name
         assert any("Example:" in line for line in header), name
 
 
-def test_every_column_of_a_macro_is_of_a_type_that_its_header_names(tmp_path: Path) -> None:
+def test_macros_return_only_the_types_that_their_headers_use(tmp_path: Path) -> None:
     with closing(open_reader(make(tmp_path / "t")).connect()) as connection:
         install(connection)
         for call in CALLS:
             relation = connection.sql(f"FROM {call}")
-            assert {str(kind) for kind in relation.types} <= {"VARCHAR", "BIGINT", "INTEGER", "DOUBLE"}, call
+            assert {str(kind) for kind in relation.types} <= {
+                "VARCHAR",
+                "BIGINT",
+                "INTEGER",
+                "DOUBLE",
+                "BOOLEAN",
+            }, call
 
 
-def test_a_prefix_is_so_many_parts_of_the_path_with_a_scheme_or_without(tmp_path: Path) -> None:
+def test_a_prefix_has_the_given_number_of_path_parts_with_or_without_a_scheme(tmp_path: Path) -> None:
     (row,) = rows_of(
         make(tmp_path / "t"),
         "SELECT uri_prefix('file:///data/train/x/y', 2) AS file, uri_prefix('/data/train/x/y', 2) AS plain, "

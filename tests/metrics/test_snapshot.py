@@ -1,4 +1,4 @@
-"""Every figure of the snapshot, against a brute-force count in plain Python."""
+"""Every figure of the snapshot against a brute-force count in plain Python."""
 
 from __future__ import annotations
 
@@ -90,28 +90,37 @@ def test_every_figure_matches_a_brute_force_count(
     moved = [read_bytes(r) or 0 for r in data]
     assert found.ops == len(data)
     assert found.failed_ops == sum(r["error"] is not None for r in data)
-    assert found.unfinished_ops == sum(r["latency"] is None for r in data)
-    assert found.bytes == sum(moved)
-    assert found.requested_bytes == sum(r["len"] or 0 for r in data)
+    ends_known = bool(ended) or not data
+    assert found.unfinished_ops == (sum(r["latency"] is None for r in data) if ends_known else None)
+    silent = [r for r in data if read_bytes(r) is None]
+    unknown = sum(r["op"] in ("read", "get", "put") for r in silent)
+    bytes_known = len(silent) < len(data) or not unknown
+    assert found.bytes == (sum(moved) if bytes_known else None)
+    assert found.unknown_bytes_ops == unknown
+    lengths = [r["len"] for r in data if r["len"] is not None]
+    assert found.requested_bytes == (sum(lengths) if lengths else None)
     assert found.first_submit_ns == min((r["t_submit"] for r in data), default=None)
     assert found.last_submit_ns == max((r["t_submit"] for r in data), default=None)
-    last_end = max((r["t_submit"] + (r["latency"] or 0) for r in data), default=None)
-    assert found.last_end_ns == last_end
-    duration = (last_end or 0) - (found.first_submit_ns or 0)
+    ends = [r["t_submit"] + r["latency"] for r in data if r["latency"] is not None]
+    assert found.last_end_ns == max(ends, default=None)
+    duration = max([*ends, found.last_submit_ns or 0]) - (found.first_submit_ns or 0)
     assert found.duration_ns == duration
-    assert found.throughput_bytes_per_s == (sum(moved) * 1e9 / duration if duration else None)
+    assert found.throughput_bytes_per_s == (sum(moved) * 1e9 / duration if duration and bytes_known else None)
     steps = {(r["rank"], r["step"]) for r in data if r["step"] is not None}
     assert found.steps == len(steps)
-    in_steps = sum(m for r, m in zip(data, moved, strict=True) if r["step"] is not None)
-    assert found.bytes_per_step == (in_steps / len(steps) if steps else None)
-    assert found.files == len({r["uri"] for r in data})
+    in_steps = [read_bytes(r) for r in data if r["step"] is not None]
+    steps_known = any(n is not None for n in in_steps) or not unknown
+    assert found.bytes_per_step == (
+        sum(n or 0 for n in in_steps) / len(steps) if steps and steps_known else None
+    )
+    assert found.files == len({r["uri"] for r in data if r["op"] != "list"})
     assert found.samples == len({r["sample_id"] for r in data if r["sample_id"] is not None})
-    assert found.latency_sum_ns == sum(ended)
+    assert found.latency_sum_ns == (sum(ended) if ended else None)
     assert (found.latency_min_ns, found.latency_max_ns) == (
         min(ended, default=None),
         max(ended, default=None),
     )
-    assert (found.max_qd, found.peak_inflight) == brute_peaks(rows)
+    assert (found.max_qd, found.peak_inflight) == (brute_peaks(rows) if ends_known else (None, None))
     for name, values in (
         ("req_bytes", [r["len"] for r in data if r["len"] is not None]),
         ("latency_us", ended),
@@ -129,7 +138,8 @@ def test_every_figure_matches_a_brute_force_count(
             and r["uri"].split(":")[0].lower() == row["scheme"]
         ]
         assert row["ops"] == len(mine)
-        assert row["bytes"] == sum(read_bytes(r) or 0 for r in mine)
+        known = [n for n in map(read_bytes, mine) if n is not None]
+        assert row["bytes"] == (sum(known) if known else None)
     assert sum(row["ops"] for row in found.by_op) == len(rows)
     assert found.backend_counters.get("throttles", 0) == sum(r["error"] == "throttled" for r in rows)
     assert found.backend_counters.get("hints_applied", 0) == sum(r["op"] == "hint" for r in rows)
@@ -263,3 +273,52 @@ def test_counters_of_time_and_size_say_their_unit_in_csv(tmp_path: Path) -> None
     assert units["backend_counters.consumer_wait_ns"] == "ns"
     assert units["backend_counters.alignment_bytes"] == "bytes"
     assert units["backend_counters.retries"] == "count"
+
+
+def without_latency(path: Path, *, source: str, ended: bool = False) -> MetricsSnapshot:
+    columns = {
+        "t_submit": pa.array([10 * i for i in range(100)]),
+        "uri": pa.array(["file:///d/x"] * 100),
+        "offset": pa.array([4096 * i for i in range(100)]),
+        "len": pa.array([4096] * 100),
+        "latency": pa.array([5 if ended and i == 0 else None for i in range(100)], pa.int64()),
+    }
+    with TraceWriter(path, source=source, epoch_unix_ns=0) as writer:
+        writer.write(pa.RecordBatch.from_pydict(columns))
+    return snapshot(open_reader(path))
+
+
+def test_a_source_without_latencies_says_nothing_of_what_ended_moved_or_was_in_flight(tmp_path: Path) -> None:
+    found = without_latency(tmp_path / "t", source="import:fio")
+    assert found.ops == found.unknown_bytes_ops == 100
+    assert (found.unfinished_ops, found.max_qd, found.peak_inflight, found.bytes) == (None, None, None, None)
+    assert (found.throughput_bytes_per_s, found.last_end_ns, found.latency_us["mean"]) == (None, None, None)
+    assert (found.requested_bytes, found.duration_ns) == (409600, 990)
+    assert partial(open_reader(tmp_path / "t")).snapshot() == found
+
+
+def test_ops_of_a_recording_without_latencies_never_ended(tmp_path: Path) -> None:
+    found = without_latency(tmp_path / "t", source="loader")
+    assert (found.unfinished_ops, found.max_qd, found.peak_inflight) == (100, 100, 409600)
+
+
+def test_one_latency_in_a_foreign_trace_shows_that_the_other_ops_never_ended(tmp_path: Path) -> None:
+    found = without_latency(tmp_path / "t", source="import:fio", ended=True)
+    assert (found.unfinished_ops, found.max_qd, found.bytes, found.unknown_bytes_ops) == (99, 99, 4096, 99)
+
+
+def test_a_listing_is_an_op_but_no_file(tmp_path: Path) -> None:
+    read = {"t_submit": 0, "uri": "file:///d/a", "op": "read", "offset": 0, "len": 10, "bytes": 10, "latency": 5,
+            "sample_id": 9, "step": 7, "rank": 0, "error": None}  # fmt: skip
+    listing = {**read, "uri": "file:///d/", "op": "list", "offset": None, "len": None, "bytes": None}
+    found = snapshot(open_reader(write(tmp_path / "t", [listing, read])))
+    assert (found.ops, found.files, found.bytes, found.unknown_bytes_ops) == (2, 1, 10, 0)
+
+
+def test_snapshots_and_histograms_print_as_one_line_and_as_a_table(tmp_path: Path) -> None:
+    found = snapshot(open_reader(fixed_trace(tmp_path / "t")))
+    for shown in (found, found.req_bytes_hist, Histogram("us")):
+        assert repr(shown).startswith(f"<{type(shown).__name__}: ")
+        assert len(repr(shown)) < 200 and "\n" not in repr(shown)
+        assert shown._repr_html_().startswith("<table>")
+    assert "1 failed" not in repr(found) and "failed 1" in repr(found)

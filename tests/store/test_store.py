@@ -434,6 +434,20 @@ def test_no_statement_overwrites_the_files_of_the_trace(tmp_path: Path) -> None:
         assert reader.query(sql).num_rows, sql
 
 
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT count(*) AS n FROM ops a JOIN ops b ON a.t_submit < b.t_submit",
+        "SELECT count(*) AS n FROM ops a ASOF JOIN ops b ON a.t_submit >= b.t_submit",
+        "WITH merge_update_delete AS (FROM ops) SELECT count(*) AS n FROM merge_update_delete",
+        "SELECT 'insert copy_to attach execute' AS \"create\" FROM ops LIMIT 1",
+        "WITH RECURSIVE t(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM t WHERE n < 5) SELECT max(n) FROM t",
+    ],
+)
+def test_every_select_runs_whatever_operators_or_words_it_has(tmp_path: Path, sql: str) -> None:
+    assert open_reader(recorded(tmp_path / "t")).query(sql).num_rows == 1
+
+
 def test_rows_of_a_trace_being_recorded_can_be_read_meanwhile(tmp_path: Path) -> None:
     with Recorder(tmp_path / "t", segment_ops=500) as recorder:
         for i in range(1200):

@@ -16,9 +16,7 @@ from typing import Any
 import numpy as np
 
 from tracekit.metrics.histogram import Histogram
-from tracekit.metrics.library import install
-from tracekit.metrics.queries import run
-from tracekit.metrics.snapshot import measuring
+from tracekit.metrics.snapshot import measuring, rows
 from tracekit.sql import load_sql
 from tracekit.store.reader import TraceLike, TraceReader, open_reader
 
@@ -142,15 +140,14 @@ def _distances(a: TraceReader, b: TraceReader) -> tuple[Distance, ...]:
 
 def _latencies(reader: TraceReader) -> Histogram:
     with measuring(reader) as connection:
-        rows = run(connection, "latency_hist").to_pylist()
-    return Histogram.from_rows("ns", [(row["lo"], row["hi"], row["counts"]) for row in rows])
+        found = rows(connection, "latency_hist('all')")
+    return Histogram.from_rows("ns", [(row["lo"], row["hi"], row["counts"]) for row in found])
 
 
 def _sizes(reader: TraceReader) -> Histogram:
     """Exact, unlike the snapshot's: sizes are few and lie together, where buckets would hide a move."""
     sql = load_sql("tracekit.comparison", "divergence_sizes")
     with measuring(reader) as connection:
-        install(connection)
         return Histogram.from_rows("bytes", connection.execute(sql, {"many": _SIZES}).fetchall())
 
 
@@ -180,27 +177,25 @@ def _sample(reader: TraceReader) -> np.ndarray:
 
 
 def _windows(reader: TraceReader) -> dict[str, tuple[int, int, float | None]]:
+    source = "over_windows((SELECT (span_ns + $windows - 1) // $windows FROM run_extent()))"
     with measuring(reader) as connection:
-        install(connection)
-        rows = connection.execute("FROM over_time($windows)", {"windows": _WINDOWS}).fetchall()
-        names = [column[0] for column in connection.description or ()]
-    dicts = [dict(zip(names, row, strict=True)) for row in rows]
+        found = rows(connection, source, {"windows": _WINDOWS})
     share = 100 // _WINDOWS
     return {
         f"{row['win'] * share}-{(row['win'] + 1) * share} % of the run": (
             row["ops"],
-            row["bytes"],
+            row["bytes"] or 0,
             _ns(row["p50_us"]),
         )
-        for row in dicts
+        for row in found
     }
 
 
 def _files(reader: TraceReader) -> dict[str, tuple[int, int, float | None]]:
     sql = load_sql("tracekit.comparison", "divergence_files")
     with measuring(reader) as connection:
-        rows = connection.execute(sql).fetchall()
-    return {uri: (ops, nbytes, p50) for uri, ops, nbytes, p50 in rows}
+        found = connection.execute(sql).fetchall()
+    return {uri: (ops, nbytes, p50) for uri, ops, nbytes, p50 in found}
 
 
 def _named(found: dict[str, Any], among: Iterable[str]) -> dict[str, Any]:

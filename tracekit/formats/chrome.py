@@ -17,6 +17,7 @@ import polars as pl
 import pyarrow as pa
 
 from tracekit.formats.base import ExportOptions, Tally
+from tracekit.metrics.library import install
 from tracekit.sql import load_sql
 from tracekit.store.reader import TraceReader
 from tracekit.store.statements import select
@@ -158,6 +159,7 @@ def _us(column: str) -> pl.Expr:
 def _counters(trace: TraceReader) -> Iterator[str]:
     sql = load_sql("tracekit.formats", "in_flight")
     with closing(trace.connect()) as connection:
+        install(connection)
         for batch in select(connection, sql, {"points": _COUNTER_POINTS}).to_arrow_reader(65_536):
             yield from _counter_events(batch)
 

@@ -1,1 +1,1 @@
-"""Every number about a trace: SQL files over the view `ops`, and the snapshot made of them."""
+"""Metrics of traces: SQL definitions (library), exact peaks (sweep), and the snapshot of all of them."""

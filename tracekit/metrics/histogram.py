@@ -1,7 +1,7 @@
-"""Histograms that explain themselves: the edges stand in the data, and counts add up.
+"""Histograms that carry their bucket edges, and merge by adding counts.
 
-Buckets are [lo, hi). Two histograms made by the same query have buckets from the same
-grid, so merging is adding the counts of equal buckets.
+Buckets are [lo, hi). Histograms of the same metric have buckets from the same grid, so merging
+adds the counts of equal buckets.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from tracekit.errors import UsageError
 __all__ = ["Histogram"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Histogram:
-    """Counts by bucket, ascending; empty buckets are left out. `lo` and `hi` are in `unit`."""
+    """Counts by bucket, ascending, without empty buckets. `lo` and `hi` are in `unit`."""
 
     unit: str
     lo: tuple[float, ...] = ()
@@ -26,7 +26,7 @@ class Histogram:
 
     @classmethod
     def from_rows(cls, unit: str, rows: Iterable[tuple[float, float, int]]) -> Histogram:
-        """Of (lo, hi, count) rows in any order; equal buckets add."""
+        """Make a histogram of (lo, hi, count) rows in any order; equal buckets add."""
         total: dict[tuple[float, float], int] = {}
         for lo, hi, count in rows:
             total[lo, hi] = total.get((lo, hi), 0) + count
@@ -40,12 +40,15 @@ class Histogram:
 
     @property
     def total(self) -> int:
+        """The number of values in all buckets."""
         return sum(self.counts)
 
     def merge(self, other: Histogram) -> Histogram:
-        """Both together. Raises UsageError if the units differ."""
+        """Add another histogram. Raises UsageError if the units differ."""
         if self.unit != other.unit:
-            raise UsageError(f"histograms of {self.unit} and {other.unit} do not add", "merge equal metrics")
+            raise UsageError(
+                f"cannot merge histograms of {self.unit} and {other.unit}", "merge histograms of one metric"
+            )
         return Histogram.from_rows(
             self.unit,
             [
@@ -55,9 +58,9 @@ class Histogram:
         )
 
     def quantile(self, q: float) -> float | None:
-        """The middle of the bucket that holds the value of rank ceil(q * total); None if empty.
+        """The middle of the bucket that holds the value of rank ceil(q * total); None if there are no values.
 
-        At most half a bucket's width off.
+        The error is at most half the width of the bucket.
         """
         rank = max(-(-self.total * q // 1), 1)
         seen = 0
@@ -67,9 +70,25 @@ class Histogram:
                 return (lo + hi) / 2
         return None
 
+    def __repr__(self) -> str:
+        edges = f", {self.lo[0]:g} to {self.hi[-1]:g} {self.unit}" if self.counts else f" of {self.unit}"
+        return f"<Histogram: {self.total:,} values in {len(self.counts)} buckets{edges}>"
+
+    def _repr_html_(self) -> str:
+        most = max(self.counts, default=1)
+        rows = "".join(
+            f"<tr><td>{lo:g}</td><td>{hi:g}</td><td>{count:,}</td>"
+            f'<td><meter min="0" max="{most}" value="{count}"></meter></td></tr>'
+            for lo, hi, count in zip(self.lo, self.hi, self.counts, strict=True)
+        )
+        head = f"<tr><th>from ({self.unit})</th><th>to ({self.unit})</th><th>count</th><th></th></tr>"
+        return f"<table>{head}{rows}</table>"
+
     def to_dict(self) -> dict[str, Any]:
+        """The histogram as JSON-able values: the unit and three parallel lists."""
         return {"unit": self.unit, "lo": list(self.lo), "hi": list(self.hi), "counts": list(self.counts)}
 
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> Histogram:
+        """Rebuild a histogram from the result of `to_dict`."""
         return cls(str(raw["unit"]), tuple(raw["lo"]), tuple(raw["hi"]), tuple(int(n) for n in raw["counts"]))

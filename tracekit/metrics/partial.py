@@ -1,9 +1,8 @@
-"""Parts of a trace, measured apart so that they add up: the way to spread a snapshot over machines.
+"""Measure parts of a trace so that they add up, for example on several machines.
 
-A `Partial` holds what a snapshot needs that a snapshot cannot hold: which files, samples and
-steps were seen (distinct counts do not add), and what was in flight at the part's edges. Parts
-are windows of time, or segments that do not overlap; they merge in order of time. A partial
-pickles. It reads; it never writes and knows no processes.
+A `Partial` holds what a snapshot cannot: the files, samples and steps seen (distinct counts do
+not add), and what was in flight at the edges of the part. Parts are windows of time, or segments
+that do not overlap, and merge in order of time. A partial can be pickled.
 """
 
 from __future__ import annotations
@@ -16,24 +15,30 @@ import pyarrow as pa
 
 from tracekit.errors import UsageError
 from tracekit.metrics.histogram import Histogram
-from tracekit.metrics.queries import run
-from tracekit.metrics.snapshot import MetricsSnapshot, assemble, distributions, measuring
+from tracekit.metrics.snapshot import (
+    DISTINCT,
+    MetricsSnapshot,
+    assemble,
+    distributions,
+    measuring,
+    records_ends,
+    rows,
+)
 from tracekit.metrics.sweep import Flight, flight
 from tracekit.store.reader import TraceReader
 
 __all__ = ["Partial", "Window", "partial", "windows"]
 
 Window = tuple[int | None, int | None]
-"""From this submit, to before that one, ns since the trace's epoch; None is without bound."""
+"""First submit, inclusive, and last submit, exclusive, in ns since the epoch of the trace; None is unbounded."""
 
-_IDS = {"files": "file_ids", "samples": "sample_ids", "steps": "step_ids"}
 _FIRST = ("first_submit_ns", "latency_min_ns")
 _LAST = ("last_submit_ns", "last_end_ns", "latency_max_ns")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Partial:
-    """A part of a trace: `totals` and distributions add, `ids` unite, `flight` joins end to end."""
+    """The measurements of a part of a trace. Make one with `partial`."""
 
     totals: dict[str, int | None]
     by_op: tuple[dict[str, Any], ...]
@@ -42,28 +47,36 @@ class Partial:
     ids: dict[str, pa.Table]
     flight: Flight
     counters: dict[str, int]
+    records_ends: bool
 
     def merge(self, later: Partial) -> Partial:
-        """This part and the next. Raises UsageError if they overlap in time."""
+        """Add the next part to this one. Raises UsageError if they overlap in time."""
         return Partial(
-            {name: _together(name, value, later.totals[name]) for name, value in self.totals.items()},
-            _added(self.by_op, later.by_op),
+            {name: _merge_total(name, value, later.totals[name]) for name, value in self.totals.items()},
+            _merge_by_op(self.by_op, later.by_op),
             self.req_bytes_hist.merge(later.req_bytes_hist),
             self.latency_us_hist.merge(later.latency_us_hist),
-            {name: _united(table, later.ids[name]) for name, table in self.ids.items()},
+            {name: _union(table, later.ids[name]) for name, table in self.ids.items()},
             self.flight.merge(later.flight),
             {
                 name: self.counters.get(name, 0) + later.counters.get(name, 0)
                 for name in dict.fromkeys((*self.counters, *later.counters))
             },
+            self.records_ends or later.records_ends,
         )
 
     def snapshot(self) -> MetricsSnapshot:
-        """The metrics of what was measured. Of all parts merged, it is the snapshot of the whole."""
+        """The metrics of the part. Of all parts merged, this is the snapshot of the whole trace."""
         counts = {**self.totals, **{name: len(table) for name, table in self.ids.items()}}
         by_op = [dict(row) for row in self.by_op]
         return assemble(
-            counts, by_op, self.req_bytes_hist, self.latency_us_hist, self.flight.peaks, self.counters
+            counts,
+            by_op,
+            self.req_bytes_hist,
+            self.latency_us_hist,
+            self.flight.peaks,
+            self.counters,
+            records_ends=self.records_ends,
         )
 
 
@@ -74,24 +87,28 @@ def partial(
     threads: int | None = None,
     memory_limit: str | None = None,
 ) -> Partial:
-    """Measure the ops submitted in `window`. Counters, which have no time, are the first window's."""
+    """Measure the ops submitted in `window`. Counters have no time: the first window gets them."""
     start_ns, stop_ns = window
     with measuring(reader, threads=threads, memory_limit=memory_limit) as connection:
         _narrow(connection, start_ns, stop_ns)
         by_op, sizes, latencies = distributions(connection)
         return Partial(
-            run(connection, "totals").to_pylist()[0],
+            rows(connection, "totals()")[0],
             tuple(by_op),
             sizes,
             latencies,
-            {name: run(connection, query) for name, query in _IDS.items()},
+            {name: connection.sql(f"FROM {macro}()").to_arrow_table() for name, macro in DISTINCT.items()},
             flight(reader, start_ns=start_ns, stop_ns=stop_ns),
             reader.counters if start_ns is None else {},
+            records_ends(reader),
         )
 
 
 def windows(reader: TraceReader, parts: int) -> list[Window]:
-    """`parts` windows of equal length, in order, that cover the trace: partials of them merge."""
+    """Cut the trace into `parts` windows of equal length, in order. Their partials merge to the whole.
+
+    Raises UsageError if `parts` is less than 1.
+    """
     if parts < 1:
         raise UsageError(f"parts={parts} is less than 1", "give the number of windows")
     first, last = reader.extent()
@@ -102,7 +119,7 @@ def windows(reader: TraceReader, parts: int) -> list[Window]:
 
 
 def _narrow(connection: duckdb.DuckDBPyConnection, start_ns: int | None, stop_ns: int | None) -> None:
-    """Make the connection's view `ops` that window alone."""
+    """Reduce the view `ops` of the connection to the window."""
     submit, scan = duckdb.ColumnExpression("t_submit"), connection.view("internal.ops_scan")
     if start_ns is not None:
         scan = scan.filter(submit >= duckdb.ConstantExpression(start_ns))
@@ -111,28 +128,24 @@ def _narrow(connection: duckdb.DuckDBPyConnection, start_ns: int | None, stop_ns
     scan.create_view("ops", replace=True)
 
 
-def _together(name: str, a: int | None, b: int | None) -> int | None:
+def _merge_total(name: str, a: int | None, b: int | None) -> int | None:
     if a is None or b is None:
         return b if a is None else a
     return min(a, b) if name in _FIRST else max(a, b) if name in _LAST else a + b
 
 
-def _added(a: tuple[dict[str, Any], ...], b: tuple[dict[str, Any], ...]) -> tuple[dict[str, Any], ...]:
-    """As `by_op.sql` groups and orders."""
-    found: dict[tuple[str, str, bool, str], dict[str, Any]] = {}
+def _merge_by_op(a: tuple[dict[str, Any], ...], b: tuple[dict[str, Any], ...]) -> tuple[dict[str, Any], ...]:
+    """Add the rows of `by_op()`, and order them as the macro does."""
+    merged: dict[tuple[str, str, bool, str], dict[str, Any]] = {}
     for row in (*a, *b):
         key = (row["scheme"], row["op"], row["error"] is not None, row["error"] or "")
-        so_far = found.get(key)
-        found[key] = (
-            dict(row)
-            if so_far is None
-            else {
-                name: value if name in ("scheme", "op", "error") else so_far[name] + value
-                for name, value in row.items()
-            }
-        )
-    return tuple(row for _, row in sorted(found.items()))
+        known = merged.get(key)
+        merged[key] = dict(row) if known is None else {
+            name: value if name in ("scheme", "op", "error") else _merge_total(name, known[name], value)
+            for name, value in row.items()
+        }  # fmt: skip
+    return tuple(row for _, row in sorted(merged.items(), key=lambda item: item[0]))
 
 
-def _united(a: pa.Table, b: pa.Table) -> pa.Table:
+def _union(a: pa.Table, b: pa.Table) -> pa.Table:
     return pa.concat_tables([a, b]).group_by(a.column_names).aggregate([])

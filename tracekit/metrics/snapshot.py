@@ -1,4 +1,4 @@
-"""The metrics of a trace, in one value: `MetricsSnapshot`. docs/metrics.md defines each."""
+"""The metrics of a trace in one value, `MetricsSnapshot`. docs/metrics.md defines each of them."""
 
 from __future__ import annotations
 
@@ -17,81 +17,100 @@ import duckdb
 
 from tracekit.errors import ErrorClass, UsageError
 from tracekit.metrics.histogram import Histogram
-from tracekit.metrics.queries import run
+from tracekit.metrics.library import install
 from tracekit.metrics.sweep import Peaks, peaks
 from tracekit.store.reader import TraceReader
 from tracekit.store.statements import value_errors
-from tracekit.units import parse_size
+from tracekit.units import format_count, format_duration, format_size, parse_size
 
-__all__ = ["SNAPSHOT_VERSION", "MetricsSnapshot", "assemble", "distributions", "measuring", "snapshot"]
+__all__ = [
+    "DISTINCT",
+    "SNAPSHOT_VERSION",
+    "MetricsSnapshot",
+    "assemble",
+    "distributions",
+    "measuring",
+    "records_ends",
+    "rows",
+    "snapshot",
+]
 
-SNAPSHOT_VERSION = 1
+SNAPSHOT_VERSION = 2
+DISTINCT = {"files": "file_ids", "samples": "sample_ids", "steps": "step_ids"}
+"""Metrics that count distinct things, and the macro that lists them."""
 _MEMORY = "2GiB"
+_RECORDING = ("loader", "replay", "capture")
 _QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p99_9": 0.999}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class MetricsSnapshot:
-    """What a trace's ops come to. Times in ns, sizes in bytes, unless a name says otherwise.
+    """The metrics of a trace. Times in ns and sizes in bytes, unless the name has another unit.
 
-    `max_qd` is the most ops and `peak_inflight` the most bytes in flight at one moment.
+    `max_qd` is the largest number of ops and `peak_inflight` of bytes in flight at one moment.
+    None means unknown: `unfinished_ops`, `max_qd` and `peak_inflight` if the source of the trace
+    has no latencies, `bytes` if no op says what it moved, `requested_bytes` if no op has a length.
     """
 
     ops: int
     failed_ops: int
-    unfinished_ops: int
-    bytes: int
-    requested_bytes: int
+    unfinished_ops: int | None
+    bytes: int | None
+    unknown_bytes_ops: int
+    requested_bytes: int | None
     first_submit_ns: int | None
     last_submit_ns: int | None
     last_end_ns: int | None
     steps: int
-    step_bytes: int
+    step_bytes: int | None
     files: int
     samples: int
-    latency_sum_ns: int
+    latency_sum_ns: int | None
     latency_min_ns: int | None
     latency_max_ns: int | None
     by_op: tuple[dict[str, Any], ...]
     req_bytes_hist: Histogram
     latency_us_hist: Histogram
-    max_qd: int
-    peak_inflight: int
+    max_qd: int | None
+    peak_inflight: int | None
     backend_counters: dict[str, int] = field(default_factory=dict)
 
     @property
     def duration_ns(self) -> int:
-        """From the first submit to the last end."""
-        if self.first_submit_ns is None or self.last_end_ns is None:
+        """From the first submit to the last end, or to the last submit if that is later. 0 without ops."""
+        if self.first_submit_ns is None or self.last_submit_ns is None:
             return 0
-        return self.last_end_ns - self.first_submit_ns
+        return max(self.last_submit_ns, self.last_end_ns or self.last_submit_ns) - self.first_submit_ns
 
     @property
     def throughput_bytes_per_s(self) -> float | None:
-        return self.bytes * 1e9 / self.duration_ns if self.duration_ns else None
+        """Bytes moved over the duration; None if the bytes are unknown or the duration is 0."""
+        return self.bytes * 1e9 / self.duration_ns if self.bytes is not None and self.duration_ns else None
 
     @property
     def ops_per_s(self) -> float | None:
+        """Ops over the duration; None if the duration is 0."""
         return self.ops * 1e9 / self.duration_ns if self.duration_ns else None
 
     @property
     def bytes_per_step(self) -> float | None:
-        return self.step_bytes / self.steps if self.steps else None
+        """Bytes moved for steps over the number of steps; None without steps or if the bytes are unknown."""
+        return self.step_bytes / self.steps if self.step_bytes is not None and self.steps else None
 
     @property
     def latency_us(self) -> dict[str, float | None]:
-        """min, mean, p50, p90, p99, p99_9, max. Percentiles come from the histogram: within 0.8 %."""
+        """min, mean, p50, p90, p99, p99_9 and max, in us. Percentiles come from the histogram: within 0.8 %."""
         ended = self.latency_us_hist.total
         found: dict[str, float | None] = {
             "min": None if self.latency_min_ns is None else self.latency_min_ns / 1e3,
-            "mean": self.latency_sum_ns / ended / 1e3 if ended else None,
+            "mean": None if self.latency_sum_ns is None else self.latency_sum_ns / ended / 1e3,
         }
         found.update({name: self._percentile(q) for name, q in _QUANTILES.items()})
         found["max"] = None if self.latency_max_ns is None else self.latency_max_ns / 1e3
         return found
 
     def histogram(self, name: str) -> Histogram:
-        """`req_bytes` or `latency_us`. Raises UsageError for another name."""
+        """The histogram `req_bytes` or `latency_us`. Raises UsageError for another name."""
         found = {"req_bytes": self.req_bytes_hist, "latency_us": self.latency_us_hist}
         key = name.removesuffix("_hist")
         if key not in found:
@@ -99,13 +118,14 @@ class MetricsSnapshot:
         return found[key]
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON has it."""
+        """The snapshot as JSON-able values, in the form that docs/metrics.schema.json describes."""
         return {
             "schema_version": SNAPSHOT_VERSION,
             "ops": self.ops,
             "failed_ops": self.failed_ops,
             "unfinished_ops": self.unfinished_ops,
             "bytes": self.bytes,
+            "unknown_bytes_ops": self.unknown_bytes_ops,
             "requested_bytes": self.requested_bytes,
             "first_submit_ns": self.first_submit_ns,
             "last_submit_ns": self.last_submit_ns,
@@ -135,11 +155,11 @@ class MetricsSnapshot:
         }
 
     def to_json(self) -> str:
-        """`to_dict` as text; keys in a fixed order, ends with a line break."""
+        """`to_dict` as JSON text: keys in a fixed order, a line break at the end."""
         return json.dumps(self.to_dict(), indent=2) + "\n"
 
     def to_csv(self) -> str:
-        """`metric,value,unit` rows: every scalar, then histogram buckets as `NAME[lo,hi)`."""
+        """The snapshot as CSV rows of metric, value and unit; a histogram bucket is `NAME[lo,hi)`."""
         out = io.StringIO()
         writer = csv.writer(out, lineterminator="\n")
         writer.writerow(["metric", "value", "unit"])
@@ -158,19 +178,20 @@ class MetricsSnapshot:
         for row in self.by_op:
             label = f"by_op.{row['scheme']}.{row['op']}.{row['error'] or 'ok'}"
             for key in ("ops", "bytes", "requested_bytes"):
-                writer.writerow([f"{label}.{key}", row[key], _unit(key)])
+                writer.writerow([f"{label}.{key}", "" if row[key] is None else row[key], _unit(key)])
         return out.getvalue()
 
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> MetricsSnapshot:
-        """Of what `to_dict` gave. Raises UsageError for a newer version."""
+        """Rebuild a snapshot from the result of `to_dict`. Raises UsageError for a newer version."""
         if int(raw.get("schema_version", 0)) > SNAPSHOT_VERSION:
             raise UsageError(
                 f"snapshot version {raw['schema_version']} is newer than {SNAPSHOT_VERSION}",
                 "upgrade tracekit",
             )
         latency = raw["latency_us"]
-        plain = {name: raw[name] for name in cls.__dataclass_fields__ if name in raw}
+        plain: dict[str, Any] = {"unknown_bytes_ops": 0}  # version 1 does not have it
+        plain |= {name: raw[name] for name in cls.__dataclass_fields__ if name in raw}
         plain["by_op"] = tuple(dict(row) for row in raw["by_op"])
         plain["req_bytes_hist"] = Histogram.from_dict(raw["req_bytes_hist"])
         plain["latency_us_hist"] = Histogram.from_dict(raw["latency_us_hist"])
@@ -178,6 +199,26 @@ class MetricsSnapshot:
             value = latency[name]
             plain[f"latency_{name}_ns"] = None if value is None else round(value * 1e3)
         return cls(**plain)
+
+    def __repr__(self) -> str:
+        return f"<MetricsSnapshot: {', '.join(f'{name} {value}' for name, value in self._summary().items())}>"
+
+    def _repr_html_(self) -> str:
+        rows = "".join(f"<tr><th>{name}</th><td>{value}</td></tr>" for name, value in self._summary().items())
+        return f"<table>{rows}</table>"
+
+    def _summary(self) -> dict[str, str]:
+        """The main figures, for people."""
+        p50, p99 = (self.latency_us[name] for name in ("p50", "p99"))
+        return {
+            "ops": format_count(self.ops),
+            "failed": format_count(self.failed_ops),
+            "bytes": "unknown" if self.bytes is None else format_size(self.bytes),
+            "duration": format_duration(self.duration_ns),
+            "latency p50": "unknown" if p50 is None else format_duration(p50 * 1e3),
+            "latency p99": "unknown" if p99 is None else format_duration(p99 * 1e3),
+            "max queue depth": "unknown" if self.max_qd is None else format_count(self.max_qd),
+        }
 
     def _percentile(self, q: float) -> float | None:
         value = self.latency_us_hist.quantile(q)
@@ -189,28 +230,29 @@ class MetricsSnapshot:
 def snapshot(
     reader: TraceReader, *, threads: int | None = None, memory_limit: str | None = None
 ) -> MetricsSnapshot:
-    """The metrics of every op of the trace. Queries over `ops`, and one sweep in order of time.
+    """Measure every op of the trace, with queries over `ops` and one sweep in order of time.
 
-    The queries keep to `memory_limit` (2GiB unless told) and spill what does not fit to
-    the temporary directory.
+    The queries keep to `memory_limit` (default 2GiB) and spill the rest to the temporary directory.
     """
-    with ThreadPoolExecutor(1) as beside:  # the sweep is one thread's work: DuckDB has the other cores
-        swept = beside.submit(peaks, reader) if threads != 1 else None
+    with ThreadPoolExecutor(1) as pool:  # the sweep uses one thread: DuckDB has the other cores
+        swept = pool.submit(peaks, reader) if threads != 1 else None
         with measuring(reader, threads=threads, memory_limit=memory_limit) as connection:
-            counts = _row(connection, "totals") | _row(connection, "steps_count")
-            counts |= _row(connection, "distinct_counts")
-            by_op, sizes, latencies = distributions(connection)
+            counts = rows(connection, "totals()")[0]
+            for name, macro in DISTINCT.items():
+                counts[name] = rows(connection, f"(SELECT count(*) AS n FROM {macro}())")[0]["n"]
+            found = distributions(connection)
         peak = peaks(reader) if swept is None else swept.result()
-    return assemble(counts, by_op, sizes, latencies, peak, reader.counters)
+    return assemble(counts, *found, peak, reader.counters, records_ends=records_ends(reader))
 
 
 @contextmanager
 def measuring(
     reader: TraceReader, *, threads: int | None = None, memory_limit: str | None = None
 ) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A connection that spills: measured on 100 M distinct ids, 7 s where memory without a limit took 37 s.
+    """Connect to the trace with the macros installed and room to spill.
 
-    Raises UsageError if `memory_limit` is no size, or too little for the trace, TraceFormatError
+    The limit is for speed, too: 100 million distinct ids took 7 s with it and 37 s without.
+    Raises UsageError if `memory_limit` is not a size or too small for the trace, TraceFormatError
     for values that no op can have.
     """
     limit = memory_limit or _MEMORY
@@ -223,22 +265,44 @@ def measuring(
             ) as connection,
             value_errors(reader.path),
         ):
+            install(connection)
             yield connection
     except duckdb.OutOfMemoryException as error:
         raise UsageError(
-            f"memory limit {limit} is too little to measure {reader.path}", "allow more, such as 2GiB"
+            f"memory limit {limit} is too small to measure {reader.path}", "allow more, such as 2GiB"
         ) from error
+
+
+def rows(
+    connection: duckdb.DuckDBPyConnection, source: str, params: Mapping[str, Any] | None = None
+) -> list[dict[str, Any]]:
+    """The rows of `FROM source`, a macro call or a subquery, as dictionaries."""
+    relation = connection.sql(f"FROM {source}", params=dict(params) if params else None)
+    found: list[dict[str, Any]] = relation.to_arrow_table().to_pylist()
+    return found
 
 
 def distributions(
     connection: duckdb.DuckDBPyConnection,
 ) -> tuple[list[dict[str, Any]], Histogram, Histogram]:
     """Ops by kind, request sizes in bytes, latencies in us."""
-    latencies = [(lo / 1e3, hi / 1e3, n) for lo, hi, n in _rows(connection, "latency_hist")]
+    sizes, latencies = (rows(connection, f"{name}('all')") for name in ("req_bytes_hist", "latency_hist"))
     return (
-        run(connection, "by_op").to_pylist(),
-        Histogram.from_rows("bytes", _rows(connection, "req_bytes_hist")),
-        Histogram.from_rows("us", latencies),
+        rows(connection, "by_op()"),
+        Histogram.from_rows("bytes", [(row["lo"], row["hi"], row["counts"]) for row in sizes]),
+        Histogram.from_rows("us", [(row["lo"] / 1e3, row["hi"] / 1e3, row["counts"]) for row in latencies]),
+    )
+
+
+def records_ends(reader: TraceReader) -> bool:
+    """Whether the source of the trace records when ops end, so that an op without a latency never ended.
+
+    True for traces that tracekit recorded and for imports that list `latency` in `tracekit.has`.
+    Any other trace says so only by the latencies in it.
+    """
+    return any(
+        segment.source in _RECORDING or "latency" in segment.metadata.get("has", "")
+        for segment in reader.segments
     )
 
 
@@ -249,38 +313,38 @@ def assemble(
     latencies: Histogram,
     peak: Peaks,
     counted: Mapping[str, int],
+    *,
+    records_ends: bool,
 ) -> MetricsSnapshot:
-    """The snapshot of what was measured; `counts` has the columns of `totals` and of the distinct counts."""
+    """Make the snapshot of what was measured; `counts` has the columns of `totals()` and the keys of `DISTINCT`."""
+    figures = dict(counts)
+    ended = figures.pop("ended_ops")
+    ends_known = bool(ended) or records_ends or not figures["ops"]
+    if not figures["unknown_bytes_ops"]:  # a sum over no op that moves data
+        figures["bytes"] = figures["bytes"] or 0
+        figures["step_bytes"] = figures["step_bytes"] or 0
     return MetricsSnapshot(
-        **counts,
+        **figures,
+        unfinished_ops=figures["ops"] - ended if ends_known else None,
         by_op=tuple(by_op),
         req_bytes_hist=sizes,
         latency_us_hist=latencies,
-        max_qd=peak.ops,
-        peak_inflight=peak.bytes,
+        max_qd=peak.ops if ends_known else None,
+        peak_inflight=peak.bytes if ends_known else None,
         backend_counters=_counters(counted, by_op),
     )
 
 
-def _row(connection: duckdb.DuckDBPyConnection, name: str) -> dict[str, Any]:
-    found: dict[str, Any] = run(connection, name).to_pylist()[0]
-    return found
-
-
-def _rows(connection: duckdb.DuckDBPyConnection, name: str) -> list[tuple[int, int, int]]:
-    return [(row["lo"], row["hi"], row["counts"]) for row in run(connection, name).to_pylist()]
-
-
 def _counters(counted: Mapping[str, int], by_op: list[dict[str, Any]]) -> dict[str, int]:
-    """What the producer counted; of what it did not count, what the rows show."""
-    shown: dict[str, int] = {}
+    """The counters of the producer, and counts from the rows for what it did not count."""
+    from_rows: dict[str, int] = {}
     for row in by_op:
         name = _counter_of(row["scheme"], row["op"])
         if name is not None:
-            shown[name] = shown.get(name, 0) + row["ops"]
+            from_rows[name] = from_rows.get(name, 0) + row["ops"]
         if row["error"] == ErrorClass.THROTTLED:
-            shown["throttles"] = shown.get("throttles", 0) + row["ops"]
-    return {**shown, **counted}
+            from_rows["throttles"] = from_rows.get("throttles", 0) + row["ops"]
+    return {**from_rows, **counted}
 
 
 def _counter_of(scheme: str, op: str) -> str | None:

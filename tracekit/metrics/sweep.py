@@ -1,9 +1,10 @@
-"""Exact queue depth and bytes in flight: a sweep over submits and ends, linear in the ops.
+"""Exact queue depth and bytes in flight of long traces: a sweep over submits and ends.
 
-Ops come in order of submit, a batch at a time. Ends of ops still in flight are carried
-from batch to batch, so no sort is larger than a batch and what is in flight with it. An op
-is in flight from its submit until just before its end (at least 1 ns); one that never
-ended, from its submit on. At equal times ends go first.
+The definition is that of the macro `in_flight()`, and a test compares the two: this sweep gives
+the peaks without sorting all events. Ops come in order of submit, one batch at a time, and the
+ends of ops still in flight are carried from batch to batch. An op is in flight from its submit
+until just before its end, and for at least 1 ns; one that never ended, from its submit on. At
+equal times ends come first.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ _Levels = tuple[tuple[int, int], ...]
 
 @dataclass(frozen=True, slots=True)
 class Peaks:
-    """The most ops, and the most bytes asked for, in flight at one moment."""
+    """The largest number of ops, and of bytes asked for, in flight at one moment."""
 
     ops: int
     bytes: int
@@ -36,12 +37,13 @@ class Peaks:
 
 @dataclass(frozen=True, slots=True)
 class Flight:
-    """What was in flight in a part of a trace, as little of it as merging with its neighbours needs.
+    """What was in flight in a part of a trace, reduced to what merging with its neighbours needs.
 
-    What an earlier part leaves in flight only falls with time. So of a later part's moments
-    only those can become the peak of both where its own level is higher than ever before:
-    `ops_records` and `bytes_records`, (ns, level) ascending. `pending` are (end in ns, bytes)
-    of ops that outlast the part's last submit; `never_*` are those that never ended.
+    What an earlier part leaves in flight only falls with time. Hence a moment of a later part can
+    be the peak of both only if the later part's own level is higher there than ever before: those
+    moments are `ops_records` and `bytes_records`, as (ns, level), ascending. `pending` holds (end
+    in ns, bytes) of the ops that outlast the last submit of the part; `never_ops` and
+    `never_bytes` count those that never ended.
     """
 
     first_submit_ns: int | None = None
@@ -54,18 +56,19 @@ class Flight:
 
     @property
     def peaks(self) -> Peaks:
+        """The peaks within this part."""
         ops, weights = (
             (records[-1][1] if records else 0) for records in (self.ops_records, self.bytes_records)
         )
         return Peaks(ops, weights)
 
     def merge(self, later: Flight) -> Flight:
-        """Both, `later` begun when this was all submitted. Raises UsageError if they overlap."""
+        """Join the next part to this one. Raises UsageError if it starts before the last submit of this one."""
         if self.last_submit_ns is None or later.first_submit_ns is None or later.last_submit_ns is None:
             return self if later.last_submit_ns is None else later
         if later.first_submit_ns < self.last_submit_ns:
             raise UsageError(
-                "parts of a trace that overlap in time do not add up to its peaks",
+                "cannot merge parts of a trace that overlap in time",
                 "cut the trace by time: tracekit.metrics.partial.windows, and merge in order of time",
             )
         ends = np.array([end for end, _ in self.pending], np.int64)
@@ -90,17 +93,17 @@ class Flight:
 
 
 def peaks(reader: TraceReader) -> Peaks:
-    """Peaks over the whole trace. Hints are not in flight; an op without length weighs its bytes moved."""
+    """The peaks of the whole trace. Hints do not count; an op without a length counts the bytes that it moved."""
     return flight(reader).peaks
 
 
 def flight(reader: TraceReader, *, start_ns: int | None = None, stop_ns: int | None = None) -> Flight:
-    """What was in flight, of the ops submitted from `start_ns` to before `stop_ns`."""
+    """Sweep the ops submitted from `start_ns` to before `stop_ns`, in ns since the epoch."""
     return sweep(_windowed(reader, start_ns, stop_ns))
 
 
 def sweep(batches: Iterable[_Columns]) -> Flight:
-    """Of batches of (submit, end, weight), int64, submits ascending over all of them."""
+    """Sweep batches of (submit, end, weight) arrays, int64, with submits ascending over all batches."""
     open_end, open_weight = np.empty(0, np.int64), np.empty(0, np.int64)
     never_ops = never_bytes = 0
     first = last = None
@@ -119,7 +122,7 @@ def sweep(batches: Iterable[_Columns]) -> Flight:
         ops_records = _records(ops_records, _rises(submit, begun - gone, ops_records))
         bytes_records = _records(bytes_records, _rises(submit, begun_bytes - gone_bytes, bytes_records))
         first, last = int(submit[0]) if first is None else first, int(submit[-1])
-        # Those that never end are counted, not carried: carried, each batch would sort them all again.
+        # Ops that never end are counted, not carried, so that no batch has to sort them again.
         left, ever = int(np.searchsorted(ends, last, side="right")), int(np.searchsorted(ends, _NEVER))
         never_ops += len(ends) - ever
         never_bytes += int(weights[ever:].sum())
@@ -129,7 +132,7 @@ def sweep(batches: Iterable[_Columns]) -> Flight:
 
 
 def _rises(t: np.ndarray, level: np.ndarray, before: _Levels) -> Iterable[tuple[int, int]]:
-    """Where `level` is higher than ever, `before` included."""
+    """The times and levels at which `level` is higher than ever, `before` included."""
     most = before[-1][1] if before else 0
     if int(level.max()) <= most:
         return ()
@@ -139,7 +142,7 @@ def _rises(t: np.ndarray, level: np.ndarray, before: _Levels) -> Iterable[tuple[
 
 
 def _records(before: _Levels, more: Iterable[tuple[int, int]]) -> _Levels:
-    """`before` and those of `more` that are higher than all before them."""
+    """Append to `before` those of `more` that are higher than all before them."""
     found = list(before)
     for t, level in more:
         if level > (found[-1][1] if found else 0):

@@ -9,8 +9,6 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from tracekit.metrics.library import install
-from tracekit.metrics.queries import load
 from tracekit.metrics.snapshot import measuring
 from tracekit.reporting.heat import heat
 from tracekit.reporting.table import brief, short_names
@@ -132,7 +130,7 @@ def _heat(reader: TraceReader, whose: str) -> Chart | None:
 
 def _sizes(traces: list[tuple[str, TraceReader]]) -> Chart | None:
     figure = go.Figure()
-    found = [(name, _rows(reader, load("req_bytes_hist"))) for name, reader in traces]
+    found = [(name, _rows(reader, "FROM req_bytes_hist('all')")) for name, reader in traces]
     for index, (name, rows) in enumerate(found):
         figure.add_bar(
             x=[_size(r["lo"], r["hi"]) for r in rows], y=[r["counts"] for r in rows], name=escape(name),
@@ -211,7 +209,6 @@ def _picture(name: str) -> str:
 
 def _rows(reader: TraceReader, sql: str, params: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
     with measuring(reader) as connection:
-        install(connection)
         found: list[dict[str, Any]] = (
             connection.sql(sql, params=dict(params) if params else None).to_arrow_table().to_pylist()
         )

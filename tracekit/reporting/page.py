@@ -12,14 +12,13 @@ from typing import Any
 from plotly.offline import get_plotlyjs
 
 from tracekit.comparison.table import Parity
-from tracekit.metrics.library import install
 from tracekit.metrics.snapshot import MetricsSnapshot, measuring, snapshot
 from tracekit.replayer.compare import compare
 from tracekit.reporting.charts import Chart, charts
-from tracekit.reporting.table import difference, label, shown
+from tracekit.reporting.table import bytes_moved, difference, in_flight, label, shown, steps
 from tracekit.sql import load_sql
 from tracekit.store.reader import TraceLike, TraceReader, open_reader
-from tracekit.units import format_count, format_duration, format_size
+from tracekit.units import format_count, format_duration
 from tracekit.whole import whole_file
 
 __all__ = ["report"]
@@ -72,28 +71,46 @@ def _verdict(parity: Parity | None, found: MetricsSnapshot) -> str:
         words = "; ".join(parity.verdict).capitalize()
         kind = "good" if parity.ok else "bad"
         return f'<p class="verdict {kind}" role="status"><strong>{escape(words)}</strong> (tolerance {parity.tolerance:.0%}).</p>'
-    kind = "bad" if found.failed_ops else "good"
-    words = (
-        f"{format_count(found.failed_ops)} of {format_count(found.ops)} ops failed"
-        if found.failed_ops
-        else "No op failed"
+    kind, words = outcome(found)
+    return f'<p class="verdict {kind}" role="status"><strong>{escape(words)}</strong></p>'
+
+
+def outcome(found: MetricsSnapshot) -> tuple[str, str]:
+    """Whether the ops succeeded (`good`, `bad` or `open`), and a sentence that says what that rests on."""
+    ops, failed, unfinished = (
+        "unknown" if n is None else format_count(n)
+        for n in (found.ops, found.failed_ops, found.unfinished_ops)
     )
-    return f'<p class="verdict {kind}" role="status"><strong>{escape(words)}.</strong></p>'
+    if not found.ops:
+        return "open", "The trace has no ops."
+    never = f" {unfinished} never ended." if found.unfinished_ops else ""
+    if found.failed_ops:
+        return "bad", f"{failed} of {ops} ops failed.{never}"
+    if found.unfinished_ops is None:
+        return (
+            "open",
+            f"The source of the trace does not say whether its {ops} ops ended: it has no latencies.",
+        )
+    if found.unfinished_ops == found.ops:
+        return "bad", f"None of the {ops} ops ended."
+    if never:
+        return "open", f"None of {ops} ops failed, but{never}"
+    return "good", f"All {ops} ops ended, and none failed."
 
 
 def _facts(found: MetricsSnapshot) -> str:
     latency = {name: None if us is None else us * 1e3 for name, us in found.latency_us.items()}
     facts = {
         "ops": format_count(found.ops),
-        "bytes moved": format_size(found.bytes),
+        "bytes moved": bytes_moved(found),
         "duration": format_duration(found.duration_ns),
         "throughput": shown(found.throughput_bytes_per_s, "bytes/s"),
         "latency p50": shown(latency["p50"], "ns"),
         "latency p99": shown(latency["p99"], "ns"),
         "latency max": shown(latency["max"], "ns"),
-        "deepest queue": f"{format_count(found.max_qd)} ops, {format_size(found.peak_inflight)}",
+        "deepest queue": in_flight(found),
         "files": format_count(found.files),
-        "steps": f"{format_count(found.steps)}, {shown(found.bytes_per_step, 'bytes')} each",
+        "steps": steps(found),
     }  # fmt: skip
     cells = "".join(
         f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in facts.items()
@@ -114,7 +131,6 @@ def _parity(parity: Parity, names: tuple[str, str]) -> str:
 def _tables(reader: TraceReader, *, of: str) -> list[str]:
     """What hurts, worst first; `of` names the trace where there are two."""
     with measuring(reader) as connection:
-        install(connection)
         sql = load_sql("tracekit.reporting.queries", "worst")
         parts = {row[0]: row[1] for row in connection.execute(sql, {"most": _WORST}).fetchall()}
     made = []

@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tracekit.errors import UsageError
-from tracekit.metrics.library import install
-from tracekit.metrics.queries import load as load_metric
 from tracekit.metrics.snapshot import measuring
 from tracekit.reporting.heat import heat
 from tracekit.reporting.table import brief, short_names
@@ -113,7 +111,7 @@ def _latency_cdf(axes: Axes, traces: list[tuple[str, TraceReader]]) -> None:
 
 
 def _request_sizes(axes: Axes, traces: list[tuple[str, TraceReader]]) -> None:
-    found = [(name, _rows(reader, load_metric("req_bytes_hist"))) for name, reader in traces]
+    found = [(name, _rows(reader, "FROM req_bytes_hist('all')")) for name, reader in traces]
     buckets = sorted({row["lo"] for _, rows in found for row in rows})
     width = 0.8 / len(found)
     for index, (name, rows) in enumerate(found):
@@ -206,7 +204,6 @@ def _lateness(axes: Axes, traces: list[tuple[str, TraceReader]]) -> None:
 
 def _rows(reader: TraceReader, sql: str, params: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
     with measuring(reader) as connection:
-        install(connection)
         result = connection.sql(sql, params=dict(params) if params else None).to_arrow_table()
         found: list[dict[str, Any]] = result.to_pylist()
         return found

@@ -1,4 +1,4 @@
-"""Tables for a terminal: parity, snapshots, query results. They render, and compute nothing."""
+"""Tables for a terminal: parity, snapshots, query results. This module renders; it computes nothing."""
 
 from __future__ import annotations
 
@@ -10,23 +10,30 @@ from rich.text import Text
 
 from tracekit.comparison.divergence import Divergence
 from tracekit.comparison.table import Parity, ParityRow
-from tracekit.metrics.histogram import Histogram
 from tracekit.metrics.snapshot import MetricsSnapshot
 from tracekit.units import format_count, format_duration, format_named, format_rate, format_size
 
 __all__ = [
     "brief",
+    "bytes_moved",
+    "counted",
     "difference",
     "divergence_tables",
+    "endings",
+    "in_flight",
     "in_words",
+    "known",
     "label",
     "least_width",
+    "op_kinds",
     "parity_table",
     "record_table",
     "rows_table",
     "short_names",
     "shown",
+    "sizes_title",
     "snapshot_tables",
+    "steps",
 ]
 
 
@@ -34,11 +41,11 @@ _ABSOLUTE = ("distance", "share")
 _BAR = 30
 """Characters of the longest bar of a histogram."""
 _FOLDED = 24
-"""Characters to which a text may be folded before a table is too narrow for it."""
+"""The least width, in characters, of a column whose text folds."""
 
 
 def parity_table(parity: Parity, *, names: tuple[str, str] = ("recording", "replay")) -> Table:
-    """One line a metric, with its verdict."""
+    """A table with one line per metric and its verdict."""
     basis = {"replay": "judged op by op", "runs": "compared as two runs"}[parity.kind]
     title = Text.assemble(
         ("\n".join(parity.verdict), "green" if parity.ok else "red"), f"\n{basis}: {parity.reason}"
@@ -69,7 +76,7 @@ def _allowed(row: ParityRow) -> str:
 
 
 def rows_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, title: str | None = None) -> Table:
-    """Any rows, as they are."""
+    """A table of any rows, with numeric columns right-aligned."""
     table = Table(title=title, title_justify="left")
     numeric = [
         bool(rows) and all(isinstance(row[i], int | float | None) for row in rows)
@@ -83,7 +90,7 @@ def rows_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, title: 
 
 
 def record_table(columns: Sequence[str], row: Sequence[Any], number: int) -> Table:
-    """One row, a line each column: for rows too wide for a table."""
+    """One row with a line per column, for rows too wide for a table."""
     table = Table(show_header=False, box=None, pad_edge=False, title=f"row {number}", title_justify="left")
     table.add_column(overflow="fold")
     table.add_column(overflow="fold")
@@ -93,7 +100,7 @@ def record_table(columns: Sequence[str], row: Sequence[Any], number: int) -> Tab
 
 
 def least_width(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> int:
-    """Characters that a table of the rows needs at least: numbers whole, names whole, texts folded."""
+    """The least width of a table of the rows: numbers and column names stay whole, text may fold."""
     wide = [
         max(len(str(name)), *(_least(row[i]) for row in rows)) if rows else len(str(name))
         for i, name in enumerate(columns)
@@ -108,7 +115,7 @@ def _least(value: Any) -> int:
 
 
 def divergence_tables(moved: Divergence, *, names: tuple[str, str]) -> list[Table]:
-    """What moved: distances, quantiles with their intervals, and the places that differ most."""
+    """Tables of distances, quantile shifts with their intervals, and the windows and files that differ most."""
     distances = rows_table(
         ["distribution", "KS", "Wasserstein"],
         [[d.metric, f"{d.ks:.3f}", shown(d.wasserstein, d.unit)] for d in moved.distances],
@@ -137,7 +144,7 @@ def divergence_tables(moved: Divergence, *, names: tuple[str, str]) -> list[Tabl
 
 
 def snapshot_tables(found: MetricsSnapshot, *, width: int = 80) -> list[Table]:
-    """Return the snapshot as tables for a terminal of `width` columns."""
+    """The snapshot for a terminal of `width` columns: the main figures, ops by kind, and request sizes."""
     facts = Table(show_header=False, box=None, pad_edge=False)
     facts.add_column(no_wrap=True)
     facts.add_column(overflow="fold")
@@ -148,38 +155,41 @@ def snapshot_tables(found: MetricsSnapshot, *, width: int = 80) -> list[Table]:
     ops = rows_table(
         ["scheme", "op", "error", "ops", "bytes"],
         [
-            [r["scheme"], r["op"], r["error"], format_count(r["ops"]), format_size(r["bytes"])]
+            [r["scheme"], r["op"], r["error"], format_count(r["ops"]), shown(r["bytes"], "bytes")]
             for r in found.by_op
         ],
     )
-    return [facts, ops, _sizes_table(found.req_bytes_hist, width)]
+    return [facts, ops, _sizes_table(found, width)]
 
 
 def _facts(found: MetricsSnapshot) -> dict[str, str]:
     latency_ns = {name: None if us is None else us * 1e3 for name, us in found.latency_us.items()}
     quantiles = ("p50", "p90", "p99", "p99_9", "max")
     facts = {
-        "ops": f"{format_count(found.ops)}, {format_count(found.failed_ops)} failed",
-        "bytes": f"{format_size(found.bytes)} of {format_count(found.files)} files",
+        "ops": f"{format_count(found.ops)} ({op_kinds(found)}), {endings(found)}",
+        "bytes": f"{bytes_moved(found)} of {counted(found.files, 'file')}",
         "duration": format_duration(found.duration_ns),
-        "throughput": f"{shown(found.throughput_bytes_per_s, 'bytes/s')}, {shown(found.ops_per_s, 'ops')} ops/s",
-        "latency": ", ".join(f"{q.replace('_', '.')} {shown(latency_ns[q], 'ns')}" for q in quantiles),
-        "queue depth": f"{format_count(found.max_qd)} ops, {format_size(found.peak_inflight)} in flight at most",
-    }
+        "throughput": f"{known(found.throughput_bytes_per_s, 'bytes/s')}, {known(found.ops_per_s, 'ops')} ops/s",
+        "latency": "unknown" if latency_ns["max"] is None else ", ".join(
+            f"{q.replace('_', '.')} {shown(latency_ns[q], 'ns')}" for q in quantiles
+        ),
+        "in flight": in_flight(found),
+    }  # fmt: skip
     if found.samples:
         facts["samples"] = format_count(found.samples)
     if found.steps:
-        facts["steps"] = f"{format_count(found.steps)}, {shown(found.bytes_per_step, 'bytes')} each"
+        facts["steps"] = steps(found)
     return facts
 
 
-def _sizes_table(histogram: Histogram, width: int) -> Table:
+def _sizes_table(found: MetricsSnapshot, width: int) -> Table:
     """Return request sizes with bars that fit into `width` columns."""
+    histogram = found.req_bytes_hist
     ranges = [
         f"{format_size(lo)} - {format_size(hi)}" for lo, hi in zip(histogram.lo, histogram.hi, strict=True)
     ]
     counts = [format_count(n) for n in histogram.counts]
-    title = "request size"
+    title = sizes_title(found)
     taken = max(map(len, (title, *ranges))) + max(map(len, ("ops", *counts))) + 10  # borders and padding
     longest = max(min(_BAR, width - taken), 1)
     most = max(histogram.counts, default=1)
@@ -194,8 +204,67 @@ def in_words(name: str) -> str:
     return name.replace("_", " ")
 
 
+def op_kinds(found: MetricsSnapshot) -> str:
+    """The ops by kind, most first: `4,096 read, 8 stat, 1 list`."""
+    kinds: dict[str, int] = {}
+    for row in found.by_op:
+        if row["op"] != "hint":
+            kinds[row["op"]] = kinds.get(row["op"], 0) + row["ops"]
+    ordered = sorted(kinds.items(), key=lambda item: (-item[1], item[0]))
+    return ", ".join(f"{format_count(n)} {kind}" for kind, n in ordered) or "none"
+
+
+def endings(found: MetricsSnapshot) -> str:
+    """How the ops ended: `2 failed, 1 never ended`."""
+    parts = [f"{format_count(found.failed_ops)} failed"]
+    if found.unfinished_ops is None:
+        parts.append("the source has no latencies")
+    elif found.unfinished_ops:
+        parts.append(f"{format_count(found.unfinished_ops)} never ended")
+    return ", ".join(parts)
+
+
+def bytes_moved(found: MetricsSnapshot) -> str:
+    """The bytes moved, and what is unknown of them."""
+    asked = "" if found.requested_bytes is None else f", {format_size(found.requested_bytes)} asked for"
+    if found.bytes is None:
+        return f"unknown{asked}"
+    unknown = f" (unknown for {counted(found.unknown_bytes_ops, 'op')})" if found.unknown_bytes_ops else ""
+    return f"{format_size(found.bytes)}{unknown}"
+
+
+def in_flight(found: MetricsSnapshot) -> str:
+    """The peaks of what was in flight."""
+    if found.max_qd is None or found.peak_inflight is None:
+        return "unknown"
+    return f"at most {counted(found.max_qd, 'op')}, {format_size(found.peak_inflight)}"
+
+
+def steps(found: MetricsSnapshot) -> str:
+    """The number of steps and what each moved."""
+    return (
+        f"{format_count(found.steps)}, {known(found.bytes_per_step, 'bytes')} each" if found.steps else "none"
+    )
+
+
+def sizes_title(found: MetricsSnapshot) -> str:
+    """The heading of a request-size histogram, with the number of ops that have no length."""
+    missing = found.ops - found.req_bytes_hist.total
+    return f"request size ({counted(missing, 'op')} without a length)" if missing else "request size"
+
+
+def counted(n: int, noun: str) -> str:
+    """A count with its noun: `1 file`, `2 files`."""
+    return f"{format_count(n)} {noun}{'' if n == 1 else 's'}"
+
+
+def known(value: float | None, unit: str) -> str:
+    """`shown`, with `unknown` for None."""
+    return "unknown" if value is None else shown(value, unit)
+
+
 def shown(value: float | None, unit: str) -> str:
-    """A value in words that people read: `1.5 MiB`, `12 ms`, `1,234`."""
+    """Format a value of `unit` (ns, bytes, bytes/s, distance or a count); None is `-`."""
     if value is None:
         return "-"
     if unit == "ns":
@@ -210,7 +279,7 @@ def shown(value: float | None, unit: str) -> str:
 
 
 def short_names(uris: Mapping[int, str]) -> dict[int, str]:
-    """The last part of each URI's path, with as many before it as it takes to tell them apart."""
+    """The last part of each URI, with as many parts before it as the names need to differ."""
     parts = 1
     while True:
         names = {number: "/".join(uri.split("/")[-parts:]) for number, uri in uris.items()}
@@ -220,18 +289,18 @@ def short_names(uris: Mapping[int, str]) -> dict[int, str]:
 
 
 def brief(name: str, most: int = 40) -> str:
-    """A name for a legend: its ends, on one line, if it is longer than `most` characters."""
+    """Shorten a name to `most` characters for a legend: both ends of it, on one line."""
     plain = "".join(c if c.isprintable() else " " for c in name)
     return plain if len(plain) <= most else f"{plain[: most // 2 - 1]}…{plain[-(most // 2) :]}"
 
 
 def label(row: ParityRow) -> str:
-    """The metric in words."""
+    """The name of the metric for people."""
     return row.metric.removesuffix("_ns").replace("_bytes_per_s", "").replace("_", " ")
 
 
 def difference(row: ParityRow) -> str:
-    """How far apart, in words."""
+    """The difference as text."""
     if row.difference is None:
         return "-"
     if row.unit in _ABSOLUTE:

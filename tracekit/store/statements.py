@@ -18,7 +18,11 @@ __all__ = ["query_errors", "select", "value_errors"]
 
 _READING = (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN)
 _EXPLAIN = re.compile(r"\s*EXPLAIN\b\s*(?:ANALYZE\b\s*)?(?:\([^()]*\)\s*)?", re.IGNORECASE)
-_CHANGING = ("COPY_TO", "EXECUTE", "INSERT", "DELETE", "UPDATE", "MERGE", "CREATE", "EXPORT", "ATTACH")
+_CHANGING = (
+    "COPY_TO", "EXECUTE", "INSERT", "DELETE", "UPDATE", "MERGE_INTO", "CREATE", "EXPORT", "ATTACH",
+    "JSON_EXECUTE_SERIALIZED_SQL",
+)  # fmt: skip
+"""How the names of operators that may change something start, after `BATCH_` if they have that."""
 _NO_TABLE = "Catalog Error: Table with name"
 _SUGGESTING = ("Candidate", "Did you mean")
 _SUGGESTED = 3
@@ -56,7 +60,7 @@ def _reads(
         kinds = [statement.type for statement in connection.extract_statements(inner)]
         return kinds == [duckdb.StatementType.SELECT] and _reads(connection, inner, params)
     (_, plan), *_rest = connection.execute(f"EXPLAIN (FORMAT json) {sql}", params).fetchall()
-    return not any(word in name for name in _operators(json.loads(plan)) for word in _CHANGING)
+    return not any(name.removeprefix("BATCH_").startswith(_CHANGING) for name in _operators(json.loads(plan)))
 
 
 def _operators(plan: list[dict[str, Any]]) -> Iterator[str]:

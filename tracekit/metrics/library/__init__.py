@@ -1,33 +1,27 @@
-"""Macros over the view `ops`: what `tracekit query` knows beyond SQL itself.
+"""Every metric, as DuckDB macros over the view `ops`: what `tracekit query` offers beyond SQL itself.
 
-Each file makes one idea's macros and says in its header what comes out. They need nothing
-but DuckDB and a view `ops`, so any DuckDB can read them.
+Each metric is defined here once. The header of each file names its macros with their columns
+and units. The macros need only DuckDB and a view `ops`.
 """
 
 from __future__ import annotations
+
+import functools
 
 import duckdb
 
 from tracekit.sql import load_sql, sql_names
 
-__all__ = ["install", "names", "text"]
-
-_FIRST = ("buckets",)
-"""Files that others build on."""
+__all__ = ["install", "library"]
 
 
-def names() -> tuple[str, ...]:
-    """The files, in the order in which they are to be read."""
-    found = sql_names(__name__)
-    return (*_FIRST, *(name for name in found if name not in _FIRST))
-
-
-def text(name: str) -> str:
-    """The SQL of one file."""
-    return load_sql(__name__, name)
+@functools.cache
+def library() -> dict[str, str]:
+    """The SQL of every file by name, in the order in which the files must run."""
+    return {name: load_sql(__name__, name) for name in sql_names(__name__)}
 
 
 def install(connection: duckdb.DuckDBPyConnection) -> None:
-    """Make every macro known to `connection`, which has the view `ops`."""
-    for name in names():
-        connection.execute(text(name))
+    """Define every macro on `connection`, which must have the view `ops`."""
+    for sql in library().values():
+        connection.execute(sql)

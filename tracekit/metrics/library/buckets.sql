@@ -1,17 +1,47 @@
--- Scalars to group by: where a URI belongs, and which histogram bucket a value falls into.
+-- Scalars to group by, and the windows into which a run is cut. The other files build on this one.
 --
 -- uri_scheme(uri)         VARCHAR  scheme in lower case; `file` for a plain path
--- uri_prefix(uri, depth)  VARCHAR  the scheme, the bucket and the first `depth` path parts
+-- uri_prefix(uri, depth)  VARCHAR  the scheme, the bucket and the first `depth` parts of the path
+-- log2_floor(n)           INTEGER  exact floor(log2(n)); 0 for n < 1
 -- latency_lo(ns), latency_hi(ns)  BIGINT  ns: log-linear bucket, 64 to a power of two (at most 1.6 % wide)
+-- latency_shift(ns)       INTEGER  low bits that the bucket of `ns` drops
 -- size_lo(n), size_hi(n)  BIGINT  bytes: power-of-two bucket; 0 is in [0, 1)
+-- round_window(span_ns, windows)  BIGINT  ns: the shortest of 1, 2, 5, 10, 20, 50 ... ns of which at most `windows`
+--                         cover the span
+-- window_of(t, t0, span_ns, width)  BIGINT  number of the window of `width` ns that holds the time `t`
+-- run_extent()            t0 BIGINT ns first submit, span_ns BIGINT from there to the last submit or end (at least 1;
+--                         both null without ops), has_ends BOOLEAN whether any op ended, has_bytes BOOLEAN whether the
+--                         bytes moved of any op are known
 -- Example: SELECT worker, latency_lo(latency) AS lo, count(*) FROM ops GROUP BY ALL
 CREATE OR REPLACE MACRO uri_scheme(uri) AS
     CASE WHEN contains(uri, '://') THEN lower(split_part(uri, '://', 1)) ELSE 'file' END;
 CREATE OR REPLACE MACRO uri_prefix(uri, depth) AS
     array_to_string(string_split(uri, '/')[: depth + CASE WHEN contains(uri, '://') THEN 3 WHEN starts_with(uri, '/') THEN 1 ELSE 0 END], '/');
-CREATE OR REPLACE MACRO latency_shift(ns) AS
-    greatest(length(bin(greatest(ns, 1))) - 7, 0)::INTEGER;
+-- log2 of a number just below a power of two may be rounded up to it.
+CREATE OR REPLACE MACRO log2_floor(n) AS
+    least(floor(log2(greatest(n, 1))), 62)::INTEGER
+    - CASE WHEN (1::BIGINT << least(floor(log2(greatest(n, 1))), 62)::INTEGER) > greatest(n, 1) THEN 1 ELSE 0 END;
+CREATE OR REPLACE MACRO latency_shift(ns) AS greatest(log2_floor(ns) - 6, 0);
 CREATE OR REPLACE MACRO latency_lo(ns) AS (ns >> latency_shift(ns)) << latency_shift(ns);
 CREATE OR REPLACE MACRO latency_hi(ns) AS ((ns >> latency_shift(ns)) + 1) << latency_shift(ns);
-CREATE OR REPLACE MACRO size_lo(n) AS CASE WHEN n <= 0 THEN 0 ELSE 1::BIGINT << (length(bin(n)) - 1) END;
-CREATE OR REPLACE MACRO size_hi(n) AS CASE WHEN n <= 0 THEN 1 ELSE 1::BIGINT << length(bin(n)) END;
+CREATE OR REPLACE MACRO size_lo(n) AS CASE WHEN n <= 0 THEN 0 ELSE 1::BIGINT << log2_floor(n) END;
+CREATE OR REPLACE MACRO size_hi(n) AS CASE WHEN n <= 0 THEN 1 ELSE 1::BIGINT << (log2_floor(n) + 1) END;
+CREATE OR REPLACE MACRO round_window(span_ns, windows) AS (
+    SELECT CASE
+        WHEN windows < 1 THEN error('windows is less than 1')
+        WHEN w <= ten THEN ten
+        WHEN w <= 2 * ten THEN 2 * ten
+        WHEN w <= 5 * ten THEN 5 * ten
+        ELSE 10 * ten
+    END::BIGINT
+    FROM (
+        SELECT w, (10 ** (length(w::VARCHAR) - 1))::BIGINT AS ten
+        FROM (SELECT greatest((span_ns + windows::BIGINT - 1) // windows::BIGINT, 1)::BIGINT AS w)
+    )
+);
+CREATE OR REPLACE MACRO window_of(t, t0, span_ns, width) AS
+    least((t - t0) // width, greatest((span_ns + width - 1) // width, 1) - 1)::BIGINT;
+CREATE OR REPLACE MACRO run_extent() AS TABLE
+    SELECT min(t_submit) AS t0, greatest(max(t_submit + coalesce(latency, 0)) - min(t_submit), 1) AS span_ns,
+           count(latency) > 0 AS has_ends, count(bytes) > 0 AS has_bytes
+    FROM ops WHERE op <> 'hint';

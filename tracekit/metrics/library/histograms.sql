@@ -1,9 +1,10 @@
--- Histograms by any grouping of the schema.
+-- Histograms of latency and request size, by any grouping. The snapshot's are those of the group 'all'.
 --
--- op_key(by, ...)  VARCHAR  the value of the grouping called `by`: op, scheme, error, rank, worker, uri, prefix
---                           (scheme and two path parts), all
+-- op_key(by, uri, op, error, rank, worker)  VARCHAR  the value of the grouping called `by`: op, scheme, error, rank,
+--                     worker, uri, prefix (the scheme and two parts of the path), all
 -- latency_hist(by)    key VARCHAR, lo BIGINT ns inclusive, hi BIGINT ns exclusive, counts BIGINT ops that ended
--- req_bytes_hist(by)  key VARCHAR, lo BIGINT bytes inclusive, hi BIGINT bytes exclusive, counts BIGINT ops with a length
+-- req_bytes_hist(by)  key VARCHAR, lo BIGINT bytes inclusive, hi BIGINT bytes exclusive, counts BIGINT ops that have a
+--                     length
 -- Example: FROM latency_hist('worker')
 CREATE OR REPLACE MACRO op_key(by_, uri, op, error, rank, worker) AS
     CASE by_
@@ -18,15 +19,13 @@ CREATE OR REPLACE MACRO op_key(by_, uri, op, error, rank, worker) AS
         ELSE error('grouping is one of op, scheme, error, rank, worker, uri, prefix, all')
     END;
 CREATE OR REPLACE MACRO latency_hist(by_) AS TABLE
-    SELECT key, latency_lo(latency) AS lo, latency_hi(latency) AS hi, sum(n)::BIGINT AS counts
-    FROM (
-        SELECT op_key(by_, uri, op, error, rank, worker) AS key, latency, count(*) AS n
-        FROM ops
-        WHERE latency IS NOT NULL AND op <> 'hint'
-        GROUP BY ALL
-    )
+    SELECT op_key(by_, uri, op, error, rank, worker) AS key, latency_lo(latency) AS lo, latency_hi(latency) AS hi,
+           count(*) AS counts
+    FROM ops
+    WHERE latency IS NOT NULL AND op <> 'hint'
     GROUP BY ALL
     ORDER BY key, lo;
+-- Lengths are few: each is counted before its bucket is computed.
 CREATE OR REPLACE MACRO req_bytes_hist(by_) AS TABLE
     SELECT key, size_lo(len) AS lo, size_hi(len) AS hi, sum(n)::BIGINT AS counts
     FROM (

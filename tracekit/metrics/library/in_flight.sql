@@ -1,7 +1,9 @@
--- Queue depth and bytes in flight after every submit and every end, exactly.
+-- Ops and bytes in flight after every moment at which an op was submitted or ended, exactly.
 --
--- in_flight()  t BIGINT ns since the epoch, qd BIGINT ops, inflight_bytes BIGINT bytes asked for
--- At equal times ends go first; an op is in flight for at least 1 ns; one that never ended stays.
+-- in_flight()  t BIGINT ns since the epoch, qd BIGINT ops, inflight_bytes BIGINT bytes asked for; qd and inflight_bytes are
+--              null if no op of the trace has a latency, since nothing then says when ops ended
+-- An op counts from its submit until just before its end, and for at least 1 ns. An op that never ended counts to the
+-- last row. An op without a length counts the bytes that it moved.
 -- Example: SELECT max(qd), max(inflight_bytes) FROM in_flight()
 CREATE OR REPLACE MACRO in_flight() AS TABLE
     WITH events AS (
@@ -9,8 +11,12 @@ CREATE OR REPLACE MACRO in_flight() AS TABLE
         UNION ALL
         SELECT t_submit + greatest(latency, 1), -1, -coalesce(len, bytes, 0)
         FROM ops WHERE op <> 'hint' AND latency IS NOT NULL
-    )
-    SELECT t, (sum(d) OVER so_far)::BIGINT AS qd, (sum(b) OVER so_far)::BIGINT AS inflight_bytes
-    FROM events
-    WINDOW so_far AS (ORDER BY t, d, b ROWS UNBOUNDED PRECEDING)
-    ORDER BY t, d, b;
+    ),
+    moments AS (SELECT t, sum(d) AS d, sum(b) AS b FROM events GROUP BY t)
+    SELECT
+        t,
+        CASE WHEN has_ends THEN (sum(d) OVER so_far)::BIGINT END AS qd,
+        CASE WHEN has_ends THEN (sum(b) OVER so_far)::BIGINT END AS inflight_bytes
+    FROM moments, (SELECT has_ends FROM run_extent())
+    WINDOW so_far AS (ORDER BY t ROWS UNBOUNDED PRECEDING)
+    ORDER BY t;

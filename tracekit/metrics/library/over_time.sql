@@ -1,26 +1,31 @@
--- What a run did over time, in equal windows from the first submit to the last end. Empty windows are rows.
+-- A run over time, in equal windows from the first submit to the last end. Empty windows are rows.
 --
--- over_time(windows)  win BIGINT number, start_s DOUBLE and s DOUBLE (middle) since the first submit,
---                     ops BIGINT submitted, bytes BIGINT of ops that ended, bytes_per_s DOUBLE, ops_per_s DOUBLE,
---                     p50_us, p90_us, p99_us, max_us DOUBLE latency of ops submitted (null where none ended),
---                     failed BIGINT, mean_qd DOUBLE ops and mean_inflight_bytes DOUBLE in flight on average
---                     (op-time in the window over its length: exact, by Little's law; an op that never ended has no
---                     op-time and counts for nothing there: see in_flight())
+-- over_time(windows)  at most `windows` windows of a round length (1, 2, 5, 10 ... ns: see round_window), which a
+--                     periodic load does not alias with. Columns: win BIGINT number, start_s DOUBLE and s DOUBLE (middle)
+--                     since the first submit, window_s DOUBLE length (the last may be shorter than the others), ops
+--                     BIGINT submitted, bytes BIGINT moved, bytes_per_s DOUBLE, ops_per_s DOUBLE, p50_us, p90_us,
+--                     p99_us, max_us DOUBLE latency of the ops submitted (null if none ended), failed BIGINT, mean_qd
+--                     DOUBLE ops and mean_inflight_bytes DOUBLE bytes in flight on average
+-- over_windows(width_ns)  the same, in windows of `width_ns`
+-- The bytes of an op are spread evenly over its time from submit to end. Averages in flight are the time of ops in the
+-- window over its length (exact, by Little's law); an op that never ended has no time and counts for nothing there.
+-- bytes and bytes_per_s are null if no op of the trace says what it moved; averages in flight if none has a latency.
 -- Example: FROM over_time(100)
-CREATE OR REPLACE MACRO over_time(windows) AS TABLE
+CREATE OR REPLACE MACRO over_windows(width_ns) AS TABLE
     WITH extent AS MATERIALIZED (
-        SELECT min(t_submit) AS t0, greatest(max(t_submit + coalesce(latency, 0)) - min(t_submit), 1) AS span
-        FROM ops WHERE op <> 'hint'
+        SELECT *, greatest((span_ns + width - 1) // width, 1) AS n
+        FROM (SELECT *, width_ns::BIGINT AS width FROM run_extent())
     ),
-    placed AS NOT MATERIALIZED (
+    timed AS (
         SELECT t_submit, t_submit + coalesce(latency, 0) AS t_end, latency, coalesce(bytes, 0) AS bytes,
-               coalesce(len, bytes, 0) AS asked, error, t0, span,
-               least((t_submit - t0)::HUGEINT * windows // span, windows - 1)::BIGINT AS first_win,
-               least((t_submit + coalesce(latency, 0) - t0)::HUGEINT * windows // span, windows - 1)::BIGINT AS last_win
+               coalesce(len, bytes, 0) AS asked, error, t0, span_ns, width, window_of(t_submit, t0, span_ns, width) AS first_win
         FROM ops, extent
         WHERE op <> 'hint'
     ),
-    grid AS (SELECT unnest(range(0, windows::BIGINT)) AS win),
+    placed AS NOT MATERIALIZED (
+        SELECT *, greatest(first_win, window_of(t_end - 1, t0, span_ns, width)) AS last_win FROM timed
+    ),
+    grid AS (SELECT unnest(range(0, n)) AS win FROM extent WHERE t0 IS NOT NULL),
     -- Most ops end in the window in which they begin: these need no cutting.
     submitted AS (
         SELECT first_win AS win, count(*) AS ops, count(*) FILTER (error IS NOT NULL) AS failed,
@@ -31,15 +36,18 @@ CREATE OR REPLACE MACRO over_time(windows) AS TABLE
         FROM placed GROUP BY first_win
     ),
     pieces AS (
-        SELECT unnest(range(first_win, last_win + 1)) AS win, t_submit, t_end, bytes, asked, last_win, t0, span
+        SELECT unnest(range(first_win, last_win + 1)) AS win, t_submit, t_end, latency, bytes, asked, t0, width
         FROM placed WHERE first_win <> last_win
     ),
     cut AS (
-        SELECT *, greatest(least(t_end, t0 + (win + 1) * span / windows) - greatest(t_submit, t0 + win * span / windows), 0) AS ns
+        SELECT win, bytes, asked, latency, greatest(t0 + win * width - t_submit, 0) AS before_ns,
+               least(t0 + (win + 1) * width, t_end) - t_submit AS after_ns
         FROM pieces
     ),
     flying AS (
-        SELECT win, sum(bytes) FILTER (win = last_win) AS bytes, sum(ns) AS op_ns, sum(asked * ns) AS byte_ns
+        -- Differences of one rising whole number: the pieces of an op add up to its bytes.
+        SELECT win, sum(bytes::HUGEINT * after_ns // latency - bytes::HUGEINT * before_ns // latency) AS bytes,
+               sum(after_ns - before_ns) AS op_ns, sum(asked::DOUBLE * (after_ns - before_ns)) AS byte_ns
         FROM cut GROUP BY win
     ),
     joined AS (
@@ -51,16 +59,18 @@ CREATE OR REPLACE MACRO over_time(windows) AS TABLE
     )
     SELECT
         win,
-        win * span / windows / 1e9 AS start_s,
-        (win + 0.5) * span / windows / 1e9 AS s,
+        win * width / 1e9 AS start_s,
+        (win * width + long / 2) / 1e9 AS s,
+        long / 1e9 AS window_s,
         ops,
-        bytes,
-        bytes / (span / windows / 1e9) AS bytes_per_s,
-        ops / (span / windows / 1e9) AS ops_per_s,
+        CASE WHEN has_bytes THEN bytes END AS bytes,
+        CASE WHEN has_bytes THEN bytes / (long / 1e9) END AS bytes_per_s,
+        ops / (long / 1e9) AS ops_per_s,
         quantiles[1] / 1e3 AS p50_us, quantiles[2] / 1e3 AS p90_us, quantiles[3] / 1e3 AS p99_us, max_us,
         failed,
-        op_ns / (span / windows) AS mean_qd,
-        byte_ns / (span / windows) AS mean_inflight_bytes
-    FROM joined, extent
-    WHERE span IS NOT NULL AND t0 IS NOT NULL
+        CASE WHEN has_ends THEN op_ns / long END AS mean_qd,
+        CASE WHEN has_ends THEN byte_ns / long END AS mean_inflight_bytes
+    FROM (SELECT *, least(width, span_ns - win * width) AS long FROM joined, extent)
     ORDER BY win;
+CREATE OR REPLACE MACRO over_time(windows) AS TABLE
+    FROM over_windows((SELECT round_window(span_ns, windows) FROM run_extent()));

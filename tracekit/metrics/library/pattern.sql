@@ -1,9 +1,9 @@
--- How a run walks through its files, and how its ops arrive.
+-- How a run moves through its files, and how its ops arrive.
 --
--- sequentiality(by)  key VARCHAR (see op_key), ops BIGINT reads that follow one of the same stream and file,
---                    sequential, forward, backward, same DOUBLE shares of them: begins where the last ended, jumps
---                    ahead, jumps back, reads the same offset again; stride BIGINT bytes, the commonest jump of offsets (of
---                    equally common ones the least). Ops of one moment go by offset
+-- sequentiality(by)  key VARCHAR (see op_key), ops BIGINT reads that follow another of the same stream and file;
+--                    sequential, forward, backward, same DOUBLE shares of them: starts where the last ended, jumps
+--                    ahead, jumps back, reads the same offset again; stride BIGINT bytes, the commonest difference of
+--                    offsets (the least of equally common ones). Reads submitted at the same time are ordered by offset
 -- interarrival(by)   key VARCHAR, ops BIGINT, mean_us, p50_us, p99_us, max_us DOUBLE gaps between submits,
 --                    cv DOUBLE deviation over mean (1 = Poisson), burstiness DOUBLE (cv - 1) / (cv + 1) in [-1, 1]
 --                    (Goh and Barabasi, 2008)

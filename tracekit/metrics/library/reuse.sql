@@ -1,31 +1,32 @@
 -- What is read again: by file, by sample, and how small the hot set is.
 --
--- per_file()      uri VARCHAR, ops BIGINT, bytes BIGINT moved, extent_bytes BIGINT the end of the furthest read,
+-- per_file()      uri VARCHAR, ops BIGINT, bytes BIGINT moved, extent_bytes BIGINT end of the furthest request,
 --                 reuse DOUBLE bytes over extent (1 = all read once), p99_us DOUBLE, failed BIGINT
--- per_sample()    sample_id BIGINT, ops BIGINT, steps BIGINT distinct, bytes BIGINT, latency_sum_us DOUBLE
--- hot_set(share)  files BIGINT the fewest files that take `share` of all reads, of_files BIGINT, ops BIGINT their reads,
+-- per_sample()    sample_id BIGINT, ops BIGINT, steps BIGINT distinct, bytes BIGINT moved, latency_sum_us DOUBLE
+-- hot_set(share)  files BIGINT the fewest files that take `share` of all ops, of_files BIGINT, ops BIGINT on those files,
 --                 extent_bytes BIGINT their extents together: the cache that would serve that share
+-- A figure is null if no op of its row has it.
 -- Example: FROM hot_set(0.8)
 CREATE OR REPLACE MACRO per_file() AS TABLE
     SELECT
         uri,
         count(*) AS ops,
-        coalesce(sum(bytes), 0)::BIGINT AS bytes,
-        max(coalesce("offset", 0) + coalesce(bytes, 0)) AS extent_bytes,
-        coalesce(sum(bytes), 0) / nullif(max(coalesce("offset", 0) + coalesce(bytes, 0)), 0) AS reuse,
+        sum(bytes)::BIGINT AS bytes,
+        max(coalesce("offset", 0) + coalesce(bytes, len, 0)) AS extent_bytes,
+        sum(bytes) / nullif(max(coalesce("offset", 0) + coalesce(bytes, len, 0)), 0) AS reuse,
         quantile_disc(latency, 0.99) / 1e3 AS p99_us,
         count(*) FILTER (error IS NOT NULL) AS failed
     FROM ops
     WHERE op IN ('read', 'get', 'put')
     GROUP BY uri
-    ORDER BY bytes DESC, uri;
+    ORDER BY bytes DESC NULLS LAST, uri;
 CREATE OR REPLACE MACRO per_sample() AS TABLE
     SELECT
         sample_id,
         count(*) AS ops,
         count(DISTINCT step) AS steps,
-        coalesce(sum(bytes), 0)::BIGINT AS bytes,
-        coalesce(sum(latency), 0) / 1e3 AS latency_sum_us
+        sum(bytes)::BIGINT AS bytes,
+        sum(latency) / 1e3 AS latency_sum_us
     FROM ops
     WHERE sample_id IS NOT NULL AND op <> 'hint'
     GROUP BY sample_id

@@ -1,8 +1,9 @@
--- What each batch cost, and the op that it waited for longest.
+-- What each batch cost, and its slowest op.
 --
--- per_step()  rank INTEGER, step BIGINT, ops BIGINT, bytes BIGINT, first_s DOUBLE first submit since the trace's first,
---             wall_ms DOUBLE first submit to last end, latency_sum_ms DOUBLE, failed BIGINT,
---             slowest_us DOUBLE latency of the slowest op, slowest_uri VARCHAR, slowest_offset BIGINT, slowest_sample BIGINT
+-- per_step()  rank INTEGER, step BIGINT, ops BIGINT, bytes BIGINT moved, first_s DOUBLE first submit since that of the
+--             trace, wall_ms DOUBLE first submit to last end, latency_sum_ms DOUBLE, failed BIGINT, slowest_us DOUBLE
+--             latency of the slowest op, slowest_uri VARCHAR, slowest_offset BIGINT, slowest_sample BIGINT
+-- A figure is null if no op of the step has it.
 -- Example: FROM per_step() ORDER BY wall_ms DESC LIMIT 10
 CREATE OR REPLACE MACRO per_step() AS TABLE
     SELECT
@@ -16,12 +17,12 @@ CREATE OR REPLACE MACRO per_step() AS TABLE
             rank,
             step,
             count(*) AS ops,
-            coalesce(sum(bytes), 0)::BIGINT AS bytes,
-            (min(t_submit) - (SELECT min(t_submit) FROM ops)) / 1e9 AS first_s,
-            (max(t_submit + coalesce(latency, 0)) - min(t_submit)) / 1e6 AS wall_ms,
-            coalesce(sum(latency), 0) / 1e6 AS latency_sum_ms,
+            sum(bytes)::BIGINT AS bytes,
+            (min(t_submit) - (SELECT t0 FROM run_extent())) / 1e9 AS first_s,
+            CASE WHEN count(latency) > 0 THEN (max(t_submit + coalesce(latency, 0)) - min(t_submit)) / 1e6 END AS wall_ms,
+            sum(latency) / 1e6 AS latency_sum_ms,
             count(*) FILTER (error IS NOT NULL) AS failed,
-            -- One value of the row: arg_max of a column passes over the rows where that column is null.
+            -- One value for the row: arg_max of a column skips the rows where that column is null.
             arg_max({'latency': latency, 'uri': uri, 'at': "offset", 'sample': sample_id}, latency) AS slowest
         FROM ops
         WHERE step IS NOT NULL AND op <> 'hint'

@@ -1,12 +1,13 @@
--- Who owns the slowest ops, and how late a replay's ops went.
+-- Where the slowest ops are, and how late the ops of a replay were submitted.
 --
--- tail_by(share, by)  key VARCHAR (see op_key), tail_ops BIGINT of the slowest `share` of ops, tail_share DOUBLE of that
---                     tail, ops BIGINT of all, all_share DOUBLE of all, lift DOUBLE tail_share over all_share (1 = its
---                     fair part), worst_us DOUBLE
---                     (ops as slow as the fastest of the tail belong to it, so that equal latencies are treated alike)
+-- tail_edge(share)    BIGINT  ns: the least latency in the slowest `share` of ops
+-- tail_by(share, by)  key VARCHAR (see op_key), tail_ops BIGINT in the slowest `share` of ops, tail_share DOUBLE of that
+--                     tail, ops BIGINT of all, all_share DOUBLE of all, lift DOUBLE tail_share over all_share (1 = in
+--                     proportion), worst_us DOUBLE; ops with the same latency as the edge belong to the tail
 -- tail_windows(share, windows)  win BIGINT, s DOUBLE middle since the first submit, tail_ops BIGINT, worst_us DOUBLE
 -- lateness(windows)   win BIGINT, s DOUBLE middle since the first submit, ops BIGINT, p50_us, p99_us, max_us DOUBLE of
 --                     t_submit - t_due; only ops that have a due time
+-- Windows are those of over_time(windows), without the empty ones.
 -- Example: FROM tail_by(0.001, 'uri') LIMIT 10
 CREATE OR REPLACE MACRO tail_edge(share) AS (
     SELECT latency FROM ops WHERE latency IS NOT NULL AND op <> 'hint' ORDER BY latency DESC LIMIT 1
@@ -35,12 +36,10 @@ CREATE OR REPLACE MACRO tail_by(share, by_) AS TABLE
     ORDER BY tail_ops DESC, key;
 CREATE OR REPLACE MACRO tail_windows(share, windows) AS TABLE
     WITH edge AS MATERIALIZED (
-        SELECT tail_edge(share) AS ns, min(t_submit) AS t0, greatest(max(t_submit) - min(t_submit), 1) AS span
-        FROM ops
-        WHERE latency IS NOT NULL AND op <> 'hint'
+        SELECT tail_edge(share) AS ns, t0, round_window(span_ns, windows) AS width, span_ns FROM run_extent()
     )
-    SELECT least((t_submit - t0)::HUGEINT * windows // span, windows - 1)::BIGINT AS win,
-           (win + 0.5) * any_value(span) / windows / 1e9 AS s,
+    SELECT window_of(t_submit, t0, span_ns, width) AS win,
+           (win + 0.5) * any_value(width) / 1e9 AS s,
            count(*) FILTER (latency >= ns) AS tail_ops,
            max(latency) / 1e3 AS worst_us
     FROM ops, edge
@@ -48,17 +47,15 @@ CREATE OR REPLACE MACRO tail_windows(share, windows) AS TABLE
     GROUP BY win
     ORDER BY win;
 CREATE OR REPLACE MACRO lateness(windows) AS TABLE
-    WITH extent AS MATERIALIZED (
-        SELECT min(t_submit) AS t0, greatest(max(t_submit) - min(t_submit), 1) AS span FROM ops WHERE t_due IS NOT NULL
-    ),
+    WITH extent AS MATERIALIZED (SELECT t0, span_ns, round_window(span_ns, windows) AS width FROM run_extent()),
     timed AS (
-        SELECT least((t_submit - t0)::HUGEINT * windows // span, windows - 1)::BIGINT AS win, span,
-               count(*) AS ops, quantile_disc(t_submit - t_due, [0.5, 0.99]) AS late, max(t_submit - t_due) AS worst
+        SELECT window_of(t_submit, t0, span_ns, width) AS win, width, count(*) AS ops,
+               quantile_disc(t_submit - t_due, [0.5, 0.99]) AS late, max(t_submit - t_due) AS worst
         FROM ops, extent
-        WHERE t_due IS NOT NULL
-        GROUP BY win, span
+        WHERE t_due IS NOT NULL AND op <> 'hint'
+        GROUP BY win, width
     )
-    SELECT win, (win + 0.5) * span / windows / 1e9 AS s, ops, late[1] / 1e3 AS p50_us, late[2] / 1e3 AS p99_us,
+    SELECT win, (win + 0.5) * width / 1e9 AS s, ops, late[1] / 1e3 AS p50_us, late[2] / 1e3 AS p99_us,
            worst / 1e3 AS max_us
     FROM timed
     ORDER BY win;
