@@ -67,7 +67,7 @@ def _over_time(traces: list[tuple[str, TraceReader]]) -> Chart | None:
         rows = _rows(reader, "FROM over_time($windows)", {"windows": _WINDOWS})
         x = [r["s"] for r in rows]
         figure.add_scatter(
-            x=x, y=[r["bytes_per_s"] / 2**20 for r in rows], name=escape(f"{name} MiB/s"), line=_line(index, shape="hvh"),
+            x=x, y=[None if r["bytes_per_s"] is None else r["bytes_per_s"] / 2**20 for r in rows], name=escape(f"{name} MiB/s"), line=_line(index, shape="hvh"),
             hovertemplate="%{y:,.1f} MiB/s at %{x:.3g} s<extra>" + escape(name) + "</extra>",
         )  # fmt: skip
         figure.add_scatter(

@@ -144,7 +144,7 @@ def _offsets(axes: Axes, traces: list[tuple[str, TraceReader]]) -> None:
 def _throughput(axes: Axes, traces: list[tuple[str, TraceReader]]) -> None:
     for index, (name, reader) in enumerate(traces):
         rows = _rows(reader, _OVER_TIME, params={"windows": 60})
-        axes.plot([row["s"] for row in rows], [row["bytes_per_s"] / 2**20 for row in rows], color=_COLOURS[index],
+        axes.plot([row["s"] for row in rows], [float("nan") if row["bytes_per_s"] is None else row["bytes_per_s"] / 2**20 for row in rows], color=_COLOURS[index],
                   label=_label(name), linewidth=1.4, linestyle=("-", "--")[index % 2], drawstyle="steps-mid")  # fmt: skip
     axes.set(xlabel="time (s)", ylabel="MiB/s", title="Throughput", ylim=(0, None))
     if len(traces) > 1:
@@ -154,7 +154,7 @@ def _throughput(axes: Axes, traces: list[tuple[str, TraceReader]]) -> None:
 def _in_flight(axes: Axes, traces: list[tuple[str, TraceReader]]) -> None:
     for index, (name, reader) in enumerate(traces):
         rows = _rows(reader, _OVER_TIME, params={"windows": 120})
-        axes.plot([row["s"] for row in rows], [row["mean_qd"] for row in rows], color=_COLOURS[index],
+        axes.plot([row["s"] for row in rows], [float("nan") if row["mean_qd"] is None else row["mean_qd"] for row in rows], color=_COLOURS[index],
                   label=_label(f"{name} ops".strip()), linewidth=1.4, linestyle=("-", "--")[index % 2],
                   drawstyle="steps-mid")  # fmt: skip
     axes.set(xlabel="time (s)", ylabel="mean ops in flight", title="Queue depth", ylim=(0, None))
