@@ -87,7 +87,7 @@ def test_every_verb_has_help_with_an_example() -> None:
         (["repair", "/nowhere"], "no trace directory"),
     ],
 )
-def test_what_is_wrong_is_one_line_on_stderr_and_exit_2(
+def test_an_error_is_one_line_on_stderr_and_exit_code_2(
     trace: Path, tmp_path: Path, arguments: list[str], words: str
 ) -> None:
     places = {"TRACE": str(trace), "OUT": str(tmp_path / "out")}
@@ -112,7 +112,7 @@ def test_info_is_json_for_machines(trace: Path) -> None:
     assert (facts["bytes"], facts["streams"]) == (200 * 4096, 1)
 
 
-def test_info_is_lines_that_are_no_longer_than_what_they_say(trace: Path) -> None:
+def test_info_prints_a_line_a_fact_without_padding(trace: Path) -> None:
     lines = tracekit("info", trace).stdout.splitlines()
     assert [line.split()[0] for line in lines[:8]] == [
         "trace", "source", "ops", "bytes", "streams", "span", "segments", "columns",
@@ -120,7 +120,7 @@ def test_info_is_lines_that_are_no_longer_than_what_they_say(trace: Path) -> Non
     assert all(line == line.rstrip() for line in lines)
 
 
-def test_a_name_that_is_no_utf_8_is_one_line_for_every_verb_that_reads(tmp_path: Path) -> None:
+def test_a_name_that_is_not_utf_8_is_one_line_from_every_verb_that_reads(tmp_path: Path) -> None:
     name = os.fsencode(tmp_path) + b"/t\xff"
     Path(os.fsdecode(name)).mkdir()
     for verb in (["info"], ["stats"], ["verify"], ["repair"], ["query", "FROM ops"], ["replay"]):
@@ -157,7 +157,7 @@ def test_stats_prints_json_csv_and_a_table(trace: Path, tmp_path: Path) -> None:
     assert tracekit("stats", trace, "--json", "--csv").returncode == 2
 
 
-def test_query_gives_rows_in_every_form(trace: Path, tmp_path: Path) -> None:
+def test_query_prints_rows_in_every_format(trace: Path, tmp_path: Path) -> None:
     sql = "SELECT step, sum(bytes)::BIGINT AS bytes FROM ops GROUP BY step ORDER BY step LIMIT 2"
     assert "40960" in tracekit("query", trace, sql).stdout
     assert tracekit("query", trace, sql, "--csv").stdout.splitlines()[1] == "0,40960"
@@ -173,7 +173,7 @@ def test_a_query_cannot_reach_other_files(trace: Path, tmp_path: Path) -> None:
     assert "hidden" not in run.stdout + run.stderr
 
 
-def test_replay_ends_with_parity_and_its_exit_code_says_whether_it_holds(trace: Path, tmp_path: Path) -> None:
+def test_the_exit_code_of_replay_says_whether_parity_holds(trace: Path, tmp_path: Path) -> None:
     again = ("replay", trace, "-o", tmp_path / "r", "--overwrite", "--tolerance", "1e9")
     run = tracekit(*again, "--json")
     assert run.returncode == 0, run
@@ -197,7 +197,7 @@ def test_a_replay_with_failed_ops_exits_1_and_shows_the_first(trace: Path, tmp_p
     assert "short_read" in run.stdout
 
 
-def test_verify_and_repair_tell_and_mend_what_a_crash_left(tmp_path: Path) -> None:
+def test_verify_reports_and_repair_salvages_what_a_crash_left(tmp_path: Path) -> None:
     code = (
         "import os, sys, time\nfrom tracekit.recorder import Recorder\nr = Recorder(sys.argv[1])\n"
         "for i in range(100): r.record('file:///x', i, 1, time.monotonic_ns(), 1)\nr.flush()\nos._exit(0)\n"
@@ -210,7 +210,7 @@ def test_verify_and_repair_tell_and_mend_what_a_crash_left(tmp_path: Path) -> No
     assert tracekit("verify", tmp_path / "t").returncode == 0
 
 
-def test_record_then_everything_on_real_files(tmp_path: Path) -> None:
+def test_a_recording_of_real_files_can_be_measured_and_replayed(tmp_path: Path) -> None:
     data = tmp_path / "data"
     data.mkdir()
     for i in range(8):
@@ -225,13 +225,13 @@ def test_record_then_everything_on_real_files(tmp_path: Path) -> None:
     assert tracekit("replay", tmp_path / "t", "--pace", "asap").returncode == 0
 
 
-def test_python_and_its_version_agree() -> None:
+def test_the_version_is_that_of_the_package() -> None:
     import tracekit as package
 
     assert tracekit("--version").stdout == f"tracekit {package.__version__}\n"
 
 
-def test_a_reader_that_stops_listening_is_no_error(trace: Path) -> None:
+def test_a_closed_pipe_is_not_an_error(trace: Path) -> None:
     command = f"{sys.executable} -m tracekit query {trace} 'FROM ops' --csv | head -1"
     run = subprocess.run(
         ["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, timeout=60
@@ -241,7 +241,7 @@ def test_a_reader_that_stops_listening_is_no_error(trace: Path) -> None:
 
 
 @pytest.mark.parametrize("verb", ["stats TRACE", "query TRACE 'FROM ops'", "compare TRACE TRACE"])
-def test_a_table_that_nobody_reads_to_its_end_is_no_failure(trace: Path, verb: str) -> None:
+def test_a_pipe_closed_within_a_table_is_not_an_error(trace: Path, verb: str) -> None:
     command = f"{sys.executable} -m tracekit {verb.replace('TRACE', str(trace))} | true"
     run = subprocess.run(
         ["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, timeout=90
@@ -260,7 +260,7 @@ def test_an_interrupted_query_says_so_and_exits_130(trace: Path) -> None:
     assert (run.returncode, run.stdout, run.stderr) == (130, "", "tracekit: interrupted\n")
 
 
-def test_ctrl_c_while_a_query_is_set_up_is_an_interrupt_too(trace: Path) -> None:
+def test_ctrl_c_while_a_query_is_set_up_is_an_interrupt(trace: Path) -> None:
     code = """if True:
         import signal, sys
         from tracekit import trace
@@ -285,11 +285,11 @@ def test_ctrl_c_while_a_query_is_set_up_is_an_interrupt_too(trace: Path) -> None
     assert (run.returncode, run.stdout, run.stderr) == (130, "", "tracekit: interrupted\n")
 
 
-def test_a_comparison_with_nothing_is_json_too(trace: Path, tmp_path: Path) -> None:
+def test_a_comparison_with_an_empty_trace_is_valid_json(trace: Path, tmp_path: Path) -> None:
     with Recorder(tmp_path / "empty"):
         pass
     run = tracekit("compare", tmp_path / "empty", trace, "--json")
     assert run.returncode == 1
-    told = json.loads(run.stdout, parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
+    told = json.loads(run.stdout, parse_constant=lambda word: pytest.fail(f"{word} is not JSON"))
     (ops,) = [row for row in told["metrics"] if row["metric"] == "ops"]
     assert (ops["a"], ops["b"], ops["difference"], ops["ok"]) == (0, 200, None, False)

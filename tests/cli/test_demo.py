@@ -1,4 +1,4 @@
-"""The demo: the main job end to end, as `make demo` runs it."""
+"""The demo: the main job from end to end, as `make demo` runs it."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
+import tracekit
 from tracekit.replayer.compare import compare
 from tracekit.store.reader import open_reader
 
 
-def test_a_disk_too_small_for_the_demo_is_said_in_one_line_that_names_the_file(tmp_path: Path) -> None:
+def test_a_full_disk_during_the_demo_is_one_line_that_names_the_file(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tracekit", "demo", "-o", str(tmp_path / "demo")]
     limits = (1 << 20, 1 << 20)
     run = subprocess.run(
@@ -43,3 +44,13 @@ def test_the_demo_replays_every_op_on_both_schemes_and_draws_a_picture(tmp_path:
     again = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert again.returncode == 2
     assert "--overwrite" in again.stderr
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "dataset/mine.bin", "run.trace/x"])
+def test_the_demo_never_replaces_files_that_it_did_not_make(tmp_path: Path, name: str) -> None:
+    mine = tmp_path / "demo" / name
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine")
+    with pytest.raises(tracekit.UsageError, match="not part of an earlier demo"):
+        tracekit.demo(tmp_path / "demo", overwrite=True)
+    assert mine.read_text() == "mine"

@@ -1,4 +1,4 @@
-"""How a command line ends: asked to stop, unheard, or with figures that JSON has no word for."""
+"""How a command line ends: by a signal, with a closed pipe, or with values that JSON cannot hold."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def trace(tmp_path: Path) -> Path:
     return tmp_path / "t"
 
 
-def start(*arguments: object, ignore_interrupts: bool = False) -> subprocess.Popen[str]:
-    how = signal.SIG_IGN if ignore_interrupts else signal.default_int_handler
+def start(*arguments: object, ignore_sigint: bool = False) -> subprocess.Popen[str]:
+    how = signal.SIG_IGN if ignore_sigint else signal.default_int_handler
     return subprocess.Popen(
         [*TRACEKIT, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, how),
@@ -43,11 +43,11 @@ def wait_for_ops(path: Path, process: subprocess.Popen[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "code", "ignore_interrupts"),
+    ("number", "code", "ignore_sigint"),
     [(signal.SIGINT, 130, False), (signal.SIGTERM, 143, False), (signal.SIGTERM, 143, True), (signal.SIGHUP, 129, False)],
 )  # fmt: skip
-def test_a_recording_that_is_asked_to_stop_leaves_a_whole_trace_and_says_so(
-    tmp_path: Path, number: signal.Signals, code: int, ignore_interrupts: bool
+def test_a_recording_ended_by_a_signal_leaves_a_whole_trace(
+    tmp_path: Path, number: signal.Signals, code: int, ignore_sigint: bool
 ) -> None:
     (tmp_path / "data").mkdir()
     for index in range(8):
@@ -55,7 +55,7 @@ def test_a_recording_that_is_asked_to_stop_leaves_a_whole_trace_and_says_so(
     out = tmp_path / "out"
     process = start(
         "record", tmp_path / "data", "-o", out, "--epochs", 100_000, "--batch-size", 1, "--step-time", "20ms",
-        ignore_interrupts=ignore_interrupts,
+        ignore_sigint=ignore_sigint,
     )  # fmt: skip
     wait_for_ops(out, process)
     process.send_signal(number)
@@ -67,7 +67,7 @@ def test_a_recording_that_is_asked_to_stop_leaves_a_whole_trace_and_says_so(
     assert not reader.unfinished
 
 
-def test_an_interrupted_verb_says_so_in_one_line(trace: Path) -> None:
+def test_an_interrupted_verb_prints_one_line(trace: Path) -> None:
     process = start("query", trace, "SELECT a.* FROM ops a, ops b", "--csv")
     assert process.stdout is not None
     # More is to come than a pipe holds, so the process waits until somebody reads on.
@@ -78,7 +78,7 @@ def test_an_interrupted_verb_says_so_in_one_line(trace: Path) -> None:
 
 
 @pytest.mark.parametrize("arguments", [("stats",), ("stats", "--json"), ("query", "FROM ops")], ids=str)
-def test_a_reader_that_has_gone_is_no_failure(trace: Path, arguments: tuple[str, ...]) -> None:
+def test_a_pipe_closed_before_the_start_is_not_an_error(trace: Path, arguments: tuple[str, ...]) -> None:
     reading, writing = os.pipe()
     os.close(reading)
     verb, *rest = arguments
@@ -90,17 +90,19 @@ def test_a_reader_that_has_gone_is_no_failure(trace: Path, arguments: tuple[str,
 
 
 @pytest.mark.parametrize(("path", "code"), [("t", 0), ("absent", 2)])
-def test_closed_standard_streams_change_nothing_but_what_is_heard(trace: Path, path: str, code: int) -> None:
-    def deaf() -> None:
+def test_closed_standard_streams_do_not_change_the_exit_code(trace: Path, path: str, code: int) -> None:
+    def close_streams() -> None:
         os.close(1)
         os.close(2)
 
     for verb in ("info", "stats"):
-        done = subprocess.run([*TRACEKIT, verb, str(trace.parent / path)], preexec_fn=deaf, timeout=60)
+        done = subprocess.run(
+            [*TRACEKIT, verb, str(trace.parent / path)], preexec_fn=close_streams, timeout=60
+        )
         assert done.returncode == code
 
 
-def test_query_gives_json_that_any_parser_takes(trace: Path) -> None:
+def test_the_json_of_a_query_is_valid(trace: Path) -> None:
     sql = (
         "SELECT sum(bytes) AS total, 1 / 0 AS x, {'a': 'nan'::DOUBLE, 'b': 1.5::DECIMAL(5, 2)} AS s FROM ops"
     )
@@ -109,13 +111,13 @@ def test_query_gives_json_that_any_parser_takes(trace: Path) -> None:
     )
 
     def refuse(word: str) -> None:
-        raise AssertionError(f"{word} is no JSON")
+        raise AssertionError(f"{word} is not JSON")
 
     (row,) = json.loads(done.stdout, parse_constant=refuse)
     assert row == {"total": 200 * 4096, "x": None, "s": {"a": None, "b": 1.5}}
 
 
-def test_query_shows_nested_values_and_times_with_a_zone_in_every_form(trace: Path) -> None:
+def test_query_prints_nested_values_and_times_with_a_zone_in_every_format(trace: Path) -> None:
     sql = "SELECT list(DISTINCT op) AS kinds, {'n': count(*)} AS s, to_timestamp(0) AS t FROM ops"
     for how in ("table", "csv", "json"):
         done = subprocess.run(

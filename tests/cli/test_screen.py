@@ -1,4 +1,4 @@
-"""What a terminal shows: names as they are, tables that can be read."""
+"""What a terminal shows: names unchanged, and tables that fit."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ODD = "we[/ird] [bold]:warning: $x^"
 
 @pytest.fixture
 def odd(tmp_path: Path) -> Path:
-    """A trace in a directory, of a file, whose names mean something to those who draw."""
+    """Return a trace whose names are markup to those who draw them."""
     folder = tmp_path / ODD
     (folder / "_a[").mkdir(parents=True)  # a closing tag holds a slash: its halves are directories
     (folder / "_a[/_b].bin").write_bytes(bytes(1 << 16))
@@ -39,7 +39,7 @@ def tracekit(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 
 def on_a_terminal(columns: int, *arguments: object) -> str:
-    """What the verb prints on a terminal of so many columns."""
+    """Return what a command prints on a terminal of `columns` columns."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
     environ = {**os.environ, "TERM": "dumb", "NO_COLOR": "1"}
@@ -61,7 +61,7 @@ def on_a_terminal(columns: int, *arguments: object) -> str:
     return shown.decode()
 
 
-def test_brackets_and_colons_in_names_are_shown_and_not_obeyed(odd: Path, tmp_path: Path) -> None:
+def test_brackets_and_colons_in_names_are_shown_as_they_are(odd: Path, tmp_path: Path) -> None:
     uri = f"file://{odd.parent}/_a[/_b].bin"
     asked = tracekit("query", odd, "SELECT DISTINCT uri FROM ops")
     assert asked.returncode == 0 and uri in asked.stdout
@@ -79,7 +79,7 @@ def test_brackets_and_colons_in_names_are_shown_and_not_obeyed(odd: Path, tmp_pa
     assert f"{tmp_path}/no[/ne]/_a[/_b].bin" in moved.stdout, moved.stderr
 
 
-def test_pictures_and_reports_take_names_as_they_are(odd: Path) -> None:
+def test_pictures_and_reports_show_names_as_they_are(odd: Path) -> None:
     for kind in ("offsets", "latency-cdf"):
         drawn = tracekit("plot", kind, odd, "--against", odd, "-o", odd.parent / f"{kind}.svg")
         assert drawn.returncode == 0, drawn.stderr
@@ -88,13 +88,13 @@ def test_pictures_and_reports_take_names_as_they_are(odd: Path) -> None:
     assert page.returncode == 0, page.stderr
 
 
-def test_rows_are_as_wide_as_they_are_where_nobody_watches(odd: Path) -> None:
+def test_rows_are_printed_at_full_width_where_output_is_not_a_terminal(odd: Path) -> None:
     shown = tracekit("query", odd, "SELECT * FROM ops LIMIT 3").stdout
     assert len(shown.splitlines()) == 3 + 4
     assert all(f"{odd.parent}/_a[/_b].bin" in line for line in shown.splitlines()[3:-1])
 
 
-def test_rows_too_wide_for_a_terminal_are_shown_one_by_one(odd: Path) -> None:
+def test_rows_too_wide_for_a_terminal_are_shown_one_at_a_time(odd: Path) -> None:
     narrow = on_a_terminal(80, "query", odd, "SELECT * FROM ops LIMIT 2")
     assert "row 1" in narrow and "row 2" in narrow and "┃" not in narrow
     assert "sample_id" in narrow
@@ -102,7 +102,7 @@ def test_rows_too_wide_for_a_terminal_are_shown_one_by_one(odd: Path) -> None:
     assert "┃ op" in few and "row 1" not in few
 
 
-def test_offset_which_is_a_word_of_sql_is_explained(odd: Path) -> None:
+def test_the_column_offset_which_is_a_keyword_of_sql_is_explained(odd: Path) -> None:
     asked = tracekit("query", odd, "SELECT uri, max(offset) FROM ops GROUP BY uri")
     assert asked.returncode == 2
     assert 'write "offset" or ops.offset' in asked.stderr and len(asked.stderr.splitlines()) == 1

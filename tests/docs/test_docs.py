@@ -1,4 +1,4 @@
-"""The documents hold: their examples run, their links lead somewhere, the reference is fresh."""
+"""The documentation: its examples run, its links resolve, and the reference is current."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ def run_python(code: str, folder: Path) -> str:
     return run.stdout
 
 
-def test_the_command_line_reference_is_fresh() -> None:
+def test_the_command_line_reference_is_current() -> None:
     assert (REPO / "docs" / "cli-reference.md").read_text() == reference(), "run `make docs`"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPO)))
-def test_links_between_pages_lead_somewhere(page: Path) -> None:
+def test_links_between_pages_resolve(page: Path) -> None:
     for target in _LINK.findall(page.read_text()):
         if "://" not in target:
             assert (page.parent / target).exists(), target

@@ -1,4 +1,4 @@
-"""`python -m tracekit.cli.reference FILE`: docs/cli-reference.md, made from the verbs themselves."""
+"""`python -m tracekit.cli.reference FILE` writes docs/cli-reference.md from the verbs."""
 
 from __future__ import annotations
 
@@ -13,18 +13,29 @@ from tracekit.cli.app import app
 
 __all__ = ["reference"]
 
+_HEAD = """\
+# Command-line reference
+
+`make docs` writes this page from `--help`; a test fails when it is stale. Each verb calls one function of the
+[Python API](api/python-api.md) with the same option names.
+
+- **Exit codes**: 0 done, 1 a check failed (parity, verify), 2 bad usage or bad input, 130 interrupted, 143 terminated.
+  `tracekit capture` exits as its command does.
+- **Errors** are one line on standard error: what happened, where, and what to do.
+- **JSON**: every verb takes `--json`. An error is then also printed on standard output, as
+  `{"error": {"message": ..., "hint": ..., "exit_code": ...}}`. Where standard output belongs to something else (the
+  command of `tracekit capture`, an output `-o -`), JSON goes to standard error.
+- **Traces** are named by a path, a path below `~`, or a `file://` URI: a trace directory, a Parquet file, or a quoted
+  glob of Parquet files, which are read as one trace. A name that exists is taken literally.
+- **Outputs** appear whole or not at all. `-o -` is standard output, for text and Parquet; pipes and devices work, too.
+- **Completion**: `tracekit --install-completion` completes verbs, flags, formats, kinds of pictures and other choices."""
 _MARKUP = re.compile(r"\[/?(?:bold|dim)\]")
 
 
 def reference() -> str:
-    """The reference as Markdown: each verb with its arguments, options and examples."""
+    """Return the reference as Markdown: each verb with its arguments, options and examples."""
     group: Any = typer.main.get_command(app)
-    parts = [
-        "# Command-line reference",
-        "",
-        "Made by `make docs` from `--help`; a test fails when it is stale. Exit codes: 0 done, 1 a check failed",
-        "(parity, verify), 2 bad usage or bad input, 130 interrupted, 143 terminated.",
-    ]
+    parts = [_HEAD]
     for name, command in group.commands.items():
         parts += ["", f"## tracekit {name}", "", (command.help or "").strip(), ""]
         for parameter in command.params:

@@ -1,7 +1,7 @@
-"""What every verb shows the same way: progress, JSON, and where each goes.
+"""Prints what verbs have in common: lines, tables, JSON and progress.
 
-Results go to stdout, everything else (progress, warnings, errors) to stderr. Progress is
-silent when stderr is no terminal, and until two seconds have passed.
+Results go to stdout; progress, remarks and errors go to stderr. Progress is shown only on a
+terminal, and only after two seconds.
 """
 
 from __future__ import annotations
@@ -46,15 +46,15 @@ __all__ = [
 
 
 class _Console(Console):
-    """Rich's, but a reader that stops listening is no failure: the verb's own exit code stands."""
+    """A console for which a closed pipe is not a failure: the verb's exit code stands."""
 
     def on_broken_pipe(self) -> None:
         self.quiet = True
         os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
 
 
-# No markup: the names of files and objects are shown as they are, whatever brackets they hold.
-# What is no terminal gets tables as wide as they are.
+# Without markup, so that names of files and objects are shown as they are, brackets and all.
+# Output that is not a terminal gets tables at their full width.
 _plain = partial(_Console, highlight=False, markup=False, emoji=False)
 console = _plain(width=None if sys.stdout is not None and sys.stdout.isatty() else 10_000)
 errors = _plain(stderr=True)
@@ -62,14 +62,14 @@ _QUIET_S = 2.0
 
 
 class Advance(Protocol):
-    """Called by the work as it goes: how much is done, of how much, and a note such as a rate."""
+    """Is called as work goes on, with what is done, what there is to do, and a note such as a rate."""
 
     def __call__(self, done: int, total: int | None = None, note: str = "") -> None: ...
 
 
 @contextmanager
 def progress(what: str, *, total: int | None = None, unit_is_bytes: bool = False) -> Iterator[Advance]:
-    """A progress bar on stderr; yields the function that moves it."""
+    """Show a progress bar on stderr; yields the function that moves it."""
     if not errors.is_terminal:
         yield lambda done, total=None, note="": None
         return
@@ -104,7 +104,7 @@ def note(text: object) -> None:
 
 
 def show_rows(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Print rows as a table; each as a record of its own where a terminal is too narrow for one."""
+    """Print rows as a table or, if the terminal is too narrow for one, each as a list of its values."""
     if least_width(columns, rows) <= console.width:
         console.print(rows_table(columns, rows))
         return

@@ -1,4 +1,4 @@
-"""`tracekit stats` and `tracekit query`: the metrics snapshot, and SQL over the ops."""
+"""`tracekit stats` and `tracekit query`: the metrics of a trace, and SQL over its ops."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def register(app: typer.Typer) -> None:
         epilog=examples(
             'tracekit query run.trace "SELECT op, count(*) FROM ops GROUP BY op"',
             'tracekit query run.trace "FROM ops LIMIT 10" --csv',
-            "tracekit query run.trace \"FROM tail_by(0.001, 'uri') LIMIT 10\"  # docs/metrics.md has all macros",
+            "tracekit query run.trace \"FROM tail_by(0.001, 'uri') LIMIT 10\"  # docs/metrics.md lists the macros",
         ),
     )(_query)
 
