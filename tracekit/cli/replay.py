@@ -235,6 +235,7 @@ def _show_times(result: ReplayResult) -> None:
     limits = {
         "none": ("the client kept up", "green"),
         "gate": ("the in-flight cap was the limit", "yellow"),
+        "workers": ("the number of workers was the limit", "yellow"),
         "client": ("the client was the limit, not the storage", "yellow"),
         "storage": ("the storage was the limit", ""),
     }

@@ -1,1 +1,1 @@
-"""How closely two traces match, and what moved between them."""
+"""Comparing two traces: parity, divergence, gates. Knows the store and the metrics only."""

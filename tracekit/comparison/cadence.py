@@ -18,10 +18,10 @@ WINDOWS_NS = (10_000_000, 100_000_000, 1_000_000_000, 10_000_000_000)
 MOVED_TOLERANCE = 0.05
 DISPERSION_TOLERANCE = 0.10
 CONCURRENCY_TOLERANCE = 0.10
-LATENESS_FLOOR_NS = 10_000_000
+LATENESS_FLOOR_NS = 25_000_000
 """An ordinary machine now and then runs a thread this much late."""
 LATENESS_MAX_FLOOR_NS = 1_000_000_000
-_GAPS = 10
+_GAPS = 20
 """Lateness p99 may be this many median gaps, and the latest op ten times that."""
 _MARGIN = 10
 """A window is judged if it is this many times as long as lateness p99, and an op may be late by its inverse."""
@@ -172,7 +172,7 @@ class Cadence:
         gaps = np.concatenate(self.gaps) if self.gaps else np.zeros(0)
         gap = float(np.median(gaps)) if len(gaps) else 0.0
         limit = max(LATENESS_FLOOR_NS, _GAPS * gap)
-        latest = max(LATENESS_MAX_FLOOR_NS, _GAPS * _GAPS * gap)
+        latest = max(LATENESS_MAX_FLOOR_NS, 10 * _GAPS * gap)
         if max_lateness_ns is not None:
             limit, latest = min(limit, max_lateness_ns), max_lateness_ns
         yield shown("lateness_p50_ns", "ns", None, _quantile(self.lateness, 0.5))

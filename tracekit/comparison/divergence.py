@@ -1,9 +1,8 @@
-"""What moved between two traces, beyond pass or fail: how far distributions lie apart, and where.
+"""How two traces differ: distances between distributions, quantile shifts, and the places that differ most.
 
-Distances are taken from the mergeable histograms, so they cost one pass over each trace
-whatever its length; quantile differences come with bootstrap intervals over a seeded
-sample; windows and files that differ most are named. It knows only the store and the
-metrics, and judges nothing.
+Distances come from the mergeable histograms and cost one pass over each trace. Quantile
+shifts come with bootstrap intervals over a seeded sample. This module knows only the store
+and the metrics, and judges nothing.
 """
 
 from __future__ import annotations
@@ -34,8 +33,8 @@ _SIZES = 65_536
 class Distance:
     """How far apart two distributions are.
 
-    `ks` is Kolmogorov and Smirnov's statistic: the largest difference of the two cumulative
-    shares, 0 to 1. `wasserstein` is the mean distance that a value would have to move, in `unit`.
+    `ks` is the Kolmogorov-Smirnov statistic: the largest difference of the two cumulative
+    shares, 0 to 1. `wasserstein` is the mean distance between the two distributions, in `unit`.
     """
 
     metric: str
@@ -70,7 +69,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Divergence:
-    """What moved from `a` to `b`; `windows` and `files` are those that differ most, worst first."""
+    """The differences of trace `b` from trace `a`; `windows` and `files` are those that differ most, worst first."""
 
     distances: tuple[Distance, ...]
     quantiles: tuple[QuantileShift, ...]
@@ -102,12 +101,12 @@ def ks(a: Histogram, b: Histogram) -> float:
 
 
 def wasserstein(a: Histogram, b: Histogram) -> float:
-    """The first Wasserstein distance: the integral of |F_a - F_b|, values spread evenly in their buckets."""
+    """First Wasserstein distance: the integral of |F_a - F_b|, with values spread evenly within buckets."""
     edges, share_a, share_b = _cumulative(a, b)
     if len(edges) < 2:
         return 0.0
     left, right = (share_a - share_b)[:-1], (share_a - share_b)[1:]
-    # Between edges both shares are straight lines: exact, also where they cross.
+    # Between edges both shares are straight lines, so this is exact, also where they cross.
     same = left * right >= 0
     flat = (np.abs(left) + np.abs(right)) / 2
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -145,7 +144,7 @@ def _latencies(reader: TraceReader) -> Histogram:
 
 
 def _sizes(reader: TraceReader) -> Histogram:
-    """Exact, unlike the snapshot's: sizes are few and lie together, where buckets would hide a move."""
+    """Request sizes by their exact value; the snapshot's buckets would hide small changes."""
     sql = load_sql("tracekit.comparison", "divergence_sizes")
     with measuring(reader) as connection:
         return Histogram.from_rows("bytes", connection.execute(sql, {"many": _SIZES}).fetchall())
@@ -199,7 +198,7 @@ def _files(reader: TraceReader) -> dict[str, tuple[int, int, float | None]]:
 
 
 def _named(found: dict[str, Any], among: Iterable[str]) -> dict[str, Any]:
-    """`found` by what of their URIs is not common to all `among`."""
+    """`found` by URI without the folder that all of `among` share."""
     common = commonprefix(list(among)).rpartition("/")[0]  # noqa: RUF071 - cut at a slash here
     return {uri.removeprefix(common).lstrip("/"): place for uri, place in found.items()}
 
@@ -216,7 +215,7 @@ def _worst(a: dict[str, Any], b: dict[str, Any]) -> tuple[Place, ...]:
 
 
 def _apart(place: Place) -> float:
-    """How much a place moved: the larger of its relative changes in bytes and, in doublings, median latency."""
+    """How much a place changed: the larger of the relative change in bytes and the doublings of median latency."""
     total = max(place.a_bytes, place.b_bytes)
     volume = abs(place.a_bytes - place.b_bytes) / total if total else 0.0
     if not place.a_p50_ns or not place.b_p50_ns:

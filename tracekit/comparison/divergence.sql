@@ -1,4 +1,4 @@
--- A seeded sample of latencies, the same every time for the same trace, over the view `ops`.
+-- A sample of latencies over the view `ops`: the same every time for the same trace.
 --
 -- Columns: latency BIGINT ns
 -- Parameter: $n  rows at the most

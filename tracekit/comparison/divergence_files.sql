@@ -1,4 +1,4 @@
--- Files as a comparison sees them, over the view `ops`.
+-- Ops, bytes and median latency of each file, over the view `ops`.
 --
 -- Columns: uri VARCHAR, ops BIGINT, bytes BIGINT moved, p50_ns DOUBLE median latency
 SELECT uri, count(*) AS ops, coalesce(sum(bytes), 0)::BIGINT AS bytes, quantile_disc(latency, 0.5)::DOUBLE AS p50_ns

@@ -1,7 +1,7 @@
--- Requests by their exact length; by buckets of 1/64 of a power of two where there are more than $many different ones.
+-- Requests by exact length, or by buckets of 1/64 of a power of two if there are more than $many lengths.
 --
 -- Over the view `ops` and the macro `latency_shift`. Only ops with a length, and no hints.
--- Parameter: $many  how many lengths are kept apart
+-- Parameter: $many  the most lengths that are counted one by one
 -- Columns: lo BIGINT bytes inclusive; hi BIGINT bytes exclusive; counts BIGINT requests
 WITH sizes AS (
     SELECT greatest(len, 0) AS size, count(*) AS n

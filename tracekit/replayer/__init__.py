@@ -1,1 +1,1 @@
-"""Re-driving a trace: plan, pacer, engines, result."""
+"""Replaying a trace: plan, pacing, engines, result."""

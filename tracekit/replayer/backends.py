@@ -1,4 +1,4 @@
-"""The backends of one replay: one a scheme, made when first asked for."""
+"""The backends of one replay: one for each scheme, created on first use."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ __all__ = ["Backends"]
 
 
 class Backends:
-    """Thread-safe. The backend of a URI seen before is found without a lock.
+    """Creates and keeps one backend for each scheme. Thread-safe; only creation takes a lock.
 
-    `store_options` go to object stores only: `client`, `endpoint` and the like, as the loader has them.
+    `store_options` (`client`, `endpoint`, ...) are passed to object stores only.
     """
 
     def __init__(self, store_options: Mapping[str, Any] | None = None) -> None:
@@ -37,7 +37,7 @@ class Backends:
         return backend
 
     def counters(self) -> dict[str, int]:
-        """What the backends counted, added up."""
+        """The counters of all backends, summed."""
         total: dict[str, int] = {}
         for backend in self._made.values():
             for name, value in backend.counters.items():

@@ -1,8 +1,8 @@
-"""The columns of a plan in anonymous shared memory: filled by one writer, read by many.
+"""Columns in anonymous shared memory, with one writer and many readers.
 
-Processes attach to the same pages by descriptor. A header of counters says how far the
-plan is filled and how far each worker is, so that a long trace streams through: what all
-have used is given back. It knows bytes and counters, not what they are for.
+Processes attach to the same pages by file descriptor. Counters in a header say how far the
+columns are filled and how far each worker is, so that a long plan streams through: rows
+that every worker has passed are freed. This module does not know what the columns mean.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ import numpy as np
 __all__ = ["BUSY", "COMPLETE", "DONE", "LATE", "LOW", "READY", "SLOTS", "STOP", "SharedColumns", "slot"]
 
 READY, COMPLETE, STOP = 0, 1, 2
-"""Header counters: ops filled; 1 when there are no more; 1 when all should stop."""
+"""Header counters: rows filled; 1 when all are filled; 1 when every worker should stop."""
 LOW, DONE, LATE, BUSY = 0, 1, 2, 3
-"""Counters of a worker's slot: lowest op still needed; ops done; latest lateness, time in requests (ns)."""
+"""Counters of a worker: lowest op still needed; ops done; latest lateness; time in requests (both ns)."""
 SLOTS = 8192
 _FIRST, _WIDTH = 8, 4
 _PAGE = mmap.PAGESIZE
 
 
 class SharedColumns:
-    """Room for `room` rows of `kinds`; only touched pages take memory. Given `fd`, attaches to another's."""
+    """Columns of `room` rows with the types `kinds`. Untouched pages take no memory. With `fd`, attaches to existing ones."""
 
     def __init__(self, kinds: dict[str, type[np.generic]], room: int, fd: int | None = None) -> None:
         self.room = max(room, 1)
@@ -42,7 +42,7 @@ class SharedColumns:
             name: np.frombuffer(self._map, kind, self.room, offsets[name]) for name, kind in kinds.items()
         }
         self._extents = {name: (offsets[name], np.dtype(kind).itemsize) for name, kind in kinds.items()}
-        self._given_back = 0
+        self._freed = 0
 
     def __del__(self) -> None:
         fd, self.fd = getattr(self, "fd", -1), -1
@@ -50,21 +50,21 @@ class SharedColumns:
             os.close(fd)
 
     def counters(self, counter: int) -> np.ndarray:
-        """One counter of every slot, as it is now."""
+        """The current value of one counter for every worker."""
         return np.frombuffer(self.header, np.int64)[slot(0, counter) :: _WIDTH]
 
-    def give_back(self, upto: int) -> None:
-        """Free the memory of rows before `upto`; they read as zeros from then on."""
+    def free_before(self, upto: int) -> None:
+        """Free the memory of the rows before `upto`, which then read as zeros."""
         for start, width in self._extents.values():
-            first = start + _pages_down(self._given_back * width)
+            first = start + _pages_down(self._freed * width)
             last = start + _pages_down(upto * width)
             if last > first:
                 self._map.madvise(mmap.MADV_REMOVE, first, last - first)
-        self._given_back = upto
+        self._freed = upto
 
 
 def slot(worker: int, counter: int) -> int:
-    """Index in the header of a worker's counter."""
+    """Index of a worker's counter in the header."""
     return _FIRST + worker * _WIDTH + counter
 
 

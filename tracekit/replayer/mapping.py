@@ -1,4 +1,4 @@
-"""Where each recorded URI is to be read in a replay. Decided before anything runs."""
+"""Mapping rules: the target of each recorded URI in a replay, decided before anything runs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["MappingRules", "parse_rules"]
 
 @dataclass(frozen=True, slots=True)
 class MappingRules:
-    """Rewrites URIs: the longest matching prefix wins, then regular expressions in their order.
+    """Rewrites URIs. The longest matching prefix wins; regular expressions follow in their order.
 
     A prefix matches whole path parts: `file:///data` maps `file:///data/a`, not `file:///database`.
     """
@@ -46,26 +46,26 @@ class MappingRules:
                     return pattern.sub(replacement, uri, count=1)
                 except (re.error, IndexError) as error:
                     raise UsageError(
-                        f"--map {'~' + pattern.pattern!r}: replacement {clean(replacement)!r}: {error}",
-                        "name groups that the expression has",
+                        f"map={'~' + pattern.pattern!r}: replacement {clean(replacement)!r}: {error}",
+                        "refer to groups of the expression",
                     ) from error
         return None
 
     def apply_all(self, uris: Sequence[str]) -> list[str]:
-        """The targets of all `uris`; the URIs themselves if there are no rules at all.
+        """Return the target of each of `uris`, or the URIs themselves if there are no rules.
 
-        Raises UsageError, before anything runs, if one matches no rule, two different ones
-        map to the same target, or a target's scheme is unknown.
+        Raises UsageError if a URI matches no rule, two URIs map to the same target, or the
+        scheme of a target is unknown.
         """
         if not self:
             targets = list(uris)
         else:
             mapped = [self.apply(uri) for uri in uris]
-            lost = [uri for uri, target in zip(uris, mapped, strict=True) if target is None]
-            if lost:
+            unmatched = [uri for uri, target in zip(uris, mapped, strict=True) if target is None]
+            if unmatched:
                 raise UsageError(
-                    f"no --map rule matches {lost[0]}"
-                    + (f" and {len(lost) - 1} more" if len(lost) > 1 else ""),
+                    f"no map= rule matches {unmatched[0]}"
+                    + (f" and {len(unmatched) - 1} more" if len(unmatched) > 1 else ""),
                     "add a rule FROM=TO whose FROM is a prefix of it",
                 )
             targets = [target for target in mapped if target is not None]
@@ -78,10 +78,10 @@ class MappingRules:
 
 
 def parse_rules(rules: Iterable[str]) -> MappingRules:
-    """Rules as typed: `FROM=TO` by prefix, `~REGEX=REPLACEMENT` by regular expression.
+    """Parse rules: `FROM=TO` by prefix, `~REGEX=REPLACEMENT` by regular expression.
 
-    A plain path on either side is a `file://` URI. FROM may hold an `=` (`/data/day=1=/other`):
-    it ends at the first that a path or a scheme follows. Raises UsageError for anything else.
+    A plain path on either side is a `file://` URI. FROM may contain `=` (`/data/day=1=/other`):
+    it ends at the first `=` that a path or a scheme follows. Raises UsageError for anything else.
     """
     prefixes, patterns = [], []
     for rule in rules:
@@ -91,7 +91,7 @@ def parse_rules(rules: Iterable[str]) -> MappingRules:
         )
         if not equals or not source or not target:
             raise UsageError(
-                f"--map {clean(rule)!r} is no rule", "write FROM=TO, such as file:///data=direct:///data"
+                f"map={clean(rule)!r} is not a rule", "write FROM=TO, such as file:///data=direct:///data"
             )
         _refuse_secrets(source.removeprefix("~"))
         _refuse_secrets(target)
@@ -99,19 +99,19 @@ def parse_rules(rules: Iterable[str]) -> MappingRules:
             try:
                 patterns.append((re.compile(source[1:]), target))
             except re.error as error:
-                raise UsageError(f"--map {source!r}: {error}", "write ~REGEX=REPLACEMENT") from error
+                raise UsageError(f"map={source!r}: {error}", "write ~REGEX=REPLACEMENT") from error
         else:
             prefixes.append((_root(source), _root(target)))
     doubled = {source for source, _ in prefixes if sum(s == source for s, _ in prefixes) > 1}
     if doubled:
-        raise UsageError(f"--map has two rules for {min(doubled)}", "keep one of them")
+        raise UsageError(f"map= has two rules for {min(doubled)}", "keep one of them")
     return MappingRules(tuple(prefixes), tuple(patterns))
 
 
 def _carried(uri: str, source: str, target: str) -> str:
-    """What follows `source` in `uri`, as `target` writes it: files' names are raw, objects' keys escaped.
+    """Return the part of `uri` after `source` in the form of `target`: file names raw, object keys escaped.
 
-    Raises UsageError if that would be a file outside `target`.
+    Raises UsageError if it would name a file outside `target`.
     """
     rest = uri[len(source) :]
     from_file, to_file = (scheme_of(root) in FILE_SCHEMES for root in (source, target))
@@ -121,18 +121,18 @@ def _carried(uri: str, source: str, target: str) -> str:
         rest = unescape(rest)
         if ".." in rest.split("/") or "\0" in rest:
             raise UsageError(
-                f"{uri} can be no file under {target}", "leave it out with --uri-glob, or map it to objects"
+                f"{uri} cannot be a file under {target}", "exclude it with uri_glob=, or map it to objects"
             )
     return rest
 
 
 def _refuse_secrets(text: str) -> None:
-    """A URI's user-info would end in the trace's metadata, and name nothing."""
+    """Raise UsageError for a user or password in a rule: it would be kept in the trace's metadata."""
     bare = clean(text)
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*@", text) and bare != text:
         raise UsageError(
-            f"--map: {bare} was given with a user or a password in it",
-            "give credentials by the environment",
+            f"map=: {bare} contains a user or a password",
+            "pass credentials in the environment",
         )
 
 
@@ -153,5 +153,6 @@ def _refuse_collisions(uris: Sequence[str], targets: Sequence[str]) -> None:
         other = seen.setdefault(target, uri)
         if other != uri:
             raise UsageError(
-                f"{other} and {uri} both map to {clean(target)}", "make the --map rules tell them apart"
+                f"{other} and {uri} both map to {clean(target)}",
+                "use map= rules that give them different targets",
             )

@@ -247,7 +247,7 @@ class _Builder:
         for ready in self.fill():
             if ready >= done + least:
                 yield self._part(done, ready)
-                self.plan.shared.give_back(ready)
+                self.plan.shared.free_before(ready)
                 done = ready
         if self.plan.ops > done:
             yield self._part(done, self.plan.ops)
@@ -266,7 +266,7 @@ class _Builder:
                 while ready - freed > _AHEAD and not header[STOP]:
                     low = self._lowest_needed()
                     if low - freed >= _GIVE_BACK:
-                        self.plan.shared.give_back(low)
+                        self.plan.shared.free_before(low)
                         freed = low
                     else:
                         time.sleep(_PAUSE_S)

@@ -1,8 +1,8 @@
-"""How much of a trace's local files the page cache holds, and making that none or all.
+"""Page cache residency of local files: measure it, drop it, or fill it.
 
-Residency is measured (cachestat, else mincore), never assumed: a file that another
-process has mapped does not leave the cache because it was asked to, and a kernel short of
-memory takes back what was read a moment ago. So asking is repeated for as long as it helps.
+Residency is measured (cachestat, else mincore) and never assumed: a file that another
+process has mapped stays in the cache, and a kernel short of memory evicts pages that were
+just read. Dropping and warming are therefore repeated for as long as they help.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ __all__ = ["Residency", "drop", "local_files", "measure", "resident_bytes", "war
 _CACHESTAT = 451
 _CHUNK = 4 << 20
 _ROUNDS = 8
-_IN_VAIN = 2
+_FRUITLESS_ROUNDS = 2
 _PAUSE_S = 0.005
 
 
 @dataclass(frozen=True, slots=True)
 class Residency:
-    """Of how many files, how many bytes, how many were in the page cache."""
+    """Number of files, their total size, and how many of those bytes the page cache holds."""
 
     files: int
     bytes: int
@@ -40,17 +40,17 @@ class Residency:
 
     @property
     def share(self) -> float:
-        """0 (cold) to 1 (warm)."""
+        """Share of the bytes in the page cache, from 0 (cold) to 1 (warm)."""
         return self.resident_bytes / self.bytes if self.bytes else 0.0
 
 
 def local_files(uris: Iterable[str]) -> list[str]:
-    """Those of `uris` that are local files that may be read; of others the replay's own rows tell."""
+    """Return those of `uris` that are readable local files."""
     return [uri for uri in uris if scheme_of(uri) in FILE_SCHEMES and _is_readable(to_path(uri))]
 
 
 def measure(uris: Iterable[str]) -> Residency:
-    """Residency of local files, but for those that are gone meanwhile."""
+    """Measure local files; files that have disappeared are left out."""
     files = size = resident = 0
     for uri in uris:
         try:
@@ -62,18 +62,18 @@ def measure(uris: Iterable[str]) -> Residency:
 
 
 def drop(uris: Iterable[str]) -> Residency:
-    """Write what is dirty, and have the kernel forget every page; what it kept all the same."""
+    """Write back dirty pages and drop all pages; return what is still resident."""
     return _until(uris, _drop, lambda size, cached: cached)
 
 
 def warm(uris: Iterable[str]) -> Residency:
-    """Read every page in; what the kernel then held."""
+    """Read every page into the page cache; return what is resident then."""
     room = memoryview(bytearray(_CHUNK))
     return _until(uris, lambda uri: _warm(uri, room), lambda size, cached: size - cached)
 
 
 def resident_bytes(uri: str) -> tuple[int, int]:
-    """(size, bytes of it in the page cache) of a local file."""
+    """Return the size of a local file and how many of its bytes are in the page cache."""
     with _Opened(uri) as descriptor:
         size = os.fstat(descriptor).st_size
         pages = _cachestat(descriptor)
@@ -83,20 +83,20 @@ def resident_bytes(uri: str) -> tuple[int, int]:
 
 
 def _until(uris: Iterable[str], make: Callable[[str], None], lacking: Callable[[int, int], int]) -> Residency:
-    """`make` all files so, and again those that are not by (size, cached), unless that is in vain."""
+    """Apply `make` to all files, and again to those with bytes `lacking`, until that no longer helps."""
     names = list(uris)
     found: dict[str, tuple[int, int]] = {}
-    left, least, in_vain = names, -1, 0
+    left, least, fruitless = names, -1, 0
     for round_ in range(_ROUNDS):
-        time.sleep(_PAUSE_S * round_)  # pages in someone's hands at the moment can be dropped by nobody
+        time.sleep(_PAUSE_S * round_)  # pages in use cannot be dropped
         for uri in left:
             make(uri)
         found = {uri: resident_bytes(uri) for uri in names}
         left = [uri for uri in names if lacking(*found[uri])]
         lack = sum(lacking(*found[uri]) for uri in left)
-        in_vain = 0 if least < 0 or lack < least else in_vain + 1
+        fruitless = 0 if least < 0 or lack < least else fruitless + 1
         least = lack if least < 0 else min(lack, least)
-        if not left or in_vain == _IN_VAIN:
+        if not left or fruitless == _FRUITLESS_ROUNDS:
             break
     return Residency(
         len(names), sum(size for size, _ in found.values()), sum(cached for _, cached in found.values())
@@ -110,7 +110,7 @@ def _drop(uri: str) -> None:
 
 
 def _warm(uri: str, room: memoryview) -> None:
-    """Read what is not there. Twice: pages that were used once are the first that the kernel takes back."""
+    """Read the missing pages, each twice: the kernel evicts pages that were used once first."""
     with _Opened(uri) as descriptor:
         size = os.fstat(descriptor).st_size
         for start in range(0, size, len(room)):
@@ -126,12 +126,12 @@ def _warm(uri: str, room: memoryview) -> None:
 def _is_readable(path: Path) -> bool:
     try:
         return path.is_file() and os.access(path, os.R_OK, effective_ids=True)
-    except OSError:  # in a folder that may not be searched
+    except OSError:  # in a directory without search permission
         return False
 
 
 class _Opened:
-    """A descriptor for as long as it is needed; failures as BackendError."""
+    """Context manager of a read-only descriptor. Raises BackendError."""
 
     def __init__(self, uri: str) -> None:
         self._uri = uri
@@ -148,7 +148,7 @@ class _Opened:
 
 
 def _cachestat(descriptor: int, start: int = 0, length: int = 0) -> int | None:
-    """Cached pages of a file from `start` on (length 0: to its end), by cachestat(2); None before Linux 6.5."""
+    """Count cached pages from `start` (length 0: to the end) with cachestat(2); None before Linux 6.5."""
     part, answer = (ctypes.c_uint64 * 2)(start, length), (ctypes.c_uint64 * 5)()
     if ctypes.CDLL(None).syscall(_CACHESTAT, descriptor, part, answer, 0) != 0:
         return None

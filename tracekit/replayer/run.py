@@ -22,7 +22,7 @@ from tracekit.recorder import Recorder
 from tracekit.replayer import residency
 from tracekit.replayer.backends import Backends
 from tracekit.replayer.checks import PlanSummary, check_targets, check_writes, summarize, uses_loop
-from tracekit.replayer.columns import BUSY, DONE, LATE, STOP
+from tracekit.replayer.columns import BUSY, DONE, LATE, SLOTS, STOP
 from tracekit.replayer.compare import compare
 from tracekit.replayer.engines.fast import FAST_MODES
 from tracekit.replayer.engines.interpreter import EngineSettings, ThreadEngine
@@ -50,9 +50,9 @@ __all__ = ["ReplayOptions", "Watch", "dry_run", "replay"]
 Watch = Callable[[int, int, str], None]
 """Called with (ops done, ops planned, a note on rate, lateness and in-flight) while a replay runs."""
 
-_LOOP_REQUESTS = 1024
 _ASAP_WORKERS = 16
-_MOST_WORKERS = 128
+_FIRST_WORKERS = 128
+_MOST_WORKERS = 1024
 _RATE_OF_ONE_PROCESS = 8_000
 _RATE_OF_FAST_LOOP = 100_000
 """Ops a second up to which one interpreter keeps time better than two: their threads are in each other's way."""
@@ -181,20 +181,28 @@ def _drive(
     looping = uses_loop(plan, backends, options)
     processes = 1 if looping else _processes(plan, options)
     model = _loader_model(plan, options, reader) if processes == 1 else None
-    threads = options.threads or (_LOOP_REQUESTS if looping else _threads(plan, options, processes, model))
-    settings = EngineSettings(threads, options.page_cache_mode, options.overwrite_objects, options.realtime)
+    threads, most = _workers(plan, options, processes, model, looping=looping)
+    settings = EngineSettings(
+        threads, most, options.page_cache_mode, options.overwrite_objects, options.realtime
+    )
     noted = {"replay": {**_noted(options), "of": reader.trace_id, "fingerprint": fingerprint(reader)}}
     tell = _teller(plan, reader.rows * options.loops, watch)
     if processes > 1:
-        whole, cpu_ns, wait_ns = run_processes(
+        whole, children = run_processes(
             plan, options, out=target, noted=noted, parts=processes, settings=settings, watch=tell
         )
-        return whole, ClientFacts("threads", threads * processes, processes, cpu_ns, wait_ns, 0)
+        return whole, ClientFacts(
+            engine="threads", workers=sum(child.workers for child in children), processes=processes,
+            cpu_ns=sum(child.cpu_ns for child in children), cpu_wait_ns=sum(child.cpu_wait_ns for child in children),
+            at_limit=any(child.at_limit for child in children),
+        )  # fmt: skip
     gate = _gate(options, model)
     pacer = make_pacer(options.pace, plan, speed=options.speed, model=model)
     with Recorder(target, source="replay", options=noted) as recorder:
         kind = LoopEngine if looping else ThreadEngine
-        engine = kind(plan, pacer, gate, recorder, backend_of=backends.of, settings=settings)
+        engine: LoopEngine | ThreadEngine = kind(
+            plan, pacer, gate, recorder, backend_of=backends.of, settings=settings
+        )
         try:
             whole = engine.run(tell)
         except BaseException:  # a second Ctrl-C, a full disk: what was recorded stays, and is marked
@@ -203,8 +211,11 @@ def _drive(
         recorder.set_counters({**backends.counters(), "replay_planned_ops": plan.ops, "replay_processes": 1})
         if not whole:
             recorder.count("replay_interrupted")
+    workers, at_limit = (
+        (threads, True) if isinstance(engine, LoopEngine) else (engine.crew.size, engine.crew.at_limit)
+    )
     name = "loop" if looping else "threads"
-    return whole, ClientFacts(name, threads, 1, engine.cpu_ns, engine.cpu_wait_ns, 0)
+    return whole, ClientFacts(name, workers, 1, engine.cpu_ns, engine.cpu_wait_ns, at_limit=at_limit)
 
 
 def _teller(plan: Plan, total: int, watch: Watch | None) -> Callable[[], None]:
@@ -258,11 +269,27 @@ def _most_of_one_process(options: ReplayOptions) -> int:
     return _RATE_OF_FAST_LOOP if fast else _RATE_OF_ONE_PROCESS
 
 
-def _threads(plan: Plan, options: ReplayOptions, processes: int, model: LoaderModel | None) -> int:
-    """Enough a process that the recording's deepest queue, twice over, finds a free worker; capped by the gate.
+def _workers(
+    plan: Plan, options: ReplayOptions, processes: int, model: LoaderModel | None, *, looping: bool
+) -> tuple[int, int]:
+    """Workers at the start, and at most, of one process."""
+    if looping:
+        requests = options.threads or _MOST_WORKERS
+        return requests, requests
+    threads = options.threads or _threads(plan, options, processes, model)
+    most = min(_MOST_WORKERS, SLOTS // processes, plan.room)
+    if options.threads or options.pace == "asap":
+        most = threads
+    elif options.max_ops_in_flight is not None:  # more would only wait at the gate
+        most = min(most, options.max_ops_in_flight + 2)
+    return threads, max(threads, most)
 
-    At rates where waking up is most of the work, one more than the deepest queue: each
-    further one makes all of them later.
+
+def _threads(plan: Plan, options: ReplayOptions, processes: int, model: LoaderModel | None) -> int:
+    """Workers of one process at the start: enough for twice the recording's deepest queue.
+
+    At high rates, where waking up is most of the work, one more than the deepest queue:
+    each further worker makes all of them later.
     """
     if options.pace == "asap":
         wanted = options.max_ops_in_flight or _ASAP_WORKERS
@@ -273,7 +300,7 @@ def _threads(plan: Plan, options: ReplayOptions, processes: int, model: LoaderMo
         wanted = deepest + 1 if _rate(plan) > _RATE_OF_ONE_PROCESS else 2 * deepest + 2
         if options.max_ops_in_flight is not None:
             wanted = min(wanted, options.max_ops_in_flight + 2)
-    return max(2, min(-(-wanted // processes), _MOST_WORKERS, max(plan.ops, 1)))
+    return max(2, min(-(-wanted // processes), _FIRST_WORKERS, max(plan.ops, 1)))
 
 
 def _loader_model(plan: Plan, options: ReplayOptions, reader: TraceReader) -> LoaderModel | None:
@@ -309,10 +336,19 @@ def _result(
         out=out, planned_ops=plan.ops, ops=int(timing["ops"]), partial=not run.whole,
         failed_ops=int(parity.row("failed_ops").b or 0), failures=tuple(failures), skipped=plan.skipped,
         assumed_offsets=plan.assumed_offsets, assumed_lengths=plan.assumed_lengths, counters=done.counters,
-        parity=parity, timing=timing, client=run.client, verdict=judge(timing, run.client),
+        parity=parity, timing=timing, client=run.client, verdict=judge(timing, run.client, _needed_workers(done, timing, run.client)),
         residency_before=run.before, residency_after=run.after, options=_noted(options),
         warnings=tuple(_warnings(reader, plan, options, run.before)),
     )  # fmt: skip
+
+
+def _needed_workers(done: TraceReader, timing: dict[str, Any], client: ClientFacts) -> int | None:
+    """How many ops would have been in flight at once had each gone when it was due; None if nobody asks."""
+    if not client.at_limit or timing.get("lateness_p99_ns") is None:
+        return None
+    with closing(done.connect()) as connection:
+        row = connection.execute(_sql("needed_workers")).fetchone()
+    return None if row is None else row[0]
 
 
 def _warnings(

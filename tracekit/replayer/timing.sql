@@ -1,9 +1,9 @@
 -- Where the time of a replay's ops went: one row over its view `ops`.
 --
--- An op was due; it may have found no worker free (backlog), the worker may have woken late
--- (wake), the gate may have held it (gate); then it was submitted, and ended. Service time is
--- what the storage took (submit to end); response time counts from when the op was due, so
--- that a stall is seen by every op that it delayed (free of coordinated omission: G. Tene, 2013).
+-- After its due time, an op may wait for a free worker (backlog), for the worker to wake up
+-- (wake), and for the in-flight cap (gate); then it is submitted, and ends. Service time is what
+-- the storage took (submit to end). Response time counts from the due time, so that a stall
+-- shows in every op that it delayed (no coordinated omission: G. Tene, 2013).
 -- Lateness (submit - due) is backlog + wake + gate; client delay is backlog + wake.
 -- Needs the macro `percentile(values, share)`.
 -- All in ns; null where the ops have no due time.

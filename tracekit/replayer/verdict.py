@@ -1,4 +1,4 @@
-"""Who was the limit of a replay: the client, the gate or the storage. From measurements only."""
+"""What limited a replay: the client, the gate or the storage. Decided from measurements only."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ __all__ = ["ClientFacts", "Verdict", "judge"]
 
 _KEPT_NS = 1_000_000
 _CPU_BOUND = 0.8
-_STORAGE_BOUND = 0.7
+_WORKER_BOUND = 0.7
 
 
 @dataclass(frozen=True, slots=True)
 class ClientFacts:
-    """What the client was and used: workers (threads, or requests at once), processes, CPU and wall time.
+    """The client of a replay: workers (threads, or requests at once), processes, CPU and wall time.
 
-    `cpu_wait_ns` is how long its workers could have run and had no CPU.
+    `cpu_wait_ns` is how long its workers were ready to run without a CPU; `at_limit` whether
+    no more workers could be started.
     """
 
     engine: str
@@ -26,35 +27,38 @@ class ClientFacts:
     processes: int
     cpu_ns: int
     cpu_wait_ns: int
-    wall_ns: int
+    wall_ns: int = 0
+    at_limit: bool = False
 
     @property
     def cpu_share(self) -> float:
-        """Of one core a process, which is what an interpreter can use."""
+        """CPU used, as a share of one core for each process."""
         return self.cpu_ns / (self.wall_ns * self.processes) if self.wall_ns else 0.0
 
     @property
     def cpu_bound(self) -> bool:
-        """Whether CPU, used or waited for, took most of what the interpreters could have had."""
+        """Whether CPU time, used or waited for, took most of what the interpreters could use."""
         wanted = self.cpu_ns + self.cpu_wait_ns
         return bool(self.wall_ns) and wanted > _CPU_BOUND * self.wall_ns * self.processes
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """`limit` is none, gate, client or storage; `reason` says by what measurement."""
+    """`limit` is none, gate, client, workers or storage; `reason` gives the measurement."""
 
     limit: str
     reason: str
 
 
-def judge(timing: dict[str, Any], facts: ClientFacts) -> Verdict:
-    """The verdict over `timing.sql`'s row.
+def judge(timing: dict[str, Any], facts: ClientFacts, needed_workers: int | None = None) -> Verdict:
+    """Judge the row of `timing.sql`.
 
-    Lateness is the sum of three waits: backlog (due, and no worker free), wake-up (the
-    worker was free and woke late) and gate. The largest one in sum is asked for its cause:
-    a backlog is the storage's when the workers were in requests, the client's when they
-    used up their CPU, the gate's when they stood before it.
+    Lateness is the sum of three waits: backlog (the op was due and no worker was free),
+    wake-up (a worker was free and woke late) and gate. The largest sum decides. A backlog is
+    due to the gate if workers waited there, to the number of workers if its limit was reached
+    and they were in requests, and else to the client. It is never due to the storage: an open
+    loop submits ops however long the storage takes. `needed_workers` is the peak of ops in
+    flight if each had gone when it was due.
     """
     if not timing.get("ops"):
         return Verdict("none", "no op ran")
@@ -73,14 +77,16 @@ def judge(timing: dict[str, Any], facts: ClientFacts) -> Verdict:
     largest = max(waits, key=lambda name: waits[name])
     mean = format_duration(waits[largest] / timing["ops"])
     held = (timing["gate_sum_ns"] or 0) / (facts.wall_ns * facts.workers) if facts.wall_ns else 0.0
-    if largest == "gate" or (largest == "backlog" and held > max(busy, 1 - _STORAGE_BOUND)):
+    if largest == "gate" or (largest == "backlog" and held > max(busy, 1 - _WORKER_BOUND)):
         mean = format_duration((timing["gate_sum_ns"] or 0) / timing["ops"])
         return Verdict("gate", f"ops waited {mean} on average for the in-flight cap; {in_requests}")
     if largest == "wake":
         return Verdict("client", f"workers woke {mean} late on average (scheduler, interpreter lock); {used}")
-    if facts.cpu_bound or busy < _STORAGE_BOUND:
-        return Verdict("client", f"ops were {mean} overdue on average before a worker was free; {used}")
-    return Verdict("storage", f"ops were {mean} overdue on average before a worker was free; {in_requests}")
+    overdue = f"ops were {mean} overdue on average before a worker was free"
+    if facts.at_limit and not facts.cpu_bound and busy >= _WORKER_BOUND:
+        needed = f"; {needed_workers} would have been needed" if needed_workers is not None else ""
+        return Verdict("workers", f"{overdue}; {in_requests}{needed}")
+    return Verdict("client", f"{overdue}; {used}")
 
 
 def _untimed(timing: dict[str, Any], facts: ClientFacts, used: str, in_requests: str) -> Verdict:

@@ -1,8 +1,8 @@
-"""One of several processes of a replay: its share of the one shared plan. Run by `processes`.
+"""A child process of a replay: drives its share of the shared plan. Started by `processes`.
 
-Started as a fresh interpreter, so that nothing of the parent's threads or locks comes
-along. It is told what to do on stdin, says `ready`, waits for the common start, and
-reports on stdout. The parent's death is its end.
+It is a fresh interpreter, so that it inherits no threads or locks. It reads an `Order` from
+stdin, writes `ready`, waits for the common start time, and writes a report to stdout. It
+ends when the parent dies.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import signal
 import sys
 import time
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -29,14 +29,14 @@ from tracekit.replayer.engines.oplog import warm_up
 from tracekit.replayer.pacing import make_pacer
 from tracekit.replayer.plan import COLUMNS, Plan
 
-__all__ = ["Order", "main"]
+__all__ = ["Order", "Usage", "main"]
 
 _PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What a child is to do; `plan_fd` is the shared plan, inherited."""
+    """The work of a child; `plan_fd` is the inherited descriptor of the shared plan."""
 
     plan_fd: int
     room: int
@@ -54,22 +54,31 @@ class Order:
     store_options: dict[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a child used: CPU time and time ready without a CPU (ns), workers, and whether no more could start."""
+
+    cpu_ns: int = 0
+    cpu_wait_ns: int = 0
+    workers: int = 0
+    at_limit: bool = False
+
+
 def main() -> None:
-    """Obey the order on stdin; the report is None or an error, the CPU time used, the time waited for a CPU."""
+    """Carry out the order on stdin. The report is an error or None, and a `Usage`."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    for wish in (signal.SIGINT, signal.SIGTERM):  # the parent says when to stop, through the plan
-        signal.signal(wish, signal.SIG_IGN)
-    gone = (BrokenPipeError, EOFError, pickle.UnpicklingError)
-    with contextlib.suppress(*gone):  # the parent is: nobody is left to tell
+    for number in (signal.SIGINT, signal.SIGTERM):  # the parent stops us through the plan
+        signal.signal(number, signal.SIG_IGN)
+    with contextlib.suppress(BrokenPipeError, EOFError, pickle.UnpicklingError):  # the parent has died
         _serve(pickle.load(sys.stdin.buffer))
 
 
 def _serve(order: Order) -> None:
     began_cpu = time.process_time_ns()
     error: TracekitError | None = None
-    waited_ns = 0
+    usage = Usage()
     try:
-        waited_ns = _obey(order)
+        usage = _drive(order)
     except BrokenPipeError:
         raise
     except TracekitError as raised:
@@ -80,13 +89,14 @@ def _serve(order: Order) -> None:
         error = TracekitError(
             f"internal error: {type(raised).__name__}: {raised}", "a defect: please report it"
         )
-    _say_ready()  # if it had not: the parent is waiting, and reads the report next
-    pickle.dump((error, time.process_time_ns() - began_cpu, waited_ns), sys.stdout.buffer)
+    _say_ready()  # after an early error: the parent waits for it before it reads the report
+    usage = replace(usage, cpu_ns=time.process_time_ns() - began_cpu)
+    pickle.dump((error, usage), sys.stdout.buffer)
     sys.stdout.buffer.flush()
 
 
-def _obey(order: Order) -> int:
-    """Replay this share; how long its workers waited for a CPU, ns."""
+def _drive(order: Order) -> Usage:
+    """Replay this process's share of the plan."""
     if order.settings.realtime:
         be_realtime()
     plan = Plan(
@@ -108,7 +118,7 @@ def _obey(order: Order) -> int:
             recorder.count("replay_planned_ops", plan.ops)
         if plan.shared.header[STOP]:
             recorder.count("replay_interrupted")
-    return engine.cpu_wait_ns
+    return Usage(0, engine.cpu_wait_ns, engine.crew.size, engine.crew.at_limit)
 
 
 @cache

@@ -35,21 +35,21 @@ class Prepared:
 
 
 class Worker:
-    """Prepares and performs the ops of a plan. At most `most_open` files stay open, the last used ones.
+    """Prepares and performs the ops of a plan. At most `most_open()` files stay open, the last used ones.
 
     `prepare` is called before the op is due and may take its time. `perform` is the request.
     """
 
     def __init__(
         self, plan: Plan, log: OpLog, backend_of: Callable[[str], Backend], *,
-        page_cache_mode: str, most_open: int, overwrite: bool,
+        page_cache_mode: str, most_open: Callable[[], int], overwrite: bool,
     ) -> None:  # fmt: skip
         self._uris = plan.uris
         self._log = log
         self._backend_of = backend_of
         self._page_cache_mode = page_cache_mode
         self._overwrite = overwrite
-        self._most = max(1, most_open)
+        self._most_open = most_open
         self._handles: OrderedDict[int, Handle] = OrderedDict()
         self.descriptors: dict[int, int] = {}
         """Descriptors of the open local files, for loops that read them themselves."""
@@ -111,7 +111,7 @@ class Worker:
 
     def _open(self, file: int) -> Handle:
         uri = self._uris[file]
-        while len(self._handles) >= self._most:
+        while len(self._handles) >= max(self._most_open(), 1):
             oldest, closing = self._handles.popitem(last=False)
             self.descriptors.pop(oldest, None)
             closing.close()

@@ -1,8 +1,8 @@
-"""The thread engine: leader/follower workers that each wait for their own op.
+"""The thread engine: workers that each wait for their own op and make its request.
 
 A worker takes the next op, opens its file, sleeps until the op is due, passes the gate,
-reads into its own buffer, and notes seven integers. No queue, no dispatcher, no hand-over:
-the thread that wakes is the one that reads.
+reads into its own buffer, and records seven integers. There is no dispatcher and no queue:
+the thread that wakes up is the thread that reads.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from __future__ import annotations
 import ctypes
 import gc
 import os
+import resource
 import sys
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,10 +19,11 @@ from pathlib import Path
 
 from tracekit.backends.base import Backend
 from tracekit.backends.local.descriptors import open_file_budget
-from tracekit.errors import TracekitError, UsageError
+from tracekit.errors import UsageError
 from tracekit.gate import Gate
 from tracekit.recorder import Recorder
 from tracekit.replayer.columns import BUSY, DONE, LATE, LOW, STOP, slot
+from tracekit.replayer.engines.crew import Crew, raise_file_limit
 from tracekit.replayer.engines.fast import is_fast, run_fast
 from tracekit.replayer.engines.files import OPEN_FILES, Worker
 from tracekit.replayer.engines.oplog import OpLog, warm_up
@@ -38,9 +39,13 @@ _LEAD_NS = 20_000_000
 
 @dataclass(frozen=True, slots=True)
 class EngineSettings:
-    """How an engine runs a plan; `first_slot` is where its workers' counters begin."""
+    """How an engine runs a plan: `threads` workers at the start, at most `max_threads`.
+
+    `first_slot` is the slot of the first worker's counters.
+    """
 
     threads: int
+    max_threads: int
     page_cache_mode: str = "default"
     overwrite_objects: bool = False
     realtime: bool = False
@@ -48,11 +53,10 @@ class EngineSettings:
 
 
 class ThreadEngine:
-    """Drives a plan with threads that block in reads. One run each.
+    """Drives a plan with threads that block in requests. One run each.
 
     `backend_of` gives the backend of a URI. A failed op is a row with an error, and the
-    replay goes on. `cpu_ns` is what the workers' threads used, `cpu_wait_ns` how long they
-    could have run and had no CPU.
+    replay goes on.
     """
 
     def __init__(
@@ -65,74 +69,53 @@ class ThreadEngine:
         self._recorder = recorder
         self._backend_of = backend_of
         self._settings = settings
-        self._budget = min(OPEN_FILES, open_file_budget())
-        self._threads = min(settings.threads, self._budget)  # each keeps a file open
+        self._file_limit = raise_file_limit(settings.max_threads + OPEN_FILES)
+        budget = open_file_budget()
+        self._open_files = min(OPEN_FILES, -(-budget // 2))
+        first = min(settings.threads, self._open_files)  # each keeps a file open
+        most = max(first, min(settings.max_threads, budget - self._open_files))
         self._fast = gate is None and is_fast(plan, pacer, settings.page_cache_mode)
         self._crashes: list[BaseException] = []
         self._start_mono_ns = 0
-        self.cpu_ns = 0
-        self.cpu_wait_ns = 0
+        self._cpu: list[tuple[int, int]] = []
+        self.crew = Crew(self._guarded, first=first, most=most)
 
     def run(self, watch: Callable[[], None], *, start_mono_ns: int | None = None) -> bool:
-        """Replay to the end; False if interrupted by Ctrl-C. `watch` is called now and then.
+        """Replay to the end; False if Ctrl-C ended it. `watch` is called now and then.
 
-        Collection of garbage is off meanwhile and threads take turns more often than by
-        default: both showed as lateness.
+        Garbage collection is off meanwhile, and threads switch more often than by default:
+        both showed up as lateness.
         """
         collecting, interval = gc.isenabled(), sys.getswitchinterval()
         gc.disable()
         sys.setswitchinterval(0.0001)
         warm_up()
-        for index in range(self._settings.threads):  # nothing is given back before all have begun
-            low = slot(self._settings.first_slot + index, LOW)
-            self._plan.shared.header[low] = 1 if index < self._threads else 0
+        for index in range(self._settings.threads):  # keeps the plan's rows until every worker has begun
+            self._plan.shared.header[slot(self._settings.first_slot + index, LOW)] = 1
         self._start_mono_ns = start_mono_ns or time.monotonic_ns() + _LEAD_NS
-        workers = [
-            threading.Thread(
-                target=self._guarded, args=(index,), name=f"tracekit-replay-{index}", daemon=True
-            )
-            for index in range(self._threads)
-        ]
         try:
-            whole = self._join(workers, watch)
+            whole = self.crew.run(watch, self.stop)
         finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, self._file_limit)
             sys.setswitchinterval(interval)
             if collecting:
                 gc.enable()
         if self._crashes:
             raise self._crashes[0]
-        return whole
-
-    def _join(self, workers: list[threading.Thread], watch: Callable[[], None]) -> bool:
-        whole = True
-        try:
-            self._begin(workers)
-            for worker in workers:
-                while worker.is_alive():
-                    worker.join(_NAP_NS / 1e9)
-                    watch()
-        except KeyboardInterrupt:
-            whole = False
-            self.stop()
-            for worker in workers:
-                if worker.ident is not None:
-                    worker.join()
         return whole and not self._plan.shared.header[STOP]
 
-    def _begin(self, workers: list[threading.Thread]) -> None:
-        for number, worker in enumerate(workers):
-            try:
-                worker.start()
-            except RuntimeError as error:
-                self.stop()
-                for begun in workers[:number]:
-                    begun.join()
-                raise TracekitError(
-                    f"only {number} of {len(workers)} threads could be started", "give fewer --threads"
-                ) from error
+    @property
+    def cpu_ns(self) -> int:
+        """CPU time that the workers used."""
+        return sum(used for used, _ in self._cpu)
+
+    @property
+    def cpu_wait_ns(self) -> int:
+        """How long workers were ready to run without a CPU."""
+        return sum(waited for _, waited in self._cpu)
 
     def stop(self) -> None:
-        """Let workers finish the op that they are at, and no more."""
+        """Let workers finish their current op and start no other."""
         self._plan.shared.header[STOP] = 1
         self._pacer.stop()
 
@@ -146,11 +129,12 @@ class ThreadEngine:
             log = OpLog(self._recorder, self._plan, self._start_mono_ns, index)
             worker = Worker(
                 self._plan, log, self._backend_of, page_cache_mode=self._settings.page_cache_mode,
-                most_open=self._budget // self._threads, overwrite=self._settings.overwrite_objects,
+                most_open=lambda: self._open_files // self.crew.size, overwrite=self._settings.overwrite_objects,
             )  # fmt: skip
             number = self._settings.first_slot + index
+            self._plan.shared.header[slot(number, LOW)] = 1
             if self._fast:
-                run_fast(self._plan, self._pacer, log, worker, self._start_mono_ns, number)
+                run_fast(self._plan, self._pacer, log, worker, self.crew, self._start_mono_ns, number)
             else:
                 self._work(log, worker, number)
             self._plan.shared.header[slot(number, LOW)] = 0
@@ -160,8 +144,7 @@ class ThreadEngine:
         finally:
             if worker is not None:
                 worker.close()
-        self.cpu_ns += time.thread_time_ns() - began
-        self.cpu_wait_ns += cpu_wait_ns() - waited
+        self._cpu.append((time.thread_time_ns() - began, cpu_wait_ns() - waited))
 
     def _work(self, log: OpLog, worker: Worker, number: int) -> None:
         plan, pacer, gate, start = self._plan, self._pacer, self._gate, self._start_mono_ns
@@ -178,12 +161,14 @@ class ThreadEngine:
             if header[STOP]:
                 break
             waited = gate.acquire(nbytes) if gate is not None else 0
+            self.crew.begin()
             submit = now()
             pacer.submitted(op)
             try:
                 moved, error = worker.perform(op, ready)
                 end = now() if moved.hint is None else moved.hint.t_submit  # a hint's time is not the read's
-            finally:  # else a defect in one worker leaves the others before the gate for ever
+            finally:  # otherwise a defect in one worker would leave the others at the gate for ever
+                self.crew.end()
                 if gate is not None:
                     gate.release(nbytes)
             pacer.finished(op, end - start)
@@ -200,9 +185,9 @@ class ThreadEngine:
 
 
 def wait_until(due_mono_ns: int, header: memoryview, log: OpLog) -> int:
-    """Sleep until then, or until all should stop; how long it was past already, ns.
+    """Sleep until an absolute time, or until the replay stops; return by how many ns it had already passed.
 
-    Sleeps are to the absolute deadline, cut into naps so that a stop is heard.
+    Long sleeps are cut into short ones, so that a stop is noticed.
     """
     now, sleep = time.monotonic_ns, time.sleep
     wait = due_mono_ns - now()
@@ -221,7 +206,7 @@ def wait_until(due_mono_ns: int, header: memoryview, log: OpLog) -> int:
 
 
 def cpu_wait_ns() -> int:
-    """How long the calling thread has been ready to run without a CPU; 0 where the kernel does not tell."""
+    """How long the calling thread was ready to run without a CPU, ns; 0 where the kernel does not count it."""
     try:
         return int(Path("/proc/thread-self/schedstat").read_text(encoding="ascii").split()[1])
     except (OSError, IndexError):
@@ -229,10 +214,10 @@ def cpu_wait_ns() -> int:
 
 
 def be_realtime() -> None:
-    """Run the calling thread, and those that it starts, under SCHED_FIFO. Raises UsageError if not allowed."""
+    """Run the calling thread and those that it starts under SCHED_FIFO. Raises UsageError if not permitted."""
     try:
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
     except PermissionError:
         raise UsageError(
-            "--realtime is not allowed here", "run as root or with CAP_SYS_NICE, or leave it out"
+            "realtime=True is not permitted", "run as root or with CAP_SYS_NICE, or leave it out"
         ) from None

@@ -1,7 +1,7 @@
-"""Several processes over one shared plan: for rates that one interpreter cannot hold.
+"""Replay with several processes over one shared plan, for rates that one interpreter cannot sustain.
 
-Each process takes every n-th op (or stream, in closed pacing), all count from one start.
-The parent only watches, and says when to stop.
+Each process takes every n-th op (in closed pacing, every n-th stream); all count from one
+start time. The parent only watches and says when to stop.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import IO, Any, cast
 
 from tracekit.errors import TracekitError
 from tracekit.replayer.columns import LOW, STOP, slot
-from tracekit.replayer.engines.child import Order
+from tracekit.replayer.engines.child import Order, Usage
 from tracekit.replayer.engines.interpreter import EngineSettings
 from tracekit.replayer.options import ReplayOptions
 from tracekit.replayer.plan import Plan
@@ -33,23 +33,24 @@ _WATCH_S = 0.2
 def run_processes(
     plan: Plan, options: ReplayOptions, *, out: Path, noted: dict[str, Any], parts: int,
     settings: EngineSettings, watch: Callable[[], None],
-) -> tuple[bool, int, int]:  # fmt: skip
-    """Replay to the end; whether whole (False: Ctrl-C), the children's CPU time, and their wait for a CPU, ns.
+) -> tuple[bool, list[Usage]]:  # fmt: skip
+    """Replay to the end; return whether it was whole (False: Ctrl-C), and what each child used.
 
-    Raises what a child raised, TracekitError if one died.
+    Raises what a child raised, or TracekitError if one died.
     """
     order = Order(
         plan.shared.fd, plan.room, plan.uris, plan.streamed, plan.rounds, plan.max_gap_ns, out, noted, options.pace, options.speed,
         0, parts, settings, options.store_options,
     )  # fmt: skip
-    for worker in range(parts * settings.threads):  # nothing is given back before all have begun
-        plan.shared.header[slot(worker, LOW)] = 1
+    for part in range(parts):  # keeps the plan's rows until every worker has begun
+        for worker in range(settings.threads):
+            plan.shared.header[slot(part * settings.max_threads + worker, LOW)] = 1
     children: list[subprocess.Popen[bytes]] = []
     whole, begun = True, False
     try:
         try:
             for part in range(parts):
-                first = part * settings.threads
+                first = part * settings.max_threads
                 children.append(
                     _begin(replace(order, part=part, settings=replace(settings, first_slot=first)))
                 )
@@ -71,7 +72,7 @@ def run_processes(
             if child.poll() is None:
                 child.kill()
             child.wait()
-    return whole, sum(used for used, _ in reports), sum(waited for _, waited in reports)
+    return whole, reports
 
 
 def _begin(order: Order) -> subprocess.Popen[bytes]:
@@ -80,7 +81,7 @@ def _begin(order: Order) -> subprocess.Popen[bytes]:
         pass_fds=(order.plan_fd,), process_group=0,
     )  # fmt: skip
     stdin = cast(IO[bytes], child.stdin)
-    with contextlib.suppress(BrokenPipeError):  # it died: its silence is noticed when it is to be ready
+    with contextlib.suppress(BrokenPipeError):  # the child died: noticed when it does not report ready
         pickle.dump(order, stdin)
         stdin.flush()
     return child
@@ -88,20 +89,22 @@ def _begin(order: Order) -> subprocess.Popen[bytes]:
 
 def _expect_ready(child: subprocess.Popen[bytes]) -> None:
     if cast(IO[bytes], child.stdout).readline() != b"ready\n":
-        raise TracekitError("a replay process died before it began", "run with --processes 1 to see why")
+        raise TracekitError("a replay process died before it began", "run with processes=1 to see why")
 
 
 def _start(children: list[subprocess.Popen[bytes]]) -> None:
     start = time.monotonic_ns() + _LEAD_NS
     for child in children:
         stdin = cast(IO[bytes], child.stdin)
-        with contextlib.suppress(BrokenPipeError, ValueError):  # it has ended, or was told before
+        with contextlib.suppress(
+            BrokenPipeError, ValueError
+        ):  # the child has ended, or has been started before
             stdin.write(b"%d\n" % start)
             stdin.close()
 
 
 def _watch_until_done(children: list[subprocess.Popen[bytes]], plan: Plan, watch: Callable[[], None]) -> None:
-    """Until all have ended; once one has died, the others are told to stop."""
+    """Wait until all have ended. When one has died, stop the others."""
     running = list(children)
     while running:
         try:
@@ -113,14 +116,16 @@ def _watch_until_done(children: list[subprocess.Popen[bytes]], plan: Plan, watch
             plan.shared.header[STOP] = 1
 
 
-def _report(child: subprocess.Popen[bytes]) -> tuple[int, int]:
-    """The child's CPU time and its wait for a CPU, ns. Raises what it raised."""
+def _report(child: subprocess.Popen[bytes]) -> Usage:
+    """Read a child's report. Raises what the child raised."""
     try:
-        error, cpu_ns, waited_ns = pickle.loads(cast(IO[bytes], child.stdout).read().removeprefix(b"ready\n"))
+        error, usage = pickle.loads(cast(IO[bytes], child.stdout).read().removeprefix(b"ready\n"))
     except (EOFError, pickle.UnpicklingError):
         raise TracekitError(
-            "a replay process died, and the others were stopped", "what they had flushed is in the trace"
+            "a replay process died, and the others were stopped",
+            "the trace holds the ops that they had recorded",
         ) from None
     if error is not None:
         raise error
-    return cpu_ns, waited_ns
+    assert isinstance(usage, Usage)
+    return usage
