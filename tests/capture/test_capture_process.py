@@ -331,7 +331,7 @@ def test_what_dftracer_does_not_see_is_told(trace, tmp_path):
         assert libc.fread(buffer, 1, 12_000_000, stream) == 12_000_000
     """
     result = capture_command(script(tmp_path, program), trace, method="dftracer")
-    assert any("does not see" in note and "--with strace" in note for note in result.notes)
+    assert any("does not record" in note and "method=strace" in note for note in result.notes)
 
 
 @needs_dftracer
@@ -393,7 +393,7 @@ def test_bad_requests_are_one_line_and_run_nothing(trace, tmp_path):
     with pytest.raises(UsageError, match="'no-such-program'"):
         capture_command(["no-such-program"], trace)
     (tmp_path / "plain").write_text("#!/bin/sh\n")
-    with pytest.raises(UsageError, match="no program that may be run"):
+    with pytest.raises(UsageError, match="is not executable"):
         capture_command([str(tmp_path / "plain")], trace)
     with pytest.raises(UsageError, match="'gdb'"):
         capture_command(["touch", str(witness)], trace, method="gdb")

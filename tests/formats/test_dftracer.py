@@ -314,3 +314,96 @@ def test_no_bytes_whatever_end_in_a_traceback_or_half_a_trace(
         assert [p.name for p in folder.iterdir()] == [path.name]
     else:
         assert open_reader(folder / "t").rows == done.ops
+
+
+def _definition(path: str, value: str, *, pid: int) -> str:
+    return event("FH", 0, cat="dftracer", ph="M", pid=pid, name=path, value=value)
+
+
+def test_a_hash_is_resolved_in_its_own_process_in_order_of_appearance(tmp_path: Path) -> None:
+    lines = [
+        _definition("/d/x", "77", pid=1),
+        event("pread", 10, pid=1, fhash="77", ret=1, count=1, offset=0),
+        _definition("/d/y", "77", pid=2),
+        event("pread", 20, pid=2, fhash="77", ret=1, count=1, offset=0),
+        event("pread", 30, pid=1, fhash="77", ret=1, count=1, offset=0),
+        _definition("/d/z", "77", pid=1),
+        event("pread", 40, pid=1, fhash="77", ret=1, count=1, offset=0),
+        event("pread", 50, pid=3, fhash="77", ret=1, count=1, offset=0),
+        _definition("/d/only", "88", pid=1),
+        event("pread", 60, pid=3, fhash="88", ret=1, count=1, offset=0),
+    ]
+    done = import_trace("dftracer", write(tmp_path / "l.pfw", lines), tmp_path / "t", strict=True)
+    assert [r["uri"] for r in reads(tmp_path / "t")] == [
+        f"file:///d/{name}" for name in ("x", "y", "x", "z", "only")
+    ]
+    assert "of 1 calls the file's hash stands for several names, none of their process's" in done.notes
+
+
+def test_numbers_may_be_unsigned_or_have_a_fraction_and_categories_lower_case(tmp_path: Path) -> None:
+    lines = [
+        event("pread", 10, fname="/d/a", ret=2**64 - 1, count=10, offset=0),
+        event("read", 20, fname="/d/a", fd=3, ret=str(2**64 - 1), count=10),
+        event("pread64", 30, fname="/d/a", ret=2**32 - 1, count=10, offset=0),
+        event("pread", 40, cat="posix", fname="/d/a", ret="5.0", count="5.0", offset="1.0"),
+        json.dumps({"name": "pread", "cat": "Posix", "ph": "X", "pid": 0, "tid": 7, "ts": 50.25, "dur": 0.5,
+                    "args": {"fname": "/d/a", "ret": 5, "count": 5, "offset": 2}}),
+    ]  # fmt: skip
+    import_trace("dftracer", write(tmp_path / "l.pfw", lines), tmp_path / "t", strict=True)
+    got = [(r["t_submit"], r["offset"], r["bytes"], r["latency"], r["error"]) for r in reads(tmp_path / "t")]
+    assert got == [
+        (0, 0, 0, 5000, "io_error"), (10_000, None, 0, 5000, "io_error"), (20_000, 0, 0, 5000, "io_error"),
+        (30_000, 1, 5, 5000, None), (40_250, 2, 5, 500, None),
+    ]  # fmt: skip
+
+
+def test_relative_names_lie_where_the_process_stood_or_under_the_base(tmp_path: Path) -> None:
+    lines = [
+        _definition("/w", "c0", pid=1),
+        _definition("sub", "c1", pid=1),
+        _definition("a", "aa", pid=1),
+        event("start", 1, cat="dftracer", pid=1, cwd="c0"),
+        event("pread", 10, pid=1, fhash="aa", ret=1, count=1, offset=0),
+        event("chdir", 20, pid=1, fhash="c1", ret=0),
+        event("pread", 30, pid=1, fhash="aa", ret=1, count=1, offset=0),
+        event("pread", 40, pid=2, fname="b", ret=1, count=1, offset=0),
+    ]
+    log = write(tmp_path / "l.pfw", lines)
+    for base, root in ((None, "file://"), ("s3://bucket/", "s3://bucket")):
+        import_trace("dftracer", log, tmp_path / "t", strict=True, base=base, overwrite=True)
+        uris = [r["uri"] for r in reads(tmp_path / "t")]
+        assert uris == [f"{root}/w/a", f"{root}/w/sub/a", f"{root}/b"]
+
+
+def test_vectors_have_no_length_and_hints_and_mapped_files_are_told(tmp_path: Path) -> None:
+    lines = [
+        event("open64", 10, fname="/d/a", flags=0),
+        event("readv", 20, fname="/d/a", ret=30, count=2, iovcnt=2),
+        event("preadv2", 30, fname="/d/a", ret=5, offset=-1),
+        event("preadv2", 40, fname="/d/a", ret=5, offset=100),
+        event("posix_fadvise64", 50, fname="/d/a", offset=0, len=4096),
+        event("mmap64", 60, fname="/d/a", length=10),
+        event("read", 70, fname="/d/a", ret=1, count=1),
+    ]
+    done = import_trace("dftracer", write(tmp_path / "l.pfw", lines), tmp_path / "t", strict=True)
+    ops = open_reader(tmp_path / "t").query("FROM ops WHERE op <> 'stat' ORDER BY t_submit").to_pylist()
+    assert [(r["op"], r["offset"], r["len"], r["bytes"]) for r in ops] == [
+        ("read", 0, None, 30), ("read", 30, None, 5), ("read", 100, None, 5), ("hint", 0, 4096, None), ("read", 35, 1, 1)
+    ]  # fmt: skip
+    assert done.notes == ("files mapped into memory: 1; reads through a mapping are not in the log",)
+
+
+def test_names_with_raw_control_bytes_quotes_and_bytes_that_are_no_utf_8_are_kept(tmp_path: Path) -> None:
+    log = tmp_path / "l.pfw"
+    head = b'{"name":"FH","cat":"dftracer","pid":"0","tid":"7","ph":"M","args":{"name":"'
+    log.write_bytes(
+        b"[\n" + head + b'/d/a\x07b","value":"a1"}}\n' + head + b'/d/q"uote","value":"a2"}}\n'
+        + head + b'/d/\xff","value":"a3"}}\n'
+        + b"".join(event("pread", n, fhash=f"a{n}", ret=1, count=1, offset=0).encode() + b"\n" for n in (1, 2, 3))
+    )  # fmt: skip
+    import_trace("dftracer", log, tmp_path / "t", strict=True)
+    assert [r["uri"] for r in reads(tmp_path / "t")] == [
+        "file:///d/a\x07b",
+        'file:///d/q"uote',
+        "file:///d/\ufffd",
+    ]

@@ -14,7 +14,7 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
@@ -29,7 +29,9 @@ from tracekit.capture.tools import dftracer as preload
 from tracekit.capture.tools import strace
 from tracekit.errors import UsageError
 from tracekit.formats.base import Tally
+from tracekit.formats.dftracer import DFTracerLogs
 from tracekit.formats.syscalls.strace import StraceLog
+from tracekit.sql import load_sql
 from tracekit.store.locate import local_path
 from tracekit.store.reader import open_reader
 from tracekit.store.writer import TraceWriter, check_target
@@ -208,10 +210,15 @@ def _write(
     unseen: dict[str, int] = {}
     notes: list[str] = []
     logs = work / "logs"
-    if method == "dftracer":
-        batches, unseen = preload.read_logs(logs, work / "scopes", paths.admits, metadata=metadata)
-        for batch in batches:
-            writer.write(batch)
+    files = sorted(logs.glob("*.pfw"))
+    if method == "dftracer" and files:
+        with closing(DFTracerLogs(files, Tally(logs), every_open=False)) as traced:
+            _place(traced, work / "scopes")
+            ordered = traced.batches("FROM scoped ORDER BY t_submit")
+            for batch in _kept(ordered, paths.admits, metadata):
+                writer.write(batch)
+            unseen["mapped_files"] = sum(map(paths.admits, traced.mapped_files))
+            unseen["read_bytes"] = traced.read_bytes
     elif method == "strace" and (logs / "log").is_file():
         tally = Tally(logs / "log")
         log = StraceLog(tally, every_open=False, inherited_streams=False)
@@ -230,13 +237,21 @@ def _write(
     return unseen, notes
 
 
+def _place(logs: DFTracerLogs, scopes: Path) -> None:
+    """Make the view `scoped`: the ops with the samples, steps and streams that the hooks noted."""
+    scopes.touch()
+    con = logs.connection
+    for step in con.extract_statements(load_sql("tracekit.capture", "scopes")):
+        con.execute(step, {"scopes": str(scopes)} if "scopes" in step.named_parameters else {})
+
+
 def _kept(
     batches: Iterable[pa.RecordBatch], admits: Callable[[str], bool], metadata: bool
 ) -> Iterator[pa.RecordBatch]:
     """Yield the ops on files that `admits` keeps; `stat` and `list` ops only with `metadata`."""
     verdicts: dict[str, bool] = {}
     for batch in batches:
-        uris, ops = batch.column("uri"), batch.column("op")
+        uris, ops = _coded(batch.column("uri")), _coded(batch.column("op"))
         for uri in uris.dictionary.to_pylist():
             if uri not in verdicts:
                 verdicts[uri] = admits(uri)
@@ -245,6 +260,10 @@ def _kept(
             wanted = [kind not in ("stat", "list") for kind in ops.dictionary.to_pylist()]
             keep = pc.and_(keep, pa.array(wanted, pa.bool_()).take(ops.indices))
         yield batch.filter(keep)
+
+
+def _coded(column: pa.Array) -> pa.DictionaryArray:
+    return column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
 
 
 def _add_hooked(writer: TraceWriter, hooked: Path) -> None:

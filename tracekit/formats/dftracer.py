@@ -1,54 +1,39 @@
-"""DFTracer logs (`.pfw`, `.pfw.gz`, or a directory of them): JSON, one event a line.
+"""Reads DFTracer logs (`.pfw`, `.pfw.gz`, or a directory of them): JSON, one event a line.
 
+The one reader of such logs: `tracekit import dftracer` and `tracekit capture` both use it.
 The 2023 form names files and descriptors in each event, numbers as text; later ones name
-files once, in `FH` events, refer to them by hash, and give no descriptors. This module
-reads either into one table of events; what they mean is `dftracer_ops`.
+files once, in `FH` events, refer to them by hash, and give no descriptors. This module reads
+either into one table of events; `dftracer.sql` makes ops of it.
 """
 
 from __future__ import annotations
 
+import os
+import re
+import tempfile
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import duckdb
-import polars as pl
+import numpy as np
 import pyarrow as pa
 
 from tracekit.errors import TraceFormatError
 from tracekit.formats.base import ImportOptions, Tally
-from tracekit.formats.dftracer_ops import ops_of
-from tracekit.formats.sound import MAX_INT, sound_batch, uris
+from tracekit.formats.sound import map_dictionary, sound_batch, uris
+from tracekit.formats.spans import innermost
 from tracekit.formats.text.lines import Block, ahead, blocks, decoded_lines
 from tracekit.sql import load_sql
 
-__all__ = ["DFTracer"]
+__all__ = ["DFTracer", "DFTracerLogs"]
 
-_FIELDS = {
-    "name": "$.name", "cat": "$.cat", "ph": "$.ph", "pid": "$.pid", "tid": "$.tid", "ts": "$.ts", "dur": "$.dur",
-    "fname": "$.args.fname", "fhash": "$.args.fhash", "fd": "$.args.fd", "ret": "$.args.ret",
-    "count": "$.args.count", "size": "$.args.size", "offset": "$.args.offset", "whence": "$.args.whence",
-    "flags": "$.args.flags", "image_idx": "$.args.image_idx", "step": "$.args.step", "epoch": "$.args.epoch",
-    "meta_name": "$.args.name", "meta_value": "$.args.value",
-}  # fmt: skip
-_NUMBERS = (
-    "ts",
-    "dur",
-    "fd",
-    "ret",
-    "count",
-    "size",
-    "offset",
-    "whence",
-    "flags",
-    "image_idx",
-    "step",
-    "epoch",
-)
-_CATEGORIES = ("name", "cat", "ph", "pid", "tid")
-_COMPLETE, _METADATA = ("X", "1"), ("M", "4")
-_IGNORED = ("SH", "PR", "HH")
-_CALLS = ("POSIX", "STDIO")
+_FIELDS = (
+    "$.name", "$.cat", "$.ph", "$.pid", "$.tid", "$.ts", "$.dur", "$.args.fname", "$.args.fhash", "$.args.fd", "$.args.ret",
+    "$.args.count", "$.args.size", "$.args.offset", "$.args.len", "$.args.whence", "$.args.flags", "$.args.dirfd",
+    "$.args.pathname_hash", "$.args.cwd", "$.args.image_idx", "$.args.step", "$.args.epoch", "$.args.name", "$.args.value",
+)  # fmt: skip
+_CONTROL = re.compile(r"[\x00-\x1f]")
 _UNITS_NS = {"NS": 1, "US": 1_000, "MS": 1_000_000, "S": 1_000_000_000}
 _BATCH_ROWS = 262_144
 
@@ -62,96 +47,188 @@ class DFTracer:
     def read(self, source: Path, tally: Tally, options: ImportOptions) -> Iterator[pa.RecordBatch]:
         """As the protocol says. Rank is the order of the process, worker that of the thread within it.
 
-        All files of a directory are taken together. Events are held in memory, about 150
-        bytes each, since offsets need them in order of time.
+        All files of a directory are read together. Events are held by DuckDB, which spills to
+        disk, since offsets need them in order of time.
         """
-        logs = sorted(source.glob("*.pfw*")) if source.is_dir() else [source]
-        parts = [part for log in logs for part in _events(log, tally)]
-        tally.source = source
-        if not any(part.height for part in parts):
-            raise TraceFormatError(f"{source} holds no DFTracer event", "give a .pfw or .pfw.gz file")
-        events = _named(pl.concat(parts))
-        for frame in ops_of(events, tally).iter_slices(_BATCH_ROWS):
-            table = frame.to_arrow().combine_chunks()
-            columns = {name: _one(table.column(name)) for name in table.column_names if name != "number"}
-            for name in ("uri", "op", "error"):
-                columns[name] = columns[name].cast(pa.string()).dictionary_encode()
-            names = columns["uri"]
-            columns["uri"] = pa.DictionaryArray.from_arrays(
-                names.indices, uris(names.dictionary, options.base)
-            )
-            yield sound_batch(columns, frame["number"].to_numpy(), tally)
+        files = sorted(source.glob("*.pfw*")) if source.is_dir() else [source]
+        logs = DFTracerLogs(files, tally, options.base)
+        with closing(logs):
+            if not logs.events:
+                raise TraceFormatError(f"{source} contains no DFTracer event", "give a .pfw or .pfw.gz file")
+            for batch in logs.batches(_RANKED):
+                lines = batch.column("number").to_numpy()
+                columns = {
+                    name: batch.column(name)
+                    for name in batch.schema.names
+                    if name not in ("number", "pid", "tid")
+                }
+                for name in ("uri", "op", "error"):
+                    columns[name] = _coded(columns[name])
+                yield sound_batch(columns, lines, tally)
+            for note in logs.notes():
+                tally.note(note)
 
 
-def _events(log: Path, tally: Tally) -> Iterator[pl.DataFrame]:
-    """The calls, spans and metadata of one file, times in ns; bad lines counted."""
-    tally.source = log
-    unit_ns = 1_000
-    sql = load_sql("tracekit.formats", "dftracer_events")
-    with closing(duckdb.connect(":memory:", config={"autoinstall_known_extensions": False})) as connection:
+_RANKED = """
+    WITH threads AS (
+        SELECT pid, tid, dense_rank() OVER (ORDER BY try_cast(pid AS BIGINT)) - 1 AS rank,
+            dense_rank() OVER (PARTITION BY pid ORDER BY try_cast(tid AS BIGINT)) - 1 AS worker
+        FROM (SELECT DISTINCT pid, tid FROM ops)
+    )
+    SELECT o.*, t.rank::INTEGER AS rank, t.worker::INTEGER AS worker
+    FROM ops o JOIN threads t ON t.pid IS NOT DISTINCT FROM o.pid AND t.tid IS NOT DISTINCT FROM o.tid
+    ORDER BY t_submit, number
+"""
+
+
+class DFTracerLogs:
+    """The logs of one run, read: its ops are the table `ops` of `connection`.
+
+    `every_open`: whether a successful open is a `stat` op.
+    """
+
+    def __init__(
+        self, files: list[Path], tally: Tally, base: str | None = None, *, every_open: bool = True
+    ) -> None:
+        self._spill = tempfile.TemporaryDirectory(prefix="tracekit-")
+        self.connection = duckdb.connect(
+            config={"temp_directory": self._spill.name, "autoinstall_known_extensions": False}
+        )
+        self._base = base
+        self._every_open = every_open
+        try:
+            self._read(files, tally)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Release the memory and the disk space of the events."""
+        self.connection.close()
+        self._spill.cleanup()
+
+    def batches(self, sql: str = "FROM ops ORDER BY t_submit, number") -> Iterator[pa.RecordBatch]:
+        """Return what `sql` says of the table `ops`."""
+        yield from self.connection.sql(sql).to_arrow_reader(_BATCH_ROWS)
+
+    def notes(self) -> Iterator[str]:
+        """Return notes on what the logs do not say."""
+        if self.unplaced:
+            yield f"{self.unplaced} reads have no offset: their descriptor was never seen opened, or not alone"
+        if self.unnamed:
+            yield f"{self.unnamed} reads and writes left out: the log does not name their file"
+        if self.ambiguous:
+            yield f"of {self.ambiguous} calls the file's hash stands for several names, none of their process's"
+        if self.mapped_files:
+            yield f"files mapped into memory: {len(self.mapped_files)}; reads through a mapping are not in the log"
+
+    def _read(self, files: list[Path], tally: Tally) -> None:
+        con = self.connection
+        source = tally.source
+        steps = con.extract_statements(load_sql("tracekit.formats", "dftracer"))
+        given: dict[str, object] = {"every_open": self._every_open}
+        for step in steps:
+            if "CREATE TABLE definitions" in step.query:
+                for place, log in enumerate(files):
+                    tally.source = log
+                    self._add_events(log, place, tally)
+                tally.source = source
+                self.events = _count(con, "SELECT count(*) FROM events")
+            if "CREATE TABLE located" in step.query:
+                con.register("cwds", _standing(con))
+            if "CREATE TABLE placed" in step.query:
+                con.register("uris", _named(con, self._base))
+            if "CREATE TABLE ops" in step.query:
+                con.register("changes", _changes(con))
+            wanted = {name: value for name, value in given.items() if name in step.named_parameters}
+            con.execute(step, wanted)
+        self.unplaced, self.unnamed, self.ambiguous, self.read_bytes = con.execute("FROM facts").fetchall()[0]
+        mapped = con.execute(
+            "SELECT DISTINCT uri FROM placed WHERE name LIKE 'mmap%' AND uri IS NOT NULL"
+        ).fetchall()
+        self.mapped_files = {uri for (uri,) in mapped}
+
+    def _add_events(self, log: Path, place: int, tally: Tally) -> None:
+        """Read one file; count its bad lines."""
+        con = self.connection
+        steps = con.extract_statements(load_sql("tracekit.formats", "dftracer_lines"))
+        given: dict[str, object] = {"paths": list(_FIELDS), "log": place, "unit_ns": 1_000}
         for block in ahead(blocks(log, tally)):
-            frame = _parsed(connection, sql, block, tally)
-            units = frame.filter(pl.col("meta_name") == "time_metric")["meta_value"].drop_nulls()
-            unit_ns = _UNITS_NS.get(units[-1], unit_ns) if len(units) else unit_ns
-            yield _timed(frame, unit_ns, tally)
+            con.register("lines", _lines(block, tally))
+            for step in steps:
+                con.execute(step, {n: value for n, value in given.items() if n in step.named_parameters})
+                if "TABLE parsed" in step.query:
+                    given["unit_ns"] = _unit(con, given["unit_ns"])
+            bad = [number for (number,) in con.fetchall()]  # what the last step gives
+            tally.bad_lines(
+                np.array(bad, np.int64),
+                "not a DFTracer event (JSON with name, ph and, unless it is metadata, ts and dur)",
+            )
+            con.unregister("lines")
 
 
-def _parsed(connection: duckdb.DuckDBPyConnection, sql: str, block: Block, tally: Tally) -> pl.DataFrame:
+def _lines(block: Block, tally: Tally) -> pa.Table:
+    """The lines that may hold an event, with control characters, which DFTracer writes raw, escaped for JSON."""
     numbers, texts = [], []
-    for number, text in decoded_lines(block, tally, lossy=True):  # it garbles long command lines
+    for number, text in decoded_lines(block, tally, lossy=True):
         text = text.strip(" \t,")
         if text not in ("[", "]", ""):
             numbers.append(number)
-            texts.append(text)
-    lines = pl.DataFrame({"number": numbers, "line": texts}, schema={"number": pl.Int64, "line": pl.String})
-    connection.register("lines", lines.to_arrow())
-    found = pl.DataFrame(connection.sql(sql, params={"paths": list(_FIELDS.values())}).to_arrow_table())
-    connection.unregister("lines")
-    fields = pl.col("fields")
-    return found.select(
-        "number",
-        *(fields.list.get(place, null_on_oob=True).alias(name) for place, name in enumerate(_FIELDS)),
-    ).with_columns(pl.col(name).cast(pl.Int64, strict=False) for name in _NUMBERS)
+            texts.append(_CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
+    return pa.table({"number": pa.array(numbers, pa.int64()), "line": pa.array(texts, pa.string())})
 
 
-def _timed(frame: pl.DataFrame, unit_ns: int, tally: Tally) -> pl.DataFrame:
-    """The events that can be used, with times in ns."""
-    top = MAX_INT // unit_ns
-    complete = pl.col("ph").is_in(_COMPLETE)
-    timed = pl.col("ts").is_between(0, top) & pl.col("dur").is_between(0, top)
-    garbled = pl.coalesce("fname", "meta_name", pl.lit("")).str.contains("\ufffd", literal=True)
-    named = pl.col("name").is_not_null() & ~(garbled & ~pl.col("name").is_in(_IGNORED))
-    event = named & pl.col("ph").is_not_null() & (~complete | timed)
-    bad = frame.filter(~event.fill_null(value=False))
-    tally.bad_lines(
-        bad["number"].to_numpy(),
-        "no DFTracer event (JSON with name, ph and, unless it is metadata, ts and dur)",
-    )
-    known = pl.col("cat").is_in(_CALLS) | pl.col("image_idx").is_not_null()
-    hashes = pl.col("ph").is_in(_METADATA) & pl.col("name").eq("FH")
-    useful = event & ((complete & known) | hashes)
-    return frame.filter(useful.fill_null(value=False)).with_columns(
-        pl.col("ts", "dur") * unit_ns, *(pl.col(name).cast(pl.Categorical) for name in _CATEGORIES)
-    )
+def _unit(con: duckdb.DuckDBPyConnection, before: object) -> object:
+    """The unit of time that the log states, else that of `before`."""
+    found = con.execute(
+        "SELECT max_by(meta_value, number) FROM parsed WHERE meta_name = 'time_metric'"
+    ).fetchall()[0][0]
+    return _UNITS_NS.get(found, before)
 
 
-def _named(events: pl.DataFrame) -> pl.DataFrame:
-    """Complete events with `fname`, of the later form too."""
-    names = (
-        events.filter(pl.col("name").eq("FH") & pl.col("meta_value").is_not_null())
-        .select(fhash="meta_value", known="meta_name")
-        .unique("fhash", keep="last")
-    )
-    return (
-        events.filter(pl.col("ph").cast(pl.String).is_in(_COMPLETE))
-        .join(names, on="fhash", how="left", maintain_order="left")
-        .with_columns(fname=pl.coalesce("fname", "known"))
-        .drop("known", "fhash", "meta_name", "meta_value", "ph")
-    )
+def _standing(con: duckdb.DuckDBPyConnection) -> pa.Table:
+    """The working directory of each process from each start and chdir on."""
+    found = con.execute(
+        "SELECT pid, seq, given FROM calls WHERE name = 'start' OR (name = 'chdir' AND coalesce(ret, 0) >= 0)"
+        " ORDER BY ts, seq"
+    ).fetchall()
+    at: dict[str, str | None] = {}
+    rows: list[tuple[str, int, str | None]] = []
+    for pid, seq, given in found:
+        before = at.get(pid)
+        if given is None or (before is None and not given.startswith("/")):
+            at[pid] = None
+        else:
+            at[pid] = os.path.normpath(os.path.join(before or "/", given))
+        rows.append((pid, seq, at[pid]))
+    columns = list(zip(*rows, strict=True)) or [(), (), ()]
+    return pa.table({"pid": pa.array(columns[0], pa.string()), "seq": pa.array(columns[1], pa.int64()),
+                     "cwd": pa.array(columns[2], pa.string())})  # fmt: skip
 
 
-def _one(column: pa.ChunkedArray) -> pa.Array:
-    combined = column.combine_chunks()
-    if isinstance(combined, pa.Array):
-        return combined
-    return pa.concat_arrays(combined.chunks) if combined.num_chunks else pa.array([], column.type)
+def _named(con: duckdb.DuckDBPyConnection, base: str | None) -> pa.Table:
+    found = con.execute("SELECT DISTINCT path FROM located WHERE path IS NOT NULL").fetchall()
+    texts = pa.array([path for (path,) in found], pa.string())
+    return pa.table({"path": texts, "uri": uris(texts, base)})
+
+
+def _changes(con: duckdb.DuckDBPyConnection) -> pa.Table:
+    """Which span is the innermost of a thread, from when on; -1 stands for none."""
+    threads: dict[tuple[str, str], list[tuple[int, int, int]]] = {}
+    for pid, tid, ts, dur, span in con.execute(
+        "SELECT pid, tid, ts, dur, span FROM spans ORDER BY ts, span"
+    ).fetchall():
+        threads.setdefault((pid, tid), []).append((ts, dur, span))
+    rows = [(pid, tid, at, span) for (pid, tid), spans in threads.items() for at, span in innermost(spans)]
+    columns = list(zip(*rows, strict=True)) or [(), (), (), ()]
+    return pa.table({"pid": pa.array(columns[0], pa.string()), "tid": pa.array(columns[1], pa.string()),
+                     "ts": pa.array(columns[2], pa.int64()), "span": pa.array(columns[3], pa.int64())})  # fmt: skip
+
+
+def _count(con: duckdb.DuckDBPyConnection, sql: str) -> int:
+    return int(con.execute(sql).fetchall()[0][0])
+
+
+def _coded(column: pa.Array) -> pa.Array:
+    coded = column.cast(pa.string()).dictionary_encode()
+    return map_dictionary(coded, coded.dictionary.to_pylist())
