@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from fidelity import differences
 
 from tracekit.formats.registry import import_trace
 from tracekit.replayer.materialize import materialize
@@ -65,7 +66,9 @@ def test_a_foreign_log_replays_with_the_same_requests(tmp_path: Path, fmt: str, 
     result = replay(reader, mapping=rules, speed=speed, out=tmp_path / "r", overwrite=True, **how)
     assert result.ops > 0
     assert result.failed_ops == 0, result.failures
-    assert result.parity.ok, result.parity.to_dict()
+    assert differences(result.parity) <= {"failures"}, (
+        result.parity.to_dict()
+    )  # of the recording, not of the replay
     assert result.parity.row("req_bytes_hist").difference == 0
     assert result.parity.row("bytes").difference == 0
 
@@ -84,6 +87,6 @@ def on_object_store(reader: TraceReader, target: str, folder: Path) -> None:
     materialize(reader, rules)
     result = replay(reader, mapping=rules, speed=0.03, out=folder / "r", overwrite=True, tolerance=1e9)
     assert result.ops == 265
-    assert result.ok, result.to_dict()
+    assert differences(result.parity) <= {"failures"}, result.to_dict()  # of the recording, not of the replay
     assert result.assumed_offsets == 64
     assert result.parity.row("req_bytes_hist").difference == 0
