@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer.main
 
 import tracekit
-from tracekit.cli.app import app
+from tracekit.cli.app import VERBS, load
 from tracekit.cli.flags import spellings, with_flags
 
 PACKAGE = Path(tracekit.__file__).parent
-COMMANDS: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+COMMANDS: dict[str, Any] = {verb: load(verb) for verb in VERBS}
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     "demo": tracekit.demo,
     "record": tracekit.record,

@@ -1,12 +1,13 @@
 """The command line: which verbs there are, and how a command ends.
 
-Each verb is a module with `register(app)`. Here every error becomes one line on stderr and an exit
+Each verb is in a module with `register(app)`, which is imported when the verb is used. Here every error becomes one line on stderr and an exit
 code: 0 done, 1 a check failed, 2 bad usage or input, 130 interrupted, 143 terminated. With `--json`
 the error is also JSON on stdout. No traceback reaches a user unless TRACEKIT_DEBUG is set.
 """
 
 from __future__ import annotations
 
+import ast
 import importlib
 import json
 import os
@@ -15,9 +16,9 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated, Any
 
-import duckdb
 import typer
 import typer.main
 from typer.core import TyperCommand, TyperGroup
@@ -28,22 +29,26 @@ from tracekit.errors import TracekitError
 from tracekit.uri import redact
 from tracekit.version import __version__
 
-__all__ = ["app", "main", "run"]
+__all__ = ["VERBS", "app", "load", "main", "run"]
 
-VERBS = (
-    "demo",
-    "record",
-    "capture",
-    "importing",
-    "info",
-    "stats",
-    "replay",
-    "materialize",
-    "compare",
-    "report",
-    "check",
-)
-"""Modules of `tracekit.cli` that register verbs, in the order of `--help`."""
+VERBS = {
+    "demo": "demo",
+    "record": "record",
+    "capture": "capture",
+    "import": "importing",
+    "export": "importing",
+    "info": "info",
+    "stats": "stats",
+    "query": "stats",
+    "replay": "replay",
+    "materialize": "materialize",
+    "compare": "compare",
+    "report": "report",
+    "plot": "report",
+    "verify": "check",
+    "repair": "check",
+}
+"""Verb -> the module of `tracekit.cli` that registers it, in the order of `--help`. `info` is the function `_info`."""
 
 _RECORDING = ("record", "replay", "demo")
 _JSON_ON_STDERR = "capture"
@@ -68,6 +73,16 @@ class _Verb(TyperCommand):
 
 
 class _Verbs(TyperGroup):
+    """The verbs, each known by its summary alone until it is used: loading all takes half a second."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.commands = {verb: _Verb(verb, help=_summary(verb)) for verb in VERBS}
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        verb, command, rest = super().resolve_command(ctx, args)
+        return verb, load(verb) if verb in VERBS else command, rest
+
     def get_params(self, ctx: Any) -> list[Any]:
         return _without_flag_types(super().get_params(ctx))
 
@@ -88,9 +103,25 @@ class _App(typer.Typer):
         return super().command(name, cls=_Verb, **settings)
 
 
+def _summary(verb: str) -> str:
+    """Return the docstring of the verb's function, read without importing its module."""
+    source = Path(__file__).with_name(f"{VERBS[verb]}.py").read_text(encoding="utf-8")
+    found = (node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef))
+    return next(ast.get_docstring(node) or "" for node in found if node.name == f"_{verb}")
+
+
+def load(verb: str) -> Any:
+    """Import the module of `verb` and return its command."""
+    verbs = _App(rich_markup_mode="rich")
+    verbs.callback()(_root)  # so that Typer makes a group also of a module with one verb
+    importlib.import_module(f"tracekit.cli.{VERBS[verb]}").register(verbs)
+    return getattr(typer.main.get_command(verbs), "commands")[verb]  # noqa: B009 - of a group
+
+
 def _is_interrupt(error: BaseException | None) -> bool:
     """Whether `error`, or what caused it, is DuckDB's report of Ctrl-C, during a query or a callback."""
-    while error is not None:
+    duckdb = sys.modules.get("duckdb")
+    while error is not None and duckdb is not None:
         text = str(error)
         if isinstance(error, duckdb.InterruptException) or text == "Query interrupted":
             return True
@@ -128,10 +159,6 @@ def _root(
     """Hold the options that belong to no verb."""
 
 
-for _verb in VERBS:
-    importlib.import_module(f"tracekit.cli.{_verb}").register(app)
-
-
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code. Prints at most one line about an error.
 
@@ -158,7 +185,7 @@ def _run(words: list[str]) -> int:
         if type(error).__name__ == "NoArgsIsHelpError":
             typer.echo(error.format_message(), err=True)
             return 2
-        verb = f" {words[0]}" if words and words[0] in _commands() else ""
+        verb = f" {words[0]}" if words and words[0] in VERBS else ""
         return _fail(words, error.format_message().strip(), 2, f"see tracekit{verb} --help")
     except (KeyboardInterrupt, _Interrupted, typer.Abort):
         return _fail(words, "interrupted", 130)
@@ -178,15 +205,9 @@ def _run(words: list[str]) -> int:
         return _fail(words, message, 2, "a defect; please report it with TRACEKIT_DEBUG=1")
 
 
-def _commands() -> dict[str, Any]:
-    commands: dict[str, Any] = getattr(typer.main.get_command(app), "commands", {})
-    return commands
-
-
 def _spellings(words: Sequence[str]) -> dict[str, tuple[str, str]]:
     """Return how the verb of this command line spells the parameters of its public function."""
-    commands = _commands()
-    return spellings(commands[words[0]]) if words and words[0] in commands else {}
+    return spellings(load(words[0])) if words and words[0] in VERBS else {}
 
 
 def main() -> None:

@@ -7,9 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import typer.main
-
-from tracekit.cli.app import app
+from tracekit.cli.app import VERBS, load
 
 __all__ = ["reference"]
 
@@ -34,9 +32,9 @@ _MARKUP = re.compile(r"\[/?(?:bold|dim)\]")
 
 def reference() -> str:
     """Return the reference as Markdown: each verb with its arguments, options and examples."""
-    group: Any = typer.main.get_command(app)
     parts = [_HEAD]
-    for name, command in group.commands.items():
+    for name in VERBS:
+        command = load(name)
         parts += ["", f"## tracekit {name}", "", (command.help or "").strip(), ""]
         for parameter in command.params:
             parts.append(_line(parameter))
