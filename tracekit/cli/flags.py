@@ -20,13 +20,14 @@ def spellings(command: Any) -> dict[str, tuple[str, str]]:
     """Return, by Python name, how `command` spells each of its parameters, and how it spells a false flag."""
     found = {}
     for parameter in command.params:
+        name = parameter.name.rstrip("_")  # `map_` is the parameter map
         if parameter.param_type_name == "argument":
             shown = parameter.metavar or parameter.name.upper()
-            found[parameter.name] = (shown, shown)
+            found[name] = (shown, shown)
         else:
-            flag = next(name for name in parameter.opts if name.startswith("--"))
+            flag = next(opt for opt in parameter.opts if opt.startswith("--"))
             off = parameter.secondary_opts[0] if parameter.secondary_opts else f"no {flag}"
-            found[parameter.name] = (flag, off if parameter.is_flag else "")
+            found[name] = (flag, off if parameter.is_flag else "")
     return found
 
 
