@@ -87,7 +87,7 @@ def test_a_connection_string_is_read_in_any_case(
 
 
 def test_a_logins_token_is_not_sent_in_the_clear(clean_env: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UsageError, match="in the clear"):
+    with pytest.raises(UsageError, match="without TLS"):
         resolve("http://127.0.0.1:1/acc", "acc", False)
     assert resolve("https://127.0.0.1:1/acc", "acc", False).kind == "default"
     assert resolve("http://127.0.0.1:1/acc", "acc", True).kind == "anonymous"

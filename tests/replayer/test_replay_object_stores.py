@@ -259,7 +259,7 @@ def test_an_op_that_cannot_be_ends_the_replay_in_one_line(
         capture_output=True, text=True, timeout=60,
     )  # fmt: skip
     assert run.returncode == 2
-    assert "can be called" in run.stderr and run.stderr.count("\n") == 1
+    assert "invalid bucket or container name" in run.stderr and run.stderr.count("\n") == 1
 
 
 def test_throttled_ops_are_rows_and_every_retry_is_counted(

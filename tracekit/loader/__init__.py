@@ -1,1 +1,1 @@
-"""A loader as frameworks have it: samples in an order, read by workers, handed over in batches."""
+"""A data loader: samples in an order, read by workers, returned in batches."""

@@ -1,8 +1,8 @@
-"""How the pieces of a sample are read: through the gate, into the sample's own buffer, each op a row.
+"""Reads the pieces of a sample: through the gate, into the sample's buffer, one row for each request.
 
-The order of things is what the in-flight cap rests on: the gate admits an op before its
-t_submit is taken, and hears of its end after its latency is. Errors become rows, then the
-sample's failure. This module knows neither batches nor threads.
+The in-flight cap depends on the order: the gate admits a request before its t_submit is
+taken and is told of its end after its latency is. An error is recorded first and then becomes
+the failure of the sample. This module knows neither batches nor threads.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _IDLE_HANDLES = 128
 _REMOTE_HANDLES = 1 << 20  # they hold no descriptor
 _scratch = threading.local()
 _handed: weakref.WeakKeyDictionary[Backend, dict[str, int]] = weakref.WeakKeyDictionary()
-"""What recorders have heard of each backend's counters, so that they are told what is new, each once."""
+"""The counters of each backend that recorders already have: a recorder gets only what was added since."""
 _handed_lock = threading.Lock()
 
 
@@ -37,7 +37,7 @@ class SampleReader:
     """Reads pieces of samples for any worker. Thread-safe; `close` closes the handles.
 
     A piece is a whole sample (`reader_mode=sequential`) or one request (`range`). With
-    `keep_data` false the bytes go to a buffer of the worker and are forgotten.
+    `keep_data` false the bytes go to a buffer of the worker and are overwritten.
     """
 
     def __init__(
@@ -54,14 +54,14 @@ class SampleReader:
         idle = min(_IDLE_HANDLES, max(most - options.num_workers, 0)) if self._shared else 0
         self._handles = Handles(backend, options.page_cache_mode, idle=idle, most=most)
         self.stopping = False
-        """Set to have what is not yet submitted left undone."""
+        """Set to send no further requests."""
 
     def pieces(self, length: int) -> int:
-        """How many pieces a sample of `length` bytes is read in; at least one."""
+        """Return in how many pieces a sample of `length` bytes is read; at least 1."""
         return max(1, requests_in(length, self._target_bytes)) if self._by_range else 1
 
     def read(self, sample: PendingSample, piece: int, worker: int) -> bool:
-        """Read one piece; whether it was the sample's last. A failure is left in `sample.failure`."""
+        """Read one piece; return whether it was the sample's last. A failure is kept in `sample.failure`."""
         try:
             if sample.failure is None:
                 self._read_piece(sample, piece, worker)
@@ -76,7 +76,7 @@ class SampleReader:
         return last
 
     def write_rows(self, sample: PendingSample) -> None:
-        """Record the ops that waited for the sample's step; it has one now, or never will."""
+        """Record the ops that waited for the sample's step: it is known now, or there is none."""
         if self._recorder is not None:
             step = sample.box.step if sample.box is not None else None
             for row in sample.rows:
@@ -84,7 +84,7 @@ class SampleReader:
         sample.rows.clear()
 
     def close(self) -> None:
-        """Close the handles, and hand the backend's counters to the recorder."""
+        """Close the handles and add the backend's counters to the recorder's."""
         self._handles.close()
         if self._recorder is not None:
             with _handed_lock:
@@ -109,18 +109,18 @@ class SampleReader:
             self._read_request(sample, handle, *request(length, self._target_bytes, index), worker)
 
     def _admits(self, length: int) -> bool:
-        """Whether a whole object fits the cap; one that does not is read in ranges, in order."""
+        """Return whether a whole object fits the cap; a larger one is read in ranges, in order."""
         return length > 0 and (self._gate.max_bytes is None or length <= self._gate.max_bytes)
 
     def _admit(self, length: int) -> None:
-        """Wait at the gate; the wait is in no op's latency, so it is counted."""
+        """Wait at the gate. The wait is part of no latency, so it is counted."""
         waited_ns = self._gate.acquire(length)
         if waited_ns and self._recorder is not None:
             self._recorder.count("gate_waits")
             self._recorder.count("gate_wait_ns", waited_ns)
 
     def _opened(self, sample: PendingSample, worker: int) -> Handle:
-        """The sample's handle and buffer, made by whichever worker comes first."""
+        """Return the sample's handle. The first worker opens it and allocates the buffer."""
         with sample.lock:
             if sample.handle is None:
 
@@ -134,7 +134,7 @@ class SampleReader:
             return sample.handle
 
     def _key(self, sample: PendingSample) -> Hashable:
-        """Records of an object share its handle; a whole object is opened for each sample of it."""
+        """Return the key of the handle: records of an object share one, a whole object has its own."""
         return sample.ref.uri if self._shared else sample
 
     def _read_request(
@@ -227,7 +227,7 @@ class SampleReader:
         handle: Handle | None,
         error: ErrorClass | None,
     ) -> None:
-        """An open is a `stat` op where it costs one: an object store's makes no request."""
+        """Record an open as a `stat` op. Object stores are left out: to open there sends no request."""
         if self._backend.remote:
             return
         hint = handle.open_hint if handle is not None else None

@@ -1,7 +1,4 @@
-"""How a sample becomes requests: cut at `target_request_bytes`, in order, the last one shorter.
-
-Arithmetic only; it reads nothing.
-"""
+"""Cuts a sample into requests of `target_request_bytes`, in order, the last one shorter."""
 
 from __future__ import annotations
 
@@ -9,14 +6,14 @@ __all__ = ["request", "requests_in"]
 
 
 def requests_in(length: int, target_bytes: int | None) -> int:
-    """How many requests a sample of `length` bytes takes; None means one for the whole."""
+    """Return the number of requests for a sample of `length` bytes; a target of None means one."""
     if length == 0:
         return 0
     return 1 if target_bytes is None else -(-length // target_bytes)
 
 
 def request(length: int, target_bytes: int | None, index: int) -> tuple[int, int]:
-    """(offset in the sample, length) of request `index` of a sample of `length` bytes."""
+    """Return (offset in the sample, length) of request `index` of a sample of `length` bytes."""
     if target_bytes is None:
         return 0, length
     offset = index * target_bytes

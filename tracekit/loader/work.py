@@ -1,7 +1,7 @@
-"""What the workers take: samples being read, cut into pieces of work, in one first-in-first-out queue.
+"""The work of the loader's workers: samples, cut into pieces, in one first-in-first-out queue.
 
-A sample waits as one entry however many requests it has; workers take the next piece of
-the sample at the front. Nothing here reads or records.
+A sample is one entry of the queue, however many requests it has; workers take the next
+piece of the sample at the front. Nothing is read or recorded here.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["Batch", "Box", "PendingSample", "Sample", "WorkQueue"]
 
 
 class Sample(NamedTuple):
-    """A sample that was read. `data` is None if the loader was told not to keep it."""
+    """A sample that was read. `data` is None if the loader has keep_data=False."""
 
     sample_id: int
     uri: str
@@ -40,7 +40,7 @@ class Batch(NamedTuple):
 
 
 class Box:
-    """A batch that fills up; `future` has the batch, or the first error of its samples."""
+    """A batch that is being filled; `future` has the batch, or the first error of its samples."""
 
     __slots__ = ("future", "left", "samples", "step")
 
@@ -49,15 +49,15 @@ class Box:
         self.left = size
         self.samples: list[Sample | None] = [None] * size
         self.future: Future[Batch] = Future()
-        self.future.set_running_or_notify_cancel()  # from here on no waiter's cancellation cancels it
+        self.future.set_running_or_notify_cancel()  # so that cancelling a wait does not cancel it
 
     def filled(self) -> list[Sample]:
-        """The samples, in the order of their slots."""
+        """Return the samples in the order of their slots."""
         return [sample for sample in self.samples if sample is not None]
 
 
 class PendingSample:
-    """A sample on its way. Its `lock` guards what several workers share."""
+    """A sample that is being read. `lock` guards what several workers share."""
 
     __slots__ = (
         "box",
@@ -85,11 +85,11 @@ class PendingSample:
         self.buffer: memoryview | None = None
         self.failure: BaseException | None = None
         self.rows: list[dict[str, Any]] = []
-        """Ops that wait for their step, if it is known only at the end."""
+        """Ops that wait for their step, where it is known only at the end."""
 
 
 class WorkQueue:
-    """Samples in, pieces of them out, first in first out. Thread-safe."""
+    """Takes samples and gives pieces of them, first in, first out. Thread-safe."""
 
     def __init__(self) -> None:
         self._samples: deque[PendingSample] = deque()
@@ -102,7 +102,7 @@ class WorkQueue:
             self._ready.notify(sample.pieces)
 
     def take(self) -> tuple[PendingSample, int] | None:
-        """The next sample and which piece of it, waiting for one; None when closed."""
+        """Wait for the next sample and return it with the number of the piece; None when closed."""
         with self._ready:
             while not self._samples and not self._closed:
                 self._ready.wait()
@@ -116,7 +116,7 @@ class WorkQueue:
             return sample, piece
 
     def close(self) -> None:
-        """Wake every taker with None; what is queued is left undone."""
+        """Drop what is queued and return None to every caller of `take`."""
         with self._ready:
             self._closed = True
             self._samples.clear()

@@ -45,11 +45,11 @@ _LEADS_NOWHERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 """Errors of a symbolic link to nothing, through a file, or to itself."""
 _HINTS = {
     ErrorClass.NOT_FOUND: "check the path, or map it to where the data is",
-    ErrorClass.PERMISSION: "run as a user who may",
-    ErrorClass.EXISTS: "overwrite it on purpose, or choose another target",
+    ErrorClass.PERMISSION: "run as a user with access",
+    ErrorClass.EXISTS: "give overwrite=True, or choose another target",
 }
 _HINTS_BY_ERRNO = {
-    errno.EMFILE: "too many files are open: raise `ulimit -n` or use fewer workers",
+    errno.EMFILE: "raise `ulimit -n` or use fewer workers",
     errno.ENOSPC: "free some space, or choose another disk",
 }
 

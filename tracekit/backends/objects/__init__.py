@@ -1,1 +1,1 @@
-"""Object stores: one client interface, one module a scheme and a client."""
+"""Object stores: one client interface, one module for each scheme and each client library."""

@@ -1,13 +1,14 @@
-"""One bucket through aiobotocore: the reference client, what a production loader in Python uses.
+"""One bucket through aiobotocore: the reference client, which production loaders in Python use.
 
-Its retries are off, as every client's here. It lives on an event loop: each loop has a
-client of its own, and calls from threads go through one loop in a thread. Chosen for
-comparison and for keys that obstore cannot name; it costs several times the CPU.
+Its retries are off, as in every client here. Each event loop has its own client; calls from
+threads run on one loop in a thread. It serves for comparison, and for keys that obstore
+cannot access; it takes several times the CPU.
 """
 
 from __future__ import annotations
 
 import asyncio
+import atexit
 import logging
 import time
 import weakref
@@ -33,16 +34,16 @@ __all__ = ["AiobotocoreClient"]
 
 
 class _NoCredentials(Exception):
-    """The chain has none, or what it has cannot be had."""
+    """The AWS chain has no credentials, or they cannot be obtained."""
 
 
 class _NotTheRange(Exception):
-    """The store answered with other bytes than those asked for."""
+    """The store sent other bytes than the requested range."""
 
 
 _CONNECTIONS = 1024
-"""More than any gate lets out at once: the gate is the limit, not a hidden queue here."""
-logging.getLogger("aiobotocore").addHandler(logging.NullHandler())  # else its warnings stand on a terminal
+"""More than any gate admits at once: the gate is the limit, not a hidden queue here."""
+logging.getLogger("aiobotocore").addHandler(logging.NullHandler())  # keeps its warnings off the terminal
 _CREDENTIAL_ERRORS = (
     _NoCredentials,
     boto_errors.NoCredentialsError,
@@ -91,6 +92,7 @@ class AiobotocoreClient:
         self._made: weakref.WeakKeyDictionary[
             asyncio.AbstractEventLoop, tuple[AsyncExitStack, asyncio.Future[Any]]
         ] = weakref.WeakKeyDictionary()
+        _open.add(self)
 
     def read(self, key: str, offset: int, buffer: memoryview) -> tuple[int, int | None]:
         return self._loop.run(self.aread(key, offset, buffer))
@@ -144,15 +146,15 @@ class AiobotocoreClient:
     def failure(self, error: Exception) -> Failure:
         if isinstance(error, boto_errors.ClientError):
             status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-            told = error.response.get("Error", {})
-            code = str(told.get("Code", ""))
+            answer = error.response.get("Error", {})
+            code = str(answer.get("Code", ""))
             return failures.from_status(
-                status, code="" if code.isdigit() else code, message=told.get("Message", "")
+                status, code="" if code.isdigit() else code, message=answer.get("Message", "")
             )
         if isinstance(error, _CREDENTIAL_ERRORS):
             return failures.credentials_failure(str(error))
         if isinstance(error, _NotTheRange):
-            return Failure(ErrorClass.IO_ERROR, "the store sent other bytes than the range asked for")
+            return Failure(ErrorClass.IO_ERROR, "the store sent other bytes than the requested range")
         if isinstance(error, boto_errors.ConnectTimeoutError | boto_errors.EndpointConnectionError):
             return failures.unreachable("no connection")
         if isinstance(error, boto_errors.ReadTimeoutError | TimeoutError):
@@ -162,6 +164,7 @@ class AiobotocoreClient:
         return Failure(ErrorClass.IO_ERROR, failures.one_line(str(error).replace("\n", " ")))
 
     def close(self) -> None:
+        _open.discard(self)
         self._loop.run(self.aclose())
         self._loop.stop()
 
@@ -175,7 +178,7 @@ class AiobotocoreClient:
         return await getattr(client, operation)(Bucket=self._bucket, **arguments)
 
     async def _client(self) -> Any:
-        """The running loop's client, made by the first who asks while others wait for it."""
+        """Return the client of the running loop; the first caller makes it, others wait for it."""
         loop = asyncio.get_running_loop()
         made = self._made.get(loop)
         if made is None:
@@ -199,13 +202,25 @@ class AiobotocoreClient:
         return client
 
 
+_open: weakref.WeakSet[AiobotocoreClient] = weakref.WeakSet()
+
+
+def _close_all() -> None:
+    """Close at exit what nobody closed; aiohttp would print a warning."""
+    for client in list(_open):
+        client.close()
+
+
+atexit.register(_close_all)
+
+
 def _follow_no_redirect(params: dict[str, Any], **_: Any) -> None:
-    """botocore would find out the bucket's region and send again, uncounted; without one, for ever."""
+    """Turn off botocore's redirects: it would send again uncounted, and without a region forever."""
     params["context"].setdefault("s3_redirect", {})["redirected"] = True
 
 
 async def _require_credentials(session: Any) -> None:
-    """Raise _NoCredentials, in one line, rather than what a request would: a different error for each cause."""
+    """Raise _NoCredentials in one line; a request would raise a different error for each cause."""
     try:
         found = await session.get_credentials()
         if found is None:
@@ -217,7 +232,7 @@ async def _require_credentials(session: Any) -> None:
 
 
 class _OneTrySession(AIOHTTPSession):  # type: ignore[misc]
-    """aiohttp sends a GET again by itself if the connection closes: not here, where nobody would count it."""
+    """Turns off aiohttp's own second GET after a closed connection: it would not be counted."""
 
     async def _get_session(self, proxy_url: str | None) -> Any:
         session = await super()._get_session(proxy_url)

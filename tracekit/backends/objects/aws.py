@@ -1,8 +1,7 @@
-"""Where an S3 bucket is and who we are there: AWS's own chain, resolved by botocore.
+"""Endpoint, region and credentials of S3, resolved by botocore as the AWS SDKs do.
 
-Endpoints, regions, profiles, SSO, web identity and instance roles follow the AWS SDKs'
-rules because botocore resolves them. Nothing here is logged, and no secret leaves this
-module but into a client library.
+Profiles, SSO, web identity and instance roles work as in every AWS tool. Nothing here
+is logged; secrets are passed to a client library only.
 """
 
 from __future__ import annotations
@@ -27,12 +26,12 @@ if TYPE_CHECKING:
 __all__ = ["AwsSettings", "check_sendable", "credential_errors", "resolve", "why_no_credentials"]
 
 _REFRESHED_AFTER = timedelta(minutes=15)
-"""botocore renews credentials 10 minutes before they end, and obstore asks again 5 before this."""
+"""botocore renews credentials 10 minutes before they expire; obstore asks again 5 minutes before this."""
 
 
 @dataclass(frozen=True, slots=True)
 class AwsSettings:
-    """What a client needs to know. `endpoint` None means AWS itself; `session` is botocore's."""
+    """What a client needs. An `endpoint` of None means AWS itself; `session` is botocore's."""
 
     endpoint: str | None
     region: str
@@ -43,11 +42,11 @@ class AwsSettings:
 
     @property
     def shown_endpoint(self) -> str:
-        """The endpoint as an error may show it."""
+        """The endpoint as messages show it."""
         return self.endpoint or f"AWS S3 in {self.region}"
 
     def style(self, bucket: str) -> tuple[bool, str | None]:
-        """Whether `bucket` is reached by a virtual host, and the endpoint to speak to (None: AWS's own).
+        """Return whether to reach `bucket` by a virtual host, and the endpoint (None: AWS's own).
 
         A bucket with a dot in its name is reached by path: no certificate covers its host name.
         """
@@ -57,8 +56,15 @@ class AwsSettings:
         parts = urlsplit(self.endpoint)
         return True, f"{parts.scheme}://{bucket}.{parts.netloc}{parts.path}"
 
+    def aws_endpoint(self, bucket: str | None) -> str:
+        """Return AWS's own endpoint of the region, with `bucket` as its virtual host if one is given."""
+        resolver = self.session.get_component("endpoint_resolver")
+        found = resolver.construct_endpoint("s3", self.region) or {}
+        host = found.get("hostname") or f"s3.{self.region}.amazonaws.com"
+        return f"https://{bucket}.{host}" if bucket else f"https://{host}"
+
     def credentials(self) -> Callable[[], S3Credential]:
-        """What obstore calls for credentials; raises BackendError now if there are none."""
+        """Return obstore's credential provider. Raises BackendError if there are no credentials."""
         from botocore.credentials import RefreshableCredentials
 
         try:
@@ -86,29 +92,29 @@ class AwsSettings:
 
 
 def credential_errors() -> tuple[type[Exception], ...]:
-    """What resolving credentials raises: botocore lets some of its helpers' errors through as they are."""
+    """Return what resolving credentials may raise: botocore passes some of its helpers' errors on."""
     from botocore.exceptions import BotoCoreError, ClientError
 
     return BotoCoreError, ClientError, OSError, ValueError
 
 
 def why_no_credentials(error: Exception) -> str:
-    """One line without a secret. What a credential process printed is not shown."""
+    """Return the reason in one line without secrets. Output of a credential process is not shown."""
     if isinstance(error, json.JSONDecodeError):
         return "the credential_process did not print JSON"
     return one_line(str(error))
 
 
 def check_sendable(*values: str | None) -> None:
-    """Raise ValueError if an access key or a token cannot stand in a header: client libraries crash on it."""
+    """Raise ValueError if an access key or a token cannot be a header: client libraries crash on it."""
     if not all(value is None or (value.isascii() and value.isprintable()) for value in values):
-        raise ValueError("the access key or the session token holds a line break or another odd character")
+        raise ValueError("the access key or the session token contains a line break or an invalid character")
 
 
 def resolve(
     endpoint: str | None, region: str | None, profile: str | None, anonymous: bool, addressing_style: str
 ) -> AwsSettings:
-    """Fill what the options leave open from the environment and the profile."""
+    """Complete the options from the environment and the profile."""
     import botocore.session
     from botocore.exceptions import BotoCoreError
 
@@ -120,7 +126,7 @@ def resolve(
         raise UsageError(redact(str(error)), "check profile= and AWS_PROFILE") from None
     region = region or os.environ.get("AWS_REGION") or "us-east-1"
     if re.fullmatch(r"[A-Za-z0-9-]+", region) is None:
-        raise UsageError(f"s3: region {region!r} cannot be", "letters, digits and hyphens, as us-east-1")
+        raise UsageError(f"s3: invalid region {region!r}", "use letters, digits and hyphens, as in us-east-1")
     endpoint = endpoint or _configured_endpoint(session, scoped)
     s3_section = scoped.get("s3")
     if addressing_style == "auto" and isinstance(s3_section, dict):
@@ -136,7 +142,7 @@ def resolve(
 
 
 def _configured_endpoint(session: Any, scoped: dict[str, Any]) -> str | None:
-    """AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL, then the profile's services section and endpoint_url."""
+    """Return AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL, or the profile's services section or endpoint_url."""
     if str(session.get_config_variable("ignore_configured_endpoint_urls")).lower() == "true":
         return None
     for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"):

@@ -1,8 +1,8 @@
-"""Which Azure storage account, and who we are there: the Azure tools' own environment.
+"""The Azure storage account and its credential, from the environment of the Azure tools.
 
 Order: `AZURE_STORAGE_CONNECTION_STRING`, an account key, a SAS token, then
 `DefaultAzureCredential` (environment, workload or managed identity, az login). Nothing
-here is logged; secrets stay out of reprs and leave only into a client library.
+here is logged; secrets stay out of reprs and are passed to a client library only.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ _EMULATOR = (
     "AccountName=devstoreaccount1;BlobEndpoint=http://127.0.0.1:10000/devstoreaccount1;AccountKey="
     "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
 )
-"""What `UseDevelopmentStorage=true` stands for; published in Azurite's documentation."""
+"""The meaning of `UseDevelopmentStorage=true`, as published in Azurite's documentation."""
 _CONNECTION_NAMES = (
     *("AccountName", "AccountKey", "SharedAccessSignature"),
     *("BlobEndpoint", "DefaultEndpointsProtocol", "EndpointSuffix"),
 )
-"""What counts in a connection string, in whatever case it is written."""
+"""The fields of a connection string that are used; their case does not matter."""
 _ACCOUNT_NAMES = ("AZURE_STORAGE_ACCOUNT", "AZURE_STORAGE_ACCOUNT_NAME")
 _KEY_NAMES = ("AZURE_STORAGE_KEY", "AZURE_STORAGE_ACCOUNT_KEY", "AZURE_STORAGE_ACCESS_KEY")
 _SAS_NAMES = ("AZURE_STORAGE_SAS_TOKEN", "AZURE_STORAGE_SAS_KEY")
@@ -42,7 +42,7 @@ _SAS_NAMES = ("AZURE_STORAGE_SAS_TOKEN", "AZURE_STORAGE_SAS_KEY")
 
 @dataclass(frozen=True, slots=True)
 class AzureSettings:
-    """An account, its blob endpoint, and the credential that is used there."""
+    """An account, its blob endpoint, and its credential."""
 
     account: str
     endpoint: str
@@ -50,7 +50,7 @@ class AzureSettings:
     secret: str = field(default="", repr=False)
 
     def obstore_credential(self) -> Callable[[], AzureCredential] | None:
-        """What obstore calls for the credential; None for anonymous access."""
+        """Return obstore's credential provider; None for anonymous access."""
         if self.kind == "key":
             return lambda: {"access_key": self.secret, "expires_at": None}
         if self.kind == "sas":
@@ -58,7 +58,7 @@ class AzureSettings:
         return _default_token() if self.kind == "default" else None
 
     def sdk_credential(self, aio: bool) -> Any:
-        """What the Azure SDK takes as `credential`."""
+        """Return the `credential` argument of the Azure SDK."""
         if self.kind == "key":
             return {"account_name": self.account, "account_key": self.secret}
         if self.kind == "sas":
@@ -69,7 +69,7 @@ class AzureSettings:
 
 
 def resolve(endpoint: str | None, account: str | None, anonymous: bool) -> AzureSettings:
-    """Fill what the options leave open from the environment; raises UsageError without an account."""
+    """Complete the options from the environment. Raises UsageError if there is no account."""
     named = _connection_string()
     if account is not None and named.get("AccountName") not in (None, account):
         named = {}
@@ -96,7 +96,7 @@ def resolve(endpoint: str | None, account: str | None, anonymous: bool) -> Azure
         return AzureSettings(account, endpoint, "sas", sas.lstrip("?"))
     if endpoint.startswith("http://"):
         raise UsageError(
-            f"az: no key or SAS token is set, and a login's token is not sent to {endpoint} in the clear",
+            f"az: no key or SAS token is set, and a login token is not sent to {endpoint} without TLS",
             "set AZURE_STORAGE_CONNECTION_STRING, an https:// endpoint, or anonymous=True",
         )
     return AzureSettings(account, endpoint, "default")
@@ -116,7 +116,7 @@ def _env(names: tuple[str, ...]) -> str | None:
 
 
 def _account_in(endpoint: str | None) -> str | None:
-    """The account that an endpoint names: the first label of its host, or a path on a bare host."""
+    """Return the account in an endpoint: the first label of its host, or the path on a bare host."""
     if not endpoint:
         return None
     parts = urlsplit(endpoint)

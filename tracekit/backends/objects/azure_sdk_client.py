@@ -1,7 +1,7 @@
-"""One container through azure-storage-blob: the reference client, what a production loader uses.
+"""One container through azure-storage-blob: the reference client, which production loaders use.
 
-Its retries are off, as every client's here, and one read is one GET, however long. Chosen
-for comparison and for keys that obstore cannot name; it costs several times the CPU.
+Its retries are off, as in every client here, and a read is one GET, however long. It serves
+for comparison, and for keys that obstore cannot access; it takes several times the CPU.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from tracekit.errors import ErrorClass
 __all__ = ["AzureSdkClient"]
 
 _ONE_GET_BYTES = 1 << 40
-"""The SDK splits a download above this: never."""
+"""The SDK splits longer downloads: there are none."""
 _CONNECTIONS = 1024
 _ASKED_AGAIN_AFTER = (
     *(azure_errors.IncompleteReadError, azure_errors.HttpResponseError),
     *(azure_errors.DecodeError, azure_errors.ServiceResponseError),
 )
-logging.getLogger("azure").addHandler(logging.NullHandler())  # else its warnings stand on a terminal
+logging.getLogger("azure").addHandler(logging.NullHandler())  # keeps its warnings off the terminal
 
 
 class _BadKey(Exception):
@@ -47,7 +47,7 @@ class _NotTheRange(Exception):
 
 
 class _BodyBroke(Exception):
-    """Wraps what broke off a body, after which the SDK's downloader would wait and ask again."""
+    """Wraps the error that broke off a body, so that the SDK's downloader does not send again."""
 
     def __init__(self, cause: Exception) -> None:
         super().__init__(cause)
@@ -55,7 +55,7 @@ class _BodyBroke(Exception):
 
 
 class AzureSdkClient:
-    """One container, with a synchronous client and one asynchronous client an event loop."""
+    """One container: a synchronous client, and an asynchronous client for each event loop."""
 
     errors: tuple[type[Exception], ...] = (
         *(azure_errors.AzureError, TimeoutError, OSError),
@@ -97,7 +97,7 @@ class AzureSdkClient:
 
     def get(self, key: str, most: int | None) -> tuple[memoryview | None, int | None]:
         clock = _FirstByte()
-        with _one_request():  # which asks for a range in any case, so that `most` costs no second request
+        with _one_request():  # the SDK requests a range anyway: `most` costs no second request
             stream = self._sync.download_blob(
                 _namable(key), 0 if most else None, most or None, raw_response_hook=clock, decompress=False
             )
@@ -136,10 +136,10 @@ class AzureSdkClient:
     def failure(self, error: Exception) -> Failure:
         if isinstance(error, _BadKey):
             return Failure(
-                ErrorClass.BAD_KEY, "the Azure SDK cannot name a key with a . or .. between slashes"
+                ErrorClass.BAD_KEY, "the Azure SDK cannot access a key with . or .. between slashes"
             )
         if isinstance(error, _NotTheRange):
-            return Failure(ErrorClass.IO_ERROR, "the store sent other bytes than the range asked for")
+            return Failure(ErrorClass.IO_ERROR, "the store sent other bytes than the requested range")
         if isinstance(error, _BodyBroke):
             error = error.cause
         if isinstance(error, azure_errors.ClientAuthenticationError) and not error.status_code:
@@ -200,7 +200,7 @@ def _fill(buffer: memoryview, data: bytes) -> int:
 
 
 class _FirstByte:
-    """A response hook that notes when the headers came."""
+    """A response hook that notes when the headers arrived."""
 
     __slots__ = ("at",)
 
@@ -212,12 +212,12 @@ class _FirstByte:
 
 
 _sent: ContextVar[bool | None] = ContextVar("tracekit_azure_sent", default=None)
-"""Within one download: whether its request has gone out. None elsewhere."""
+"""Within a download: whether its request was sent. None elsewhere."""
 
 
 @contextmanager
 def _one_request() -> Iterator[None]:
-    """The SDK's downloader asks again by itself when a body breaks off: not within this."""
+    """Keep the SDK's downloader from sending a second request when a body breaks off."""
     token = _sent.set(False)
     try:
         yield
@@ -233,7 +233,7 @@ def _note_sending() -> None:
 
 
 def _noted(response: Any) -> Any:
-    """Past the end of an empty object, and behind a redirect, the SDK rightly asks once more."""
+    """Allow the SDK its second request past the end of an empty object and after a redirect."""
     answer = response.http_response
     if _sent.get() and answer.status_code in (301, 302, 303, 307, 308, 416):
         _sent.set(False)
@@ -244,7 +244,7 @@ def _noted(response: Any) -> Any:
 
 
 class _Body:
-    """A download's bytes; what breaks them off is raised past the SDK's downloader."""
+    """The bytes of a download; an error in them is raised past the SDK's downloader."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
@@ -267,7 +267,7 @@ class _Body:
 
 
 class _OneTry(ExponentialRetry):
-    """The SDK's retry policy, with none; its base sees to what else the pipeline expects of one."""
+    """The SDK's retry policy without retries; the base class does the rest of a policy's work."""
 
     def send(self, request: Any) -> Any:
         _note_sending()
@@ -275,7 +275,7 @@ class _OneTry(ExponentialRetry):
 
 
 class _AsyncOneTry(AsyncExponentialRetry):
-    """As `_OneTry`, on an event loop."""
+    """`_OneTry` on an event loop."""
 
     async def send(self, request: Any) -> Any:  # type: ignore[override]
         _note_sending()
@@ -283,7 +283,7 @@ class _AsyncOneTry(AsyncExponentialRetry):
 
 
 def _aio_transport(options: dict[str, Any]) -> Any:
-    """The SDK's own transport over a session that sends nothing twice (aiohttp would, uncounted)."""
+    """Return the SDK's transport over a session that sends nothing twice; aiohttp would, uncounted."""
     import aiohttp
     from azure.core.pipeline.transport import AioHttpTransport
 
@@ -301,7 +301,7 @@ def _aio_transport(options: dict[str, Any]) -> Any:
 
 
 def _pooled_transport(timeout_s: float, connect_timeout_s: float) -> Any:
-    """The SDK's own transport with as many kept connections as threads may ask for."""
+    """Return the SDK's transport with a connection for each of many threads."""
     import requests
     import requests.adapters
     from azure.core.pipeline.transport import RequestsTransport

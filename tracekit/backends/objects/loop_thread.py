@@ -1,4 +1,4 @@
-"""One event loop in a thread, so that an asyncio-only library can be called from threads."""
+"""An event loop in a thread, to call an asyncio-only library from threads."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _T = TypeVar("_T")
 
 
 class LoopThread:
-    """Starts with the first call, and anew in a forked child."""
+    """Starts with the first call, and again in a forked child."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -24,7 +24,7 @@ class LoopThread:
         self._pid = 0
 
     def run(self, coroutine: Coroutine[Any, Any, _T]) -> _T:
-        """The coroutine's result; the calling thread waits."""
+        """Run the coroutine on the loop and return its result; the calling thread waits."""
         return asyncio.run_coroutine_threadsafe(coroutine, self._running()).result()
 
     def stop(self) -> None:

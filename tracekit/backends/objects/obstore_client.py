@@ -1,9 +1,9 @@
-"""One container through obstore (Rust object_store): the default client, for its cost a request.
+"""One container through obstore (Rust object_store): the default client, and the fastest.
 
-Its own retries are off, because they hide in the latency and cannot be counted. Bytes are
-copied once, from its buffer into the caller's. Its errors carry no status but in their
-text, which is read here and nowhere else. It must not be used on both sides of a fork:
-its runtime's threads do not survive one, and a request would wait for ever.
+Its own retries are off: they would be part of the latency and could not be counted. Bytes
+are copied once, from its buffer to the caller's. The HTTP status of an error is in its text
+only, which is parsed here. obstore must not be used on both sides of a fork: the threads
+of its runtime do not survive one, and a request would wait forever.
 """
 
 from __future__ import annotations
@@ -42,16 +42,17 @@ NO_RETRIES: RetryConfig = {"max_retries": 0, "retry_timeout": timedelta(seconds=
 
 _STATUS = re.compile(r"status code: (\d{3})")
 _CAUSE = re.compile(r'message: "([^"]{1,120})"|error: "([^"]{1,120})"')
+_OTHER_RANGE = re.compile(r"Requested \d+\.\.\d+, got \d+\.\.\d+")
 _CONNECT = re.compile(r"kind: Connect\b|^\s*Connect,$", re.MULTILINE)
 _POOL_THREADS = 64
-"""Reads of event loops beyond these go through obstore's own asyncio bridge."""
+"""Further reads of event loops use obstore's own asyncio bridge."""
 _BIG_PUT_BYTES = 16 << 20
 _PART_BYTES = 16 << 20
 _SLOWEST_PUT_BYTES_S = 1 << 20
 
 
 def client_config(timeout_s: float, connect_timeout_s: float, endpoint: str | None) -> ClientConfig:
-    """`timeout_s` bounds the wait for the next byte, not the whole transfer."""
+    """Return obstore's client options. `timeout_s` bounds the wait for the next byte, not the transfer."""
     config: ClientConfig = {
         "timeout": timedelta(days=1),
         "read_timeout": timedelta(seconds=timeout_s),
@@ -64,11 +65,15 @@ def client_config(timeout_s: float, connect_timeout_s: float, endpoint: str | No
 
 
 class _SlashAtEnd(ValueError):
-    """obstore would leave the slash out, and read or write another object."""
+    """obstore would drop the slash and access another object."""
+
+
+class _NotTheRange(ValueError):
+    """The store sent more bytes than requested."""
 
 
 class _Process:
-    """Whether obstore's runtime was begun here, or in a parent that forked us."""
+    """Whether obstore's runtime was started in this process, or in a parent before a fork."""
 
     begun = False
     lost = False
@@ -82,14 +87,14 @@ os.register_at_fork(after_in_child=_Process.forked)
 
 
 class ObstoreClient:
-    """`make_store(timeout_s)` builds the store of one container."""
+    """One container; `make_store(timeout_s)` makes obstore's store of it."""
 
     errors: tuple[type[Exception], ...] = (BaseError, FileNotFoundError, ValueError, OSError)
 
     def __init__(self, make_store: Callable[[float], S3Store | AzureStore], timeout_s: float) -> None:
         self._make_store = make_store
         self._timeout_s = timeout_s
-        self._store = make_store(timeout_s)
+        self._store = self._made(timeout_s)
         self._pool = ReaderPool(_POOL_THREADS)
 
     def read(self, key: str, offset: int, buffer: memoryview) -> tuple[int, int | None]:
@@ -107,7 +112,7 @@ class ObstoreClient:
         asked: GetOptions = {"range": (offset, offset + len(buffer))}
         ended = self._pool.submit(partial(_get, self._store, key, asked))
         data, first = await (ended or _aget(self._store, key, asked))
-        return _fill(buffer, data), first  # here, so that a cancelled read writes nowhere
+        return _fill(buffer, data), first  # here, so that a cancelled read writes nothing
 
     async def aget(self, key: str, most: int | None) -> tuple[memoryview | None, int | None]:
         self._enter(key)
@@ -119,26 +124,33 @@ class ObstoreClient:
         return int(obstore.head(self._store, key)["size"])
 
     def pages(self, prefix: str, after: str) -> Iterator[list[tuple[str, int]]]:
-        """Empty folder markers (`a/`) are left out: this library shows them as `a`, which a HEAD tells apart."""
+        """Yield pages without empty folder markers: obstore lists `a/` as `a`, and a HEAD tells them apart."""
         self._enter(f"{prefix}x")
-        held: tuple[str, int] | None = None
+        held: tuple[str, int] | None = None  # until the next entry shows whether it is a marker
+        last = ""
+        ready: list[tuple[str, int]] | None = None
         for page in obstore.list(self._store, prefix or None, offset=after or None, chunk_size=PAGE_OBJECTS):
-            kept: list[tuple[str, int]] = []
+            if ready is not None:
+                yield ready
+            ready = []
             for entry in page:
                 item = (entry["path"], entry["size"])
+                if not item[1] and item[0] <= last:
+                    continue  # out of order: its key is `a/`, and an object `a` was listed before
                 if held and not self._is_marker(*held, follower=item[0]):
-                    kept.append(held)
-                held = item
-            yield kept
-        if held and not self._is_marker(*held, follower=""):
-            yield [held]
+                    ready.append(held)
+                held, last = item, item[0]
+        if ready is not None:
+            if held and not self._is_marker(*held, follower=""):
+                ready.append(held)
+            yield ready
 
     def put(self, key: str, data: bytes | memoryview, overwrite: bool) -> None:
         self._enter(key)
         size = memoryview(data).nbytes
         store = self._store
-        if size > _BIG_PUT_BYTES:  # the wait for the answer counts from the first byte sent
-            store = self._make_store(self._timeout_s + size / _SLOWEST_PUT_BYTES_S)
+        if size > _BIG_PUT_BYTES:  # the timeout of the answer starts with the first byte sent
+            store = self._made(self._timeout_s + size / _SLOWEST_PUT_BYTES_S)
         obstore.put(
             store,
             key,
@@ -152,7 +164,7 @@ class ObstoreClient:
         text = str(error)
         status = _STATUS.search(text)
         if isinstance(error, _SlashAtEnd):
-            return Failure(ErrorClass.BAD_KEY, "obstore cannot name a key that begins or ends with a slash")
+            return Failure(ErrorClass.BAD_KEY, "obstore cannot access a key that begins or ends with a slash")
         if status:
             return failures.from_status(int(status[1]), text)
         if isinstance(error, AlreadyExistsError):
@@ -165,8 +177,10 @@ class ObstoreClient:
             return failures.from_status(404)
         if "Wanted range starting at" in text:
             return failures.from_status(416)
+        if isinstance(error, _NotTheRange) or _OTHER_RANGE.search(text):
+            return Failure(ErrorClass.IO_ERROR, "the store sent other bytes than the requested range")
         if isinstance(error, InvalidPathError) or "Could not parse path" in text or "invalid path" in text:
-            return Failure(ErrorClass.BAD_KEY, f"obstore cannot name this key: {_headline(text)}")
+            return Failure(ErrorClass.BAD_KEY, f"obstore cannot access this key: {_headline(text)}")
         return _of_transport(text)
 
     def close(self) -> None:
@@ -176,8 +190,19 @@ class ObstoreClient:
     async def aclose(self) -> None:
         """Nothing belongs to an event loop."""
 
+    def _made(self, timeout_s: float) -> S3Store | AzureStore:
+        """Make a store. Raises UsageError for a setting in the environment that obstore does not take."""
+        try:
+            return self._make_store(timeout_s)
+        except (BaseError, ValueError) as error:
+            cause = re.search(r'source: "((?:[^"\\]|\\.)*)"', str(error))
+            why = cause[1].replace('\\"', "'") if cause else _headline(str(error))
+            raise UsageError(
+                f"obstore cannot be configured: {redact(why)}", "check the AWS_* or AZURE_* variables"
+            ) from None
+
     def _is_marker(self, key: str, size: int, follower: str) -> bool:
-        """Whether what is listed as `key` is the folder marker `key/`: certain if something is below it."""
+        """Return whether the listed `key` is the folder marker `key/`; it is if something is below it."""
         if size or follower.startswith(f"{key}/"):
             return not size
         try:
@@ -191,8 +216,8 @@ class ObstoreClient:
             raise _SlashAtEnd
         if _Process.lost:
             raise UsageError(
-                "obstore was used before this process was forked, and cannot be used after",
-                'start workers by "spawn" or "forkserver", or choose another client=',
+                "obstore was used before this process was forked and cannot be used after the fork",
+                'start workers with "spawn" or "forkserver", or choose another client=',
             )
         _Process.begun = True
 
@@ -218,12 +243,14 @@ def _fill(buffer: memoryview, data: Bytes | None) -> int:
     if data is None:
         return 0
     count = len(data)
+    if count > len(buffer):
+        raise _NotTheRange
     buffer[:count] = memoryview(data)
     return count
 
 
 def _of_transport(text: str) -> Failure:
-    """A failure without an HTTP status, by the kinds that stand in the error's debug text."""
+    """Classify a failure without an HTTP status by the kind in the error's debug text."""
     if _CONNECT.search(text):
         cause = _CAUSE.search(text)
         waited = "no connection in time" if "TimedOut" in text else "no connection"

@@ -1,9 +1,9 @@
-"""Threads that make blocking reads for an event loop, which is woken once for all that have ended.
+"""Threads that perform blocking reads for an event loop, which is woken once for several results.
 
 A library that bridges to asyncio wakes the loop through its self-pipe for every await, and
-that costs more than a small GET. Here the results that end close together share a wake-up.
-The pool refuses work when all its threads are busy, so that it never becomes a hidden
-queue or a limit: the caller then awaits the library itself.
+that costs more than a small GET. Here, results that arrive close together share one wake-up.
+The pool refuses work when all its threads are busy, so that it is neither a hidden queue
+nor a limit: the caller then awaits the library itself.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _Job = tuple["_Mailbox", "asyncio.Future[Any]", Callable[[], Any]]
 
 
 class ReaderPool:
-    """At most `threads` threads, each started when it is first needed."""
+    """At most `threads` threads, each started when it is needed for the first time."""
 
     def __init__(self, threads: int) -> None:
         self._limit = threads
@@ -39,7 +39,7 @@ class ReaderPool:
         )
 
     def submit(self, call: Callable[[], Any]) -> asyncio.Future[Any] | None:
-        """A future of the running loop for what `call` returns or raises; None if all threads are busy."""
+        """Return a future of the running loop for the result of `call`; None if all threads are busy."""
         loop = asyncio.get_running_loop()
         with self._lock:
             if self._busy >= self._limit:
@@ -59,7 +59,7 @@ class ReaderPool:
         return future
 
     def close(self) -> None:
-        """End the threads, after what they are reading if that does not take too long."""
+        """End the threads; wait for what they are reading, but not for long."""
         with self._lock:
             threads, self._threads = self._threads, []
         for _ in threads:
@@ -76,7 +76,7 @@ class ReaderPool:
             result, error = None, None
             try:
                 result = call()
-            except BaseException as raised:  # noqa: BLE001 - handed to whoever awaits: a Rust panic too
+            except BaseException as raised:  # noqa: BLE001 - raised again in the waiter: a Rust panic too
                 error = raised
             del call
             with self._lock:
@@ -86,7 +86,7 @@ class ReaderPool:
 
 
 class _Mailbox:
-    """What ended for one loop and the loop has not yet seen."""
+    """Results for one loop that it has not received yet."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = weakref.ref(loop)
@@ -100,11 +100,11 @@ class _Mailbox:
         self._woken = True
         loop = self._loop()
         if loop is not None:
-            with contextlib.suppress(RuntimeError):  # the loop was closed: nobody waits any more
+            with contextlib.suppress(RuntimeError):  # the loop was closed: there are no waiters
                 loop.call_soon_threadsafe(self._deliver)
 
     def _deliver(self) -> None:
-        self._woken = False  # before the emptying: what comes in from here on wakes anew
+        self._woken = False  # before the deque is emptied: later results wake the loop again
         while self._ended:
             future, result, error = self._ended.popleft()
             if future.cancelled():

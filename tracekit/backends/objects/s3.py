@@ -83,15 +83,19 @@ def _store(
     from tracekit.backends.objects.obstore_client import NO_RETRIES, client_config
 
     virtual, endpoint = settings.style(bucket)
-    # obstore reads AWS_* itself: whatever we have resolved is said outright, so that it cannot differ.
+    # obstore reads AWS_* itself, also names that no AWS tool knows: every setting that decides where
+    # a request goes and how it is signed is given here, so that the environment cannot change it.
+    endpoint = endpoint or settings.aws_endpoint(bucket if virtual else None)
     config: S3Config = {
         "region": settings.region,
         "skip_signature": settings.anonymous,
         "virtual_hosted_style_request": virtual,
+        "s3_express": False,
+        "unsigned_payload": False,
+        "request_payer": False,
+        "endpoint": endpoint,
+        "aws_endpoint_url_s3": endpoint,
     }
-    if endpoint is not None:
-        config["endpoint"] = endpoint
-        config["aws_endpoint_url_s3"] = endpoint
     return S3Store(
         bucket,
         config=config,

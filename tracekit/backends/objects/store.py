@@ -1,8 +1,7 @@
-"""The object-store backend: any client library behind the one protocol, every try counted.
+"""The object-store backend: any client library behind one protocol, every request counted.
 
-It owns what must be the same for every library: URIs, retries with jitter (each one
-counted), counters, handles, and the one clear line that a failure becomes. It must not
-know HTTP, XML or any SDK: that is `ObjectClient`'s side.
+It does what must be the same for every library: URIs, retries with jitter, counters,
+handles and error messages. HTTP, XML and SDKs belong to the `ObjectClient`.
 """
 
 from __future__ import annotations
@@ -30,14 +29,14 @@ _BACKOFF_CAP_S = 5.0
 _T = TypeVar("_T")
 _AT_END: tuple[int, int | None] = (0, None)
 _LISTING_TELLS_MORE = (ErrorClass.NOT_FOUND, ErrorClass.PERMISSION, ErrorClass.IO_ERROR)
-"""What a HEAD, which has no body, cannot say whole."""
+"""A HEAD has no body: for these errors a listing gives the reason."""
 _Page = list[tuple[str, int]]
 _Counter = Literal["range_gets", "whole_gets", "retries", "throttles", "puts", "lists", "heads"]
 
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """How a scheme's failures are worded: what a container is called, where, and what to do."""
+    """The words of a scheme's messages: its container, its endpoint, its hints."""
 
     scheme: str
     container: str
@@ -69,12 +68,12 @@ class ObjectStoreBackend:
         self._retries = retries
         self._clients: dict[str, ObjectClient] = {}
         self._answered: set[str] = set()
-        """Containers that are known to be there."""
+        """Containers that are known to exist."""
         self._lock = threading.Lock()
         self._count_lock = threading.Lock()
 
     def preflight(self, uri: str) -> None:
-        """Raise BackendError in one line if there is no object, and nothing below, at `uri`."""
+        """Raise BackendError in one line if there is neither an object at `uri` nor one below it."""
         container, key = split(uri)
         client = self._client(container)
         if key:
@@ -87,13 +86,13 @@ class ObjectStoreBackend:
                     raise
         if next(self._pages(uri, client, key, patient=False), None) is None:
             raise BackendError(
-                f"{clean(uri)}: nothing is there",
+                f"{clean(uri)}: nothing found",
                 "check the prefix; a prefix is a whole folder name",
                 ErrorClass.NOT_FOUND,
             )
 
     def list(self, uri: str) -> Iterator[ObjectInfo]:
-        """Every object below the folder `uri`, or the one object that it names, in key order."""
+        """Yield every object below the folder `uri`, or the object that it names, in key order."""
         container, key = split(uri)
         client = self._client(container)
         found = False
@@ -173,7 +172,7 @@ class ObjectStoreBackend:
         return client
 
     def _blame_container(self, client: ObjectClient, uri: str, container: str) -> None:
-        """Raise if it is the container that is missing; asked once of each, as a HEAD's 404 does not tell."""
+        """Raise if the container is missing, which the 404 of a HEAD does not say; asked once for each."""
         if container in self._answered:
             return
         self._count("lists")
@@ -186,7 +185,7 @@ class ObjectStoreBackend:
         self._answered.add(container)
 
     def _pages(self, uri: str, client: ObjectClient, key: str, patient: bool = True) -> Iterator[_Page]:
-        """Non-empty listing pages below `key`; a page that fails is asked for again from where it was."""
+        """Yield non-empty listing pages below `key`; a page that fails is requested again from its start."""
         after = ""
         failed = seen = 0
         pages = client.pages(key.rstrip("/"), after)
@@ -204,7 +203,7 @@ class ObjectStoreBackend:
                 self._answered.add(split(uri).container)
                 return
             seen += 1
-            if page:  # an empty one is no progress: what was seen before, asked for again
+            if page:  # an empty page is no progress
                 failed = 0
                 after = page[-1][0]
                 yield page
@@ -217,7 +216,7 @@ class ObjectStoreBackend:
         at_end: _T | None = None,
         patient: bool = True,
     ) -> _T:
-        """The answer to `request`, sent again while that is allowed; `at_end` if past the object's end."""
+        """Return the answer to `request`, with retries; `at_end` if the range is past the object's end."""
         failed = 0
         while True:
             try:
@@ -250,9 +249,9 @@ class ObjectStoreBackend:
             await asyncio.sleep(pause_s)
 
     def _pause_or_give_up(self, failure: Failure, uri: str, failed: int, patient: bool = True) -> float:
-        """Seconds to wait before the next try, which is counted; raises when there is none.
+        """Count the next try and return the seconds to wait before it; raise if there is none.
 
-        Who is not `patient` waits for a store that answers, but not for one that does not.
+        Without `patient`, a store that does not answer at all is not asked again.
         """
         if failure.error_class == ErrorClass.THROTTLED:
             self._count("throttles")
@@ -267,7 +266,7 @@ class ObjectStoreBackend:
         return random.uniform(0, min(_BACKOFF_CAP_S, _BACKOFF_BASE_S * 2**failed))
 
     def _give_up(self, failure: Failure, uri: str, retried: int = 0) -> NoReturn:
-        """Raise the one clear line that `failure` becomes."""
+        """Raise `failure` as a BackendError of one line."""
         what, hint = self._wording(failure)
         again = f" (sent {retried + 1} times)" if retried else ""
         where = clean(uri)
@@ -283,21 +282,21 @@ class ObjectStoreBackend:
         wordings: dict[str, tuple[str, str]] = {
             ErrorClass.NOT_FOUND: ("no such object", "list the prefix to see what is there"),
             ErrorClass.PERMISSION: (f"access denied: {detail}", dialect.credentials_hint),
-            ErrorClass.EXISTS: ("already exists", "overwrite it on purpose, or choose another target"),
+            ErrorClass.EXISTS: ("already exists", "give overwrite=True, or choose another target"),
             ErrorClass.UNREACHABLE: (
-                f"{dialect.endpoint} cannot be reached: {detail}",
+                f"cannot reach {dialect.endpoint}: {detail}",
                 "check the endpoint and the network",
             ),
             ErrorClass.TIMEOUT: (
                 f"no answer from {dialect.endpoint} in time: {detail}",
-                "raise timeout_s, or ask for less",
+                "raise timeout_s=, or read less at once",
             ),
             ErrorClass.THROTTLED: (
-                f"the store asks to slow down: {detail}",
-                "lower the rate or the bytes in flight",
+                f"the store throttles requests: {detail}",
+                "lower the rate or max_bytes_in_flight=",
             ),
             ErrorClass.WRONG_REGION: (
-                f"the {dialect.container} is in another region or place: {detail}",
+                f"the {dialect.container} is in another region or at another host: {detail}",
                 dialect.region_hint,
             ),
             ErrorClass.BAD_KEY: (detail, dialect.bad_key_hint),

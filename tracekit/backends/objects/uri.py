@@ -1,9 +1,9 @@
-"""URIs of objects: `scheme://container/key`, and back, so that every key survives.
+"""URIs of objects, `scheme://container/key`: made and parsed without loss for every key.
 
-A key may hold any character, but a URI's `?` and `#` begin what must never be recorded.
-So the URIs that we make percent-encode `%`, `?`, `#` and control characters in keys and
-nothing else, and the URIs that we read are percent-decoded. A query string in a URI is
-refused, not dropped: it would be a credential in the wrong place or a key meant raw.
+A key may contain any character, but `?` and `#` begin parts of a URI that are never recorded.
+So keys are written with `%`, `?`, `#` and control characters percent-encoded, and nothing
+else; URIs are percent-decoded when they are read. A URI with a query string is refused:
+it is a misplaced credential or a key that was not encoded.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["ObjectAddress", "escape", "join", "split", "unescape"]
 
 _ESCAPED = re.compile(r"[%?#\x00-\x1f\x7f]")
 _CONTAINER = re.compile(r"[A-Za-z0-9._:$-]+")
-"""What S3, Azure and those who speak like them let a container be called; a client may crash on more."""
+"""Characters that S3, Azure and compatible stores allow in a container's name; clients may crash on others."""
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://([^/]*)/?(.*)", re.DOTALL)
 
 
@@ -32,37 +32,37 @@ class ObjectAddress(NamedTuple):
 
 
 def join(scheme: str, container: str, key: str) -> str:
-    """The URI of a key."""
+    """Return the URI of a key."""
     return f"{scheme}://{container}/{escape(key)}"
 
 
 def escape(key: str) -> str:
-    """A key, or part of one, as URIs of objects have it."""
+    """Encode a key, or a part of one, for a URI."""
     if _ESCAPED.search(key) is None:
         return key
     return _ESCAPED.sub(lambda found: f"%{ord(found[0]):02X}", key)
 
 
 def unescape(text: str) -> str:
-    """The key, or part of one, that a URI of an object means."""
+    """Decode a key, or a part of one, from a URI."""
     return unquote(text, errors="surrogateescape")
 
 
 @functools.lru_cache(maxsize=65_536)
 def split(uri: str) -> ObjectAddress:
-    """The container and key of a URI. Raises UsageError if it names no container or has a query."""
+    """Return container and key of a URI. Raises UsageError if it names no container or has a query."""
     bare = clean(uri)
     match = _ADDRESS.fullmatch(bare)
     if match is None or not match[1]:
         raise UsageError(f"{bare}: no bucket or container named", "write scheme://container/key")
     if _CONTAINER.fullmatch(match[1]) is None:
         raise UsageError(
-            f"{bare}: no bucket or container can be called {match[1]!r}",
-            "letters, digits, dots and hyphens; write scheme://container/key",
+            f"{bare}: invalid bucket or container name {match[1]!r}",
+            "use letters, digits, dots and hyphens; write scheme://container/key",
         )
     if "?" in uri or "#" in uri:
         raise UsageError(
-            f"{bare}: the URI goes on with a query string or fragment",
-            "give credentials by the environment; write ? and # in a key as %3F and %23",
+            f"{bare}: the URI has a query string or fragment",
+            "give credentials in the environment; write ? and # in a key as %3F and %23",
         )
     return ObjectAddress(match[1], unescape(match[2]))
