@@ -22,6 +22,7 @@ __all__ = [
     "LoaderKeywords",
     "LoadingMode",
     "Number",
+    "OnError",
     "Op",
     "Pace",
     "PageCacheMode",
@@ -30,6 +31,7 @@ __all__ = [
     "ReplayKeywords",
     "SampleBy",
     "Seconds",
+    "ShardMode",
     "Size",
     "StoreKeywords",
     "WorkersModel",
@@ -48,6 +50,8 @@ Seconds: TypeAlias = SupportsFloat | str | timedelta
 """Seconds, or text such as `"500ms"`."""
 
 ReaderMode = Literal["sequential", "range"]
+ShardMode = Literal["even", "pad", "uneven"]
+OnError = Literal["raise", "skip"]
 LoadingMode = Literal["sequential", "prefetch", "async_pool"]
 RandomIndexMode = Literal["none", "uniform", "zipfian"]
 PageCacheMode = Literal["default", "fadvise_sequential", "fadvise_random", "dontneed", "direct_io"]
@@ -79,15 +83,18 @@ class LoaderKeywords(StoreKeywords, total=False):
     shuffle: Flag | Count
     random_index_mode: RandomIndexMode | str
     zipf_theta: Number
+    reshuffle_hot_set: Flag
     seed: Count
     shard_rank: Count
     shard_world_size: Count
+    shard_mode: ShardMode | str
     sample_bytes: Size | None
     num_workers: Count
     prefetch: Count
     loading_mode: LoadingMode | str
     reader_mode: ReaderMode | str
     target_request_bytes: Size | None
+    on_error: OnError | str
     max_bytes_in_flight: Size | None
     page_cache_mode: PageCacheMode | str
 

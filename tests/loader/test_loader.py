@@ -189,7 +189,10 @@ def test_a_dataset_may_be_loaded_more_than_once(data: Path) -> None:
 
 
 def test_a_shard_without_samples_gives_no_batch(data: Path) -> None:
-    assert list(create_async_loader(f"{data}/000", shard_rank=1, shard_world_size=2)) == []
+    shard = {"shard_rank": 1, "shard_world_size": 2}
+    assert list(create_async_loader(f"{data}/000", shard, shard_mode="uneven")) == []
+    with pytest.raises(UsageError, match="some ranks would have none"):
+        next(iter(create_async_loader(f"{data}/000", shard)))
 
 
 def test_bad_options_and_uris_leave_no_recorder_behind(data: Path, tmp_path: Path) -> None:
@@ -359,3 +362,27 @@ def test_an_iteration_whose_loader_was_closed_ends_with_an_error(data: Path) -> 
     with pytest.raises(BackendError, match="closed after 1 of") as caught:
         next(batches)
     assert caught.value.error_class == "cancelled"
+
+
+@pytest.mark.parametrize("mode", ["sequential", "prefetch", "async_pool"])
+def test_samples_that_fail_are_skipped_and_counted(tmp_path: Path, mode: str) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    for index in range(13):
+        (data / f"{index:02}").write_bytes(bytes(1000))
+    dataset = create_dataset(data)
+    gone = [Path(uri.removeprefix("file://")) for uri in dataset.uris[3:6]]
+    for path in gone:
+        path.unlink()
+    left = [uri for uri in dataset.uris if uri not in {f"file://{path}" for path in gone}]
+    options = {"batch_size": 2, "loading_mode": mode, "on_error": "skip", "max_bytes_in_flight": 4000}
+    with create_async_loader(dataset, options, tmp_path / "trace") as loader:
+        found = list(loader)
+        assert loader.skipped_samples == 3
+        assert [batch.step for batch in found] == list(range(len(loader)))
+    assert sorted(sample.uri for batch in found for sample in batch.samples) == left
+    trace = open_reader(tmp_path / "trace")
+    assert trace.counters["skipped_samples"] == 3
+    assert trace.query("SELECT count(error) AS n FROM ops")["n"][0].as_py() == 3
+    with create_async_loader(dataset, options, on_error="raise") as loader, pytest.raises(BackendError):
+        list(loader)

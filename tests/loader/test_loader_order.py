@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tracekit.errors import UsageError
 from tracekit.loader.options import LoaderOptions
-from tracekit.loader.order import draw, sample_order, shuffled
+from tracekit.loader.order import batches, draw, sample_order, shuffled
 from tracekit.loader.shaping import request, requests_in
 
 
@@ -89,7 +90,11 @@ def test_the_ranks_share_the_order_out_between_them(
 ) -> None:
     def order(rank: int, size: int) -> list[int]:
         options = LoaderOptions(
-            shard_rank=rank, shard_world_size=size, random_index_mode=mode, shuffle=shuffle
+            shard_rank=rank,
+            shard_world_size=size,
+            shard_mode="uneven",
+            random_index_mode=mode,
+            shuffle=shuffle,
         )
         return sample_order(samples, options).tolist()
 
@@ -139,3 +144,54 @@ def test_requests_cover_a_sample_once_in_order(length: int, target: int | None) 
         assert at == length
     if target is not None and pieces:
         assert all(size == target for _, size in pieces[:-1])
+
+
+def shards(samples: int, world: int, **options: object) -> list[list[int]]:
+    """The samples of each rank."""
+    return [
+        sample_order(samples, LoaderOptions(shard_rank=rank, shard_world_size=world, **options)).tolist()
+        for rank in range(world)
+    ]
+
+
+@pytest.mark.parametrize("drop_last", [False, True])
+@pytest.mark.parametrize("mode", ["even", "pad"])
+@given(samples=st.integers(1, 60), world=st.integers(1, 7), batch_size=st.integers(1, 9))
+def test_every_rank_has_the_same_number_of_batches(
+    mode: str, drop_last: bool, samples: int, world: int, batch_size: int
+) -> None:
+    if mode == "even" and samples < world:
+        with pytest.raises(UsageError, match="some ranks would have none"):
+            shards(samples, world, shard_mode=mode)
+        return
+    given_ = {"shard_mode": mode, "drop_last": drop_last, "batch_size": batch_size}
+    found = shards(samples, world, **given_)
+    counts = {-(-len(shard) // batch_size) for shard in found}
+    options = LoaderOptions(shard_world_size=world, **given_)
+    assert counts == {batches(samples, options)}
+    read = [sample for shard in found for sample in shard]
+    if mode == "even":
+        assert len(set(read)) == len(read)
+    if mode == "pad" and not drop_last:
+        assert set(read) == set(range(samples)) and len({len(shard) for shard in found}) == 1
+
+
+def test_even_shards_leave_out_only_samples_of_a_batch_that_other_ranks_lack() -> None:
+    assert shards(10, 4, batch_size=3) == [[0, 4, 8], [1, 5, 9], [2, 6], [3, 7]]
+    assert shards(10, 4, batch_size=2) == [[0, 4], [1, 5], [2, 6], [3, 7]]
+    assert shards(10, 4, batch_size=2, shard_mode="uneven") == [[0, 4, 8], [1, 5, 9], [2, 6], [3, 7]]
+    assert shards(10, 4, batch_size=2, shard_mode="pad") == [[0, 4, 8], [1, 5, 9], [2, 6, 0], [3, 7, 1]]
+
+
+def test_zipfian_keeps_its_hot_set_unless_told_otherwise() -> None:
+    def hottest(**options: object) -> list[int]:
+        chosen = LoaderOptions(random_index_mode="zipfian", zipf_theta=1.5, shuffle=True, **options)
+        return [int(np.bincount(sample_order(1000, chosen, epoch)).argmax()) for epoch in range(4)]
+
+    assert len(set(hottest())) == 1
+    assert len(set(hottest(reshuffle_hot_set=True))) > 1
+    first, second = (
+        sample_order(1000, LoaderOptions(random_index_mode="zipfian", shuffle=True), epoch)
+        for epoch in (0, 1)
+    )
+    assert (first != second).any()

@@ -115,6 +115,7 @@ def test_the_verb_records_with_every_option_as_a_flag(finished: Finished, data: 
     plain |= {"prefetch": 3, "seed": 9, "loading_mode": "async_pool", "target_request_bytes": "4KiB"}
     plain |= {"max_bytes_in_flight": "64KiB", "page_cache_mode": "fadvise_random", "sample_bytes": "5000"}
     plain |= {"random_index_mode": "zipfian", "zipf_theta": 1.1, "shard_rank": 1, "shard_world_size": 2}
+    plain |= {"shard_mode": "pad", "on_error": "skip", "reshuffle_hot_set": True}
     flags: list[str] = []
     for name, value in plain.items():
         flags += [f"--{name.replace('_', '-')}"] + ([] if value is True else [str(value)])
@@ -229,7 +230,7 @@ def test_more_workers_than_the_system_gives_is_one_line(data: Path, tmp_path: Pa
     )  # fmt: skip
     assert run.returncode == 2, run.stderr
     assert run.stderr.count("\n") == 1
-    assert "num_workers=2000" in run.stderr
+    assert "--num-workers 2000" in run.stderr
 
 
 MANY_WORKERS = """

@@ -34,6 +34,7 @@ class Engine:
         self._samples = samples
         self._first_step = first_step
         self._batch_size = options.batch_size
+        self._skips = options.on_error == "skip"
         self._any_order = options.loading_mode == "async_pool"
         self._workers = options.num_workers
         self._threads: list[threading.Thread] = []
@@ -67,10 +68,11 @@ class Engine:
                 future.set_exception(_was_closed())
             return future
 
-    def forget(self, batch: int) -> None:
-        """Drop a batch that was handed over."""
+    def forget(self, batch: int) -> list[SampleRange]:
+        """Drop a batch that was handed over; return the samples that it lacks."""
         with self._lock:
-            self._boxes.pop(batch, None)
+            box = self._boxes.pop(batch, None)
+        return box.skipped if box is not None else []
 
     def close(self) -> None:
         """Stop the workers and wait for their requests. Idempotent: a second caller waits as well."""
@@ -138,11 +140,16 @@ class Engine:
         box, ref = sample.box, sample.ref
         if box is None:
             return
-        if sample.failure is not None:
-            self._fail(sample, sample.failure)
+        failed = sample.failure
+        skipping = self._skips and isinstance(failed, BackendError) and not self._reader.stopping
+        if failed is not None and not skipping:
+            self._fail(sample, failed)
             return
-        box.samples[sample.slot] = Sample(ref.sample_id, ref.uri, ref.offset, ref.length, sample.buffer)
+        if failed is None:
+            box.samples[sample.slot] = Sample(ref.sample_id, ref.uri, ref.offset, ref.length, sample.buffer)
         with self._lock:
+            if failed is not None:
+                box.skipped.append(ref)
             box.left -= 1
             full = box.left == 0
         if full and not box.future.done():

@@ -27,7 +27,7 @@ from tracekit.keywords import LoaderKeywords
 from tracekit.loader.dataset import Dataset, Source, create_dataset, named, source_uris
 from tracekit.loader.engine import Engine
 from tracekit.loader.options import LoaderOptions
-from tracekit.loader.order import Order, sample_order
+from tracekit.loader.order import Order, batches, sample_order
 from tracekit.loader.reading import SampleReader
 from tracekit.loader.work import Batch, Sample
 from tracekit.recorder import Recorder
@@ -84,7 +84,7 @@ class AsyncLoader:
 
     Each iteration is an epoch with its own order; steps are numbered through. Reading begins
     when the first batch is requested. The error of a sample is raised in place of its batch and
-    ends the iteration. A wait that is cancelled (`asyncio.wait_for`) loses nothing: the next
+    ends the iteration; with `on_error="skip"` the batch comes without the sample. A wait that is cancelled (`asyncio.wait_for`) loses nothing: the next
     one gets the same batch. `close` (or a with-block) stops reading and closes what the loader opened.
     """
 
@@ -101,6 +101,8 @@ class AsyncLoader:
         self.options = options
         self.recorder = recorder
         self.gate = Gate(options.bytes_of("max_bytes_in_flight"))
+        self.skipped_samples = 0
+        """Samples that failed and were skipped (`on_error="skip"`), over all epochs."""
         self._keep_data = keep_data
         self._owned = owned
         self._epoch = 0
@@ -110,9 +112,7 @@ class AsyncLoader:
 
     def __len__(self) -> int:
         """Batches of an epoch."""
-        options = self.options
-        samples = len(range(options.shard_rank, len(self.dataset), options.shard_world_size))
-        return samples // options.batch_size if options.drop_last else -(-samples // options.batch_size)
+        return batches(len(self.dataset), self.options)
 
     def __iter__(self) -> _Run:
         return self._run()
@@ -171,6 +171,7 @@ class _Run:
 
     def __init__(self, loader: AsyncLoader, order: Order, first_step: int, keep_data: bool) -> None:
         options = loader.options
+        self._loader = weakref.proxy(loader)
         self._dataset = loader.dataset
         self._order = order
         self._batch_size = options.batch_size
@@ -180,6 +181,7 @@ class _Run:
         gate, backend = loader.gate, loader.dataset.backend
         reader = SampleReader(backend, options, gate, loader.recorder, keep_data)
         self.engine = Engine(reader, options, len(order), first_step)
+        self._recorder = loader.recorder
         self._consumer = ConsumerClock(loader.recorder, workers=options.num_workers, ahead=self._ahead)
         self._closed = False
         self._handed = 0
@@ -252,13 +254,21 @@ class _Run:
         return self.engine.future(self._handed)
 
     def _hand_over(self, batch: Batch) -> Batch:
-        self._bytes_ahead -= batch.nbytes
-        self.engine.forget(self._handed)
+        skipped = self.engine.forget(self._handed)
+        if skipped:
+            self._skip(len(skipped))
+        self._bytes_ahead -= batch.nbytes + sum(ref.length for ref in skipped)
         self._handed += 1
         if self._ahead:
             self._submit(self._handed)
         self._consumer.handed()
         return batch
+
+    def _skip(self, samples: int) -> None:
+        if self._recorder is not None:
+            self._recorder.count("skipped_samples", samples)
+        with contextlib.suppress(ReferenceError):  # only the iterator is left of the loader
+            self._loader.skipped_samples += samples
 
     def _submit(self, asked: int) -> None:
         """Submit the batches requested so far, and ahead of them what the window and the cap allow.

@@ -11,9 +11,10 @@ import dataclasses
 import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 from tracekit.errors import UsageError
+from tracekit.keywords import OnError, ShardMode
 from tracekit.options import PAGE_CACHE_MODES
 from tracekit.units import parse_size
 
@@ -34,6 +35,8 @@ _CHOICES = {
     "loading_mode": LOADING_MODES,
     "random_index_mode": RANDOM_INDEX_MODES,
     "page_cache_mode": PAGE_CACHE_MODES,
+    "shard_mode": get_args(ShardMode),
+    "on_error": get_args(OnError),
 }
 _LEAST = {
     "batch_size": 1,
@@ -66,12 +69,15 @@ class LoaderOptions:
     seed: int = 0
     shard_rank: int = 0
     shard_world_size: int = 1
+    shard_mode: str = "even"
     reader_mode: str = "sequential"
     loading_mode: str = "prefetch"
     target_request_bytes: int | str | None = 131_072
     max_bytes_in_flight: int | str | None = None
     random_index_mode: str = "none"
     zipf_theta: float = 0.99
+    reshuffle_hot_set: bool = False
+    on_error: str = "raise"
     page_cache_mode: str = "default"
     sample_bytes: int | str | None = None
     client: str | None = None
@@ -94,7 +100,7 @@ class LoaderOptions:
                 _check_int(name, getattr(self, name), least)
         for name in _SIZES:
             object.__setattr__(self, name, _size(name, getattr(self, name)))
-        for name in ("drop_last", "anonymous"):
+        for name in ("drop_last", "reshuffle_hot_set", "anonymous"):
             _check_bool(name, getattr(self, name), optional=name == "anonymous")
         for name in ("client", "endpoint", "region", "account"):
             _check_text(name, getattr(self, name))

@@ -42,12 +42,13 @@ class Batch(NamedTuple):
 class Box:
     """A batch that is being filled; `future` has the batch, or the first error of its samples."""
 
-    __slots__ = ("future", "left", "samples", "step")
+    __slots__ = ("future", "left", "samples", "skipped", "step")
 
     def __init__(self, step: int, size: int) -> None:
         self.step = step
         self.left = size
         self.samples: list[Sample | None] = [None] * size
+        self.skipped: list[SampleRange] = []
         self.future: Future[Batch] = Future()
         self.future.set_running_or_notify_cancel()  # so that cancelling a wait does not cancel it
 

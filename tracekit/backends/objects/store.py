@@ -284,7 +284,7 @@ class ObjectStoreBackend:
             ErrorClass.PERMISSION: (f"access denied: {detail}", dialect.credentials_hint),
             ErrorClass.EXISTS: ("already exists", "give overwrite=True, or choose another target"),
             ErrorClass.UNREACHABLE: (
-                f"cannot reach {dialect.endpoint}: {detail}",
+                f"the connection to {dialect.endpoint} failed: {detail}",
                 "check the endpoint and the network",
             ),
             ErrorClass.TIMEOUT: (
