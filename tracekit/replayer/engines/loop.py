@@ -1,8 +1,8 @@
 """The event-loop engine: many requests in flight on one thread, for object stores.
 
-One dispatcher waits for the next op's absolute deadline and starts the request then: no
-task exists for an op that is not due. The deadline is a kernel timer in the loop's own
-poll, because the loop's timers are as coarse as a millisecond.
+One dispatcher waits for the absolute due time of the next op and starts its request then;
+no task exists for an op that is not due. The wait uses a kernel timer polled by the loop,
+because the loop's own timers have a resolution of a millisecond.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ _LEAD_NS = 20_000_000
 _WATCH_S = 0.2
 _YIELD_EVERY = 8
 _KEPT_BYTES = 64 << 20
-"""Buffers kept for the next op: of powers of two, so that ops of any mix of lengths share them."""
+"""Buffers kept for reuse. Their sizes are powers of two, so that ops of different lengths share them."""
 _GRACE_NS = 5_000_000_000
-"""How long what is in flight is waited for after Ctrl-C; a second one ends it at once."""
+"""How long requests in flight may take after Ctrl-C; a second Ctrl-C cancels them at once."""
 _GET, _PUT = KINDS.index("get"), KINDS.index("put")
 
 
 class LoopEngine:
-    """Drives a plan on an event loop; `settings.threads` is the most requests at once. One run each."""
+    """Drives a plan on an event loop with at most `settings.threads` requests at once. One run each."""
 
     def __init__(
         self, plan: Plan, pacer: Pacer, gate: Gate | None, recorder: Recorder, *,
@@ -67,7 +67,7 @@ class LoopEngine:
         self.cpu_wait_ns = 0
 
     def run(self, watch: Callable[[], None], *, start_mono_ns: int | None = None) -> bool:
-        """Replay to the end; False if interrupted by Ctrl-C. `watch` is called now and then."""
+        """Replay to the end; False if Ctrl-C ended it. `watch` is called now and then."""
         warm_up()
         self._start_mono_ns = start_mono_ns or time.monotonic_ns() + _LEAD_NS
         began, waited = time.thread_time_ns(), cpu_wait_ns()
@@ -81,7 +81,7 @@ class LoopEngine:
         return not self._plan.shared.header[STOP]
 
     def stop(self) -> None:
-        """Start no more requests; called again, wait for none."""
+        """Start no more requests; when called again, do not wait for those in flight."""
         now = time.monotonic_ns()
         self._give_up_at = now + _GRACE_NS if self._give_up_at is None else now
         self._plan.shared.header[STOP] = 1
@@ -130,7 +130,7 @@ class LoopEngine:
                 await asyncio.sleep(0)
 
     async def _drain(self) -> None:
-        """Wait for what is in flight; when it was stopped, not for ever."""
+        """Wait for the requests in flight; after a stop, only for a limited time."""
         while self._running:
             await asyncio.wait(self._running, timeout=_WATCH_S)
             if self._give_up_at is not None and time.monotonic_ns() >= self._give_up_at:
@@ -138,7 +138,7 @@ class LoopEngine:
                     task.cancel()
 
     async def _taken(self) -> int | None:
-        """The next op, when one is ready and may run; None if there are no more."""
+        """The next op, once one is ready and may run; None if there are no more."""
         while len(self._running) >= self._settings.threads:
             await self._wait()
             if self._plan.shared.header[STOP]:
@@ -191,7 +191,7 @@ class LoopEngine:
             header[slot(0, LOW)] = min(self._unfinished, default=op) + 1
 
     async def _length(self, op: int) -> int:
-        """Bytes that the op asks for; to the object's end where the plan does not say."""
+        """Bytes to request for the op; up to the object's end if the plan has no length."""
         length = int(self._plan.columns["length"][op])
         if length != NONE or self._plan.columns["kind"][op] != KINDS.index("read"):
             return max(length, 0)
@@ -201,7 +201,7 @@ class LoopEngine:
             try:
                 self._sizes[file] = (await asyncio.to_thread(self._backend_of(uri).stat, uri)).size
             except BackendError:
-                self._sizes[file] = 0  # the request itself will say what is wrong
+                self._sizes[file] = 0  # the request reports the error
         return max(self._sizes[file] - int(self._plan.columns["offset"][op]), 0)
 
     async def _outcome(
@@ -237,7 +237,7 @@ class LoopEngine:
                 self._free.setdefault(len(buffer), []).append(buffer)
 
     def _buffer(self, length: int, backend: Backend) -> memoryview:
-        """One of at least `length` bytes, used before if there is one."""
+        """A buffer of at least `length` bytes, reused if possible."""
         size = 1 << max(length - 1, 0).bit_length()
         free = self._free.get(size)
         if not free:
@@ -261,7 +261,7 @@ async def _now_and_then(watch: Callable[[], None]) -> None:
 
 @contextlib.contextmanager
 def _interruptible(interrupt: Callable[[], None]) -> Iterator[None]:
-    """Ctrl-C is told, instead of raised in the middle of anything; one that is ignored stays so."""
+    """Call `interrupt` on Ctrl-C instead of raising KeyboardInterrupt; an ignored signal stays ignored."""
     before = signal.getsignal(signal.SIGINT)
     if threading.current_thread() is not threading.main_thread() or before is signal.SIG_IGN:
         yield
@@ -277,7 +277,7 @@ def _interruptible(interrupt: Callable[[], None]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _deadlines(event: asyncio.Event) -> Iterator[Callable[[int], None]]:
-    """A function that has `event` set at a monotonic time in ns: one kernel timer, polled by the loop."""
+    """Yield a function that sets `event` at a monotonic time in ns, by one kernel timer that the loop polls."""
     libc = ctypes.CDLL(None, use_errno=True)
     timer = libc.timerfd_create(time.CLOCK_MONOTONIC, os.O_NONBLOCK | os.O_CLOEXEC)
     if timer < 0:

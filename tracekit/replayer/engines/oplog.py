@@ -1,4 +1,4 @@
-"""What one worker of a replay did, kept in columns and handed to the recorder in batches."""
+"""The results of one worker of a replay, kept in columns and passed to the recorder in batches."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ __all__ = ["ROWS", "OpLog", "warm_up"]
 
 ROWS = 4096
 _FLUSH_NS = 700_000_000
-"""Rows are handed over after this long whatever else there is to do."""
+"""Rows are passed on after this time at the latest."""
 _EASE_NS = 250_000_000
 _SLACK_NS = 15_000_000
-"""Rows are handed over after `_EASE_NS` by a worker whose next op is this far off: a flush costs
-milliseconds, and all workers doing it in the middle of a burst made every op of it late."""
+"""After `_EASE_NS`, a worker passes its rows on if its next op is this far off: a flush takes
+milliseconds, and flushes in the middle of a burst made every op of the burst late."""
 _COLUMNS = 7
 
 
 class OpLog:
-    """Results of up to 4,096 ops: seven integers each, no object. Used by one thread.
+    """The results of up to 4,096 ops, seven integers each. Used by one thread.
 
     Besides the op schema's columns, rows carry `gate_wait` (ns waited for admission),
     `backlog` (ns that the op was overdue before a worker was free for it) and `plan_op`
@@ -50,7 +50,7 @@ class OpLog:
         self._set_clocks()
 
     def has_slack(self, wait_ns: int, now_ns: int) -> bool:
-        """Whether this is the time to flush: the next op is `wait_ns` off, and rows have waited a while."""
+        """Whether to flush now: the next op is `wait_ns` off, and rows have been waiting for a while."""
         return wait_ns > _SLACK_NS and now_ns >= self.ease_at
 
     def add(
@@ -82,15 +82,15 @@ class OpLog:
             self.hint(self._plan.uris[self._plan.columns["file"][op]], moved.hint)
 
     def hint(self, uri: str, hint: Hint) -> None:
-        """A page-cache hint was applied: a row of its own."""
+        """Add a row for a page-cache hint."""
         self._hints.append((uri, hint))
 
     def busy_ns(self, rows: int) -> int:
-        """Time in requests of the first `rows` ops kept."""
+        """Time in requests of the first `rows` ops, ns."""
         return int(self._columns[2, :rows].sum())
 
     def flush(self, *, due_of_plan: bool = False) -> None:
-        """Hand what is kept to the recorder; with `due_of_plan`, due times are the plan's."""
+        """Pass the rows to the recorder; with `due_of_plan`, due times are taken from the plan."""
         self._set_clocks()
         if self._hints:
             self._recorder.record_batch(_hint_rows(self._hints))
@@ -98,7 +98,7 @@ class OpLog:
         if self.rows:
             kept = self._columns[:, : self.rows].copy()
             make = partial(self._batch, kept, self._errors, self._ttfb, due_of_plan=due_of_plan)
-            if self._plan.streamed:  # whose room is used again as soon as this returns
+            if self._plan.streamed:  # whose rows may be freed as soon as this returns
                 self._recorder.record_batch(make())
             else:
                 self._recorder.record_later(self.rows, make)
@@ -117,7 +117,7 @@ class OpLog:
         *,
         due_of_plan: bool,
     ) -> pa.RecordBatch:
-        """The rows of `kept`. Made by the recorder's thread: it would hold up a worker for a millisecond."""
+        """The rows of `kept` as a batch. The recorder's thread calls this: it takes a millisecond."""
         plan, rows = self._plan, kept.shape[1]
         op, submit, latency, moved, gate_wait, due, backlog = kept
         if due_of_plan:
@@ -148,7 +148,7 @@ class OpLog:
 
 
 def _hint_rows(hints: list[tuple[str, Hint]]) -> pa.RecordBatch:
-    """With the columns of every other batch: the store would begin a new segment for others."""
+    """Hint rows with the same columns as other batches; with others, the store would begin a new segment."""
     nothing = pa.nulls(len(hints), pa.int64())
     return pa.RecordBatch.from_pydict(
         {
@@ -164,7 +164,7 @@ def _hint_rows(hints: list[tuple[str, Hint]]) -> pa.RecordBatch:
 
 
 def warm_up() -> None:
-    """Have Arrow import what it imports at its first conversion: half a second with the interpreter lock held."""
+    """Trigger the imports of Arrow's first conversion, which hold the interpreter lock for half a second."""
     pa.array(np.zeros(1, np.int64), mask=np.zeros(1, bool))
 
 
