@@ -22,6 +22,7 @@ def register(app: typer.Typer) -> None:
         epilog=examples(
             "tracekit compare run.trace replay.trace",
             "tracekit compare before.trace after.trace --tolerance 0.05 --json",
+            "tracekit compare before.trace after-1.trace after-2.trace after-3.trace",
             "tracekit compare before.trace after.trace --judge 'latency_p99<=1.2x' --junit parity.xml",
         ),
     )(_compare)
@@ -30,6 +31,10 @@ def register(app: typer.Typer) -> None:
 def _compare(
     a: Annotated[str, typer.Argument(metavar="A", help="The recording, or the run before.")],
     b: Annotated[str, typer.Argument(metavar="B", help="The replay, or the run after.")],
+    others: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[B2]...", help="More runs or replays like B.", show_default=False),
+    ] = None,
     tolerance: Annotated[
         float, typer.Option(help="Tolerance of counts, bytes, duration and throughput: 0.15 is 15 %.")
     ] = 0.15,
@@ -57,7 +62,7 @@ def _compare(
     """Compare two traces metric by metric. Exit 1 if one is outside its tolerance or a gate fails."""
     before, after = tracekit.open_trace(a), tracekit.open_trace(b)
     parity = tracekit.compare(
-        before, after, tolerance=tolerance, speed=speed, max_lateness=max_lateness, allow_empty=allow_empty,
+        before, after, *(others or ()), tolerance=tolerance, speed=speed, max_lateness=max_lateness, allow_empty=allow_empty,
         partial=partial, expect_failures=expect_failures, judge=judge or (), junit=junit,
     )  # fmt: skip
     moved = tracekit.diverge(before, after)

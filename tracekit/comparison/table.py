@@ -17,7 +17,8 @@ class ParityRow:
     `difference` is relative to `a` for counts, sizes and times; for the units `distance` and
     `share` it is absolute. `ok` is None for a metric that is shown and not judged; `note` then
     says why. `tolerance` is the largest difference that passes, None where another rule holds.
-    `cause` is `client` for metrics that only the replaying client can spoil, else empty.
+    `cause` is `client` for metrics that only the replaying client can spoil, else empty. `low` and
+    `high` are the interval of the difference over several runs, None for a single one.
     """
 
     metric: str
@@ -29,6 +30,13 @@ class ParityRow:
     tolerance: float | None = None
     note: str = ""
     cause: str = ""
+    low: float | None = None
+    high: float | None = None
+
+    @property
+    def by_difference(self) -> bool:
+        """Whether the metric passes if its difference is at most its tolerance."""
+        return self.difference is not None and self.ok is (self.difference <= (self.tolerance or 0.0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,5 +145,5 @@ def finite(value: float | None) -> float | None:
 
 
 def _json(rows: Iterable[ParityRow]) -> list[dict[str, Any]]:
-    numbers = ("a", "b", "difference", "tolerance")
+    numbers = ("a", "b", "difference", "tolerance", "low", "high")
     return [{**asdict(row), **{name: finite(getattr(row, name)) for name in numbers}} for row in rows]

@@ -10,6 +10,7 @@ from typing import Any
 from tracekit.comparison.fingerprint import fingerprint
 from tracekit.comparison.gates import Gate, check_gates, parse_gates
 from tracekit.comparison.junit import write_junit
+from tracekit.comparison.repeats import combine
 from tracekit.comparison.replays import ReplayRules, judge_replay
 from tracekit.comparison.runs import compare_runs
 from tracekit.comparison.table import Parity
@@ -28,7 +29,7 @@ DEFAULT_TOLERANCE = 0.15
 def compare(
     a: TraceLike,
     b: TraceLike,
-    *,
+    *others: TraceLike,
     tolerance: float = DEFAULT_TOLERANCE,
     speed: float | None = None,
     max_lateness: int | str | None = None,
@@ -38,12 +39,15 @@ def compare(
     judge: Sequence[str] = (),
     junit: str | os.PathLike[str] | None = None,
 ) -> Parity:
-    """Compare trace `b` with trace `a`.
+    """Compare trace `b`, and any `others`, with trace `a`.
 
     If `b` is a replay of exactly the ops of `a`, every op of `b` is judged against the plan,
     which is made again from `a` and the options that `b` was replayed with. Otherwise, or if
     `speed` is given, the two are compared as runs, by their distributions; the times of `a`
     are divided by `speed`.
+
+    With `others`, which are runs or replays like `b`, the table has medians over runs with 95 %
+    bootstrap intervals, and a metric passes if the whole interval is within its tolerance.
 
     `tolerance` is a fraction; it holds for counts, bytes, duration and throughput, and other
     metrics have their own (see docs/replay.md). For replays: `max_lateness` (ns, or text such
@@ -60,29 +64,39 @@ def compare(
         raise UsageError(f"speed={speed} is not positive", "give a factor such as 0.5, 1 or 10")
     lateness = None if max_lateness is None else parse_duration(max_lateness, name="max_lateness")
     gates = parse_gates([judge] if isinstance(judge, str) else judge)
-    a, b = open_reader(a), open_reader(b)
+    recording, runs = open_reader(a), [open_reader(run) for run in (b, *others)]
+    rules = ReplayRules(
+        tolerance=tolerance,
+        max_lateness_ns=lateness,
+        allow_empty=allow_empty,
+        partial=partial,
+        expect_failures=expect_failures,
+    )
+    parity = combine([_compare(recording, run, rules, speed, gates) for run in runs])
+    if junit is not None:
+        names = " ".join(reader.path.name for reader in (recording, *runs))
+        write_junit(parity, local_path(junit), name=names)
+    return parity
+
+
+def _compare(
+    a: TraceReader, b: TraceReader, rules: ReplayRules, speed: float | None, gates: Sequence[Gate]
+) -> Parity:
     origin = replay_of(a, b) if speed is None else _Origin(None, "speed= was given")
     if origin.options is not None:
-        rules = ReplayRules(
+        rules = replace(
+            rules,
             pace=origin.options.pace,
             max_ops_in_flight=origin.options.max_ops_in_flight,
             max_bytes_in_flight=origin.options.max_bytes_in_flight,
-            tolerance=tolerance,
-            max_lateness_ns=lateness,
-            allow_empty=allow_empty,
-            partial=partial,
-            expect_failures=expect_failures,
         )
         rows = judge_replay(planned_ops(a, origin.options), b, rules)
-        found = Parity(rows, tolerance, 1.0, "replay", origin.reason)
+        found = Parity(rows, rules.tolerance, 1.0, "replay", origin.reason)
     else:
         factor = speed or 1.0
-        rows = compare_runs(a, b, tolerance=tolerance, speed=factor)
-        found = Parity(rows, tolerance, factor, "runs", origin.reason)
-    parity = _gated(found, a, b, gates)
-    if junit is not None:
-        write_junit(parity, local_path(junit), name=f"{a.path.name} {b.path.name}")
-    return parity
+        rows = compare_runs(a, b, tolerance=rules.tolerance, speed=factor)
+        found = Parity(rows, rules.tolerance, factor, "runs", origin.reason)
+    return _gated(found, a, b, gates)
 
 
 @dataclass(frozen=True, slots=True)

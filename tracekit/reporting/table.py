@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from rich.table import Table
@@ -52,18 +53,28 @@ def parity_table(parity: Parity, *, names: tuple[str, str] = ("recording", "repl
     )
     table = Table(title=title, title_justify="left")
     table.add_column("metric")
-    for name in (*names, "difference", "allowed"):
+    spread = any(row.low is not None for row in parity.rows)
+    for name in (*names, "difference", *(["95 % interval"] if spread else []), "allowed"):
         table.add_column(name, justify="right")
     table.add_column("verdict")
     for row in (*parity.rows, *parity.gates):
         word = {True: Text("pass", "green"), False: Text("FAIL", "red"), None: Text("-", "dim")}[row.ok]
         table.add_row(
-            label(row), shown(row.a, row.unit), shown(row.b, row.unit), difference(row), _allowed(row), word
-        )
+            label(row), shown(row.a, row.unit), shown(row.b, row.unit), difference(row),
+            *([_interval(row)] if spread else []), _allowed(row), word,
+        )  # fmt: skip
     failed = [f"{label(row)}: {row.note}" for row in parity.failed if row.note]
     if failed:
         table.caption, table.caption_justify = Text("\n".join(failed), "dim"), "left"
     return table
+
+
+def _interval(row: ParityRow) -> str:
+    """The interval of the difference over several runs."""
+    if row.low is None or row.high is None:
+        return "-"
+    low, high = (difference(replace(row, difference=value)) for value in (row.low, row.high))
+    return f"{low} to {high}"
 
 
 def _allowed(row: ParityRow) -> str:
