@@ -24,7 +24,7 @@ import typer.main
 from typer.core import TyperCommand, TyperGroup
 from typer.exceptions import TyperException
 
-from tracekit.cli.flags import spellings, with_flags
+from tracekit.cli.flags import use_flags_of, with_flags
 from tracekit.errors import TracekitError
 from tracekit.uri import redact
 from tracekit.version import __version__
@@ -81,7 +81,10 @@ class _Verbs(TyperGroup):
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
         verb, command, rest = super().resolve_command(ctx, args)
-        return verb, load(verb) if verb in VERBS else command, rest
+        if verb in VERBS:
+            command = load(verb)
+            use_flags_of(command)
+        return verb, command, rest
 
     def get_params(self, ctx: Any) -> list[Any]:
         return _without_flag_types(super().get_params(ctx))
@@ -174,13 +177,13 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(words: list[str]) -> int:
+    use_flags_of(None)
     try:
         code = app(args=words, prog_name="tracekit", standalone_mode=False)
         sys.stdout.flush()
         return int(code or 0)
     except TracekitError as error:
-        known = _spellings(words)
-        return _fail(words, with_flags(error.message, known), error.exit_code, with_flags(error.hint, known))
+        return _fail(words, with_flags(error.message), error.exit_code, with_flags(error.hint))
     except TyperException as error:
         if type(error).__name__ == "NoArgsIsHelpError":
             typer.echo(error.format_message(), err=True)
@@ -203,11 +206,6 @@ def _run(words: list[str]) -> int:
             raise
         message = f"internal error: {type(error).__name__}: {error}"
         return _fail(words, message, 2, "a defect; please report it with TRACEKIT_DEBUG=1")
-
-
-def _spellings(words: Sequence[str]) -> dict[str, tuple[str, str]]:
-    """Return how the verb of this command line spells the parameters of its public function."""
-    return spellings(load(words[0])) if words and words[0] in VERBS else {}
 
 
 def main() -> None:

@@ -12,6 +12,7 @@ import tracekit
 from tracekit.capture.command import METHODS
 from tracekit.capture.session import HOOKS
 from tracekit.cli.arguments import OverwriteOption, choices, examples
+from tracekit.cli.flags import with_flags
 from tracekit.units import format_count
 
 __all__ = ["register"]
@@ -89,5 +90,5 @@ def _capture(
         ops = "1 op" if result.ops == 1 else f"{format_count(result.ops)} ops"
         typer.echo(f"tracekit: {ops} recorded in {result.path} ({result.method})", err=True)
         for note in result.notes:
-            typer.echo(f"tracekit: {note}", err=True)
+            typer.echo(f"tracekit: {with_flags(note)}", err=True)
     raise typer.Exit(result.exit_code)

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from contextvars import ContextVar
 from typing import Any
 
-__all__ = ["spellings", "with_flags"]
+__all__ = ["spellings", "use_flags_of", "with_flags"]
+
+_used: ContextVar[Mapping[str, tuple[str, str]]] = ContextVar("tracekit_flags", default={})  # noqa: B039
 
 _VALUE = r"'[^']*'|\"[^\"]*\"|\([^()]*\)|\[[^\[\]]*\]|[^\s,;()'\"]+"
 _NAMED = re.compile(rf"(?<![\w.&?/-])(?P<name>[a-z][a-z0-9_]*)=(?P<value>{_VALUE})?")
@@ -31,8 +34,14 @@ def spellings(command: Any) -> dict[str, tuple[str, str]]:
     return found
 
 
-def with_flags(message: str, known: Mapping[str, tuple[str, str]]) -> str:
-    """Return `message` with every `name=value` whose name is in `known` spelled as on the command line."""
+def use_flags_of(command: Any) -> None:
+    """Make `command` the verb whose flags `with_flags` uses from now on; None for no verb."""
+    _used.set({} if command is None else spellings(command))
+
+
+def with_flags(message: str) -> str:
+    """Return `message` with every `name=value` that names a parameter spelled as on the command line."""
+    known = _used.get()
 
     def spell(match: re.Match[str]) -> str:
         name, value = match["name"], match["value"]

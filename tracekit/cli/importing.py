@@ -10,6 +10,7 @@ import typer
 import tracekit
 from tracekit.cli import screen
 from tracekit.cli.arguments import JsonOption, OverwriteOption, TraceArgument, choices, examples, output
+from tracekit.cli.flags import with_flags
 from tracekit.formats.registry import exporters, importers
 from tracekit.units import format_count
 
@@ -118,4 +119,4 @@ def _export(
 
 def _notes(notes: tuple[str, ...]) -> None:
     for note in notes:
-        screen.note(f"note: {note}")
+        screen.note(f"note: {with_flags(note)}")

@@ -90,7 +90,7 @@ def check_targets(plan: Plan, backends: Backends, options: ReplayOptions) -> Non
     remote = [uri for uri in read if scheme_of(uri) not in FILE_SCHEMES]
     if remote and (options.cold or options.warm):
         raise UsageError(
-            f"--cold and --warm are for local files; {remote[0]} has no page cache here", "leave them out"
+            f"cold= and warm= are for local files; {remote[0]} has no page cache here", "leave them out"
         )
 
 
@@ -100,14 +100,16 @@ def check_writes(plan: Plan, put: Sequence[int], backends: Backends, options: Re
         if not options.mapping or _same_place(plan.uris[index], plan.sources[index]):
             raise UsageError(
                 f"{plan.uris[index]} would be written where it was recorded",
-                "map puts to another target with --map FROM=TO",
+                "give another target as map=FROM=TO",
             )
     if put and not options.overwrite_objects:
         targets = [plan.uris[index] for index in put]
         there = [u for u, size in zip(targets, _sizes(backends, targets), strict=True) if size is not None]
         if there:
             more = f" and {len(there) - 1} more" if len(there) > 1 else ""
-            raise UsageError(f"{there[0]}{more} would be overwritten", "map elsewhere, or give --overwrite")
+            raise UsageError(
+                f"{there[0]}{more} would be overwritten", "choose another target, or give overwrite=True"
+            )
 
 
 def _same_place(uri: str, other: str) -> bool:
@@ -123,7 +125,7 @@ def uses_loop(plan: Plan, backends: Backends, options: ReplayOptions) -> bool:
     able = bool(schemes) and all(backends.of(uri).remote for uri in schemes.values())
     if options.engine == "loop" and schemes and not able:
         raise UsageError(
-            f"--engine loop cannot drive {', '.join(sorted(schemes))}",
+            f"engine=loop cannot drive {', '.join(sorted(schemes))}",
             "it is for object stores; leave it out",
         )
     return able and options.engine != "threads" and (options.processes or 1) == 1
@@ -141,7 +143,9 @@ def _reach(uris: Sequence[str], backends: Backends) -> None:
                 raise
             missing = missing or error
     if missing is not None:
-        hint = "--map names where the data is; tracekit materialize makes objects of the right sizes"
+        hint = (
+            "say with map= where the data is, or make objects of the right sizes with `tracekit materialize`"
+        )
         raise BackendError(missing.message, hint, missing.error_class) from missing
 
 

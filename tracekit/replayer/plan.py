@@ -364,7 +364,9 @@ class _Builder:
         if self._options.speed == 1:
             return elapsed
         if self._elapsed / self._options.speed > _LONGEST_NS:
-            raise UsageError(f"--speed {self._options.speed} makes this a replay of centuries", "give more")
+            raise UsageError(
+                f"speed={self._options.speed} makes the replay last for centuries", "give a higher speed"
+            )
         return np.rint(elapsed / self._options.speed)
 
     def _assume(self, at: slice) -> None:

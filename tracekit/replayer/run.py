@@ -354,16 +354,16 @@ def _needed_workers(done: TraceReader, timing: dict[str, Any], client: ClientFac
 def _warnings(
     reader: TraceReader, plan: Plan, options: ReplayOptions, before: Residency | None
 ) -> Iterator[str]:
-    """What was asked for and could not be had, or was hardly meant."""
+    """Yield requests that could not be honoured, and likely mistakes."""
     if not plan.ops and reader.rows:
         yield "no op of the trace passes the filters" if options.filters else "the trace has no op to replay"
     if before is None:
         return
     total, cached = format_size(before.bytes), format_size(before.resident_bytes)
     if options.cold and before.resident_bytes:
-        yield f"--cold: {cached} of {total} would not leave the page cache (another process maps it, or it is no disk)"
+        yield f"cold=True: {cached} of {total} stayed in the page cache (another process maps it, or it is not on a disk)"
     if options.warm and before.resident_bytes < before.bytes:
-        yield f"--warm: the page cache held only {cached} of {total} (is memory short?)"
+        yield f"warm=True: the page cache holds only {cached} of {total} (is memory short?)"
 
 
 def _sql(name: str) -> str:
