@@ -149,7 +149,7 @@ def in_flight(rows: list[Row]) -> list[Row]:
 
 def total(rows: list[Row], name: str) -> int | None:
     values = [r[name] for r in rows if r[name] is not None]
-    return sum(values) if values else None
+    return int(sum(values)) if values else None
 
 
 def totals(rows: list[Row]) -> list[Row]:
@@ -254,7 +254,7 @@ def per_step(rows: list[Row]) -> list[Row]:
             {"rank": rank, "step": step, "ops": len(mine), "bytes": total(mine, "bytes"),
              "first_s": (min(r["t_submit"] for r in mine) - extent(rows)[0]) / 1e9,
              "wall_ms": (max(map(end, mine)) - min(r["t_submit"] for r in mine)) / 1e6 if ended(mine) else None,
-             "latency_sum_ms": total(mine, "latency") / 1e6 if ended(mine) else None,
+             "latency_sum_ms": (total(mine, "latency") or 0) / 1e6 if ended(mine) else None,
              "failed": sum(r["error"] is not None for r in mine),
              "slowest_us": us(max((r["latency"] for r in mine if r["latency"] is not None), default=None)),
              "slowest": {(r["uri"], r["offset"], r["sample_id"]) for r in slowest(mine)} or {(None, None, None)}}

@@ -54,7 +54,7 @@ def write(path: Path, rows: list[dict[str, Any]], segment_ops: int = 7) -> Path:
     return path
 
 
-def read_bytes(row: dict[str, Any]) -> int | None:
+def read_bytes(row: dict[str, Any]) -> Any:
     """The view's rule: what an op moved, if it does not say."""
     if (
         row["bytes"] is None

@@ -1,25 +1,30 @@
-"""Pictures and the page, looked at as a reader would: in a real browser."""
+"""Pictures and the page: their numbers, and how a real browser shows them."""
 
 from __future__ import annotations
 
 import itertools
+import os
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
-from matplotlib.figure import Figure
 
 from tracekit.errors import UsageError
+from tracekit.metrics.snapshot import snapshot
 from tracekit.recorder import Recorder
 from tracekit.replayer.compare import compare
 from tracekit.replayer.run import replay
-from tracekit.reporting.charts import charts
-from tracekit.reporting.page import report
-from tracekit.reporting.plots import KINDS, plot
+from tracekit.reporting.charts import figure
+from tracekit.reporting.page import outcome, report
+from tracekit.reporting.plots import paint, plot
+from tracekit.reporting.series import KINDS, Panel, panels
 from tracekit.reporting.table import short_names
 from tracekit.store.reader import TraceReader, open_reader
 from tracekit.store.writer import TraceWriter
@@ -122,12 +127,12 @@ def test_a_browser_draws_every_chart_without_errors_and_shows_a_tooltip(
         lambda b: b.find_element(By.TAG_NAME, "body").get_attribute("data-drawn")
     )
     charts = browser.find_elements(By.CSS_SELECTOR, ".chart")
-    assert len(charts) == 7
+    assert len(charts) == 10
     for chart in charts:
         assert chart.find_elements(By.CSS_SELECTOR, "svg.main-svg"), chart.get_attribute("id")
     severe = [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
     assert severe == []
-    latency = browser.find_element(By.ID, "chart-latency")
+    latency = browser.find_element(By.ID, "chart-latency-cdf")
     browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", latency)
     places = itertools.cycle([(0, 0), (25, 12), (-40, 5), (60, -8)])
 
@@ -160,14 +165,15 @@ def test_lateness_of_a_trace_without_due_times_is_one_clear_line(tmp_path: Path)
     assert not list(tmp_path.iterdir())
 
 
-def written(path: Path, rows: list[dict[str, Any]]) -> TraceReader:
+def written(path: Path, rows: list[dict[str, Any]], source: str = "import:test") -> TraceReader:
     texts = ("uri", "op", "error")
     names = dict.fromkeys(name for row in rows for name in row)
     columns = {
         n: pa.array([r.get(n) for r in rows], pa.string() if n in texts else pa.int64()) for n in names
     }
-    with TraceWriter(path, source="import:test", epoch_unix_ns=0) as writer:
-        writer.write(pa.RecordBatch.from_pydict(columns))
+    with TraceWriter(path, source=source, epoch_unix_ns=0) as writer:
+        if rows:
+            writer.write(pa.RecordBatch.from_pydict(columns))
     return open_reader(path)
 
 
@@ -183,43 +189,148 @@ def op(t: int, **more: Any) -> dict[str, Any]:
     }
 
 
-def axes_of(kind: str, *traces: TraceReader) -> Any:
-    axes = Figure().subplots()
-    KINDS[kind](axes, [(str(i), trace) for i, trace in enumerate(traces)])
-    return axes
+def panels_of(kind: str, *traces: TraceReader) -> list[Panel]:
+    return panels([kind], [(str(i) if len(traces) > 1 else "", trace) for i, trace in enumerate(traces)])
+
+
+def panel_of(kind: str, *traces: TraceReader) -> Panel:
+    (panel,) = panels_of(kind, *traces)
+    return panel
+
+
+def test_both_painters_draw_the_same_numbers(tmp_path: Path) -> None:
+    trace = written(
+        tmp_path / "t", [op(i * 10**7, latency=10**7, len=2**20, bytes=2**20) for i in range(300)]
+    )
+    panel = panel_of("throughput", trace)
+    (line,) = paint([panel]).axes[0].get_lines()
+    x, y = (np.asarray(data).tolist() for data in (line.get_xdata(), line.get_ydata()))
+    (drawn,) = figure(panel)["data"]
+    assert y == drawn["y"] == list(panel.series[0].y)
+    assert x == drawn["x"]
+    assert {round(y, 6) for y in drawn["y"]} == {100}
+    assert panel.note == "windows of 50 ms"
+    assert (panel.x.title, panel.y.title) == ("time (s)", "throughput (MiB/s)")
+
+
+def test_a_periodic_load_with_gaps_is_level_to_its_end(tmp_path: Path) -> None:
+    trace = written(tmp_path / "t", [op(i * 10**6, bytes=4096, latency=30_000) for i in range(400)])
+    for kind in ("throughput", "in-flight"):
+        (series,) = panel_of(kind, trace).series
+        assert len({round(y, 9) for y in series.y if y is not None}) == 1, kind
+
+
+def test_two_runs_are_drawn_in_windows_of_one_length(tmp_path: Path) -> None:
+    short = written(tmp_path / "a", [op(i * 10**7) for i in range(100)])
+    long = written(tmp_path / "b", [op(i * 10**7) for i in range(1000)])
+    a, b = panel_of("throughput", short, long).series
+    assert list(a.x) == list(b.x)[: len(a.x)]
+
+
+def test_what_is_unknown_is_not_drawn_and_not_zero(tmp_path: Path) -> None:
+    trace = written(tmp_path / "t", [op(i * 1000, latency=None) for i in range(100)])
+    assert all(
+        panel_of(kind, trace).empty for kind in ("throughput", "in-flight", "latency-cdf", "latency-heat")
+    )
+    plot("throughput", trace, tmp_path / "x.png")
+    report(trace, tmp_path / "x.html")
+    page = (tmp_path / "x.html").read_text().split("<script", 1)[0]
+    assert "does not say whether its 100 ops ended" in page
+    assert "0 B" not in page and 'class="verdict good"' not in page
+
+
+@pytest.mark.parametrize(
+    ("rows", "source", "kind", "words"),
+    [
+        ([], "loader", "open", "The trace has no ops."),
+        ([{}], "loader", "good", "All 1 ops ended, and none failed."),
+        ([{"latency": None}] * 3, "loader", "bad", "None of the 3 ops ended."),
+        (
+            [{"latency": None}] * 3,
+            "import:x",
+            "open",
+            "The source of the trace does not say whether its 3 ops ended",
+        ),
+        ([{}, {"latency": None}], "loader", "open", "None of 2 ops failed, but 1 never ended."),
+        ([{}, {"error": "timeout"}], "loader", "bad", "1 of 2 ops failed."),
+        ([{"latency": None}, {"error": "timeout"}], "loader", "bad", "1 of 2 ops failed. 1 never ended."),
+    ],
+)
+def test_the_outcome_names_what_it_rests_on(
+    tmp_path: Path, rows: list[dict[str, Any]], source: str, kind: str, words: str
+) -> None:
+    trace = written(tmp_path / "t", [op(i, **row) for i, row in enumerate(rows)], source=source)
+    found = outcome(snapshot(trace))
+    assert found[0] == kind
+    assert found[1].startswith(words)
 
 
 def test_the_heat_map_shows_a_pause_as_a_pause_and_ops_of_one_latency_at_all(tmp_path: Path) -> None:
     bursts = [op(s * 10**9 + i * 10**6) for s in (0, 10) for i in range(100)]
-    (mesh, *_) = axes_of("latency-heat", written(tmp_path / "t", bursts)).collections
-    cells = mesh.get_array().reshape(-1, 120)
-    assert cells.shape == (1, 120)
-    assert [i for i, n in enumerate(cells[0]) if n > 0] == [0, 1, 118, 119]
-    assert cells.sum() == 200
-    assert axes_of("latency-heat", written(tmp_path / "one", [op(5)])).collections
+    grid = panel_of("latency-heat", written(tmp_path / "t", bursts)).grid
+    assert grid is not None
+    (cells,) = grid.cells
+    assert [i for i, n in enumerate(cells) if n] == [0, len(cells) - 1]
+    assert sum(n or 0 for n in cells) == 200
+    assert len(grid.edges_x) == len(cells) + 1
+    assert not panel_of("latency-heat", written(tmp_path / "one", [op(5)])).empty
 
 
 def test_a_step_is_as_long_as_its_slowest_rank_and_all_steps_of_all_ranks_are_there(tmp_path: Path) -> None:
     ops = [op(s * 10**6, step=s, rank=r, latency=1000 * (r + 1)) for r in range(3) for s in range(600)]
-    axes = axes_of("steps", written(tmp_path / "t", ops))
-    assert len(axes.patches) == 600
-    assert {round(bar.get_height(), 9) for bar in axes.patches} == {0.003}
+    panel = panel_of("steps", written(tmp_path / "t", ops))
+    (series,) = panel.series
+    assert len(series.x) == 600
+    assert {round(y, 9) for y in series.y if y is not None} == {3}
+    assert panel.y.title == "duration (us)"
     many = [op(s * 10**6, step=s) for s in range(1200)]
-    assert (
-        axes_of("steps", written(tmp_path / "m", many)).get_title()
-        == "Steps (the first 1,000 of 1,200 steps)"
-    )
+    assert panel_of("steps", written(tmp_path / "m", many)).note == "the first 1,000 of 1,200 steps"
 
 
-def test_a_picture_of_some_files_says_of_how_many(tmp_path: Path) -> None:
-    ops = [op(i, uri=f"file:///d/{i}") for i in range(9)]
-    assert axes_of("offsets", written(tmp_path / "t", ops)).get_title().endswith("(the first 8 of 9 files)")
-    assert axes_of("offsets", written(tmp_path / "u", ops[:8])).get_title() == "Where each file is read"
+def test_long_durations_are_shown_in_seconds(tmp_path: Path) -> None:
+    ops = [op(s * 10**11, step=s, latency=80 * 10**9) for s in range(5)]
+    panel = panel_of("steps", written(tmp_path / "t", ops))
+    assert (panel.y.title, panel.series[0].y[0]) == ("duration (s)", 80)
+
+
+def test_offsets_show_the_busiest_files_and_say_of_how_many(tmp_path: Path) -> None:
+    ops = [op(i * 100 + n, uri=f"file:///d/{i}") for i in range(12) for n in range(i + 1)]
+    panel = panel_of("offsets", written(tmp_path / "t", ops))
+    assert [series.name for series in panel.series] == [str(i) for i in range(11, 3, -1)]
+    assert panel.note == "the 8 busiest of 12 files, 87% of the reads"
+    assert panel_of("offsets", written(tmp_path / "u", ops[:8])).note == ""
+
+
+def test_request_sizes_say_how_many_ops_have_no_length(tmp_path: Path) -> None:
+    ops = [op(i, **({"op": "get", "len": None} if i % 3 else {"op": "read"})) for i in range(9)]
+    panel = panel_of("request-sizes", written(tmp_path / "t", ops))
+    assert panel.note == "6 of 9 ops without a length not shown"
+    assert sum(y or 0 for y in panel.series[0].y) == 3
+
+
+def test_the_maximum_of_lateness_does_not_hide_the_p99(tmp_path: Path) -> None:
+    ops = [op(1000 + i * 10**6, t_due=i * 10**6) for i in range(50)]
+    series = panel_of("lateness", written(tmp_path / "t", ops)).series
+    assert [(one.name, one.kind) for one in series] == [("max", "points"), ("p99", "line"), ("p50", "line")]
+    assert len({one.colour for one in series}) == 3
+
+
+def test_log_axes_have_ticks_with_units_wherever_the_values_are(tmp_path: Path) -> None:
+    for n, latencies in enumerate(([30_000, 40_000], [1000, 10**9], [5, 5])):
+        trace = written(tmp_path / str(n), [op(i, latency=latency) for i, latency in enumerate(latencies)])
+        ticks = panel_of("latency-cdf", trace).x.ticks
+        inside = [
+            label for value, label in ticks if min(latencies) / 1.6 <= value * 1000 <= max(latencies) * 1.6
+        ]
+        assert inside or latencies == [5, 5]
+        assert all(label.split()[1] in ("ns", "us", "ms", "s", "m", "h") for _, label in ticks)
 
 
 def test_names_as_long_as_the_picture_leave_room_for_it(tmp_path: Path) -> None:
     trace = written(tmp_path / "t", [op(i, uri=f"file:///d/{'x' * 300}\n\x1b{i % 2}") for i in range(9)])
-    labels = [text.get_text() for text in axes_of("offsets", trace).get_legend().get_texts()]
+    legend = paint(panels_of("offsets", trace)).axes[0].get_legend()
+    assert legend is not None
+    labels = [text.get_text() for text in legend.get_texts()]
     assert len(labels) == 2
     assert all(len(label) <= 40 and label.isprintable() for label in labels)
 
@@ -227,17 +338,46 @@ def test_names_as_long_as_the_picture_leave_room_for_it(tmp_path: Path) -> None:
 def test_sizes_of_two_traces_stand_in_order(tmp_path: Path) -> None:
     a = written(tmp_path / "a", [op(0, len=4096), op(1, len=2**20)])
     b = written(tmp_path / "b", [op(0, len=512), op(1, len=65536)])
-    (sizes,) = [chart for chart in charts([("a", a), ("b", b)]) if chart.name == "sizes"]
-    shown = list(sizes.figure.layout.xaxis.categoryarray)
-    assert shown == ["512 B - 1 KiB", "4 KiB - 8 KiB", "64 KiB - 128 KiB", "1 MiB - 2 MiB"]
+    for series in panel_of("request-sizes", a, b).series:
+        assert list(series.x) == ["512 B to 1 KiB", "4 KiB to 8 KiB", "64 KiB to 128 KiB", "1 MiB to 2 MiB"]
 
 
-def test_a_page_of_two_traces_says_whose_each_table_and_chart_is(
+def test_rows_of_equal_rank_have_one_order(tmp_path: Path) -> None:
+    ops = [op(i, uri=f"file:///d/{i % 7}", step=i, rank=i % 2, worker=i % 3) for i in range(84)]
+    for name, rows in (("a", ops), ("b", ops[::-1])):
+        report(written(tmp_path / name, rows), tmp_path / f"{name}.html")
+    a, b = ((tmp_path / f"{name}.html").read_text().split("<footer", 1)[0].split("</h1>")[1] for name in "ab")
+    assert a == b
+
+
+def test_a_page_of_two_traces_shows_both_in_tiles_tables_and_charts(
     tmp_path: Path, traces: tuple[TraceReader, TraceReader]
 ) -> None:
     report(traces[0], tmp_path / "two.html", against=traces[1])
     report(traces[0], tmp_path / "one.html")
     two, one = ((tmp_path / name).read_text().split("<script", 1)[0] for name in ("two.html", "one.html"))
-    assert "slowest first. Of replayed." in two
-    assert "window by window. Of recorded." in two
-    assert "Of recorded" not in one and "Of replayed" not in one and "Of ." not in one
+    assert two.count("<span>recorded</span>") == two.count("<span>replayed</span>") == 10
+    for title in ("Where each file is read", "Latency over time", "Slowest steps", "Streams"):
+        assert f"{title}: recorded</h2>" in two and f"{title}: replayed</h2>" in two
+        assert f"{title}</h2>" in one
+    assert "recorded" not in one and "replayed" not in one
+
+
+@pytest.mark.parametrize(("module", "call"), [("plotly", "report"), ("matplotlib", "plot")])
+def test_without_the_extra_one_line_says_how_to_install_it(tmp_path: Path, module: str, call: str) -> None:
+    trace = Path(__file__).resolve().parents[2] / "sample_traces" / "file.trace"
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys\n"
+        "class Missing:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        f"        if name.partition('.')[0] == {module!r}:\n"
+        "            raise ModuleNotFoundError(f'No module named {name!r}', name=name)\n"
+        "sys.meta_path.insert(0, Missing())\n"
+    )
+    kind, out = ([], "x.html") if call == "report" else (["throughput"], "x.png")
+    command = [sys.executable, "-m", "tracekit", call, *kind, str(trace), "-o", str(tmp_path / out)]
+    env = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    run = subprocess.run(command, capture_output=True, text=True, timeout=100, env=env)
+    assert run.returncode == 2
+    assert "pip install 'tracekit[report]'" in run.stderr
+    assert len(run.stderr.splitlines()) == 1

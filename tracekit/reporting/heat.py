@@ -1,4 +1,4 @@
-"""The grid of the latency heat map: whole, so that a pause is a pause and a cell as wide as its window."""
+"""The grid of the latency heat map, with every window in it: a pause stays visible, and all cells are one window wide."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ __all__ = ["Heat", "heat"]
 
 @dataclass(frozen=True, slots=True)
 class Heat:
-    """Cells row by row from the lowest latency, None where no op is; their edges in s and us, one more than cells."""
+    """Rows of cells from the lowest latency up, None where there is no op; edges are one more than cells."""
 
-    edges_s: list[float]
+    edges_x: list[float]
     edges_us: list[float]
     cells: list[list[int | None]]
 
 
-def heat(rows: Sequence[dict[str, Any]], windows: int) -> Heat | None:
-    """Of the rows of `latency_heat.sql`; None of none."""
+def heat(rows: Sequence[dict[str, Any]], windows: int, width: float) -> Heat | None:
+    """Make the grid of the rows of `latency_heat.sql`; `width` is that of a window on the axis. None without rows."""
     if not rows:
         return None
     lowest, highest = (pick(row["level"] for row in rows) for pick in (min, max))
     at = {(row["win"], row["level"]): row["ops"] for row in rows}
     return Heat(
-        [win * rows[0]["window_s"] for win in range(windows + 1)],
+        [win * width for win in range(windows + 1)],
         [2 ** (level / 4) / 1e3 for level in range(lowest, highest + 2)],
         [[at.get((win, level)) for win in range(windows)] for level in range(lowest, highest + 1)],
     )

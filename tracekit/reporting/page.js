@@ -1,4 +1,4 @@
-// Draws the charts that the page holds as JSON, in the colours of the reader's light or dark scheme.
+// Draws the charts that the page holds as JSON, in the light or dark colours that the reader prefers.
 (function () {
   "use strict";
   var figures = JSON.parse(document.getElementById("figures").textContent);
@@ -8,7 +8,7 @@
     var ink = style.getPropertyValue("--ink").trim(), line = style.getPropertyValue("--line").trim();
     var card = style.getPropertyValue("--card").trim();
     var change = { "font.color": ink, "hoverlabel.bgcolor": card, "hoverlabel.font.color": ink };
-    ["xaxis", "yaxis", "yaxis2"].forEach(function (axis) {
+    ["xaxis", "yaxis"].forEach(function (axis) {
       change[axis + ".gridcolor"] = line; change[axis + ".linecolor"] = line; change[axis + ".zerolinecolor"] = line;
     });
     return change;

@@ -1,1 +1,1 @@
-"""The SQL of the pictures: aggregated to at most a few thousand points each."""
+"""The SQL of pictures and tables: each result is at most a few thousand rows."""

@@ -1,6 +1,6 @@
 -- The distribution of latency, over the macro `latency_hist`.
 --
--- A point is the upper edge of a bucket (at most 1.6 % wide): exactly that share of ops took less.
+-- A point is the upper edge of a bucket, which is at most 1.6 % wide: exactly that share of ops took less.
 -- Columns: fraction DOUBLE  share of ops that took less than `us`
 --          us       DOUBLE  latency
 SELECT fraction, us

@@ -1,32 +1,31 @@
--- Where in its file each read began, over time: at most a few thousand cells, over the view `ops`.
+-- Where in its file each read began, over time: at most a few thousand points, over the view `ops` and the macros.
 --
--- Files are numbered in order of first use. Time and offset are cut into cells, one point a cell.
--- Parameters: $files  how many files at the most (the first used)
+-- The files are the busiest: those with most reads, in order of name where equal. Time and offset are cut into cells, with
+-- one point per cell. A read of a whole object begins at 0.
+-- Parameters: $files  number of files at most
 --             $cells  cells along each axis of a file
--- Columns: file BIGINT  number; of_files BIGINT  how many there are; uri VARCHAR; s DOUBLE  since the first op; mib DOUBLE  offset; ops BIGINT  in the cell
+-- Columns: file BIGINT  number, the busiest first; of_files BIGINT  files with reads; of_reads BIGINT  all reads;
+--          uri VARCHAR; s DOUBLE  since the first submit; start BIGINT  offset in bytes; ops BIGINT  reads in the cell
 WITH reads AS (
-    SELECT uri, t_submit, "offset"
+    SELECT uri, t_submit, coalesce("offset", 0) AS start
     FROM ops
-    WHERE op IN ('read', 'get') AND "offset" IS NOT NULL
+    WHERE op = 'get' OR (op = 'read' AND "offset" IS NOT NULL)
 ),
 used AS (
-    SELECT uri, row_number() OVER (ORDER BY min(t_submit)) AS file, max("offset") AS high,
-           count(*) OVER () AS of_files
+    SELECT uri, row_number() OVER (ORDER BY count(*) DESC, uri) AS file, max(start) AS high, count(*) OVER () AS of_files,
+           (sum(count(*)) OVER ())::BIGINT AS of_reads
     FROM reads
     GROUP BY uri
     QUALIFY file <= $files::BIGINT
-),
-extent AS (SELECT min(t_submit) AS t0, greatest(max(t_submit) - min(t_submit), 1) AS span FROM reads)
+)
 SELECT
     file,
     any_value(of_files) AS of_files,
+    any_value(of_reads) AS of_reads,
     any_value(uri) AS uri,
     min(t_submit - t0) / 1e9 AS s,
-    min("offset") / 1048576.0 AS mib,
+    min(start) AS start,
     count(*) AS ops
-FROM reads JOIN used USING (uri), extent
-GROUP BY
-    file,
-    ((t_submit - t0) * $cells::BIGINT) // span,
-    ("offset" * $cells::BIGINT) // greatest(high, 1)
-ORDER BY file, s
+FROM reads JOIN used USING (uri), run_extent()
+GROUP BY file, ((t_submit - t0)::HUGEINT * $cells::BIGINT) // span_ns, (start::HUGEINT * $cells::BIGINT) // greatest(high, 1)
+ORDER BY file, s, start

@@ -1,8 +1,8 @@
--- Each batch as long as its slowest rank took, over the macro `per_step`.
+-- The duration of each step on its slowest rank, over the macro `per_step`.
 --
--- Parameter: $most  how many steps at the most (the first)
--- Columns: step BIGINT; wall_ms DOUBLE first submit to last end; ranks BIGINT that took the step; of_steps BIGINT
---          steps in the trace; slowest_us DOUBLE and slowest_uri VARCHAR of the slowest op of that rank
+-- Parameter: $most  number of steps at most: the first
+-- Columns: step BIGINT; wall_ms DOUBLE  first submit to last end; ranks BIGINT  that took the step; of_steps BIGINT  steps
+--          of the trace; slowest_us DOUBLE and slowest_uri VARCHAR  of the slowest op of that rank
 SELECT * EXCLUDE (slowest), slowest.us AS slowest_us, slowest.uri AS slowest_uri
 FROM (
     SELECT
