@@ -87,7 +87,7 @@ def req_bytes_hist(rows: list[Row]) -> list[Row]:
 
 def round_window(span: int, windows: int) -> int:
     least = -(-span // windows)
-    return next(m * 10**k for k in range(20) for m in (1, 2, 5) if m * 10**k >= least)
+    return next(int(m * 10**k) for k in range(20) for m in (1, 2, 5) if m * 10**k >= least)
 
 
 def extent(rows: list[Row]) -> tuple[int, int]:
