@@ -37,15 +37,17 @@ class Handles:
         self._idle = idle
         self._most = most
         self._entries: dict[Hashable, _Entry] = {}
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+        self._waiting = 0
 
     def acquire(self, key: Hashable, uri: str, opened: Opened) -> Handle:
         """Return the handle of `uri` that all callers with the same `key` share; `release` gives it back.
 
         Waits while `most` handles are in use. Calls `opened` if it had to open one. Raises BackendError.
         """
-        with self._changed:
-            entry = self._taken(key)
+        with self._lock:
+            entry = self._entries.pop(key, None) or self._taken(key)
             self._entries[key] = entry  # last in order: the most recently used
             entry.users += 1
         try:
@@ -58,17 +60,18 @@ class Handles:
             raise
 
     def release(self, key: Hashable) -> None:
-        with self._changed:
+        with self._lock:
             self._entries[key].users -= 1
             if len(self._entries) > self._idle:
                 resting = [name for name, entry in self._entries.items() if not entry.users]
                 for name in resting[: max(0, len(resting) - self._idle)]:
                     self._close(name)
-            self._changed.notify()
+            if self._waiting:
+                self._changed.notify()
 
     def close(self) -> None:
         """Close every handle; none may be in use."""
-        with self._changed:
+        with self._lock:
             for key in list(self._entries):
                 self._close(key)
 
@@ -81,7 +84,9 @@ class Handles:
             if resting is not None:
                 self._close(resting)
             else:
+                self._waiting += 1
                 self._changed.wait()
+                self._waiting -= 1
         return entry
 
     def _close(self, key: Hashable) -> None:

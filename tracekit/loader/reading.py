@@ -142,7 +142,7 @@ class SampleReader:
     ) -> None:
         buffer = sample.buffer[start : start + length] if sample.buffer is not None else self._scratch(length)
         offset = sample.ref.offset + start
-        self._request(sample, worker, "read", offset, length, lambda: handle.read_into(offset, buffer))
+        self._request(sample, worker, "read", offset, length, handle.read_into, offset, buffer)
 
     def _get(self, sample: PendingSample, worker: int) -> None:
         length = sample.ref.length
@@ -163,9 +163,10 @@ class SampleReader:
         op: str,
         offset: int | None,
         length: int,
-        send: Callable[[], Moved],
+        send: Callable[..., Moved],
+        *args: Any,
     ) -> None:
-        """Make one request through the gate and record it. Raises what kept it from moving `length` bytes."""
+        """Call `send` through the gate and record it. Raises what kept it from moving `length` bytes."""
         self._admit(length)
         try:
             if self.stopping:
@@ -173,17 +174,18 @@ class SampleReader:
             moved, error = NOTHING_MOVED, None
             began = time.monotonic_ns()
             try:
-                moved = send()
+                moved = send(*args)
                 if moved.nbytes < length:
                     error = _short(sample, offset or 0, length, moved.nbytes)
             except BackendError as raised:
                 error = raised
-            latency = (moved.hint.t_submit if moved.hint is not None else time.monotonic_ns()) - began
+            hint = moved.hint
+            latency = (time.monotonic_ns() if hint is None else hint.t_submit) - began
         finally:
             self._gate.release(length)
         self._record(sample, worker, op, offset, length, began, latency, moved.nbytes, moved.ttfb, error)
-        if moved.hint is not None:
-            self._record_hint(sample, worker, moved.hint)
+        if hint is not None:
+            self._record_hint(sample, worker, hint)
         if error is not None:
             raise error
 
