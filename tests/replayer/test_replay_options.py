@@ -176,7 +176,7 @@ def test_cold_says_so_where_pages_stay(tmp_path: Path) -> None:
         assert sum(mapped[:: mmap.PAGESIZE]) == 0  # pages that are mapped and were touched do not leave
         result = replay(reader, pace="asap", cold=True)
     assert result.residency_before is not None and result.residency_before.share > 0.9
-    assert [warning.partition(":")[0] for warning in result.warnings] == ["--cold"]
+    assert [warning.partition(":")[0] for warning in result.warnings] == ["cold=True"]
     assert result.to_dict()["warnings"] == list(result.warnings)
     assert replay(reader, pace="asap", cold=True).warnings == ()
 
@@ -199,7 +199,7 @@ def test_warm_reads_again_what_the_kernel_took_back_and_ends_whoever_takes_it(
             thief.kill()
     assert robbed.residency_before is not None
     assert bool(robbed.warnings) == (robbed.residency_before.share < 1)
-    assert all(warning.startswith("--warm: the page cache held only") for warning in robbed.warnings)
+    assert all(warning.startswith("warm=True: the page cache holds only") for warning in robbed.warnings)
 
 
 def test_files_that_vanish_or_may_not_be_read_do_not_cost_the_result(tmp_path: Path, data: Path) -> None:
