@@ -58,6 +58,43 @@ def test_a_cut_or_damaged_log_is_one_line(tmp_path: Path, cut: int) -> None:
             assert not (tmp_path / f"{name}-t").exists()
 
 
+@here
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.8, 0.95])
+def test_a_log_cut_short_says_so(tmp_path: Path, share: float) -> None:
+    whole = REAL.read_bytes()
+    (tmp_path / "cut").write_bytes(whole[: int(len(whole) * share)])
+    with pytest.raises(TraceFormatError, match="cut short or damaged"):
+        import_trace("darshan", tmp_path / "cut", tmp_path / "t")
+    assert not (tmp_path / "t").exists()
+
+
+@here
+@pytest.mark.parametrize("at", [2_000, 20_000, 40_000, 60_000, 80_000, 97_000])
+def test_damage_is_refused_or_changes_no_sum(tmp_path: Path, at: int) -> None:
+    data = bytearray(REAL.read_bytes())
+    for place in range(at, at + 64):
+        data[place] ^= 0x5A
+    (tmp_path / "hurt").write_bytes(data)
+    import_trace("darshan", REAL, tmp_path / "whole")
+    facts = "SELECT count(*) AS ops, sum(bytes) AS bytes FROM ops"
+    try:
+        import_trace("darshan", tmp_path / "hurt", tmp_path / "t")
+    except TraceFormatError as error:
+        assert "damaged" in str(error) or "cannot be read" in str(error)
+    else:
+        whole = open_reader(tmp_path / "whole").query(facts).to_pylist()
+        assert open_reader(tmp_path / "t").query(facts).to_pylist() == whole
+
+
+@here
+def test_a_log_that_is_flagged_partial_says_so(tmp_path: Path) -> None:
+    data = bytearray(REAL.read_bytes())
+    data[20:24] = b"\xff" * 4  # the header's bit of each module
+    (tmp_path / "partial").write_bytes(data)
+    done = import_trace("darshan", tmp_path / "partial", tmp_path / "t")
+    assert any("flagged partial" in note for note in done.notes)
+
+
 def test_what_is_no_darshan_log_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"hello\n" * 100)
     with pytest.raises(TraceFormatError, match="cannot be read as a Darshan log"):

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tracekit.errors import TraceFormatError
+from tracekit.errors import TraceFormatError, UsageError
 from tracekit.formats.registry import export_trace, import_trace
 from tracekit.store.reader import open_reader
 from tracekit.store.writer import TraceWriter
@@ -87,17 +87,17 @@ def test_a_log_that_the_real_fio_wrote_comes_in_with_what_fio_reports(tmp_path: 
     assert got[-1]["t_submit"] >= 50_000_000
 
 
-def test_waits_of_version_2_add_up(tmp_path: Path) -> None:
+def test_waits_of_version_2_add_up_as_the_manual_says_if_asked(tmp_path: Path) -> None:
     log = tmp_path / "io.log"
     log.write_text(
         "fio version 2 iolog\n/d/a add\n/d/a open\n/d/a read 0 512\n/d/a wait 100 0\n/d/a read 512 512\n"
         "/d/a wait 200 0\n/d/a write 0 512\n/d/a sync 0 0\n/d/a close\n"
     )
-    done = import_trace("fio", log, tmp_path / "t", strict=True)
+    done = import_trace("fio", log, tmp_path / "t", strict=True, wait_unit="us")
     assert [(r["t_submit"], r["op"], r["offset"], r["latency"]) for r in rows(tmp_path / "t")] == [
         (0, "read", 0, None), (100_000, "read", 512, None), (300_000, "put", 0, None)
     ]  # fmt: skip
-    assert any("1 trim and sync" in note for note in done.notes)
+    assert any("sync 1" in note for note in done.notes)
 
 
 def test_what_an_iolog_cannot_say_is_left_out_and_told(tmp_path: Path) -> None:
@@ -159,3 +159,16 @@ def test_reads_and_writes_survive_the_way_out_and_back(
         ((t - at[0]) * 1000, f"file:///d/{n}", k, o, s)
         for t, o, s, n, k in zip(at, offset, length, name, kind, strict=True)
     ]
+
+
+def test_waits_of_version_2_are_ms_since_the_start_as_fio_replays_them(tmp_path: Path) -> None:
+    log = tmp_path / "io.log"
+    log.write_text(
+        "fio version 2 iolog\n/d/a add\n/d/a open\n/d/a read 0 512\n/d/a wait 100 0\n/d/a read 512 512\n"
+        "/d/a wait 50 0\n/d/a read 1 1\n/d/a wait 200 0\n/d/a write 0 512\n"
+    )
+    done = import_trace("fio", log, tmp_path / "t", strict=True)
+    assert [r["t_submit"] // 10**6 for r in rows(tmp_path / "t")] == [0, 100, 100, 200]
+    assert any("wait_unit=us" in note for note in done.notes)
+    with pytest.raises(UsageError, match="wait_unit='s' is not one of ms, us"):
+        import_trace("fio", log, tmp_path / "u", wait_unit="s")

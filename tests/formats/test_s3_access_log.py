@@ -58,7 +58,7 @@ def test_each_kind_of_request_becomes_its_op(tmp_path: Path) -> None:
     )
     assert got[4]["uri"] == "s3://DOC-EXAMPLE/"
     assert open_reader(tmp_path / "t").epoch_unix_ns == 1549411201 * 10**9
-    assert any("1 requests left out" in note for note in done.notes)
+    assert "left out: REST.GET.BUCKETPOLICY 1" in done.notes
 
 
 def test_quotes_in_a_request_and_marks_in_a_key_are_read(tmp_path: Path) -> None:
@@ -82,8 +82,26 @@ def test_lines_that_are_none_are_counted_and_a_stranger_is_one_line(tmp_path: Pa
     log.write_text("\r\n".join([line(), *bad, "", line()]))
     done = import_trace("s3-access-log", log, tmp_path / "t")
     assert (done.ops, done.skipped) == (2, len(bad))
-    with pytest.raises(TraceFormatError, match="line 2: no S3 access log line"):
+    with pytest.raises(TraceFormatError, match="line 2: not an S3 access log line"):
         import_trace("s3-access-log", log, tmp_path / "s", strict=True)
     log.write_text("hello\nworld\n")
-    with pytest.raises(TraceFormatError, match="no S3 access log line"):
+    with pytest.raises(TraceFormatError, match="contains no S3 access log line"):
         import_trace("s3-access-log", log, tmp_path / "s")
+
+
+def test_operations_that_are_no_ops_are_named_with_their_counts_and_object_sizes_are_kept(
+    tmp_path: Path,
+) -> None:
+    log = tmp_path / "access.log"
+    operations = ["REST.GET.OBJECT", "REST.COPY.OBJECT", "REST.COPY.OBJECT_GET", "REST.COPY.OBJECT", "S3.EXPIRE.OBJECT",
+                  "BATCH.DELETE.OBJECT", "REST.POST.MULTI_OBJECT_DELETE", "REST.POST.UPLOADS"]  # fmt: skip
+    log.write_text("\n".join(line(name, second=at) for at, name in enumerate(operations)) + "\n")
+    done = import_trace("s3-access-log", log, tmp_path / "t", strict=True)
+    assert [(r["op"], r["object_size"]) for r in rows(tmp_path / "t")] == [
+        ("get", 5000), ("delete", None), ("delete", None)
+    ]  # fmt: skip
+    assert "deletes by the service itself, not by a client: S3.EXPIRE.OBJECT 1" in done.notes
+    (said,) = (note for note in done.notes if note.startswith("left out: "))
+    assert set(said.removeprefix("left out: ").split(", ")) == {
+        "REST.COPY.OBJECT 2", "REST.COPY.OBJECT_GET 1", "REST.POST.MULTI_OBJECT_DELETE 1", "REST.POST.UPLOADS 1"
+    }  # fmt: skip

@@ -11,6 +11,7 @@ import tracekit
 from tracekit.cli import screen
 from tracekit.cli.arguments import JsonOption, OverwriteOption, TraceArgument, choices, examples, output
 from tracekit.cli.flags import with_flags
+from tracekit.formats.base import WAIT_UNITS
 from tracekit.formats.registry import exporters, importers
 from tracekit.units import format_count
 
@@ -59,6 +60,21 @@ def _import(
     separator: Annotated[
         str | None, typer.Option(metavar="CHAR", help="csv: one character, tab or space.")
     ] = None,
+    map_ops: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SPEC",
+            help="csv, jsonl, warp, s3dlio: what op words mean, 'WORD=KIND;...'; KIND none leaves them out.",
+        ),
+    ] = None,
+    wait_unit: Annotated[
+        str,
+        typer.Option(
+            metavar="ms|us",
+            help="fio v2: waits are ms since the job's start (as fio replays them) or us since the line before.",
+            **choices(WAIT_UNITS),
+        ),
+    ] = "ms",
     overwrite: OverwriteOption = False,
     json: JsonOption = False,
 ) -> None:
@@ -72,6 +88,8 @@ def _import(
         map_columns=map_columns,
         base=base,
         separator=separator,
+        map_ops=map_ops,
+        wait_unit=wait_unit,
     )
     if json:
         screen.emit_json({"out": str(out), **done.to_dict()})

@@ -6,7 +6,8 @@ trace is stored; an unknown value stays null, it is never made up.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Protocol
@@ -18,12 +19,16 @@ import pyarrow as pa
 from tracekit.errors import TraceFormatError
 from tracekit.store.reader import TraceReader
 
-__all__ = ["ExportOptions", "Exporter", "ImportOptions", "Importer", "Lines", "Tally"]
+__all__ = ["WAIT_UNITS", "ExportOptions", "Exporter", "ImportOptions", "Importer", "Lines", "Tally"]
 
 Lines = npt.NDArray[np.int64]
 """Line numbers, from 1."""
 
+WAIT_UNITS = ("ms", "us")
+"""See `ImportOptions.wait_unit`."""
+
 _EXAMPLES = 5
+_WORDS_SHOWN = 10
 
 
 @dataclass(slots=True)
@@ -37,6 +42,8 @@ class Tally:
     strict: bool = False
     skipped: int = 0
     notes: list[str] = field(default_factory=list)
+    unknown_ops: Counter[str] = field(default_factory=Counter)
+    left_out: Counter[str] = field(default_factory=Counter)
     _found: list[tuple[int, str]] = field(default_factory=list)
 
     @property
@@ -64,6 +71,8 @@ class Tally:
         """Take over what `part` counted."""
         self.skipped += part.skipped
         self._found = sorted([*self._found, *part._found])[:_EXAMPLES]
+        self.unknown_ops += part.unknown_ops
+        self.left_out += part.left_out
         for text in part.notes:
             self.note(text)
 
@@ -72,11 +81,28 @@ class Tally:
         if self.strict and self._found:
             raise TraceFormatError(self._found[0][1], "import without --strict to skip bad lines")
 
-    def nothing(self) -> str:
-        """What is wrong with a log of bad lines alone, with the first of them."""
-        return f"{self.source} holds no op that can be read" + "".join(
-            f"; {one}" for one in self.examples[:1]
-        )
+    def nothing(self, hint: str) -> TraceFormatError:
+        """Return the error of a log without an op that could be read: the first bad line, and what to do."""
+        first = "".join(f"; {one}" for one in self.examples[:1])
+        if self.unknown_ops:
+            word = next(iter(self.unknown_ops))
+            hint = f"say what the op words mean, such as map_ops='{word}=read'"
+        return TraceFormatError(f"{self.source} contains no op that can be read{first}", hint)
+
+    def closing_notes(self) -> Iterator[str]:
+        """Return notes on op words that were not known, and on ops left out on purpose, with their counts."""
+        if self.unknown_ops:
+            words = ", ".join(
+                f"{word!r} {count}" for word, count in self.unknown_ops.most_common(_WORDS_SHOWN)
+            )
+            more = (
+                f" and {len(self.unknown_ops) - _WORDS_SHOWN} more"
+                if len(self.unknown_ops) > _WORDS_SHOWN
+                else ""
+            )
+            yield f"unknown op words: {words}{more}; say what they mean with map_ops="
+        if self.left_out:
+            yield "left out: " + ", ".join(f"{name} {count}" for name, count in self.left_out.most_common())
 
     def note(self, text: str) -> None:
         """Tell the reader of the trace `text`, once."""
@@ -86,15 +112,20 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class ImportOptions:
-    """What a log does not say of itself. Formats that know better ignore what they do not need.
+    """What a log does not say of itself. A format ignores the options that it does not need.
 
-    `map_columns` is `COLUMN=SOURCE[:UNIT],…` or the name of a preset (csv only); `base` goes
-    before names that have no scheme, such as `s3://bucket/`; `separator` parts csv columns.
+    `map_columns` is `COLUMN=SOURCE[:UNIT],…` or the name of a preset (csv only); `base` is what
+    names without a scheme are placed under, such as `s3://bucket/`; `separator` separates csv
+    columns; `map_ops` says what the log's words for ops mean (`none`: leave such ops out);
+    `wait_unit` is how the waits of a fio iolog of version 2 count: `ms` since the job's start, as
+    fio replays them, or `us` since the line before, as its manual says.
     """
 
     map_columns: str | None = None
     base: str | None = None
     separator: str | None = None
+    map_ops: Mapping[str, str] = field(default_factory=dict)
+    wait_unit: str = "ms"
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,9 @@ import importlib.util
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -22,8 +24,14 @@ from tracekit.uri import from_name
 
 __all__ = ["DarshanDxt", "serve"]
 
-_MODULES = {"DXT_POSIX": "posix", "DXT_MPIIO": "mpiio"}
+_MODULES = {"DXT_POSIX": ("posix", "POSIX"), "DXT_MPIIO": ("mpiio", "MPI-IO")}
+"""DXT modules: what `layer` says, and the module with the counters."""
+_DAMAGED = 3
+_MOST_SEGMENTS = 2**28
 _BATCH_ROWS = 65_536
+_SEGMENT = np.dtype(
+    [("offset", np.int64), ("length", np.int64), ("start_time", np.float64), ("end_time", np.float64)]
+)
 _SCHEMA = pa.schema(
     [("start_s", pa.float64()), ("end_s", pa.float64()), ("name", pa.string()), ("op", pa.string()),
      ("offset", pa.int64()), ("len", pa.int64()), ("rank", pa.int64()), ("layer", pa.string())]
@@ -49,65 +57,160 @@ class DarshanDxt:
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as child:
             assert child.stdout is not None
             rows = 0
+            facts: dict[bytes, bytes] = {}
+            broken: Exception | None = None
             try:
                 with pa.ipc.open_stream(child.stdout) as stream:
-                    epoch_ns = int((stream.schema.metadata or {})[b"epoch_unix_ns"])
+                    facts = stream.schema.metadata or {}
                     for batch in stream:
-                        yield _ops(batch, epoch_ns, rows, options.base, tally)
+                        yield _ops(batch, int(facts[b"epoch_unix_ns"]), rows, options.base, tally)
                         rows += batch.num_rows
             except (pa.ArrowException, OSError) as error:
-                raise TraceFormatError(f"{source} cannot be read as a Darshan log", "is it whole?") from error
+                broken = error
             finally:
                 child.stdout.close()
                 child.wait()
-        if child.returncode != 0:
+        if child.returncode == 1:
+            raise TraceFormatError(f"{source} cannot be read as a Darshan log", "is it whole?") from broken
+        if child.returncode != 0 or broken is not None:
             raise TraceFormatError(
-                f"{source} is damaged: the darshan library failed after {rows} ops", "is it whole?"
-            )
+                f"{source} is cut short or damaged: {rows} ops could be read before that",
+                "copy the log again",
+            ) from broken
         if not rows:
             raise TraceFormatError(
-                f"{source} holds no DXT records", "record with DXT_ENABLE_IO_TRACE=1 in the environment"
+                f"{source} contains no DXT records", "record with DXT_ENABLE_IO_TRACE=1 in the environment"
             )
-        tally.note("DXT has reads and writes only: opens, stats and errors are not in it")
+        _say(tally, rows, facts)
+
+
+def _say(tally: Tally, rows: int, facts: dict[bytes, bytes]) -> None:
+    """Note how complete the log says that it is."""
+    counted = int(facts[b"counted"])
+    if int(facts[b"partial"]):
+        tally.note(f"the log is flagged partial: Darshan ran out of memory for DXT records after {rows} ops")
+    if counted > rows:
+        tally.note(
+            f"the log has {rows} of the {counted} reads and writes that its own counters count"
+            f" ({100 * rows / counted:.1f} %)"
+        )
+    tally.note("DXT has reads and writes only: opens, stats and errors are not in it")
 
 
 def serve() -> None:
-    """In the child: the segments of the log named by the last argument, as an Arrow stream on stdout."""
+    """In the child process: write the segments of the log named by the last argument to stdout, as an Arrow stream.
+
+    Exits with 1 if the log cannot be opened, and with `_DAMAGED` if it cannot be read to its
+    end, or holds more than its own counters count.
+    """
     import darshan.backend.cffi_backend as library
 
     log = library.log_open(sys.argv[-1])
     if log["handle"] == library.ffi.NULL:
         sys.exit(1)
     job = library.log_get_job(log)
-    names = library.log_get_name_records(log)
     modules = library.log_get_modules(log)
+    names = library.log_get_name_records(log)
+    if not modules or not names:
+        sys.exit(_DAMAGED)
     module = next((name for name in _MODULES if name in modules), None)
-    epoch_ns = int(job["start_time_sec"]) * 10**9 + int(job.get("start_time_nsec", 0))
-    schema = _SCHEMA.with_metadata({"epoch_unix_ns": str(epoch_ns)})
+    counters = {} if module is None else _counted(library, log, _MODULES[module][1])
+    facts = {
+        "epoch_unix_ns": int(job["start_time_sec"]) * 10**9 + int(job.get("start_time_nsec", 0)),
+        "partial": int(module is not None and modules[module]["partial_flag"]),
+        "counted": sum(counts.ops for counts in counters.values()),
+    }
+    schema = _SCHEMA.with_metadata({name: str(value) for name, value in facts.items()})
+    moved: dict[int, int] = {}
     with pa.ipc.new_stream(sys.stdout.buffer, schema) as stream:
-        pending: list[dict[str, object]] = []
-        while module is not None and (record := library.log_get_dxt_record(log, module)) is not None:
-            for op, segments in (("read", record["read_segments"]), ("put", record["write_segments"])):
-                fixed = {
-                    "name": names.get(record["id"], ""),
-                    "op": op,
-                    "rank": record["rank"],
-                    "layer": _MODULES[module],
-                }
-                pending += [
-                    {
-                        "start_s": s["start_time"],
-                        "end_s": s["end_time"],
-                        "offset": s["offset"],
-                        "len": s["length"],
-                        **fixed,
-                    }
-                    for s in segments
-                ]
-            if len(pending) >= _BATCH_ROWS:
-                stream.write_batch(pa.RecordBatch.from_pylist(pending, schema))
-                pending = []
-        stream.write_batch(pa.RecordBatch.from_pylist(pending, schema))
+        waiting: list[pa.RecordBatch] = []
+        for record, kind, segments in () if module is None else _segments(library, log, module):
+            counts = counters.get(record.id)
+            moved[record.id] = moved.get(record.id, 0) + int(segments["length"].sum())
+            if _implausible(segments) or (counts is not None and moved[record.id] > counts.bytes):
+                sys.exit(_DAMAGED)
+            name, layer = names.get(record.id, ""), _MODULES[module or ""][0]
+            waiting.append(_batch(segments, name, kind, int(record.rank), layer))
+            if sum(batch.num_rows for batch in waiting) >= _BATCH_ROWS or len(waiting) >= 1000:
+                stream.write_table(pa.Table.from_batches(waiting, _SCHEMA).combine_chunks())
+                waiting = []
+        if module is not None and modules[module]["len"] > 0 and not moved:
+            sys.exit(_DAMAGED)  # the library does not always tell an error from the end
+        stream.write_table(pa.Table.from_batches(waiting, _SCHEMA).combine_chunks())
+
+
+def _batch(segments: Any, name: str, kind: str, rank: int, layer: str) -> pa.RecordBatch:
+    rows = len(segments)
+    columns = [segments["start_time"], segments["end_time"], [name] * rows, [kind] * rows,
+               segments["offset"], segments["length"], [rank] * rows, [layer] * rows]  # fmt: skip
+    arrays = [pa.array(column, field.type) for column, field in zip(columns, _SCHEMA, strict=True)]
+    return pa.RecordBatch.from_arrays(arrays, schema=_SCHEMA)
+
+
+@dataclass(frozen=True, slots=True)
+class _Counts:
+    """What a log's counters say of one file."""
+
+    ops: int
+    bytes: int
+
+
+def _counted(library: Any, log: Any, module: str) -> dict[int, _Counts]:
+    """Return the reads and writes, and their bytes, that the counters of `module` count for each file."""
+    found: dict[int, _Counts] = {}
+    info = library.log_get_modules(log).get(module)
+    if info is None or info["partial_flag"]:
+        return found
+    prefix = "POSIX" if module == "POSIX" else "MPIIO"
+    while (record := library.log_get_record(log, module, "dict")) is not None:
+        counters = record["counters"]
+        ops = sum(
+            int(value)
+            for name, value in counters.items()
+            if name.startswith(prefix)
+            and name.endswith(("_READS", "_WRITES"))
+            and "CONSEC" not in name
+            and "SEQ" not in name
+        )
+        size = int(counters[f"{prefix}_BYTES_READ"]) + int(counters[f"{prefix}_BYTES_WRITTEN"])
+        before = found.get(record["id"], _Counts(0, 0))
+        found[record["id"]] = _Counts(before.ops + ops, before.bytes + size)
+    return found
+
+
+def _segments(library: Any, log: Any, module: str) -> Iterator[tuple[Any, str, Any]]:
+    """Yield (file and rank, op, segments) of each DXT record.
+
+    The package takes an error of the C library for the end of the log, so this asks the C library itself.
+    """
+    ffi, index = library.ffi, library.log_get_modules(log)[module]["idx"]
+    while True:
+        buffer = ffi.new("void **")
+        status = library.libdutil.darshan_log_get_record(log["handle"], index, buffer)
+        if status < 0:
+            sys.exit(_DAMAGED)
+        if status == 0:
+            return
+        record = ffi.cast("struct dxt_file_record *", buffer[0])
+        writes, reads = int(record.write_count), int(record.read_count)
+        if writes < 0 or reads < 0 or writes + reads > _MOST_SEGMENTS:
+            sys.exit(_DAMAGED)
+        start = ffi.cast("char *", buffer[0]) + ffi.sizeof("struct dxt_file_record")
+        size = (writes + reads) * _SEGMENT.itemsize
+        both = np.frombuffer(ffi.buffer(start, size), _SEGMENT).copy()
+        for kind, part in (("read", both[writes:]), ("put", both[:writes])):
+            if len(part):
+                yield record.base_rec, kind, part
+        library.libdutil.darshan_free(buffer[0])
+
+
+def _implausible(segments: Any) -> bool:
+    """Return whether `segments` hold a value that no request has."""
+    offset, length = segments["offset"], segments["length"]
+    start, end = segments["start_time"], segments["end_time"]
+    times = np.isfinite(start) & np.isfinite(end) & (start >= 0) & (end >= start) & (end < 1e9)
+    ranges = (offset >= 0) & (length >= 0) & (offset < 2**62) & (length < 2**48)
+    return not bool((times & ranges).all())
 
 
 def _ops(batch: pa.RecordBatch, epoch_ns: int, first: int, base: str | None, tally: Tally) -> pa.RecordBatch:

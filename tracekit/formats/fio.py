@@ -6,6 +6,7 @@ stay null on the way in, and are told on the way out.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -45,14 +46,25 @@ class Fio:
         for block in ahead(blocks(source, tally)):
             lines = decoded_lines(block, tally)
             if state is None:
-                state = _Reading(_version(source, lines), options.base, tally)
+                state = _Reading(_version(source, lines), options, tally)
             batch = state.ops(lines)
             rows += batch.num_rows
             yield batch
         if state is None or not rows:
-            raise TraceFormatError(f"{source} holds no read or write", "give an iolog of version 2 or 3")
+            raise TraceFormatError(f"{source} contains no read or write", "give an iolog of version 2 or 3")
         if state.other:
-            tally.note(f"{state.other} trim and sync actions left out: they are no op of the schema")
+            tally.note(
+                "left out, which are not ops of the schema: "
+                + ", ".join(f"{action} {count}" for action, count in state.other.items())
+            )
+        if state.waits and options.wait_unit == "ms":
+            tally.note(
+                "waits are ms since the job's start, as fio replays them; wait_unit=us reads them as relative us"
+            )
+        elif state.waits:
+            tally.note(
+                "waits are us since the line before, as fio's manual says; fio itself replays them otherwise"
+            )
         tally.note("an iolog has no latencies: latency is null, and all ops are one stream")
 
     def write(self, trace: TraceReader, sink: BinaryIO, tally: Tally, options: ExportOptions) -> int:
@@ -77,10 +89,12 @@ class Fio:
 class _Reading:
     """What outlives a block of lines: the clock of version 2, and what was left out."""
 
-    def __init__(self, version: int, base: str | None, tally: Tally) -> None:
+    def __init__(self, version: int, options: ImportOptions, tally: Tally) -> None:
         self.version = version
-        self.other = 0
-        self._base = base
+        self.other: Counter[str] = Counter()
+        self._base = options.base
+        self._relative = options.wait_unit == "us"
+        self.waits = 0
         self._tally = tally
         self._waited_us = 0
 
@@ -99,20 +113,22 @@ class _Reading:
                 at_us = _integer(fields[0])
                 fields = fields[1:]
             if at_us is None or len(fields) not in (2, 4):
-                self._tally.bad(number, f"no action of iolog version {self.version}")
+                self._tally.bad(number, f"not an action of iolog version {self.version}")
                 continue
             action = fields[1]
             if len(fields) == 2:
                 if action not in _FILE_ACTIONS:
-                    self._tally.bad(number, f"no such action: {action[:40]!r}")
+                    self._tally.bad(number, f"unknown action {action[:40]!r}")
                 continue
             offset, length = _integer(fields[2]), _integer(fields[3])
             if offset is None or length is None:
-                self._tally.bad(number, "its offset or length is no number in range")
+                self._tally.bad(number, "its offset or length is not a number in range")
             elif action == "wait" and self.version == 2:
-                self._waited_us += offset
+                self.waits += 1
+                at_ms = min(offset, MAX_INT) * 1000
+                self._waited_us = self._waited_us + offset if self._relative else max(self._waited_us, at_ms)
             elif action in _NO_COUNTERPART:
-                self.other += 1
+                self.other[action] += 1
             elif action in _DATA:
                 numbers.append(number)
                 submit.append(min(at_us * 1000, MAX_INT + 1))
@@ -121,7 +137,7 @@ class _Reading:
                 offsets.append(offset)
                 lengths.append(length)
             else:
-                self._tally.bad(number, f"no such action: {action[:40]!r}")
+                self._tally.bad(number, f"unknown action {action[:40]!r}")
         columns = {
             "t_submit": pa.array(submit, pa.int64()),
             "uri": pa.array(uris, pa.string()).dictionary_encode(),
@@ -143,7 +159,9 @@ def _version(source: Path, lines: Iterator[tuple[int, str]]) -> int:
         ):
             return int(words[2])
         break
-    raise TraceFormatError(f"{source} is no fio iolog", "its first line must be `fio version 2 iolog` or 3")
+    raise TraceFormatError(
+        f"{source} is not a fio iolog", "its first line must be `fio version 2 iolog` or 3"
+    )
 
 
 def _integer(text: str) -> int | None:

@@ -7,7 +7,7 @@ range read's offset stays null. They differ in how an object is named.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -50,7 +50,7 @@ class Warp:
     def read(self, source: Path, tally: Tally, options: ImportOptions) -> Iterator[pa.RecordBatch]:
         """As the protocol says. Worker is the thread, rank the order of the client; keys go after `base`."""
         base = options.base or WARP_BUCKET
-        return _read(source, tally, base, _thread_as_it_is)
+        return _read(source, tally, base, options.map_ops, _thread_as_it_is)
 
     def write(self, trace: TraceReader, sink: BinaryIO, tally: Tally, options: ExportOptions) -> int:
         """As the protocol says, in the columns of 2025."""
@@ -65,7 +65,7 @@ class S3dlio:
 
     def read(self, source: Path, tally: Tally, options: ImportOptions) -> Iterator[pa.RecordBatch]:
         """As the protocol says. Worker is the order of the thread's id, which is a hash."""
-        return _read(source, tally, options.base, Streams().numbers)
+        return _read(source, tally, options.base, options.map_ops, Streams().numbers)
 
     def write(self, trace: TraceReader, sink: BinaryIO, tally: Tally, options: ExportOptions) -> int:
         """As the protocol says."""
@@ -79,15 +79,20 @@ class _State:
     tally: Tally
     under: str | None
     worker_of: Callable[[pa.Array], pa.Array]
+    map_ops: Mapping[str, str]
     ranks: Streams = field(default_factory=Streams)
     unplaced: int = 0
     rows: int = 0
 
 
 def _read(
-    source: Path, tally: Tally, under: str | None, worker_of: Callable[[pa.Array], pa.Array]
+    source: Path,
+    tally: Tally,
+    under: str | None,
+    map_ops: Mapping[str, str],
+    worker_of: Callable[[pa.Array], pa.Array],
 ) -> Iterator[pa.RecordBatch]:
-    state = _State(tally, under, worker_of)
+    state = _State(tally, under, worker_of, map_ops)
     text = blocks(source, tally)
     first = next(text, None)
     if first is None:
@@ -104,10 +109,7 @@ def _read(
         state.rows += batch.num_rows
         yield batch
     if not state.rows and tally.skipped:
-        raise TraceFormatError(
-            tally.nothing(),
-            "is this the right format? names of hosts alone need --base",
-        )
+        raise tally.nothing("is this the right format? if the log names hosts only, give base=URI")
     if state.unplaced:
         tally.note(f"the log has no offsets: {state.unplaced} range reads have none")
 
@@ -140,7 +142,7 @@ def _ops(raw: dict[str, pa.Array], lines: Lines, state: _State) -> pa.RecordBatc
     latency = raw["duration_ns"] if "duration_ns" in raw else pa.nulls(len(lines), pa.int64())
     if latency.null_count:
         latency = pc.coalesce(latency, pc.subtract(end, start))
-    kinds = op_kinds(raw["op"], lines, state.tally)
+    kinds = op_kinds(raw["op"], lines, state.tally, state.map_ops)
     range_read = pc.index(kinds.dictionary, "read").as_py()
     if range_read >= 0:
         state.unplaced += int(pc.sum(pc.equal(kinds.indices, range_read)).as_py() or 0)

@@ -16,8 +16,9 @@ from typing import Any, cast
 import pyarrow as pa
 
 from tracekit.errors import TraceFormatError, UsageError
-from tracekit.formats.base import Exporter, ExportOptions, Importer, ImportOptions, Tally
+from tracekit.formats.base import WAIT_UNITS, Exporter, ExportOptions, Importer, ImportOptions, Tally
 from tracekit.formats.sink import open_sink
+from tracekit.formats.sound import op_map
 from tracekit.formats.text.lines import ahead
 from tracekit.store.reader import TraceLike, open_reader
 from tracekit.store.writer import TraceWriter
@@ -117,6 +118,8 @@ def import_trace(
     map_columns: str | None = None,
     base: str | None = None,
     separator: str | None = None,
+    map_ops: str | None = None,
+    wait_unit: str = "ms",
 ) -> ImportResult:
     """Read the log `source` of `format` into the trace `out`, which appears whole or not at all.
 
@@ -129,7 +132,11 @@ def import_trace(
     if not path.is_file() and not (path.is_dir() and format in _OF_DIRECTORIES):
         raise TraceFormatError(f"{path}: no such file", f"give a {format} log")
     tally = Tally(path, strict)
-    options = ImportOptions(map_columns=map_columns, base=base, separator=separator)
+    if wait_unit not in WAIT_UNITS:
+        raise UsageError(
+            f"wait_unit={wait_unit!r} is not one of {', '.join(WAIT_UNITS)}", "see docs/formats.md, fio"
+        )
+    options = ImportOptions(map_columns, base, separator, op_map(map_ops), wait_unit)
     with TraceWriter(
         out, source=f"import:{format}", overwrite=overwrite, options={"from": path.name}
     ) as writer:
@@ -138,6 +145,8 @@ def import_trace(
         if tally.skipped:
             writer.count("skipped_lines", tally.skipped)
         rows = writer.rows
+    for text in tally.closing_notes():
+        tally.note(text)
     return ImportResult(rows, tally.skipped, tuple(tally.examples), tuple(tally.notes))
 
 

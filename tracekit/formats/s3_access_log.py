@@ -1,12 +1,14 @@
-"""S3 server access logs: one line a request as the service saw it.
+"""Reads S3 server access logs: one line a request, as the service saw it.
 
-Times have a resolution of one second and latencies of one millisecond. A range GET is told
-by its status 206; which range it was is not in the log, so its offset stays null.
+Times have a resolution of one second and latencies of one millisecond. A range GET has the
+status 206; its range is not in the log, so its offset stays null. The size of the object,
+which the log does have, is the extra column `object_size`.
 """
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import unquote
@@ -31,7 +33,8 @@ _NUMBERS = ("status", "sent", "size", "total", "turn")
 _KINDS = {
     "REST.GET.OBJECT": "get", "REST.PUT.OBJECT": "put", "REST.PUT.PART": "put", "REST.POST.OBJECT": "put",
     "REST.HEAD.OBJECT": "stat", "REST.HEAD.BUCKET": "stat", "REST.GET.BUCKET": "list", "REST.GET.BUCKETVERSIONS": "list",
-    "REST.DELETE.OBJECT": "delete", "BATCH.DELETE.OBJECT": "delete", "WEBSITE.GET.OBJECT": "get",
+    "REST.DELETE.OBJECT": "delete", "BATCH.DELETE.OBJECT": "delete",
+    "S3.EXPIRE.OBJECT": "delete", "S3.CREATE.DELETEMARKER": "delete", "WEBSITE.GET.OBJECT": "get",
 }  # fmt: skip
 _PARTIAL = 206
 _ENDS_A_NAME = re.compile(r"[?#\x00-\x1f\x7f]")
@@ -46,21 +49,21 @@ class S3AccessLog:
     def read(self, source: Path, tally: Tally, options: ImportOptions) -> Iterator[pa.RecordBatch]:
         """As the protocol says. Rank is the order of the remote address."""
         clients = Streams()
-        lines = left_out = rows = 0
+        lines = 0
+        own: Counter[str] = Counter()
         for block in ahead(blocks(source, tally)):
             frame = _fields(block, tally)
             lines += frame.height
             ops = frame.filter(pl.col("kind").is_not_null())
-            left_out += frame.height - ops.height
-            batch = _ops(ops, clients, tally)
-            rows += batch.num_rows
-            yield batch
+            for operation in frame.filter(pl.col("kind").is_null())["operation"]:
+                tally.left_out[operation[:60]] += 1
+            own.update(ops.filter(pl.col("operation").str.starts_with("S3."))["operation"])
+            yield _ops(ops, clients, tally)
         if not lines:
-            raise TraceFormatError(f"{source} holds no S3 access log line", "is this the right format?")
-        if left_out:
-            tally.note(
-                f"{left_out} requests left out that move no object data (policies, locations and so on)"
-            )
+            raise TraceFormatError(f"{source} contains no S3 access log line", "is this the right format?")
+        if own:
+            counts = ", ".join(f"{name} {count}" for name, count in own.items())
+            tally.note(f"deletes by the service itself, not by a client: {counts}")
         tally.note("times are whole seconds, and ops of one second keep the order of the log")
 
 
@@ -75,7 +78,7 @@ def _fields(block: Block, tally: Tally) -> pl.DataFrame:
         *(pl.col(name).cast(pl.Int64, strict=False) for name in _NUMBERS),
     )  # fmt: skip
     bad = parts.filter(pl.col("time").is_null())
-    tally.bad_lines(bad["line"].to_numpy(), "no S3 access log line")
+    tally.bad_lines(bad["line"].to_numpy(), "not an S3 access log line")
     kind = pl.col("operation").replace_strict(_KINDS, default=None, return_dtype=pl.String)
     ranged = kind.eq("get") & pl.col("status").eq(_PARTIAL)
     return parts.filter(pl.col("time").is_not_null()).with_columns(
@@ -104,6 +107,7 @@ def _ops(frame: pl.DataFrame, clients: Streams, tally: Tally) -> pa.RecordBatch:
         ttfb=pl.when(kind.is_in(["get", "read"])).then(pl.col("turn") * 1_000_000),
         error=failed.cast(pl.Categorical),
         rank=pl.col("client").cast(pl.Categorical),
+        object_size=pl.when(kind.is_in(["get", "read", "stat"]) & pl.col("status").lt(400)).then("size"),
     )
     table = ops.to_arrow().combine_chunks()
     columns = {name: _one(table.column(name)) for name in table.column_names}
@@ -120,7 +124,7 @@ def _ops(frame: pl.DataFrame, clients: Streams, tally: Tally) -> pa.RecordBatch:
 
 
 def _decoded(name: str) -> str:
-    """A logged name with what is percent-encoded as it is, but for what ends the name in a URI."""
+    """Return a logged name, percent-decoded but for the characters that would end it in a URI."""
     return _ENDS_A_NAME.sub(lambda found: f"%{ord(found[0]):02X}", unquote(name, errors="replace"))
 
 

@@ -1,6 +1,6 @@
-"""From a log's columns to ops that can be kept: the last step of every importer.
+"""Turns a log's columns into valid ops: the last step of every importer.
 
-Rows that no storage request can be (negative sizes, times out of range, no object) are
+Rows that cannot be storage requests (negative sizes, times out of range, no object) are
 counted as bad lines and dropped; nothing is repaired or guessed.
 """
 
@@ -13,8 +13,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tracekit.errors import ErrorClass
+from tracekit.errors import ErrorClass, UsageError
 from tracekit.formats.base import Lines, Tally
+from tracekit.schema import OP_KINDS
 from tracekit.uri import from_name
 
 __all__ = [
@@ -34,10 +35,13 @@ MAX_INT = 2**62
 OP_WORDS = {
     "read": "read", "r": "read", "get_range": "read", "getrange": "read", "pread": "read", "rs": "read",
     "get": "get", "put": "put", "write": "put", "w": "put", "ws": "put", "putpart": "put", "append": "put",
-    "post": "put", "multipart": "put", "stat": "stat", "head": "stat", "open": "stat", "list": "list",
+    "post": "put", "multipart": "put", "upload": "put", "stat": "stat", "head": "stat", "open": "stat", "list": "list",
     "delete": "delete", "del": "delete", "hint": "hint", "fadvise": "hint",
 }  # fmt: skip
 """Other tools' words (in lower case) for the kinds of op."""
+
+LEFT_OUT = "-"
+"""In an op column: this row is left out, and has been counted."""
 
 _RANGES = ("offset", "len", "bytes", "latency", "ttfb", "sample_id", "step", "rank", "worker", "t_due")
 _INT32 = ("rank", "worker")
@@ -47,10 +51,12 @@ def sound_batch(columns: Mapping[str, pa.Array], lines: Lines, tally: Tally) -> 
     """The rows of `columns` that can be ops; `lines` are their line numbers. The rest is counted."""
     keep = np.ones(len(lines), bool)
     uri = columns["uri"]
+    if "op" in columns and (gone := _equal(columns["op"], LEFT_OUT)) is not None:
+        keep &= ~gone
     for name in ("t_submit", "uri", "op"):
         if name in columns:
             _drop(keep, lines, _nulls(columns[name]), f"has no {name} that can be read", tally)
-    _drop(keep, lines, _empty(uri), "names no object", tally)
+    _drop(keep, lines, _equal(uri, ""), "names no object", tally)
     for name in ("t_submit", *_RANGES):
         if name in columns:
             top = 2**31 - 1 if name in _INT32 else MAX_INT
@@ -75,11 +81,39 @@ def uris(names: pa.Array, base: str | None) -> pa.Array:
     return pa.array([from_name(name, base) if name else None for name in names.to_pylist()], pa.string())
 
 
-def op_kinds(column: pa.Array, lines: Lines, tally: Tally) -> pa.Array:
-    """The kinds of op that a log's words mean; a word that means none is a bad line and null."""
-    words = [str(word) for word in column.dictionary.to_pylist()]
-    kinds = [OP_WORDS.get(word.strip().lower()) for word in words]
-    return map_dictionary(column, kinds)
+def op_map(text: str | None) -> dict[str, str]:
+    """Return what `28=read;2a=write` says, with words in lower case and tracekit's kinds of op.
+
+    `none` leaves such ops out. Raises UsageError for a target that is not a kind of op.
+    """
+    found: dict[str, str] = {}
+    for item in filter(None, (part.strip() for part in (text or "").removeprefix("op:").split(";"))):
+        word, equals, kind = (part.strip().lower() for part in item.partition("="))
+        if not word or not equals or (kind != "none" and kind not in OP_WORDS):
+            raise UsageError(
+                f"map_ops={text!r}: {item!r} is not a mapping",
+                f"write WORD=KIND;WORD=KIND, where KIND is one of {', '.join((*OP_KINDS, 'write', 'none'))}",
+            )
+        found[word] = LEFT_OUT if kind == "none" else OP_WORDS[kind]
+    return found
+
+
+def op_kinds(column: pa.Array, lines: Lines, tally: Tally, given: Mapping[str, str]) -> pa.Array:
+    """Return the kinds of op that a log's words mean, by `given` before our own list.
+
+    A word that is in neither is a bad line, named and counted; `LEFT_OUT` stands for its rows.
+    """
+    words = [str(word).strip() for word in column.dictionary.to_pylist()]
+    kinds = [given.get(word.lower()) or OP_WORDS.get(word.lower()) for word in words]
+    for place, (word, kind) in enumerate(zip(words, kinds, strict=True)):
+        if kind is None or kind == LEFT_OUT:
+            rows = _mask(pc.equal(column.indices, pa.scalar(place, column.indices.type)))
+            if kind is None and rows.any():
+                tally.bad_lines(lines[rows], f"unknown op {word[:40]!r}")
+                tally.unknown_ops[word[:40]] += int(rows.sum())
+            elif rows.any():
+                tally.left_out[word[:40]] += int(rows.sum())
+    return map_dictionary(column, [LEFT_OUT if kind is None else kind for kind in kinds])
 
 
 def error_class(message: str | None) -> ErrorClass | None:
@@ -118,11 +152,11 @@ def _nulls(column: pa.Array) -> npt.NDArray[np.bool_] | None:
     return _mask(pc.is_null(column)) if column.null_count else None
 
 
-def _empty(uri: pa.Array) -> npt.NDArray[np.bool_] | None:
-    if not pa.types.is_dictionary(uri.type):
-        return _mask(pc.equal(uri, ""))
-    bare = pc.index(uri.dictionary, "").as_py()
-    return _mask(pc.equal(uri.indices, pa.scalar(bare, uri.indices.type))) if bare >= 0 else None
+def _equal(column: pa.Array, text: str) -> npt.NDArray[np.bool_] | None:
+    if not pa.types.is_dictionary(column.type):
+        return _mask(pc.equal(column, text))
+    place = pc.index(column.dictionary, text).as_py()
+    return _mask(pc.equal(column.indices, pa.scalar(place, column.indices.type))) if place >= 0 else None
 
 
 def _outside(column: pa.Array, top: int) -> npt.NDArray[np.bool_] | None:

@@ -7,7 +7,7 @@ Presets hold the mappings of well-known public traces.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -98,7 +98,7 @@ class Csv:
             rows += batch.num_rows
             yield batch
         if not rows and tally.skipped:
-            raise TraceFormatError(tally.nothing(), "see --map-columns")
+            raise tally.nothing("say which column is which with map_columns=")
 
     def write(self, trace: TraceReader, sink: BinaryIO, tally: Tally, options: ExportOptions) -> int:
         """As the protocol says: times in ns, `t_submit` since the Unix epoch; null is an empty field."""
@@ -127,6 +127,7 @@ class _Plan:
     mapping: tuple[_Source, ...]
     base: str
     extras: tuple[str, ...]
+    map_ops: Mapping[str, str]
 
 
 def _plan(source: Path, block: Block, options: ImportOptions) -> tuple[_Plan, Block]:
@@ -162,7 +163,7 @@ def _plan(source: Path, block: Block, options: ImportOptions) -> tuple[_Plan, Bl
     extras = tuple(n for n in names if named and n and n not in used and n not in OPS.names)
     types = {name: item.kind for item in mapping for name in item.sources}
     types.update(dict.fromkeys(extras, TEXT))
-    return _Plan(Layout(names, types, separator), mapping, base, extras), rest
+    return _Plan(Layout(names, types, separator), mapping, base, extras, options.map_ops), rest
 
 
 def _first_line(block: Block) -> tuple[str, int, int]:
@@ -253,11 +254,11 @@ def _column(item: _Source, raw: dict[str, pa.Array], plan: _Plan, lines: Lines, 
         return map_dictionary(values, [error_class(text) for text in values.dictionary.to_pylist()])
     if item.column == "op":
         codes = _OP_CODES.get(item.unit)
-        if codes is not None:
+        if codes is not None and not plan.map_ops:
             return map_dictionary(
                 values, [codes.get(str(text).strip()) for text in values.dictionary.to_pylist()]
             )
-        return op_kinds(values, lines, tally)
+        return op_kinds(values, lines, tally, plan.map_ops)
     if item.unit == "iso":
         return values.cast(pa.int64())
     if item.unit == "filetime":

@@ -18,7 +18,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.json as pajson
 
-from tracekit.errors import TraceFormatError
 from tracekit.formats.base import ExportOptions, ImportOptions, Lines, Tally
 from tracekit.formats.sound import error_class, map_dictionary, op_kinds, sound_batch, uris
 from tracekit.formats.text.lines import Block, blocks, decoded_lines, in_parallel
@@ -49,11 +48,11 @@ class Jsonl:
 
         for table, lines, part in in_parallel(parsed, blocks(source, tally)):
             tally.add(part)
-            batch = _ops(table, lines, extras, options.base, tally)
+            batch = _ops(table, lines, extras, options, tally)
             rows += batch.num_rows
             yield batch
         if not rows:
-            raise TraceFormatError(tally.nothing(), "give one JSON object a line")
+            raise tally.nothing("give one JSON object a line")
 
     def write(self, trace: TraceReader, sink: BinaryIO, tally: Tally, options: ExportOptions) -> int:
         """As the protocol says; a null is left out of its line."""
@@ -161,20 +160,20 @@ def _values(values: list[Any], key: str) -> pa.Array:
 
 
 def _ops(
-    table: pa.Table, lines: Lines, extras: dict[str, pa.DataType], base: str | None, tally: Tally
+    table: pa.Table, lines: Lines, extras: dict[str, pa.DataType], options: ImportOptions, tally: Tally
 ) -> pa.RecordBatch:
     arrays = {name: _one(table.column(name)) for name in table.column_names}
     columns = {
         name: arrays[name] for name in _INTEGERS if arrays[name].null_count < len(lines) or name == "t_submit"
     }
     coded = arrays["uri"].dictionary_encode()
-    full = uris(coded.dictionary, base)
+    full = uris(coded.dictionary, options.base)
     columns["uri"] = pa.DictionaryArray.from_arrays(
         coded.indices, full if not full.null_count else pc.fill_null(full, "")
     )
     if arrays["op"].null_count < len(lines):
         op = pc.fill_null(arrays["op"], "read").dictionary_encode()
-        columns["op"] = op_kinds(op, lines, tally)
+        columns["op"] = op_kinds(op, lines, tally, options.map_ops)
     if arrays["error"].null_count < len(lines):
         error = arrays["error"].dictionary_encode()
         columns["error"] = map_dictionary(error, [error_class(text) for text in error.dictionary.to_pylist()])
