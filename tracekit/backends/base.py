@@ -51,14 +51,14 @@ class Moved:
 
 
 NOTHING_MOVED = Moved(0)
-"""The result of a read that failed or asked for nothing."""
+"""The result of a read that failed or had an empty buffer."""
 
 
 class Handle(Protocol):
     """An open object. Any number of threads may read it at once.
 
-    Every read raises BackendError if it fails. An object that ends early is no failure:
-    the caller compares `Moved.nbytes` with what it asked for.
+    Every read raises BackendError if it fails. That an object ends early is not an error:
+    the caller compares `Moved.nbytes` with the requested length.
     """
 
     uri: str

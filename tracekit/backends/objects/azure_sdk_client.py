@@ -43,7 +43,7 @@ class _BadKey(Exception):
 
 
 class _NotTheRange(Exception):
-    """The store answered with other bytes than those asked for."""
+    """The store sent other bytes than the requested range."""
 
 
 class _BodyBroke(Exception):
