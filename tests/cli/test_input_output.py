@@ -15,6 +15,7 @@ from test_screen import on_a_terminal
 
 import tracekit
 from tracekit.cli.app import run
+from tracekit.reporting.table import label
 
 REPO = Path(__file__).resolve().parents[2]
 
@@ -290,11 +291,20 @@ def test_counters_are_shown_in_words_and_empty_facts_are_left_out(
 
 
 def test_a_narrow_terminal_shows_bars_on_one_line_and_names_whole(trace: Path) -> None:
-    lines = on_a_terminal(48, "stats", trace).splitlines()
+    lines = on_a_terminal(60, "stats", trace).splitlines()
     bars = [line for line in lines if "█" in line]
     assert len(bars) == 3
     assert all("KiB" in line for line in bars)
+    assert max(map(len, bars)) <= 60
     assert not any("…" in line for line in lines)
+
+
+def test_a_narrow_terminal_shows_the_metrics_of_a_comparison_whole(trace: Path) -> None:
+    shown = on_a_terminal(64, "compare", trace, trace)
+    metrics = tracekit.compare(trace, trace).rows
+    assert len(metrics) > 5
+    assert "…" not in shown
+    assert all(f"│ {label(row)} " in shown for row in metrics)
 
 
 def test_flags_take_no_value_in_the_help(capsys: pytest.CaptureFixture[str]) -> None:

@@ -42,8 +42,8 @@ def on_a_terminal(columns: int, *arguments: object) -> str:
     """Return what a command prints on a terminal of `columns` columns."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
-    environ = {**os.environ, "TERM": "dumb", "NO_COLOR": "1"}
-    environ.pop("COLUMNS", None)
+    size = {"COLUMNS": str(columns), "LINES": "50"}  # Rich takes a dumb terminal for one of 80 columns
+    environ = {**os.environ, "TERM": "dumb", "NO_COLOR": "1", **size}
     command = [sys.executable, "-m", "tracekit", *(str(a) for a in arguments)]
     with subprocess.Popen(command, stdout=theirs, stderr=theirs, env=environ) as process:
         os.close(theirs)

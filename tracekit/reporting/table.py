@@ -52,11 +52,11 @@ def parity_table(parity: Parity, *, names: tuple[str, str] = ("recording", "repl
         ("\n".join(parity.verdict), "green" if parity.ok else "red"), f"\n{basis}: {parity.reason}"
     )
     table = Table(title=title, title_justify="left")
-    table.add_column("metric")
+    table.add_column("metric", no_wrap=True)
     spread = any(row.low is not None for row in parity.rows)
     for name in (*names, "difference", *(["95 % interval"] if spread else []), "allowed"):
-        table.add_column(name, justify="right")
-    table.add_column("verdict")
+        table.add_column(name, justify="right", overflow="fold")
+    table.add_column("verdict", overflow="fold")
     for row in (*parity.rows, *parity.gates):
         word = {True: Text("pass", "green"), False: Text("FAIL", "red"), None: Text("-", "dim")}[row.ok]
         table.add_row(
