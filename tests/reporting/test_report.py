@@ -145,6 +145,13 @@ def test_a_browser_draws_every_chart_without_errors_and_shows_a_tooltip(
     assert "us" in latency.find_element(By.CSS_SELECTOR, ".hoverlayer").get_attribute("textContent")
     background = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
     assert background == {"light": "rgb(255, 255, 255)", "dark": "rgb(13, 17, 23)"}[scheme]
+    phone = {"width": 400, "height": 900, "deviceScaleFactor": 1, "mobile": True}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", phone)
+    wide = "return Math.max(...[...document.querySelectorAll(arguments[0])].map(e => e.getBoundingClientRect().right))"
+    WebDriverWait(browser, 30).until(lambda b: b.execute_script(wide, ".chart svg.main-svg") <= 400)
+    assert browser.execute_script("return document.scrollingElement.scrollWidth") <= 400
+    browser.save_screenshot(str(tmp_path / f"{scheme}-phone.png"))
+    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
     browser.save_screenshot(str(tmp_path / f"{scheme}.png"))
     assert (tmp_path / f"{scheme}.png").stat().st_size > 20_000
 

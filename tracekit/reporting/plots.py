@@ -97,7 +97,7 @@ def _paint(axes: Axes, panel: Panel) -> None:
     if panel.note:
         axes.set_title(panel.note, loc="right", fontsize="small", color=_NOTE)
     if panel.named and not panel.empty:
-        axes.legend(frameon=False, fontsize="small", loc="upper left", bbox_to_anchor=(0, -0.16), ncols=4)
+        _legend(axes)
     axes.grid(visible=True, alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
 
@@ -129,7 +129,21 @@ def _series(axes: Axes, series: Series, index: int, of: int) -> None:
     )  # fmt: skip
 
 
+def _legend(axes: Axes) -> None:
+    """Put a legend below the axis, with points large enough to see their colour."""
+    from matplotlib.collections import PathCollection
+
+    legend = axes.legend(
+        frameon=False, fontsize="small", loc="upper left", bbox_to_anchor=(0, -0.16), ncols=4
+    )
+    for handle in legend.legend_handles:
+        if isinstance(handle, PathCollection):
+            handle.set_sizes([40])
+
+
 def _axis(axes: Axes, which: str, axis: Axis) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     painted: PlotAxis = getattr(axes, f"{which}axis")
     getattr(axes, f"set_{which}label")(axis.title)
     if axis.log:
@@ -140,6 +154,8 @@ def _axis(axes: Axes, which: str, axis: Axis) -> None:
         getattr(axes, f"set_{which}lim")(low, high)
     elif axis.whole:
         _whole(painted)
+    elif not axis.log and not axis.named:
+        painted.set_major_locator(MaxNLocator(8, steps=[1, 2, 5, 10]))
 
 
 def _whole(axis: PlotAxis) -> None:

@@ -41,11 +41,12 @@ _BYTES = (("B", 1.0), ("KiB", 2.0**10), ("MiB", 2.0**20), ("GiB", 2.0**30), ("Ti
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """One axis. `ticks` are (value, label), where the painter must not choose them."""
+    """One axis: `named` if its values are texts; `ticks` are (value, label) where the painter must not choose."""
 
     title: str
     log: bool = False
     whole: bool = False
+    named: bool = False
     ticks: tuple[tuple[float, str], ...] = ()
 
 
@@ -173,7 +174,7 @@ def _request_sizes(sources: list[_Source]) -> list[Panel]:
                 f"{format_count(missing)} of {counted(total['ops'], 'op')}{of} without a length not shown"
             )
     about = "Ops by the length asked for, in powers of two."
-    x, y_axis = Axis("length"), Axis("ops", whole=True)
+    x, y_axis = Axis("length", named=True), Axis("ops", whole=True)
     return [Panel("request-sizes", "Request sizes", about, x, y_axis, tuple(series), note="; ".join(notes))]
 
 
