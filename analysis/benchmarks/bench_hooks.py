@@ -188,7 +188,7 @@ def processes(work: Path, path: Path, scale: float) -> Iterator[Row]:
         if there:
             pairs = [(run(None, calls), run(method, calls)) for _ in range(3)]
             yield (
-                f"capture --with {method}",
+                f"capture --method {method}",
                 "os.pread 4 KiB",
                 *(min(side) for side in zip(*pairs, strict=True)),
             )

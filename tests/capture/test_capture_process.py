@@ -139,7 +139,7 @@ def test_exit_code_streams_and_arguments_pass_through(method, trace, tmp_path):
         sys.stdout.write(sys.stdin.read().upper() + sys.argv[1]); sys.stderr.write("told"); sys.exit(7)
     """
     done = subprocess.run(
-        [sys.executable, "-m", "tracekit", "capture", "-o", str(trace), "--with", method, "--",
+        [sys.executable, "-m", "tracekit", "capture", "-o", str(trace), "--method", method, "--",
          *script(tmp_path, program), "--json"],
         input="hello ", capture_output=True, text=True, timeout=60,
     )  # fmt: skip
@@ -165,7 +165,7 @@ def test_signals_reach_the_command_and_the_trace_is_written(method, number, data
         print("ready", flush=True)
         time.sleep(20)
     """
-    command = [sys.executable, "-m", "tracekit", "capture", "-o", str(trace), "--with", method, "--"]
+    command = [sys.executable, "-m", "tracekit", "capture", "-o", str(trace), "--method", method, "--"]
     running = subprocess.Popen(
         [*command, *script(tmp_path, program)],
         stdout=subprocess.PIPE,
@@ -437,7 +437,7 @@ def test_names_that_are_no_utf_8_are_seen_and_standard_output_is_not(method, tra
         print("done", flush=True)
     """
     with (tmp_path / "said").open("w") as said:
-        command = [sys.executable, "-m", "tracekit", "capture", "-o", trace, "--with", method, "--",
+        command = [sys.executable, "-m", "tracekit", "capture", "-o", trace, "--method", method, "--",
                    *script(tmp_path, program)]  # fmt: skip
         subprocess.run([str(part) for part in command], stdout=said, check=True)
     assert (tmp_path / "said").read_text() == "done\n"

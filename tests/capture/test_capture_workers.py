@@ -21,7 +21,7 @@ def capture_script(folder: Path, program: str, *arguments: str) -> int:
     (folder / "job.py").write_text(textwrap.dedent(program))
     done = subprocess.run(
         [
-            *(sys.executable, "-m", "tracekit", "capture", "-o", "run.trace", "--with", "hooks"),
+            *(sys.executable, "-m", "tracekit", "capture", "-o", "run.trace", "--method", "hooks"),
             *("--hooks", "files", "--include", f"{folder}/x.bin", "--", sys.executable, "job.py", *arguments),
         ],
         cwd=folder,

@@ -20,7 +20,7 @@ __all__ = ["register"]
 _EXAMPLES = examples(
     "tracekit capture -o run.trace -- python train.py --epochs 1",
     "tracekit capture -o run.trace --include '/data/*' -- ./loader /data",
-    "tracekit capture -o cp.trace --with strace -- cp big.bin /mnt/",
+    "tracekit capture -o cp.trace --method strace -- cp big.bin /mnt/",
 )
 
 
