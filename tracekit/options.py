@@ -29,9 +29,12 @@ from tracekit.validation import Kind, Option, Table, shown_default
 __all__ = [
     "BACKEND",
     "CLIENTS",
+    "DRY_RUN",
     "FILTERS",
     "LOADER",
+    "MATERIALIZE",
     "PAGE_CACHE_MODES",
+    "RECORD",
     "REPLAY",
     "STORE",
     "backend_table",
@@ -153,7 +156,7 @@ LOADER: Table = {
         Option(
             "reshuffle_hot_set",
             Kind.FLAG,
-            "With shuffle, zipfian draws prefer other samples in each epoch.",
+            "With `shuffle`, zipfian draws prefer other samples in each epoch.",
             False,
         ),
         Option("seed", Kind.COUNT, "Seed of the random order; each epoch has an order of its own.", 0, low=0),
@@ -235,26 +238,26 @@ FILTERS: Table = _table(
     Option(
         "sample_by",
         Kind.CHOICE,
-        "What sample_rate chooses from: streams or files.",
+        "What `sample_rate` chooses from: streams or files.",
         "stream",
+        metavar="WHAT",
         choices=get_args(SampleBy),
     ),
     Option("sample_seed", Kind.COUNT, "Seed of that choice.", 0, low=0),
 )
 """Which ops of a trace are replayed."""
 
+_MAP = Option(
+    "map",
+    Kind.TEXT,
+    "Rewrite URIs by prefix (the longest match wins), or with ~REGEX=TO by regular expression.",
+    (),
+    metavar="FROM=TO",
+    repeats=True,
+)
+
 REPLAY: Table = {
-    **_table(
-        _OPS,
-        Option(
-            "map",
-            Kind.TEXT,
-            "Rewrite URIs by prefix (the longest match wins), or with ~REGEX=TO by regular expression.",
-            (),
-            metavar="FROM=TO",
-            repeats=True,
-        ),
-    ),
+    **_table(_OPS, _MAP),
     **FILTERS,
     **_table(
         _PACING,
@@ -312,13 +315,50 @@ REPLAY: Table = {
         Option(
             "overwrite",
             Kind.FLAG,
-            "Replace an existing output and, with allow_writes, existing objects.",
+            "Replace an existing output and, with `allow_writes`, existing objects.",
             False,
         ),
         Option("tolerance", Kind.NUMBER, "Parity tolerance, a fraction.", 0.15, low=0),
     ),
     **STORE,
 }
+
+
+MATERIALIZE: Table = {
+    **_table(
+        "",
+        _MAP,
+        Option(
+            "seed",
+            Kind.COUNT,
+            "Fill files with seeded random bytes; otherwise local files are sparse (zeros that take no space).",
+            unset="sparse files",
+            low=0,
+        ),
+    ),
+    **STORE,
+}
+
+DRY_RUN: Table = _table(
+    "",
+    Option(
+        "latency",
+        Kind.DURATION,
+        "Predict the duration of closed pacing with every op taking this long.",
+        unset="as long as recorded",
+    ),
+)
+"""Options of a dry run besides those of the replay."""
+
+RECORD: Table = _table(
+    "",
+    Option("epochs", Kind.COUNT, "Read the dataset this often.", 1, low=1),
+    Option("steps", Kind.COUNT, "Stop after this many batches.", unset="all", low=1),
+    Option("step_time", Kind.DURATION, "Pause for this long after each batch.", 0),
+    Option("join", Kind.FLAG, "Add to a trace that other ranks record.", False),
+    Option("overwrite", Kind.FLAG, "Replace an existing trace.", False),
+)
+"""Options of a recorded run besides those of its loader."""
 
 
 def backend_table(scheme: str) -> Table:

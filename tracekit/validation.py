@@ -32,6 +32,7 @@ __all__ = [
     "merge",
     "nearest",
     "parse",
+    "parse_all",
     "requirement",
     "shown_default",
 ]
@@ -109,11 +110,18 @@ def parse(option: Option, value: object) -> Any:
     return several
 
 
-def assign(instance: object, table: Table, given: Mapping[str, Any]) -> None:
-    """Set every option of `table` on a new frozen `instance`: those that are `given`, checked, and defaults."""
+def parse_all(table: Table, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The value of every option of `table`: those that are `given`, checked, and defaults."""
     check_names(table, given)
-    for name, option in table.items():
-        value = parse(option, given[name]) if name in given else option.default
+    return {
+        name: parse(option, given[name]) if name in given else option.default
+        for name, option in table.items()
+    }
+
+
+def assign(instance: object, table: Table, given: Mapping[str, Any]) -> None:
+    """Set every option of `table` on a new frozen `instance`, as `parse_all` gives them."""
+    for name, value in parse_all(table, given).items():
         object.__setattr__(instance, name, value)
 
 
@@ -272,7 +280,7 @@ _N = TypeVar("_N", int, float)
 
 def _bounded(option: Option, value: _N) -> _N | None:
     least = _LEAST if option.low is None else option.low
-    most = _MOST if option.high is None else option.high
+    most = (math.inf if option.kind is Kind.SIZE else _MOST) if option.high is None else option.high
     return value if least <= value <= most and (option.above is None or value > option.above) else None
 
 

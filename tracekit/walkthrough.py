@@ -22,7 +22,7 @@ from tracekit.loader.options import LoaderOptions
 from tracekit.loader.record import RecordResult, record
 from tracekit.metrics.snapshot import MetricsSnapshot
 from tracekit.replayer.result import ReplayResult
-from tracekit.replayer.run import ReplayOptions, replay
+from tracekit.replayer.run import replay
 from tracekit.reporting.plots import draw
 from tracekit.store.layout import read_manifest
 from tracekit.trace import open_trace
@@ -111,10 +111,9 @@ def demo(
         except BackendError as error:
             refused[scheme] = str(error)
             continue
-        options = ReplayOptions(mapping=(f"{from_path(dataset)}={target}",))
         replays[scheme] = replay(
             recording,
-            options,
+            map=f"{from_path(dataset)}={target}",
             out=folder / f"replay-{scheme}.trace",
             watch=partial(_replayed, advance, scheme),
         )

@@ -108,7 +108,7 @@ def one(
     speed = float(f"{min(1.0, MOST_A_SECOND[scheme] / rate):.2g}")
     loops = max(math.ceil(seconds * speed / facts["s"]), 1)
     out = place / "replay.trace"
-    result = replay(reader, mapping=rules, speed=speed, loops=loops, out=out, tolerance=1e9)
+    result = replay(reader, map=rules, speed=speed, loop=loops, out=out, tolerance=1e9)
     if result.failed_ops:
         raise SystemExit(f"{scheme}: {result.failures}")
     found = {row.metric: row.difference for row in result.parity.rows}

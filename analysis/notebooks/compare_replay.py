@@ -26,7 +26,7 @@ def _():
 def _(folder, materialize, recording, tracekit):
     rules = (f"file:///tmp/tracekit-sample=file://{folder}/data",)
     materialize(recording.reader, rules, seed=1)
-    result = tracekit.replay(recording, mapping=rules, out=folder / "replay.trace")
+    result = tracekit.replay(recording, map=rules, out=folder / "replay.trace")
     replayed = tracekit.open_trace(folder / "replay.trace")
     return replayed, result
 

@@ -31,8 +31,9 @@ def test_the_page_names_every_option_and_counter() -> None:
     import dataclasses
 
     from tracekit.backends.objects import az, s3
+    from tracekit.options import CLIENTS
 
     text = PAGE.read_text()
     names = [field.name for cls in (s3.S3Options, az.AzOptions) for field in dataclasses.fields(cls)]
-    for name in [*names, *s3.CLIENTS, *az.CLIENTS, *s3.backend(anonymous=True).counters]:
+    for name in [*names, *CLIENTS["s3"], *CLIENTS["az"], *s3.backend(anonymous=True).counters]:
         assert f"`{name}`" in text, name

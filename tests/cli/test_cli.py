@@ -71,7 +71,7 @@ def test_every_verb_has_help_with_an_example() -> None:
         (["stats", "/etc/hostname"], "truncated or no Parquet"),
         (["replay", "TRACE", "--speed", "0"], "--speed"),
         (["replay", "TRACE", "--pace", "fast"], "recorded, closed, asap"),
-        (["replay", "TRACE", "--max-bytes-in-flight", "lots"], "--max-bytes-in-flight: 'lots' is no size"),
+        (["replay", "TRACE", "--max-bytes-in-flight", "lots"], "--max-bytes-in-flight 'lots' is not valid"),
         (["replay", "TRACE", "--map", "nonsense"], "FROM=TO"),
         (["query", "TRACE", "SELEKT 1"], "query:"),
         (["query", "TRACE", "DROP VIEW ops"], "one SELECT"),

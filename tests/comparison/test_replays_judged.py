@@ -311,14 +311,14 @@ def test_faithful_replays_of_random_traces_pass(tmp_path: Path, pace: str, mappe
         made = recording(
             tmp_path / f"{seed}.parquet", random_rows(tmp_path / "data", seed, 60, gap_ns=400_000)
         )
-        result = replay(made, pace=pace, mapping=rule)
+        result = replay(made, pace=pace, map=rule)
         assert not differences(result.parity), result.parity.to_dict()
         assert result.parity.kind == "replay"
 
 
 @pytest.mark.parametrize(
     "options",
-    [{"end_ns": 30_000_000}, {"speed": 3.0}, {"loops": 3}, {"max_gap_ns": 500_000}, {"workers": (1,)}, {"max_ops_in_flight": 1}],
+    [{"end": 30_000_000}, {"speed": 3.0}, {"loop": 3}, {"max_gap": 500_000}, {"worker": (1,)}, {"max_ops_in_flight": 1}],
     ids=lambda options: next(iter(options)),
 )  # fmt: skip
 def test_filters_speed_loops_gaps_and_caps_are_part_of_the_plan(

@@ -91,7 +91,7 @@ def test_a_real_run_materializes_sparse_and_replays_ten_times_faster(tmp_path: P
     reader = open_reader(tmp_path / "t")
     rules = (f"file:///p/lustre1=direct://{tmp_path}/disk",)
     assert materialize(reader, rules).made == 99
-    result = replay(reader, ReplayOptions(mapping=rules, speed=10.0), out=tmp_path / "r")
+    result = replay(reader, ReplayOptions(map=rules, speed=10.0), out=tmp_path / "r")
     assert result.failed_ops == 0
     assert result.ops == 5734
     assert result.parity.row("req_bytes_hist").ok

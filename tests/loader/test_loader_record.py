@@ -18,8 +18,8 @@ from tracekit.cli.app import run
 from tracekit.errors import BackendError, UsageError
 from tracekit.loader.dataset import create_dataset
 from tracekit.loader.loader import create_async_loader
-from tracekit.loader.options import OPTION_NAMES
 from tracekit.loader.record import record
+from tracekit.options import LOADER
 from tracekit.recorder import Recorder
 from tracekit.store.reader import open_reader
 
@@ -127,7 +127,7 @@ def test_the_verb_records_with_every_option_as_a_flag(finished: Finished, data: 
     sizes = {"target_request_bytes": 4096, "max_bytes_in_flight": 65_536, "sample_bytes": 5000}
     assert trace.options | plain | sizes == trace.options
     backend = {"client", "endpoint", "region", "account", "anonymous", "timeout_s", "retries"}
-    assert set(plain) | backend == set(OPTION_NAMES)
+    assert set(plain) | backend == set(LOADER)
 
 
 def test_the_verb_takes_a_profile_and_options_over_it(finished: Finished, data: Path, tmp_path: Path) -> None:
@@ -159,7 +159,7 @@ def test_the_verb_takes_a_profile_and_options_over_it(finished: Finished, data: 
         (["--reader-mode", "rnage"], "did you mean range?"),
         (["--profile", "pytorch"], "did you mean torch?"),
         (["--batch-siz", "3"], "--batch-size"),
-        (["--max-bytes-in-flight", "much"], "max_bytes_in_flight: 'much' is no size"),
+        (["--max-bytes-in-flight", "much"], "--max-bytes-in-flight 'much' is not valid"),
         (["--no-shuffle", "--shuffle-buffer", "9"], "exclude each other"),
     ],
 )

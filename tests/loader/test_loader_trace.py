@@ -15,8 +15,8 @@ import pytest
 from tracekit.errors import BackendError
 from tracekit.loader.dataset import create_dataset
 from tracekit.loader.loader import create_async_loader
-from tracekit.loader.options import OPTION_NAMES
 from tracekit.loader.profiles import PROFILES, profile
+from tracekit.options import LOADER
 from tracekit.store.reader import TraceReader, open_reader
 
 FILES, SIZE = 40, 20_000
@@ -81,7 +81,7 @@ def test_every_op_is_a_row_with_sample_step_and_worker(record: Record, data: Pat
     assert trace.counters["hints_applied"] == FILES
     assert trace.source == "loader"
     assert trace.options["uri"] == f"file://{data}"
-    assert set(trace.options) >= set(OPTION_NAMES)
+    assert set(trace.options) >= set(LOADER)
 
 
 def test_batch_size_is_the_samples_of_a_step(record: Record) -> None:
@@ -373,7 +373,7 @@ def test_a_direct_uri_reads_the_same_ops_past_the_cache(record: Record, data: Pa
 def test_a_profile_reads_the_whole_dataset_as_it_says(record: Record, name: str) -> None:
     options = profile(name)
     trace = record(options)
-    target = options.bytes_of("target_request_bytes")
+    target = options.target_request_bytes
     assert target is not None
     reads = trace.query(
         "SELECT max(len) AS longest, count(DISTINCT step) AS steps FROM ops WHERE op = 'read'"

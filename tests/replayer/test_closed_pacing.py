@@ -82,7 +82,7 @@ def test_closed_pacing_is_what_a_simulation_of_its_definition_says(
     gap: int | None,
 ) -> None:  # fmt: skip
     ops = sorted(ops, key=lambda op: op[0])
-    plan = plan_of(tmp_path_factory.mktemp("p"), ops, loops=loops, speed=speed, max_gap_ns=gap)
+    plan = plan_of(tmp_path_factory.mktemp("p"), ops, loop=loops, speed=speed, max_gap=gap)
     assert plan.column("recorded_ns").tolist() == [op[0] for op in ops] * loops
     ran = drive(ClosedPacer(plan, speed), latencies)
     assert ran == simulated(ops, latencies, loops, speed, gap, plan.column("due_ns").tolist())
@@ -131,9 +131,7 @@ def test_rounds_of_a_closed_replay_follow_each_other(tmp_path: Path) -> None:
     data.write_bytes(bytes(64))
     for processes in (1, 2):
         out = tmp_path / f"r{processes}"
-        result = replay(
-            tmp_path / "t", mapping=f"/a={data}", pace="closed", loops=3, processes=processes, out=out
-        )
+        result = replay(tmp_path / "t", map=f"/a={data}", pace="closed", loop=3, processes=processes, out=out)
         assert (result.ops, result.failed_ops) == (3 * plan.ops, 0)
         order = open_reader(out).query("SELECT plan_op FROM ops WHERE worker = 1 ORDER BY t_submit, plan_op")
         assert order.column(0).to_pylist() == [op for op in range(24) if op % 2]
@@ -141,12 +139,12 @@ def test_rounds_of_a_closed_replay_follow_each_other(tmp_path: Path) -> None:
 
 def test_long_pauses_are_squeezed_in_closed_pacing_too(tmp_path: Path) -> None:
     hour = 3600 * 1000 * MS
-    plan = plan_of(tmp_path, [(i * hour, hour // 2, 0, 0, None) for i in range(3)], max_gap_ns=20 * MS)
+    plan = plan_of(tmp_path, [(i * hour, hour // 2, 0, 0, None) for i in range(3)], max_gap=20 * MS)
     ran = drive(ClosedPacer(plan), latency=1 * MS)
     assert [b[0] - a[1] for a, b in pairwise(ran.values())] == [
         0,
         0,
     ]  # half an hour of each pause was the request
-    plan = plan_of(tmp_path / "b", [(i * hour, 1 * MS, 0, 0, None) for i in range(3)], max_gap_ns=20 * MS)
+    plan = plan_of(tmp_path / "b", [(i * hour, 1 * MS, 0, 0, None) for i in range(3)], max_gap=20 * MS)
     ran = drive(ClosedPacer(plan), latency=1 * MS)
     assert [b[0] - a[1] for a, b in pairwise(ran.values())] == [19 * MS] * 2

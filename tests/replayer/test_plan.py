@@ -53,7 +53,7 @@ def plan_of(folder: Path, ops: list[tuple[int, int | None, int, str]], **how: An
 def test_due_times_are_the_recorded_ones_over_speed_and_never_drift(
     tmp_path_factory: pytest.TempPathFactory, ops: list[Any], speed: float, loops: int
 ) -> None:
-    plan = plan_of(tmp_path_factory.mktemp("p"), ops, speed=speed, loops=loops)
+    plan = plan_of(tmp_path_factory.mktemp("p"), ops, speed=speed, loop=loops)
     submits = sorted(o[0] for o in ops)
     due = plan.columns["due_ns"][: len(ops)]
     assert plan.ops == len(ops) * loops
@@ -66,7 +66,7 @@ def test_due_times_are_the_recorded_ones_over_speed_and_never_drift(
 def test_no_pause_is_longer_than_the_longest_allowed(
     tmp_path_factory: pytest.TempPathFactory, ops: list[Any], gap: int
 ) -> None:
-    plan = plan_of(tmp_path_factory.mktemp("p"), ops, max_gap_ns=gap)
+    plan = plan_of(tmp_path_factory.mktemp("p"), ops, max_gap=gap)
     due = plan.columns["due_ns"][: plan.ops]
     assert (np.diff(due) <= gap).all()
     wanted = np.minimum(np.diff(sorted(o[0] for o in ops)), gap)
@@ -120,8 +120,8 @@ def test_what_is_foreseen_is_what_the_plan_comes_to(
     tmp_path_factory: pytest.TempPathFactory, ops: list[Any], speed: float, loops: int
 ) -> None:
     folder = tmp_path_factory.mktemp("p")
-    plan = plan_of(folder, ops, speed=speed, loops=loops)
-    seen = foresee(open_reader(folder / "t"), MappingRules(), ReplayOptions(speed=speed, loops=loops))
+    plan = plan_of(folder, ops, speed=speed, loop=loops)
+    seen = foresee(open_reader(folder / "t"), MappingRules(), ReplayOptions(speed=speed, loop=loops))
     assert (seen.ops, seen.puts, seen.bytes, seen.span_ns) == (plan.ops, 0, plan.bytes, plan.span_ns)
     ends = plan.column("offset") + plan.column("length")
     for index, uri in enumerate(seen.plan.uris):
@@ -176,10 +176,10 @@ def test_a_long_plan_with_writes_is_built_first_and_its_puts_are_checked(
         with pytest.raises(UsageError, match="where it was recorded"):
             run(tmp_path / "t", allow_writes=True)
     rule = f"{tmp_path}={tmp_path}/made"
-    assert replay(tmp_path / "t", allow_writes=True, mapping=rule, pace="asap").failed_ops == 0
+    assert replay(tmp_path / "t", allow_writes=True, map=rule, pace="asap").failed_ops == 0
     assert len(list((tmp_path / "made").iterdir())) == count
     with pytest.raises(UsageError, match="and 199 more would be overwritten"):
-        dry_run(tmp_path / "t", allow_writes=True, mapping=rule)
+        dry_run(tmp_path / "t", allow_writes=True, map=rule)
 
 
 def test_parity_of_a_plan_too_long_to_be_foretold_is_of_what_it_was_to_issue(
@@ -233,7 +233,7 @@ def test_unknown_offsets_begin_anew_with_each_round(tmp_path: Path) -> None:
     with TraceWriter(tmp_path / "t", source="import:test", epoch_unix_ns=0) as writer:
         columns = {"t_submit": [0, 1, 2], "uri": ["file:///a"] * 3, "len": [10] * 3, "sample_id": [0] * 3}
         writer.write(pa.RecordBatch.from_pydict({**columns, "offset": pa.nulls(3, pa.int64())}))
-    plan = build_plan(open_reader(tmp_path / "t"), MappingRules(), ReplayOptions(loops=2))
+    plan = build_plan(open_reader(tmp_path / "t"), MappingRules(), ReplayOptions(loop=2))
     assert plan.column("offset").tolist() == [0, 10, 20, 0, 10, 20]
 
 

@@ -18,7 +18,6 @@ from tracekit.errors import BackendError, UsageError
 from tracekit.recorder import Recorder
 from tracekit.replayer.compare import compare
 from tracekit.replayer.materialize import materialize
-from tracekit.replayer.options import Filters
 from tracekit.replayer.run import ReplayOptions, replay
 from tracekit.store.reader import TraceReader, open_reader
 
@@ -64,7 +63,7 @@ def files(tmp_path: Path) -> list[Path]:
 @pytest.mark.parametrize("scheme", ["file", "direct"])
 def test_a_replay_issues_every_op_again_in_cadence(tmp_path: Path, files: list[Path], scheme: str) -> None:
     recording = record_synthetic(tmp_path / "t", files, gap_ns=2_000_000)
-    options = ReplayOptions(mapping=(f"file://{tmp_path}={scheme}://{tmp_path}",), tolerance=1e9)
+    options = ReplayOptions(map=(f"file://{tmp_path}={scheme}://{tmp_path}",), tolerance=1e9)
     result = replay(recording, options, out=tmp_path / "r")
     assert result.ok, result.to_dict()
     replayed = open_reader(tmp_path / "r")
@@ -190,12 +189,12 @@ def test_the_cap_holds_in_the_recorded_trace_for_64_workers(tmp_path: Path) -> N
 def test_filters_loops_and_gaps_are_part_of_what_parity_expects(tmp_path: Path, files: list[Path]) -> None:
     record_synthetic(tmp_path / "t", files, ops=300, gap_ns=1_000_000)
     for options, ops in (
-        (ReplayOptions(filters=Filters(start_ns=100_000_000, end_ns=200_000_000)), 100),
-        (ReplayOptions(filters=Filters(workers=(1, 2))), 150),
-        (ReplayOptions(filters=Filters(uri_glob="*/a")), 100),
-        (ReplayOptions(filters=Filters(samples=(7,))), 1),
-        (ReplayOptions(filters=Filters(end_ns=20_000_000), loops=3), 60),
-        (ReplayOptions(filters=Filters(uri_glob="nothing")), 0),
+        (ReplayOptions(start=100_000_000, end=200_000_000), 100),
+        (ReplayOptions(worker=(1, 2)), 150),
+        (ReplayOptions(uri_glob="*/a"), 100),
+        (ReplayOptions(sample=(7,)), 1),
+        (ReplayOptions(end=20_000_000, loop=3), 60),
+        (ReplayOptions(uri_glob="nothing"), 0),
     ):
         result = replay(tmp_path / "t", options, out=tmp_path / "r", overwrite=True)
         assert result.ops == ops
@@ -210,7 +209,7 @@ def test_hours_of_silence_are_squeezed_when_asked(tmp_path: Path, files: list[Pa
         now = time.monotonic_ns()
         for i, at in enumerate((0, 1_000_000, 7_200_000_000_000, 7_200_001_000_000)):
             recorder.record(f"file://{files[0]}", i * 4096, 4096, now + at, 1000, bytes=4096)
-    result = replay(tmp_path / "t", ReplayOptions(max_gap_ns=50_000_000, tolerance=1e9), out=tmp_path / "r")
+    result = replay(tmp_path / "t", ReplayOptions(max_gap=50_000_000, tolerance=1e9), out=tmp_path / "r")
     assert result.ok
     assert result.parity.row("duration_ns").a == 52_001_000
     due = open_reader(tmp_path / "r").query("SELECT t_due - min(t_due) OVER () AS d FROM ops ORDER BY d")
@@ -239,7 +238,7 @@ def test_ops_without_offset_or_length_say_what_was_assumed(tmp_path: Path, files
 def test_nothing_runs_if_the_mapping_target_or_options_cannot_be(tmp_path: Path, files: list[Path]) -> None:
     record_synthetic(tmp_path / "t", files, ops=10)
     with pytest.raises(UsageError, match="no --map rule matches"):
-        replay(tmp_path / "t", ReplayOptions(mapping=("file:///elsewhere=file:///x",)), out=tmp_path / "r")
+        replay(tmp_path / "t", ReplayOptions(map=("file:///elsewhere=file:///x",)), out=tmp_path / "r")
     with pytest.raises(UsageError, match="speed"):
         replay(tmp_path / "t", ReplayOptions(speed=0), out=tmp_path / "r")
     with pytest.raises(UsageError, match="recorded, closed, asap"):
@@ -248,7 +247,7 @@ def test_nothing_runs_if_the_mapping_target_or_options_cannot_be(tmp_path: Path,
         ReplayOptions(page_cache_mode="random")
     with pytest.raises(BackendError, match="O_DIRECT"):
         rules = (f"file://{files[0]}=direct:///proc/self/status", f"file://{tmp_path}=direct:///proc/self")
-        replay(tmp_path / "t", ReplayOptions(mapping=rules), out=tmp_path / "r")
+        replay(tmp_path / "t", ReplayOptions(map=rules), out=tmp_path / "r")
     assert not (tmp_path / "r").exists()
 
 
@@ -271,7 +270,7 @@ def test_materialized_files_have_the_sizes_that_the_trace_needs(tmp_path: Path, 
     done = materialize(reader, rules)
     assert done.made == 3
     assert sum(f.stat().st_blocks for f in target.iterdir()) == 0
-    assert replay(reader, ReplayOptions(mapping=tuple(rules), tolerance=1e9)).ok
+    assert replay(reader, ReplayOptions(map=tuple(rules), tolerance=1e9)).ok
     assert materialize(reader, rules).kept == 3
     os.truncate(target / "a", 10)
     with pytest.raises(UsageError, match="the trace needs"):

@@ -61,7 +61,7 @@ def check(recording: TraceReader, root: str, tmp_path: Path) -> None:
         {"pace": "recorded"}, {"pace": "closed"}, {"pace": "asap"}, {"pace": "asap", "engine": "threads", "threads": 4},
         {"pace": "asap", "max_bytes_in_flight": OBJECT},
     ):  # fmt: skip
-        result = replay(recording, mapping=rule, out=tmp_path / "r", overwrite=True, tolerance=1e9, **how)
+        result = replay(recording, map=rule, out=tmp_path / "r", overwrite=True, tolerance=1e9, **how)
         assert (result.ops, result.failed_ops) == (60, 0), (how, result.failures)
         assert result.client.engine == how.get("engine", "loop")
         assert result.parity.row("bytes").difference == 0
@@ -99,13 +99,13 @@ def test_names_survive_the_way_to_a_store_and_back(
     assert materialize(local, [rule]).made == len(uris)
     objects = [info.uri for info in backend_for(f"{there}://").list(f"{there}://{container}/d")]
     assert sorted(split(uri).key for uri in objects) == sorted(f"d/{name}" for name in AWKWARD)
-    result = replay(local, mapping=rule, pace="asap", out=tmp_path / "r", tolerance=1e9)
+    result = replay(local, map=rule, pace="asap", out=tmp_path / "r", tolerance=1e9)
     assert (result.ops, result.failed_ops) == (len(uris), 0)
     back = f"{there}://{container}/d=file://{tmp_path}/back"
     assert materialize(open_reader(tmp_path / "r"), [back]).made == len(uris)
     for name in AWKWARD:
         assert (tmp_path / "back" / name).stat().st_size == LENGTH
-    result = replay(tmp_path / "r", mapping=back, pace="asap", tolerance=1e9)
+    result = replay(tmp_path / "r", map=back, pace="asap", tolerance=1e9)
     assert (result.ops, result.failed_ops) == (len(uris), 0)
 
 
@@ -126,7 +126,7 @@ def test_no_secret_of_a_rule_or_a_filter_is_in_the_replays_trace(tmp_path: Path,
         f"s3://{s3_bucket}=s3://{s3_bucket}?sig=sEnTiNeL",
     ):
         with pytest.raises(UsageError) as raised:
-            replay(trace, mapping=rule, out=tmp_path / "r")
+            replay(trace, map=rule, out=tmp_path / "r")
         assert "sEnTiNeL" not in str(raised.value)
     replay(trace, uri_glob="s3://AKIA:sEnTiNeL@*", out=tmp_path / "r")
     for path in tmp_path.rglob("*"):
@@ -139,7 +139,7 @@ def test_a_lost_object_is_a_row_with_its_error(
     backend = backend_for(f"s3://{s3_bucket}")
     for name in "abc":
         backend.put(f"s3://{s3_bucket}/made/{name}", os.urandom(OBJECT))
-    result = replay(recording, pace="asap", mapping=f"file://{tmp_path}/data=s3://{s3_bucket}/made")
+    result = replay(recording, pace="asap", map=f"file://{tmp_path}/data=s3://{s3_bucket}/made")
     assert (result.ops, result.failed_ops) == (60, 15)
     assert not result.ok
     assert {failure["error"] for failure in result.failures} == {"not_found"}
@@ -150,10 +150,10 @@ def test_what_a_store_cannot_do_is_said_before_anything_runs(
 ) -> None:
     rule = f"file://{tmp_path}/data=s3://{s3_bucket}/nothing"
     with pytest.raises(BackendError, match="nothing"):
-        replay(recording, mapping=rule, out=tmp_path / "r")
+        replay(recording, map=rule, out=tmp_path / "r")
     materialize(recording, [rule])
     with pytest.raises(UsageError, match="no page cache"):
-        replay(recording, mapping=rule, cold=True, out=tmp_path / "r")
+        replay(recording, map=rule, cold=True, out=tmp_path / "r")
     assert not (tmp_path / "r").exists()
 
 
@@ -169,11 +169,11 @@ def test_puts_go_to_the_store_only_when_allowed(tmp_path: Path, s3_bucket: str) 
             )
         )  # fmt: skip
     rule = f"s3://recorded=s3://{s3_bucket}"
-    result = replay(tmp_path / "t", mapping=rule, allow_writes=True, speed=0.2, tolerance=1e9)
+    result = replay(tmp_path / "t", map=rule, allow_writes=True, speed=0.2, tolerance=1e9)
     assert (result.ops, result.failed_ops) == (2, 0)
     assert backend_for(f"s3://{s3_bucket}").stat(f"s3://{s3_bucket}/new").size == LENGTH
     with pytest.raises(UsageError, match="overwritten"):
-        replay(tmp_path / "t", mapping=rule, allow_writes=True)
+        replay(tmp_path / "t", map=rule, allow_writes=True)
 
 
 def reads(path: Path, uris: list[str], lengths: list[int]) -> Path:

@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Any
 
 import typer
 
 from tracekit.cli import screen
-from tracekit.cli.options import (
-    AccountOption,
-    AnonymousOption,
-    ClientOption,
-    EndpointOption,
-    JsonOption,
-    RegionOption,
-    RetriesOption,
-    TimeoutOption,
-    TraceArgument,
-    examples,
-)
+from tracekit.cli.arguments import JsonOption, TraceArgument, examples
+from tracekit.cli.options import takes
+from tracekit.options import MATERIALIZE
 from tracekit.replayer.materialize import materialize
-from tracekit.store.reader import open_reader
 from tracekit.units import format_count, format_size
 
 __all__ = ["register"]
@@ -34,35 +24,11 @@ def register(app: typer.Typer) -> None:
     )(_materialize)
 
 
-def _materialize(
-    trace: TraceArgument,
-    map_: Annotated[
-        list[str],
-        typer.Option("--map", metavar="FROM=TO", help="Where recorded URIs are to be made. Repeatable."),
-    ],
-    seed: Annotated[
-        int | None,
-        typer.Option(
-            help="Fill files with seeded random bytes; else local files are sparse (zeros, no space)."
-        ),
-    ] = None,
-    client: ClientOption = None,
-    endpoint: EndpointOption = None,
-    region: RegionOption = None,
-    account: AccountOption = None,
-    anonymous: AnonymousOption = None,
-    timeout_s: TimeoutOption = None,
-    retries: RetriesOption = None,
-    json: JsonOption = False,
-) -> None:
-    """Make objects of the sizes that a trace reads. What is there and large enough is kept."""
-    given = {
-        "client": client, "endpoint": endpoint, "region": region, "account": account, "anonymous": anonymous,
-        "timeout_s": timeout_s, "retries": retries,
-    }  # fmt: skip
-    store_options = {name: value for name, value in given.items() if value is not None}
+@takes(MATERIALIZE)
+def _materialize(trace: TraceArgument, json: JsonOption = False, **options: Any) -> None:
+    """Make objects of the sizes that a trace reads. An object that is large enough is kept."""
     with screen.progress("materialize") as advance:
-        done = materialize(open_reader(trace), map_, seed=seed, store_options=store_options, progress=advance)
+        done = materialize(trace, watch=advance, **{"map": (), **options})
     if json:
         screen.emit_json(done.to_dict())
     else:

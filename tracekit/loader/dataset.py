@@ -128,7 +128,7 @@ def create_dataset(
     except BaseException:
         backend.close()
         raise
-    return Dataset(named(uris), list(found.items()), backend, chosen.bytes_of("sample_bytes"))
+    return Dataset(named(uris), list(found.items()), backend, chosen.sample_bytes)
 
 
 def source_uris(uri: Source | Iterable[Source]) -> list[str]:

@@ -100,7 +100,7 @@ class AsyncLoader:
         self.dataset = dataset
         self.options = options
         self.recorder = recorder
-        self.gate = Gate(options.bytes_of("max_bytes_in_flight"))
+        self.gate = Gate(options.max_bytes_in_flight)
         self.skipped_samples = 0
         """Samples that failed and were skipped (`on_error="skip"`), over all epochs."""
         self._keep_data = keep_data
@@ -176,7 +176,7 @@ class _Run:
         self._order = order
         self._batch_size = options.batch_size
         self._ahead = 0 if options.loading_mode == "sequential" else options.prefetch
-        self._cap_bytes = options.bytes_of("max_bytes_in_flight")
+        self._cap_bytes = options.max_bytes_in_flight
         self.steps = -(-len(order) // options.batch_size)
         gate, backend = loader.gate, loader.dataset.backend
         reader = SampleReader(backend, options, gate, loader.recorder, keep_data)

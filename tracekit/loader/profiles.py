@@ -1,18 +1,17 @@
-"""Framework profiles: how torch, tensorflow, jax and others read, as presets over the options.
-
-A profile is nothing but option values: whatever is given besides wins over it.
-"""
+"""How torch, tensorflow, jax and others read, as presets of the loader's options."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Unpack
 
 from tracekit.errors import UsageError
-from tracekit.loader.options import LoaderOptions, nearest
+from tracekit.keywords import LoaderKeywords
+from tracekit.loader.options import LoaderOptions
+from tracekit.validation import nearest
 
 __all__ = ["PROFILES", "profile"]
 
-PROFILES: dict[str, dict[str, Any]] = {
+PROFILES: dict[str, LoaderKeywords] = {
     "torch": {
         "num_workers": 4,
         "random_index_mode": "uniform",
@@ -50,24 +49,24 @@ PROFILES: dict[str, dict[str, Any]] = {
         "page_cache_mode": "fadvise_sequential",
     },
 }
-"""What each profile sets; every other option keeps its default.
+"""The options that each profile sets; all others keep their defaults.
 
-`torch` also sets `prefetch` to twice the workers. `imagenet` is for files of 2 to 6 KiB:
-one open, one small read, one close for each. `webdataset` reads shards in records, front
-to back but for a shuffle buffer of 64 records.
+`torch` also sets `prefetch` to twice `num_workers`. `imagenet` is for files of 2 to 6 KiB, each read by one
+request. `webdataset` reads shards front to back in records, shuffled through a buffer of 64 records.
 """
 
 
-def profile(name: str, **given: Any) -> LoaderOptions:
-    """The options of the profile `name`, with `given` put over them.
+def profile(name: str, **options: Unpack[LoaderKeywords]) -> LoaderOptions:
+    """The options of the profile `name`, with `options` put over them.
 
-    Raises UsageError for an unknown profile, or an option that cannot be meant.
+    Raises UsageError for an unknown profile, an unknown option or an invalid value.
     """
     if name not in PROFILES:
-        known = ", ".join(PROFILES)
-        raise UsageError(f"loader profile {name!r} is unknown", f"{nearest(name, PROFILES)}known are {known}")
-    chosen = {**PROFILES[name], **given}
-    options = LoaderOptions(**chosen)
-    if name == "torch" and "prefetch" not in given:
-        return LoaderOptions.of(options, prefetch=2 * options.num_workers)
-    return options
+        raise UsageError(
+            f"profile={name!r} is unknown",
+            f"{nearest(name, PROFILES)} choose from {', '.join(PROFILES)}".strip(),
+        )
+    chosen = LoaderOptions.of(dict(PROFILES[name]), **options)
+    if name == "torch" and "prefetch" not in options:
+        return LoaderOptions.of(chosen, prefetch=2 * chosen.num_workers)
+    return chosen

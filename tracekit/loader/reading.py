@@ -48,7 +48,7 @@ class SampleReader:
         self._recorder = recorder
         self._keep_data = keep_data
         self._by_range = options.reader_mode == "range"
-        self._target_bytes = options.bytes_of("target_request_bytes")
+        self._target_bytes = options.target_request_bytes
         self._shared = options.sample_bytes is not None
         most = _REMOTE_HANDLES if backend.remote else open_file_budget()
         idle = min(_IDLE_HANDLES, max(most - options.num_workers, 0)) if self._shared else 0

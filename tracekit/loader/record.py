@@ -18,21 +18,17 @@ from pathlib import Path
 from typing import Any, Protocol, Unpack
 
 from tracekit.errors import UsageError
-from tracekit.keywords import Count, Duration, LoaderKeywords
+from tracekit.keywords import Count, Duration, Flag, LoaderKeywords
 from tracekit.loader import profiles
 from tracekit.loader.loader import AsyncLoader, create_async_loader
 from tracekit.loader.options import LoaderOptions
+from tracekit.options import RECORD
 from tracekit.store.locate import local_path
 from tracekit.store.writer import check_target
 from tracekit.units import format_size
-from tracekit.validation import Kind, Option, parse
+from tracekit.validation import parse_all
 
 __all__ = ["RecordResult", "Watch", "record"]
-
-
-_EPOCHS = Option("epochs", Kind.COUNT, "Read the dataset this often.", 1, low=1)
-_STEPS = Option("steps", Kind.COUNT, "Stop after this many batches.", unset="at the end", low=1)
-_STEP_TIME = Option("step_time", Kind.DURATION, "Pause this long after each batch.", 0)
 
 
 class Watch(Protocol):
@@ -66,8 +62,8 @@ def record(
     epochs: Count = 1,
     steps: Count | None = None,
     step_time: Duration = 0,
-    join: bool = False,
-    overwrite: bool = False,
+    join: Flag = False,
+    overwrite: Flag = False,
     watch: Watch | None = None,
     **given: Unpack[LoaderKeywords],
 ) -> RecordResult:
@@ -80,17 +76,20 @@ def record(
 
     Raises UsageError and BackendError as `create_async_loader` does; an existing trace is kept then.
     """
-    times, most, pause_ns = parse(_EPOCHS, epochs), parse(_STEPS, steps), parse(_STEP_TIME, step_time)
+    run_options = parse_all(
+        RECORD,
+        {"epochs": epochs, "steps": steps, "step_time": step_time, "join": join, "overwrite": overwrite},
+    )
     chosen = _options(options, profile, dict(given))
     target = local_path(out)
-    if not (join and target.exists()):
-        check_target(target, overwrite=overwrite)
+    if not (run_options["join"] and target.exists()):
+        check_target(target, overwrite=run_options["overwrite"])
     began = time.monotonic_ns()
-    run = _Consumer(watch, pause_ns)
-    with _replacing(target, overwrite and not join):
+    run = _Consumer(watch, run_options["step_time"])
+    with _replacing(target, run_options["overwrite"] and not run_options["join"]):
         opened = create_async_loader(uri, chosen, target, keep_data=False)
     with opened as loader:
-        interrupted = run.read(loader, times, most)
+        interrupted = run.read(loader, run_options["epochs"], run_options["steps"])
     return RecordResult(
         out=str(target),
         ops=0 if loader.recorder is None else loader.recorder.ops_recorded,

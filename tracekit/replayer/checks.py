@@ -97,7 +97,7 @@ def check_targets(plan: Plan, backends: Backends, options: ReplayOptions) -> Non
 def check_writes(plan: Plan, put: Sequence[int], backends: Backends, options: ReplayOptions) -> None:
     """Raise UsageError if a put (on the URIs `put`) would go anywhere but under a mapped target, or onto an object."""
     for index in put:
-        if not options.mapping or _same_place(plan.uris[index], plan.sources[index]):
+        if not options.map or _same_place(plan.uris[index], plan.sources[index]):
             raise UsageError(
                 f"{plan.uris[index]} would be written where it was recorded",
                 "give another target as map=FROM=TO",

@@ -127,9 +127,9 @@ def _options(b: TraceReader, noted: dict[str, Any]) -> ReplayOptions:
     of_plan = (
         "pace",
         "speed",
-        "loops",
-        "max_gap_ns",
-        "mapping",
+        "loop",
+        "max_gap",
+        "map",
         "allow_writes",
         "max_ops_in_flight",
         "max_bytes_in_flight",

@@ -22,7 +22,7 @@ def planned_ops(reader: TraceReader, options: ReplayOptions) -> Iterator[Planned
 
     Raises what `build_plan` raises of the same arguments.
     """
-    rules = parse_rules(options.mapping)
+    rules = parse_rules(options.map)
     plan, parts = plan_parts(reader, rules, options, least=_PART_OPS)
     targets: list[str] = []
     for rows in parts:

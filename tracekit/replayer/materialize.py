@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
 from tracekit.backends.local.files import make_file, make_sparse
 from tracekit.errors import BackendError, ErrorClass, UsageError
+from tracekit.keywords import Count, StoreKeywords
+from tracekit.options import MATERIALIZE, STORE
 from tracekit.replayer.backends import Backends
 from tracekit.replayer.foresight import foresee
 from tracekit.replayer.mapping import parse_rules
 from tracekit.store.reader import TraceLike, open_reader
 from tracekit.uri import FILE_SCHEMES, scheme_of
+from tracekit.validation import parse_all
 
 __all__ = ["Materialized", "materialize"]
 
@@ -36,35 +39,36 @@ class Materialized:
 
 def materialize(
     trace: TraceLike,
-    mapping: Sequence[str],
+    map: str | Iterable[str],
     *,
-    seed: int | None = None,
-    store_options: Mapping[str, Any] | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    seed: Count | None = None,
+    watch: Callable[[int, int], None] | None = None,
+    **store: Unpack[StoreKeywords],
 ) -> Materialized:
-    """Make every object that a replay of the trace under `mapping` would read.
+    """Make every object that a replay of the trace under the rules `map` would read.
 
-    Local files are sparse unless `seed` is given; with a seed, and on object stores
-    always, the content is that of a seeded generator (seed 0 unless told). An object that
-    is large enough is kept; nothing is overwritten. `store_options` go to object stores
-    (`client`, `endpoint`, ...). Raises UsageError if one is there and
-    too small, or there are no rules; BackendError if one cannot be made.
+    Local files are sparse unless `seed` is given. With a seed, and always on object stores, the content
+    comes from a seeded generator (seed 0 by default). An object that is large enough is kept; nothing is
+    overwritten. `watch` is called with objects made and objects to make. `store` are options of object
+    stores (`client`, `endpoint`, ...). Raises UsageError for an invalid option, or if an object exists and
+    is too small; BackendError if one cannot be made.
     """
-    if not mapping:
-        raise UsageError("materialize needs a target", "give --map FROM=TO")
-    seen = foresee(open_reader(trace), parse_rules(mapping))
-    with closing(Backends(store_options)) as backends:
+    options = parse_all(MATERIALIZE, {"map": map, "seed": seed, **store})
+    if not options["map"]:
+        raise UsageError("materialize needs a target", "give map='FROM=TO'")
+    seen = foresee(open_reader(trace), parse_rules(options["map"]))
+    with closing(Backends({name: options[name] for name in STORE if options[name] is not None})) as backends:
         missing, kept = _missing(seen.plan.uris, seen.sizes.tolist(), backends)
         for index, (uri, size) in enumerate(missing):
             if scheme_of(uri) in FILE_SCHEMES:
-                if seed is None:
+                if options["seed"] is None:
                     make_sparse(uri, size)
                 else:
-                    make_file(uri, size, seed=seed + index)
+                    make_file(uri, size, seed=options["seed"] + index)
             else:
-                backends.of(uri).put(uri, _content(size, (seed or 0) + index))
-            if progress is not None:
-                progress(index + 1, len(missing))
+                backends.of(uri).put(uri, _content(size, (options["seed"] or 0) + index))
+            if watch is not None:
+                watch(index + 1, len(missing))
     return Materialized(len(missing), kept, sum(size for _, size in missing))
 
 

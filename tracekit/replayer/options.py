@@ -1,165 +1,150 @@
-"""How to replay: every option, checked before anything is opened. Names as the CLI's."""
+"""How a trace is replayed: the replayer's options as one frozen object, checked before anything is opened.
+
+`tracekit.options` describes and checks each option; rules between options are here.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
-from difflib import get_close_matches
-from math import isfinite
-from typing import Any, get_args
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Unpack
 
 from tracekit.errors import UsageError
-from tracekit.keywords import WorkersModel
-from tracekit.options import PAGE_CACHE_MODES
+from tracekit.keywords import ReplayKeywords
+from tracekit.options import FILTERS, REPLAY, given_store_options
 from tracekit.replayer.columns import SLOTS
+from tracekit.validation import assign, merge
 
-__all__ = ["ENGINES", "PACES", "READS", "STORE_OPTIONS", "Filters", "ReplayOptions"]
+__all__ = ["READS", "Filters", "ReplayOptions"]
 
-STORE_OPTIONS = ("client", "endpoint", "region", "account", "anonymous", "timeout_s", "retries")
-
-PACES = ("recorded", "closed", "asap")
-ENGINES = ("auto", "threads", "loop")
-WORKERS_MODELS: tuple[str, ...] = get_args(WorkersModel)
 READS = ("read", "get")
-_REPLAYABLE = (*READS, "put")
-_DEFAULT_TOLERANCE = 0.15
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, init=False)
 class Filters:
     """Which ops of the trace are replayed; None means all. Times are ns since the trace's first op.
 
-    `sample_rate` keeps about that share of the streams, or of the files (`sample_by`), whole:
-    never of single ops, so that what is kept is a pattern that ran.
+    `sample_rate` keeps about that share of the streams, or of the files (`sample_by`), each whole.
+    Single ops are never sampled: what is kept is a pattern that ran.
     """
 
-    start_ns: int | None = None
-    end_ns: int | None = None
-    ops: tuple[str, ...] | None = None
-    uri_glob: str | None = None
-    ranks: tuple[int, ...] | None = None
-    workers: tuple[int, ...] | None = None
-    samples: tuple[int, ...] | None = None
-    sample_rate: float | None = None
-    sample_by: str = "stream"
-    sample_seed: int = 0
+    start: int | None
+    end: int | None
+    op: tuple[str, ...] | None
+    uri_glob: str | None
+    rank: tuple[int, ...] | None
+    worker: tuple[int, ...] | None
+    sample: tuple[int, ...] | None
+    sample_rate: float | None
+    sample_by: str
+    sample_seed: int
 
-    def __post_init__(self) -> None:
-        for kind in self.ops or ():
-            _choose("--op", kind, _REPLAYABLE)
-        _choose("--sample-by", self.sample_by, ("stream", "file"))
-        if self.sample_rate is not None and not 0 < self.sample_rate <= 1:
-            raise UsageError(f"--sample-rate {self.sample_rate} is out of range", "give 0 < rate <= 1")
+    def __init__(self, **options: Any) -> None:
+        assign(self, FILTERS, options)
 
     def __bool__(self) -> bool:
-        return self != Filters()
+        """Whether any op may be left out."""
+        return any(getattr(self, name) is not None for name, option in FILTERS.items() if option.optional)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, init=False)
 class ReplayOptions:
-    """How to replay. Sizes in bytes, times in ns, None for no cap, no limit, or chosen from the trace.
+    """The options of a replay. Sizes are in bytes, times in ns.
 
-    `workers_model` is the rule of `closed` pacing. `cold` and `warm` drop the trace's local files from the page cache before the run, or
-    fill it. `overwrite_objects` lets writes (`allow_writes`) replace objects. `realtime`
-    runs the client under SCHED_FIFO, where the system allows it. `client` and what follows it
-    go to object stores, by the loader's names; None leaves them to the backend.
+    Takes keywords; sizes and times may be text such as `"64MiB"` and `"2s"`. docs/replay.md describes each
+    option. Those of object stores have the loader's names; None leaves the choice to the backend.
+    Raises UsageError for an unknown name, an invalid value, or options that exclude each other.
     """
 
-    mapping: tuple[str, ...] = ()
-    pace: str = "recorded"
-    workers_model: str = "auto"
-    speed: float = 1.0
-    max_bytes_in_flight: int | None = None
-    max_ops_in_flight: int | None = None
-    page_cache_mode: str = "default"
-    filters: Filters = field(default_factory=Filters)
-    max_gap_ns: int | None = None
-    loops: int = 1
-    engine: str = "auto"
-    threads: int | None = None
-    processes: int | None = None
-    realtime: bool = False
-    client: str | None = None
-    endpoint: str | None = None
-    region: str | None = None
-    account: str | None = None
-    anonymous: bool | None = None
-    timeout_s: float | None = None
-    retries: int | None = None
-    cold: bool = False
-    warm: bool = False
-    allow_writes: bool = False
-    overwrite_objects: bool = False
-    tolerance: float = _DEFAULT_TOLERANCE
+    map: tuple[str, ...]
+    start: int | None
+    end: int | None
+    op: tuple[str, ...] | None
+    uri_glob: str | None
+    rank: tuple[int, ...] | None
+    worker: tuple[int, ...] | None
+    sample: tuple[int, ...] | None
+    sample_rate: float | None
+    sample_by: str
+    sample_seed: int
+    pace: str
+    workers_model: str
+    speed: float
+    max_gap: int | None
+    loop: int
+    max_bytes_in_flight: int | None
+    max_ops_in_flight: int | None
+    page_cache_mode: str
+    cold: bool
+    warm: bool
+    engine: str
+    threads: int | None
+    processes: int | None
+    realtime: bool
+    allow_writes: bool
+    overwrite: bool
+    tolerance: float
+    client: str | None
+    endpoint: str | None
+    region: str | None
+    account: str | None
+    anonymous: bool | None
+    timeout_s: float | None
+    retries: int | None
 
-    def __post_init__(self) -> None:
-        _choose("--pace", self.pace, PACES)
-        _choose("--page-cache-mode", self.page_cache_mode, PAGE_CACHE_MODES)
-        _choose("--engine", self.engine, ENGINES)
-        _choose("--workers-model", self.workers_model, WORKERS_MODELS)
-        if not self.speed > 0 or not isfinite(self.speed):
-            raise UsageError(f"--speed {self.speed} is not positive", "give a factor such as 0.5, 1 or 10")
-        if not self.tolerance >= 0:
-            raise UsageError(f"--tolerance {self.tolerance} is negative", "give a fraction such as 0.15")
-        if self.loops < 1:
-            raise UsageError(f"--loop {self.loops} replays nothing", "give at least 1")
-        if self.threads is not None and not 1 <= self.threads <= 4096:
-            raise UsageError(f"--threads {self.threads} is out of range", "give 1 to 4096")
-        if self.processes is not None and not 1 <= self.processes <= 64:
-            raise UsageError(f"--processes {self.processes} is out of range", "give 1 to 64")
+    def __init__(self, **options: Unpack[ReplayKeywords]) -> None:
+        assign(self, REPLAY, options)
         if self.cold and self.warm:
-            raise UsageError("--cold and --warm contradict each other", "give one of them")
-        if self.overwrite_objects and not self.allow_writes:
-            raise UsageError("overwriting objects needs leave to write", "give --allow-writes too")
-        self._check_processes()
+            raise UsageError("cold=True and warm=True exclude each other", "give one of them")
+        if self.start is not None and self.end is not None and self.end <= self.start:
+            raise UsageError(f"end={self.end} is not after start={self.start}", "both are times in ns")
+        if (self.processes or 1) > 1:
+            self._check_processes()
 
     def _check_processes(self) -> None:
-        if self.processes is None or self.processes == 1:
-            return
-        if self.processes * (self.threads or 1) > SLOTS:
+        if (self.processes or 1) * (self.threads or 1) > SLOTS:
             raise UsageError(
-                f"--processes {self.processes} of --threads {self.threads} are too many", f"{SLOTS} in all"
+                f"processes={self.processes} with threads={self.threads} are too many workers",
+                f"give at most {SLOTS} in all",
             )
         if self.capped:
             raise UsageError(
-                "an in-flight cap is exact within one process only", "leave out --processes, or the cap"
+                f"processes={self.processes} cannot keep an in-flight cap, which holds within one process",
+                "leave out processes= or the cap",
             )
         if self.engine == "loop":
-            raise UsageError("--engine loop runs in one process", "leave out --processes")
+            raise UsageError(
+                f"processes={self.processes} excludes engine='loop', which runs in one process",
+                "leave out one of them",
+            )
+
+    @property
+    def filters(self) -> Filters:
+        """The options that choose ops."""
+        return Filters(**{name: getattr(self, name) for name in FILTERS})
 
     @property
     def store_options(self) -> dict[str, Any]:
-        """What is to be passed to the backends of object stores: only what was given."""
-        values = {name: getattr(self, name) for name in STORE_OPTIONS}
-        return {name: value for name, value in values.items() if value is not None}
+        """The options to pass to the backends of object stores: those that were given."""
+        return given_store_options(self)
 
     @property
     def capped(self) -> bool:
-        """Whether a gate is asked for."""
+        """Whether there is an in-flight cap."""
         return self.max_bytes_in_flight is not None or self.max_ops_in_flight is not None
 
+    @property
+    def overwrite_objects(self) -> bool:
+        """Whether a write may replace an object that exists."""
+        return self.overwrite and self.allow_writes
+
     @classmethod
-    def of(cls, named: dict[str, Any]) -> ReplayOptions:
-        """From keywords; those of `Filters` may stand among them. Raises UsageError for an unknown name."""
-        own = {f.name for f in fields(cls)}
-        filtering = {f.name for f in fields(Filters)}
-        for name in named:
-            if name not in own | filtering:
-                near = get_close_matches(name, own | filtering, 1)
-                raise UsageError(
-                    f"replay has no option {name!r}",
-                    f"did you mean {near[0]}?" if near else "see docs/replay.md",
-                )
-        values = {name: value for name, value in named.items() if name in own}
-        if isinstance(values.get("mapping"), str):
-            values["mapping"] = (values["mapping"],)
-        if "mapping" in values:
-            values["mapping"] = tuple(values["mapping"])
-        chosen = {name: value for name, value in named.items() if name in filtering}
-        if chosen:
-            values["filters"] = Filters(**chosen)
-        return cls(**values)
+    def of(
+        cls, options: ReplayOptions | Mapping[str, Any] | None = None, /, **given: Unpack[ReplayKeywords]
+    ) -> ReplayOptions:
+        """Options from a ReplayOptions or a dict (or neither), with `given` put over them."""
+        return merge(cls, options, given)
 
-
-def _choose(name: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise UsageError(f"{name} {value!r} is unknown", f"choose {', '.join(known)}")
+    def to_dict(self) -> dict[str, Any]:
+        """Every option by name; `ReplayOptions.of` takes it back."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}

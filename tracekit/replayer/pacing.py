@@ -14,9 +14,9 @@ from typing import Protocol
 import numpy as np
 
 from tracekit.errors import UsageError
+from tracekit.options import REPLAY
 from tracekit.replayer.loader_model import LoaderModel
 from tracekit.replayer.modelled import ModelPacer
-from tracekit.replayer.options import PACES
 from tracekit.replayer.plan import Plan
 from tracekit.replayer.ready import NEVER, ReadyOps
 
@@ -173,7 +173,7 @@ def make_pacer(
             if parts > 1
             else closed_pacer(plan, speed=speed, model=model)
         )
-    raise UsageError(f"pace={pace!r} is unknown", f"choose {', '.join(PACES)}")
+    raise UsageError(f"pace={pace!r} is unknown", f"choose from {', '.join(REPLAY['pace'].choices)}")
 
 
 def closed_pacer(plan: Plan, *, speed: float, model: LoaderModel | None) -> ClosedPacer | ModelPacer:

@@ -155,7 +155,7 @@ def build_plan(reader: TraceReader, rules: MappingRules, options: ReplayOptions 
     """The plan that re-drives the reads of `reader` (and its puts, if writes are allowed).
 
     Due times count from the first op kept, divided by `speed`; gaps between submits longer
-    than `max_gap_ns` (as recorded) are squeezed to it; `loops` repeats the whole. An op
+    than `max_gap` (as recorded) are squeezed to it; `loop` repeats the whole. An op
     without offset is taken to go on where the last op of its file ended, one without length
     to the object's end: both are counted. Above some million ops, a plan that needs no
     foresight (of filters, rounds, gaps, closed pacing or writes) is streamed: it is returned
@@ -165,7 +165,7 @@ def build_plan(reader: TraceReader, rules: MappingRules, options: ReplayOptions 
     """
     options = options or ReplayOptions()
     builder = _Builder(reader, rules, options)
-    plain = options.loops == 1 and options.max_gap_ns is None and not options.filters
+    plain = options.loop == 1 and options.max_gap is None and not options.filters
     if plain and not options.allow_writes and options.pace != "closed" and reader.rows > _STREAM_FROM:
         builder.place(_distinct_uris(reader))
         return builder.stream()
@@ -198,8 +198,8 @@ class _Builder:
 
     def __init__(self, reader: TraceReader, rules: MappingRules, options: ReplayOptions) -> None:
         self.plan = Plan(
-            SharedColumns(COLUMNS, reader.rows * options.loops), (), (),
-            rounds=options.loops, max_gap_ns=options.max_gap_ns,
+            SharedColumns(COLUMNS, reader.rows * options.loop), (), (),
+            rounds=options.loop, max_gap_ns=options.max_gap,
         )  # fmt: skip
         self.codes: dict[str, int] = {}
         self._reader = reader
@@ -231,7 +231,7 @@ class _Builder:
     def fill(self) -> Iterator[int]:
         """Fill to the end; yields how many ops there are after each batch."""
         header = self.plan.shared.header
-        for round_ in range(self._options.loops):
+        for round_ in range(self._options.loop):
             if round_:  # each round begins one mean gap after the last op of the one before
                 pause = max(self._elapsed // max(self.plan.ops - 1, 1), 1)
                 self._previous, self._elapsed = None, self._elapsed + pause
@@ -357,8 +357,8 @@ class _Builder:
     def _due(self, recorded: np.ndarray) -> np.ndarray:
         before = recorded[0] if self._previous is None else self._previous
         gaps = np.diff(recorded, prepend=before)
-        if self._options.max_gap_ns is not None:
-            np.minimum(gaps, self._options.max_gap_ns, out=gaps)
+        if self._options.max_gap is not None:
+            np.minimum(gaps, self._options.max_gap, out=gaps)
         elapsed: np.ndarray = self._elapsed + np.cumsum(gaps)
         self._previous, self._elapsed = int(recorded[-1]), int(elapsed[-1])
         if self._options.speed == 1:

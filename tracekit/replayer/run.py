@@ -6,11 +6,11 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
@@ -18,6 +18,8 @@ from tracekit.comparison.fingerprint import fingerprint
 from tracekit.comparison.runs import define_percentile
 from tracekit.errors import UsageError
 from tracekit.gate import Gate
+from tracekit.keywords import Duration, ReplayKeywords
+from tracekit.options import DRY_RUN, FILTERS
 from tracekit.recorder import Recorder
 from tracekit.replayer import residency
 from tracekit.replayer.backends import Backends
@@ -42,8 +44,9 @@ from tracekit.sql import load_sql
 from tracekit.store.locate import local_path
 from tracekit.store.reader import TraceLike, TraceReader, open_reader
 from tracekit.store.writer import check_target
-from tracekit.units import format_count, format_duration, format_size, parse_duration
+from tracekit.units import format_count, format_duration, format_size
 from tracekit.uri import redact, scheme_of
+from tracekit.validation import parse
 
 __all__ = ["ReplayOptions", "Watch", "dry_run", "replay"]
 
@@ -72,34 +75,33 @@ class _Run:
 
 def replay(
     trace: TraceLike,
-    options: ReplayOptions | None = None,
+    options: ReplayOptions | Mapping[str, Any] | None = None,
     *,
     out: str | os.PathLike[str] | None = None,
-    overwrite: bool = False,
     watch: Watch | None = None,
-    **named: Any,
+    **given: Unpack[ReplayKeywords],
 ) -> ReplayResult:
     """Re-drive `trace`, record that as a trace at `out` (None: kept only for the result), and compare.
 
-    Options are a `ReplayOptions`, or its fields (and those of `Filters`) as keywords. With
-    `overwrite`, an existing trace at `out` is replaced. Raises UsageError or BackendError
-    before anything is read if the options, the mapping or the target cannot be; a single op
-    that fails later is a row with an error.
+    Options are a `ReplayOptions` or a dict, and keywords of the same names, which win. With
+    `overwrite=True`, an existing trace at `out` is replaced. Raises UsageError or BackendError before
+    anything is read if an option, a rule of `map` or the target is invalid. An op that fails later is a
+    row with an error.
     """
-    options = options or ReplayOptions.of(named)
+    options = ReplayOptions.of(options, **given)
     reader = open_reader(trace)
     kept = None if out is None else local_path(out)
     if kept is not None:
         if kept.resolve() == reader.path.resolve():
             raise UsageError(f"{kept} is the recording itself", "choose another out=")
-        check_target(kept, overwrite=overwrite)
-    plan = build_plan(reader, parse_rules(options.mapping), options)
+        check_target(kept, overwrite=options.overwrite)
+    plan = build_plan(reader, parse_rules(options.map), options)
     backends = Backends(options.store_options)
     try:
         check_targets(plan, backends, options)
         with tempfile.TemporaryDirectory(prefix="tracekit-replay-") as scratch:
             target = kept if kept is not None else Path(scratch) / "replay.trace"
-            if kept is not None and overwrite and target.exists():
+            if kept is not None and options.overwrite and target.exists():
                 shutil.rmtree(target)
             run = _run(plan, backends, options, reader, target, watch)
             return _result(reader, plan, open_reader(target), options, kept, run)
@@ -109,18 +111,22 @@ def replay(
 
 
 def dry_run(
-    trace: TraceLike, options: ReplayOptions | None = None, *, latency: int | str | None = None, **named: Any
+    trace: TraceLike,
+    options: ReplayOptions | Mapping[str, Any] | None = None,
+    *,
+    latency: Duration | None = None,
+    **given: Unpack[ReplayKeywords],
 ) -> PlanSummary:
     """What `replay` would do, and what is missing at the target. Raises as `replay` does; reads no data.
 
     For closed pacing the duration is predicted in virtual time: with every op taking `latency`
     (ns, or text such as "5ms"), or as long as recorded.
     """
-    options = options or ReplayOptions.of(named)
+    options = ReplayOptions.of(options, **given)
     reader = open_reader(trace)
-    latency_ns = None if latency is None else parse_duration(latency, name="latency")
+    latency_ns = parse(DRY_RUN["latency"], latency)
     with closing(Backends(options.store_options)) as backends:
-        seen = foresee(reader, parse_rules(options.mapping), options)
+        seen = foresee(reader, parse_rules(options.map), options)
         check_writes(seen.plan, np.flatnonzero(seen.put).tolist(), backends, options)
         predicted_ns, rule = _predict(reader, options, latency_ns)
         return replace(summarize(seen, backends), predicted_duration_ns=predicted_ns, loader_model=rule)
@@ -142,7 +148,7 @@ def _predict(
     """The duration of closed pacing in ns, and the rule that it follows; None where there is no prediction."""
     if options.pace != "closed":
         return None, None
-    plan = build_plan(reader, parse_rules(options.mapping), options)
+    plan = build_plan(reader, parse_rules(options.map), options)
     if plan.streamed or not plan.ops:
         return None, None
     recorded = np.clip(plan.column("recorded_latency"), 0, None)
@@ -186,7 +192,7 @@ def _drive(
         threads, most, options.page_cache_mode, options.overwrite_objects, options.realtime
     )
     noted = {"replay": {**_noted(options), "of": reader.trace_id, "fingerprint": fingerprint(reader)}}
-    tell = _teller(plan, reader.rows * options.loops, watch)
+    tell = _teller(plan, reader.rows * options.loop, watch)
     if processes > 1:
         whole, children = run_processes(
             plan, options, out=target, noted=noted, parts=processes, settings=settings, watch=tell
@@ -314,12 +320,15 @@ def _loader_model(plan: Plan, options: ReplayOptions, reader: TraceReader) -> Lo
 
 def _noted(options: ReplayOptions) -> dict[str, Any]:
     """The options, as the replay's trace keeps them."""
-    noted = {name: value for name, value in asdict(options).items() if name not in ("filters", "tolerance")}
-    noted["mapping"] = tuple(redact(rule) for rule in options.mapping)
-    filters = {name: value for name, value in asdict(options.filters).items() if value is not None}
-    if "uri_glob" in filters:
-        filters["uri_glob"] = redact(filters["uri_glob"])
-    return {**noted, **filters} if options.filters else noted
+    noted = {
+        name: value
+        for name, value in options.to_dict().items()
+        if name != "tolerance" and not (name in FILTERS and value is None)
+    }
+    noted["map"] = tuple(redact(rule) for rule in options.map)
+    if options.uri_glob is not None:
+        noted["uri_glob"] = redact(options.uri_glob)
+    return noted
 
 
 def _result(

@@ -23,14 +23,14 @@ def fits(table: pa.Table, filters: Filters, origin_ns: int) -> np.ndarray:
     if not filters:
         return keep
     since = table.column("t_submit").to_numpy() - origin_ns
-    if filters.start_ns is not None:
-        keep &= since >= filters.start_ns
-    if filters.end_ns is not None:
-        keep &= since < filters.end_ns
-    if filters.ops is not None:
-        keep &= pc.is_in(text(table.column("op")), pa.array(filters.ops, pa.string())).to_numpy()
+    if filters.start is not None:
+        keep &= since >= filters.start
+    if filters.end is not None:
+        keep &= since < filters.end
+    if filters.op is not None:
+        keep &= pc.is_in(text(table.column("op")), pa.array(filters.op, pa.string())).to_numpy()
     for name, wanted in (
-        ("rank", filters.ranks), ("worker", filters.workers), ("sample_id", filters.samples),
+        ("rank", filters.rank), ("worker", filters.worker), ("sample_id", filters.sample),
     ):  # fmt: skip
         if wanted is not None:
             keep &= np.isin(_known(table, name), np.array(wanted, np.int64))

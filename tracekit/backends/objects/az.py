@@ -11,38 +11,39 @@ from typing import TYPE_CHECKING, Any
 
 from tracekit.backends.objects.azure_account import AzureSettings, resolve
 from tracekit.backends.objects.client import ObjectClient
-from tracekit.backends.objects.options import parse_options, require_choice
 from tracekit.backends.objects.store import Dialect, ObjectStoreBackend
+from tracekit.options import backend_table
+from tracekit.validation import assign
 
 if TYPE_CHECKING:
     from obstore.store import AzureConfig, AzureStore
 
-__all__ = ["CLIENTS", "AzOptions", "backend"]
-
-CLIENTS = ("obstore", "azure-sdk")
+__all__ = ["AzOptions", "backend"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, init=False)
 class AzOptions:
-    """Options of the `az` scheme; what is not given comes from the Azure tools' environment.
+    """The options of the `az` scheme; the environment of the Azure tools supplies those that are not given.
 
-    `timeout_s` bounds the wait for the next byte. Secrets are no options: they would end
-    in a trace's metadata.
+    Secrets are never options: options are kept in a trace's metadata. Raises UsageError for an unknown
+    name or an invalid value.
     """
 
-    client: str = "obstore"
-    endpoint: str | None = None
-    account: str | None = None
-    anonymous: bool = False
-    timeout_s: float = 30.0
-    connect_timeout_s: float = 5.0
-    retries: int = 4
+    client: str
+    endpoint: str | None
+    account: str | None
+    anonymous: bool
+    timeout_s: float
+    retries: int
+    connect_timeout_s: float
+
+    def __init__(self, **options: Any) -> None:
+        assign(self, backend_table("az"), options)
 
 
 def backend(**options: Any) -> ObjectStoreBackend:
-    """The backend of `az://`. Raises UsageError for an option that cannot be meant."""
-    chosen = parse_options(AzOptions, options, "az")
-    require_choice("az", "client", chosen.client, CLIENTS)
+    """The backend of `az://`. Raises UsageError for an unknown option or an invalid value."""
+    chosen = AzOptions(**options)
     settings = resolve(chosen.endpoint, chosen.account, chosen.anonymous)
     dialect = Dialect(
         scheme="az",

@@ -11,41 +11,41 @@ from typing import TYPE_CHECKING, Any
 
 from tracekit.backends.objects.aws import AwsSettings, resolve
 from tracekit.backends.objects.client import ObjectClient
-from tracekit.backends.objects.options import parse_options, require_choice
 from tracekit.backends.objects.store import Dialect, ObjectStoreBackend
+from tracekit.options import backend_table
+from tracekit.validation import assign
 
 if TYPE_CHECKING:
     from obstore.store import S3Config, S3Store
 
-__all__ = ["CLIENTS", "S3Options", "backend"]
-
-CLIENTS = ("obstore", "aiobotocore")
+__all__ = ["S3Options", "backend"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, init=False)
 class S3Options:
-    """Options of the `s3` scheme; what is not given comes from AWS's own chain.
+    """The options of the `s3` scheme; AWS's own chain supplies those that are not given.
 
-    `timeout_s` bounds the wait for the next byte. Secrets are no options: they would end
-    in a trace's metadata.
+    Secrets are never options: options are kept in a trace's metadata. Raises UsageError for an unknown
+    name or an invalid value.
     """
 
-    client: str = "obstore"
-    endpoint: str | None = None
-    region: str | None = None
-    profile: str | None = None
-    anonymous: bool = False
-    addressing_style: str = "auto"
-    timeout_s: float = 30.0
-    connect_timeout_s: float = 5.0
-    retries: int = 4
+    client: str
+    endpoint: str | None
+    region: str | None
+    anonymous: bool
+    timeout_s: float
+    retries: int
+    connect_timeout_s: float
+    profile: str | None
+    addressing_style: str
+
+    def __init__(self, **options: Any) -> None:
+        assign(self, backend_table("s3"), options)
 
 
 def backend(**options: Any) -> ObjectStoreBackend:
-    """The backend of `s3://`. Raises UsageError for an option that cannot be meant."""
-    chosen = parse_options(S3Options, options, "s3")
-    require_choice("s3", "client", chosen.client, CLIENTS)
-    require_choice("s3", "addressing_style", chosen.addressing_style, ("auto", "path", "virtual"))
+    """The backend of `s3://`. Raises UsageError for an unknown option or an invalid value."""
+    chosen = S3Options(**options)
     settings = resolve(
         chosen.endpoint, chosen.region, chosen.profile, chosen.anonymous, chosen.addressing_style
     )
