@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import http.server
 import json
 import multiprocessing
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import servers
@@ -271,6 +273,84 @@ def test_a_redirect_asks_for_the_region(s3_env: servers.S3Server, client: str, s
         assert raised.value.error_class == "wrong_region"
         assert "region=" in str(raised.value)
         backend.close()
+
+
+class Elsewhere(http.server.BaseHTTPRequestHandler):
+    """A host that notes the headers that it gets; the first one redirects to the second."""
+
+    seen: ClassVar[list[dict[str, str]]] = []
+    redirect_to: ClassVar[str] = ""
+
+    def do_GET(self) -> None:
+        if self.redirect_to and "127.0.0.1" in self.headers["Host"]:
+            self.send_response(307)
+            self.send_header("Location", self.redirect_to + self.path)
+        else:
+            self.seen.append({name.lower(): value for name, value in self.headers.items()})
+            self.send_response(403)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    do_HEAD = do_GET
+
+    def log_message(self, *_: object) -> None:
+        """Print nothing."""
+
+
+def test_the_reference_client_takes_no_credentials_along_a_redirect(clean_env: pytest.MonkeyPatch) -> None:
+    """obstore follows redirects and cannot be told not to: docs/backends.md names it."""
+    for name, value in {
+        "AWS_ACCESS_KEY_ID": "k",
+        "AWS_SECRET_ACCESS_KEY": "s",
+        "AWS_SESSION_TOKEN": SECRET,
+    }.items():
+        clean_env.setenv(name, value)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Elsewhere) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        port = server.server_address[1]
+        clean_env.setattr(Elsewhere, "redirect_to", f"http://localhost:{port}")
+        backend = s3.backend(
+            endpoint=f"http://127.0.0.1:{port}", client="aiobotocore", region="us-east-1", retries=0
+        )
+        with pytest.raises(BackendError, match="the store redirects") as raised:
+            read(backend, "s3://b/k")
+        assert (raised.value.error_class, Elsewhere.seen) == ("wrong_region", [])
+        backend.close()
+        server.shutdown()
+
+
+@CLIENTS
+def test_the_environment_of_a_client_library_does_not_choose_the_host(
+    s3_env: servers.S3Server, s3_bucket: str, client: str, clean_env: pytest.MonkeyPatch
+) -> None:
+    nowhere = f"http://127.0.0.1:{servers.free_port()}"
+    for name in ("AWS_ENDPOINT", "AWS_S3_ENDPOINT", "AWS_ALLOW_HTTP", "AWS_S3_EXPRESS"):
+        clean_env.setenv(name, "true" if name.endswith(("HTTP", "EXPRESS")) else nowhere)
+    backend = s3.backend(client=client)
+    backend.put(f"s3://{s3_bucket}/k", b"here")
+    assert read(backend, f"s3://{s3_bucket}/k") == b"here"
+    backend.close()
+
+
+def test_a_setting_that_obstore_does_not_take_is_one_line(
+    s3_env: servers.S3Server, clean_env: pytest.MonkeyPatch
+) -> None:
+    clean_env.setenv("AWS_CONDITIONAL_PUT", "oops")
+    with pytest.raises(UsageError, match="obstore cannot be configured") as raised:
+        s3.backend().stat("s3://b/k")
+    assert "oops" in str(raised.value) and "\n" not in str(raised.value)
+
+
+@CLIENTS
+def test_an_object_beside_the_marker_of_its_folder_is_listed_once(
+    s3_env: servers.S3Server, s3_bucket: str, moto: servers.S3Server, client: str
+) -> None:
+    for key, body in {"d": b"data", "d-1": b"x", "d/": b"", "e": b"y"}.items():
+        moto.put(s3_bucket, key, body)
+    backend = s3.backend(client=client)
+    found = [(info.uri, info.size) for info in backend.list(f"s3://{s3_bucket}")]
+    assert found == [(f"s3://{s3_bucket}/{key}", size) for key, size in (("d", 4), ("d-1", 1), ("e", 1))]
+    backend.close()
 
 
 def test_keys_that_obstore_cannot_name_are_read_by_the_reference_client(

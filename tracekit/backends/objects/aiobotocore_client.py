@@ -41,6 +41,10 @@ class _NotTheRange(Exception):
     """The store sent other bytes than the requested range."""
 
 
+class _Redirected(Exception):
+    """The store redirects to another address, which must not get our credentials."""
+
+
 _CONNECTIONS = 1024
 """More than any gate admits at once: the gate is the limit, not a hidden queue here."""
 logging.getLogger("aiobotocore").addHandler(logging.NullHandler())  # keeps its warnings off the terminal
@@ -65,6 +69,7 @@ class AiobotocoreClient:
         OSError,
         _NoCredentials,
         _NotTheRange,
+        _Redirected,
     )
 
     def __init__(
@@ -153,6 +158,8 @@ class AiobotocoreClient:
             )
         if isinstance(error, _CREDENTIAL_ERRORS):
             return failures.credentials_failure(str(error))
+        if isinstance(error, _Redirected) or isinstance(_cause(error), _Redirected):
+            return Failure(ErrorClass.WRONG_REGION, "the store redirects")
         if isinstance(error, _NotTheRange):
             return Failure(ErrorClass.IO_ERROR, "the store sent other bytes than the requested range")
         if isinstance(error, boto_errors.ConnectTimeoutError | boto_errors.EndpointConnectionError):
@@ -231,10 +238,27 @@ async def _require_credentials(session: Any) -> None:
         raise _NoCredentials(f"no AWS credentials: {why_no_credentials(error)}") from None
 
 
+def _cause(error: Exception) -> object:
+    """Return the error that botocore has wrapped."""
+    return getattr(error, "kwargs", {}).get("error")
+
+
+async def _refuse_redirect(*_: Any) -> None:
+    raise _Redirected
+
+
 class _OneTrySession(AIOHTTPSession):  # type: ignore[misc]
-    """Turns off aiohttp's own second GET after a closed connection: it would not be counted."""
+    """Turns off what aiohttp would send by itself: a GET after a closed connection, and redirects.
+
+    Neither would be counted, and a redirect would carry the session token to another host.
+    """
 
     async def _get_session(self, proxy_url: str | None) -> Any:
         session = await super()._get_session(proxy_url)
         session._retry_connection = False
+        if not session.trace_configs:
+            watch = aiohttp.TraceConfig()
+            watch.on_request_redirect.append(_refuse_redirect)
+            watch.freeze()
+            session.trace_configs.append(watch)
         return session
