@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -146,7 +148,7 @@ def test_requests_cover_a_sample_once_in_order(length: int, target: int | None) 
         assert all(size == target for _, size in pieces[:-1])
 
 
-def shards(samples: int, world: int, **options: object) -> list[list[int]]:
+def shards(samples: int, world: int, **options: Any) -> list[list[int]]:
     """The samples of each rank."""
     return [
         sample_order(samples, LoaderOptions(shard_rank=rank, shard_world_size=world, **options)).tolist()
@@ -164,7 +166,7 @@ def test_every_rank_has_the_same_number_of_batches(
         with pytest.raises(UsageError, match="some ranks would have none"):
             shards(samples, world, shard_mode=mode)
         return
-    given_ = {"shard_mode": mode, "drop_last": drop_last, "batch_size": batch_size}
+    given_: dict[str, Any] = {"shard_mode": mode, "drop_last": drop_last, "batch_size": batch_size}
     found = shards(samples, world, **given_)
     counts = {-(-len(shard) // batch_size) for shard in found}
     options = LoaderOptions(shard_world_size=world, **given_)
@@ -184,7 +186,7 @@ def test_even_shards_leave_out_only_samples_of_a_batch_that_other_ranks_lack() -
 
 
 def test_zipfian_keeps_its_hot_set_unless_told_otherwise() -> None:
-    def hottest(**options: object) -> list[int]:
+    def hottest(**options: Any) -> list[int]:
         chosen = LoaderOptions(random_index_mode="zipfian", zipf_theta=1.5, shuffle=True, **options)
         return [int(np.bincount(sample_order(1000, chosen, epoch)).argmax()) for epoch in range(4)]
 
