@@ -294,7 +294,8 @@ REPLAY: Table = {
         Option(
             "engine",
             Kind.CHOICE,
-            "What drives the plan: threads, an event loop (object stores), or what suits the target (auto).",
+            "What drives the plan: interpreter, loop (object stores), compiled (local reads; needs the extra fast), or "
+            "interpreter or loop by the target (auto).",
             "auto",
             choices=get_args(Engine),
         ),

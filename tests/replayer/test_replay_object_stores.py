@@ -58,7 +58,7 @@ def check(recording: TraceReader, root: str, tmp_path: Path) -> None:
     rule = f"file://{tmp_path}/data={root}"
     assert materialize(recording, [rule]).made == 4
     for how in (
-        {"pace": "recorded"}, {"pace": "closed"}, {"pace": "asap"}, {"pace": "asap", "engine": "threads", "threads": 4},
+        {"pace": "recorded"}, {"pace": "closed"}, {"pace": "asap"}, {"pace": "asap", "engine": "interpreter", "threads": 4},
         {"pace": "asap", "max_bytes_in_flight": OBJECT},
     ):  # fmt: skip
         result = replay(recording, map=rule, out=tmp_path / "r", overwrite=True, tolerance=1e9, **how)

@@ -26,6 +26,7 @@ from tracekit.replayer.backends import Backends
 from tracekit.replayer.checks import PlanSummary, check_targets, check_writes, summarize, uses_loop
 from tracekit.replayer.columns import BUSY, DONE, LATE, SLOTS, STOP
 from tracekit.replayer.compare import compare
+from tracekit.replayer.engines.compiled import CompiledEngine, available, drives
 from tracekit.replayer.engines.fast import FAST_MODES
 from tracekit.replayer.engines.interpreter import EngineSettings, ThreadEngine
 from tracekit.replayer.engines.loop import LoopEngine
@@ -185,7 +186,8 @@ def _drive(
 ) -> tuple[bool, ClientFacts]:  # fmt: skip
     """Whether whole, and what the client was and used (wall time aside)."""
     looping = uses_loop(plan, backends, options)
-    processes = 1 if looping else _processes(plan, options)
+    compiled = not looping and _uses_compiled(plan, options)
+    processes = 1 if looping or compiled else _processes(plan, options)
     model = _loader_model(plan, options, reader) if processes == 1 else None
     threads, most = _workers(plan, options, processes, model, looping=looping)
     settings = EngineSettings(
@@ -198,30 +200,48 @@ def _drive(
             plan, options, out=target, noted=noted, parts=processes, settings=settings, watch=tell
         )
         return whole, ClientFacts(
-            engine="threads", workers=sum(child.workers for child in children), processes=processes,
+            engine="interpreter", workers=sum(child.workers for child in children), processes=processes,
             cpu_ns=sum(child.cpu_ns for child in children), cpu_wait_ns=sum(child.cpu_wait_ns for child in children),
             at_limit=any(child.at_limit for child in children),
         )  # fmt: skip
     gate = _gate(options, model)
     pacer = make_pacer(options.pace, plan, speed=options.speed, model=model)
     with Recorder(target, source="replay", options=noted) as recorder:
-        kind = LoopEngine if looping else ThreadEngine
-        engine: LoopEngine | ThreadEngine = kind(
-            plan, pacer, gate, recorder, backend_of=backends.of, settings=settings
-        )
+        engine: CompiledEngine | LoopEngine | ThreadEngine
+        if compiled:
+            engine = CompiledEngine(plan, pacer, gate, recorder, settings=settings)
+        else:
+            kind = LoopEngine if looping else ThreadEngine
+            engine = kind(plan, pacer, gate, recorder, backend_of=backends.of, settings=settings)
         try:
             whole = engine.run(tell)
         except BaseException:  # a second Ctrl-C, a full disk: what was recorded stays, and is marked
             recorder.count("replay_interrupted")
             raise
-        recorder.set_counters({**backends.counters(), "replay_planned_ops": plan.ops, "replay_processes": 1})
+        counters = {**backends.counters(), **(engine.counters if isinstance(engine, CompiledEngine) else {})}
+        recorder.set_counters({**counters, "replay_planned_ops": plan.ops, "replay_processes": 1})
         if not whole:
             recorder.count("replay_interrupted")
-    workers, at_limit = (
-        (threads, True) if isinstance(engine, LoopEngine) else (engine.crew.size, engine.crew.at_limit)
-    )
-    name = "loop" if looping else "threads"
+    if isinstance(engine, LoopEngine):
+        workers, at_limit = threads, True
+    elif isinstance(engine, CompiledEngine):
+        workers, at_limit = engine.workers, engine.at_limit
+    else:
+        workers, at_limit = engine.crew.size, engine.crew.at_limit
+    name = "compiled" if compiled else "loop" if looping else "interpreter"
     return whole, ClientFacts(name, workers, 1, engine.cpu_ns, engine.cpu_wait_ns, at_limit=at_limit)
+
+
+def _uses_compiled(plan: Plan, options: ReplayOptions) -> bool:
+    """Whether the compiled engine drives the plan. Raises UsageError if it is asked for and cannot."""
+    if options.engine != "compiled":
+        return False
+    if (options.processes or 1) == 1 and drives(plan, options.pace, options.page_cache_mode):
+        return True
+    hint = "it reads file:// at recorded times or as fast as possible; leave out engine="
+    raise UsageError(
+        "engine=compiled cannot drive this plan", hint if available() else "pip install 'tracekit[fast]'"
+    )
 
 
 def _teller(plan: Plan, total: int, watch: Watch | None) -> Callable[[], None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from functools import partial
 
 import numpy as np
@@ -13,7 +14,7 @@ from tracekit.errors import ErrorClass
 from tracekit.recorder import Recorder
 from tracekit.replayer.plan import KINDS, NONE, Plan
 
-__all__ = ["ROWS", "OpLog", "warm_up"]
+__all__ = ["ROWS", "OpLog", "hint_rows", "op_rows", "warm_up"]
 
 ROWS = 4096
 _FLUSH_NS = 700_000_000
@@ -93,7 +94,7 @@ class OpLog:
         """Pass the rows to the recorder; with `due_of_plan`, due times are taken from the plan."""
         self._set_clocks()
         if self._hints:
-            self._recorder.record_batch(_hint_rows(self._hints))
+            self._recorder.record_batch(hint_rows(self._hints))
             self._hints.clear()
         if self.rows:
             kept = self._columns[:, : self.rows].copy()
@@ -117,37 +118,55 @@ class OpLog:
         *,
         due_of_plan: bool,
     ) -> pa.RecordBatch:
-        """The rows of `kept` as a batch. The recorder's thread calls this: it takes a millisecond."""
-        plan, rows = self._plan, kept.shape[1]
-        op, submit, latency, moved, gate_wait, due, backlog = kept
-        if due_of_plan:
-            due = plan.columns["due_ns"][op] + self._start
-        codes, files = np.unique(plan.columns["file"][op], return_inverse=True)
-        uris = pa.DictionaryArray.from_arrays(
-            pa.array(files.reshape(-1).astype(np.int32)),
-            pa.array([plan.uris[code] for code in codes], pa.string()),
+        """The rows of `kept`. Built by the recorder's thread, because it takes a millisecond."""
+        return op_rows(
+            self._plan, kept, errors, first_bytes, start_mono_ns=self._start if due_of_plan else None
         )
-        kinds = pa.DictionaryArray.from_arrays(
-            pa.array(plan.columns["kind"][op].astype(np.int32)), pa.array(KINDS)
-        )
-        columns = {
-            "t_submit": submit, "uri": uris, "op": kinds,
-            "offset": plan.columns["offset"][op], "len": _nullable(plan.columns["length"][op]),
-            "bytes": moved, "latency": latency,
-            "sample_id": _nullable(plan.columns["sample_id"][op]),
-            "step": _nullable(plan.columns["step"][op]),
-            "rank": plan.columns["rank"][op], "worker": plan.columns["worker"][op],
-            "t_due": pa.array(due, mask=due == 0),
-            "gate_wait": gate_wait, "backlog": backlog, "plan_op": op,
-        }  # fmt: skip
-        if errors:
-            columns["error"] = pa.array([errors.get(row) for row in range(rows)], pa.string())
-        if first_bytes:
-            columns["ttfb"] = pa.array([first_bytes.get(row) for row in range(rows)], pa.int64())
-        return pa.RecordBatch.from_pydict(columns)
 
 
-def _hint_rows(hints: list[tuple[str, Hint]]) -> pa.RecordBatch:
+def op_rows(
+    plan: Plan,
+    kept: np.ndarray,
+    errors: Mapping[int, ErrorClass],
+    first_bytes: Mapping[int, int],
+    *,
+    start_mono_ns: int | None = None,
+) -> pa.RecordBatch:
+    """A batch of ops that have ended.
+
+    `kept` has seven int64 rows: op, submit, latency, bytes, gate wait, due (0: none) and backlog;
+    times are ns on the monotonic clock. `errors` and `first_bytes` are by column of `kept`. With
+    `start_mono_ns`, due times are the plan's after that start.
+    """
+    op, submit, latency, moved, gate_wait, due, backlog = kept
+    if start_mono_ns is not None:
+        due = plan.columns["due_ns"][op] + start_mono_ns
+    codes, files = np.unique(plan.columns["file"][op], return_inverse=True)
+    uris = pa.DictionaryArray.from_arrays(
+        pa.array(files.reshape(-1).astype(np.int32)),
+        pa.array([plan.uris[code] for code in codes], pa.string()),
+    )
+    kinds = pa.DictionaryArray.from_arrays(
+        pa.array(plan.columns["kind"][op].astype(np.int32)), pa.array(KINDS)
+    )
+    columns = {
+        "t_submit": submit, "uri": uris, "op": kinds,
+        "offset": plan.columns["offset"][op], "len": _nullable(plan.columns["length"][op]),
+        "bytes": moved, "latency": latency,
+        "sample_id": _nullable(plan.columns["sample_id"][op]),
+        "step": _nullable(plan.columns["step"][op]),
+        "rank": plan.columns["rank"][op], "worker": plan.columns["worker"][op],
+        "t_due": pa.array(due, mask=due == 0),
+        "gate_wait": gate_wait, "backlog": backlog, "plan_op": op,
+    }  # fmt: skip
+    if errors:
+        columns["error"] = pa.array([errors.get(row) for row in range(len(op))], pa.string())
+    if first_bytes:
+        columns["ttfb"] = pa.array([first_bytes.get(row) for row in range(len(op))], pa.int64())
+    return pa.RecordBatch.from_pydict(columns)
+
+
+def hint_rows(hints: list[tuple[str, Hint]]) -> pa.RecordBatch:
     """Hint rows with the same columns as other batches; with others, the store would begin a new segment."""
     nothing = pa.nulls(len(hints), pa.int64())
     return pa.RecordBatch.from_pydict(
