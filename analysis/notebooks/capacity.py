@@ -1,4 +1,4 @@
-"""Capacity questions: how large a cache, how many streams, how much bandwidth. `marimo edit analysis/notebooks/capacity.py`."""
+"""Capacity: cache size, bandwidth, and what more ranks would need. Run `marimo edit analysis/notebooks/capacity.py`."""
 
 import marimo
 
@@ -26,7 +26,14 @@ def _(mo, pl, trace):
     hot = pl.concat(
         [trace.pl("FROM hot_set($share)", {"share": s}).with_columns(share=pl.lit(s)) for s in shares]
     )
-    mo.vstack([mo.md("# How large a cache would serve which share of the reads"), mo.ui.table(hot)])
+    mo.vstack(
+        [
+            mo.md(
+                "# Cache size\n\nThe fewest files that take a share of all reads. A cache of `extent_bytes` would serve that share."
+            ),
+            mo.ui.table(hot),
+        ]
+    )
     return (hot,)
 
 
@@ -36,7 +43,12 @@ def _(mo, trace):
         "SELECT max(bytes_per_s) / 1048576 AS peak_mib_per_s, quantile_cont(bytes_per_s, 0.95) / 1048576 AS p95_mib_per_s,"
         " avg(bytes_per_s) / 1048576 AS mean_mib_per_s, max(mean_qd) AS deepest FROM over_time(100)"
     )
-    mo.vstack([mo.md("## Bandwidth to provide for"), mo.ui.table(peaks)])
+    mo.vstack(
+        [
+            mo.md("## Bandwidth\n\nPeak, 95th percentile and mean of the throughput in 100 windows."),
+            mo.ui.table(peaks),
+        ]
+    )
     return (peaks,)
 
 
@@ -46,10 +58,17 @@ def _(mo, pl, trace):
     rate, mean_s = snapshot.ops_per_s or 0.0, (snapshot.latency_us["mean"] or 0.0) / 1e6
     ranks = pl.DataFrame({"ranks": [1, 8, 64, 256]}).with_columns(
         mib_per_s=pl.col("ranks") * (snapshot.throughput_bytes_per_s or 0) / 2**20,
-        # Little's law: ops in flight = rate x time in the system, if latency stays what it is.
+        # Little's law: ops in flight = rate x latency, if the latency stays the same.
         ops_in_flight=pl.col("ranks") * rate * mean_s,
     )
-    mo.vstack([mo.md("## What more ranks of the same loader would ask for"), mo.ui.table(ranks)])
+    mo.vstack(
+        [
+            mo.md(
+                "## More ranks\n\nWhat several ranks of the same loader would ask for, at the same latency."
+            ),
+            mo.ui.table(ranks),
+        ]
+    )
     return (ranks,)
 
 

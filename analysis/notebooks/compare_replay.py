@@ -1,4 +1,4 @@
-"""A recording beside its replay: parity, what moved, lateness. `marimo edit analysis/notebooks/compare_replay.py`."""
+"""A recording and its replay: parity, differences, lateness. Run `marimo edit analysis/notebooks/compare_replay.py`."""
 
 import marimo
 
@@ -14,18 +14,17 @@ def _():
     import matplotlib.pyplot as plt
 
     import tracekit
-    from tracekit.comparison.divergence import diverge
-    from tracekit.replayer.materialize import materialize
 
     recording = tracekit.open_trace(Path(__file__).resolve().parents[2] / "sample_traces" / "file.trace")
     folder = Path(tempfile.mkdtemp(prefix="tracekit-notebook-"))
-    return diverge, folder, materialize, mo, plt, recording, tracekit
+    return folder, mo, plt, recording, tracekit
 
 
 @app.cell
-def _(folder, materialize, recording, tracekit):
+def _(folder, recording, tracekit):
     rules = (f"file:///tmp/tracekit-sample=file://{folder}/data",)
-    materialize(recording.reader, rules, seed=1)
+    # The recorded files are elsewhere: make files of the same sizes here.
+    tracekit.materialize(recording, map=rules, seed=1)
     result = tracekit.replay(recording, map=rules, out=folder / "replay.trace")
     replayed = tracekit.open_trace(folder / "replay.trace")
     return replayed, result
@@ -42,11 +41,11 @@ def _(mo, result):
 
 
 @app.cell
-def _(diverge, mo, recording, replayed):
-    moved = diverge(recording.reader, replayed.reader)
+def _(mo, recording, replayed, tracekit):
+    moved = tracekit.diverge(recording, replayed)
     mo.vstack(
         [
-            mo.md("## What moved"),
+            mo.md("## Where the distributions differ"),
             mo.ui.table(
                 [{"metric": d.metric, "ks": d.ks, "wasserstein": d.wasserstein} for d in moved.distances]
             ),

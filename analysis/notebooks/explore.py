@@ -1,4 +1,4 @@
-"""Explore one trace: what it is, how it walks, what hurts. `marimo edit analysis/notebooks/explore.py`."""
+"""Explore one trace: its figures, its access pattern, its slow steps. Run `marimo edit analysis/notebooks/explore.py`."""
 
 import marimo
 
@@ -24,7 +24,7 @@ def _():
 def _(mo, trace):
     snapshot = trace.snapshot()
     mo.md(
-        f"# {trace.path.name}\n\n{snapshot.ops:,} ops, {snapshot.bytes / 2**20:,.1f} MiB, deepest queue {snapshot.max_qd}"
+        f"# {trace.path.name}\n\n{snapshot.ops:,} ops, {(snapshot.bytes or 0) / 2**20:,.1f} MiB, at most {snapshot.max_qd} in flight"
     )
     return (snapshot,)
 
@@ -50,7 +50,9 @@ def _(mo, trace):
 def _(mo, trace):
     walk = trace.pl("FROM sequentiality('worker')")
     slow = trace.pl("FROM per_step() ORDER BY wall_ms DESC LIMIT 5")
-    mo.vstack([mo.md("## How it walks, and which steps stalled"), mo.ui.table(walk), mo.ui.table(slow)])
+    mo.vstack(
+        [mo.md("## Access pattern by stream, and the slowest steps"), mo.ui.table(walk), mo.ui.table(slow)]
+    )
     return slow, walk
 
 

@@ -234,6 +234,20 @@ def test_two_runs_are_drawn_in_windows_of_one_length(tmp_path: Path) -> None:
     assert list(a.x) == list(b.x)[: len(a.x)]
 
 
+def test_two_runs_are_drawn_from_their_first_transfer(tmp_path: Path) -> None:
+    listing = op(0, op="list", uri="file:///d/", offset=None, len=None)
+    reads = [op(3 * 10**8 + i * 10**7, op="read") for i in range(100)]
+    a = written(tmp_path / "a", [listing, *reads])
+    b = written(tmp_path / "b", [op(i * 10**7, op="read") for i in range(100)])
+    for kind in ("offsets", "lateness", "throughput", "latency-heat"):
+        for panel in panels_of(kind, a, b):
+            assert panel.x.title.startswith("time since the first transfer"), kind
+    for panel in panels_of("offsets", a, b):
+        assert (panel.series[0].x[0], panel.series[0].x[-1]) == (0, pytest.approx(990, abs=10))
+    (alone,) = panels_of("throughput", a)
+    assert alone.x.title == "time (ms)"
+
+
 def test_what_is_unknown_is_not_drawn_and_not_zero(tmp_path: Path) -> None:
     trace = written(tmp_path / "t", [op(i * 1000, latency=None) for i in range(100)])
     assert all(

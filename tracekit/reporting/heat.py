@@ -18,14 +18,14 @@ class Heat:
     cells: list[list[int | None]]
 
 
-def heat(rows: Sequence[dict[str, Any]], windows: int, width: float) -> Heat | None:
-    """Make the grid of the rows of `latency_heat.sql`; `width` is that of a window on the axis. None without rows."""
+def heat(rows: Sequence[dict[str, Any]], windows: int, width: float, first: float = 0.0) -> Heat | None:
+    """Make the grid of the rows of `latency_heat.sql`, of windows `width` wide on the axis from `first` on. None without rows."""
     if not rows:
         return None
     lowest, highest = (pick(row["level"] for row in rows) for pick in (min, max))
     at = {(row["win"], row["level"]): row["ops"] for row in rows}
     return Heat(
-        [win * width for win in range(windows + 1)],
+        [first + win * width for win in range(windows + 1)],
         [2 ** (level / 4) / 1e3 for level in range(lowest, highest + 2)],
         [[at.get((win, level)) for win in range(windows)] for level in range(lowest, highest + 1)],
     )

@@ -93,12 +93,17 @@ class Panel:
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """A trace to draw; `width_ns` is the length of a window, the same for all traces of a picture."""
+    """A trace to draw. `width_ns`, the length of a window, is the same for all traces of a picture.
+
+    `zero_s` is what the picture takes as time 0, in s since the first submit: the first transfer
+    where two traces are compared, since a replay does not list and stat the files first.
+    """
 
     name: str
     connection: duckdb.DuckDBPyConnection
     span_ns: int
     width_ns: int
+    zero_s: float
 
     def rows(self, source: str, **params: Any) -> list[dict[str, Any]]:
         return rows(self.connection, source, params)
@@ -129,10 +134,25 @@ def panels(kinds: Iterable[str], traces: Sequence[tuple[str, TraceReader]]) -> l
             {"span": max(spans), "windows": _WINDOWS},
         )
         sources = [
-            _Source(name, connection, span, window["ns"])
+            _Source(
+                name, connection, span, window["ns"], _first_transfer(connection) if len(traces) > 1 else 0.0
+            )
             for (name, connection), span in zip(opened, spans, strict=True)
         ]
         return [panel for build in builders for panel in build(sources)]
+
+
+def _first_transfer(connection: duckdb.DuckDBPyConnection) -> float:
+    """The submit of the first op that moves data, in s since the first submit of all."""
+    sql = "(SELECT (min(t_submit) - min(t0)) / 1e9 AS s FROM ops, run_extent() WHERE op NOT IN ('hint', 'list', 'stat'))"
+    return rows(connection, sql)[0]["s"] or 0.0
+
+
+def _time(sources: Sequence[_Source]) -> tuple[Axis, float]:
+    """The time axis of a picture and the length of its unit in s."""
+    unit, scale = _unit(_SECONDS, max(source.span_ns for source in sources) / 1e9)
+    late = any(source.name for source in sources)  # two traces have names
+    return Axis(f"time since the first transfer ({unit})" if late else f"time ({unit})"), scale
 
 
 def _builder(kind: str) -> Callable[[list[_Source]], list[Panel]]:
@@ -190,12 +210,12 @@ def _in_flight(sources: list[_Source]) -> list[Panel]:
 
 def _over_time(sources: list[_Source], name: str, title: str, about: str, column: str) -> list[Panel]:
     found = [source.rows("over_windows($width)", width=source.width_ns) for source in sources]
-    x_unit, x_scale = _unit(_SECONDS, max(source.span_ns for source in sources) / 1e9)
+    x_axis, x_scale = _time(sources)
     most = max((row[column] or 0 for some in found for row in some), default=0)
     y_unit, y_scale = _unit(_BYTES, most) if column == "bytes_per_s" else ("", 1.0)
     series = []
     for index, (source, some) in enumerate(zip(sources, found, strict=True)):
-        edges = [win * source.width_ns / 1e9 for win in range(len(some) + bool(some))]
+        edges = [win * source.width_ns / 1e9 - source.zero_s for win in range(len(some) + bool(some))]
         # The last window ends with the run. Over its own length, a request at both its ends would look like a burst.
         values = [
             None if row[column] is None else row[column] * row["window_s"] * 1e9 / source.width_ns
@@ -209,7 +229,7 @@ def _over_time(sources: list[_Source], name: str, title: str, about: str, column
         series.append(_series("steps", source.name, [s / x_scale for s in edges], y, index, hover))
     y_title = f"throughput ({y_unit}/s)" if y_unit else "ops in flight"
     note = f"windows of {format_duration(sources[0].width_ns)}"
-    return [Panel(name, title, about, Axis(f"time ({x_unit})"), Axis(y_title), tuple(series), note=note)]
+    return [Panel(name, title, about, x_axis, Axis(y_title), tuple(series), note=note)]
 
 
 def _offsets(sources: list[_Source]) -> list[Panel]:
@@ -218,14 +238,19 @@ def _offsets(sources: list[_Source]) -> list[Panel]:
 
 def _offsets_of(source: _Source, index: int, of: int) -> Panel:
     found = source.file("offsets", files=_FILES, cells=_CELLS)
-    x_unit, x_scale = _unit(_SECONDS, source.span_ns / 1e9)
+    x_axis, x_scale = _time([source])
     y_unit, y_scale = _unit(_BYTES, max((row["start"] for row in found), default=0))
     names = short_names({row["file"]: row["uri"] for row in found})
     series = []
     for place, (file, name) in enumerate(sorted(names.items())):
         mine = [row for row in found if row["file"] == file]
-        x, y = [row["s"] / x_scale for row in mine], [row["start"] / y_scale for row in mine]
-        hover = [f"offset {format_size(row['start'])} at {_seconds(row['s'])}" for row in mine]
+        x, y = (
+            [(row["s"] - source.zero_s) / x_scale for row in mine],
+            [row["start"] / y_scale for row in mine],
+        )
+        hover = [
+            f"offset {format_size(row['start'])} at {_seconds(row['s'] - source.zero_s)}" for row in mine
+        ]
         series.append(Series("points", brief(name), x, y, place, hover))
     note = ""
     if found and len(names) < found[0]["of_files"]:
@@ -236,22 +261,22 @@ def _offsets_of(source: _Source, index: int, of: int) -> Panel:
     about = "Offset of each read over time."
     return Panel(
         *_one_of("offsets", "Where each file is read", source, index, of), about,
-        Axis(f"time ({x_unit})"), Axis(f"offset ({y_unit})"), tuple(series), note=note,
+        x_axis, Axis(f"offset ({y_unit})"), tuple(series), note=note,
     )  # fmt: skip
 
 
 def _latency_heat(sources: list[_Source]) -> list[Panel]:
     made = []
     for index, source in enumerate(sources):
-        x_unit, x_scale = _unit(_SECONDS, source.span_ns / 1e9)
+        x_axis, x_scale = _time([source])
         found = source.file("latency_heat", width=source.width_ns)
         windows = max(-(-source.span_ns // source.width_ns), 1)
-        grid = heat(found, windows, source.width_ns / 1e9 / x_scale)
+        grid = heat(found, windows, source.width_ns / 1e9 / x_scale, -source.zero_s / x_scale)
         axis = _log_us("latency", grid.edges_us if grid else ())
         note = f"windows of {format_duration(source.width_ns)}"
         about = "Number of ops by time of submit and latency."
         names = _one_of("latency-heat", "Latency over time", source, index, len(sources))
-        made.append(Panel(*names, about, Axis(f"time ({x_unit})"), axis, grid=grid, note=note))
+        made.append(Panel(*names, about, x_axis, axis, grid=grid, note=note))
     return made
 
 
@@ -273,7 +298,7 @@ def _steps(sources: list[_Source]) -> list[Panel]:
 
 
 def _lateness(sources: list[_Source]) -> list[Panel]:
-    x_unit, x_scale = _unit(_SECONDS, max(source.span_ns for source in sources) / 1e9)
+    x_axis, x_scale = _time(sources)
     series: list[Series] = []
     drawn: tuple[tuple[Literal["points", "line"], str], ...] = (
         ("points", "max"),
@@ -282,12 +307,12 @@ def _lateness(sources: list[_Source]) -> list[Panel]:
     )
     for source in sources:
         found = source.rows("lateness($windows)", windows=_WINDOWS)
-        x = [row["s"] / x_scale for row in found]
+        x = [(row["s"] - source.zero_s) / x_scale for row in found]
         # The maximum as large points below the lines: in a window of few ops it equals the p99 and would hide it.
         for kind, what in drawn if found else ():
             late = [row[f"{what}_us"] for row in found]
             hover = [
-                f"{what} {_duration(us)} late at {_seconds(row['s'])}"
+                f"{what} {_duration(us)} late at {_seconds(row['s'] - source.zero_s)}"
                 for us, row in zip(late, found, strict=True)
             ]
             colour = len(series) if len(sources) > 1 else {"max": 5, "p99": 1, "p50": 0}[what]
@@ -296,9 +321,8 @@ def _lateness(sources: list[_Source]) -> list[Panel]:
             series.append(Series(kind, name, x, y, colour, hover, dashed=what == "p99", large=what == "max"))
     axis = _log_us("lateness", [y for one in series for y in one.y if y is not None])
     about = "How long after its due time each op was submitted: median, 99th percentile and maximum."
-    time = Axis(f"time ({x_unit})")
     note = f"windows of {format_duration(sources[-1].width_ns)}"
-    return [Panel("lateness", "Lateness of the replay", about, time, axis, tuple(series), note=note)]
+    return [Panel("lateness", "Lateness of the replay", about, x_axis, axis, tuple(series), note=note)]
 
 
 KINDS: dict[str, Callable[[list[_Source]], list[Panel]]] = {
