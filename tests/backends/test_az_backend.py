@@ -1,4 +1,4 @@
-"""What is Azure's own: the account, credentials by the tools' environment, refusals that tell no secret."""
+"""Azure only: the account, credentials from the environment of the Azure tools, errors without secrets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`direct://`: what is read, what is counted, and that it never falls back to the page cache."""
+"""`direct://`: bytes and counters; it never falls back to the page cache."""
 
 from __future__ import annotations
 

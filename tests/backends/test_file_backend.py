@@ -1,4 +1,4 @@
-"""`file://` on real files: bytes, hints, listing order, whole writes, and one clear line for each error."""
+"""`file://` on real files: bytes, hints, listing order, whole writes, errors of one line."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 def resident_pages(path: Path) -> int:
-    """How many pages of the file the page cache holds (mincore)."""
+    """Return the number of the file's pages in the page cache (mincore)."""
     size = path.stat().st_size
     with path.open("rb") as file, mmap.mmap(file.fileno(), size, access=mmap.ACCESS_COPY) as mapped:
         held = (ctypes.c_ubyte * -(-size // PAGE))()

@@ -1,4 +1,4 @@
-"""What holds on every object store with every client: bytes, listings, counters, clear refusals."""
+"""Every object store with every client: bytes, listings, counters, error messages."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ AWKWARD = ("plain", "a b", "q?x", "h#y", "p%20z", "p%zz", "ü/é", "a+b", "x/y/z
 
 @dataclass
 class Store:
-    """A fresh bucket or container, and how to open backends on it."""
+    """A new bucket or container, and a function that opens backends on it."""
 
     root: str
     endpoint: str
@@ -155,7 +155,7 @@ def test_awkward_keys_survive_listing_and_reading(store: Store) -> None:
 
 
 def test_a_key_is_never_taken_for_another_that_looks_like_it(store: Store) -> None:
-    """Libraries leave out a slash at an end, or resolve `..`: then they would read and write another object."""
+    """Libraries drop a trailing slash or resolve `..`: they would read and write another object."""
     uri = f"{store.root}/obj"
     store.backend.put(uri, BODY)
 
@@ -276,14 +276,14 @@ def test_an_unknown_bucket_is_named_as_such(store: Store) -> None:
 
 @pytest.mark.parametrize("name", ["two words", "tab\there", "a|b", "b%20b", "b\u00fccket"])
 def test_a_name_that_no_bucket_can_have_is_refused_before_any_request(store: Store, name: str) -> None:
-    """A client library would crash on some of them."""
+    """Client libraries crash on some of them."""
     for call in (store.backend.preflight, store.backend.stat, store.backend.open):
         with pytest.raises(UsageError, match="invalid bucket or container name"):
             call(f"{store.scheme}://{name}/k")
 
 
 def test_what_is_missing_costs_one_listing_at_most(store: Store) -> None:
-    """A HEAD does not say whether the bucket is missing, so that is asked: once, not for each object."""
+    """A HEAD does not say whether the bucket is missing: that takes one more request for each bucket."""
     for index in range(5):
         with pytest.raises(BackendError, match="no such object"):
             store.backend.stat(f"{store.root}/none-{index}")
@@ -327,7 +327,7 @@ def test_uris_that_name_no_object_are_refused(store: Store) -> None:
 def faulty(
     store: Store, fault_proxy: Callable[[str], servers.FaultProxy]
 ) -> tuple[servers.FaultProxy, ObjectStoreBackend, str]:
-    """A proxy before the store, a backend that goes through it, and an object behind it."""
+    """A proxy in front of the store, a backend that uses it, and an object."""
     uri = f"{store.root}/obj"
     store.backend.put(uri, BODY)
     proxy = fault_proxy(store.endpoint)
@@ -402,7 +402,7 @@ def test_a_preflight_goes_on_behind_a_throttle_and_counts_it(
 def test_a_page_that_is_refused_for_ever_ends_the_listing(
     store: Store, many_objects: list[str], fault_proxy: Callable[[str], servers.FaultProxy]
 ) -> None:
-    """What comes again before it, when the listing begins anew, is no progress."""
+    """Entries that come again when a listing is restarted are not progress."""
     proxy = fault_proxy(store.endpoint)
     proxy.always = dict.fromkeys(("marker=", "continuation-token=", "start-after="), servers.SLOW_DOWN)
     backend = store.open(endpoint=proxy.endpoint, retries=2)
@@ -433,7 +433,7 @@ def test_a_stalled_body_is_a_timeout(store: Store, fault_proxy: Callable[[str], 
 def test_other_bytes_than_those_asked_for_are_an_error(
     faulty: tuple[servers.FaultProxy, ObjectStoreBackend, str],
 ) -> None:
-    """A gateway that knows no ranges answers with the whole object, or with a page of its own."""
+    """A gateway without ranges answers with the whole object or with another page."""
     proxy, backend, uri = faulty
 
     async def aread() -> None:

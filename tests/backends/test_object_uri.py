@@ -1,4 +1,4 @@
-"""URIs of objects carry every key there and back, and nothing secret."""
+"""URIs of objects: every key is kept, no secret is."""
 
 from __future__ import annotations
 

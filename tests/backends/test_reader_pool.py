@@ -1,4 +1,4 @@
-"""The pool hands every result to the loop that asked, refuses what it has no thread for, and ends."""
+"""The pool returns results to the loop of the caller, refuses work without a free thread, and ends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The registry: which backend a URI gets, and one clear line when there is none."""
+"""The registry: the backend of a URI, and errors of one line."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_an_option_that_a_scheme_does_not_take_is_refused(uri: str) -> None:
 
 
 def outcome(code: str) -> str:
-    """What a fresh interpreter prints."""
+    """Run `code` in a new interpreter and return what it prints."""
     begin = "import sys\nfrom tracekit.backends.registry import backend_for\n"
     done = subprocess.run([sys.executable, "-c", begin + code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -61,7 +61,7 @@ def test_a_client_imports_its_own_library_only() -> None:
     ("uri", "client", "package"), [("s3://b", "aiobotocore", "aiobotocore"), ("az://b", "azure-sdk", "azure")]
 )
 def test_a_missing_library_is_named_with_how_to_install_it(uri: str, client: str, package: str) -> None:
-    """The account is given by the environment: an option would not be one of both schemes."""
+    """The environment gives the account: only one of the schemes has an option for it."""
     printed = outcome(
         "import os; os.environ['AZURE_STORAGE_CONNECTION_STRING'] = 'UseDevelopmentStorage=true'\n"
         f"sys.modules[{package!r}] = None\n"

@@ -1,4 +1,4 @@
-"""What is S3's own: endpoints, credentials by AWS's chain, styles, and refusals that tell no secret."""
+"""S3 only: endpoints, credentials from the AWS chain, addressing styles, errors without secrets."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_buckets_are_hosts_at_aws_and_paths_elsewhere_unless_told(clean_env: pyt
 def test_virtual_hosted_style_reaches_the_bucket(
     s3_bucket: str, moto: servers.S3Server, clean_env: pytest.MonkeyPatch, client: str
 ) -> None:
-    """moto stands as the HTTP proxy, so that the bucket's host name needs no resolver."""
+    """moto is the HTTP proxy, so that the host name of the bucket is not resolved."""
     moto.put(s3_bucket, "k", b"by host name")
     clean_env.setenv("HTTP_PROXY", moto.endpoint)
     clean_env.setenv("http_proxy", moto.endpoint)
@@ -112,7 +112,7 @@ def test_an_option_beats_the_environment(
 def test_a_profile_is_used_and_not_mixed_with_the_environment(
     s3_bucket: str, moto: servers.S3Server, clean_env: pytest.MonkeyPatch, tmp_path: Path, client: str
 ) -> None:
-    """The profile's keys come from a process, as SSO helpers' do: only the SDK's own chain runs it."""
+    """The keys of the profile come from a process, as with SSO helpers: only the chain of the SDK runs it."""
     moto.put(s3_bucket, "k", b"x")
     told = {
         "Version": 1,
@@ -170,7 +170,7 @@ def test_credentials_that_cannot_be_had_are_one_line(
 def test_a_credential_with_a_stray_newline_is_one_line(
     s3_bucket: str, clean_env: pytest.MonkeyPatch, client: str, name: str
 ) -> None:
-    """As secrets mounted into containers have it: a client library would crash."""
+    """Secrets that are mounted into containers end in a line break: client libraries crash on it."""
     clean_env.setenv(name, f"{TOKEN}\n")
     backend = s3.backend(client=client)
     for call in (
@@ -276,7 +276,7 @@ def test_a_redirect_asks_for_the_region(s3_env: servers.S3Server, client: str, s
 
 
 class Elsewhere(http.server.BaseHTTPRequestHandler):
-    """A host that notes the headers that it gets; the first one redirects to the second."""
+    """A server that stores the headers it gets; at 127.0.0.1 it redirects to localhost."""
 
     seen: ClassVar[list[dict[str, str]]] = []
     redirect_to: ClassVar[str] = ""
@@ -298,7 +298,7 @@ class Elsewhere(http.server.BaseHTTPRequestHandler):
 
 
 def test_the_reference_client_takes_no_credentials_along_a_redirect(clean_env: pytest.MonkeyPatch) -> None:
-    """obstore follows redirects and cannot be told not to: docs/backends.md names it."""
+    """obstore has no option for it; docs/backends.md says so."""
     for name, value in {
         "AWS_ACCESS_KEY_ID": "k",
         "AWS_SECRET_ACCESS_KEY": "s",
@@ -415,7 +415,7 @@ def _read_in_child(uri: str, results: multiprocessing.SimpleQueue[str]) -> None:
 def test_a_forked_child_is_told_and_a_spawned_one_reads(
     s3_bucket: str, moto: servers.S3Server, method: str, told: str
 ) -> None:
-    """obstore's runtime does not survive a fork: it must not hang there."""
+    """The runtime of obstore does not survive a fork: a child gets an error and does not hang."""
     moto.put(s3_bucket, "k", b"body")
     uri = f"s3://{s3_bucket}/k"
     assert read(s3.backend(), uri) == b"body"

@@ -1,4 +1,4 @@
-"""The test servers answer, so that a red backend test means the backend."""
+"""The test servers work, so that a failing backend test points to the backend."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The loader as its consumer sees it: the bytes, both kinds of loop, and a clean end however it ends."""
+"""The loader's consumer: bytes, sync and async iteration, and a clean end in every case."""
 
 from __future__ import annotations
 
@@ -283,7 +283,7 @@ print(read)
 
 @pytest.mark.parametrize("mode", ["sequential", "range"])
 def test_more_files_than_the_process_may_open_are_read(tmp_path: Path, mode: str) -> None:
-    """One hundred workers, 64 descriptors: handles are waited for."""
+    """One hundred workers share 64 descriptors: they wait for handles."""
     for index in range(300):
         (tmp_path / f"{index:03}").write_bytes(bytes(100))
     run = subprocess.run(
@@ -304,7 +304,7 @@ def test_a_sample_larger_than_memory_is_an_error_of_its_batch(tmp_path: Path) ->
 
 
 class SlowFile:
-    """Holds every byte of a loader's cap until told to let go, so that its reads wait for as long."""
+    """Holds every byte of a loader's cap, so that its reads wait until `let_go`."""
 
     def __init__(self, loader: AsyncLoader) -> None:
         self.gate = loader.gate
@@ -335,7 +335,7 @@ def test_a_wait_that_times_out_loses_no_batch_and_does_not_block_the_loop(data: 
 
 
 def test_a_cancelled_consumer_does_not_hold_up_the_loop(data: Path) -> None:
-    """The loop goes on while reads are still in flight: it is the loop that lets them end."""
+    """Reads are in flight until the loop goes on: it would hang if it waited for them."""
 
     async def run() -> None:
         loader = create_async_loader(data, batch_size=10, max_bytes_in_flight=100)

@@ -1,4 +1,4 @@
-"""create_dataset: what is a sample, in which order, by directory, glob and record."""
+"""create_dataset: samples and their order, from directories, globs, lists and records."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The loader over real HTTP: whole GETs or range GETs, the cap, the listing, and errors in one line."""
+"""The loader over HTTP: whole and range GETs, the cap, the listing, errors of one line."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SIZE = 300_000
 
 @pytest.fixture
 def bucket(s3_bucket: str) -> tuple[str, dict[str, bytes]]:
-    """A prefix with ten objects, and what is in them."""
+    """A prefix with ten objects, and their contents."""
     uri = f"s3://{s3_bucket}/train"
     backend = backend_for(uri)
     content = {f"{uri}/{index:02}": os.urandom(SIZE) for index in range(10)}
@@ -105,7 +105,7 @@ def test_what_is_missing_is_one_line(s3_env: servers.S3Server, bucket: tuple[str
 def test_a_failure_leaves_nothing_open_to_complain_of(
     s3_bucket: str, bucket: tuple[str, dict[str, bytes]], tmp_path: Path, verb: str
 ) -> None:
-    """A client of the reference library that is not closed says so on the terminal."""
+    """A client of the reference library prints a warning if it is not closed."""
     with create_async_loader(bucket[0], recorder=tmp_path / "trace") as loader:
         for _ in loader:
             pass

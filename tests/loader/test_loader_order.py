@@ -1,4 +1,4 @@
-"""Orders against their distributions: fixed seeds, chi-square and Kolmogorov-Smirnov by hand."""
+"""Orders and their distributions: fixed seeds, chi-square and Kolmogorov-Smirnov tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every option by its effect in the recorded trace: what was asked for is what the ops show."""
+"""The effect of every option on the ops of a recorded trace."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def record(data: Path, tmp_path: Path) -> Record:
-    """Run the loader over the data (or `uri`) with options; the trace of it."""
+    """Run the loader over the data (or `uri`) with options and return its trace."""
     runs = iter(range(100))
 
     def run(options: Any = None, *, uri: str = "", epochs: int = 1, **given: Any) -> TraceReader:
@@ -129,7 +129,7 @@ def test_prefetch_is_how_many_batches_are_read_before_they_are_asked_for(
 
 
 def _wait_for_workers(batches: Any) -> None:
-    """Until what was submitted is done: ask each future that there is."""
+    """Wait until every submitted batch is done."""
     engine = batches.engine
     for box in list(engine._boxes.values()):
         box.future.result(30)
@@ -255,7 +255,7 @@ def test_sample_bytes_makes_records_of_files(record: Record) -> None:
 
 
 def sweep(trace: TraceReader) -> int:
-    """The most bytes in flight at once: exact, ends before begins at the same instant."""
+    """Return the most bytes in flight at once; of simultaneous events, ends count first."""
     rows = trace.query("SELECT t_submit, latency, len FROM ops WHERE op IN ('read', 'get')")
     begin, size = rows["t_submit"].to_numpy(), rows["len"].to_numpy()
     end = begin + rows["latency"].to_numpy()

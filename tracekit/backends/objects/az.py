@@ -1,6 +1,6 @@
-"""`az://container/key`: Azure Blob Storage. The account is never in the URI but in the environment.
+"""`az://container/key`: Azure Blob Storage. The account is given by the environment or an option.
 
-Picks the client library and words what is Azure's own; everything else is `object_store`.
+Chooses the client library and the words of messages; everything else is done in `store`.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def backend(**options: Any) -> ObjectStoreBackend:
         endpoint=settings.endpoint,
         credentials_hint="check AZURE_STORAGE_CONNECTION_STRING, or the key or SAS token in the environment",
         region_hint="check the account and its endpoint",
-        bad_key_hint='client="azure-sdk" reads such keys, unless a part of one is . or ..: nothing does',
+        bad_key_hint='client="azure-sdk" reads such keys, except those with . or .. between slashes',
     )
     connect = _azure_sdk if chosen.client == "azure-sdk" else _obstore
     return ObjectStoreBackend(dialect, connect(settings, chosen), chosen.retries)
@@ -78,7 +78,7 @@ def _store(
 
     from tracekit.backends.objects.obstore_client import NO_RETRIES, client_config
 
-    # obstore reads AZURE_* itself: whatever we have resolved is said outright, so that it cannot differ.
+    # obstore reads AZURE_* itself: the resolved settings are given, so that the environment cannot change them.
     config: AzureConfig = {
         "account_name": settings.account,
         "endpoint": settings.endpoint,

@@ -1,6 +1,6 @@
-"""`s3://bucket/key`: Amazon S3 and what speaks its protocol.
+"""`s3://bucket/key`: Amazon S3 and compatible stores.
 
-Picks the client library and words what is S3's own; everything else is `object_store`.
+Chooses the client library and the words of messages; everything else is done in `store`.
 """
 
 from __future__ import annotations
