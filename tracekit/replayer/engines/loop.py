@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from tracekit.backends.base import NOTHING_MOVED, Backend, Moved
+from tracekit.backends.local.descriptors import open_file_budget
 from tracekit.errors import BackendError, ErrorClass, TracekitError
 from tracekit.gate import Gate
 from tracekit.recorder import Recorder
@@ -55,6 +56,7 @@ class LoopEngine:
         self._recorder = recorder
         self._backend_of = backend_of
         self._settings = settings
+        self._most = min(settings.threads, open_file_budget())  # each request may hold a socket
         self._free: dict[int, list[memoryview]] = {}
         self._kept_bytes = 0
         self._give_up_at: int | None = None
@@ -139,7 +141,7 @@ class LoopEngine:
 
     async def _taken(self) -> int | None:
         """The next op, once one is ready and may run; None if there are no more."""
-        while len(self._running) >= self._settings.threads:
+        while len(self._running) >= self._most:
             await self._wait()
             if self._plan.shared.header[STOP]:
                 return None
