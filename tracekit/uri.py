@@ -12,6 +12,7 @@ import os
 import posixpath
 import re
 from pathlib import Path
+from typing import Any
 
 from tracekit.errors import UsageError
 
@@ -23,6 +24,7 @@ __all__ = [
     "from_path",
     "has_scheme",
     "redact",
+    "redact_value",
     "scheme_of",
     "to_path",
     "with_scheme",
@@ -32,17 +34,25 @@ FILE_SCHEMES = ("file", "direct")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\")
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_USERINFO = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*://)[^/?#]*@")
+_USERINFO = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*:/|)/[^/?#]*@")
+_ONE_SLASH = re.compile(r"(?!(?:file|direct):)[A-Za-z][A-Za-z0-9+.-]+:/", re.IGNORECASE)
 _URL_IN_TEXT = re.compile(
     r"(?!(?:file|direct)://)\b([A-Za-z][A-Za-z0-9+.-]*://)(?:[^\s/?#'\"]*@)?([^\s?#'\"<>]*)[?#][^\s'\"<>]*"
 )
 _USERINFO_IN_TEXT = re.compile(r"(?!(?:file|direct)://)\b([A-Za-z][A-Za-z0-9+.-]*://)[^\s/?#'\"]*@")
-_SECRET_PAIR = re.compile(
-    r"(?i)\b(sig|signature|x-amz-signature|x-amz-credential|x-amz-security-token|awsaccesskeyid|accountkey|"
-    r"sharedaccesssignature|(?:aws_)?secret_?access_?key|(?:aws_)?session_?token|secret_?key|client_?secret|secret|"
-    r"account_key|sas_token|password|token|authorization)"
-    r"(\"?\s*[=:]\s*\"?)(?:(?:bearer|sharedkey|aws4-hmac-sha256)\s+)?[^\s&;,'\"<>]+"
+_SECRET_NAME = (
+    r"[\w-]*(?:signature|credential|password|passwd|passphrase|secret|token|authorization|"
+    r"(?:api|access|account|secret|private|storage|shared)[_-]?key(?:[_-]?id)?|connection[_-]?string)"
+    r"|sig|pwd|sas"
 )
+_SECRET_KEY = re.compile(rf"(?i)(?:{_SECRET_NAME})")
+_SECRET_FLAG = re.compile(rf"(?i)--?(?:{_SECRET_NAME})")
+_VALUE = r"(?:(?:bearer|basic|sharedkey|aws4-hmac-sha256)\s+)?(?:'[^']*'|\"[^\"]*\"|[^\s&;,'\"<>]+)"
+_SECRET_PAIR = re.compile(rf"(?i)(?<![A-Za-z0-9])({_SECRET_NAME})(['\"]?\s*[=:>]\s*){_VALUE}")
+_SECRET_ARGUMENT = re.compile(rf"(?i)(?<!\S)(--?(?:{_SECRET_NAME}))(\s+)(?!-){_VALUE}")
+_BEARER = re.compile(r"(?i)\b(bearer|sharedkey)(\s+)[A-Za-z0-9+/=._~:-]{6,}")
+_KEY_ID = re.compile(r"\b(?:AKIA|ASIA)[A-Z0-9]{12,}\b")
+_MASK = "***"
 
 
 def scheme_of(uri: str) -> str:
@@ -125,16 +135,34 @@ def with_scheme(uri_or_path: str) -> str:
 def clean(uri: str) -> str:
     """Return `uri` as valid text, without query, fragment and user-info; file paths keep `?` and `#`.
 
-    Bytes of a file name that are not UTF-8 (lone surrogates in Python) become U+FFFD.
+    Bytes of a file name that are not UTF-8 (lone surrogates in Python) become U+FFFD. Each part of a
+    chained URI (`simplecache::s3://…`) is treated alike, as are `//host/…` and `s3:/…`.
     """
     if not uri.isascii():
         uri = as_text(uri)
-    if scheme_of(uri) in FILE_SCHEMES:
+    if not any(mark in uri for mark in "@?#"):
         return uri
-    uri = _USERINFO.sub(r"\1", uri)
-    for mark in ("?", "#"):
-        uri = uri.partition(mark)[0]
-    return uri
+    stripped = uri.lstrip()
+    if stripped.partition("://")[0].lower() in FILE_SCHEMES:
+        return uri
+    if "::" not in uri:
+        return _clean_part(stripped) if _is_remote(stripped) else uri
+    parts = []
+    for part in stripped.split("::"):
+        parts.append(_clean_part(part))
+        if parts[-1] != part and ("?" in part or "#" in part):  # what follows may be the rest of a query
+            break
+    return "::".join(parts)
+
+
+def _is_remote(uri: str) -> bool:
+    return uri.startswith("//") or _SCHEME.match(uri) is not None or _ONE_SLASH.match(uri) is not None
+
+
+def _clean_part(uri: str) -> str:
+    if uri.partition("://")[0].lower() in FILE_SCHEMES:
+        return uri
+    return re.split("[?#]", _USERINFO.sub(r"\1/", uri), maxsplit=1)[0]
 
 
 def as_text(name: str) -> str:
@@ -143,7 +171,41 @@ def as_text(name: str) -> str:
 
 
 def redact(text: str) -> str:
-    """Return `text` without the query and user-info of URLs, and with the value of each `key=secret` as `***`."""
+    """Return `text` without secrets: `***` stands for the values of passwords, keys, tokens and signatures.
+
+    URLs lose their query and user-info. Recognised are `name=secret`, `name: secret`, `--name secret`,
+    bearer tokens and AWS key ids.
+    """
     text = _URL_IN_TEXT.sub(r"\1\2", text)
     text = _USERINFO_IN_TEXT.sub(r"\1", text)
-    return _SECRET_PAIR.sub(r"\1\2***", text)
+    text = _SECRET_PAIR.sub(rf"\1\2{_MASK}", text)
+    text = _SECRET_ARGUMENT.sub(rf"\1\2{_MASK}", text)
+    text = _BEARER.sub(rf"\1\2{_MASK}", text)
+    return _KEY_ID.sub(_MASK, text)
+
+
+def redact_value(value: Any) -> Any:
+    """Return a JSON value without secrets: texts as `redact` leaves them, and values under secret names as `***`.
+
+    In a list, the element behind one like `--api-key` is a secret too.
+    """
+    if isinstance(value, str):
+        return redact(value)
+    if isinstance(value, dict):
+        return {
+            redact(str(key)): _MASK if _is_secret(key, inner) else redact_value(inner)
+            for key, inner in value.items()
+        }
+    if isinstance(value, (list, tuple)):
+        before = [None, *value][: len(value)]
+        return [
+            _MASK
+            if isinstance(flag, str) and isinstance(inner, str) and _SECRET_FLAG.fullmatch(flag)
+            else redact_value(inner)
+            for flag, inner in zip(before, value, strict=True)
+        ]
+    return value
+
+
+def _is_secret(key: object, value: object) -> bool:
+    return bool(value) and not isinstance(value, bool | dict | list) and bool(_SECRET_KEY.fullmatch(str(key)))

@@ -26,6 +26,7 @@ from typer.exceptions import TyperException
 
 from tracekit.cli.flags import use_flags_of, with_flags
 from tracekit.errors import TracekitError
+from tracekit.printable import printable
 from tracekit.uri import redact
 from tracekit.version import __version__
 
@@ -186,7 +187,7 @@ def _run(words: list[str]) -> int:
         return _fail(words, with_flags(error.message), error.exit_code, with_flags(error.hint))
     except TyperException as error:
         if type(error).__name__ == "NoArgsIsHelpError":
-            typer.echo(error.format_message(), err=True)
+            typer.echo(printable(error.format_message()), err=True)
             return 2
         verb = f" {words[0]}" if words and words[0] in VERBS else ""
         return _fail(words, error.format_message().strip(), 2, f"see tracekit{verb} --help")
@@ -266,5 +267,5 @@ def _fail(words: Sequence[str], message: str, code: int, hint: str = "") -> int:
             stream.flush()
         except BrokenPipeError:
             _discard_output()
-    sys.stderr.write(f"tracekit: {message}{f' ({hint})' if hint else ''}\n")
+    sys.stderr.write(printable(f"tracekit: {message}{f' ({hint})' if hint else ''}") + "\n")
     return code

@@ -13,6 +13,7 @@ from tracekit.capture.command import METHODS
 from tracekit.capture.session import HOOKS
 from tracekit.cli.arguments import OverwriteOption, choices, examples
 from tracekit.cli.flags import with_flags
+from tracekit.printable import printable
 from tracekit.units import format_count
 
 __all__ = ["register"]
@@ -90,5 +91,5 @@ def _capture(
         ops = "1 op" if result.ops == 1 else f"{format_count(result.ops)} ops"
         typer.echo(f"tracekit: {ops} recorded in {result.path} ({result.method})", err=True)
         for note in result.notes:
-            typer.echo(f"tracekit: {with_flags(note)}", err=True)
+            typer.echo(printable(f"tracekit: {with_flags(note)}"), err=True)
     raise typer.Exit(result.exit_code)

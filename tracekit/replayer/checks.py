@@ -13,6 +13,7 @@ import numpy as np
 from tracekit.errors import BackendError, ErrorClass, UsageError
 from tracekit.replayer.backends import Backends
 from tracekit.replayer.foresight import Foresight
+from tracekit.replayer.mapping import parse_rules
 from tracekit.replayer.options import ReplayOptions
 from tracekit.replayer.plan import Plan
 from tracekit.uri import FILE_SCHEMES, scheme_of, to_path
@@ -102,6 +103,9 @@ def check_writes(plan: Plan, put: Sequence[int], backends: Backends, options: Re
                 f"{plan.uris[index]} would be written where it was recorded",
                 "give another target as map=FROM=TO",
             )
+    rules = parse_rules(options.mapping)
+    for index in put:
+        rules.check_inside(plan.sources[index], plan.uris[index])
     if put and not options.overwrite_objects:
         targets = [plan.uris[index] for index in put]
         there = [u for u, size in zip(targets, _sizes(backends, targets), strict=True) if size is not None]

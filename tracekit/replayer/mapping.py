@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 from tracekit.backends.objects.uri import escape, unescape
 from tracekit.backends.registry import known_schemes
 from tracekit.errors import UsageError
-from tracekit.uri import FILE_SCHEMES, clean, scheme_of, with_scheme
+from tracekit.uri import FILE_SCHEMES, clean, scheme_of, to_path, with_scheme
 
 __all__ = ["MappingRules", "parse_rules"]
 
@@ -50,6 +51,30 @@ class MappingRules:
                         "refer to groups of the expression",
                     ) from error
         return None
+
+    def check_inside(self, uri: str, target: str) -> None:
+        """Raise UsageError if writing `target`, the local target of `uri`, would leave the rule's target.
+
+        `..` and symbolic links are resolved first.
+        """
+        if scheme_of(target) not in FILE_SCHEMES:
+            return
+        root = os.path.realpath(to_path(self._root_of(uri)))
+        real = os.path.realpath(to_path(target))
+        if real != root and not real.startswith(root.rstrip("/") + "/"):
+            raise UsageError(
+                f"{target} leads to {real}, outside the mapped target {root}",
+                "leave it out with uri_glob=, or map it to where it may be written",
+            )
+
+    def _root_of(self, uri: str) -> str:
+        """The target below which the rule for `uri` maps: TO, or the directory that REPLACEMENT begins with."""
+        covering = [(source, target) for source, target in self.prefixes if _covers(source, uri)]
+        if covering:
+            return max(covering, key=lambda rule: len(rule[0]))[1]
+        replacement = next(text for pattern, text in self.patterns if pattern.search(uri))
+        fixed = replacement.partition("\\")[0]
+        return fixed if fixed == replacement else fixed.rpartition("/")[0] or fixed
 
     def apply_all(self, uris: Sequence[str]) -> list[str]:
         """Return the target of each of `uris`, or the URIs themselves if there are no rules.

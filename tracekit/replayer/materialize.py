@@ -56,9 +56,13 @@ def materialize(
     options = parse_all(MATERIALIZE, {"map": map, "seed": seed, **store})
     if not options["map"]:
         raise UsageError("materialize needs a target", "give map='FROM=TO'")
-    seen = foresee(open_reader(trace), parse_rules(options["map"]))
+    rules = parse_rules(options["map"])
+    seen = foresee(open_reader(trace), rules)
     with closing(Backends({name: options[name] for name in STORE if options[name] is not None})) as backends:
         missing, kept = _missing(seen.plan.uris, seen.sizes.tolist(), backends)
+        sources = dict(zip(seen.plan.uris, seen.plan.sources, strict=True))
+        for uri, _ in missing:
+            rules.check_inside(sources[uri], uri)
         for index, (uri, size) in enumerate(missing):
             if scheme_of(uri) in FILE_SCHEMES:
                 if options["seed"] is None:
