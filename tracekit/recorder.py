@@ -1,23 +1,16 @@
-"""Ops in, segments out: what every producer of I/O hands its rows to.
+"""Turns ops into the segments of a trace. Every producer of I/O records through it.
 
-The caller's side extends one flat list by one op's values and returns: no object lives on
-for an op, so the garbage collector has nothing to walk. A writer thread cuts columns out
-of the list by stride and journals them (`store.rolling`). Nothing recorded is dropped: when
-the buffer is full the caller waits, and the wait is counted. This module times nothing
-and reads no storage.
+A call to `record` extends one flat list by the values of one op. No object is kept for an op, so the
+garbage collector has nothing to traverse. A writer thread slices the list into columns and appends them to
+a journal (`store.rolling`). Nothing recorded is dropped: when the buffer is full, the caller waits, and the
+wait is counted. This module measures no time and reads no storage.
 """
 
 from __future__ import annotations
 
-import atexit
-import json
-import logging
-import multiprocessing
-import multiprocessing.util
 import os
 import threading
 import time
-import weakref
 from collections import deque
 from collections.abc import Callable
 from types import TracebackType
@@ -26,43 +19,46 @@ from typing import Any
 import pyarrow as pa
 
 from tracekit.errors import ErrorClass, TracekitError, UsageError
+from tracekit.store import lifetime
 from tracekit.store.flat import VALUES, WIDTH, flat_to_batch
-from tracekit.store.layout import create_or_join
+from tracekit.store.index import seal_if_last
+from tracekit.store.labels import Labels, check_numbers
 from tracekit.store.locate import local_path
+from tracekit.store.lock import SharedLock
+from tracekit.store.manifest import create_or_join
 from tracekit.store.rolling import RollingSegments
 from tracekit.store.segment import as_recorded
 from tracekit.uri import clean
 
 __all__ = ["Recorder"]
 
-_log = logging.getLogger(__name__)
 _count = len  # `record` has a parameter of that name
-_UNFIT = (pa.ArrowException, AttributeError, OverflowError, TypeError, UnicodeError)
+_MISFITS = (pa.ArrowException, AttributeError, OverflowError, TypeError, UnicodeError)
 _CHUNK_OPS = 2048
-"""Ops converted at a stretch: under 1 ms with the interpreter lock held, so that callers never wait long."""
+"""Ops converted at once: under 1 ms with the interpreter lock held, so that callers never wait long."""
 
 
 class Recorder:
     """Records ops into the trace directory `path`; a context manager.
 
-    Several processes may record into one `path` at once: the first makes the trace, the
-    others join it and share its epoch, and each writes segments of its own. A forked
-    child starts with an empty buffer; a recorder may be pickled to a spawned one.
+    Several processes may record into one `path` at once: the first creates the trace, the others join it
+    and share its epoch, and each writes its own segments. A forked child starts with an empty buffer. A
+    recorder may be pickled to a spawned process.
 
-    `source` and `options` (JSON-able) are kept in each segment's metadata. `rank` and
-    `worker` are the stream of ops that name none. At most `buffer_ops` ops wait in
-    memory; what has been recorded is handed to the kernel every `flush_interval_s`
-    seconds and survives the death of the process from then on. A segment is rolled
-    over after `segment_ops` ops.
+    `source` and `options` (JSON) are stored in each segment, without the secrets in them. `rank` and
+    `worker` identify the stream of ops that give none. At most `buffer_ops` ops wait in memory. Ops are
+    handed to the kernel every `flush_interval_s` seconds, and survive the death of the process from then
+    on. A segment is finished after `segment_ops` ops.
 
-    Raises UsageError if `path` is no place for a trace. `record` and `close` raise
-    TracekitError if the writer has failed (a full disk, say): nothing is lost silently.
+    Raises UsageError if there can be no trace at `path`. `record`, `flush` and `close` raise TracekitError
+    if writing has failed, for example because the disk is full or the directory was removed.
     """
 
     _lock: threading.Lock
     _wake: threading.Event
     _writer: threading.Thread
     _started: bool
+    _failure: BaseException | None
 
     def __init__(
         self,
@@ -78,29 +74,27 @@ class Recorder:
         segment_ops: int = 1_048_576,
     ) -> None:
         if not 0 < flush_interval_s <= 1:
-            raise UsageError(f"flush_interval_s: {flush_interval_s} is out of range", "give 0 < seconds <= 1")
-        _check_labels(rank=rank, world_size=world_size, worker=worker, options=options)
+            raise UsageError(f"flush_interval_s={flush_interval_s} is out of range", "give 0 < seconds <= 1")
+        self._labels = Labels(source, options, rank, world_size)
+        check_numbers(worker=worker)
         if buffer_ops < _CHUNK_OPS or segment_ops < 1:
             raise UsageError(
                 f"buffer_ops={buffer_ops}, segment_ops={segment_ops}: too small",
                 f"buffer_ops is at least {_CHUNK_OPS}, segment_ops at least 1",
             )
-        # Arrow's first conversion imports pandas if it can: half a second that is not to be spent
-        # by the writer, and that fails once the interpreter has begun to end.
+        # Arrow's first conversion imports pandas, if it is installed. That takes half a second, which the
+        # writer should not spend, and fails once the interpreter has begun to exit.
         pa.array((), pa.string())
         self.path = local_path(path)
-        self._labels: dict[str, Any] = {
-            "source": source, "options": options, "rank": rank, "world_size": world_size,
-        }  # fmt: skip
         self._worker = worker or 0
         self._flush_interval_s = flush_interval_s
         self._buffer_ops = buffer_ops
         self._segment_ops = segment_ops
-        self._manifest = create_or_join(self.path)
+        self._lock_trace()
         self.epoch_mono_ns: int = self._manifest.local_epoch_mono_ns()
         self._closed = False
         self._begin()
-        _live.add(self)
+        lifetime.register(self)
 
     def record(
         self,
@@ -119,11 +113,10 @@ class Recorder:
         t_due: int | None = None,
         error: ErrorClass | None = None,
     ) -> None:
-        """Record one op. Thread-safe; about a quarter of a microsecond.
+        """Record one op. Thread-safe.
 
-        `t_submit` and `t_due` are `time.monotonic_ns()` readings, `latency` and `ttfb`
-        ns, `offset`, `len` and `bytes` bytes. The URI loses its query and user-info
-        before it is written.
+        `t_submit` and `t_due` are `time.monotonic_ns()` readings, `latency` and `ttfb` ns, `offset`, `len`
+        and `bytes` bytes. The URI loses its query and user-info before it is written.
         """
         values = self._values
         values.extend((t_submit, uri, op, offset, len, bytes, latency, ttfb,
@@ -132,26 +125,26 @@ class Recorder:
             self._pressure()
 
     def record_batch(self, batch: pa.RecordBatch) -> None:
-        """Record many ops at once: any schema columns (`t_submit`, `t_due` monotonic readings).
+        """Record many ops at once, with any schema columns (`t_submit` and `t_due` are monotonic readings).
 
-        For engines that keep columns; extra ones are kept. Thread-safe; waits, as `record`
-        does, while the buffer is full. Raises UsageError for a type that cannot be meant.
+        Extra columns are kept. Thread-safe; waits while the buffer is full, as `record` does. Raises
+        UsageError for a column of the wrong type.
         """
         if batch.num_rows:
             conforming = self._conform(batch)
             self._enqueue(batch.num_rows, lambda: conforming)
 
     def record_later(self, rows: int, make: Callable[[], pa.RecordBatch]) -> None:
-        """As `record_batch` of the `rows` ops that `make` gives when the writer calls it, on its own thread.
+        """Record the `rows` ops of the batch that `make` returns; the writer thread calls it.
 
-        For engines that have no time to make batches. What `make` raises fails the recorder.
+        For engines that have no time to build batches. An exception in `make` fails the recorder.
         """
         self._enqueue(rows, lambda: self._conform(make()))
 
     def _conform(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         try:
             return as_recorded(
-                batch, epoch_mono_ns=self.epoch_mono_ns, rank=self._labels["rank"] or 0, worker=self._worker
+                batch, epoch_mono_ns=self.epoch_mono_ns, rank=self._labels.rank or 0, worker=self._worker
             )
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
             raise UsageError(f"record_batch: {error}", "tracekit.schema.OPS has names and types") from error
@@ -174,7 +167,7 @@ class Recorder:
 
     @property
     def ops_recorded(self) -> int:
-        """Ops that this process has recorded so far."""
+        """How many ops this process has recorded so far."""
         return self._written_rows + self._buffered()
 
     @property
@@ -183,18 +176,24 @@ class Recorder:
         return self._counters.get("recorder_waits", 0)
 
     def flush(self) -> None:
-        """Return when everything recorded before the call is in the kernel's hands."""
+        """Hand everything recorded so far to the kernel. Raises TracekitError if the trace is no longer there."""
         self._check()
         if not self._started:
+            self._failure = self._vanished()
+            self._check()
             return
         ticket = threading.Event()
         self._flushes.append(ticket)
         self._wake.set()
         while not ticket.wait(0.1):
             self._check()
+        self._check()
 
     def close(self) -> None:
-        """Write what is buffered, turn the journal into Parquet, stop the threads. Idempotent."""
+        """Write what is buffered, turn the journal into Parquet, stop the threads. Idempotent.
+
+        The last recorder of a trace to close also completes it (`store.index.seal`).
+        """
         with self._lock:
             if self._closed:
                 return
@@ -205,7 +204,13 @@ class Recorder:
         if self._started:
             self._wake.set()
             self._writer.join()
-        _live.discard(self)
+        lifetime.discard(self)
+        self._failure = self._failure or self._vanished()
+        if self._trace_lock.release() and self._failure is None:
+            try:
+                seal_if_last(self.path)
+            except OSError as error:
+                self._failure = error
         if self._failure is not None:
             raise self._failed()
 
@@ -218,14 +223,30 @@ class Recorder:
         self.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
+        labels = self._labels
         settings = {
-            **self._labels, "worker": self._worker, "flush_interval_s": self._flush_interval_s,
+            "source": labels.source, "options": labels.options, "rank": labels.rank,
+            "world_size": labels.world_size, "worker": self._worker, "flush_interval_s": self._flush_interval_s,
             "buffer_ops": self._buffer_ops, "segment_ops": self._segment_ops,
         }  # fmt: skip
         return (_join, (str(self.path), settings))
 
+    def _lock_trace(self) -> None:
+        """Create or join the trace and lock it; again if it was replaced in between."""
+        while True:
+            self._manifest = create_or_join(self.path)
+            self._trace_lock = SharedLock(self.path)
+            if self._trace_lock.holds():
+                return
+            self._trace_lock.release()
+
+    def _vanished(self) -> TracekitError | None:
+        if self._trace_lock.holds() and (self._segments is None or self._segments.present()):
+            return None
+        return TracekitError("the trace was removed or replaced while it was recorded")
+
     def _begin(self) -> None:
-        """The state of one process: set at construction, and anew in a forked child."""
+        """Set the state of one process: at construction, and again in a forked child."""
         self._values: list[Any] = []  # WIDTH of them an op; list.extend is one step under the lock
         self._taken = 0  # of them, at the front, that the writer has taken
         self._batches: deque[tuple[int, Callable[[], pa.RecordBatch]]] = deque()
@@ -240,21 +261,31 @@ class Recorder:
         self._segments: RollingSegments | None = None
         self._writer = threading.Thread(target=self._write_loop, name="tracekit-writer", daemon=True)
         self._started = False
-        self._failure: BaseException | None = None
+        self._failure = None
+
+    @property
+    def started(self) -> bool:
+        """Whether this process has recorded anything."""
+        return self._started
+
+    def forked(self) -> object:
+        """Start afresh in a forked child. Returns the parent's open files, which the child must not close."""
+        inherited = (self._segments, self._writer)
+        self._trace_lock.release()
+        self._begin()
+        return inherited
 
     def _start(self) -> None:
         with self._lock:
             if self._started:
                 return
+            self._trace_lock.renew()
             self._writer.start()
             self._started = True
-        _close_at_exit_of_child(self)
-        # A forkserver worker runs its main module, which may record, before multiprocessing
-        # clears the finalizers and then calls these functions.
-        multiprocessing.util.register_after_fork(self, _close_at_exit_of_child)
+        lifetime.close_at_exit(self)
 
     def _pressure(self) -> None:
-        """Start the writer, wake it, or wait for it: whichever the buffer's length asks for."""
+        """Start the writer, wake it, or wait for it, depending on the length of the buffer."""
         if self._closed or self._failure is not None:
             self._check()
         if not self._started:
@@ -284,7 +315,7 @@ class Recorder:
 
     def _failed(self) -> TracekitError:
         return TracekitError(
-            f"{self.path}: recording failed: {self._failure}", "what was flushed before is readable"
+            f"{self.path}: recording failed: {self._failure}", "what was flushed before can be read"
         )
 
     def _write_loop(self) -> None:
@@ -297,17 +328,19 @@ class Recorder:
                 self._wake.clear()
                 closing = self._closed
                 if closing:
-                    self._mark = 0  # first: an op that comes after the last drain finds out
+                    self._mark = 0  # before the last drain, so that a later op is refused
                 tickets = [self._flushes.popleft() for _ in range(_count(self._flushes))]
                 self._drain(self._segments)
                 self._failure = self._failure or self._segments.failure
+                if tickets:
+                    self._failure = self._failure or self._vanished()
                 for ticket in tickets:
                     ticket.set()
                 if closing:
                     self._segments.close(self._counters)
                     self._failure = self._failure or self._segments.failure
                     return
-        except BaseException as error:  # noqa: BLE001 - a dead writer must be heard of by its callers
+        except BaseException as error:  # noqa: BLE001 - callers must learn that the writer has died
             self._failure = error
         finally:
             self._mark = 0
@@ -315,8 +348,7 @@ class Recorder:
                 self._drained.notify_all()
 
     def _drain(self, segments: RollingSegments) -> None:
-        # Taking from the front of a long list moves all the rest, so what was taken is
-        # deleted a few chunks at a time.
+        # Deleting from the front of a long list moves the rest, so it is done for several chunks at once.
         values = self._values
         while self._taken < _count(values):
             chunk = values[self._taken : self._taken + _CHUNK_OPS * WIDTH]
@@ -337,7 +369,7 @@ class Recorder:
                 self._drained.notify_all()
 
     def _mark_at(self, values: int) -> None:
-        """From how many buffered values on `record` looks around; at any, once the recorder closes."""
+        """Set how many buffered values make `record` call `_pressure`; 0 once the recorder closes."""
         self._mark = 0 if self._closed else values
 
     def _forget_taken(self) -> None:
@@ -354,75 +386,27 @@ class Recorder:
     def _batch_of(self, values: list[Any]) -> pa.RecordBatch:
         try:
             return self._cut(values)
-        except _UNFIT:
+        except _MISFITS:
             ops = [values[at : at + WIDTH] for at in range(0, _count(values), WIDTH)]
             fitting = [value for op in ops if self._fits(op) for value in op]
             return self._cut(fitting)
 
     def _cut(self, values: list[Any]) -> pa.RecordBatch:
         return flat_to_batch(
-            values, epoch_mono_ns=self.epoch_mono_ns, rank=self._labels["rank"] or 0, worker=self._worker
+            values, epoch_mono_ns=self.epoch_mono_ns, rank=self._labels.rank or 0, worker=self._worker
         )
 
     def _fits(self, op: list[Any]) -> bool:
-        """Whether Arrow takes the op; one that does not fails the recorder, not its neighbours."""
+        """Return whether Arrow accepts the op. One that it rejects fails the recorder; other ops are kept."""
         try:
             self._cut(op)
-        except _UNFIT as error:
+        except _MISFITS as error:
             named = zip(VALUES, op, strict=True)
             shown = {name: clean(value) if isinstance(value, str) else value for name, value in named}
-            self._failure = UsageError(f"values that fit no op: {shown}", str(error))
+            self._failure = UsageError(f"values that do not fit the op schema: {shown}", str(error))
             return False
         return True
 
 
-_live: weakref.WeakSet[Recorder] = weakref.WeakSet()
-_inherited: list[object] = []
-"""The parent's open segments in a forked child: held, because closing them here would write to them."""
-
-
-def _check_labels(*, options: dict[str, Any] | None, **numbers: int | None) -> None:
-    """Refuse at once what would fail the writer at its first op."""
-    for name, value in numbers.items():
-        if value is not None and not (hasattr(value, "__index__") and 0 <= value < 1 << 31):
-            raise UsageError(f"Recorder: {name}={value!r} is not allowed", "give a whole number, 0 or more")
-    try:
-        json.dumps(options, sort_keys=True, default=str)
-    except (TypeError, ValueError) as error:
-        raise UsageError(
-            f"Recorder: options are no JSON: {error}", "give a dict with text as keys"
-        ) from error
-
-
 def _join(path: str, settings: dict[str, Any]) -> Recorder:
     return Recorder(path, **settings)
-
-
-def _after_fork_in_child() -> None:
-    for recorder in list(_live):
-        _inherited.append((recorder._segments, recorder._writer))
-        recorder._begin()
-
-
-def _close_quietly(reference: weakref.ref[Recorder]) -> None:
-    recorder = reference()
-    if recorder is not None:
-        try:
-            recorder.close()
-        except TracekitError as error:  # the process is ending: nobody is left to raise to
-            _log.error("%s", error)
-
-
-def _close_at_exit_of_child(recorder: Recorder) -> None:
-    """Close `recorder` when a child of multiprocessing exits, which does not run atexit handlers."""
-    if recorder._started and multiprocessing.parent_process() is not None:
-        multiprocessing.util.Finalize(None, _close_quietly, args=(weakref.ref(recorder),), exitpriority=10)
-
-
-def _close_all() -> None:
-    for recorder in list(_live):
-        _close_quietly(weakref.ref(recorder))
-
-
-os.register_at_fork(after_in_child=_after_fork_in_child)
-atexit.register(_close_all)

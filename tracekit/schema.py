@@ -1,7 +1,7 @@
-"""The op schema: one row is one storage request. The only module that names columns.
+"""The op schema: one row is one storage request.
 
-Everything that writes, reads or queries ops imports names, Arrow types and units
-from here. It knows no files and no engine.
+Names, Arrow types and units of the columns, and which types of other writers are read as them.
+Knows no files and no engine.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SCHEMA_VERSION = 1
 META_PREFIX = "tracekit."
 
 OP_KINDS = ("read", "get", "put", "list", "stat", "delete", "hint")
-"""What an op may be: byte-range read, whole-object get, put, list, stat, delete, fadvise hint."""
+"""Op kinds: byte-range read, whole-object get, put, list, stat, delete, fadvise hint."""
 
 _DICT = pa.dictionary(pa.int32(), pa.string())
 
@@ -69,13 +69,14 @@ def check_error_classes(values: Iterable[str | None]) -> None:
             raise TypeError(f"error={value!r} is not an ErrorClass")
 
 
-def problems(schema: pa.Schema) -> list[str]:
-    """What keeps `schema` (of a file) from being read as ops; empty when nothing does.
+def problems(schema: pa.Schema, *, needed: Iterable[str] = CORE) -> list[str]:
+    """Return what keeps columns of `schema` from being read as ops, and which of `needed` are missing.
 
-    Any integer width will do for an integer column and any string encoding for a
-    text column, so that files of other writers are welcome; unknown columns are kept.
+    This is the one rule for files and batches of any origin. An integer column may have any width; a text
+    column may be string, large_string or string_view, plain or a dictionary of any index type. A float,
+    timestamp or duration is refused, because its unit and precision would be a guess. Unknown columns are kept.
     """
-    found = [f"column {name} is missing" for name in CORE if schema.get_field_index(name) < 0]
+    found = [f"column {name} is missing" for name in needed if schema.get_field_index(name) < 0]
     for field in schema:
         index = OPS.get_field_index(field.name)
         if index >= 0 and not _readable_as(field.type, OPS.field(index).type):

@@ -24,7 +24,7 @@ from tracekit.metrics.snapshot import MetricsSnapshot
 from tracekit.replayer.result import ReplayResult
 from tracekit.replayer.run import replay
 from tracekit.reporting.plots import draw
-from tracekit.store.layout import read_manifest
+from tracekit.store.manifest import read_manifest
 from tracekit.trace import open_trace
 from tracekit.uri import from_path
 

@@ -68,7 +68,7 @@ def test_every_verb_has_help_with_an_example() -> None:
     ("arguments", "words"),
     [
         (["info", "/nowhere/at/all"], "/nowhere/at/all: no such trace"),
-        (["stats", "/etc/hostname"], "truncated or no Parquet"),
+        (["stats", "/etc/hostname"], "truncated or not a Parquet"),
         (["replay", "TRACE", "--speed", "0"], "--speed"),
         (["replay", "TRACE", "--pace", "fast"], "recorded, closed, asap"),
         (["replay", "TRACE", "--max-bytes-in-flight", "lots"], "--max-bytes-in-flight 'lots' is not valid"),
@@ -83,7 +83,7 @@ def test_every_verb_has_help_with_an_example() -> None:
         (["record", "gs://bucket/x", "-o", "OUT"], "gs"),
         (["bogus"], "bogus"),
         (["info"], "TRACE"),
-        (["repair", "/nowhere"], "no trace directory"),
+        (["repair", "/nowhere"], "not a trace directory"),
     ],
 )
 def test_an_error_is_one_line_on_stderr_and_exit_code_2(
@@ -127,7 +127,7 @@ def test_a_name_that_is_not_utf_8_is_one_line_from_every_verb_that_reads(tmp_pat
         run = subprocess.run(command, capture_output=True, timeout=90)
         assert run.returncode == 2
         assert run.stderr.count(b"\n") == 1
-        assert b"is no name for a trace" in run.stderr
+        assert b"is not a valid name for a trace" in run.stderr
 
 
 def test_ctrl_c_while_the_command_line_is_imported_is_one_line() -> None:

@@ -36,7 +36,7 @@ def start(*arguments: object, ignore_sigint: bool = False) -> subprocess.Popen[s
 
 
 def wait_for_ops(path: Path, process: subprocess.Popen[str]) -> None:
-    while process.poll() is None and not (path.exists() and list(path.glob("*.arrows"))):
+    while process.poll() is None and not (path.exists() and list(path.glob(".*.journal"))):
         time.sleep(0.02)
     while process.poll() is None and open_reader(path).rows < 2:  # the first is the listing
         time.sleep(0.02)

@@ -178,7 +178,7 @@ def test_ctrl_c_leaves_a_readable_trace_says_so_and_exits_130(data: Path, tmp_pa
     child = tracekit(
         "record", data, "-o", target, "--epochs", "100000", "--batch-size", "2", "--step-time", "5ms"
     )
-    while child.poll() is None and not any(target.glob("*.arrows")):
+    while child.poll() is None and not any(target.glob(".*.journal")):
         time.sleep(0.05)
     # The listing is the first row: only the reads after it tell that the run has begun.
     while child.poll() is None and open_reader(target).rows < 2:

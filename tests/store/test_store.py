@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,12 @@ from tracekit.metrics.snapshot import snapshot
 from tracekit.recorder import Recorder
 from tracekit.replayer.compare import compare
 from tracekit.store.check import repair, verify
+from tracekit.store.layout import segments_of
+from tracekit.store.manifest import manifest_values, new_manifest, write_manifest
 from tracekit.store.merge import ordered_batches
 from tracekit.store.reader import open_reader
-from tracekit.store.writer import TraceWriter, check_target
+from tracekit.store.target import check_target
+from tracekit.store.writer import TraceWriter
 
 CORE: dict[str, list[Any]] = {"uri": ["s3://b/k", "s3://b/k"], "offset": [0, 131072], "len": [131072, 131072], "t_submit": [5, 7],
         "sample_id": [1, 2], "latency": [10, 20]}  # fmt: skip
@@ -86,7 +90,7 @@ def test_values_that_no_op_can_have_are_an_error_of_the_trace_and_verify_names_t
     tmp_path: Path, changes: dict[str, object], words: str
 ) -> None:
     path = write_core(tmp_path / "t.parquet", **changes)
-    with pytest.raises(TraceFormatError, match=r"tracekit verify|fit no op") as caught:
+    with pytest.raises(TraceFormatError, match=r"tracekit verify|fit the op schema") as caught:
         snapshot(open_reader(path))
     assert "\n" not in str(caught.value)
     assert any(words in finding.what and finding.broken for finding in verify(path))
@@ -118,7 +122,7 @@ def test_a_journal_that_is_finished_while_the_trace_is_open_is_read_where_it_wen
         recorder.flush()
         reader = open_reader(tmp_path / "t")
         assert [segment.journal for segment in reader.segments] == [True]
-    assert not list((tmp_path / "t").glob("*.arrows"))
+    assert not list((tmp_path / "t").glob(".*.journal"))
     assert reader.query("SELECT count(DISTINCT sample_id) AS n FROM ops").to_pylist() == [{"n": 100}]
     assert sum(len(table) for table in ordered_batches(reader, ["uri"])) == 100
 
@@ -145,7 +149,7 @@ def test_what_is_no_trace_is_refused_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "other" / "notes.txt").write_text("x")
     whole = write_core(tmp_path / "whole.parquet").read_bytes()
     (tmp_path / "cut.parquet").write_bytes(whole[: len(whole) // 2])
-    for name, words in [("text.parquet", "truncated or no Parquet"), ("empty", "is no trace"), ("other", "is no trace"),
+    for name, words in [("text.parquet", "not a Parquet file"), ("empty", "is not a trace"), ("other", "is not a trace"),
                         ("cut.parquet", "truncated"), ("absent", "no such trace")]:  # fmt: skip
         with pytest.raises(TraceFormatError, match=words) as caught:
             open_reader(tmp_path / name)
@@ -175,7 +179,7 @@ def test_repair_leaves_alone_what_is_no_trace_of_its_own_version(tmp_path: Path)
     recorded(newer)
     table = pa.table(CORE).replace_schema_metadata({"tracekit.schema_version": "99"})
     pq.write_table(table, newer / "next.parquet")
-    for path, words in ((foreign, "is no trace"), (newer, "version 99")):
+    for path, words in ((foreign, "is not a trace"), (newer, "version 99")):
         before = sorted(entry.name for entry in path.iterdir())
         with pytest.raises(TraceFormatError, match=words):
             repair(path)
@@ -196,9 +200,8 @@ def test_an_empty_directory_takes_a_trace_and_stays_the_directory_it_is(
 
 def test_a_newer_schema_is_refused_and_named(tmp_path: Path) -> None:
     path = recorded(tmp_path / "t")
-    manifest = json.loads((path / "trace.json").read_text())
-    manifest["tracekit.schema_version"] = 99
-    (path / "trace.json").write_text(json.dumps(manifest))
+    values = manifest_values(replace(new_manifest(), schema_version=99))
+    (path / "_trace.json").write_text(json.dumps(values))
     with pytest.raises(TraceFormatError, match=r"version 99.*upgrade"):
         open_reader(path)
     table = pa.table(CORE).replace_schema_metadata({"tracekit.schema_version": "99"})
@@ -209,7 +212,7 @@ def test_a_newer_schema_is_refused_and_named(tmp_path: Path) -> None:
 
 def test_a_segment_has_the_documented_encoding_and_metadata(tmp_path: Path) -> None:
     path = recorded(tmp_path / "t")
-    (segment,) = path.glob("*.parquet")
+    (segment,) = segments_of(path)
     meta = pq.read_metadata(segment)
     keys = {key.decode() for key in meta.metadata}
     assert {f"tracekit.{name}" for name in ("schema_version", "trace_id", "segment", "epoch_unix_ns", "host", "pid",
@@ -257,7 +260,7 @@ def test_a_torn_journal_gives_every_whole_batch_and_repair_makes_it_whole(tmp_pa
     )
     path = tmp_path / "t"
     subprocess.run([sys.executable, "-c", code, str(path)], check=True, timeout=60)
-    (journal,) = path.glob("*.arrows")
+    (journal,) = path.glob(".*.journal")
     os.truncate(journal, journal.stat().st_size - 50)
     reader = open_reader(path)
     assert reader.rows == 200
@@ -287,34 +290,21 @@ def test_a_journal_cut_anywhere_opens_with_a_prefix_of_its_ops(
         for part in range(4)
     ]
     schema_ = batches[0].schema
-    writer = JournalWriter(path / "seg-a.arrows", schema_)
+    writer = JournalWriter(path / ".seg-a.journal", schema_)
     ends = []
     for batch in batches:
         writer.append(batch, {})
-        ends.append((path / "seg-a.arrows").stat().st_size)
+        ends.append((path / ".seg-a.journal").stat().st_size)
     size = int(ends[-1] * cut)
-    os.truncate(path / "seg-a.arrows", size)
-    (path / "trace.json").write_text(
-        json.dumps(
-            {
-                f"tracekit.{k}": v
-                for k, v in {
-                    "schema_version": 1,
-                    "trace_id": "x",
-                    "epoch_unix_ns": 0,
-                    "epoch_mono_ns": None,
-                    "boot_id": None,
-                }.items()
-            }
-        )
-    )
+    os.truncate(path / ".seg-a.journal", size)
+    write_manifest(path, new_manifest())
     assert open_reader(path).rows == 20 * sum(end <= size for end in ends)
 
 
 def test_a_truncated_segment_is_named_and_set_aside_by_repair(tmp_path: Path) -> None:
     path = recorded(tmp_path / "t")
     recorded(path)
-    broken = sorted(path.glob("*.parquet"))[0]
+    broken = segments_of(path)[0]
     os.truncate(broken, broken.stat().st_size - 10)
     with pytest.raises(TraceFormatError, match=broken.name):
         open_reader(path)
@@ -325,7 +315,7 @@ def test_a_truncated_segment_is_named_and_set_aside_by_repair(tmp_path: Path) ->
 
 def test_verify_names_flipped_bits_in_the_data(tmp_path: Path) -> None:
     path = recorded(tmp_path / "t", 50_000)
-    (segment,) = path.glob("*.parquet")
+    (segment,) = segments_of(path)
     data = bytearray(segment.read_bytes())
     for at in range(1000, 1400):
         data[at] ^= 0xFF
@@ -379,7 +369,7 @@ def test_an_existing_target_is_refused_unless_it_is_a_trace_to_overwrite(tmp_pat
     assert open_reader(tmp_path / "t").rows == 2
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "a.txt").write_text("mine")
-    with pytest.raises(UsageError, match="is no trace"):
+    with pytest.raises(UsageError, match="is not a trace"):
         TraceWriter(tmp_path / "notes", source="x", overwrite=True)
     assert (tmp_path / "notes" / "a.txt").exists()
 
@@ -404,7 +394,7 @@ def test_a_connection_reads_the_trace_and_nothing_else(tmp_path: Path) -> None:
 
 def test_no_statement_overwrites_the_files_of_the_trace(tmp_path: Path) -> None:
     recorded(tmp_path / "t")
-    (segment,) = (tmp_path / "t").glob("*.parquet")
+    (segment,) = segments_of(tmp_path / "t")
     before, reader = segment.read_bytes(), open_reader(tmp_path / "t")
     copy = f"COPY (SELECT 1) TO '{segment}' (FORMAT csv, USE_TMP_FILE false)"
     hidden = f"WITH x AS ({copy}) SELECT 1 AS a"
@@ -468,4 +458,4 @@ def test_a_null_among_a_dictionarys_words_is_a_null_of_the_column(tmp_path: Path
         .query("SELECT error FROM ops ORDER BY t_submit, error NULLS FIRST")
         .column(0)
     )
-    assert found.to_pylist() == [None, None, "timeout", "exists", None, "timeout"]
+    assert found.to_pylist() == [None, None, "exists", "timeout", None, "timeout"]

@@ -34,7 +34,8 @@ from tracekit.formats.syscalls.strace import StraceLog
 from tracekit.sql import load_sql
 from tracekit.store.locate import local_path
 from tracekit.store.reader import open_reader
-from tracekit.store.writer import TraceWriter, check_target
+from tracekit.store.target import check_target
+from tracekit.store.writer import TraceWriter
 from tracekit.units import format_size
 from tracekit.uri import redact
 

@@ -7,14 +7,10 @@ between batches. An interrupt ends the run early and is not an error: the trace 
 from __future__ import annotations
 
 import os
-import secrets
-import shutil
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from itertools import islice
-from pathlib import Path
 from typing import Any, Protocol, Unpack
 
 from tracekit.errors import UsageError
@@ -24,7 +20,7 @@ from tracekit.loader.loader import AsyncLoader, create_async_loader
 from tracekit.loader.options import LoaderOptions
 from tracekit.options import RECORD
 from tracekit.store.locate import local_path
-from tracekit.store.writer import check_target
+from tracekit.store.target import check_target, replacing
 from tracekit.units import format_size
 from tracekit.validation import parse_all
 
@@ -86,7 +82,7 @@ def record(
         check_target(target, overwrite=run_options["overwrite"])
     began = time.monotonic_ns()
     run = _Consumer(watch, run_options["step_time"])
-    with _replacing(target, run_options["overwrite"] and not run_options["join"]):
+    with replacing(target, overwrite=run_options["overwrite"] and not run_options["join"]):
         opened = create_async_loader(uri, chosen, target, keep_data=False)
     with opened as loader:
         interrupted = run.read(loader, run_options["epochs"], run_options["steps"])
@@ -111,26 +107,6 @@ def _options(
             f"profile={profile} and a LoaderOptions both set every option", "give the options as keywords"
         )
     return profiles.profile(profile, **{**(options or {}), **given})
-
-
-@contextmanager
-def _replacing(target: Path, overwrite: bool) -> Iterator[None]:
-    """Make room at `target` for a new trace; the old one is removed only when the new one has begun."""
-    if not overwrite or not target.exists():
-        yield
-        return
-    aside = target.with_name(f".{target.name}.{secrets.token_hex(4)}.old")
-    target.rename(aside)
-    try:
-        yield
-    except BaseException:
-        shutil.rmtree(target, ignore_errors=True)
-        aside.rename(target)
-        raise
-    if aside.is_dir():
-        shutil.rmtree(aside)
-    else:
-        aside.unlink()
 
 
 class _Consumer:

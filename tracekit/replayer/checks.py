@@ -103,7 +103,7 @@ def check_writes(plan: Plan, put: Sequence[int], backends: Backends, options: Re
                 f"{plan.uris[index]} would be written where it was recorded",
                 "give another target as map=FROM=TO",
             )
-    rules = parse_rules(options.mapping)
+    rules = parse_rules(options.map)
     for index in put:
         rules.check_inside(plan.sources[index], plan.uris[index])
     if put and not options.overwrite_objects:

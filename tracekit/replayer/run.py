@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -44,7 +43,7 @@ from tracekit.replayer.verdict import ClientFacts, judge
 from tracekit.sql import load_sql
 from tracekit.store.locate import local_path
 from tracekit.store.reader import TraceLike, TraceReader, open_reader
-from tracekit.store.writer import check_target
+from tracekit.store.target import check_target, replacing
 from tracekit.units import format_count, format_duration, format_size
 from tracekit.uri import redact, scheme_of
 from tracekit.validation import parse
@@ -102,8 +101,8 @@ def replay(
         check_targets(plan, backends, options)
         with tempfile.TemporaryDirectory(prefix="tracekit-replay-") as scratch:
             target = kept if kept is not None else Path(scratch) / "replay.trace"
-            if kept is not None and options.overwrite and target.exists():
-                shutil.rmtree(target)
+            with replacing(target, overwrite=options.overwrite):
+                pass  # the empty trace that takes the old one's place is the one that the replay joins
             run = _run(plan, backends, options, reader, target, watch)
             return _result(reader, plan, open_reader(target), options, kept, run)
     finally:

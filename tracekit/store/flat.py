@@ -1,8 +1,8 @@
-"""Ops as one flat list of values, the cheapest thing a caller can append to, cut into columns.
+"""Cuts a flat list of values, which is what `Recorder.record` extends, into Arrow columns.
 
-The list holds `WIDTH` values an op, in the order of `VALUES`; a column is a strided slice.
-Columns are made with few calls into Arrow: each call that lets go of the interpreter lock
-hands it to a busy caller, who keeps it for milliseconds.
+The list holds `WIDTH` values for each op, in the order of `VALUES`; a column is a strided slice.
+Few calls into Arrow are made: each call that releases the interpreter lock gives it to a busy caller,
+who keeps it for milliseconds.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ _TIMES = ("t_submit", "t_due")
 
 
 def flat_to_batch(values: list[Any], *, epoch_mono_ns: int, rank: int, worker: int) -> pa.RecordBatch:
-    """The ops of `values` as the store keeps them: times from the epoch, URIs clean.
+    """Return the ops of `values` as the store keeps them: times from the epoch, URIs clean.
 
-    `rank` is every op's, `worker` that of ops with none. Raises pa.ArrowException,
-    TypeError or OverflowError if a value does not fit its column.
+    `rank` is the rank of every op, `worker` that of ops without one. Raises pa.ArrowException, TypeError
+    or OverflowError if a value does not fit its column.
     """
     rows = len(values) // WIDTH
     columns = {name: values[at::WIDTH] for at, name in enumerate(VALUES)}
@@ -57,7 +57,7 @@ def _integers(values: list[Any], field: pa.Field, minus: int) -> pa.Array:
     except TypeError:
         if not field.nullable:
             raise
-        # A None among them, or something that is no integer: a float, which Arrow would cut short, is refused.
+        # There is a None, or something that is not an integer. `index` refuses a float, which Arrow would truncate.
         return pa.array([None if v is None else index(v) - minus for v in values], field.type)
     return pa.Array.from_buffers(field.type, rows, [None, pa.py_buffer(_less(packed, minus))])
 

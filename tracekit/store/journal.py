@@ -1,87 +1,210 @@
-"""The journal: an append-only Arrow IPC stream that outlives `kill -9`.
+"""The journal: an append-only file of batches that survives `kill -9`.
 
-Each batch is handed to the kernel whole before it counts as flushed, so what a crash
-can tear is at most the batch being written; a reader takes all batches before the tear.
-Counters ride along as metadata of each batch, cumulative, so the last one read is right.
+A journal is a sequence of frames. Each frame is a head (magic, number, rows, length, checksums) and one
+self-contained Arrow IPC stream of one batch, with the segment's metadata and the counters so far. A frame
+is handed to the kernel whole before its ops count as flushed. A reader checks every frame; behind damage
+it goes on at the next intact one. Journals of tracekit 0.1 (`*.arrows`, one IPC stream) are still read.
 """
 
 from __future__ import annotations
 
 import json
+import mmap
+import os
+import struct
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
 from tracekit.errors import TraceFormatError
-from tracekit.schema import META_PREFIX
+from tracekit.schema import META_PREFIX, OPS
+from tracekit.store.layout import OLD_JOURNAL_SUFFIX
 
 __all__ = ["COUNTERS_KEY", "JournalContents", "JournalWriter", "read_journal"]
 
 COUNTERS_KEY = f"{META_PREFIX}counters"
+_MAGIC = b"\xf4tkJrnl\n"
+_HEAD = struct.Struct("<8sIIQI")  # magic, frame number, rows, length of the stream, its CRC-32
+_CHECK = struct.Struct("<I")  # CRC-32 of the head
+_HEAD_BYTES = _HEAD.size + _CHECK.size  # 32, so that the stream is aligned to 8 bytes
+_ALIGNED = 8
+_END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"
 
 
 class JournalWriter:
-    """Appends batches of one schema to one new file. Used by one thread."""
+    """Appends batches of one schema to the new file `path`. Used by one thread."""
 
     def __init__(self, path: Path, schema: pa.Schema) -> None:
         self.path = path
         self.schema = schema
         self.rows = 0
-        self._sink = pa.OSFile(str(path), "wb")
-        self._stream = pa.ipc.new_stream(self._sink, schema)
+        self._frames = 0
+        # Units and meanings of columns are those of OPS: no need to repeat them in each frame.
+        self._plain = pa.schema([f.remove_metadata() for f in schema], metadata=schema.metadata)
+        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
 
     def append(self, batch: pa.RecordBatch, counters: Mapping[str, int]) -> None:
-        """Hand `batch` to the kernel, with the counters as they stand. Raises OSError if it cannot."""
-        self._stream.write_batch(batch, custom_metadata={COUNTERS_KEY: json.dumps(counters)})
+        """Hand `batch` to the kernel, with the counters as they stand. Raises OSError if that fails."""
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, self._plain) as stream:
+            stream.write_batch(
+                pa.RecordBatch.from_arrays(batch.columns, schema=self._plain),
+                custom_metadata={COUNTERS_KEY: json.dumps(counters)},
+            )
+        body = sink.getvalue()
+        head = _HEAD.pack(_MAGIC, self._frames, batch.num_rows, body.size, zlib.crc32(body))
+        _write_all(self._file, [head + _CHECK.pack(zlib.crc32(head)), body])
         self.rows += batch.num_rows
+        self._frames += 1
 
     def close(self) -> None:
-        self._stream.close()
-        self._sink.close()
+        os.close(self._file)
+
+
+def _write_all(file: int, parts: list[Any]) -> None:
+    left = [memoryview(part) for part in parts]
+    while left:
+        written = os.writev(file, left)
+        while left and written >= len(left[0]):
+            written -= len(left.pop(0))
+        if left:
+            left[0] = left[0][written:]
 
 
 @dataclass(slots=True)
 class JournalContents:
-    """What could be read of a journal. `torn_bytes` lie after the last whole batch."""
+    """The intact batches of a journal, and what could not be read.
+
+    `torn_bytes` are of a batch that was being written when the process died, `damaged_bytes` of anything
+    else that fails its checksum.
+    """
 
     schema: pa.Schema
     batches: list[pa.RecordBatch] = field(default_factory=list)
     counters: dict[str, int] = field(default_factory=dict)
     torn_bytes: int = 0
+    damaged_bytes: int = 0
 
     @property
     def rows(self) -> int:
         return sum(batch.num_rows for batch in self.batches)
+
+    @property
+    def lost_bytes(self) -> int:
+        """Bytes of the file that are in no intact batch."""
+        return self.torn_bytes + self.damaged_bytes
 
     def table(self) -> pa.Table:
         return pa.Table.from_batches(self.batches, self.schema)
 
 
 def read_journal(path: Path) -> JournalContents | None:
-    """Every whole batch of the journal at `path`; None if not even its schema is there.
+    """Return the intact batches of the journal at `path`; None for an empty file.
 
-    Memory-mapped: the columns are pages of the file, not copies. Raises TraceFormatError
-    if the file is no journal at all, FileNotFoundError if it is gone.
+    The columns are pages of the file, not copies. Raises FileNotFoundError if it is gone, TraceFormatError
+    if an old journal (`*.arrows`) is not one.
     """
-    size = path.stat().st_size
-    if size == 0:
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        if size == 0:
+            return None
+        pages = mmap.mmap(file.fileno(), size, prot=mmap.PROT_READ)
+    if path.suffix == OLD_JOURNAL_SUFFIX:
+        return _read_stream(path, pa.py_buffer(pages))
+    contents = JournalContents(OPS)
+    schema = None
+    at = 0
+    while at < size:
+        frame = _frame(pages, at)
+        if frame is None:
+            following = _next_frame(pages, at)
+            _count_lost(contents, pages, at, following)
+            at = following
+            continue
+        batch, contents.counters, at = frame
+        if schema is None:
+            schema = _described(batch.schema)
+            contents.schema = schema
+        if batch.schema.names == schema.names:
+            contents.batches.append(pa.RecordBatch.from_arrays(batch.columns, schema=schema))
+    return contents
+
+
+def _described(plain: pa.Schema) -> pa.Schema:
+    """Return the schema of a frame with the units and meanings of OPS."""
+    known = {field.name: field for field in OPS}
+    return pa.schema([known.get(field.name, field) for field in plain], metadata=plain.metadata)
+
+
+def _frame(pages: mmap.mmap, at: int) -> tuple[pa.RecordBatch, dict[str, int], int] | None:
+    """Return the batch of the frame at `at`, its counters, and where the next begins; None if it is damaged."""
+    length = _intact_head(pages, at)
+    start = at + _HEAD_BYTES
+    if length is None or start + length > len(pages):
         return None
-    source = pa.memory_map(str(path), "r")
+    with memoryview(pages) as whole, whole[start : start + length] as body:
+        if zlib.crc32(body) != _HEAD.unpack_from(pages, at)[4]:
+            return None
+    stream = pa.py_buffer(pages).slice(start, length)
+    if start % _ALIGNED:
+        stream = pa.py_buffer(stream.to_pybytes())
+    with pa.ipc.open_stream(stream) as reader:
+        batch, metadata = reader.read_next_batch_with_custom_metadata()
+    return batch, json.loads(metadata[COUNTERS_KEY]), start + length
+
+
+def _intact_head(pages: mmap.mmap, at: int) -> int | None:
+    """Return the length of the stream in the frame at `at`; None if there is no intact head."""
+    head = pages[at : at + _HEAD_BYTES]
+    if len(head) < _HEAD_BYTES or not head.startswith(_MAGIC):
+        return None
+    if zlib.crc32(head[: _HEAD.size]) != _CHECK.unpack_from(head, _HEAD.size)[0]:
+        return None
+    return int(_HEAD.unpack_from(head)[3])
+
+
+def _next_frame(pages: mmap.mmap, damaged: int) -> int:
+    """Return where the next intact frame behind `damaged` begins, or the end of the file."""
+    at = pages.find(_MAGIC, damaged + 1)
+    while at >= 0:
+        if _frame(pages, at) is not None:
+            return at
+        at = pages.find(_MAGIC, at + 1)
+    return len(pages)
+
+
+def _count_lost(contents: JournalContents, pages: mmap.mmap, at: int, following: int) -> None:
+    length = _intact_head(pages, at)
+    left = len(pages) - at
+    begun = pages[at : at + len(_MAGIC)]
+    torn = left < _HEAD_BYTES if length is None else left < _HEAD_BYTES + length
+    if following == len(pages) and torn and _MAGIC.startswith(begun):
+        contents.torn_bytes += left
+    else:
+        contents.damaged_bytes += following - at
+
+
+def _read_stream(path: Path, pages: pa.Buffer) -> JournalContents | None:
+    """Read a journal of tracekit 0.1, which has no checksums: up to the first batch that does not parse."""
+    source = pa.BufferReader(pages)
     try:
         reader = pa.ipc.open_stream(source)
     except (pa.ArrowInvalid, OSError) as error:
-        if size < 16 * 1024:  # a crash while the first message (the schema) was being written
-            return None
-        raise TraceFormatError(f"{path} is no journal: {error}", "remove it to read the rest") from error
+        if pages.size < 16 * 1024:  # the process died while it wrote the schema
+            return JournalContents(OPS, torn_bytes=pages.size)
+        raise TraceFormatError(f"{path} is not a journal: {error}", "remove it to read the rest") from error
     contents = JournalContents(reader.schema)
     whole = source.tell()
     for batch, counters in _whole_batches(reader):
         contents.batches.append(batch)
         contents.counters = counters
         whole = source.tell()
-    contents.torn_bytes = max(0, size - whole)
+    rest = pages.slice(whole).to_pybytes()
+    contents.torn_bytes = 0 if rest == _END_OF_STREAM else len(rest)
     return contents
 
 
@@ -89,9 +212,7 @@ def _whole_batches(reader: pa.RecordBatchReader) -> Iterator[tuple[pa.RecordBatc
     while True:
         try:
             batch, metadata = reader.read_next_batch_with_custom_metadata()
-        except StopIteration:
-            return
-        except (pa.ArrowInvalid, OSError):  # torn by a crash: what came before is whole
+        except (StopIteration, pa.ArrowInvalid, OSError):  # the end, or a batch torn by a crash
             return
         raw = metadata.get(COUNTERS_KEY) if metadata is not None else None
         yield batch, json.loads(raw) if raw else {}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from tracekit.errors import TraceFormatError, UsageError
 from tracekit.store.layout import check_name
 from tracekit.uri import scheme_of, to_path
 
-__all__ = ["Name", "local_path", "trace_paths"]
+__all__ = ["Name", "literal", "local_path", "trace_paths"]
 
 Name = str | os.PathLike[str]
 _PATTERN = frozenset("*?[")
@@ -55,3 +56,8 @@ def _matches(name: Name) -> tuple[Path, ...]:
             raise TraceFormatError(f"{path}: no file matches", "give a trace directory or Parquet files")
         return tuple(Path(match) for match in matched)
     return (path,)
+
+
+def literal(path: Path) -> str:
+    """Return `path` for a DuckDB function that expands globs, so that it means this one file."""
+    return re.sub(r"[*?\[]", r"[\g<0>]", str(path))

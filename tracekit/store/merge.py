@@ -1,9 +1,8 @@
-"""The ops of a trace in order of submit time, as a stream: no sort of the whole, little memory.
+"""Streams the ops of a trace in order of submit time, in little memory.
 
-Segments are sorted, and those of one process hardly overlap, so merging needs only the
-batches around one moment: everything up to the earliest end of the batches at hand is
-complete, sorted by a stable sort, and handed on. A segment is opened when the merge
-reaches its first op.
+Segments are sorted, and those of one process hardly overlap. So the merge holds the current batch of each
+segment around one moment: all ops up to the earliest end of these batches are complete; they are sorted
+(stably) and yielded. A segment is opened when the merge reaches its first op.
 """
 
 from __future__ import annotations
@@ -14,10 +13,10 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from tracekit.errors import TraceFormatError
-from tracekit.store.reader import SegmentInfo, TraceReader, journal_table
+from tracekit.store.opening import SegmentInfo, damage_errors, journal_table, open_pages
+from tracekit.store.reader import TraceReader
 from tracekit.store.segment import conform
 
 __all__ = ["ordered_batches"]
@@ -26,11 +25,10 @@ _BATCH_ROWS = 65_536
 
 
 def ordered_batches(reader: TraceReader, columns: Sequence[str]) -> Iterator[pa.Table]:
-    """The columns (of the op schema) of every op, ascending in `t_submit`, in tables of some 10,000s of rows.
+    """Yield columns (of the op schema) of every op, ascending in `t_submit`, in tables of some 10,000s of rows.
 
-    `t_submit` is always among them, counted from the trace's epoch. Memory is a few
-    batches a segment that overlaps the moment; the first table comes after reading one.
-    Segments that are not sorted (other tools' Parquet files, journals) are sorted in memory.
+    `t_submit` is always included, counted from the trace's epoch. Memory is a few batches for each
+    overlapping segment. Unsorted segments (other tools' Parquet files, journals) are sorted in memory.
     """
     wanted = list(dict.fromkeys(["t_submit", *columns]))
     waiting = [
@@ -59,7 +57,7 @@ def ordered_batches(reader: TraceReader, columns: Sequence[str]) -> Iterator[pa.
 
 @dataclass(slots=True)
 class _Source:
-    """One segment being merged: the batch at hand, what comes after it."""
+    """One segment being merged: its current batch, and the batches that follow."""
 
     batches: Iterator[pa.Table]
     table: pa.Table | None = None
@@ -71,14 +69,14 @@ class _Source:
         self.last = 0
 
     def advance(self) -> bool:
-        """Take the next batch that holds ops; False at the end."""
+        """Take the next batch that has ops; return False at the end."""
         self.table = next((batch for batch in self.batches if len(batch)), None)
         if self.table is not None:
             self.last = self.table.column("t_submit")[-1].as_py()
         return self.table is not None
 
     def take_until(self, horizon: int) -> list[pa.Table]:
-        """Ops at hand that were submitted up to `horizon`."""
+        """Return the ops of the current batch that were submitted up to `horizon`, and drop them from it."""
         if self.table is None:
             return []
         if self.last <= horizon:
@@ -98,18 +96,22 @@ def _merged(parts: list[pa.Table]) -> pa.Table:
 def _batches(segment: SegmentInfo, columns: list[str], shift: int) -> Iterator[pa.Table]:
     present = [name for name in columns if name in segment.schema.names]
     if segment.journal or not segment.is_sorted:
-        whole = _whole(segment).select(present)
+        # Conform first: Arrow cannot sort every encoding.
+        whole = _shaped(segment, _whole(segment).select(present), columns, shift)
         ordered = whole.sort_by([("t_submit", "ascending")])
         for start in range(0, len(ordered), _BATCH_ROWS):
-            yield _shaped(segment, ordered.slice(start, _BATCH_ROWS), columns, shift)
+            yield ordered.slice(start, _BATCH_ROWS)
         return
-    with pq.ParquetFile(segment.path, memory_map=True) as file:
+    with damage_errors(segment.path), open_pages(segment.path) as file:
         for batch in file.iter_batches(batch_size=_BATCH_ROWS, columns=present):
             yield _shaped(segment, pa.Table.from_batches([batch]), columns, shift)
 
 
 def _whole(segment: SegmentInfo) -> pa.Table:
-    return journal_table(segment) if segment.journal else pq.read_table(segment.path)
+    if segment.journal:
+        return journal_table(segment)
+    with damage_errors(segment.path), open_pages(segment.path) as file:
+        return file.read()
 
 
 def _shaped(segment: SegmentInfo, table: pa.Table, columns: list[str], shift: int) -> pa.Table:
@@ -117,7 +119,7 @@ def _shaped(segment: SegmentInfo, table: pa.Table, columns: list[str], shift: in
         table = conform(table)
     except pa.ArrowInvalid as error:
         raise TraceFormatError(
-            f"{segment.path}: values that fit no op: {error}", "see docs/trace.md for the schema"
+            f"{segment.path}: values do not fit the op schema: {error}", "see docs/trace.md"
         ) from error
     if shift:
         for name in ("t_submit", "t_due"):

@@ -1,8 +1,7 @@
-"""A process's segments of one trace: journal first, Parquet at roll-over.
+"""The segments that one process adds to a trace: a journal first, Parquet at roll-over.
 
-One thread appends. A second one, started here, turns each full journal into a segment,
-so that appending never waits for compression. A crash at any point leaves the journal,
-which readers take as it is.
+One thread appends. A second thread, started here, turns each full journal into a segment, so that appending
+never waits for compression. A crash at any point leaves the journal, which readers understand.
 """
 
 from __future__ import annotations
@@ -13,12 +12,14 @@ import queue
 import threading
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 
-from tracekit.store.journal import JournalWriter, read_journal
-from tracekit.store.layout import JOURNAL_SUFFIX, SEGMENT_SUFFIX, Manifest, process_stem, segment_metadata
+from tracekit.store.index import append_entry
+from tracekit.store.journal import JournalContents, JournalWriter, read_journal
+from tracekit.store.labels import Labels
+from tracekit.store.layout import BROKEN_SUFFIX, journal_path, process_stem, segment_of
+from tracekit.store.manifest import Manifest
 from tracekit.store.segment import conform, write_segment
 
 __all__ = ["RollingSegments", "compact"]
@@ -27,12 +28,10 @@ __all__ = ["RollingSegments", "compact"]
 class RollingSegments:
     """Appends conforming batches; rolls to a new segment after `segment_ops` rows.
 
-    Used by one thread. `labels` are the source, options, rank and world size for
-    the segments' metadata. `failure` is what stopped the compactor, if anything did; its
-    journal is kept.
+    Used by one thread. `failure` is the error that stopped the compactor, if any; its journal is kept.
     """
 
-    def __init__(self, path: Path, manifest: Manifest, *, segment_ops: int, labels: dict[str, Any]) -> None:
+    def __init__(self, path: Path, manifest: Manifest, *, segment_ops: int, labels: Labels) -> None:
         self._path = path
         self._manifest = manifest
         self._segment_ops = segment_ops
@@ -47,9 +46,9 @@ class RollingSegments:
         self.failure: Exception | None = None
 
     def append(self, batch: pa.RecordBatch, counters: Mapping[str, int]) -> None:
-        """Journal `batch`: it is in the kernel's hands on return. Raises OSError if it cannot be.
+        """Hand `batch` to the kernel before returning. Raises OSError if that fails.
 
-        `counters` are the process's cumulative ones; a segment keeps its own share.
+        `counters` are the cumulative ones of the process; a segment keeps its own share.
         """
         if self._journal is not None and self._journal.schema.names != batch.schema.names:
             self.roll(counters)
@@ -60,7 +59,7 @@ class RollingSegments:
             self.roll(counters)
 
     def roll(self, counters: Mapping[str, int]) -> None:
-        """Finish the open segment, with what has been counted until now."""
+        """Finish the open segment, with the counters so far."""
         share = self._share(counters)
         if self._journal is None and share:
             self._journal = self._open(conform(pa.RecordBatch.from_pydict({})).schema)
@@ -81,8 +80,12 @@ class RollingSegments:
     def _open(self, schema: pa.Schema) -> JournalWriter:
         name = f"{self._stem}-{self._next:05d}"
         self._next += 1
-        metadata = segment_metadata(self._manifest, segment=name, **self._labels)
-        return JournalWriter(self._path / f"{name}{JOURNAL_SUFFIX}", schema.with_metadata(metadata))
+        metadata = self._labels.metadata(self._manifest, name)
+        return JournalWriter(journal_path(self._path, name), schema.with_metadata(metadata))
+
+    def present(self) -> bool:
+        """Return whether the open journal is still at its path."""
+        return self._journal is None or self._journal.path.exists()
 
     def _share(self, counters: Mapping[str, int]) -> dict[str, int]:
         grown = {name: value - self._base.get(name, 0) for name, value in counters.items()}
@@ -96,21 +99,27 @@ class RollingSegments:
                 self.failure = self.failure or error
 
 
-def compact(journal: Path) -> Path | None:
-    """Turn one journal into the segment of the same stem and remove it.
+def compact(journal: Path) -> JournalContents | None:
+    """Turn one journal into the segment of the same stem, list the segment, and remove the journal.
 
-    None if the journal holds neither ops nor counters (it is removed then too). Raises
-    TraceFormatError if it is no journal, OSError if the segment cannot be written.
+    A journal with neither ops nor counters becomes no segment. A journal with bytes that could not be read
+    is not removed but renamed `*.broken`. Returns what was read (None: the file was empty). Raises
+    TraceFormatError if it is not a journal, OSError if the segment cannot be written.
     """
     contents = read_journal(journal)
-    segment = None
     if contents is not None and (contents.rows or contents.counters):
-        segment = journal.with_suffix(SEGMENT_SUFFIX)
+        segment = segment_of(journal)
         try:
-            write_segment(segment, contents.table(), contents.schema.metadata or {}, contents.counters)
+            entry = write_segment(
+                segment, contents.table(), contents.schema.metadata or {}, contents.counters
+            )
+            append_entry(segment.parent, entry)
         except OSError as error:
             raise OSError(
                 error.errno, f"cannot write it: {os.strerror(error.errno or errno.EIO)}", str(segment)
             ) from error
-    journal.unlink()
-    return segment
+    if contents is not None and contents.lost_bytes:
+        journal.rename(journal.with_name(journal.name + BROKEN_SUFFIX))
+    else:
+        journal.unlink()
+    return contents

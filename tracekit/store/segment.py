@@ -1,7 +1,7 @@
-"""One finished segment: how ops become Parquet bytes, and back.
+"""One finished segment: how ops become Parquet bytes.
 
-The encoding is fixed here and nowhere else: zstd, dictionaries for text, delta packing
-for integers, row groups of about a million rows, sorted by `t_submit`.
+The encoding: zstd, dictionaries for text, delta packing for integers, row groups of about a million rows,
+sorted by `t_submit`, a checksum on each page.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from tracekit.schema import OPS, check_error_classes
+from tracekit.schema import OPS, check_error_classes, problems
+from tracekit.store.index import Entry, entry_of
 from tracekit.store.journal import COUNTERS_KEY
 from tracekit.store.totals import describe_segment
 from tracekit.uri import clean
@@ -26,16 +27,20 @@ __all__ = ["ROW_GROUP_ROWS", "as_recorded", "check_errors", "conform", "write_se
 
 ROW_GROUP_ROWS = 1_048_576
 _MARKS = (b"@", b"?", b"#")
-"""One of them is in every URI that is to be cleaned, and in hardly any other."""
+"""Every URI that `clean` changes contains one of these, and hardly any other does."""
 
 
 def conform(batch: pa.RecordBatch | pa.Table) -> pa.Table:
-    """`batch` with every schema column, in order and type, missing ones null, extras behind.
+    """Return `batch` with every schema column, in order and type; extra columns follow.
 
-    `op` defaults to `read`, `rank` and `worker` to 0; URIs lose queries and user-info.
-    Raises pa.ArrowInvalid for a value that does not fit its column.
+    Missing columns are null, but for `op` (`read`), `rank` and `worker` (0). URIs lose queries and
+    user-info. Raises pa.ArrowInvalid for a column of a type that is not read as ops (`schema.problems`),
+    or a value that does not fit.
     """
     table = pa.Table.from_batches([batch]) if isinstance(batch, pa.RecordBatch) else batch
+    wrong = problems(table.schema, needed=())
+    if wrong:
+        raise pa.ArrowInvalid("; ".join(wrong))
     columns, fields = [], []
     for field in OPS:
         index = table.schema.get_field_index(field.name)
@@ -44,8 +49,8 @@ def conform(batch: pa.RecordBatch | pa.Table) -> pa.Table:
         fields.append(field)
     for field in table.schema:
         if OPS.get_field_index(field.name) < 0:
-            columns.append(table.column(field.name))
-            fields.append(field)
+            columns.append(_without_view(table.column(field.name)))
+            fields.append(field.with_type(columns[-1].type))
     return pa.Table.from_arrays(columns, schema=pa.schema(fields))
 
 
@@ -59,10 +64,10 @@ def check_errors(table: pa.Table) -> None:
 
 
 def as_recorded(batch: pa.RecordBatch, *, epoch_mono_ns: int, rank: int, worker: int) -> pa.RecordBatch:
-    """A producer's `batch` as the store keeps it: times from the epoch, URIs clean, the stream named.
+    """Return a producer's `batch` as the store keeps it: times from the epoch, URIs clean, the stream set.
 
-    `t_submit` and `t_due` are monotonic readings; `rank` and `worker` are those of ops that
-    name none. Raises as `conform` does.
+    `t_submit` and `t_due` are monotonic readings; `rank` and `worker` are for ops that have none.
+    Raises as `conform` does.
     """
     table = conform(batch)
     check_errors(table)
@@ -87,26 +92,26 @@ def write_segment(
     table: pa.Table,
     metadata: Mapping[bytes, bytes],
     counters: Mapping[str, int],
-) -> None:
-    """Write `table` (conforming) as the segment `path`; it appears whole or not at all."""
+) -> Entry:
+    """Write `table` (conforming) as the segment `path`, whole or not at all, and return its entry for the index."""
     ordered = _sorted_by_submit(table)
     schema = ordered.schema.with_metadata(
         {**metadata, **describe_segment(table), COUNTERS_KEY.encode(): json.dumps(dict(counters)).encode()}
     )
     integers = [field.name for field in schema if pa.types.is_integer(field.type)]
     texts = [field.name for field in schema if pa.types.is_dictionary(field.type)]
-    with (
-        whole_file(path) as aside,
-        pq.ParquetWriter(
+    with whole_file(path) as aside:
+        with pq.ParquetWriter(
             aside,
             schema,
             compression="zstd",
             use_dictionary=texts,
             column_encoding=dict.fromkeys(integers, "DELTA_BINARY_PACKED"),
             write_statistics=True,
-        ) as writer,
-    ):
-        writer.write_table(ordered.cast(schema), row_group_size=ROW_GROUP_ROWS)
+            write_page_checksum=True,
+        ) as writer:
+            writer.write_table(ordered.cast(schema), row_group_size=ROW_GROUP_ROWS)
+        return entry_of(aside, len(table), name=path.name)
 
 
 def _sorted_by_submit(table: pa.Table) -> pa.Table:
@@ -114,8 +119,8 @@ def _sorted_by_submit(table: pa.Table) -> pa.Table:
     submit = table.column("t_submit").to_numpy()
     if not (submit[1:] < submit[:-1]).any():
         return table
-    # Stable, and on runs that are in order, as logs by completion nearly are, linear. Columns are
-    # taken from their chunks, and empty ones not at all: fresh pages cost more than the copying.
+    # A stable sort is linear on runs in order, which logs by completion nearly are. Columns are taken
+    # from their chunks, and all-null ones are not taken: fresh pages cost more than the copying.
     order = pa.array(np.argsort(submit, kind="stable"))
     columns = [
         pa.chunked_array([pa.nulls(len(table), column.type)])
@@ -130,7 +135,7 @@ def _as_type(column: pa.ChunkedArray, want: pa.DataType) -> pa.ChunkedArray:
     if pa.types.is_dictionary(column.type) and any(chunk.dictionary.null_count for chunk in column.chunks):
         column = column.cast(
             column.type.value_type
-        )  # a null among the words: Parquet takes it in the mask only
+        )  # Parquet has nulls in the mask only, not among the words
     if column.type == want:
         return column
     if pa.types.is_dictionary(want) and not pa.types.is_dictionary(column.type):
@@ -138,19 +143,23 @@ def _as_type(column: pa.ChunkedArray, want: pa.DataType) -> pa.ChunkedArray:
     return column.cast(want)
 
 
+def _without_view(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return an extra column in an encoding that Arrow can sort."""
+    if pa.types.is_string_view(column.type):
+        return column.cast(pa.string())
+    return column.cast(pa.binary()) if pa.types.is_binary_view(column.type) else column
+
+
 def _cleaned(uris: pa.ChunkedArray) -> pa.ChunkedArray:
     return pa.chunked_array([_clean_dictionary(chunk) for chunk in uris.chunks], uris.type)
 
 
 def _clean_dictionary(uris: pa.DictionaryArray) -> pa.DictionaryArray:
-    """`uris` with every URI clean; the scan that finds none to clean, the usual case, is one over their bytes."""
+    """Return `uris` with every URI clean. One scan of their bytes finds the usual case: nothing to clean."""
     names = uris.dictionary
     data = names.buffers()[2]
     text = b"" if data is None else data.to_pybytes()
     if not any(mark in text for mark in _MARKS):
-        return uris
-    dirty = pc.match_substring_regex(names, r"^[A-Za-z][A-Za-z0-9+.-]*://[^/]*@|[?#]")
-    if not pc.any(dirty).as_py():
         return uris
     return pa.DictionaryArray.from_arrays(
         uris.indices, pa.array([uri and clean(uri) for uri in names.to_pylist()], pa.string())
@@ -168,5 +177,5 @@ def _absent(field: pa.Field, rows: int) -> pa.ChunkedArray:
 
 @functools.lru_cache(maxsize=32)
 def _nulls(kind: pa.DataType, rows: int) -> pa.Array:
-    """Nulls to cut a column that is not there from: the same memory each time."""
+    """Return nulls to slice an absent column from: the same memory each time."""
     return pa.nulls(rows, kind)

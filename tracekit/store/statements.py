@@ -1,4 +1,4 @@
-"""One statement over a trace: that it only reads, and what is said when it fails."""
+"""Runs one statement over a trace: checks that it only reads, and turns its errors into ours."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ _CHANGING = (
 _NO_TABLE = "Catalog Error: Table with name"
 _SUGGESTING = ("Candidate", "Did you mean")
 _SUGGESTED = 3
-"""Lines of a list of candidates to keep: there may be a dozen overloads."""
+"""How many lines of a list of candidates to keep; there may be a dozen overloads."""
 _BARE_OFFSET = re.compile(r'(?<![".\w])offset(?![\w"])', re.IGNORECASE)
 
 
 def select(
     connection: duckdb.DuckDBPyConnection, sql: str, params: Sequence[Any] | Mapping[str, Any] | None = None
 ) -> duckdb.DuckDBPyRelation:
-    """One statement that reads, as a relation. Raises UsageError for anything else."""
+    """Return one statement that only reads as a relation. Raises UsageError for anything else."""
     if not _reads(connection, sql, params):
         raise UsageError("query: not one statement that reads", "write one SELECT over the view ops")
     relation = connection.sql(sql, params=params)
@@ -45,11 +45,10 @@ def select(
 def _reads(
     connection: duckdb.DuckDBPyConnection, sql: str, params: Sequence[Any] | Mapping[str, Any] | None
 ) -> bool:
-    """Whether `sql` is one statement that reads and whose plan changes nothing.
+    """Return whether `sql` is one statement that reads and its plan changes nothing.
 
-    The files that a connection may read it may also write, and a COPY can hide in a SELECT
-    (in a WITH, in text that a function runs) or behind EXPLAIN ANALYZE: only the plan, which
-    is made without running it, shows all of them.
+    A connection may also write the files that it may read, and a COPY can hide in a SELECT (in a WITH, in
+    text that a function runs) or behind EXPLAIN ANALYZE. Only the plan, made without running it, shows all.
     """
     statements = connection.extract_statements(sql)
     if len(statements) != 1 or statements[0].type not in _READING:
@@ -71,7 +70,7 @@ def _operators(plan: list[dict[str, Any]]) -> Iterator[str]:
 
 @contextmanager
 def query_errors() -> Iterator[None]:
-    """Raise DuckDB's errors as UsageError: its first line, with what it suggests as the hint."""
+    """Raise DuckDB's errors as UsageError: the first line, with the suggestions as the hint."""
     try:
         yield
     except duckdb.Error as error:
@@ -92,11 +91,11 @@ def _hint(error: duckdb.Error) -> str:
 
 @contextmanager
 def value_errors(path: Path) -> Iterator[None]:
-    """What DuckDB says of values that no op can have (they overflow, say) as TraceFormatError, in one line."""
+    """Raise DuckDB's errors about impossible values (such as an overflow) as TraceFormatError, in one line."""
     try:
         yield
     except (duckdb.DataError, duckdb.InvalidInputException) as error:
         said = str(error).splitlines()[0]
         raise TraceFormatError(
-            f"{path} holds values that no op can have: {said}", "tracekit verify says more"
+            f"{path} holds values that no op can have: {said}", "tracekit verify describes them"
         ) from error

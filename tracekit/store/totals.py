@@ -1,7 +1,7 @@
-"""Bytes moved and streams of a trace: from what each segment says of itself, so that no op need be read.
+"""Bytes moved and streams of a trace, from the metadata of its segments.
 
-Segments of our own carry both in their metadata, worked out as they are written. Where one
-does not (a journal, a foreign file) a query tells.
+Segments that tracekit wrote have both in their metadata. If one does not (a journal, a file of another tool),
+a query over the ops computes them.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ __all__ = ["Totals", "describe_segment", "totals"]
 
 _MOVING = ("read", "get", "put")
 _MOST_STREAMS = 4096
-"""Of a segment with more, only a query tells: its footer is no place for them all."""
+"""A segment with more streams does not list them in its footer; a query counts them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """Bytes moved, as the view `ops` has them, and the number of streams (rank, worker)."""
+    """Bytes moved, as the column `bytes` of the view `ops` adds up, and the number of streams (rank, worker)."""
 
     bytes: int
     streams: int
 
 
 def describe_segment(table: pa.Table) -> dict[bytes, bytes]:
-    """The metadata that says both of the (conforming) ops of a segment."""
+    """Return the metadata with the totals of the (conforming) ops of a segment."""
     moved = table.column("bytes")
     if moved.null_count:
         ended = pc.and_(pc.is_valid(table.column("latency")), pc.is_null(table.column("error")))
@@ -45,18 +45,18 @@ def describe_segment(table: pa.Table) -> dict[bytes, bytes]:
     rank, worker = (pc.fill_null(table.column(name), 0).to_numpy() for name in ("rank", "worker"))
     pairs = rank.astype(np.int64) << 32 | worker.view(np.uint32)
     streams = pc.unique(pa.array(pairs)).to_numpy()
-    told = {"bytes": str(pc.sum(moved).as_py() or 0)}
+    described = {"bytes": str(pc.sum(moved).as_py() or 0)}
     if len(streams) <= _MOST_STREAMS:
         known = zip((streams >> 32).tolist(), streams.astype(np.int32).tolist(), strict=True)
-        told["streams"] = json.dumps(sorted(known))
-    return {f"{META_PREFIX}{key}".encode(): value.encode() for key, value in told.items()}
+        described["streams"] = json.dumps(sorted(known))
+    return {f"{META_PREFIX}{key}".encode(): value.encode() for key, value in described.items()}
 
 
 def totals(reader: TraceReader) -> Totals:
-    """Of a whole trace. Raises TraceFormatError for values that no op can have."""
-    told = [_told(segment.metadata) for segment in reader.segments if segment.rows]
-    known = [each for each in told if each is not None]
-    if len(known) == len(told):
+    """Return the totals of a trace. Raises TraceFormatError for values that no op can have."""
+    described = [_described(segment.metadata) for segment in reader.segments if segment.rows]
+    known = [each for each in described if each is not None]
+    if len(known) == len(described):
         return Totals(sum(moved for moved, _ in known), len(set().union(*(streams for _, streams in known))))
     sql = load_sql("tracekit.store", "totals")
     with closing(reader.connect()) as connection, value_errors(reader.path):
@@ -64,8 +64,8 @@ def totals(reader: TraceReader) -> Totals:
     return Totals(int(moved), int(streams))
 
 
-def _told(metadata: Mapping[str, str]) -> tuple[int, set[tuple[int, int]]] | None:
+def _described(metadata: Mapping[str, str]) -> tuple[int, set[tuple[int, int]]] | None:
     try:
         return int(metadata["bytes"]), {(rank, worker) for rank, worker in json.loads(metadata["streams"])}
-    except (KeyError, ValueError, TypeError):  # not said, or not by us
+    except (KeyError, ValueError, TypeError):  # absent, or written by another tool
         return None

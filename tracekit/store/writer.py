@@ -1,13 +1,12 @@
-"""Whole traces from batches: what importers and tools write, all of it or nothing.
+"""Writes a complete trace from batches, as importers do, whole or not at all.
 
-Unlike the recorder it keeps no journal: the trace is made aside, in a hidden directory
-beside its target, and renamed into place when it is complete.
+Unlike the recorder it keeps no journal: the trace is written to a hidden directory beside its target, and
+renamed into place when it is complete.
 """
 
 from __future__ import annotations
 
 import os
-import secrets
 import shutil
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -19,32 +18,27 @@ import pyarrow.compute as pc
 
 from tracekit.errors import TraceFormatError, UsageError
 from tracekit.schema import OPS
-from tracekit.store.layout import (
-    SEGMENT_SUFFIX,
-    Manifest,
-    new_manifest,
-    read_manifest,
-    segment_metadata,
-    write_manifest,
-)
+from tracekit.store.index import Entry, write_sealed
+from tracekit.store.labels import Labels
+from tracekit.store.layout import SEGMENT_SUFFIX, partial_path
 from tracekit.store.locate import local_path
+from tracekit.store.manifest import Manifest, new_manifest
 from tracekit.store.segment import check_errors, conform, write_segment
-from tracekit.whole import fsync_dir
+from tracekit.store.target import check_target, publish
 
-__all__ = ["TraceWriter", "check_target"]
+__all__ = ["TraceWriter"]
 
 
 class TraceWriter:
     """Writes a new trace directory from record batches; a context manager.
 
-    Batches hold any schema columns (core ones needed; extra columns are kept), in any
-    order: each segment of `segment_ops` rows is sorted by `t_submit`. Times count from
-    `epoch_unix_ns`; if it is None they are ns since the Unix epoch and are rebased to
-    the earliest op. URIs lose their queries and user-info.
+    Batches may have any schema columns (the core ones are needed; extra columns are kept), in any order:
+    each segment of `segment_ops` rows is sorted by `t_submit`. Times count from `epoch_unix_ns`; if that is
+    None, they are ns since the Unix epoch and are rebased to the earliest op. URIs lose their queries and
+    user-info.
 
-    On a clean exit the trace appears at `path`; on an exception nothing does. Raises
-    UsageError if `path` exists (unless `overwrite` and it is a trace), TraceFormatError
-    for a batch that cannot be ops.
+    On a clean exit the trace appears at `path`; on an exception nothing does. Raises UsageError as
+    `check_target` does, TraceFormatError for a batch that does not fit the schema.
     """
 
     def __init__(
@@ -65,22 +59,18 @@ class TraceWriter:
         self._epoch_unix_ns = epoch_unix_ns
         self._earliest: int | None = None
         self._manifest: Manifest | None = None
-        self._labels: dict[str, Any] = {
-            "source": source,
-            "options": options,
-            "rank": None,
-            "world_size": None,
-        }
+        self._labels = Labels(source, options)
         self._segment_ops = segment_ops
         self._pending: list[pa.Table] = []
         self._pending_rows = 0
         self._next = 0
         self._counters: dict[str, int] = {}
-        self._aside = self.path.with_name(f".{self.path.name}.{secrets.token_hex(4)}.partial")
+        self._aside = partial_path(Path(os.path.realpath(self.path)))
         self._aside.mkdir(parents=True)
-        # One segment is sorted and compressed while the next is gathered: two at most are in memory.
+        # One segment is sorted and compressed while the next is collected: at most two are in memory.
         self._beside = ThreadPoolExecutor(2, thread_name_prefix="tracekit-segment")
-        self._writing: list[Future[None]] = []
+        self._writing: list[Future[Entry]] = []
+        self._entries: list[Entry] = []
 
     def write(self, batch: pa.RecordBatch) -> None:
         """Add the ops of `batch`."""
@@ -92,7 +82,7 @@ class TraceWriter:
                 raise TraceFormatError("an op lacks t_submit or uri", "every op needs both")
         except (pa.ArrowException, OverflowError) as error:
             raise TraceFormatError(
-                f"values that fit no op: {error}", "see docs/trace.md for the schema"
+                f"values do not fit the op schema: {error}", "see docs/trace.md"
             ) from error
         if submit is None:
             return
@@ -111,7 +101,7 @@ class TraceWriter:
         self._counters[name] = self._counters.get(name, 0) + n
 
     def abort(self) -> None:
-        """Forget everything written; nothing appears at `path`."""
+        """Discard everything written; nothing appears at `path`."""
         self._beside.shutdown()
         shutil.rmtree(self._aside, ignore_errors=True)
 
@@ -121,16 +111,12 @@ class TraceWriter:
             self._write_segment(self._pending_rows)
         self._settle()
         self._beside.shutdown()
-        write_manifest(self._aside, self._final_manifest())
-        if self._overwrite and self.path.is_dir():
-            check_target(self.path, overwrite=True)
-            shutil.rmtree(self.path)
+        write_sealed(self._aside, self._final_manifest(), self._entries)
         try:
-            self._aside.rename(self.path)
+            publish(self._aside, self.path, overwrite=self._overwrite)
         except OSError as error:
             self.abort()
-            raise UsageError(f"{self.path}: {error.strerror}", "choose another -o path") from error
-        fsync_dir(self.path.parent)
+            raise UsageError(f"{self.path}: {error.strerror}", "choose another path") from error
 
     def __enter__(self) -> TraceWriter:
         return self
@@ -167,33 +153,22 @@ class TraceWriter:
         if self._manifest is None:
             self._manifest = new_manifest(self._epoch_unix_ns)
         name = f"seg-{self._next:05d}"
-        metadata = segment_metadata(self._manifest, segment=name, **self._labels)
+        metadata = self._labels.metadata(self._manifest, name)
         counters, self._counters = self._counters, {}
-        if rows == self._segment_ops:  # the last one, mostly small, goes beside the one before it
+        if rows == self._segment_ops:  # the last, usually small segment is written beside the previous one
             self._settle()
         path = self._aside / f"{name}{SEGMENT_SUFFIX}"
         self._writing.append(self._beside.submit(write_segment, path, segment, metadata, counters))
         self._next += 1
 
     def _settle(self) -> None:
-        """Wait for the segments that are being written; raises what their writing raised."""
+        """Wait for the segments that are being written; raises the errors of writing them."""
         while self._writing:
-            self._writing.pop(0).result()
+            self._entries.append(self._writing.pop(0).result())
 
     def _final_manifest(self) -> Manifest:
-        """With absolute times the trace's epoch is its earliest op; readers shift by the difference."""
+        """Return the manifest; with absolute times, its epoch is the earliest op, and readers shift segments."""
         manifest = self._manifest or new_manifest(self._epoch_unix_ns)
         if not self._absolute or self._earliest is None:
             return manifest
         return Manifest(manifest.trace_id, self._earliest, None, None)
-
-
-def check_target(path: Path, *, overwrite: bool = False) -> None:
-    """Raise UsageError if a new trace may not be put at `path`."""
-    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
-        return
-    is_trace = path.is_dir() and (read_manifest(path) is not None or any(path.glob(f"*{SEGMENT_SUFFIX}")))
-    if not overwrite:
-        raise UsageError(f"{path} exists", "choose another -o path, or give --overwrite")
-    if not is_trace:
-        raise UsageError(f"{path} exists and is no trace", "choose another -o path")

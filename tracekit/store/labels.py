@@ -1,0 +1,68 @@
+"""The labels of a segment: who recorded it, with which options. No secret gets past this module.
+
+The labels become the `tracekit.*` file metadata of the segment and of its journal.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from dataclasses import dataclass
+from typing import Any
+
+from tracekit.errors import UsageError
+from tracekit.schema import META_PREFIX, SCHEMA_VERSION
+from tracekit.store.manifest import Manifest, boot_id
+from tracekit.uri import redact, redact_value
+from tracekit.version import __version__
+
+__all__ = ["Labels", "check_numbers"]
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """What a producer says about its ops: `source` (loader, replay, import:FORMAT, capture), options, rank.
+
+    Raises UsageError if a number does not fit its column or `options` is not JSON.
+    """
+
+    source: str
+    options: dict[str, Any] | None = None
+    rank: int | None = None
+    world_size: int | None = None
+
+    def __post_init__(self) -> None:
+        check_numbers(rank=self.rank, world_size=self.world_size)
+        try:
+            json.dumps(self.options, sort_keys=True, default=str)
+        except (TypeError, ValueError) as error:
+            raise UsageError(
+                f"options= cannot be written as JSON: {error}", "give a dict with text as keys"
+            ) from error
+
+    def metadata(self, manifest: Manifest, segment: str) -> dict[bytes, bytes]:
+        """Return the file metadata of the segment named `segment`."""
+        options = redact_value(json.loads(json.dumps(self.options or {}, sort_keys=True, default=str)))
+        values: dict[str, object] = {
+            "schema_version": SCHEMA_VERSION,
+            "trace_id": manifest.trace_id,
+            "segment": segment,
+            "epoch_unix_ns": manifest.epoch_unix_ns,
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "boot_id": boot_id() or "",
+            "rank": self.rank or 0,
+            "world_size": 1 if self.world_size is None else self.world_size,
+            "source": redact(self.source),
+            "options": json.dumps(options, sort_keys=True),
+            "version": __version__,
+        }
+        return {f"{META_PREFIX}{key}".encode(): str(value).encode() for key, value in values.items()}
+
+
+def check_numbers(**numbers: int | None) -> None:
+    """Raise UsageError for a number that does not fit an int32 column, or is negative."""
+    for name, value in numbers.items():
+        if value is not None and not (hasattr(value, "__index__") and 0 <= value < 1 << 31):
+            raise UsageError(f"{name}={value!r} is not allowed", "give a whole number, 0 or more")

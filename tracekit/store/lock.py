@@ -1,0 +1,133 @@
+"""Tells a live recording from one that a crash left.
+
+Each recorder holds a shared `flock` on the trace's directory for as long as it may write. Whoever repairs
+or replaces the trace takes an exclusive one, and is refused while a recorder lives. The kernel drops a
+lock with its process. Where the file system has no locks, the process id and boot id in the journals decide.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tracekit.errors import TraceFormatError, UsageError
+from tracekit.schema import META_PREFIX
+from tracekit.store.journal import read_journal
+from tracekit.store.layout import journals_of
+from tracekit.store.manifest import boot_id
+
+__all__ = ["SharedLock", "exclusive", "try_exclusive"]
+
+_UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF, errno.EINVAL)
+_PATIENCE_S = 1.0
+"""How long to wait for an exclusive lock: a recorder that closes holds one for some milliseconds."""
+
+
+class SharedLock:
+    """A recorder's hold on the trace directory `root`; waits while the trace is being repaired or replaced."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._directory = -1
+        self.renew()
+
+    def renew(self) -> None:
+        """Take the lock again, if it was released."""
+        if self._directory < 0:
+            self._directory = _open(self._root)
+            _flock(self._directory, fcntl.LOCK_SH)
+
+    def holds(self) -> bool:
+        """Return whether the directory is still at its path."""
+        if self._directory < 0:
+            return True
+        try:
+            there, held = self._root.stat(), os.fstat(self._directory)
+        except OSError:
+            return False
+        return (there.st_dev, there.st_ino) == (held.st_dev, held.st_ino)
+
+    def release(self) -> bool:
+        """Release the lock, and return whether it was held. In a forked child the parent keeps its lock."""
+        held = self._directory >= 0
+        if held:
+            os.close(self._directory)
+            self._directory = -1
+        return held
+
+
+@contextmanager
+def exclusive(root: Path, purpose: str) -> Iterator[None]:
+    """Hold the trace at `root` alone. Raises UsageError ("cannot PURPOSE …") while it is being recorded."""
+    deadline = time.monotonic() + _PATIENCE_S
+    while (directory := _lock_alone(root)) is None:
+        if time.monotonic() > deadline:
+            writers = _writers(root)
+            by = f" by process {', '.join(map(str, writers))}" if writers else ""
+            raise UsageError(f"cannot {purpose} {root}: it is being recorded{by}", "wait until it is closed")
+        time.sleep(0.02)
+    try:
+        yield
+    finally:
+        os.close(directory)
+
+
+@contextmanager
+def try_exclusive(root: Path) -> Iterator[bool]:
+    """Hold the trace at `root` alone if nobody else holds it; yields whether that is so."""
+    directory = _lock_alone(root)
+    try:
+        yield directory is not None
+    finally:
+        if directory is not None:
+            os.close(directory)
+
+
+def _lock_alone(root: Path) -> int | None:
+    directory = _open(root)
+    try:
+        supported = _flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(directory)
+        return None
+    if not supported and _writers(root):
+        os.close(directory)
+        return None
+    return directory
+
+
+def _open(root: Path) -> int:
+    return os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+def _flock(directory: int, how: int) -> bool:
+    """Lock, and return whether the file system has locks. Raises BlockingIOError if another holds it."""
+    try:
+        fcntl.flock(directory, how)
+    except BlockingIOError:
+        raise
+    except OSError as error:
+        if error.errno not in _UNSUPPORTED:
+            raise
+        return False
+    return True
+
+
+def _writers(root: Path) -> list[int]:
+    """Return the processes of this machine that have a journal in `root` and are alive."""
+    alive = set()
+    for journal in journals_of(root):
+        try:
+            contents = read_journal(journal)
+        except (OSError, TraceFormatError):
+            continue
+        metadata = {} if contents is None else contents.schema.metadata or {}
+        pid = metadata.get(f"{META_PREFIX}pid".encode(), b"")
+        if metadata.get(f"{META_PREFIX}boot_id".encode(), b"").decode() == boot_id() and pid.isdigit():
+            alive |= {int(pid)} if Path(f"/proc/{int(pid)}").exists() else set()
+    return sorted(alive)

@@ -1,0 +1,152 @@
+"""Where a new trace may go, and how it replaces an old one.
+
+A symbolic link is followed: the trace is at the directory that the link names, and the link stays.
+Only a trace of tracekit is ever replaced, and only one that holds nothing else. The new directory and the
+old one change places in one step, so that a crash leaves one of them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import logging
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tracekit.errors import UsageError
+from tracekit.schema import META_PREFIX
+from tracekit.store.layout import SEGMENT_SUFFIX, is_trace_file, partial_path
+from tracekit.store.lock import exclusive
+from tracekit.store.manifest import new_manifest, read_manifest, write_manifest
+from tracekit.whole import fsync_dir
+
+__all__ = ["check_target", "publish", "replacing"]
+
+_log = logging.getLogger(__name__)
+_RENAME_EXCHANGE = 2
+_AT_FDCWD = -100
+_SHOWN = 3
+
+
+def check_target(path: Path, *, overwrite: bool = False) -> None:
+    """Raise UsageError if a new trace may not be put at `path`.
+
+    An existing trace is replaced only with `overwrite`, and only if nothing else is in its directory and
+    nobody is recording into it.
+    """
+    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+        return
+    if not overwrite:
+        raise UsageError(f"{path} exists", "choose another path, or give overwrite=True")
+    if not path.is_dir() or read_manifest(path) is None:
+        raise UsageError(f"{path} exists and is not a trace", "choose another path")
+    foreign = _foreign(path)
+    if foreign:
+        more = f" and {len(foreign) - _SHOWN} more" if len(foreign) > _SHOWN else ""
+        raise UsageError(
+            f"{path} holds files that tracekit did not write: {', '.join(foreign[:_SHOWN])}{more}",
+            "move them, or choose another path",
+        )
+    with exclusive(path, "replace"):
+        pass
+
+
+def _foreign(root: Path) -> list[str]:
+    """Return the names in the trace `root` that are not files of that trace."""
+    manifest = read_manifest(root)
+    trace_id = "" if manifest is None else manifest.trace_id
+    return sorted(
+        entry.name
+        for entry in root.iterdir()
+        if not entry.is_file()
+        or entry.is_symlink()
+        or not (is_trace_file(entry.name) or entry.suffix == SEGMENT_SUFFIX)
+        or _other_trace(entry, trace_id)
+    )
+
+
+def _other_trace(file: Path, trace_id: str) -> bool:
+    """Return whether `file` is a readable Parquet file that is not a segment of the trace `trace_id`."""
+    if file.suffix != SEGMENT_SUFFIX or file.name.startswith(("_", ".")):
+        return False
+    try:
+        with file.open("rb") as opened:
+            metadata = pq.read_metadata(opened).metadata or {}
+    except (OSError, pa.ArrowException):
+        return not is_trace_file(file.name)
+    return bool(metadata.get(f"{META_PREFIX}trace_id".encode(), b"").decode(errors="replace") != trace_id)
+
+
+@contextmanager
+def replacing(path: Path, *, overwrite: bool) -> Iterator[None]:
+    """Put an empty trace in the place of the one at `path`, which is removed on a clean exit.
+
+    If the body raises, the old trace is back at `path`. Without `overwrite`, or if nothing is there,
+    does nothing. Raises UsageError as `check_target` does.
+    """
+    real = Path(os.path.realpath(path))
+    if not overwrite or not real.exists() or not any(real.iterdir()):
+        yield
+        return
+    check_target(path, overwrite=True)
+    aside = partial_path(real)
+    aside.mkdir()
+    write_manifest(aside, new_manifest())
+    with exclusive(real, "replace"):
+        _exchange(aside, real)
+    try:
+        yield
+    except BaseException:
+        _exchange(aside, real)
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
+    _remove_trace(aside)
+
+
+def publish(aside: Path, path: Path, *, overwrite: bool) -> None:
+    """Make the complete trace directory `aside` appear at `path`. Raises UsageError, OSError."""
+    real = Path(os.path.realpath(path))
+    if overwrite and real.is_dir() and any(real.iterdir()):
+        check_target(path, overwrite=True)
+        with exclusive(real, "replace"):
+            _exchange(aside, real)
+        _remove_trace(aside)
+    else:
+        aside.rename(real)
+    fsync_dir(real.parent)
+
+
+def _exchange(first: Path, second: Path) -> None:
+    """Exchange two directories: in one step where the system can, else with an instant in which `second` is absent."""
+    renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if renameat2 is not None:
+        names = os.fsencode(first), os.fsencode(second)
+        if renameat2(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE) == 0:
+            return
+        code = ctypes.get_errno()
+        if code not in (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP):
+            raise OSError(code, os.strerror(code), str(second))
+    between = partial_path(second)
+    second.rename(between)
+    first.rename(second)
+    between.rename(first)
+
+
+def _remove_trace(root: Path) -> None:
+    """Remove a trace that has been replaced; anything else that appeared in it meanwhile stays, and is logged."""
+    foreign = set(_foreign(root))
+    for entry in root.iterdir():
+        if entry.name not in foreign:
+            entry.unlink()
+    if foreign:
+        _log.warning(
+            "%s is kept: %s appeared in the trace as it was replaced", root, ", ".join(sorted(foreign))
+        )
+    else:
+        root.rmdir()
