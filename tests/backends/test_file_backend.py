@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import mmap
 import os
@@ -281,3 +282,25 @@ def test_a_name_with_a_nul_is_no_file(backend: FileBackend) -> None:
     for ask in (backend.stat, backend.preflight, lambda uri: list(backend.list(uri))):
         with pytest.raises(UsageError, match="NUL"):
             ask("file:///a\0b")
+
+
+@pytest.mark.parametrize("nbytes", [1 << 61, (1 << 63) - 1, 1 << 64])
+def test_a_buffer_beyond_all_memory_is_an_error_with_a_class(backend: FileBackend, nbytes: int) -> None:
+    with pytest.raises(BackendError, match="cannot allocate") as caught:
+        backend.allocate(nbytes)
+    assert caught.value.error_class == "out_of_memory"
+
+
+def test_a_whole_file_is_read_up_to_a_limit_in_threads_and_on_a_loop(
+    backend: FileBackend, blob: tuple[Path, bytes]
+) -> None:
+    path, data = blob
+    handle = backend.open(f"file://{path}")
+    for most in (None, 0, 1, 5000, len(data) + 1):
+        got, moved = handle.get(most)
+        assert (bytes(got), moved) == (data[:most], Moved(len(data[:most])))
+        assert bytes(asyncio.run(handle.aget(most))[0]) == data[:most]
+    buffer = backend.allocate(10)
+    assert asyncio.run(handle.aread_into(3, buffer)) == Moved(10)
+    assert bytes(buffer) == data[3:13]
+    handle.close()

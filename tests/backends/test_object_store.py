@@ -466,3 +466,20 @@ def test_2500_objects_are_listed_in_pages(store: Store, many_objects: list[str])
     assert [info.uri for info in seen] == [f"{store.scheme}://many/{key}" for key in many_objects]
     assert {info.size for info in seen} == {4}
     assert store.backend.counters["lists"] >= 3
+
+
+def test_a_whole_get_is_cut_at_the_limit_and_never_reads_beyond_it(store: Store) -> None:
+    uri = f"{store.root}/k"
+    store.backend.put(uri, BODY)
+    handle = store.backend.open(uri)
+    for most in (None, 1, 100, len(BODY), len(BODY) + 1):
+        got, moved = handle.get(most)
+        assert bytes(got) == BODY[:most] and moved.nbytes == len(BODY[:most])
+        got, moved = asyncio.run(handle.aget(most))
+        assert bytes(got) == BODY[:most] and moved.nbytes == len(BODY[:most])
+
+
+def test_a_buffer_beyond_all_memory_is_an_error_with_a_class(store: Store) -> None:
+    with pytest.raises(BackendError, match="cannot allocate") as raised:
+        store.backend.allocate(1 << 62)
+    assert raised.value.error_class == "out_of_memory"
