@@ -7,6 +7,7 @@ import http.server
 import json
 import multiprocessing
 import os
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -319,7 +320,7 @@ def test_the_reference_client_takes_no_credentials_along_a_redirect(clean_env: p
         server.shutdown()
 
 
-@CLIENTS
+@WITH_EACH_CLIENT
 def test_the_environment_of_a_client_library_does_not_choose_the_host(
     s3_env: servers.S3Server, s3_bucket: str, client: str, clean_env: pytest.MonkeyPatch
 ) -> None:
@@ -341,7 +342,7 @@ def test_a_setting_that_obstore_does_not_take_is_one_line(
     assert "oops" in str(raised.value) and "\n" not in str(raised.value)
 
 
-@CLIENTS
+@WITH_EACH_CLIENT
 def test_an_object_beside_the_marker_of_its_folder_is_listed_once(
     s3_env: servers.S3Server, s3_bucket: str, moto: servers.S3Server, client: str
 ) -> None:
@@ -426,3 +427,14 @@ def test_a_forked_child_is_told_and_a_spawned_one_reads(
     child.join(60)
     assert child.exitcode == 0
     assert told in results.get()
+
+
+def test_a_backend_that_nobody_closes_prints_no_warning(s3_env: servers.S3Server, s3_bucket: str) -> None:
+    code = (
+        "import gc\nfrom tracekit.backends.objects import s3\n"
+        f"def use():\n    print(list(s3.backend(client='aiobotocore').list('s3://{s3_bucket}')))\n"
+        "use(); gc.collect(); kept = s3.backend(client='aiobotocore')\n"
+        f"print(list(kept.list('s3://{s3_bucket}')))\n"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (run.stdout, run.stderr, run.returncode) == ("[]\n[]\n", "", 0)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import logging
+import sys
 import time
 import weakref
 from collections.abc import Iterator
@@ -174,6 +175,12 @@ class AiobotocoreClient:
         _open.discard(self)
         self._loop.run(self.aclose())
         self._loop.stop()
+
+    def __del__(self) -> None:  # the collector may run in any thread, hence without a wait
+        loop = self._loop.running()
+        made = self._made.pop(loop, None) if loop is not None else None
+        if made is not None and not sys.is_finalizing():
+            self._loop.finish(made[0].aclose())
 
     async def aclose(self) -> None:
         made = self._made.pop(asyncio.get_running_loop(), None)

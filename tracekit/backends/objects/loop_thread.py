@@ -27,6 +27,25 @@ class LoopThread:
         """Run the coroutine on the loop and return its result; the calling thread waits."""
         return asyncio.run_coroutine_threadsafe(coroutine, self._running()).result()
 
+    def running(self) -> asyncio.AbstractEventLoop | None:
+        """Return the loop if it runs in this process."""
+        return self._loop if self._pid == os.getpid() else None
+
+    def finish(self, coroutine: Coroutine[Any, Any, object]) -> None:
+        """Run the coroutine, then end the thread, without waiting for either."""
+        loop = self.running()
+        if loop is None:
+            coroutine.close()
+            return
+
+        async def last() -> None:
+            try:
+                await coroutine
+            finally:
+                asyncio.get_running_loop().stop()
+
+        asyncio.run_coroutine_threadsafe(last(), loop)
+
     def stop(self) -> None:
         with self._lock:
             loop, thread = self._loop, self._thread
