@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import timedelta
-from typing import TYPE_CHECKING, Literal, SupportsFloat, SupportsIndex, TypeAlias, TypedDict
+from typing import Literal, SupportsFloat, SupportsIndex, TypeAlias, TypedDict
 
-if TYPE_CHECKING:
-    import numpy as np
+import numpy as np
 
 __all__ = [
     "Client",
@@ -41,7 +40,7 @@ Count: TypeAlias = SupportsIndex
 """An integer of Python or NumPy."""
 Number: TypeAlias = SupportsFloat
 """A number of Python or NumPy."""
-Flag: TypeAlias = "bool | np.bool_"
+Flag: TypeAlias = bool | np.bool_
 Size: TypeAlias = SupportsIndex | str
 """Bytes, or text such as `"64KiB"`."""
 Duration: TypeAlias = SupportsIndex | str | timedelta

@@ -61,7 +61,12 @@ def _table(group: str, *options: Option) -> Table:
 BACKEND: Table = _table(
     _STORES,
     Option(
-        "client", Kind.CHOICE, "Client library.", "obstore", choices=get_args(Client), schemes=("s3", "az")
+        "client",
+        Kind.CHOICE,
+        "Client library: obstore, aiobotocore (s3) or azure-sdk (az).",
+        "obstore",
+        choices=get_args(Client),
+        schemes=("s3", "az"),
     ),
     Option(
         "endpoint",

@@ -102,7 +102,7 @@ def parse(option: Option, value: object) -> Any:
         raise _wrong(option, value)
     if not option.repeats:
         return _one(option, value)
-    if isinstance(value, str) or not isinstance(value, Iterable):
+    if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
         value = (value,)
     several = tuple(_one(option, _plain(item)) for item in value)
     if not several and option.optional:
@@ -279,21 +279,21 @@ _N = TypeVar("_N", int, float)
 
 
 def _bounded(option: Option, value: _N) -> _N | None:
-    least = _LEAST if option.low is None else option.low
+    least = (0 if option.kind is Kind.DURATION else _LEAST) if option.low is None else option.low
     most = (math.inf if option.kind is Kind.SIZE else _MOST) if option.high is None else option.high
     return value if least <= value <= most and (option.above is None or value > option.above) else None
 
 
 def _bounds(option: Option) -> str:
-    if option.above is not None:
-        return f" above {option.above:g}" + (
-            f" and at most {option.high:g}" if option.high is not None else ""
-        )
-    if option.low is not None and option.high is not None:
-        return f" from {option.low:g} to {option.high:g}"
-    if option.kind == Kind.SIZE:  # said in its noun
+    """The limits of a value, as they follow its noun."""
+    low, high, above = (None if x is None else f"{x:,.15g}" for x in (option.low, option.high, option.above))
+    if above is not None:
+        return f" above {above}" + (f" and at most {high}" if high is not None else "")
+    if low is not None and high is not None:
+        return f" from {low} to {high}"
+    if option.kind is Kind.SIZE:  # its noun has them
         return ""
-    return f" of at least {option.low:g}" if option.low is not None else ""
+    return f" of at least {low}" if low is not None else ""
 
 
 def _wrong(option: Option, value: object) -> UsageError:

@@ -1,4 +1,7 @@
-"""`python -m tracekit.cli.reference FILE` writes docs/cli-reference.md from the verbs."""
+"""`python -m tracekit.cli.reference FILE` writes docs/cli-reference.md from the verbs.
+
+It also makes the tables of options anew on the pages in and below the folder of FILE.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tracekit.cli.app import VERBS, load
+from tracekit.cli.tables import refresh
 
 __all__ = ["reference"]
 
@@ -66,4 +70,6 @@ def _examples(epilog: str) -> str:
 
 
 if __name__ == "__main__":
-    Path(sys.argv[1]).write_text(reference(), encoding="utf-8")
+    page = Path(sys.argv[1])
+    page.write_text(reference(), encoding="utf-8")
+    refresh(page.parent)

@@ -1,0 +1,69 @@
+"""The tables of options on the documentation pages, written from `tracekit.options`.
+
+A page holds a table between `<!-- options: NAME -->` and `<!-- end of options -->`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from tracekit.cli.options import COUNT_SUFFIX, metavar_of
+from tracekit.options import BACKEND, LOADER, RECORD, REPLAY
+from tracekit.validation import Kind, Option, Table, flag_of, requirement, shown_default
+
+__all__ = ["refresh", "with_tables"]
+
+_TABLES: dict[str, Table] = {"loader": LOADER, "record": RECORD, "replay": REPLAY, "backend": BACKEND}
+_PLACE = re.compile(r"(<!-- options: (\w+) -->\n).*?(<!-- end of options -->)", re.DOTALL)
+
+
+def with_tables(page: str) -> str:
+    """The text of a page with every table of options made anew."""
+    return _PLACE.sub(lambda found: f"{found[1]}\n{_table(found[2])}\n\n{found[3]}", page)
+
+
+def refresh(folder: Path) -> None:
+    """Make every table of options anew on the pages below `folder`."""
+    for path in sorted(folder.rglob("*.md")):
+        text = path.read_text(encoding="utf-8")
+        if (fresh := with_tables(text)) != text:
+            path.write_text(fresh, encoding="utf-8")
+
+
+def _table(name: str) -> str:
+    second = "schemes" if name == "backend" else "flag"
+    rows: list[tuple[str, ...]] = [("option", second, "takes", "default", "meaning"), ("---",) * 5]
+    rows += [_row(option, name) for option in _TABLES[name].values()]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _row(option: Option, name: str) -> tuple[str, ...]:
+    second = (
+        ", ".join(option.schemes) if name == "backend" else ", ".join(f"`{flag}`" for flag in _flags(option))
+    )
+    return (f"`{option.name}`", second, _takes(option), _default(option), option.help)
+
+
+def _flags(option: Option) -> Iterator[str]:
+    flag = flag_of(option.name)
+    if option.kind is not Kind.FLAG:
+        yield f"{flag} {metavar_of(option)}"
+        return
+    yield flag if not option.default else flag_of("no_" + option.name)
+    if option.count_from is not None:
+        yield f"{flag_of(option.name + COUNT_SUFFIX)} N"
+
+
+def _takes(option: Option) -> str:
+    if option.choices:
+        return ", ".join(f"`{choice}`" for choice in option.choices)
+    return requirement(option).removesuffix(", or None") + (", or several" if option.repeats else "")
+
+
+def _default(option: Option) -> str:
+    text = shown_default(option)
+    if option.default is None:
+        return f"None: {text}"
+    return f"`{text}`" if option.kind is Kind.CHOICE else text
