@@ -115,8 +115,8 @@ def test_a_choice_takes_its_words_and_suggests_the_nearest(option: Option) -> No
 def test_a_size_is_bytes_however_it_is_written(option: Option) -> None:
     for value in (65536, "64KiB", "64k", "65536", np.int64(65536), np.uint32(65536)):
         assert parse(option, value) == 65536
-    for value in (0, -1, 1.5, "0", "-1KiB"):
-        assert "64KiB" in refused(option, value)
+    for wrong in (0, -1, 1.5, "0", "-1KiB"):
+        assert "64KiB" in refused(option, wrong)
 
 
 @pytest.mark.parametrize("option", [p for p in EVERY if p.values[0].kind is Kind.DURATION])  # type: ignore[union-attr]
