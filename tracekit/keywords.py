@@ -98,7 +98,18 @@ class LoaderKeywords(StoreKeywords, total=False):
     page_cache_mode: PageCacheMode | str
 
 
-class ReplayKeywords(StoreKeywords, total=False):
+class VerdictKeywords(TypedDict, total=False):
+    """How a comparison is judged, as typed keywords."""
+
+    tolerance: Number
+    max_lateness: Duration | None
+    allow_empty: Flag
+    partial: Flag
+    expect_failures: Flag
+    judge: str | Iterable[str]
+
+
+class ReplayKeywords(StoreKeywords, VerdictKeywords, total=False):
     """The options of a replay, as typed keywords."""
 
     map: str | Iterable[str]
@@ -124,8 +135,9 @@ class ReplayKeywords(StoreKeywords, total=False):
     warm: Flag
     engine: Engine | str
     threads: Count | None
+    max_workers: Count
     processes: Count | None
     realtime: Flag
     allow_writes: Flag
     overwrite: Flag
-    tolerance: Number
+    repeat: Count

@@ -37,6 +37,7 @@ __all__ = [
     "RECORD",
     "REPLAY",
     "STORE",
+    "VERDICT",
     "backend_table",
     "given_store_options",
 ]
@@ -261,6 +262,29 @@ _MAP = Option(
     repeats=True,
 )
 
+VERDICT: Table = _table(
+    "Output and verdict",
+    Option("tolerance", Kind.NUMBER, "Tolerance of bytes, duration and throughput, a fraction.", 0.15, low=0),
+    Option("max_lateness", Kind.DURATION, "The latest that an op may go.", unset="from the gaps of the plan"),
+    Option("allow_empty", Kind.FLAG, "Accept a replay of no ops.", False),
+    Option("partial", Kind.FLAG, "Accept a replay that was interrupted.", False),
+    Option(
+        "expect_failures",
+        Kind.FLAG,
+        "Ops that failed in the recording are to fail again; otherwise no op may fail.",
+        True,
+    ),
+    Option(
+        "judge",
+        Kind.TEXT,
+        "A gate on any metric, such as 'latency_p99<=1.2x'.",
+        (),
+        metavar="CONDITION",
+        repeats=True,
+    ),
+)
+"""How a comparison is judged."""
+
 REPLAY: Table = {
     **_table(_OPS, _MAP),
     **FILTERS,
@@ -312,6 +336,14 @@ REPLAY: Table = {
             low=1,
             high=4096,
         ),
+        Option(
+            "max_workers",
+            Kind.COUNT,
+            "Workers that may be started in a process while the target is slow.",
+            1024,
+            low=1,
+            high=8192,
+        ),
         Option("processes", Kind.COUNT, "Worker processes.", unset="chosen from the rate", low=1, high=64),
         Option("realtime", Kind.FLAG, "Run the client under SCHED_FIFO, where the system allows it.", False),
     ),
@@ -324,8 +356,9 @@ REPLAY: Table = {
             "Replace an existing output and, with `allow_writes`, existing objects.",
             False,
         ),
-        Option("tolerance", Kind.NUMBER, "Parity tolerance, a fraction.", 0.15, low=0),
+        Option("repeat", Kind.COUNT, "Replay this often, and judge the medians.", 1, low=1, high=1000),
     ),
+    **VERDICT,
     **STORE,
 }
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from traces import random_rows, recording
+from traces import make_files, random_rows, recording
 
 from tracekit.replayer.compare import compare
-from tracekit.store.reader import TraceReader
+from tracekit.replayer.run import replay
+from tracekit.store.reader import TraceReader, open_reader
 
 
 def run(folder: Path, name: str, stretch: float, *, failing: bool = False) -> TraceReader:
@@ -58,3 +59,14 @@ def test_runs_equal_to_the_first_hold(tmp_path: Path) -> None:
     assert parity.ok
     assert parity.reason.startswith("3 runs")
     assert json.loads(json.dumps(parity.to_dict(), allow_nan=False))["metrics"][0]["low"] == 0
+
+
+def test_a_repeated_replay_keeps_every_trace_and_judges_the_medians(tmp_path: Path) -> None:
+    make_files(tmp_path / "data")
+    made = recording(tmp_path / "a.parquet", random_rows(tmp_path / "data", 3, 40))
+    gates = ["ops==40", "throttled==0"]
+    result = replay(made, out=tmp_path / "r.trace", repeat=2, judge=gates)
+    assert [each.out for each in result.repeats] == [tmp_path / "r-1.trace", tmp_path / "r-2.trace"]
+    assert all(open_reader(each.out).rows == 40 for each in result.repeats if each.out)
+    assert result.parity.row("identity").high == 0
+    assert [gate.ok for gate in result.parity.gates] == [True, True]

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 import tracekit
 from tracekit.cli import screen
 from tracekit.cli.arguments import JsonOption, examples
+from tracekit.cli.options import takes
+from tracekit.options import VERDICT
 from tracekit.reporting.table import divergence_tables, parity_table
 
 __all__ = ["register"]
@@ -28,6 +30,7 @@ def register(app: typer.Typer) -> None:
     )(_compare)
 
 
+@takes(VERDICT)
 def _compare(
     a: Annotated[str, typer.Argument(metavar="A", help="The recording, or the run before.")],
     b: Annotated[str, typer.Argument(metavar="B", help="The replay, or the run after.")],
@@ -35,36 +38,18 @@ def _compare(
         list[str] | None,
         typer.Argument(metavar="[B2]...", help="More runs or replays like B.", show_default=False),
     ] = None,
-    tolerance: Annotated[
-        float, typer.Option(help="Tolerance of counts, bytes, duration and throughput: 0.15 is 15 %.")
-    ] = 0.15,
     speed: Annotated[
         float | None, typer.Option(help="Compare as two runs, with A's times divided by this.")
-    ] = None,
-    max_lateness: Annotated[
-        str | None, typer.Option(metavar="DURATION", help="The latest that an op of a replay may go.")
-    ] = None,
-    allow_empty: Annotated[bool, typer.Option("--allow-empty", help="Accept a replay of no ops.")] = False,
-    partial: Annotated[bool, typer.Option("--partial", help="Accept a replay that was interrupted.")] = False,
-    expect_failures: Annotated[
-        bool,
-        typer.Option(help="Ops that failed in the recording are to fail again; otherwise no op may fail."),
-    ] = True,
-    judge: Annotated[
-        list[str] | None,
-        typer.Option(metavar="CONDITION", help="A gate such as 'latency_p99<=1.2x'; may be repeated."),
     ] = None,
     junit: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the judged metrics as JUnit XML.")
     ] = None,
     json: JsonOption = False,
+    **options: Any,
 ) -> None:
     """Compare two traces metric by metric. Exit 1 if one is outside its tolerance or a gate fails."""
     before, after = tracekit.open_trace(a), tracekit.open_trace(b)
-    parity = tracekit.compare(
-        before, after, *(others or ()), tolerance=tolerance, speed=speed, max_lateness=max_lateness, allow_empty=allow_empty,
-        partial=partial, expect_failures=expect_failures, judge=judge or (), junit=junit,
-    )  # fmt: skip
+    parity = tracekit.compare(before, after, *(others or ()), speed=speed, junit=junit, **options)
     moved = tracekit.diverge(before, after)
     if json:
         screen.emit_json({"a": a, "b": b, **parity.to_dict(), "moved": moved.to_dict()})

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 
@@ -100,16 +101,16 @@ class Cadence:
         self.first_submit = _least(self.first_submit, submit)
         self.last_submit = _most(self.last_submit, submit)
         self.end = _most(self.end, submit + np.maximum(latency, 0))
+        every = max(len(late) // 1_000_000, 1)
+        has_due = own_due != _NULL
+        self.own_lateness.append((submit - own_due)[has_due][::every])
         if not timed:
             return
         weight = np.where(moves == _NULL, 0, moves) + 1
         for window in self.windows:
             on_time = np.where((late >= 0) & (late <= window.length_ns // _MARGIN), 0, late)
             window.add(due, due + on_time, weight)
-        every = max(len(late) // 1_000_000, 1)
         self.lateness.append(late[::every])
-        has_due = own_due != _NULL
-        self.own_lateness.append((submit - own_due)[has_due][::every])
         self.late_max_ns = _most(self.late_max_ns, late)
         known = recorded_latency >= 0
         if self.kept_ops < _KEPT_OPS:
@@ -133,7 +134,7 @@ class Cadence:
     @property
     def jitter_ns(self) -> float:
         """The 99th percentile of lateness as the replay's rows have it, ns: what the client's clockwork can do."""
-        return _quantile(self.own_lateness, 0.99) or 0.0
+        return _quantile(self.own_lateness, 0.99, "higher") or 0.0
 
     def table(
         self, *, timed: bool, tolerance: float, max_lateness_ns: int | None, planned_bytes: int, moved_bytes: int
@@ -199,10 +200,11 @@ class Cadence:
                 "no recorded latency is known",
             )
         slack = WINDOWS_NS[0] // _MARGIN
-        judged = self.jitter_ns <= slack
+        long_enough = (self.last_due or 0) - (self.first_due or 0) >= _LEAST_WINDOWS * WINDOWS_NS[0]
+        judged = self.jitter_ns <= slack and long_enough
         on_time = np.where((late >= 0) & (late <= slack), 0, late)
         distance = ks(depths(due, latency), depths(due + on_time, latency))
-        note = "" if judged else "not judged: lateness p99 is above 1 ms"
+        note = "" if judged else "not judged: lateness p99 is above 1 ms, or the run is shorter than 100 ms"
         return within("in_flight", "distance", distance, CONCURRENCY_TOLERANCE, judged=judged, note=note)
 
     def _duration_rows(
@@ -226,23 +228,26 @@ class Cadence:
             )
             return
         note = "the difference is that of the submits' span"
+        cause = "client" if abs(longer) <= (self.late_max_ns or 0) else ""
         yield ParityRow(
-            "duration_ns", "ns", duration, real, difference, difference <= tolerance, tolerance, note
+            "duration_ns", "ns", duration, real, difference, difference <= tolerance, tolerance, note, cause
         )
         held = duration + (apart if longer > 0 else -apart)
         slower = relative_difference(_rate(planned_bytes, duration), _rate(moved_bytes, held))
         yield ParityRow(
             "throughput_bytes_per_s", "bytes/s", _rate(planned_bytes, duration), _rate(moved_bytes, real), slower,
-            None if slower is None else slower <= tolerance, tolerance, note,
+            None if slower is None else slower <= tolerance, tolerance, note, cause,
         )  # fmt: skip
 
 
-def _quantile(parts: Iterable[np.ndarray], quantile: float) -> float | None:
+def _quantile(
+    parts: Iterable[np.ndarray], quantile: float, method: Literal["lower", "higher"] = "lower"
+) -> float | None:
     """A quantile of lateness; ops that went early count as on time. None without ops."""
     values = [part for part in parts if len(part)]
     if not values:
         return None
-    return float(np.quantile(np.maximum(np.concatenate(values), 0), quantile, method="inverted_cdf"))
+    return float(np.quantile(np.maximum(np.concatenate(values), 0), quantile, method=method))
 
 
 def _histogram(counts: np.ndarray) -> Counter[int]:

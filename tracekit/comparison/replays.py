@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 
 from tracekit.comparison.cadence import Cadence
 from tracekit.comparison.distances import total_variation
+from tracekit.comparison.order import Order
 from tracekit.comparison.table import ParityRow, exact, relative, shown, within
 from tracekit.errors import ErrorClass
 from tracekit.metrics.sweep import peaks
@@ -41,9 +42,7 @@ TRANSIENT = frozenset(
 """Error classes that need not recur: an op that failed with one may succeed in the replay."""
 
 STEP_TOLERANCE = 0.05
-_ORDER_TOLERANCE = {"recorded": 0.01, "closed": 0.05, "asap": 0.05}
 _DUE_SLACK_NS = 1_000_000
-_ORDER_SLACKS_NS = (0, 1_000_000, 2_000_000, 5_000_000, 10_000_000, 20_000_000, 50_000_000, 100_000_000)
 _IDENTITY = ("uri", "op", "offset", "len", "sample_id", "step", "rank", "worker")
 
 
@@ -108,7 +107,7 @@ def judge_replay(
     plan: Iterable[PlannedOps], replay: TraceReader, rules: ReplayRules
 ) -> tuple[ParityRow, ...]:
     """Judge the trace `replay` against `plan`. Raises what making the plan raises."""
-    tally = _Tally(rules)
+    tally = _Tally(rules, Order(rules.pace))
     with closing(replay.connect()) as connection, value_errors(replay.path):
         for part in plan:
             tally.add(part, _rows(connection, replay, part))
@@ -135,14 +134,13 @@ class _Tally:
     """What is added up over the parts of a plan."""
 
     rules: ReplayRules
+    order: Order
     planned: int = 0
     issued: int = 0
     repeated: int = 0
     rows: int = 0
     wrong: Counter[str] = field(default_factory=Counter)
     wrong_ops: int = 0
-    pairs: int = 0
-    inverted: list[int] = field(default_factory=lambda: [0] * len(_ORDER_SLACKS_NS))
     wrong_due: int = 0
     early: int = 0
     planned_bytes: int = 0
@@ -157,7 +155,6 @@ class _Tally:
     recovered: int = 0
     transient: int = 0
     cadence: Cadence = field(default_factory=Cadence)
-    last_submit: dict[tuple[int, int], tuple[int, int]] = field(default_factory=dict)
     latencies: list[np.ndarray] = field(default_factory=list)
     recorded_latencies: list[np.ndarray] = field(default_factory=list)
 
@@ -237,7 +234,9 @@ class _Tally:
 
     def _times(self, part: PlannedOps, issued: np.ndarray, values: dict[str, np.ndarray]) -> None:
         due, submit = part.due_ns[issued], values["t_submit"]
-        self._order(values, submit)
+        self.order.add(
+            values["rank"], values["worker"], values["sample_id"], values["step"], submit, values["latency"]
+        )
         if self.rules.timed:
             has_due = values["t_due"] != NULL
             if self.cadence.origin_ns is None:
@@ -252,26 +251,6 @@ class _Tally:
         self.cadence.add(
             due, late, part.moves[issued], part.latency[issued], submit, values["latency"], values["t_due"], timed=self.rules.timed
         )  # fmt: skip
-
-    def _order(self, values: dict[str, np.ndarray], submit: np.ndarray) -> None:
-        """Count neighbours of a stream whose submits are inverted by more than each of some slacks."""
-        end = submit + np.maximum(values["latency"], 0)
-        stream = np.stack([values["rank"], values["worker"]])
-        keys, which = np.unique(stream, axis=1, return_inverse=True)
-        which = which.reshape(-1)
-        order = np.argsort(which, kind="stable")
-        bounds = np.searchsorted(which[order], np.arange(keys.shape[1] + 1))
-        for index, key in enumerate(map(tuple, keys.T.tolist())):
-            rows = order[bounds[index] : bounds[index + 1]]
-            before, ends = submit[rows], end[rows]
-            if key in self.last_submit:
-                before = np.concatenate([[self.last_submit[key][0]], before])
-                ends = np.concatenate([[self.last_submit[key][1]], ends])
-            self.last_submit[key] = (int(before[-1]), int(ends[-1]))
-            self.pairs += max(len(before) - 1, 0)
-            back = before[:-1] - (before[1:] if self.rules.timed else ends[1:])
-            for at, slack in enumerate(_ORDER_SLACKS_NS):
-                self.inverted[at] += int((back > slack).sum())
 
     def _steps(self, rank: np.ndarray, step: np.ndarray, nbytes: np.ndarray, side: int) -> None:
         stepped = step != NULL
@@ -296,7 +275,7 @@ class _Tally:
         yield within(
             "identity", "share", _share(self.wrong_ops, self.issued), 0.0, note=f"differing: {named}" if named else ""
         )  # fmt: skip
-        yield self._order_row()
+        yield self.order.row(self.cadence.jitter_ns)
         yield within("req_bytes_hist", "distance", self._size_distance(), 0.0)
         yield (
             exact("ops", "ops", self.planned, total)
@@ -350,17 +329,6 @@ class _Tally:
         return ParityRow(
             "completeness", "ops", self.planned, self.issued, _share(missing, self.planned), ok, 0.0, "; ".join(notes)
         )  # fmt: skip
-
-    def _order_row(self) -> ParityRow:
-        tolerance = _ORDER_TOLERANCE[self.rules.pace]
-        at = 0
-        if self.rules.timed:
-            late = self.cadence.jitter_ns
-            at = next(
-                (i for i, slack in enumerate(_ORDER_SLACKS_NS) if slack >= late), len(_ORDER_SLACKS_NS) - 1
-            )
-            at = max(at, 1)
-        return within("order", "share", _share(self.inverted[at], self.pairs), tolerance)
 
     def _size_distance(self) -> float:
         if self.rules.partial and self.planned_sizes and self.sizes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, Unpack
 
 from tracekit.comparison.fingerprint import fingerprint
 from tracekit.comparison.gates import Gate, check_gates, parse_gates
@@ -15,29 +15,22 @@ from tracekit.comparison.replays import ReplayRules, judge_replay
 from tracekit.comparison.runs import compare_runs
 from tracekit.comparison.table import Parity
 from tracekit.errors import TraceFormatError, UsageError
+from tracekit.keywords import VerdictKeywords
 from tracekit.replayer.expected import planned_ops
-from tracekit.replayer.options import Filters, ReplayOptions
+from tracekit.replayer.options import Filters, ReplayOptions, VerdictOptions
 from tracekit.store.locate import local_path
 from tracekit.store.reader import TraceLike, TraceReader, open_reader
-from tracekit.units import parse_duration
 
 __all__ = ["compare", "replay_of"]
-
-DEFAULT_TOLERANCE = 0.15
 
 
 def compare(
     a: TraceLike,
     b: TraceLike,
     *others: TraceLike,
-    tolerance: float = DEFAULT_TOLERANCE,
     speed: float | None = None,
-    max_lateness: int | str | None = None,
-    allow_empty: bool = False,
-    partial: bool = False,
-    expect_failures: bool = True,
-    judge: Sequence[str] = (),
     junit: str | os.PathLike[str] | None = None,
+    **given: Unpack[VerdictKeywords],
 ) -> Parity:
     """Compare trace `b`, and any `others`, with trace `a`.
 
@@ -58,19 +51,17 @@ def compare(
 
     Raises UsageError for an invalid option or gate, TraceFormatError for a trace that cannot be read.
     """
-    if not tolerance >= 0:
-        raise UsageError(f"tolerance={tolerance} is negative", "give a fraction such as 0.15")
     if speed is not None and not speed > 0:
         raise UsageError(f"speed={speed} is not positive", "give a factor such as 0.5, 1 or 10")
-    lateness = None if max_lateness is None else parse_duration(max_lateness, name="max_lateness")
-    gates = parse_gates([judge] if isinstance(judge, str) else judge)
+    options = VerdictOptions(**given)
+    gates = parse_gates(options.judge)
     recording, runs = open_reader(a), [open_reader(run) for run in (b, *others)]
     rules = ReplayRules(
-        tolerance=tolerance,
-        max_lateness_ns=lateness,
-        allow_empty=allow_empty,
-        partial=partial,
-        expect_failures=expect_failures,
+        tolerance=options.tolerance,
+        max_lateness_ns=options.max_lateness,
+        allow_empty=options.allow_empty,
+        partial=options.partial,
+        expect_failures=options.expect_failures,
     )
     parity = combine([_compare(recording, run, rules, speed, gates) for run in runs])
     if junit is not None:

@@ -10,12 +10,12 @@ from dataclasses import dataclass, fields
 from typing import Any, Unpack
 
 from tracekit.errors import UsageError
-from tracekit.keywords import ReplayKeywords
-from tracekit.options import FILTERS, REPLAY, given_store_options
+from tracekit.keywords import ReplayKeywords, VerdictKeywords
+from tracekit.options import FILTERS, REPLAY, VERDICT, given_store_options
 from tracekit.replayer.columns import SLOTS
 from tracekit.validation import assign, merge
 
-__all__ = ["READS", "Filters", "ReplayOptions"]
+__all__ = ["READS", "Filters", "ReplayOptions", "VerdictOptions"]
 
 READS = ("read", "get")
 
@@ -45,6 +45,21 @@ class Filters:
     def __bool__(self) -> bool:
         """Whether any op may be left out."""
         return any(getattr(self, name) is not None for name, option in FILTERS.items() if option.optional)
+
+
+@dataclass(frozen=True, slots=True, init=False)
+class VerdictOptions:
+    """How a comparison is judged; `max_lateness` in ns. docs/replay.md describes each option."""
+
+    tolerance: float
+    max_lateness: int | None
+    allow_empty: bool
+    partial: bool
+    expect_failures: bool
+    judge: tuple[str, ...]
+
+    def __init__(self, **options: Unpack[VerdictKeywords]) -> None:
+        assign(self, VERDICT, options)
 
 
 @dataclass(frozen=True, slots=True, init=False)
@@ -79,11 +94,18 @@ class ReplayOptions:
     warm: bool
     engine: str
     threads: int | None
+    max_workers: int
     processes: int | None
     realtime: bool
     allow_writes: bool
     overwrite: bool
+    repeat: int
     tolerance: float
+    max_lateness: int | None
+    allow_empty: bool
+    partial: bool
+    expect_failures: bool
+    judge: tuple[str, ...]
     client: str | None
     endpoint: str | None
     region: str | None
@@ -117,6 +139,11 @@ class ReplayOptions:
                 f"processes={self.processes} excludes engine='loop', which runs in one process",
                 "leave out one of them",
             )
+
+    @property
+    def verdict(self) -> VerdictOptions:
+        """The options of the comparison with the recording."""
+        return VerdictOptions(**{name: getattr(self, name) for name in VERDICT})
 
     @property
     def filters(self) -> Filters:

@@ -20,7 +20,8 @@ class ReplayResult:
     `failures` are the first few failed ops (uri, offset, len, error); `skipped` counts ops
     of the trace by kind that were not replayed; `assumed_offsets` and `assumed_lengths`
     count ops whose record did not say where or how much. `timing` is `timing.sql`'s row.
-    The residencies are of the trace's local files in the page cache, right before and
+    `repeats` holds every replay of several; the other fields are then those of the first, and
+    `parity` is of all. The residencies are of the trace's local files in the page cache, right before and
     after the run; None where there are none. `warnings` say what was asked for and could not be had.
     """
 
@@ -42,6 +43,7 @@ class ReplayResult:
     residency_after: Residency | None = None
     options: dict[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    repeats: tuple[ReplayResult, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -70,6 +72,7 @@ class ReplayResult:
             "residency_after": _residency(self.residency_after),
             "options": self.options,
             "parity": self.parity.to_dict(),
+            "repeats": [each.to_dict() for each in self.repeats],
         }
 
 

@@ -14,11 +14,12 @@ from typing import Any, Unpack
 import numpy as np
 
 from tracekit.comparison.fingerprint import fingerprint
+from tracekit.comparison.repeats import combine
 from tracekit.comparison.runs import define_percentile
 from tracekit.errors import UsageError
 from tracekit.gate import Gate
 from tracekit.keywords import Duration, ReplayKeywords
-from tracekit.options import DRY_RUN, FILTERS
+from tracekit.options import DRY_RUN, FILTERS, VERDICT
 from tracekit.recorder import Recorder
 from tracekit.replayer import residency
 from tracekit.replayer.backends import Backends
@@ -55,7 +56,6 @@ Watch = Callable[[int, int, str], None]
 
 _ASAP_WORKERS = 16
 _FIRST_WORKERS = 128
-_MOST_WORKERS = 1024
 _RATE_OF_ONE_PROCESS = 8_000
 _RATE_OF_FAST_LOOP = 100_000
 """Ops a second up to which one interpreter keeps time better than two: their threads are in each other's way."""
@@ -84,13 +84,33 @@ def replay(
     """Re-drive `trace`, record that as a trace at `out` (None: kept only for the result), and compare.
 
     Options are a `ReplayOptions` or a dict, and keywords of the same names, which win. With
-    `overwrite=True`, an existing trace at `out` is replaced. Raises UsageError or BackendError before
+    `overwrite=True`, an existing trace at `out` is replaced. With `repeat` over 1 the traces are kept at
+    `NAME-1.trace`, `NAME-2.trace` and so on, and the parity has medians with intervals. Raises UsageError or BackendError before
     anything is read if an option, a rule of `map` or the target is invalid. An op that fails later is a
     row with an error.
     """
     options = ReplayOptions.of(options, **given)
     reader = open_reader(trace)
     kept = None if out is None else local_path(out)
+    if options.repeat == 1:
+        return _replay(reader, options, kept, watch)
+    results: list[ReplayResult] = []
+    for number in range(1, options.repeat + 1):
+        results.append(_replay(reader, options, kept and _numbered(kept, number), watch))
+        if results[-1].partial:
+            break
+    return replace(results[0], parity=combine([each.parity for each in results]), repeats=tuple(results))
+
+
+def _numbered(path: Path, number: int) -> Path:
+    """`run-1.trace` for `run.trace`: where one of several replays is kept."""
+    return path.with_name(f"{path.stem}-{number}{path.suffix}")
+
+
+def _replay(
+    reader: TraceReader, options: ReplayOptions, kept: Path | None, watch: Watch | None
+) -> ReplayResult:
+    """Replay once."""
     if kept is not None:
         if kept.resolve() == reader.path.resolve():
             raise UsageError(f"{kept} is the recording itself", "choose another out=")
@@ -299,10 +319,10 @@ def _workers(
 ) -> tuple[int, int]:
     """Workers at the start, and at most, of one process."""
     if looping:
-        requests = options.threads or _MOST_WORKERS
+        requests = options.threads or options.max_workers
         return requests, requests
     threads = options.threads or _threads(plan, options, processes, model)
-    most = min(_MOST_WORKERS, SLOTS // processes, plan.room)
+    most = min(options.max_workers, SLOTS // processes, plan.room)
     if options.threads or options.pace == "asap":
         most = threads
     elif options.max_ops_in_flight is not None:  # more would only wait at the gate
@@ -325,7 +345,8 @@ def _threads(plan: Plan, options: ReplayOptions, processes: int, model: LoaderMo
         wanted = deepest + 1 if _rate(plan) > _RATE_OF_ONE_PROCESS else 2 * deepest + 2
         if options.max_ops_in_flight is not None:
             wanted = min(wanted, options.max_ops_in_flight + 2)
-    return max(2, min(-(-wanted // processes), _FIRST_WORKERS, max(plan.ops, 1)))
+    most = min(_FIRST_WORKERS, options.max_workers)
+    return min(max(2, min(-(-wanted // processes), most, max(plan.ops, 1))), options.max_workers)
 
 
 def _loader_model(plan: Plan, options: ReplayOptions, reader: TraceReader) -> LoaderModel | None:
@@ -342,7 +363,7 @@ def _noted(options: ReplayOptions) -> dict[str, Any]:
     noted = {
         name: value
         for name, value in options.to_dict().items()
-        if name != "tolerance" and not (name in FILTERS and value is None)
+        if name not in VERDICT and not (name in FILTERS and value is None)
     }
     noted["map"] = tuple(redact(rule) for rule in options.map)
     if options.uri_glob is not None:
@@ -359,7 +380,7 @@ def _result(
         if "gate_wait" in done.columns:  # else there is no op to tell of
             define_percentile(connection, done.rows)
             timing = connection.sql(_sql("timing")).to_arrow_table().to_pylist()[0]
-    parity = compare(reader, done, tolerance=options.tolerance)
+    parity = compare(reader, done, **{name: getattr(options, name) for name in VERDICT})
     return ReplayResult(
         out=out, planned_ops=plan.ops, ops=int(timing["ops"]), partial=not run.whole,
         failed_ops=int(parity.row("failed_ops").b or 0), failures=tuple(failures), skipped=plan.skipped,
