@@ -192,3 +192,19 @@ def test_an_op_on_a_host_alone_names_no_object_unless_a_base_does(tmp_path: Path
     log.write_text(header + row.format(0, "host:9000"))
     with pytest.raises(TraceFormatError, match="contains no op that can be read"):
         import_trace("s3dlio", log, tmp_path / "c.trace")
+
+
+def test_warps_aggregate_is_told_from_its_op_log(tmp_path: Path) -> None:
+    (tmp_path / "warp.json").write_text('{\n  "v": 2,\n  "commandline": "warp get"\n}\n')
+    with pytest.raises(TraceFormatError, match="is JSON, not an op log"):
+        import_trace("warp", tmp_path / "warp.json", tmp_path / "t")
+
+
+def test_requests_without_object_data_are_left_out_by_name(tmp_path: Path) -> None:
+    header = "idx\tthread\top\tclient_id\tn_objects\tbytes\tendpoint\tfile\terror\tstart\tfirst_byte\tend\tduration_ns\n"
+    row = "0\t7\t{}\t\t1\t10\t\td/a\t\t2026-11-23T14:26:24.1Z\t\t2026-11-23T14:26:24.2Z\t1000\n"
+    log = tmp_path / "log.tsv"
+    log.write_text(header + "".join(row.format(op) for op in ("UPLOAD", "RETENTION", "COMMIT", "RETENTION")))
+    done = import_trace("warp", log, tmp_path / "t", strict=True)
+    assert done.ops == 1
+    assert "left out: RETENTION 2, COMMIT 1" in done.notes

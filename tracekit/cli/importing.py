@@ -100,6 +100,8 @@ def _import(
         for example in done.examples:
             screen.note(f"  {example}")
     _notes(done.notes)
+    if done.lacking:
+        screen.note(f"note: a {format} log does not hold {', '.join(done.lacking)}")
 
 
 def _export(

@@ -19,7 +19,16 @@ import pyarrow as pa
 from tracekit.errors import TraceFormatError
 from tracekit.store.reader import TraceReader
 
-__all__ = ["WAIT_UNITS", "ExportOptions", "Exporter", "ImportOptions", "Importer", "Lines", "Tally"]
+__all__ = [
+    "WAIT_UNITS",
+    "Carries",
+    "ExportOptions",
+    "Exporter",
+    "ImportOptions",
+    "Importer",
+    "Lines",
+    "Tally",
+]
 
 Lines = npt.NDArray[np.int64]
 """Line numbers, from 1."""
@@ -135,11 +144,35 @@ class ExportOptions:
     object_by: str = "range"
 
 
+@dataclass(frozen=True, slots=True)
+class Carries:
+    """What a format can hold, in the words of the table in docs/formats.md: `yes`, `no`, or how.
+
+    `completeness` is what the log says of its own: whether the reader can tell that ops are missing.
+    """
+
+    times: str
+    latency: str = "yes"
+    offset: str = "yes"
+    length: str = "yes"
+    samples: str = "no"
+    streams: str = "yes"
+    errors: str = "class"
+    completeness: str = "no"
+
+    def lacking(self) -> tuple[str, ...]:
+        """Return the names of what no log of the format holds."""
+        words = {"latency": "latencies", "offset": "offsets", "length": "lengths", "samples": "samples and steps",
+                 "streams": "streams", "errors": "errors"}  # fmt: skip
+        return tuple(word for name, word in words.items() if getattr(self, name) == "no")
+
+
 class Importer(Protocol):
     """One foreign format, read."""
 
     name: str
     about: str
+    carries: Carries
 
     def read(self, source: Path, tally: Tally, options: ImportOptions) -> Iterator[pa.RecordBatch]:
         """The log's ops, any schema columns, `t_submit` in ns since the Unix epoch, in any order.
@@ -155,6 +188,7 @@ class Exporter(Protocol):
 
     name: str
     about: str
+    carries: Carries
 
     def write(self, trace: TraceReader, sink: BinaryIO, tally: Tally, options: ExportOptions) -> int:
         """Write the trace's ops to `sink`; how many. What cannot be said goes to `tally.notes`."""

@@ -16,7 +16,7 @@ from typing import BinaryIO
 import polars as pl
 import pyarrow as pa
 
-from tracekit.formats.base import ExportOptions, Tally
+from tracekit.formats.base import Carries, ExportOptions, Tally
 from tracekit.metrics.library import install
 from tracekit.sql import load_sql
 from tracekit.store.reader import TraceReader
@@ -33,6 +33,13 @@ class Chrome:
 
     name = "chrome"
     about = "Chrome trace JSON for Perfetto: streams as tracks, ops as slices, queue depth as counter"
+    carries = Carries(
+        "ns, from the start",
+        offset="as argument",
+        length="as argument",
+        samples="as argument",
+        errors="as argument",
+    )
 
     def write(self, trace: TraceReader, sink: BinaryIO, tally: Tally, options: ExportOptions) -> int:
         """As the protocol says."""

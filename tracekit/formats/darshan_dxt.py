@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from tracekit.errors import TraceFormatError, UsageError
-from tracekit.formats.base import ImportOptions, Tally
+from tracekit.formats.base import Carries, ImportOptions, Tally
 from tracekit.formats.sound import sound_batch
 from tracekit.uri import from_name
 
@@ -43,6 +43,7 @@ class DarshanDxt:
 
     name = "darshan"
     about = "Darshan log with DXT (needs the package darshan); reads and writes with offsets"
+    carries = Carries("ns, absolute", streams="rank", errors="no", completeness="counters, partial flag")
 
     def read(self, source: Path, tally: Tally, options: ImportOptions) -> Iterator[pa.RecordBatch]:
         """As the protocol says. MPI-IO requests are kept only where no POSIX ones are, since they cause these."""

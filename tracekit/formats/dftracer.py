@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 
 from tracekit.errors import TraceFormatError
-from tracekit.formats.base import ImportOptions, Tally
+from tracekit.formats.base import Carries, ImportOptions, Tally
 from tracekit.formats.sound import map_dictionary, sound_batch, uris
 from tracekit.formats.spans import innermost
 from tracekit.formats.text.lines import Block, ahead, blocks, decoded_lines
@@ -43,6 +43,10 @@ class DFTracer:
 
     name = "dftracer"
     about = "DFTracer .pfw, .pfw.gz or a directory of them; offsets rebuilt from seeks"
+    carries = Carries(
+        "us or ns, absolute", offset="rebuilt", length="not of vectors", samples="from spans", streams="process, thread",
+        completeness="files mapped, hashes not resolved",
+    )  # fmt: skip
 
     def read(self, source: Path, tally: Tally, options: ImportOptions) -> Iterator[pa.RecordBatch]:
         """As the protocol says. Rank is the order of the process, worker that of the thread within it.

@@ -16,7 +16,7 @@ import polars as pl
 import pyarrow as pa
 
 from tracekit.errors import TraceFormatError
-from tracekit.formats.base import ExportOptions, ImportOptions, Tally
+from tracekit.formats.base import Carries, ExportOptions, ImportOptions, Tally
 from tracekit.formats.sound import MAX_INT, sound_batch
 from tracekit.formats.text.lines import ahead, blocks, decoded_lines
 from tracekit.store.reader import TraceReader
@@ -38,6 +38,7 @@ class Fio:
 
     name = "fio"
     about = "fio iolog (reads v2 and v3, writes v3): offsets and times, no latencies"
+    carries = Carries("us, from the start", latency="no", streams="no", errors="no")
 
     def read(self, source: Path, tally: Tally, options: ImportOptions) -> Iterator[pa.RecordBatch]:
         """As the protocol says; times count from the start of the run."""
@@ -65,7 +66,6 @@ class Fio:
             tally.note(
                 "waits are us since the line before, as fio's manual says; fio itself replays them otherwise"
             )
-        tally.note("an iolog has no latencies: latency is null, and all ops are one stream")
 
     def write(self, trace: TraceReader, sink: BinaryIO, tally: Tally, options: ExportOptions) -> int:
         """As the protocol says. Times start at 1 us; a request of 4 GiB or more is split."""

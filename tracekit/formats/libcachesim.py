@@ -12,7 +12,7 @@ from typing import BinaryIO
 import numpy as np
 
 from tracekit.errors import UsageError
-from tracekit.formats.base import ExportOptions, Tally
+from tracekit.formats.base import Carries, ExportOptions, Tally
 from tracekit.sql import load_sql
 from tracekit.store.reader import TraceReader
 from tracekit.store.statements import select
@@ -33,6 +33,14 @@ class LibCacheSim:
 
     name = "libcachesim"
     about = "libCacheSim oracleGeneral (binary): reads with the time of each object's next one"
+    carries = Carries(
+        "1 s",
+        latency="no",
+        offset="in the object's id",
+        length="largest of an object",
+        streams="no",
+        errors="no",
+    )
 
     def write(self, trace: TraceReader, sink: BinaryIO, tally: Tally, options: ExportOptions) -> int:
         """As the protocol says. An object is a byte range of a file, or (`object_by="uri"`) the file."""

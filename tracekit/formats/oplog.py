@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tracekit.errors import TraceFormatError
-from tracekit.formats.base import ExportOptions, ImportOptions, Lines, Tally
+from tracekit.formats.base import Carries, ExportOptions, ImportOptions, Lines, Tally
 from tracekit.formats.oplog_out import WARP_COLUMNS, write_oplog
 from tracekit.formats.sound import Streams, error_class, map_dictionary, op_kinds, sound_batch
 from tracekit.formats.text.delimited import INTEGER, TEXT, TIMESTAMP, UNSIGNED, Layout, parse
@@ -46,6 +46,7 @@ class Warp:
 
     name = "warp"
     about = "MinIO warp op log (.csv.zst); no offsets"
+    carries = Carries("ns, absolute", offset="no", length="of a put", streams="client, thread")
 
     def read(self, source: Path, tally: Tally, options: ImportOptions) -> Iterator[pa.RecordBatch]:
         """As the protocol says. Worker is the thread, rank the order of the client; keys go after `base`."""
@@ -62,6 +63,7 @@ class S3dlio:
 
     name = "s3dlio"
     about = "s3dlio op log (.tsv, .tsv.zst); no offsets"
+    carries = Carries("ns, absolute", offset="no", length="of a put", streams="thread")
 
     def read(self, source: Path, tally: Tally, options: ImportOptions) -> Iterator[pa.RecordBatch]:
         """As the protocol says. Worker is the order of the thread's id, which is a hash."""
@@ -123,6 +125,11 @@ def _header(source: Path, block: Block) -> tuple[Layout, Block]:
         start, line = end + 1, line + 1
         if not text.strip() or text.startswith("#"):
             continue
+        if text.lstrip().startswith("{"):
+            raise TraceFormatError(
+                f"{source} is JSON, not an op log",
+                "warp writes its op log (.csv.zst) when it runs with its option full",
+            )
         separator = "\t" if "\t" in text else ","
         names = tuple(name.strip() for name in text.split(separator))
         missing = [name for name in _NEEDED if name not in names]

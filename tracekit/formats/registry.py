@@ -16,6 +16,7 @@ from typing import Any, cast
 import pyarrow as pa
 
 from tracekit.errors import TraceFormatError, UsageError
+from tracekit.extras import require
 from tracekit.formats.base import WAIT_UNITS, Exporter, ExportOptions, Importer, ImportOptions, Tally
 from tracekit.formats.sink import open_sink
 from tracekit.formats.sound import op_map
@@ -61,12 +62,13 @@ _EXPORTERS = {
 
 @dataclass(frozen=True, slots=True)
 class ImportResult:
-    """What came in: ops, lines that could not be read (and the first few), and notes."""
+    """What was imported: ops, lines that could not be read (and the first few), notes, and what no such log holds."""
 
     ops: int
     skipped: int
     examples: tuple[str, ...]
     notes: tuple[str, ...]
+    lacking: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -74,7 +76,7 @@ class ImportResult:
 
 @dataclass(frozen=True, slots=True)
 class ExportResult:
-    """What went out: ops, and notes on what the format cannot carry."""
+    """What was exported: ops, and notes on what the format cannot carry."""
 
     ops: int
     notes: tuple[str, ...]
@@ -147,7 +149,9 @@ def import_trace(
         rows = writer.rows
     for text in tally.closing_notes():
         tally.note(text)
-    return ImportResult(rows, tally.skipped, tuple(tally.examples), tuple(tally.notes))
+    return ImportResult(
+        rows, tally.skipped, tuple(tally.examples), tuple(tally.notes), reads.carries.lacking()
+    )
 
 
 def export_trace(
@@ -189,4 +193,9 @@ def _load(known: dict[str, tuple[str, str]], name: str, what: str) -> object:
         hint = f"{near}{' ' if near else ''}choose {', '.join(known)}"
         raise UsageError(f"unknown format {name!r} to {what}", hint)
     module, cls = known[name]
-    return getattr(importlib.import_module(module), cls)()
+    try:
+        return getattr(importlib.import_module(module), cls)()
+    except ModuleNotFoundError as error:
+        if error.name != "polars":
+            raise
+        return require("polars", extra="polars")

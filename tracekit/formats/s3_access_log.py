@@ -18,7 +18,7 @@ import polars as pl
 import pyarrow as pa
 
 from tracekit.errors import TraceFormatError
-from tracekit.formats.base import ImportOptions, Tally
+from tracekit.formats.base import Carries, ImportOptions, Tally
 from tracekit.formats.sound import Streams, error_class, map_dictionary, sound_batch
 from tracekit.formats.text.lines import Block, ahead, blocks, decoded_lines
 
@@ -45,6 +45,14 @@ class S3AccessLog:
 
     name = "s3-access-log"
     about = "S3 server access log; one-second times, no offsets"
+    carries = Carries(
+        "1 s, absolute",
+        latency="1 ms",
+        offset="no",
+        length="of a put",
+        streams="client address",
+        completeness="requests left out",
+    )
 
     def read(self, source: Path, tally: Tally, options: ImportOptions) -> Iterator[pa.RecordBatch]:
         """As the protocol says. Rank is the order of the remote address."""

@@ -32,16 +32,17 @@ __all__ = [
 MAX_INT = 2**62
 """The largest time, size or offset taken from a log: sums and differences still fit 64 bits."""
 
+LEFT_OUT = "-"
+"""In an op column: this row is left out, and has been counted."""
+
 OP_WORDS = {
     "read": "read", "r": "read", "get_range": "read", "getrange": "read", "pread": "read", "rs": "read",
     "get": "get", "put": "put", "write": "put", "w": "put", "ws": "put", "putpart": "put", "append": "put",
     "post": "put", "multipart": "put", "upload": "put", "stat": "stat", "head": "stat", "open": "stat", "list": "list",
     "delete": "delete", "del": "delete", "hint": "hint", "fadvise": "hint",
+    "retention": LEFT_OUT, "commit": LEFT_OUT,
 }  # fmt: skip
-"""Other tools' words (in lower case) for the kinds of op."""
-
-LEFT_OUT = "-"
-"""In an op column: this row is left out, and has been counted."""
+"""Other tools' words (in lower case) for the kinds of op; warp's last two move no object data."""
 
 _RANGES = ("offset", "len", "bytes", "latency", "ttfb", "sample_id", "step", "rank", "worker", "t_due")
 _INT32 = ("rank", "worker")

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from tracekit.errors import TraceFormatError
-from tracekit.formats.base import ImportOptions, Tally
+from tracekit.formats.base import Carries, ImportOptions, Tally
 from tracekit.formats.sound import sound_batch, uris
 from tracekit.formats.syscalls.calls import Processes, Row
 from tracekit.formats.text.lines import ahead, blocks, decoded_lines
@@ -45,6 +45,10 @@ class Strace:
 
     name = "strace"
     about = "strace -f -ttt -T -y output: file calls of a program, offsets rebuilt"
+    carries = Carries(
+        "us, absolute with `-ttt`", latency="with `-T`", offset="rebuilt", length="of vectors if written out", streams="thread",
+        completeness="files mapped, calls left out",
+    )  # fmt: skip
 
     def read(self, source: Path, tally: Tally, options: ImportOptions) -> Iterator[pa.RecordBatch]:
         """As the protocol says. Worker is the order of the thread."""

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 
 from tracekit.errors import TraceFormatError, UsageError
-from tracekit.formats.base import ExportOptions, ImportOptions, Lines, Tally
+from tracekit.formats.base import Carries, ExportOptions, ImportOptions, Lines, Tally
 from tracekit.formats.rows import for_csv
 from tracekit.formats.sound import error_class, map_dictionary, op_kinds, sound_batch, uris
 from tracekit.formats.text.delimited import (
@@ -79,6 +79,7 @@ class Csv:
 
     name = "csv"
     about = "delimited text; --map-columns says which column is what (presets: " + ", ".join(PRESETS) + ")"
+    carries = Carries("any unit", samples="yes")
 
     def read(self, source: Path, tally: Tally, options: ImportOptions) -> Iterator[pa.RecordBatch]:
         """As the protocol says. Without a mapping, the header must name schema columns."""

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.json as pajson
 
-from tracekit.formats.base import ExportOptions, ImportOptions, Lines, Tally
+from tracekit.formats.base import Carries, ExportOptions, ImportOptions, Lines, Tally
 from tracekit.formats.sound import error_class, map_dictionary, op_kinds, sound_batch, uris
 from tracekit.formats.text.lines import Block, blocks, decoded_lines, in_parallel
 from tracekit.schema import OPS
@@ -36,6 +36,7 @@ class Jsonl:
 
     name = "jsonl"
     about = "one JSON object a line, keys as in the op schema; other keys kept"
+    carries = Carries("ns, absolute", samples="yes")
 
     def read(self, source: Path, tally: Tally, options: ImportOptions) -> Iterator[pa.RecordBatch]:
         """As the protocol says."""

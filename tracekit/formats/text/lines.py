@@ -1,7 +1,7 @@
-"""Text logs as blocks of whole lines, decompressed on the way, numbered, in bounded memory.
+"""Reads text logs as blocks of whole, numbered lines, decompressed on the way, in bounded memory.
 
-Knows gzip, zstd and bzip2 by their first bytes, and all three line ends. What the lines
-say is the formats' business.
+Recognises gzip, zstd and bzip2 by their first bytes, and all three line ends. It knows
+nothing of what the lines say.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import codecs
 import os
 import queue
+import re
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -25,6 +26,7 @@ from tracekit.formats.base import Tally
 __all__ = ["Block", "ahead", "blocks", "decoded_lines", "in_parallel"]
 
 _MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bz2"}
+_NOT_EMPTY = re.compile(rb"[^\n]+")
 _BLOCK_BYTES = 8 << 20
 _READ_BYTES = 1 << 20
 _LINE_MAX_BYTES = 64 << 20
@@ -35,7 +37,7 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Whole lines, each ended by `\\n`; the first has the number `first_line` (from 1)."""
+    """Whole lines, each ending in `\\n`; the first has the number `first_line` (from 1)."""
 
     data: bytes
     first_line: int
@@ -43,10 +45,10 @@ class Block:
 
 
 def blocks(source: Path, tally: Tally, *, block_bytes: int = _BLOCK_BYTES) -> Iterator[Block]:
-    """The text of `source` in blocks of about `block_bytes`.
+    """Yield the text of `source` in blocks of about `block_bytes`, without blocks of blank lines.
 
-    A compressed stream that breaks off is a bad line where it does (an error if nothing
-    could be read before). Raises TraceFormatError for that, and for endless lines.
+    A compressed stream that breaks off counts as a bad line. Raises TraceFormatError if nothing
+    could be read before the break, and for a line longer than 64 MiB.
     """
     line, rest = 1, b""
     for number, piece in enumerate(_pieces(source, tally, block_bytes)):
@@ -54,12 +56,13 @@ def blocks(source: Path, tally: Tally, *, block_bytes: int = _BLOCK_BYTES) -> It
         whole, rest = _whole_lines([rest, *parts])
         if len(rest) > _LINE_MAX_BYTES:
             at = line + whole.count(b"\n")
-            raise TraceFormatError(f"{source}, line {at}: longer than 64 MiB", "this is no text log")
+            raise TraceFormatError(f"{source}, line {at}: longer than 64 MiB", "is this a text log?")
         if whole:
             text = _unix_lines(whole)
             block = Block(text, line, text.count(b"\n"))
             line += block.lines
-            yield block
+            if not text.isspace():
+                yield block
         if piece.broken is not None:
             lines_done = line + (1 if rest else 0)
             if lines_done == 1:
@@ -72,11 +75,15 @@ def blocks(source: Path, tally: Tally, *, block_bytes: int = _BLOCK_BYTES) -> It
 
 
 def decoded_lines(block: Block, tally: Tally, *, lossy: bool = False) -> Iterator[tuple[int, str]]:
-    """Number and text of each line that says something; lines that are no UTF-8 are counted bad.
+    """Yield the number and text of each line that is not blank; lines that are not UTF-8 are counted bad.
 
-    With `lossy` what is no UTF-8 becomes U+FFFD instead, for the caller to judge.
+    With `lossy`, bytes that are not UTF-8 become U+FFFD instead.
     """
-    for number, raw in enumerate(block.data.split(b"\n")[:-1], block.first_line):
+    number, at = block.first_line, 0
+    for found in _NOT_EMPTY.finditer(block.data):
+        number += block.data.count(b"\n", at, found.start())
+        at = found.start()
+        raw = found[0]
         if not raw.strip():
             continue
         try:
@@ -91,7 +98,7 @@ def decoded_lines(block: Block, tally: Tally, *, lossy: bool = False) -> Iterato
 
 
 def ahead(items: Iterator[T], depth: int = 2) -> Iterator[T]:
-    """`items`, made by a thread of their own up to `depth` ahead; its exceptions come out here."""
+    """Yield `items`, made by another thread up to `depth` ahead; its exceptions are raised here."""
     ready: queue.Queue[tuple[T | None, BaseException | None, bool]] = queue.Queue(depth)
     stop = threading.Event()
 
@@ -129,7 +136,7 @@ def ahead(items: Iterator[T], depth: int = 2) -> Iterator[T]:
 
 
 def in_parallel(work: Callable[[T], R], items: Iterator[T]) -> Iterator[R]:
-    """`work` on each of `items` in a few threads, results in order; for work that releases the interpreter."""
+    """Yield `work` of each of `items` in order, done by a few threads; for work that releases the interpreter."""
     waiting: deque[Future[R]] = deque()
     pool = ThreadPoolExecutor(_WORKERS, thread_name_prefix="tracekit-parse")
     try:
@@ -139,12 +146,12 @@ def in_parallel(work: Callable[[T], R], items: Iterator[T]) -> Iterator[R]:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
-    finally:  # the collector may end this in a thread of the pool, which cannot wait for itself
+    finally:  # garbage collection may close this generator in a thread of the pool, which cannot wait for itself
         pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _without_mark(parts: list[bytes]) -> list[bytes]:
-    """The first parts of a text without the byte order mark that some editors put before it."""
+    """Return the first parts of a text without its byte order mark."""
     return [parts[0].removeprefix(codecs.BOM_UTF8), *parts[1:]] if parts else parts
 
 
@@ -182,7 +189,7 @@ def _pieces(source: Path, tally: Tally, block_bytes: int) -> Iterator[_Piece]:
 
 
 def _whole_lines(parts: list[bytes]) -> tuple[bytes, bytes]:
-    """The whole lines in `parts`, and what follows them. Copies once: the pages of each further copy cost more."""
+    """Return the whole lines in `parts`, and the rest. Copies once, because fresh pages are expensive."""
     last = parts[-1]
     cut = last.rfind(b"\n") + 1
     if not cut:
