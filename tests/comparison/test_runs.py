@@ -14,6 +14,7 @@ from traces import Rows, random_rows, recording
 from tracekit.comparison.distances import depths, dispersion, ks, mean_shift, total_variation
 from tracekit.comparison.table import Parity
 from tracekit.replayer.compare import compare
+from tracekit.replayer.run import dry_run
 
 OPS = 600
 
@@ -210,3 +211,17 @@ def test_time_in_flight_matches_brute_force(ops: list[tuple[int, int]]) -> None:
         depth = sum(s <= now < s + n for s, n in zip(start.tolist(), lasting, strict=True))
         brute[depth] = brute.get(depth, 0) + 1
     assert depths(start, latency) == brute
+
+
+def test_bytes_that_no_op_tells_are_unknown_and_not_judged(tmp_path: Path) -> None:
+    def silence(rows: Rows) -> None:
+        for row in rows:
+            row["latency"] = row["bytes"] = None
+
+    silent = random_rows(tmp_path, 1, OPS)
+    silence(silent)
+    for parity in (compared(tmp_path, silence), compared(tmp_path, lambda rows: None, silent)):
+        for metric in ("bytes", "throughput_bytes_per_s"):
+            row = parity.row(metric)
+            assert (row.b, row.difference, row.ok) == (None, None, None)
+    assert dry_run(tmp_path / "a.parquet").peak_ops_in_flight is None

@@ -137,9 +137,12 @@ def _show_plan(summary: PlanSummary, *, json: bool) -> None:
         f"{format_count(summary.ops)} ops ({format_count(summary.puts)} puts), {format_size(summary.bytes)},"
         f" {format_count(summary.files)} files, over {format_duration(summary.span_ns)}"
     )
-    say(
-        f"peak in flight: {format_count(summary.peak_ops_in_flight)} ops, {format_size(summary.peak_bytes_in_flight)}"
-    )
+    if summary.peak_ops_in_flight is None or summary.peak_bytes_in_flight is None:
+        say("peak in flight: unknown, the trace has no latencies")
+    else:
+        say(
+            f"peak in flight: {format_count(summary.peak_ops_in_flight)} ops, {format_size(summary.peak_bytes_in_flight)}"
+        )
     for what, uris in (
         ("missing at the target", summary.missing),
         ("too small at the target", summary.too_small),

@@ -200,5 +200,5 @@ def _first(connection: duckdb.DuckDBPyConnection, name: str) -> dict[str, Any]:
     return dict(zip(names, result.fetchone() or (), strict=True))
 
 
-def _rate(nbytes: int, duration_ns: float) -> float | None:
-    return nbytes * 1e9 / duration_ns if duration_ns else None
+def _rate(nbytes: int | None, duration_ns: float) -> float | None:
+    return nbytes * 1e9 / duration_ns if nbytes is not None and duration_ns else None

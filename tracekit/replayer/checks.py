@@ -28,7 +28,7 @@ _PROBES = 20
 class PlanSummary:
     """What a replay would do. Sizes in bytes, times in ns; `missing` and `too_small` name targets.
 
-    The peaks are what the plan asks for: in flight if every op took as long as recorded.
+    The peaks are what would be in flight if every op took as long as recorded; None if no latency is recorded.
     """
 
     ops: int
@@ -36,8 +36,8 @@ class PlanSummary:
     bytes: int
     files: int
     span_ns: int
-    peak_ops_in_flight: int
-    peak_bytes_in_flight: int
+    peak_ops_in_flight: int | None
+    peak_bytes_in_flight: int | None
     missing: tuple[str, ...]
     too_small: tuple[str, ...]
     skipped: dict[str, int]
@@ -64,8 +64,9 @@ def summarize(seen: Foresight, backends: Backends) -> PlanSummary:
         bytes=seen.bytes,
         files=int((seen.read | seen.put).sum()),
         span_ns=seen.span_ns,
-        peak_ops_in_flight=seen.peaks.ops,
-        peak_bytes_in_flight=seen.peaks.bytes,
+        # An op of known latency is in flight for at least 1 ns.
+        peak_ops_in_flight=seen.peaks.ops if seen.peaks.ops or not seen.ops else None,
+        peak_bytes_in_flight=seen.peaks.bytes if seen.peaks.ops or not seen.ops else None,
         missing=tuple(plan.uris[index] for index, size in zip(read, found, strict=True) if size is None),
         too_small=tuple(
             plan.uris[index]
