@@ -34,7 +34,7 @@ FILE_SCHEMES = ("file", "direct")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\")
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_USERINFO = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*:/|)/[^/?#]*@")
+_USERINFO = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*://?|//)[^/?#]*@")
 _ONE_SLASH = re.compile(r"(?!(?:file|direct):)[A-Za-z][A-Za-z0-9+.-]+:/", re.IGNORECASE)
 _URL_IN_TEXT = re.compile(
     r"(?!(?:file|direct)://)\b([A-Za-z][A-Za-z0-9+.-]*://)(?:[^\s/?#'\"]*@)?([^\s?#'\"<>]*)[?#][^\s'\"<>]*"
@@ -162,7 +162,7 @@ def _is_remote(uri: str) -> bool:
 def _clean_part(uri: str) -> str:
     if uri.partition("://")[0].lower() in FILE_SCHEMES:
         return uri
-    return re.split("[?#]", _USERINFO.sub(r"\1/", uri), maxsplit=1)[0]
+    return re.split("[?#]", _USERINFO.sub(r"\1", uri), maxsplit=1)[0]
 
 
 def as_text(name: str) -> str:

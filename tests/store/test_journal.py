@@ -99,7 +99,7 @@ def test_repair_keeps_a_journal_of_which_it_dropped_a_byte_and_removes_one_that_
     done = repair(tmp_path / "damaged")
     assert done.ops_salvaged == (BATCHES - 1) * ROWS
     assert done.damaged_bytes == ends[1] - ends[0]
-    assert done.set_aside == (damaged.name,)
+    assert done.set_aside == (f"{damaged.name}.broken",)
     assert damaged.with_name(damaged.name + ".broken").read_bytes() == left
     for path in ("whole", "damaged"):
         assert verify(tmp_path / path) == []

@@ -309,7 +309,7 @@ def test_a_truncated_segment_is_named_and_set_aside_by_repair(tmp_path: Path) ->
     with pytest.raises(TraceFormatError, match=broken.name):
         open_reader(path)
     assert verify(path)[0].broken
-    assert repair(path).set_aside == (broken.name,)
+    assert repair(path).set_aside == (f"_{broken.name}.broken",)
     assert open_reader(path).rows == 1000
 
 

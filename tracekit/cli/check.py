@@ -40,14 +40,16 @@ def _verify(trace: TraceArgument, json: JsonOption = False) -> None:
 
 
 def _repair(trace: TraceArgument, json: JsonOption = False) -> None:
-    """Turn what a crash left into whole segments. Unreadable files are renamed; no op is deleted."""
+    """Make a trace whole: finish its journals, keep what is intact of damaged segments, rename the rest *.broken."""
     done = tracekit.repair(trace)
     if json:
         screen.emit_json({"trace": trace, **done.to_dict()})
         return
-    screen.say(
-        f"{trace}: {format_count(done.ops_salvaged)} ops salvaged from {done.journals} journals, "
-        f"{done.torn_bytes} torn bytes dropped, {len(done.set_aside)} files set aside"
-    )
+    said = [f"{format_count(done.ops_salvaged)} ops salvaged", f"{done.journals} journals read"]
+    if done.ops_lost:
+        said.append(f"{format_count(done.ops_lost)} ops lost")
+    if done.torn_bytes or done.damaged_bytes:
+        said.append(f"{done.torn_bytes} torn and {done.damaged_bytes} damaged bytes not read")
+    screen.say(f"{trace}: {', '.join(said)}")
     for name in done.set_aside:
-        screen.say(f"  {name} -> {name}.broken")
+        screen.say(f"  kept as {name}")

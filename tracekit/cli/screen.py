@@ -112,6 +112,7 @@ def note(text: object) -> None:
 
 def show_rows(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """Print rows as a table or, if the terminal is too narrow for one, each as a list of its values."""
+    rows = [[printable(value) if isinstance(value, str) else value for value in row] for row in rows]
     if least_width(columns, rows) <= console.width:
         console.print(rows_table(columns, rows))
         return

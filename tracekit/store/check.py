@@ -59,7 +59,7 @@ class Repair:
 
     `ops_salvaged` ops were taken from `journals` journals and from damaged segments. `torn_bytes` belong to
     batches that were being written when a process died, `damaged_bytes` of journals fail their checksums.
-    `set_aside` names the files that were renamed, `ops_lost` counts ops of segments that could not be read.
+    `set_aside` has the new names of the files that were renamed, `ops_lost` counts ops of segments that could not be read.
     """
 
     ops_salvaged: int
@@ -163,6 +163,7 @@ class _Work:
     damaged_bytes: int = 0
     lost: int = 0
     set_aside: list[str] = field(default_factory=list)
+    _damaged: set[str] = field(default_factory=set)
 
     def result(self) -> Repair:
         return Repair(
@@ -187,7 +188,7 @@ class _Work:
             self._journal(file)
         present = {file.name for file in segments_of(self.root)}
         for entry in index.entries.values():
-            if not entry.lost and entry.name not in present and entry.name not in self.set_aside:
+            if not entry.lost and entry.name not in present and entry.name not in self._damaged:
                 append_entry(self.root, replace(entry, lost="the file is missing"))
                 self.lost += entry.rows
         for leftover in leftovers:
@@ -236,6 +237,7 @@ class _Work:
                 self.root, write_segment(target, conform(pa.concat_tables(intact)), metadata, info.counters)
             )
             self.salvaged += rows
+        self._damaged.add(file.name)
         whole = entry.rows if entry is not None else info.rows if info is not None else 0
         self._put_aside(file)
         if again:
@@ -261,12 +263,12 @@ class _Work:
             self.torn_bytes += contents.torn_bytes
             self.damaged_bytes += contents.damaged_bytes
             if contents.lost_bytes:
-                self.set_aside.append(file.name)
+                self.set_aside.append(file.name + BROKEN_SUFFIX)
 
     def _put_aside(self, file: Path) -> None:
         hidden = file.name if file.name.startswith((".", "_")) else f"_{file.name}"
         file.rename(file.with_name(hidden + BROKEN_SUFFIX))
-        self.set_aside.append(file.name)
+        self.set_aside.append(hidden + BROKEN_SUFFIX)
 
 
 def _differences(manifest: Manifest, index: Index, files: Iterable[Path]) -> list[tuple[str, str, str]]:
