@@ -1,15 +1,15 @@
 -- Where in its file each read began, over time: at most a few thousand points, over the view `ops` and the macros.
 --
 -- The files are the busiest: those with most reads, in order of name where equal. Time and offset are cut into cells, with
--- one point per cell. A read of a whole object begins at 0.
+-- one point per cell. Reads without an offset are left out.
 -- Parameters: $files  number of files at most
 --             $cells  cells along each axis of a file
 -- Columns: file BIGINT  number, the busiest first; of_files BIGINT  files with reads; of_reads BIGINT  all reads;
 --          uri VARCHAR; s DOUBLE  since the first submit; start BIGINT  offset in bytes; ops BIGINT  reads in the cell
 WITH reads AS (
-    SELECT uri, t_submit, coalesce("offset", 0) AS start
+    SELECT uri, t_submit, "offset" AS start
     FROM ops
-    WHERE op = 'get' OR (op = 'read' AND "offset" IS NOT NULL)
+    WHERE op IN ('read', 'get') AND "offset" IS NOT NULL
 ),
 used AS (
     SELECT uri, row_number() OVER (ORDER BY count(*) DESC, uri) AS file, max(start) AS high, count(*) OVER () AS of_files,
