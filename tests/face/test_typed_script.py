@@ -57,7 +57,6 @@ INVALID = {
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.xfail(reason="its options are being moved to the one table")
 def test_strict_checks_accept_valid_calls_and_refuse_misspelt_ones(tmp_path: Path) -> None:
     pytest.importorskip("mypy", reason="mypy is not installed")
     lines = [*VALID.splitlines(), *INVALID]

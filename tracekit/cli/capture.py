@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json as json_format
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -35,7 +34,7 @@ def _capture(
     command: Annotated[
         list[str], typer.Argument(metavar="-- CMD [ARG]...", help="The command, as it is run without us.")
     ],
-    out: Annotated[Path, typer.Option("-o", "--out", metavar="TRACE", help="The new trace.")],
+    out: Annotated[str, typer.Option("-o", "--out", metavar="TRACE", help="The new trace.")],
     method: Annotated[
         str,
         typer.Option(

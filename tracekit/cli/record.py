@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -36,7 +35,7 @@ def _record(
     uri: Annotated[
         str, typer.Argument(metavar="URI", help="A directory, prefix, glob or object: a path or a URI.")
     ],
-    out: Annotated[Path, typer.Option("-o", "--out", metavar="TRACE", help="Write the trace here.")],
+    out: Annotated[str, typer.Option("-o", "--out", metavar="TRACE", help="Write the trace here.")],
     profile: Annotated[
         str | None,
         typer.Option(

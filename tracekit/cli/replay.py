@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -10,6 +9,7 @@ from rich.text import Text
 
 from tracekit.cli import screen
 from tracekit.cli.arguments import JsonOption, TraceArgument, examples
+from tracekit.cli.flags import with_flags
 from tracekit.cli.options import takes
 from tracekit.options import REPLAY
 from tracekit.replayer.checks import PlanSummary
@@ -38,7 +38,7 @@ def register(app: typer.Typer) -> None:
 def _replay(
     trace: TraceArgument,
     out: Annotated[
-        Path | None, typer.Option("-o", "--out", metavar="OUT", help="Keep the replay's own trace here.")
+        str | None, typer.Option("-o", "--out", metavar="OUT", help="Keep the replay's own trace here.")
     ] = None,
     dry_run: Annotated[
         bool,
@@ -79,7 +79,7 @@ def _show(result: ReplayResult) -> None:
             cached = f"{format_size(there.resident_bytes)} of {format_size(there.bytes)}"
             say(f"page cache {name}: {cached} ({there.share:.0%})")
     for warning in result.warnings:
-        say(f"warning: {warning}", style="yellow", soft_wrap=True)
+        say(f"warning: {with_flags(warning)}", style="yellow", soft_wrap=True)
     if result.assumed_offsets:
         say(
             f"{format_count(result.assumed_offsets)} ops had no offset: each was taken to follow the last of its file"

@@ -88,7 +88,7 @@ class Tally:
     def settle(self) -> None:
         """Raise TraceFormatError for the first bad line if strict; called when all lines so far are judged."""
         if self.strict and self._found:
-            raise TraceFormatError(self._found[0][1], "import without --strict to skip bad lines")
+            raise TraceFormatError(self._found[0][1], "import with strict=False to skip bad lines")
 
     def nothing(self, hint: str) -> TraceFormatError:
         """Return the error of a log without an op that could be read: the first bad line, and what to do."""

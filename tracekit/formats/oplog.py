@@ -215,7 +215,9 @@ def _named(endpoint: pa.Array | pa.Scalar, file: pa.Array, state: _State) -> pa.
         below = pa.array([from_name(name or "/", state.under) for name in file.to_pylist()], pa.string())
         joined = pc.if_else(hosted, below, joined)
         if state.under == WARP_BUCKET and pc.any(hosted).as_py():
-            state.tally.note(f"the log names no bucket: objects are taken to be under {WARP_BUCKET} (--base)")
+            state.tally.note(
+                f"the log names no bucket: objects are taken to be under {WARP_BUCKET} (see base=)"
+            )
     if _holds(file, b"://"):
         joined = pc.if_else(pc.match_substring_regex(file, _SCHEME), file, joined)
     if not pc.all(

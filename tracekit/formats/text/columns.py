@@ -78,7 +78,7 @@ class Csv:
     """Reads delimited text by a mapping; writes every column of a trace with a header."""
 
     name = "csv"
-    about = "delimited text; --map-columns says which column is what (presets: " + ", ".join(PRESETS) + ")"
+    about = "delimited text; map_columns= names the columns (presets: " + ", ".join(PRESETS) + ")"
     carries = Carries("any unit", samples="yes")
 
     def read(self, source: Path, tally: Tally, options: ImportOptions) -> Iterator[pa.RecordBatch]:
@@ -156,7 +156,7 @@ def _plan(source: Path, block: Block, options: ImportOptions) -> tuple[_Plan, Bl
         what = f"no column for {' and '.join(missing)}" if missing else f"no column {', '.join(absent)}"
         raise TraceFormatError(
             f"{source}: {what}; its first line has {', '.join(names[:20])[:200]}",
-            "say which is which: --map-columns uri=NAME,t_submit=NAME:us,len=NAME",
+            "name the columns, as map_columns='uri=NAME,t_submit=NAME:us,len=NAME'",
         )
     if len(set(names)) != len(names):
         raise TraceFormatError(f"{source}: its header names a column twice", "rename one")
