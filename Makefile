@@ -9,9 +9,9 @@ EXTRAS ?= dev
 PIP    := $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt
 
 # Folders of `make quick`: no servers, no browser, no replays in recorded time.
-QUICK := tests/project tests/units tests/uri tests/whole tests/gate tests/store tests/metrics \
-         tests/comparison tests/loader/test_loader_options.py tests/loader/test_loader_order.py \
-         tests/replayer/test_plan.py tests/formats/test_rows.py tests/formats/test_csv.py
+QUICK := tests/project tests/units tests/uri tests/whole tests/gate tests/errors tests/options tests/store tests/metrics \
+         tests/loader/test_loader_options.py tests/loader/test_loader_order.py tests/replayer/test_plan.py \
+         tests/comparison/test_divergence.py tests/formats/test_rows.py tests/formats/test_csv.py
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test quick soak lint bench docs ci clean

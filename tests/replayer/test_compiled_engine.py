@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def write_trace(path: Path, data: Path, ops: list[tuple[str, int | None, int, int | None, int]]) -> Path:
+def write_trace(path: Path, data: Path, ops: Sequence[tuple[str, int | None, int, int | None, int]]) -> Path:
     """Ops are (file, length, offset, recorded bytes, ns after the op before)."""
     submit = np.cumsum([op[4] for op in ops]).astype(np.int64)
     with TraceWriter(path, source="import:test", epoch_unix_ns=0) as writer:
