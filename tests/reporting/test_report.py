@@ -225,6 +225,7 @@ def test_a_periodic_load_with_gaps_is_level_to_its_end(tmp_path: Path) -> None:
     for kind in ("throughput", "in-flight"):
         (series,) = panel_of(kind, trace).series
         assert len({round(y, 9) for y in series.y if y is not None}) == 1, kind
+    assert panel_of("throughput", trace).note == "windows of 5 ms, without the last 4.03 ms"
 
 
 def test_two_runs_are_drawn_in_windows_of_one_length(tmp_path: Path) -> None:

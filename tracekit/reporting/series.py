@@ -209,27 +209,40 @@ def _in_flight(sources: list[_Source]) -> list[Panel]:
 
 
 def _over_time(sources: list[_Source], name: str, title: str, about: str, column: str) -> list[Panel]:
-    found = [source.rows("over_windows($width)", width=source.width_ns) for source in sources]
+    cut = [_whole_windows(source) for source in sources]
+    found = [some for some, _ in cut]
     x_axis, x_scale = _time(sources)
     most = max((row[column] or 0 for some in found for row in some), default=0)
     y_unit, y_scale = _unit(_BYTES, most) if column == "bytes_per_s" else ("", 1.0)
     series = []
     for index, (source, some) in enumerate(zip(sources, found, strict=True)):
-        edges = [win * source.width_ns / 1e9 - source.zero_s for win in range(len(some) + bool(some))]
-        # The last window ends with the run. Over its own length, a request at both its ends would look like a burst.
-        values = [
-            None if row[column] is None else row[column] * row["window_s"] * 1e9 / source.width_ns
-            for row in some
-        ]
-        values += values[-1:]
+        edges = [row["start_s"] - source.zero_s for row in (*some, *some[-1:])]
+        if some:
+            edges[-1] += some[-1]["window_s"]
+        values = [row[column] for row in (*some, *some[-1:])]
         hover = [
             f"{_reading(value, column)} at {_seconds(s)}" for s, value in zip(edges, values, strict=True)
         ]
         y = [None if value is None else value / y_scale for value in values]
         series.append(_series("steps", source.name, [s / x_scale for s in edges], y, index, hover))
     y_title = f"throughput ({y_unit}/s)" if y_unit else "ops in flight"
-    note = f"windows of {format_duration(sources[0].width_ns)}"
+    rest = max(rest for _, rest in cut)
+    ending = f", without the last {_seconds(rest)}" if rest else ""
+    note = f"windows of {format_duration(sources[0].width_ns)}{ending}"
     return [Panel(name, title, about, x_axis, Axis(y_title), tuple(series), note=note)]
+
+
+def _whole_windows(source: _Source) -> tuple[list[dict[str, Any]], float]:
+    """The windows of a run that it fills, and the length of the rest at its end in s.
+
+    The rest is no fair window: a request at both its ends would look like a burst, and over the
+    length of a window a steady load would seem to fall.
+    """
+    found = source.rows("over_windows($width)", width=source.width_ns)
+    last_s = found[-1]["window_s"] if found else 0.0
+    if len(found) > 1 and round(last_s * 1e9) < source.width_ns:
+        return found[:-1], last_s
+    return found, 0.0
 
 
 def _offsets(sources: list[_Source]) -> list[Panel]:
