@@ -1,7 +1,7 @@
-"""Sizes and durations: parsed from what people type, printed as people read.
+"""Parses and formats sizes and durations.
 
-Inside tracekit a size is an int of bytes and a duration an int of ns; only the
-edges (CLI, reports) convert. This module imports nothing of tracekit but errors.
+Inside tracekit a size is an int of bytes and a duration an int of ns; only the CLI and the
+reports convert. This module imports nothing of tracekit but errors.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _NUMBER_UNIT = re.compile(r"\s*([0-9]+(?:_[0-9]+)*(?:\.[0-9]+)?)\s*([A-Za-zµ]*)
 
 
 def parse_size(value: int | str, *, name: str = "size") -> int:
-    """Bytes of `65536`, `"64KiB"` (binary) or `"64KB"` (decimal).
+    """Return the bytes of `65536`, `"64KiB"` (binary) or `"64KB"` (decimal).
 
     A bare `K/M/G/T` is binary, as in fio and dd. Raises UsageError naming `name`.
     """
@@ -46,14 +46,14 @@ def parse_size(value: int | str, *, name: str = "size") -> int:
     match = _NUMBER_UNIT.fullmatch(value) if isinstance(value, str) else None
     scale = _SIZE.get(match[2].lower()) if match else None
     if match is None or scale is None:
-        raise UsageError(f"{name}: {value!r} is no size", "give a size such as 65536, 64KiB or 64KB")
+        raise UsageError(f"{name}: {value!r} is not a size", "give a size such as 65536, 64KiB or 64KB")
     return _scaled(match[1], scale)
 
 
 def parse_duration(value: int | str, *, name: str = "duration") -> int:
-    """Nanoseconds of `"500ms"`, `"2s"`, `"1.5h"`; an int is taken as ns.
+    """Return the nanoseconds of `"500ms"`, `"2s"`, `"1.5h"`; an int is taken as ns.
 
-    Raises UsageError naming `name`; a bare number in text is refused as unitless.
+    Raises UsageError naming `name`; text without a unit is refused.
     """
     if isinstance(value, int) and not isinstance(value, bool):
         if value < 0:
@@ -65,13 +65,13 @@ def parse_duration(value: int | str, *, name: str = "duration") -> int:
         return 0
     if match is None or scale is None:
         raise UsageError(
-            f"{name}: {value!r} is no duration", "give a number with a unit, such as 500ms, 2s or 1h"
+            f"{name}: {value!r} is not a duration", "give a number with a unit, such as 500ms, 2s or 1h"
         )
     return _scaled(match[1], scale)
 
 
 def format_size(nbytes: float) -> str:
-    """`1.5 MiB`: three significant digits, binary units."""
+    """Return text such as `1.5 MiB`: three significant digits, binary units."""
     sign, size = ("-" if nbytes < 0 else ""), abs(float(nbytes))
     for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
         if size < 999.5 or unit == "TiB":
@@ -81,7 +81,7 @@ def format_size(nbytes: float) -> str:
 
 
 def format_duration(ns: float) -> str:
-    """`12.3 ms`: three significant digits up to seconds, then `2 m 05 s`, `3 h 07 m`."""
+    """Return text such as `12.3 ms`: three significant digits up to seconds, then `2 m 05 s`, `3 h 07 m`."""
     sign, value = ("-" if ns < 0 else ""), abs(float(ns))
     for unit, scale in (("ns", 1.0), ("us", 1e3), ("ms", 1e6)):
         if value < 999.5 * scale:
@@ -96,7 +96,7 @@ def format_duration(ns: float) -> str:
 
 
 def format_count(n: float) -> str:
-    """`12,345` up to a hundred thousand, then `1.23 M`."""
+    """Return text such as `12,345` up to a hundred thousand, then `1.23 M`."""
     if abs(n) < 100_000:
         return f"{n:,.0f}" if float(n).is_integer() else f"{n:,.1f}"
     for unit, scale in (("K", 1e3), ("M", 1e6), ("G", 1e9)):
@@ -106,14 +106,14 @@ def format_count(n: float) -> str:
 
 
 def format_named(name: str, value: int) -> str:
-    """A figure whose unit its name ends in: `wait_ns` is a duration, `alignment_bytes` a size, the rest counts."""
+    """Format `value` by the unit at the end of `name`: `wait_ns` is a duration, `alignment_bytes` a size, else a count."""
     if name.endswith("_ns"):
         return format_duration(value)
     return format_size(value) if name.endswith("_bytes") else format_count(value)
 
 
 def format_rate(bytes_per_second: float) -> str:
-    """`1.5 GiB/s`."""
+    """Return text such as `1.5 GiB/s`."""
     return f"{format_size(bytes_per_second)}/s"
 
 

@@ -86,13 +86,13 @@ def test_an_rfc3339_time_and_a_tab_are_understood(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("spec", "says"),
     [
-        ("t_submit=a:parsec,uri=b", "no such unit"),
-        ("nonsense", "no mapping"),
-        ("colour=a", "no mapping"),
-        ("len=a:ms", "no such unit"),
-        ("op=a:us", "no such unit"),
+        ("t_submit=a:parsec,uri=b", "an unknown unit"),
+        ("nonsense", "not a mapping"),
+        ("colour=a", "not a mapping"),
+        ("len=a:ms", "an unknown unit"),
+        ("op=a:us", "an unknown unit"),
         ("len=a+b", "joins columns"),
-        ("t_submit=a,t_submit=b", "no mapping"),
+        ("t_submit=a,t_submit=b", "not a mapping"),
     ],
 )
 def test_a_wrong_mapping_is_named(tmp_path: Path, spec: str, says: str) -> None:

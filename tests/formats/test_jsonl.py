@@ -84,7 +84,7 @@ def test_keys_and_values_that_are_no_text_are_bad_lines(tmp_path: Path) -> None:
     done = import_trace("jsonl", log, tmp_path / "t.trace")
     assert done.ops == 1
     assert done.skipped == 3
-    assert done.examples == ("line 1: not UTF-8", "line 2: not UTF-8", "line 3: a key is no text")
+    assert done.examples == ("line 1: not UTF-8", "line 2: not UTF-8", "line 3: a key is not text")
     assert open_reader(tmp_path / "t.trace").query("SELECT uri FROM ops").to_pylist() == [
         {"uri": "file:///d\u00e9"}
     ]

@@ -1,7 +1,7 @@
-"""What every foreign format gives and takes, and how bad lines are counted.
+"""The protocols of importers and exporters, their options, and the tally of bad lines.
 
-A format streams record batches of ops in or out. It knows neither the CLI nor how a
-trace is stored; an unknown value stays null, it is never made up.
+A format reads or writes record batches of ops. It knows neither the CLI nor how a trace is
+stored. An unknown value stays null; it is never made up.
 """
 
 from __future__ import annotations
@@ -42,9 +42,10 @@ _WORDS_SHOWN = 10
 
 @dataclass(slots=True)
 class Tally:
-    """Bad lines of one import: counted and the first few kept, or (strict) an error at the first.
+    """The bad lines of one import: counted, with the first few kept, or (strict) an error at the first.
 
-    `notes` are things that the reader of the trace should know, such as what was assumed.
+    `notes` are what the user of the trace should know, such as what was assumed. `unknown_ops`
+    and `left_out` count the ops of unknown words, and those that were left out on purpose, by name.
     """
 
     source: Path
@@ -67,17 +68,17 @@ class Tally:
         self._found = sorted([*self._found, (line, f"{where}: {why}")])[:_EXAMPLES]
 
     def bad_lines(self, lines: Lines, why: str) -> None:
-        """Count every one of `lines`, all bad for one reason."""
+        """Count each of `lines` as bad, for the reason `why`."""
         for line in lines[:_EXAMPLES]:
             self.bad(int(line), why)
         self.skipped += max(len(lines) - _EXAMPLES, 0)
 
     def fresh(self) -> Tally:
-        """An empty tally of the same import, for a part of it that is judged apart; see `add`."""
+        """Return an empty tally for a part of the same import; see `add`."""
         return Tally(self.source, self.strict)
 
     def add(self, part: Tally) -> None:
-        """Take over what `part` counted."""
+        """Add what `part` counted."""
         self.skipped += part.skipped
         self._found = sorted([*self._found, *part._found])[:_EXAMPLES]
         self.unknown_ops += part.unknown_ops
@@ -86,7 +87,7 @@ class Tally:
             self.note(text)
 
     def settle(self) -> None:
-        """Raise TraceFormatError for the first bad line if strict; called when all lines so far are judged."""
+        """Raise TraceFormatError for the first bad line if strict. Call it when all lines so far have been read."""
         if self.strict and self._found:
             raise TraceFormatError(self._found[0][1], "import with strict=False to skip bad lines")
 
@@ -114,7 +115,7 @@ class Tally:
             yield "left out: " + ", ".join(f"{name} {count}" for name, count in self.left_out.most_common())
 
     def note(self, text: str) -> None:
-        """Tell the reader of the trace `text`, once."""
+        """Add `text` to the notes, once."""
         if text not in self.notes:
             self.notes.append(text)
 
@@ -139,7 +140,7 @@ class ImportOptions:
 
 @dataclass(frozen=True, slots=True)
 class ExportOptions:
-    """`object_by` is what a cache object is (libcachesim only): `range` or `uri`."""
+    """`object_by` says what a cache object is (libcachesim only): `range` or `uri`."""
 
     object_by: str = "range"
 
@@ -175,10 +176,10 @@ class Importer(Protocol):
     carries: Carries
 
     def read(self, source: Path, tally: Tally, options: ImportOptions) -> Iterator[pa.RecordBatch]:
-        """The log's ops, any schema columns, `t_submit` in ns since the Unix epoch, in any order.
+        """Yield the log's ops: any schema columns, `t_submit` in ns since the Unix epoch, in any order.
 
         Logs without absolute time count from an epoch of their own. Raises
-        TraceFormatError if `source` is no such log at all.
+        TraceFormatError if `source` is not such a log.
         """
         ...
 
@@ -191,5 +192,5 @@ class Exporter(Protocol):
     carries: Carries
 
     def write(self, trace: TraceReader, sink: BinaryIO, tally: Tally, options: ExportOptions) -> int:
-        """Write the trace's ops to `sink`; how many. What cannot be said goes to `tally.notes`."""
+        """Write the trace's ops to `sink` and return their number. `tally.notes` gets what the format cannot hold."""
         ...

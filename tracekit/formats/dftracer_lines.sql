@@ -6,7 +6,7 @@
 --        $unit_ns  BIGINT     the unit of ts and dur
 -- Adds to events (see dftracer.sql)
 
--- parsed: the fields as text; DFTracer does not escape quotes in names, so a line that names a file may be no JSON
+-- parsed: the fields as text; DFTracer does not escape quotes in names, so a line that names a file may not be JSON
 CREATE OR REPLACE TEMP TABLE parsed AS
 WITH split AS (
     SELECT number, json_valid(line) AS valid, CASE WHEN json_valid(line) THEN json_extract_string(line, $paths::VARCHAR[]) END AS f,

@@ -1,7 +1,7 @@
-"""fio iologs: version 2 (relative waits) and 3 (absolute microseconds) in, version 3 out.
+"""Reads fio iologs of versions 2 and 3, and writes version 3.
 
-An iolog is one sequence of requests on local files: no latency, no stream, no outcome. Those
-stay null on the way in, and are told on the way out.
+An iolog is one sequence of requests on local files, without latencies, streams or outcomes.
+An import leaves these null, and an export notes that they are lost.
 """
 
 from __future__ import annotations
@@ -81,13 +81,13 @@ class Fio:
         if state.split:
             tally.note(f"{state.split} requests of 4 GiB or more are split into pieces of 1 GiB")
         if state.remote:
-            tally.note("objects become relative paths SCHEME/BUCKET/KEY: give fio --directory")
+            tally.note("objects become relative paths SCHEME/BUCKET/KEY: give fio its option directory")
         tally.note("an iolog is one sequence: streams, latencies, samples and steps are not in it")
         return state.done
 
 
 class _Reading:
-    """What outlives a block of lines: the clock of version 2, and what was left out."""
+    """State kept from block to block: the clock of version 2, and what was left out."""
 
     def __init__(self, version: int, options: ImportOptions, tally: Tally) -> None:
         self.version = version
@@ -99,7 +99,7 @@ class _Reading:
         self._waited_us = 0
 
     def ops(self, lines: Iterator[tuple[int, str]]) -> pa.RecordBatch:
-        """The data ops of `lines`."""
+        """Return the data ops of `lines`."""
         numbers: list[int] = []
         submit: list[int] = []
         uris: list[str] = []
@@ -172,7 +172,7 @@ def _integer(text: str) -> int | None:
 
 
 class _Writing:
-    """What outlives a batch: which files are open, how time began, and what was left out."""
+    """State kept from batch to batch: open files, the first time, and what was left out."""
 
     def __init__(self, last: dict[str, int]) -> None:
         self.done = self.unfit = self.unnamed = self.split = 0
@@ -183,7 +183,7 @@ class _Writing:
         self._start_ns: int | None = None
 
     def lines(self, frame: pl.DataFrame) -> bytes:
-        """The iolog lines of `frame`, with each file added and opened before its first op and closed after its last."""
+        """Return the iolog lines of `frame`: each file is added and opened before its first op, and closed after its last."""
         if not frame.height:
             return b""
         if self._start_ns is None:
@@ -237,7 +237,7 @@ class _Writing:
 
 
 def _fit(trace: TraceReader, state: _Writing) -> Iterator[pl.DataFrame]:
-    """The ops that an iolog can say, numbered by `row`, with `name`, `from` and `size`."""
+    """Yield the ops that an iolog can hold, numbered by `row`, with `name`, `from` and `size`."""
     local = pl.col("uri").str.contains(r"^(?:file|direct)://")
     whole = pl.col("op").eq("get") | (pl.col("op").eq("put") & ~local)
     name = pl.when(local).then(pl.col("uri").str.replace(r"^[a-z]+://", "")).otherwise(
@@ -268,7 +268,7 @@ def _fit(trace: TraceReader, state: _Writing) -> Iterator[pl.DataFrame]:
 
 
 def _last_use(trace: TraceReader) -> dict[str, int]:
-    """Of each name that will be written, the `row` of its last op."""
+    """Return the `row` of the last op on each name that will be written."""
     last: dict[str, int] = {}
     for frame in _fit(trace, _Writing({})):
         ends = frame.group_by("name").agg(pl.col("row").max())

@@ -1,4 +1,4 @@
-"""libCacheSim's oracleGeneral: what was asked for, when it is asked for next, for cache simulators.
+"""Writes libCacheSim's oracleGeneral: requests with the time of the next request for the same object.
 
 Packed little-endian records of 24 bytes: time (s), object id, object size, and the index of
 the object's next request (-1: none). Only reads; names, streams and latencies are not in it.
@@ -45,9 +45,7 @@ class LibCacheSim:
     def write(self, trace: TraceReader, sink: BinaryIO, tally: Tally, options: ExportOptions) -> int:
         """As the protocol says. An object is a byte range of a file, or (`object_by="uri"`) the file."""
         if options.object_by not in _OBJECTS:
-            raise UsageError(
-                f"object-by: {options.object_by!r} is no choice", f"give {' or '.join(_OBJECTS)}"
-            )
+            raise UsageError(f"object_by={options.object_by!r} is unknown", "give " + " or ".join(_OBJECTS))
         sql = load_sql("tracekit.formats", "next_use")
         done = 0
         with closing(trace.connect()) as connection:
@@ -60,6 +58,6 @@ class LibCacheSim:
                 sink.write(records.tobytes())
                 done += len(records)
         if trace.rows > done:
-            tally.note(f"{trace.rows - done} ops left out: no reads, failed, or without a size")
+            tally.note(f"{trace.rows - done} ops left out: not reads, failed, or without a size")
         tally.note("times are whole seconds; names, offsets, streams and latencies are not in it")
         return done

@@ -1,8 +1,8 @@
-"""Object-store op logs in tab-separated columns: MinIO warp's and s3dlio's, in and out.
+"""Reads and writes object-store op logs in tab-separated columns: those of MinIO warp and s3dlio.
 
-Both have the same columns, found by the header's names, with RFC 3339 times and one row
-an op in order of completion. Neither has an offset or the length that was asked for: a
-range read's offset stays null. They differ in how an object is named.
+Both have the same columns, found by the names in the header, with RFC 3339 times and one row
+per op in order of completion. Neither has an offset or the length asked for, so these stay
+null for a range read. They differ in how an object is named.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class S3dlio:
 
 @dataclass(slots=True)
 class _State:
-    """What outlives a block."""
+    """State kept from block to block."""
 
     tally: Tally
     under: str | None
@@ -117,7 +117,7 @@ def _read(
 
 
 def _header(source: Path, block: Block) -> tuple[Layout, Block]:
-    """The layout that the first line with content states, and what follows it."""
+    """Return the layout that the first line with content states, and the lines after it."""
     start, line = 0, block.first_line
     while start < len(block.data):
         end = block.data.index(b"\n", start)
@@ -135,13 +135,13 @@ def _header(source: Path, block: Block) -> tuple[Layout, Block]:
         missing = [name for name in _NEEDED if name not in names]
         if missing or len(set(names)) != len(names):
             raise TraceFormatError(
-                f"{source}, line {line - 1}: no op log header ({', '.join(missing) or 'a name twice'})",
+                f"{source}, line {line - 1}: not an op log header ({', '.join(missing) or 'a name twice'})",
                 "the first line must name the columns: idx, thread, op, …, end, duration_ns",
             )
         types = {name: _TYPES[name] for name in names if name in _TYPES}
         done = line - block.first_line
         return Layout(names, types, separator), Block(block.data[start:], line, block.lines - done)
-    raise TraceFormatError(f"{source} holds no header", "the first line must name the columns")
+    raise TraceFormatError(f"{source} contains no header", "the first line must name the columns")
 
 
 def _ops(raw: dict[str, pa.Array], lines: Lines, state: _State) -> pa.RecordBatch:
@@ -176,7 +176,7 @@ def _ops(raw: dict[str, pa.Array], lines: Lines, state: _State) -> pa.RecordBatc
 
 
 def _uris(raw: dict[str, pa.Array], state: _State) -> pa.Array:
-    """The objects' URIs, dictionary-encoded: each pair of endpoint and file is joined once."""
+    """Return the objects' URIs, dictionary-encoded: each pair of endpoint and file is joined once."""
     file = raw["file"]
     files = file.dictionary
     endpoint = raw.get("endpoint")
@@ -197,7 +197,7 @@ def _uris(raw: dict[str, pa.Array], state: _State) -> pa.Array:
 
 
 def _files(file: pa.Array, kinds: pa.Array) -> pa.Array:
-    """The names of the objects: a list, or a delete of many, that names none is one of the bucket."""
+    """Return the names of the objects: a list, or a delete of many, without a name is an op on the bucket."""
     if not file.null_count or not len(kinds.dictionary):
         return file
     of_bucket = pa.array([kind in ("list", "delete") for kind in kinds.dictionary.to_pylist()], pa.bool_())
@@ -206,7 +206,7 @@ def _files(file: pa.Array, kinds: pa.Array) -> pa.Array:
 
 
 def _named(endpoint: pa.Array | pa.Scalar, file: pa.Array, state: _State) -> pa.Array:
-    """URIs of pairs. A host is no part of an object's name: such go `under` the base, if there is one."""
+    """Return the URIs of pairs. A host is not part of an object's name: its objects go `under` the base, if given."""
     host = pc.fill_null(endpoint, "")
     slash = pc.or_(pc.ends_with(host, "/"), pc.or_(pc.starts_with(file, "/"), pc.equal(host, "")))
     joined = _joined(host, file, slash)
@@ -222,13 +222,13 @@ def _named(endpoint: pa.Array | pa.Scalar, file: pa.Array, state: _State) -> pa.
         joined = pc.if_else(pc.match_substring_regex(file, _SCHEME), file, joined)
     if not pc.all(
         pc.match_substring_regex(host, _SCHEME)
-    ).as_py():  # what is then without a scheme is no object
+    ).as_py():  # a name that has no scheme by now is not an object
         joined = pc.if_else(pc.match_substring_regex(joined, _SCHEME), joined, pa.scalar(None, pa.string()))
     return joined
 
 
 def _joined(host: pa.Array | pa.Scalar, file: pa.Array, slash: pa.Array) -> pa.Array:
-    """Host and file, with a slash between where there is none; mostly all are alike, and joined once."""
+    """Join host and file, with a slash between where there is none; mostly all are alike, and joined at once."""
     bare = "" if pc.any(slash).as_py() else "/"
     joined = pc.binary_join_element_wise(host, file, bare)
     if bare == "/" or pc.all(slash).as_py():
@@ -237,7 +237,7 @@ def _joined(host: pa.Array | pa.Scalar, file: pa.Array, slash: pa.Array) -> pa.A
 
 
 def _holds(names: pa.Array, mark: bytes) -> bool:
-    """Whether `mark` is among the bytes of `names`: one scan, and no array of answers."""
+    """Return whether any of `names` contains `mark`, with one scan of their bytes."""
     data = names.buffers()[2]
     return data is not None and mark in data.to_pybytes()
 
@@ -255,7 +255,7 @@ def _taken(values: pa.Array, places: npt.NDArray[np.int64], null: int) -> pa.Arr
 
 
 def _coded(indices: pa.Array, names: pa.Array) -> pa.Array:
-    """A column of `names`; an index without a name is null."""
+    """Return a dictionary column of `names`; an index of a null name becomes null."""
     if names.null_count:
         indices = pc.if_else(pc.is_valid(names).take(indices), indices, pa.scalar(None, indices.type))
     return pa.DictionaryArray.from_arrays(indices.cast(pa.int32()), names)
@@ -267,7 +267,7 @@ def _codes(column: pa.Array, null: int) -> npt.NDArray[np.int64]:
 
 
 def _asked(kinds: pa.Array, moved: pa.Array) -> pa.Array:
-    """The length that was asked for: known of a put only, which asks for what it moves."""
+    """Return the length asked for: known for a put only, which asks for what it moves."""
     put = pc.index(kinds.dictionary, "put").as_py()
     if put < 0:
         return pa.nulls(len(moved), pa.int64())
@@ -275,14 +275,14 @@ def _asked(kinds: pa.Array, moved: pa.Array) -> pa.Array:
 
 
 def _moved(kinds: pa.Array, size: pa.Array) -> pa.Array:
-    """Bytes moved: for a stat some logs put the object's size in the column, of which none moved."""
+    """Return the bytes moved. For a stat, some logs have the object's size in the column, which is not moved."""
     data = [kind in ("read", "get", "put") for kind in kinds.dictionary.to_pylist()]
     carries = pa.array(data, pa.bool_()).take(kinds.indices)
     return pc.if_else(pc.fill_null(carries, True), size, 0) if len(data) else size
 
 
 def _since(start: pa.Array, first_byte: pa.Array) -> pa.Array:
-    """Time to first byte; null where the log has none or one before the start."""
+    """Return the time to first byte; null where the log has none, or one before the start."""
     ttfb = pc.subtract(first_byte.cast(pa.int64()), start)
     return pc.if_else(pc.greater_equal(ttfb, 0), ttfb, pa.scalar(None, pa.int64()))
 

@@ -1,7 +1,7 @@
-"""Writing op logs in the columns that warp and s3dlio share; the reading side is `oplog`.
+"""Writes op logs in the columns that warp and s3dlio share; `oplog` reads them.
 
-Neither format has offsets, samples or steps, and an op that never ended has no row in
-them: what is lost is told.
+Neither format has offsets, samples or steps, and an op that never ended has no row in them.
+Notes say what is lost.
 """
 
 from __future__ import annotations

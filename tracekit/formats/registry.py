@@ -1,7 +1,7 @@
-"""Which foreign formats there are, the one way in and the one way out.
+"""The list of formats, and the functions that import and export traces.
 
-A format's module is imported when it is asked for, so that each may need a library of
-its own.
+A format's module is imported only when the format is used, because some need libraries of
+their own.
 """
 
 from __future__ import annotations
@@ -86,27 +86,27 @@ class ExportResult:
 
 
 def names() -> tuple[str, ...]:
-    """Names of all formats, either way."""
+    """Return the names of all formats."""
     return tuple(sorted({*_IMPORTERS, *_EXPORTERS}))
 
 
 def importers() -> tuple[str, ...]:
-    """Names of the formats that can be read."""
+    """Return the names of the formats that can be read."""
     return tuple(_IMPORTERS)
 
 
 def exporters() -> tuple[str, ...]:
-    """Names of the formats that can be written."""
+    """Return the names of the formats that can be written."""
     return tuple(_EXPORTERS)
 
 
 def importer(name: str) -> Importer:
-    """The format called `name`. Raises UsageError for an unknown one."""
+    """Return the format `name`. Raises UsageError for an unknown one."""
     return cast(Importer, _load(_IMPORTERS, name, "import"))
 
 
 def exporter(name: str) -> Exporter:
-    """The format called `name`. Raises UsageError for an unknown one."""
+    """Return the format `name`. Raises UsageError for an unknown one."""
     return cast(Exporter, _load(_EXPORTERS, name, "export"))
 
 
@@ -127,7 +127,7 @@ def import_trace(
 
     Bad lines are counted, or (strict) an error that names the first; the other options are
     those of `ImportOptions`. Raises UsageError for an unknown format or a taken `out`,
-    TraceFormatError if `source` is no such log.
+    TraceFormatError if `source` is not such a log.
     """
     reads = importer(format)
     path = Path(source)
@@ -176,7 +176,7 @@ def export_trace(
 
 
 def _settled(batches: Iterator[pa.RecordBatch], tally: Tally) -> Iterator[pa.RecordBatch]:
-    """`batches`, until (strict) there is a bad line among those judged: it goes before any other error."""
+    """Yield `batches`; if strict, a bad line among those read so far is raised before any other error."""
     try:
         for batch in batches:
             tally.settle()

@@ -1,7 +1,7 @@
-"""The rows of any query in the forms that machines read: what each of DuckDB's types becomes there.
+"""Converts query results to JSON, CSV and Parquet.
 
-JSON has no NaN, CSV no lists, Parquet no intervals, and none of them two columns of one name.
-It converts what a form lacks and leaves the rest as it is.
+JSON has no NaN, CSV no lists, Parquet no intervals, and none of them allows two columns of one
+name. Types that a form lacks are converted; the rest stays as it is.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["as_csv", "as_rows", "as_values", "for_csv", "plain", "storable"]
 
 
 def plain(value: Any) -> Any:
-    """A value as JSON can say it: numbers as numbers, null for what is no number, bytes and times as text."""
+    """Return `value` as JSON can hold it: NaN becomes null, bytes and times become text."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Decimal):
@@ -71,7 +71,7 @@ def _seen(value: Any) -> Any:
 
 
 def _named(table: pa.Table) -> pa.Table:
-    """The table with every name once: `op`, `op_1`, as DuckDB names them in a subquery."""
+    """Return the table with unique names: `op`, `op_1`, as DuckDB names them in a subquery."""
     seen: Counter[str] = Counter()
     taken, names = set(table.column_names), []
     for name in table.column_names:
@@ -86,7 +86,7 @@ def _named(table: pa.Table) -> pa.Table:
 
 
 def _timed(table: pa.Table) -> pa.Table:
-    """Timestamps as text: Python's own have no nanoseconds."""
+    """Return timestamps as text, because Python's have no nanoseconds."""
     return _converted(table, lambda kind: not pa.types.is_timestamp(kind), lambda c: pc.cast(c, pa.string()))
 
 

@@ -1,8 +1,8 @@
-"""Delimited text with a column mapping: our own csv, and block traces of other people's making.
+"""Reads and writes delimited text with a column mapping: tracekit's own csv, and public block traces.
 
 `COLUMN=SOURCE[:UNIT]` says where a column of the op schema stands in the file: SOURCE is a
 name of the header, or `#N` (from 1) in a file without one; `A+B` joins names for a URI.
-Presets hold the mappings of well-known public traces.
+Presets are the mappings of well-known public traces.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ _DEFAULT_UNIT = {**dict.fromkeys(_TIMES, "ns"), **dict.fromkeys(_BYTES, "bytes")
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """Where a schema column comes from: one column of the file (a URI: several), in `unit`."""
+    """Where a schema column comes from: a column of the file (for a URI, one or more), in `unit`."""
 
     column: str
     sources: tuple[str, ...]
@@ -66,7 +66,7 @@ class _Source:
 
     @property
     def kind(self) -> pa.DataType:
-        """What the file's text is parsed as: exact whatever the unit."""
+        """The type that the file's text is parsed as, exact for every unit."""
         if self.column in _TEXTS:
             return TEXT
         if self.unit == "iso":
@@ -132,7 +132,7 @@ class _Plan:
 
 
 def _plan(source: Path, block: Block, options: ImportOptions) -> tuple[_Plan, Block]:
-    """What the options and the first line say, and the lines that remain."""
+    """Return the plan that the options and the first line give, and the remaining lines."""
     text, separator, fields, base = (options.map_columns or "", options.separator, 0, options.base or "")
     if text in PRESETS:
         text, own_separator, fields, own_base = PRESETS[text]
@@ -168,7 +168,7 @@ def _plan(source: Path, block: Block, options: ImportOptions) -> tuple[_Plan, Bl
 
 
 def _first_line(block: Block) -> tuple[str, int, int]:
-    """The first line with content, where the next begins, and that one's number."""
+    """Return the first line with content, and where the next line begins, with its number."""
     start, line = 0, block.first_line
     while start < len(block.data):
         end = block.data.index(b"\n", start)
@@ -188,20 +188,20 @@ def _separator(given: str | None, first: str) -> str:
 
 
 def _mapping(text: str) -> tuple[_Source, ...]:
-    """The mapping that `text` says. Raises UsageError naming the item that is wrong."""
+    """Parse a mapping. Raises UsageError naming the invalid item."""
     found: dict[str, _Source] = {}
     for item in filter(None, (part.strip() for part in text.split(","))):
         column, equals, rest = item.partition("=")
         names, _, unit = rest.partition(":")
         if not equals or not names or column not in OPS.names or column in found:
             raise UsageError(
-                f"map-columns: {item!r} is no mapping",
+                f"map_columns: {item!r} is not a mapping",
                 f"write COLUMN=SOURCE[:UNIT] once a column, or a preset ({', '.join(PRESETS)}); "
                 f"columns are {', '.join(OPS.names)}",
             )
         sources = tuple(names.split("+"))
         if len(sources) > 1 and column != "uri":
-            raise UsageError(f"map-columns: {item!r} joins columns", "only a uri can be joined from several")
+            raise UsageError(f"map_columns: {item!r} joins columns", "only a uri can be joined from several")
         found[column] = _Source(column, sources, _unit(item, column, unit))
     return tuple(found.values())
 
@@ -217,12 +217,12 @@ def _unit(item: str, column: str, unit: str) -> str:
         allowed = ("", *_OP_CODES)
     if unit.lower() not in allowed:
         hint = f"there are {', '.join(filter(None, allowed))}" if len(allowed) > 1 else "it has none"
-        raise UsageError(f"map-columns: {item!r} has no such unit for {column}", hint)
+        raise UsageError(f"map_columns: {item!r} has an unknown unit for {column}", hint)
     return unit.lower()
 
 
 def _named(names: tuple[str, ...], taken: set[str]) -> tuple[_Source, ...]:
-    """Columns that the header itself names: `len`, or with a unit, `latency_us`."""
+    """Return the schema columns that the header names: `len`, or with a unit, `latency_us`."""
     found: dict[str, _Source] = {}
     for name in names:
         for column in OPS.names:
@@ -268,7 +268,7 @@ def _column(item: _Source, raw: dict[str, pa.Array], plan: _Plan, lines: Lines, 
 
 
 def _scaled(values: pa.Array, scale: int) -> pa.Array:
-    """`values` times `scale` as integers; a product out of range becomes -1, which no op can have."""
+    """Return `values` times `scale` as integers; a product out of range becomes -1, which is invalid everywhere."""
     if pa.types.is_decimal(values.type):
         exact = pc.multiply(
             values.cast(pa.decimal256(50, 9)), pa.scalar(scale, pa.int64()).cast(pa.decimal256(19, 0))

@@ -1,7 +1,7 @@
-"""Columns of delimited text (tabs, commas), fast where the lines are clean, exact where they are not.
+"""Parses columns of delimited text (tabs, commas).
 
-A block is parsed by Arrow at once; only a block in which something is wrong is taken line
-by line, so that each bad line is known by its number. Both ways read the same values.
+Arrow parses a block at once. Only a block with a bad line is parsed line by line, so that
+each bad line is reported by its number. Both ways read the same values.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _NUMBER = re.compile(r"-?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d{1,3})?")
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """How the lines are cut: `names` of the columns in order, `types` of those that are wanted."""
+    """How lines are split: `names` of the columns in order, `types` of the wanted ones."""
 
     names: tuple[str, ...]
     types: Mapping[str, pa.DataType]
@@ -44,9 +44,9 @@ class Layout:
 
 
 def parse(block: Block, layout: Layout, tally: Tally) -> tuple[dict[str, pa.Array], Lines]:
-    """The wanted columns of `block`, and the line number of each row. An empty field is null.
+    """Return the wanted columns of `block`, and the line number of each row. An empty field is null.
 
-    Blank lines and lines that open with `#` are passed over, lines with another number
+    Blank lines and lines that begin with `#` are skipped; lines with another number
     of fields or a value that cannot be read are counted in `tally`.
     """
     commented = b"#" in block.data and (b"\n#" in block.data or block.data.startswith(b"#"))
@@ -62,7 +62,7 @@ def parse(block: Block, layout: Layout, tally: Tally) -> tuple[dict[str, pa.Arra
 
 
 def one_line(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """The ops of `batch` whose URI can be a field of a line, which is nearly always all of them."""
+    """Return the ops of `batch` with URIs that fit in a line, which are nearly always all of them."""
     torn = pc.match_substring_regex(batch.column("uri").cast(pa.string()), "[\n\r\\x00]")
     return batch.filter(pc.invert(torn)) if pc.any(torn).as_py() else batch
 

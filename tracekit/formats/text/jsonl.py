@@ -1,7 +1,7 @@
-"""One JSON object a line, in and out: `{uri, offset, len, t_submit[, sample_id, …]}`.
+"""Reads and writes one JSON object a line: `{uri, offset, len, t_submit[, sample_id, …]}`.
 
 Keys are columns of the op schema in its units (ns since the Unix epoch, ns, bytes); other
-keys are kept as extra columns. A block that Arrow cannot take at once is taken line by line.
+keys are kept as extra columns. A block that Arrow refuses is read line by line.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def _line_by_line(block: Block, tally: Tally) -> tuple[pa.Table, Lines]:
         try:
             row = json.loads(text)
         except (ValueError, RecursionError):
-            tally.bad(number, "no JSON")
+            tally.bad(number, "not JSON")
             continue
         why = _unfit(row)
         if why:
@@ -126,9 +126,9 @@ def _line_by_line(block: Block, tally: Tally) -> tuple[pa.Table, Lines]:
 
 
 def _unfit(row: object) -> str | None:
-    """Why `row` is no op; floats that are whole numbers are made integers in place."""
+    """Return why `row` is not an op, or None; floats that are whole numbers become integers in place."""
     if not isinstance(row, dict):
-        return "no JSON object"
+        return "not a JSON object"
     for name in _INTEGERS:
         value = row.get(name)
         if isinstance(value, float) and math.isfinite(value) and value.is_integer() and abs(value) < 2**53:
@@ -136,13 +136,13 @@ def _unfit(row: object) -> str | None:
         if value is not None and (
             isinstance(value, bool) or not isinstance(value, int) or abs(value) >= 2**63
         ):
-            return f"its {name} is no integer: {str(value)[:40]}"
+            return f"its {name} is not an integer: {str(value)[:40]}"
     if any(_lone_surrogate(key) for key in row):
-        return "a key is no text"
+        return "a key is not text"
     wrong = next(
         (n for n in _TEXTS if not isinstance(row.get(n), str | None) or _lone_surrogate(row.get(n))), None
     )
-    return f"its {wrong} is no text" if wrong else None
+    return f"its {wrong} is not text" if wrong else None
 
 
 def _lone_surrogate(text: str | None) -> bool:
@@ -189,7 +189,7 @@ def _one(column: pa.ChunkedArray) -> pa.Array:
 
 
 def _extra(name: str, values: pa.Array, extras: dict[str, pa.DataType], tally: Tally) -> pa.Array:
-    """An extra column in the type of its first block, so that all segments agree."""
+    """Return an extra column in the type of its first block, so that all segments agree."""
     if pa.types.is_nested(values.type) or pa.types.is_timestamp(values.type) or pa.types.is_null(values.type):
         values = pa.array(
             [None if v is None else json.dumps(v, default=str) for v in values.to_pylist()], pa.string()
