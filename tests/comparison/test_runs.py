@@ -225,3 +225,9 @@ def test_bytes_that_no_op_tells_are_unknown_and_not_judged(tmp_path: Path) -> No
             row = parity.row(metric)
             assert (row.b, row.difference, row.ok) == (None, None, None)
     assert dry_run(tmp_path / "a.parquet").peak_ops_in_flight is None
+
+
+def test_a_parity_prints_its_verdict_in_one_line_and_as_a_table(tmp_path: Path) -> None:
+    parity = compared(tmp_path, lambda rows: None)
+    assert repr(parity) == f"<Parity: parity holds ({len(parity.rows)} metrics)>"
+    assert parity._repr_html_().count("<tr>") == len(parity.rows) + 1

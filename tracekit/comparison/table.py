@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
+from html import escape
 from math import isfinite
 from typing import Any
 
@@ -39,7 +40,7 @@ class ParityRow:
         return self.difference is not None and self.ok is (self.difference <= (self.tolerance or 0.0))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Parity:
     """The table of a comparison and its verdict.
 
@@ -88,6 +89,23 @@ class Parity:
             if row.metric == metric:
                 return row
         raise KeyError(metric)
+
+    def __repr__(self) -> str:
+        return f"<Parity: {'; '.join(self.verdict)} ({len(self.rows) + len(self.gates)} metrics)>"
+
+    def _repr_html_(self) -> str:
+        words = {True: "pass", False: "FAIL", None: "-"}
+        cells = [
+            [
+                row.metric,
+                *("-" if x is None else f"{x:.6g}" for x in (row.a, row.b, row.difference)),
+                words[row.ok],
+            ]
+            for row in (*self.rows, *self.gates)
+        ]
+        body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in line)}</tr>" for line in cells)
+        head = "".join(f"<th>{name}</th>" for name in ("metric", "A", "B", "difference", "verdict"))
+        return f"<p>{escape('; '.join(self.verdict))}</p><table><tr>{head}</tr>{body}</table>"
 
     def to_dict(self) -> dict[str, Any]:
         """The table for JSON, where an infinite difference is null."""
