@@ -383,7 +383,7 @@ DRY_RUN: Table = _table(
     Option(
         "latency",
         Kind.DURATION,
-        "Predict the duration of closed pacing with every op taking this long.",
+        "In a dry run, predict the duration of closed pacing with every op taking this long.",
         unset="as long as recorded",
     ),
 )

@@ -138,8 +138,7 @@ def test_the_verb_takes_a_profile_and_options_over_it(finished: Finished, data: 
         tmp_path / "t",
         "--profile",
         "webdataset",
-        "--shuffle-buffer",
-        "5",
+        "--shuffle=5",
         "--target-request-bytes",
         "none",
     )
@@ -160,7 +159,7 @@ def test_the_verb_takes_a_profile_and_options_over_it(finished: Finished, data: 
         (["--profile", "pytorch"], "did you mean torch?"),
         (["--batch-siz", "3"], "--batch-size"),
         (["--max-bytes-in-flight", "much"], "--max-bytes-in-flight 'much' is not valid"),
-        (["--no-shuffle", "--shuffle-buffer", "9"], "exclude each other"),
+        (["--shuffle=1"], "--shuffle '1' is not valid"),
     ],
 )
 def test_a_wrong_flag_is_one_line_and_exit_code_2(

@@ -10,6 +10,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from tracekit.cli.arguments import with_values
 from tracekit.cli.options import help_of, takes
 from tracekit.options import LOADER, MATERIALIZE, RECORD, REPLAY
 from tracekit.validation import Kind, Option, Table, flag_of, parse, parse_all
@@ -42,7 +43,8 @@ def taken(table: Table, *arguments: str) -> dict[str, Any]:
     def _verb(name: str, **options: Any) -> None:
         got.update(options)
 
-    done = CliRunner().invoke(app, ["x", *arguments], catch_exceptions=False)
+    parameters = getattr(typer.main.get_command(app), "params")  # noqa: B009 - of a command
+    done = CliRunner().invoke(app, ["x", *with_values(parameters, arguments)], catch_exceptions=False)
     assert done.exit_code == 0, done.output
     return parse_all(table, got)
 
@@ -66,7 +68,7 @@ def test_what_is_not_typed_keeps_its_default() -> None:
 
 def test_none_and_a_count_of_shuffle_can_be_typed() -> None:
     assert taken(LOADER, "--target-request-bytes", "none")["target_request_bytes"] is None
-    assert taken(LOADER, "--shuffle-buffer", "64")["shuffle"] == parse(LOADER["shuffle"], 64) == 64
+    assert taken(LOADER, "--shuffle=64")["shuffle"] == parse(LOADER["shuffle"], 64) == 64
     assert taken(LOADER, "--shuffle")["shuffle"] is True
     assert taken(LOADER, "--no-shuffle")["shuffle"] is False
 

@@ -24,6 +24,7 @@ import typer.main
 from typer.core import TyperCommand, TyperGroup
 from typer.exceptions import TyperException
 
+from tracekit.cli.arguments import with_values
 from tracekit.cli.flags import use_flags_of, with_flags
 from tracekit.errors import TracekitError
 from tracekit.printable import printable
@@ -71,6 +72,9 @@ def _without_flag_types(parameters: list[Any]) -> list[Any]:
 class _Verb(TyperCommand):
     def get_params(self, ctx: Any) -> list[Any]:
         return _without_flag_types(super().get_params(ctx))
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, with_values(self.params, args))
 
 
 class _Verbs(TyperGroup):

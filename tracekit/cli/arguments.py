@@ -12,6 +12,7 @@ from tracekit.errors import UsageError
 from tracekit.validation import nearest
 
 __all__ = [
+    "OPTIONAL_COUNT",
     "AgainstOption",
     "JsonOption",
     "OutOption",
@@ -21,6 +22,7 @@ __all__ = [
     "choices",
     "examples",
     "output",
+    "with_values",
 ]
 
 _TRACE = "A trace directory, a Parquet file, or a quoted glob of Parquet files; a path or file:// URI."
@@ -35,6 +37,18 @@ OutOption = Annotated[
     Path | None,
     typer.Option("-o", "--out", metavar="FILE", help="Write here instead of printing; - is standard output."),
 ]
+
+
+OPTIONAL_COUNT = "[=N]"
+"""The metavar of a flag that may take a count: `--shuffle`, `--no-shuffle` or `--shuffle=64`."""
+
+
+def with_values(parameters: Iterable[Any], words: Iterable[str]) -> list[str]:
+    """Return the `words` of a command line with `on` or `off` given to each flag that stands without a count."""
+    flags = [p.opts[0] for p in parameters if getattr(p, "metavar", None) == OPTIONAL_COUNT]
+    spelled = {flag: f"{flag}=on" for flag in flags}
+    spelled |= {flag.replace("--", "--no-", 1): f"{flag}=off" for flag in flags}
+    return [spelled.get(word, word) for word in words]
 
 
 def output(path: Path) -> Path:

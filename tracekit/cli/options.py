@@ -10,15 +10,13 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from tracekit.cli.arguments import choices
-from tracekit.errors import UsageError
+from tracekit.cli.arguments import OPTIONAL_COUNT, choices
 from tracekit.validation import Kind, Option, Table, flag_of, shown_default
 
-__all__ = ["COUNT_SUFFIX", "help_of", "metavar_of", "takes"]
+__all__ = ["help_of", "metavar_of", "takes"]
 
 _METAVARS = {Kind.COUNT: "N", Kind.NUMBER: "X", Kind.SIZE: "SIZE", Kind.DURATION: "TIME"}
-COUNT_SUFFIX = "_buffer"
-"""Ends the second flag of an option that is a flag or a count: `--shuffle`, `--shuffle-buffer 64`."""
+_SPELLED = {"on": True, "off": False}
 
 _T = TypeVar("_T")
 
@@ -43,7 +41,7 @@ def takes(*tables: Table) -> Callable[[Callable[..., _T]], Callable[..., _T]]:
             for name, parameter in signature.parameters.items()
             if parameter.kind is not inspect.Parameter.VAR_KEYWORD
         }
-        added = {name: made for option in table.values() for name, made in _parameters(option).items()}
+        added = {name: _parameter_of(option) for name, option in table.items()}
         parameters = {**fixed, **added}
         call.__dict__["__signature__"] = signature.replace(parameters=list(parameters.values()))
         call.__annotations__ = {name: made.annotation for name, made in parameters.items()}
@@ -73,35 +71,28 @@ def help_of(option: Option) -> str:
 
 def _given(table: Table, typed: Mapping[str, Any]) -> dict[str, Any]:
     given = {name: typed[name] for name in table if typed.get(name) not in (None, [], ())}
-    for name, option in table.items():
-        if option.count_from is not None and (count := typed.get(name + COUNT_SUFFIX)) is not None:
-            if given.get(name) is False:
-                flag = flag_of(name + COUNT_SUFFIX)
-                raise UsageError(f"{name}=False and {flag} exclude each other", "give one of them")
-            given[name] = count
+    for name in given:
+        if table[name].count_from is not None:
+            given[name] = _SPELLED.get(given[name], given[name])
     return given
 
 
-def _parameters(option: Option) -> dict[str, inspect.Parameter]:
+def _parameter_of(option: Option) -> inspect.Parameter:
     flag, help_ = flag_of(option.name), help_of(option)
     if option.kind is not Kind.FLAG:
         kind = list[str] if option.repeats else str
         settings = {"metavar": metavar_of(option), **(choices(option.choices) if option.choices else {})}
-        return {option.name: _parameter(option, option.name, kind, help_, flag, **settings)}
-    both = f"{flag}/{flag_of('no_' + option.name)}"
-    made = {option.name: _parameter(option, option.name, bool, help_, both, metavar="")}
+        return _parameter(option, kind, help_, flag, **settings)
     if option.count_from is not None:
-        name = option.name + COUNT_SUFFIX
-        help_ = f"As {flag}, but through a buffer of N samples, at least {option.count_from}."
-        made[name] = _parameter(option, name, str, help_, flag_of(name), metavar="N")
-    return made
+        help_ += f" {flag_of('no_' + option.name)} turns it off."
+        return _parameter(option, str, help_, flag, metavar=OPTIONAL_COUNT)
+    both = f"{flag}/{flag_of('no_' + option.name)}"
+    return _parameter(option, bool, help_, both, metavar="")
 
 
-def _parameter(
-    option: Option, name: str, kind: Any, help_: str, flag: str, **settings: Any
-) -> inspect.Parameter:
+def _parameter(option: Option, kind: Any, help_: str, flag: str, **settings: Any) -> inspect.Parameter:
     panel = option.group or None
     option_ = typer.Option(flag, help=help_, rich_help_panel=panel, show_default=False, **settings)
     return inspect.Parameter(
-        name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, option_]
+        option.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, option_]
     )

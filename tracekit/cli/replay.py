@@ -11,7 +11,8 @@ from tracekit.cli import screen
 from tracekit.cli.arguments import JsonOption, TraceArgument, examples
 from tracekit.cli.flags import with_flags
 from tracekit.cli.options import takes
-from tracekit.options import REPLAY
+from tracekit.errors import UsageError
+from tracekit.options import DRY_RUN, REPLAY
 from tracekit.replayer.checks import PlanSummary
 from tracekit.replayer.result import ReplayResult
 from tracekit.replayer.run import dry_run as summarize_replay
@@ -34,7 +35,7 @@ def register(app: typer.Typer) -> None:
     app.command("replay", epilog=_EXAMPLES)(_replay)
 
 
-@takes(REPLAY)
+@takes(DRY_RUN, REPLAY)
 def _replay(
     trace: TraceArgument,
     out: Annotated[
@@ -53,6 +54,8 @@ def _replay(
     if dry_run:
         _show_plan(summarize_replay(trace, **options), json=json)
         return
+    if "latency" in options:
+        raise UsageError("latency= is an option of dry_run=True", "give both, or neither")
     with screen.progress("replay") as advance:
         result = replay(trace, out=out, watch=advance, **options)
     if json:
@@ -82,7 +85,7 @@ def _show(result: ReplayResult) -> None:
         say(f"warning: {with_flags(warning)}", style="yellow", soft_wrap=True)
     if result.assumed_offsets:
         say(
-            f"{format_count(result.assumed_offsets)} ops had no offset: each was taken to follow the last of its file"
+            f"{format_count(result.assumed_offsets)} ops had no offset: each was assumed to follow the last op of its file"
         )
     if result.assumed_lengths:
         say(f"{format_count(result.assumed_lengths)} ops had no length: each read to the end of its file")
@@ -120,8 +123,8 @@ def _show_times(result: ReplayResult) -> None:
 def _show_skipped(skipped: dict[str, int]) -> None:
     others = {kind: n for kind, n in sorted(skipped.items()) if kind not in ("hint", "put")}
     if others:
-        told = ", ".join(f"{format_count(n)} {kind}" for kind, n in others.items())
-        screen.console.print(f"not replayed: {told}")
+        counts = ", ".join(f"{format_count(n)} {kind}" for kind, n in others.items())
+        screen.console.print(f"not replayed: {counts}")
     if puts := skipped.get("put"):
         screen.console.print(
             Text.assemble((f"{format_count(puts)} puts refused", "yellow"), ": give --allow-writes")
@@ -143,6 +146,9 @@ def _show_plan(summary: PlanSummary, *, json: bool) -> None:
         say(
             f"peak in flight: {format_count(summary.peak_ops_in_flight)} ops, {format_size(summary.peak_bytes_in_flight)}"
         )
+    if summary.predicted_duration_ns is not None:
+        rule = f", {summary.loader_model}" if summary.loader_model else ""
+        say(f"predicted duration: {format_duration(summary.predicted_duration_ns)}{rule}", soft_wrap=True)
     for what, uris in (
         ("missing at the target", summary.missing),
         ("too small at the target", summary.too_small),
@@ -154,6 +160,6 @@ def _show_plan(summary: PlanSummary, *, json: bool) -> None:
             )
     if summary.assumed_offsets:
         say(
-            f"{format_count(summary.assumed_offsets)} ops have no offset: each will follow the last of its file"
+            f"{format_count(summary.assumed_offsets)} ops have no offset: each is assumed to follow the last op of its file"
         )
     _show_skipped(summary.skipped)

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from tracekit.cli.options import COUNT_SUFFIX, metavar_of
+from tracekit.cli.options import metavar_of
 from tracekit.options import BACKEND, LOADER, RECORD, REPLAY
 from tracekit.validation import Kind, Option, Table, flag_of, requirement, shown_default
 
@@ -53,7 +53,7 @@ def _flags(option: Option) -> Iterator[str]:
         return
     yield flag if not option.default else flag_of("no_" + option.name)
     if option.count_from is not None:
-        yield f"{flag_of(option.name + COUNT_SUFFIX)} N"
+        yield f"{flag}=N"
 
 
 def _takes(option: Option) -> str:
