@@ -33,13 +33,17 @@ _IOCB_WORD = re.compile(r"IOCB_CMD_(\w+)|(?<=[{ ])(p?(?:read|write)v?)(?=, fil)"
 _IOCB_FD = re.compile(r"fil(?:e?des)[=:] ?(.*)")
 _IOCB_LENGTH = re.compile(r"nbytes[=:] ?(\d{1,18})")
 _IOCB_OFFSET = re.compile(r"offset[=:] ?(\d{1,18})")
+_RESULT = re.compile(r"(-?\d{1,19}|0x[0-9a-f]{1,16})(?:<[^>]*>)?(?:\(deleted\))?(?:\s+(E[A-Z0-9]+))?")
+_INTEGER = re.compile(r"-?\d{1,19}")
 _ESCAPE = re.compile(r"\\([0-7]{1,3}|x[0-9a-fA-F]{2}|.)")
 _LETTERS = {"n": 10, "t": 9, "r": 13, "v": 11, "f": 12, "a": 7, "b": 8}
 
 
 def result_of(text: str) -> tuple[int | None, ErrorClass | None]:
     """Return a call's value and the class of its error; neither if it never returned."""
-    found = re.match(r"(-?\d{1,19}|0x[0-9a-f]{1,16})(?:<[^>]*>)?(?:\(deleted\))?(?:\s+(E[A-Z0-9]+))?", text)
+    if len(text) < 19 and text.isascii() and text.isdigit():
+        return int(text), None
+    found = _RESULT.match(text)
     if found is None:
         return None, None
     value = int(found[1], 16) if found[1].startswith("0x") else int(found[1])
@@ -87,7 +91,9 @@ def scalar(args: str, place: int) -> int | None:
     else:
         parts = args.split(", ", place + 1)
         text = parts[place] if len(parts) > place else ""
-    if not re.fullmatch(r"-?\d{1,19}", text):
+    if len(text) < 19 and text.isascii() and text.isdigit():
+        return int(text)
+    if not _INTEGER.fullmatch(text):
         return None
     value = int(text)
     return value if abs(value) <= MAX_INT else None

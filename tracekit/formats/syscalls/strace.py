@@ -28,11 +28,13 @@ _LINE = re.compile(
     r"(?:(?P<unix>\d{1,10}\.\d{1,9})|(?P<clock>\d\d:\d\d:\d\d(?:\.\d{1,9})?))"
     r"(?:\s+\(\+\s*\d+\.\d{1,9}\))?\s+(?P<rest>.*)"
 )
+_WHOLE = re.compile(r"(\d{1,10}) +(\d{10})\.(\d{6}) (\w+)\((.*)\)\s+= (.*?)\s+<(\d{1,9})\.(\d{6})>", re.ASCII)
 _RESUMED = re.compile(r"<\.\.\. (\w+) resumed>\s?(.*)")
 _UNFINISHED = "<unfinished ...>"
 _CALL = re.compile(r"(\w+)\((.*)")
 _ENDED = re.compile(r"(.*)\)\s+= (.*?)(?:\s+<(\d{1,9}\.\d{1,9})>)?$")
 _SKIPPED = ("--- ", "strace: ", "[ Process PID=")
+_NOT_CALLS = (*_SKIPPED, "+++ ")
 _ENDS = ("+++ exited", "+++ killed")
 _RELATIVE_BELOW_NS = 10**17
 """Times of `-r` are waits since the line before: less than three years, which no Unix time of a trace is."""
@@ -160,7 +162,15 @@ class StraceLog:
         return self._processes.call(thread, at_ns, call[1], call[2].rstrip(", "), "?", None)
 
     def _line(self, number: int, text: str) -> list[Row]:
-        if text.startswith((*_SKIPPED, "+++ ")):
+        whole = _WHOLE.fullmatch(text)
+        if whole is not None:  # nearly every line of a log with -f -ttt -T
+            pid, seconds, micros, name, args, result, took_s, took_us = whole.groups()
+            self.calls += 1
+            at_ns = int(seconds + micros) * 1000
+            return self._processes.call(
+                int(pid), at_ns, name, args.rstrip(), result, int(took_s + took_us) * 1000
+            )
+        if text.startswith(_NOT_CALLS):
             return []
         found = _LINE.match(text)
         if found is None:
