@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from traces import Rows, altered, make_files, random_rows, recording
+from traces import FILES, Rows, altered, make_files, random_rows, recording
 
 from tracekit.comparison.table import Parity
 from tracekit.errors import TraceFormatError, UsageError
 from tracekit.replayer.compare import compare
+from tracekit.replayer.materialize import materialize
 from tracekit.replayer.run import replay
 
 OPS = 120
@@ -406,3 +407,29 @@ def test_the_json_is_complete_and_holds_no_infinity(replayed: Replayed) -> None:
     assert [gate["ok"] for gate in told["gates"]] == [True, True]
     names = {"metric", "unit", "a", "b", "difference", "ok", "tolerance", "note", "cause", "low", "high"}
     assert told["metrics"][0].keys() == names
+
+
+def test_an_object_that_did_not_exist_is_not_created_so_that_reads_of_it_fail_again(tmp_path: Path) -> None:
+    rows = random_rows(tmp_path / "data", 2, 40, failing=0.3)
+    made = recording(tmp_path / "a.parquet", rows)
+    rule = f"file://{tmp_path}/data=file://{tmp_path}/other"
+    assert materialize(made, map=rule).made == FILES
+    assert not (tmp_path / "other" / "missing").exists()
+    result = replay(made, map=rule)
+    assert result.failed_ops == sum(row["error"] is not None for row in rows)
+    assert not differences(result.parity), result.parity.to_dict()
+
+
+def test_a_recording_in_which_no_object_existed_replays(tmp_path: Path) -> None:
+    rows = random_rows(tmp_path / "nowhere", 2, 10, failing=1.0)
+    result = replay(recording(tmp_path / "a.parquet", rows))
+    assert result.failed_ops == 10
+    assert not differences(result.parity), result.parity.to_dict()
+
+
+def test_a_negative_length_is_refused_when_the_plan_is_made(tmp_path: Path) -> None:
+    for name in ("len", "offset"):
+        rows = random_rows(tmp_path, 2, 10)
+        rows[5][name] = -1
+        with pytest.raises(TraceFormatError, match=f"has {name} -1"):
+            replay(recording(tmp_path / f"{name}.parquet", rows))

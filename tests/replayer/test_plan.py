@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 
 from tracekit.errors import UsageError
 from tracekit.replayer import plan as plan_module
-from tracekit.replayer.foresight import foresee
 from tracekit.replayer.mapping import MappingRules, parse_rules
 from tracekit.replayer.materialize import materialize
 from tracekit.replayer.options import ReplayOptions
 from tracekit.replayer.pacing import ClosedPacer, RecordedPacer, dependencies
 from tracekit.replayer.plan import NONE, Plan, build_plan
 from tracekit.replayer.run import dry_run, replay
+from tracekit.replayer.totals import plan_totals
 from tracekit.store.reader import open_reader
 from tracekit.store.writer import TraceWriter
 
@@ -121,16 +121,16 @@ def test_what_is_foreseen_is_what_the_plan_comes_to(
 ) -> None:
     folder = tmp_path_factory.mktemp("p")
     plan = plan_of(folder, ops, speed=speed, loop=loops)
-    seen = foresee(open_reader(folder / "t"), MappingRules(), ReplayOptions(speed=speed, loop=loops))
-    assert (seen.ops, seen.puts, seen.bytes, seen.span_ns) == (plan.ops, 0, plan.bytes, plan.span_ns)
+    totals = plan_totals(open_reader(folder / "t"), MappingRules(), ReplayOptions(speed=speed, loop=loops))
+    assert (totals.ops, totals.puts, totals.bytes, totals.span_ns) == (plan.ops, 0, plan.bytes, plan.span_ns)
     ends = plan.column("offset") + plan.column("length")
-    for index, uri in enumerate(seen.plan.uris):
+    for index, uri in enumerate(totals.plan.uris):
         mine = plan.column("file") == plan.uris.index(uri)
-        assert seen.sizes[index] == ends[mine].max()
+        assert totals.sizes[index] == ends[mine].max()
     latency, due = plan.column("recorded_latency"), plan.column("due_ns")
     flights = [(d, d + max(n, 1)) for d, n in zip(due.tolist(), latency.tolist(), strict=True) if n != NONE]
     deepest = max((sum(s <= t < e for s, e in flights) for t, _ in flights), default=0)
-    assert (seen.peaks.ops, seen.peaks.bytes) == (deepest, deepest * 4096)
+    assert (totals.peaks.ops, totals.peaks.bytes) == (deepest, deepest * 4096)
 
 
 def test_a_plan_too_long_to_build_first_is_foreseen_to_its_end(

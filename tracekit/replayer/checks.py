@@ -1,4 +1,4 @@
-"""What is checked before a replay runs, and what `--dry-run` prints. Nothing here writes or reads data."""
+"""Checks before a replay, and the summary of a dry run. Nothing here reads or writes data."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import numpy as np
 
 from tracekit.errors import BackendError, ErrorClass, UsageError
 from tracekit.replayer.backends import Backends
-from tracekit.replayer.foresight import Foresight
 from tracekit.replayer.mapping import parse_rules
 from tracekit.replayer.options import ReplayOptions
 from tracekit.replayer.plan import Plan
+from tracekit.replayer.totals import PlanTotals
 from tracekit.uri import FILE_SCHEMES, scheme_of, to_path
 
 __all__ = ["PlanSummary", "check_targets", "check_writes", "summarize", "uses_loop"]
@@ -49,24 +49,24 @@ class PlanSummary:
     """The loader's rule that closed pacing follows; None for stream by stream."""
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON has it."""
+        """The summary for JSON."""
         return asdict(self)
 
 
-def summarize(seen: Foresight, backends: Backends) -> PlanSummary:
-    """Asks the target for the size of each object that is read and not put before."""
-    plan, sizes = seen.plan, seen.sizes
-    read = np.flatnonzero(seen.read & ~seen.put).tolist()
+def summarize(totals: PlanTotals, backends: Backends) -> PlanSummary:
+    """Summarize a plan. Asks the target for the size of each object that is read and not written."""
+    plan, sizes = totals.plan, totals.sizes
+    read = np.flatnonzero(totals.read & ~totals.put).tolist()
     found = _sizes(backends, [plan.uris[index] for index in read])
     return PlanSummary(
-        ops=seen.ops,
-        puts=seen.puts,
-        bytes=seen.bytes,
-        files=int((seen.read | seen.put).sum()),
-        span_ns=seen.span_ns,
+        ops=totals.ops,
+        puts=totals.puts,
+        bytes=totals.bytes,
+        files=int((totals.read | totals.put).sum()),
+        span_ns=totals.span_ns,
         # An op of known latency is in flight for at least 1 ns.
-        peak_ops_in_flight=seen.peaks.ops if seen.peaks.ops or not seen.ops else None,
-        peak_bytes_in_flight=seen.peaks.bytes if seen.peaks.ops or not seen.ops else None,
+        peak_ops_in_flight=totals.peaks.ops if totals.peaks.ops or not totals.ops else None,
+        peak_bytes_in_flight=totals.peaks.bytes if totals.peaks.ops or not totals.ops else None,
         missing=tuple(plan.uris[index] for index, size in zip(read, found, strict=True) if size is None),
         too_small=tuple(
             plan.uris[index]
@@ -80,12 +80,14 @@ def summarize(seen: Foresight, backends: Backends) -> PlanSummary:
 
 
 def check_targets(plan: Plan, backends: Backends, options: ReplayOptions) -> None:
-    """Raise UsageError or BackendError if a scheme, or the first object read of it, is out of reach."""
+    """Raise UsageError or BackendError if no object of a scheme that the plan reads can be reached."""
     if not plan.streamed:
         check_writes(plan, plan.files_of("put"), backends, options)
     put = set() if plan.streamed else set(plan.files_of("put"))
     read = (
-        plan.uris if plan.streamed else [plan.uris[i] for i in plan.files_of("read", "get") if i not in put]
+        plan.uris
+        if plan.streamed
+        else [plan.uris[i] for i in plan.files_of("read", "get", existing=True) if i not in put]
     )
     for scheme in {scheme_of(uri) for uri in read}:
         _reach([uri for uri in read if scheme_of(uri) == scheme], backends)
@@ -97,7 +99,7 @@ def check_targets(plan: Plan, backends: Backends, options: ReplayOptions) -> Non
 
 
 def check_writes(plan: Plan, put: Sequence[int], backends: Backends, options: ReplayOptions) -> None:
-    """Raise UsageError if a put (on the URIs `put`) would go anywhere but under a mapped target, or onto an object."""
+    """Raise UsageError if a put (to the URIs `put`) would leave the mapped targets or replace an object."""
     for index in put:
         if not options.map or _same_place(plan.uris[index], plan.sources[index]):
             raise UsageError(
@@ -118,7 +120,7 @@ def check_writes(plan: Plan, put: Sequence[int], backends: Backends, options: Re
 
 
 def _same_place(uri: str, other: str) -> bool:
-    """Whether both are one object, by whatever scheme and links a local file is reached."""
+    """Whether both URIs name one object; links of local files are resolved."""
     if uri == other or not {scheme_of(uri), scheme_of(other)} <= set(FILE_SCHEMES):
         return uri == other
     return os.path.realpath(to_path(uri)) == os.path.realpath(to_path(other))
@@ -137,7 +139,7 @@ def uses_loop(plan: Plan, backends: Backends, options: ReplayOptions) -> bool:
 
 
 def _reach(uris: Sequence[str], backends: Backends) -> None:
-    """Raise if nothing can be read this way; an object that is not there says nothing if another is."""
+    """Raise BackendError if none of `uris` can be reached. A missing object is fine if another exists."""
     missing: BackendError | None = None
     for uri in uris[:: max(len(uris) // _PROBES, 1)]:
         try:

@@ -1,4 +1,4 @@
-"""Making the objects that a trace reads, with the right sizes, at a target that lacks them."""
+"""Create the objects that a trace reads, with the right sizes, at a target that lacks them."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from tracekit.errors import BackendError, ErrorClass, UsageError
 from tracekit.keywords import Count, StoreKeywords
 from tracekit.options import MATERIALIZE, STORE
 from tracekit.replayer.backends import Backends
-from tracekit.replayer.foresight import foresee
 from tracekit.replayer.mapping import parse_rules
+from tracekit.replayer.totals import plan_totals
 from tracekit.store.reader import TraceLike, open_reader
 from tracekit.uri import FILE_SCHEMES, scheme_of
 from tracekit.validation import parse_all
@@ -27,7 +27,7 @@ _CHUNK = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Materialized:
-    """What was made: objects and their bytes; `kept` were there already and large enough."""
+    """The number of objects created and their bytes; `kept` existed and were large enough."""
 
     made: int
     kept: int
@@ -45,7 +45,9 @@ def materialize(
     watch: Callable[[int, int], None] | None = None,
     **store: Unpack[StoreKeywords],
 ) -> Materialized:
-    """Make every object that a replay of the trace under the rules `map` would read.
+    """Create every object that a replay of the trace under the rules `map` would read.
+
+    An object that did not exist when the trace was recorded is not created: reads of it fail again.
 
     Local files are sparse unless `seed` is given. With a seed, and always on object stores, the content
     comes from a seeded generator (seed 0 by default). An object that is large enough is kept; nothing is
@@ -57,10 +59,12 @@ def materialize(
     if not options["map"]:
         raise UsageError("materialize needs a target", "give map='FROM=TO'")
     rules = parse_rules(options["map"])
-    seen = foresee(open_reader(trace), rules)
+    totals = plan_totals(open_reader(trace), rules)
     with closing(Backends({name: options[name] for name in STORE if options[name] is not None})) as backends:
-        missing, kept = _missing(seen.plan.uris, seen.sizes.tolist(), backends)
-        sources = dict(zip(seen.plan.uris, seen.plan.sources, strict=True))
+        read = np.flatnonzero(totals.read).tolist()
+        uris, sizes = [totals.plan.uris[i] for i in read], totals.sizes[read].tolist()
+        missing, kept = _missing(uris, sizes, backends)
+        sources = dict(zip(totals.plan.uris, totals.plan.sources, strict=True))
         for uri, _ in missing:
             rules.check_inside(sources[uri], uri)
         for index, (uri, size) in enumerate(missing):
@@ -79,7 +83,7 @@ def materialize(
 def _missing(
     uris: Sequence[str], sizes: Sequence[int], backends: Backends
 ) -> tuple[list[tuple[str, int]], int]:
-    """What is to be made, and how many are there already. Raises UsageError if one is there and too small."""
+    """Return the objects to create, and how many exist. Raises UsageError for one that exists and is too small."""
     missing = []
     for uri, size in zip(uris, sizes, strict=True):
         try:
@@ -91,7 +95,7 @@ def _missing(
             continue
         if there < size:
             raise UsageError(
-                f"{uri} is there with {there} bytes; the trace needs {size}", "map to another target"
+                f"{uri} exists with {there} bytes; the trace needs {size}", "map to another target"
             )
     return missing, len(uris) - len(missing)
 

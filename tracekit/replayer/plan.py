@@ -1,8 +1,8 @@
-"""The plan of a replay: which ops, on which target, due when. Columns, never objects.
+"""The plan of a replay: which ops go to which target, and when they are due. Columns, no objects.
 
-A plan is filled from a stream of ops in time order into shared memory, so that engines
-read it from many threads and processes without copies. A long one is filled while it is
-replayed, and what has been replayed is given back: any length needs little memory. It
+A plan is filled from ops in order of time into shared memory, which engines read from many
+threads and processes without copies. A long plan is filled while it is replayed, and rows
+that have been replayed are freed, so that any length needs little memory. This module
 touches no storage.
 """
 
@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tracekit.errors import TraceFormatError, UsageError
+from tracekit.errors import ErrorClass, TraceFormatError, UsageError
 from tracekit.replayer.columns import COMPLETE, LOW, READY, STOP, SharedColumns
 from tracekit.replayer.mapping import MappingRules
 from tracekit.replayer.options import READS, ReplayOptions
@@ -30,7 +30,7 @@ from tracekit.store.reader import TraceReader
 __all__ = ["COLUMNS", "KINDS", "NONE", "Plan", "build_plan", "plan_parts"]
 
 NONE = np.iinfo(np.int64).min
-"""Stands for null in a plan's int64 columns."""
+"""Null in the int64 columns of a plan."""
 
 COLUMNS: dict[str, type[np.generic]] = {
     "due_ns": np.int64, "file": np.int32, "kind": np.int8, "offset": np.int64, "length": np.int64,
@@ -38,7 +38,7 @@ COLUMNS: dict[str, type[np.generic]] = {
     "recorded_latency": np.int64, "recorded_bytes": np.int64, "recorded_error": np.int16,
 }  # fmt: skip
 KINDS = ("read", "get", "put")
-"""What the column `kind` indexes."""
+"""The kinds of op; the column `kind` holds indexes into them."""
 
 _FROM_TRACE = [
     "uri",
@@ -65,8 +65,9 @@ class Plan:
     """Ops in order of `due_ns` (ns from the start of the replay).
 
     `file` indexes `uris` (targets) and `sources` (as recorded). `length` NONE means to the
-    object's end. `recorded_*` are the recording's submit (ns since its epoch), latency and
-    bytes (NONE: unknown, or failed). Of a plan that is `streamed`, only some rows are there at a time.
+    object's end. `recorded_*` are the recording's submit (ns since its epoch), latency, bytes
+    (NONE: unknown, or failed) and error (an index into `error_classes`; -1 for success). A plan
+    that is `streamed` holds only some of its rows at a time.
     """
 
     shared: SharedColumns
@@ -87,24 +88,24 @@ class Plan:
 
     @property
     def ops(self) -> int:
-        """Ops so far; all of them unless it is being streamed."""
+        """Number of ops so far; of all ops unless the plan is streamed."""
         return self.shared.header[READY]
 
     @property
     def room(self) -> int:
-        """No fewer than there will be."""
+        """An upper bound of the number of ops."""
         return self.shared.room
 
     def column(self, name: str) -> np.ndarray:
-        """A column's rows so far."""
+        """The rows of a column so far."""
         return self.shared.columns[name][: self.ops]
 
     def view(self, name: str) -> memoryview:
-        """A column whose items are Python ints: the cheapest to read one at a time."""
+        """A column as a memoryview, the cheapest way to read single items."""
         return self.shared.columns[name].data
 
     def wait_for(self, op: int) -> bool:
-        """Whether there is such an op; waits while the plan is being filled."""
+        """Whether the op exists; waits while the plan is being filled."""
         header = self.shared.header
         while op >= header[READY]:
             if header[COMPLETE] or header[STOP]:
@@ -120,25 +121,34 @@ class Plan:
 
     @property
     def bytes(self) -> int:
-        """Bytes that the plan asks for, where lengths are known."""
+        """Requested bytes, of ops of known length."""
         length = self.column("length")
         return int(length[length != NONE].sum())
 
     def moves(self, rows: slice = slice(None)) -> np.ndarray:
-        """Bytes that each op should move: as recorded, or as asked where the recording failed or does not say."""
+        """Bytes that each op should move: as recorded, or its length where that failed or is unknown."""
         recorded = self.column("recorded_bytes")[rows]
         length = np.maximum(self.column("length")[rows], 0)
         capped = np.where(length == 0, recorded, np.minimum(recorded, length))
         moved: np.ndarray = np.where(recorded == NONE, length, capped)
         return moved
 
-    def files_of(self, *kinds: str) -> list[int]:
-        """The URIs (their indexes) that ops of these kinds are on."""
+    def absent(self, rows: slice = slice(None)) -> np.ndarray:
+        """Whether each op failed in the recording because its object did not exist."""
+        known = self.error_classes
+        code = known.index(ErrorClass.NOT_FOUND) if ErrorClass.NOT_FOUND in known else -2
+        found: np.ndarray = self.column("recorded_error")[rows] == code
+        return found
+
+    def files_of(self, *kinds: str, existing: bool = False) -> list[int]:
+        """Indexes of the URIs that ops of these kinds use; with `existing`, of ops that found their object."""
         chosen = np.isin(self.column("kind"), [KINDS.index(kind) for kind in kinds])
+        if existing:
+            chosen &= ~self.absent()
         return [int(index) for index in np.unique(self.column("file")[chosen])]
 
     def peak_in_flight(self) -> tuple[int, int]:
-        """(ops, bytes) in flight at most, if every op took as long as it did when recorded."""
+        """The most (ops, bytes) in flight, if every op took as long as recorded."""
         latency = self.column("recorded_latency")
         known = latency != NONE
         start = self.column("due_ns")[known]
@@ -152,16 +162,15 @@ class Plan:
 
 
 def build_plan(reader: TraceReader, rules: MappingRules, options: ReplayOptions | None = None) -> Plan:
-    """The plan that re-drives the reads of `reader` (and its puts, if writes are allowed).
+    """Make the plan of a replay of `reader`: its reads, and its puts if writes are allowed.
 
-    Due times count from the first op kept, divided by `speed`; gaps between submits longer
-    than `max_gap` (as recorded) are squeezed to it; `loop` repeats the whole. An op
-    without offset is taken to go on where the last op of its file ended, one without length
-    to the object's end: both are counted. Above some million ops, a plan that needs no
-    foresight (of filters, rounds, gaps, closed pacing or writes) is streamed: it is returned
-    when its first rows are there.
+    Due times count from the first op kept, divided by `speed`; pauses between submits longer than
+    `max_gap` (as recorded) are shortened to it; `loop` repeats the whole. An op without offset
+    continues where the last op of its file ended, and one without length reads to the object's
+    end: both are counted. Above some million ops, a plan without filters, rounds, gaps, closed
+    pacing and writes is streamed: it is returned when its first rows are filled.
 
-    Raises UsageError for URIs that the rules cannot place.
+    Raises UsageError for URIs that no rule matches, TraceFormatError for lengths or offsets below 0.
     """
     options = options or ReplayOptions()
     builder = _Builder(reader, rules, options)
@@ -194,7 +203,7 @@ def _distinct_uris(reader: TraceReader) -> tuple[str, ...]:
 
 
 class _Builder:
-    """Fills a plan batch by batch; keeps what must be carried from one batch to the next."""
+    """Fills a plan batch by batch, and keeps the state between batches."""
 
     def __init__(self, reader: TraceReader, rules: MappingRules, options: ReplayOptions) -> None:
         self.plan = Plan(
@@ -212,13 +221,13 @@ class _Builder:
         self._ends = np.zeros(0, np.int64)  # by file: where its last op ended
 
     def place(self, sources: tuple[str, ...]) -> None:
-        """Say where every recorded URI is to be read. Raises UsageError if the rules do not."""
+        """Set the target of every recorded URI. Raises UsageError if the rules do not give one."""
         self.codes = {uri: code for code, uri in enumerate(sources)}
         self.plan.sources = sources
         self.plan.uris = tuple(self._rules.apply_all(sources))
 
     def stream(self) -> Plan:
-        """The plan as soon as it has rows; the rest is filled by a thread, not too far ahead."""
+        """Return the plan as soon as it has rows; a thread fills the rest, some way ahead of the replay."""
         self.plan.streamed = True
         thread = threading.Thread(target=self._feed, name="tracekit-plan", daemon=True)
         thread.start()
@@ -229,7 +238,7 @@ class _Builder:
         return self.plan
 
     def fill(self) -> Iterator[int]:
-        """Fill to the end; yields how many ops there are after each batch."""
+        """Fill the plan; yield the number of ops after each batch."""
         header = self.plan.shared.header
         for round_ in range(self._options.loop):
             if round_:  # each round begins one mean gap after the last op of the one before
@@ -277,7 +286,7 @@ class _Builder:
         header[COMPLETE] = 1
 
     def _lowest_needed(self) -> int:
-        """Workers write 1 + the lowest op that they still need; 0 is a slot without worker."""
+        """The lowest op that a worker still needs. Counters hold 1 + that op; 0 is a slot without a worker."""
         lows = self.plan.shared.counters(LOW)
         used = lows[lows > 0]
         return int(used.min()) - 1 if len(used) else 0
@@ -370,7 +379,7 @@ class _Builder:
         return np.rint(elapsed / self._options.speed)
 
     def _assume(self, at: slice) -> None:
-        """Give an offset to ops that have none: 0 for whole objects, else where the file's last op ended."""
+        """Set missing offsets: 0 for whole objects, else the end of the last op of the file."""
         columns = self.plan.shared.columns
         offset, length = columns["offset"][at], columns["length"][at]
         file, whole = columns["file"][at], columns["kind"][at] != KINDS.index("read")

@@ -1,4 +1,4 @@
-"""What a replay came to: parity, failures, latency by part, and who was the limit."""
+"""The result of a replay: parity, failures, parts of latency, and what limited it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class ReplayResult:
     count ops whose record did not say where or how much. `timing` is `timing.sql`'s row.
     `repeats` holds every replay of several; the other fields are then those of the first, and
     `parity` is of all. The residencies are of the trace's local files in the page cache, right before and
-    after the run; None where there are none. `warnings` say what was asked for and could not be had.
+    after the run; None where there are none. `warnings` name requests that could not be met.
     """
 
     out: Path | None
@@ -51,7 +51,7 @@ class ReplayResult:
         return self.parity.ok
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON has it."""
+        """The result for JSON."""
         return {
             "ok": self.ok,
             "out": str(self.out) if self.out else None,

@@ -1,4 +1,4 @@
-"""Replaying a trace, whole: plan, checks before anything runs, engine, result."""
+"""Replay a trace: make the plan, check the target, run an engine, judge the result."""
 
 from __future__ import annotations
 
@@ -31,7 +31,6 @@ from tracekit.replayer.engines.fast import FAST_MODES
 from tracekit.replayer.engines.interpreter import EngineSettings, ThreadEngine
 from tracekit.replayer.engines.loop import LoopEngine
 from tracekit.replayer.engines.processes import run_processes
-from tracekit.replayer.foresight import foresee
 from tracekit.replayer.loader_model import LoaderModel, model_for
 from tracekit.replayer.mapping import parse_rules
 from tracekit.replayer.options import ReplayOptions
@@ -40,6 +39,7 @@ from tracekit.replayer.plan import Plan, build_plan
 from tracekit.replayer.predict import predict_duration
 from tracekit.replayer.residency import Residency
 from tracekit.replayer.result import ReplayResult
+from tracekit.replayer.totals import plan_totals
 from tracekit.replayer.verdict import ClientFacts, judge
 from tracekit.sql import load_sql
 from tracekit.store.locate import local_path
@@ -65,7 +65,7 @@ _MEASURED_FILES = 10_000
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """What came of driving the plan."""
+    """The outcome of driving the plan."""
 
     whole: bool
     client: ClientFacts
@@ -137,7 +137,7 @@ def dry_run(
     latency: Duration | None = None,
     **given: Unpack[ReplayKeywords],
 ) -> PlanSummary:
-    """What `replay` would do, and what is missing at the target. Raises as `replay` does; reads no data.
+    """Return what `replay` would do and what the target lacks. Raises as `replay` does; reads no data.
 
     For closed pacing the duration is predicted in virtual time: with every op taking `latency`
     (ns, or text such as "5ms"), or as long as recorded.
@@ -146,10 +146,10 @@ def dry_run(
     reader = open_reader(trace)
     latency_ns = parse(DRY_RUN["latency"], latency)
     with closing(Backends(options.store_options)) as backends:
-        seen = foresee(reader, parse_rules(options.map), options)
-        check_writes(seen.plan, np.flatnonzero(seen.put).tolist(), backends, options)
+        totals = plan_totals(reader, parse_rules(options.map), options)
+        check_writes(totals.plan, np.flatnonzero(totals.put).tolist(), backends, options)
         predicted_ns, rule = _predict(reader, options, latency_ns)
-        return replace(summarize(seen, backends), predicted_duration_ns=predicted_ns, loader_model=rule)
+        return replace(summarize(totals, backends), predicted_duration_ns=predicted_ns, loader_model=rule)
 
 
 def _gate(options: ReplayOptions, model: LoaderModel | None) -> Gate | None:
@@ -203,7 +203,7 @@ def _run(
 def _drive(
     plan: Plan, backends: Backends, options: ReplayOptions, reader: TraceReader, target: Path, watch: Watch | None
 ) -> tuple[bool, ClientFacts]:  # fmt: skip
-    """Whether whole, and what the client was and used (wall time aside)."""
+    """Drive the plan; return whether it was whole, and the client's facts without wall time."""
     looping = uses_loop(plan, backends, options)
     compiled = not looping and _uses_compiled(plan, options)
     processes = 1 if looping or compiled else _processes(plan, options)
@@ -264,7 +264,7 @@ def _uses_compiled(plan: Plan, options: ReplayOptions) -> bool:
 
 
 def _teller(plan: Plan, total: int, watch: Watch | None) -> Callable[[], None]:
-    """Tells `watch` how far the replay is, from the workers' counters."""
+    """Make the function that reports progress to `watch`, from the workers' counters."""
     last_ns, last_done, last_busy = time.monotonic_ns(), 0, 0
 
     def tell() -> None:
@@ -288,7 +288,7 @@ def _teller(plan: Plan, total: int, watch: Watch | None) -> Callable[[], None]:
 
 
 def _processes(plan: Plan, options: ReplayOptions) -> int:
-    """More than one only for local files at rates that one interpreter cannot hold."""
+    """Processes to use: more than one only for local files at rates above one interpreter's."""
     if options.processes is not None:
         return options.processes
     if (
@@ -305,7 +305,7 @@ def _processes(plan: Plan, options: ReplayOptions) -> int:
 
 
 def _rate(plan: Plan) -> float:
-    """Ops a second of the plan; 0 of a short one, which is a burst and no rate."""
+    """Ops per second of the plan; 0 for a short plan, which is a burst and not a rate."""
     return plan.ops * 1e9 / max(plan.span_ns, 1) if plan.ops >= _RATE_OF_ONE_PROCESS else 0
 
 
@@ -359,7 +359,7 @@ def _loader_model(plan: Plan, options: ReplayOptions, reader: TraceReader) -> Lo
 
 
 def _noted(options: ReplayOptions) -> dict[str, Any]:
-    """The options, as the replay's trace keeps them."""
+    """The options as kept in the replay's trace: without those of the verdict."""
     noted = {
         name: value
         for name, value in options.to_dict().items()
@@ -392,7 +392,7 @@ def _result(
 
 
 def _needed_workers(done: TraceReader, timing: dict[str, Any], client: ClientFacts) -> int | None:
-    """How many ops would have been in flight at once had each gone when it was due; None if nobody asks."""
+    """How many ops would have been in flight at once had each gone when it was due; None if workers were not the limit."""
     if not client.at_limit or timing.get("lateness_p99_ns") is None:
         return None
     with closing(done.connect()) as connection:

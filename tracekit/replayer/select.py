@@ -1,4 +1,4 @@
-"""Which rows of a batch a replay keeps. Decides only; touches neither plan nor storage."""
+"""Filters: which rows of a batch a replay keeps."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tracekit.replayer.options import Filters
 __all__ = ["fits", "text", "uri_fits"]
 
 _NULL = {"rank": 0, "worker": 0, "sample_id": -1}
-"""What a row without these belongs to: the stream 0/0, as the view `ops` has it, and no sample."""
+"""Values of rows without these columns: the stream 0/0, as in the view `ops`, and no sample."""
 
 
 def fits(table: pa.Table, filters: Filters, origin_ns: int) -> np.ndarray:
@@ -73,7 +73,7 @@ def _streams(table: pa.Table, filters: Filters) -> np.ndarray:
 
 
 def _chosen(key: str, filters: Filters) -> bool:
-    """A fair coin of the seed and the key: the same stream or file is in or out of every batch."""
+    """Draw from the seed and the key, so that a stream or file is kept in every batch or in none."""
     drawn = int.from_bytes(blake2b(f"{filters.sample_seed}/{key}".encode(), digest_size=8).digest()) / 2**64
     return filters.sample_rate is None or drawn < filters.sample_rate
 
