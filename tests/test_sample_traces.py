@@ -48,7 +48,7 @@ def test_a_sample_replays_with_the_same_requests_on_local_files(
     reader = sample(name)
     rules = (f"{ROOTS[name]}={target}://{tmp_path}",)
     assert materialize(reader, rules, seed=1).made == 4
-    result = replay(reader, map=rules, out=tmp_path / "r", tolerance=1e9)
+    result = replay(reader, map=rules, out=tmp_path / "r", tolerance=1e9, max_lateness="1h")
     assert (result.failed_ops, differences(result.parity)) == (0, set()), result.to_dict()
     assert result.parity.row("req_bytes_hist").difference == 0
 
@@ -71,7 +71,15 @@ def on_object_store(tmp_path: Path, name: str, target: str) -> None:
     rules = (f"{ROOTS[name]}={target}",)
     assert materialize(reader, rules).made == 4
     speed = {"file": 0.08, "direct": 0.08, "s3": 0.3, "az": 0.12}[name]
-    result = replay(reader, map=rules, speed=speed, end=int(2.5e9 * speed), out=tmp_path / "r", tolerance=1e9)
+    result = replay(
+        reader,
+        map=rules,
+        speed=speed,
+        end=int(2.5e9 * speed),
+        out=tmp_path / "r",
+        tolerance=1e9,
+        max_lateness="1h",
+    )
     assert (result.failed_ops, differences(result.parity)) == (0, set()), result.to_dict()
     assert result.ops > 60
     assert result.parity.row("req_bytes_hist").difference == 0

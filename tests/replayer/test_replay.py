@@ -63,7 +63,9 @@ def files(tmp_path: Path) -> list[Path]:
 @pytest.mark.parametrize("scheme", ["file", "direct"])
 def test_a_replay_issues_every_op_again_in_cadence(tmp_path: Path, files: list[Path], scheme: str) -> None:
     recording = record_synthetic(tmp_path / "t", files, gap_ns=2_000_000)
-    options = ReplayOptions(map=(f"file://{tmp_path}={scheme}://{tmp_path}",), tolerance=1e9)
+    options = ReplayOptions(
+        map=(f"file://{tmp_path}={scheme}://{tmp_path}",), tolerance=1e9, max_lateness="1h"
+    )
     result = replay(recording, options, out=tmp_path / "r")
     assert result.ok, result.to_dict()
     replayed = open_reader(tmp_path / "r")
@@ -82,7 +84,9 @@ def test_a_replay_issues_every_op_again_in_cadence(tmp_path: Path, files: list[P
 
 def test_deadlines_are_absolute_so_gaps_and_speed_are_kept(tmp_path: Path, files: list[Path]) -> None:
     record_synthetic(tmp_path / "t", files, ops=100, gap_ns=4_000_000)
-    result = replay(tmp_path / "t", ReplayOptions(speed=2.0, tolerance=1e9), out=tmp_path / "r")
+    result = replay(
+        tmp_path / "t", ReplayOptions(speed=2.0, tolerance=1e9, max_lateness="1h"), out=tmp_path / "r"
+    )
     due = open_reader(tmp_path / "r").query("SELECT t_due FROM ops ORDER BY t_due").column(0).to_pylist()
     assert {b - a for a, b in itertools.pairwise(due)} == {2_000_000}
     assert result.parity.row("duration_ns").a == pytest.approx(99 * 2_000_000 + 100_000)
@@ -178,7 +182,9 @@ def test_the_cap_holds_in_the_recorded_trace_for_64_workers(tmp_path: Path) -> N
             )
     for pace in ("asap", "recorded"):
         out = tmp_path / f"r-{pace}"
-        options = ReplayOptions(pace=pace, max_bytes_in_flight=8 << 20, threads=64, tolerance=1e9)
+        options = ReplayOptions(
+            pace=pace, max_bytes_in_flight=8 << 20, threads=64, tolerance=1e9, max_lateness="1h"
+        )
         result = replay(tmp_path / "t", options, out=out)
         assert result.failed_ops == 0
         peak = peaks(open_reader(out))
@@ -209,7 +215,11 @@ def test_hours_of_silence_are_squeezed_when_asked(tmp_path: Path, files: list[Pa
         now = time.monotonic_ns()
         for i, at in enumerate((0, 1_000_000, 7_200_000_000_000, 7_200_001_000_000)):
             recorder.record(f"file://{files[0]}", i * 4096, 4096, now + at, 1000, bytes=4096)
-    result = replay(tmp_path / "t", ReplayOptions(max_gap=50_000_000, tolerance=1e9), out=tmp_path / "r")
+    result = replay(
+        tmp_path / "t",
+        ReplayOptions(max_gap=50_000_000, tolerance=1e9, max_lateness="1h"),
+        out=tmp_path / "r",
+    )
     assert result.ok
     assert result.parity.row("duration_ns").a == 52_001_000
     due = open_reader(tmp_path / "r").query("SELECT t_due - min(t_due) OVER () AS d FROM ops ORDER BY d")
@@ -223,7 +233,7 @@ def test_ops_without_offset_or_length_say_what_was_assumed(tmp_path: Path, files
             recorder.record(f"file://{files[0]}", None, 4096, now + i, 1000, bytes=4096)
         recorder.record(f"file://{files[1]}", None, None, now + 9, 1000, op="get")
         recorder.record(f"file://{files[1]}", 0, None, now + 10, 1000, op="stat")
-    result = replay(tmp_path / "t", ReplayOptions(tolerance=1e9), out=tmp_path / "r")
+    result = replay(tmp_path / "t", ReplayOptions(tolerance=1e9, max_lateness="1h"), out=tmp_path / "r")
     assert (result.assumed_offsets, result.assumed_lengths) == (4, 0)
     assert result.skipped == {"stat": 1}
     rows = (
@@ -237,7 +247,7 @@ def test_ops_without_offset_or_length_say_what_was_assumed(tmp_path: Path, files
 
 def test_nothing_runs_if_the_mapping_target_or_options_cannot_be(tmp_path: Path, files: list[Path]) -> None:
     record_synthetic(tmp_path / "t", files, ops=10)
-    with pytest.raises(UsageError, match="no --map rule matches"):
+    with pytest.raises(UsageError, match="no map= rule matches"):
         replay(tmp_path / "t", ReplayOptions(map=("file:///elsewhere=file:///x",)), out=tmp_path / "r")
     with pytest.raises(UsageError, match="speed"):
         replay(tmp_path / "t", ReplayOptions(speed=0), out=tmp_path / "r")
@@ -270,7 +280,7 @@ def test_materialized_files_have_the_sizes_that_the_trace_needs(tmp_path: Path, 
     done = materialize(reader, rules)
     assert done.made == 3
     assert sum(f.stat().st_blocks for f in target.iterdir()) == 0
-    assert replay(reader, ReplayOptions(map=tuple(rules), tolerance=1e9)).ok
+    assert replay(reader, ReplayOptions(map=tuple(rules), tolerance=1e9, max_lateness="1h")).ok
     assert materialize(reader, rules).kept == 3
     os.truncate(target / "a", 10)
     with pytest.raises(UsageError, match="the trace needs"):
@@ -286,7 +296,7 @@ def test_an_empty_trace_and_a_single_op_replay(tmp_path: Path, files: list[Path]
     empty = replay(tmp_path / "none").parity
     assert [row.metric for row in empty.failed] == ["completeness"]
     record_synthetic(tmp_path / "one", files, ops=1)
-    assert replay(tmp_path / "one", ReplayOptions(tolerance=1e9)).ok
+    assert replay(tmp_path / "one", ReplayOptions(tolerance=1e9, max_lateness="1h")).ok
 
 
 def test_a_recording_killed_with_kill_9_can_be_measured_and_replayed(
@@ -305,7 +315,7 @@ def test_a_recording_killed_with_kill_9_can_be_measured_and_replayed(
     assert proc.stdout.readline() == b"flushed\n"
     proc.kill()
     proc.wait(30)
-    for verb in (["info"], ["stats"], ["replay", "--tolerance", "1e9"]):
+    for verb in (["info"], ["stats"], ["replay", "--tolerance", "1e9", "--max-lateness", "1h"]):
         run = subprocess.run(
             [sys.executable, "-m", "tracekit", *verb, str(tmp_path / "t"), "--json"],
             capture_output=True,

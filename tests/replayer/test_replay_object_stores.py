@@ -61,7 +61,9 @@ def check(recording: TraceReader, root: str, tmp_path: Path) -> None:
         {"pace": "recorded"}, {"pace": "closed"}, {"pace": "asap"}, {"pace": "asap", "engine": "interpreter", "threads": 4},
         {"pace": "asap", "max_bytes_in_flight": OBJECT},
     ):  # fmt: skip
-        result = replay(recording, map=rule, out=tmp_path / "r", overwrite=True, tolerance=1e9, **how)
+        result = replay(
+            recording, map=rule, out=tmp_path / "r", overwrite=True, tolerance=1e9, max_lateness="1h", **how
+        )
         assert (result.ops, result.failed_ops) == (60, 0), (how, result.failures)
         assert result.client.engine == how.get("engine", "loop")
         assert result.parity.row("bytes").difference == 0
@@ -99,13 +101,13 @@ def test_names_survive_the_way_to_a_store_and_back(
     assert materialize(local, [rule]).made == len(uris)
     objects = [info.uri for info in backend_for(f"{there}://").list(f"{there}://{container}/d")]
     assert sorted(split(uri).key for uri in objects) == sorted(f"d/{name}" for name in AWKWARD)
-    result = replay(local, map=rule, pace="asap", out=tmp_path / "r", tolerance=1e9)
+    result = replay(local, map=rule, pace="asap", out=tmp_path / "r", tolerance=1e9, max_lateness="1h")
     assert (result.ops, result.failed_ops) == (len(uris), 0)
     back = f"{there}://{container}/d=file://{tmp_path}/back"
     assert materialize(open_reader(tmp_path / "r"), [back]).made == len(uris)
     for name in AWKWARD:
         assert (tmp_path / "back" / name).stat().st_size == LENGTH
-    result = replay(tmp_path / "r", map=back, pace="asap", tolerance=1e9)
+    result = replay(tmp_path / "r", map=back, pace="asap", tolerance=1e9, max_lateness="1h")
     assert (result.ops, result.failed_ops) == (len(uris), 0)
 
 
@@ -169,7 +171,7 @@ def test_puts_go_to_the_store_only_when_allowed(tmp_path: Path, s3_bucket: str) 
             )
         )  # fmt: skip
     rule = f"s3://recorded=s3://{s3_bucket}"
-    result = replay(tmp_path / "t", map=rule, allow_writes=True, speed=0.2, tolerance=1e9)
+    result = replay(tmp_path / "t", map=rule, allow_writes=True, speed=0.2, tolerance=1e9, max_lateness="1h")
     assert (result.ops, result.failed_ops) == (2, 0)
     assert backend_for(f"s3://{s3_bucket}").stat(f"s3://{s3_bucket}/new").size == LENGTH
     with pytest.raises(UsageError, match="overwritten"):
@@ -280,7 +282,7 @@ def test_throttled_ops_are_rows_and_every_retry_is_counted(
 _REPLAY = """
 import sys
 from tracekit.replayer.run import replay
-result = replay(sys.argv[1], pace="asap", max_ops_in_flight=8, tolerance=1e9)
+result = replay(sys.argv[1], pace="asap", max_ops_in_flight=8, tolerance=1e9, max_lateness="1h")
 peak = next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM"))
 print(result.ops, result.failed_ops, peak * 1024)
 """

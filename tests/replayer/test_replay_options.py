@@ -150,7 +150,12 @@ def test_cold_and_warm_are_measured_by_what_the_page_cache_holds(tmp_path: Path,
             "bytes": [65536] * 240,
         },
     )
-    how: dict[str, Any] = {"page_cache_mode": "fadvise_random", "threads": 1, "tolerance": 1e9}
+    how: dict[str, Any] = {
+        "page_cache_mode": "fadvise_random",
+        "threads": 1,
+        "tolerance": 1e9,
+        "max_lateness": "1h",
+    }
     cold, warm = replay(reader, cold=True, **how), replay(reader, warm=True, **how)
     assert (cold.warnings, warm.warnings) == ((), ())
     assert cold.residency_before is not None and warm.residency_before is not None
@@ -161,7 +166,9 @@ def test_cold_and_warm_are_measured_by_what_the_page_cache_holds(tmp_path: Path,
 
 def test_direct_io_leaves_the_page_cache_alone(tmp_path: Path, data: Path) -> None:
     reader = trace_of(tmp_path, {"uri": uris(data, "a") * 100, "offset": [i * LENGTH for i in range(100)]})
-    direct = replay(reader, cold=True, page_cache_mode="direct_io", threads=1, tolerance=1e9)
+    direct = replay(
+        reader, cold=True, page_cache_mode="direct_io", threads=1, tolerance=1e9, max_lateness="1h"
+    )
     assert direct.counters["direct_reads"] == 100
     assert direct.residency_after is not None and direct.residency_after.share < 0.01
 
@@ -207,7 +214,7 @@ def test_files_that_vanish_or_may_not_be_read_do_not_cost_the_result(tmp_path: P
     )
     vanishing = threading.Timer(0.3, (data / "a").unlink)
     vanishing.start()
-    result = replay(reader, threads=4, tolerance=1e9)
+    result = replay(reader, threads=4, tolerance=1e9, max_lateness="1h")
     vanishing.join()
     assert result.ops == count
     assert result.residency_after is not None and result.residency_after.files >= 1
@@ -283,7 +290,7 @@ def test_a_core_six_trace_in_any_order_with_equal_times_replays(tmp_path: Path, 
     import pyarrow.parquet as pq
 
     pq.write_table(table, tmp_path / "foreign.parquet")
-    result = replay(tmp_path / "foreign.parquet", out=tmp_path / "r", tolerance=1e9)
+    result = replay(tmp_path / "foreign.parquet", out=tmp_path / "r", tolerance=1e9, max_lateness="1h")
     assert (result.ops, result.failed_ops) == (4, 0)
     due = open_reader(tmp_path / "r").query(
         "SELECT sample_id, t_due - min(t_due) OVER () AS d FROM ops ORDER BY sample_id"
@@ -302,13 +309,15 @@ def test_more_files_than_may_be_open_are_each_read_from_themselves(tmp_path: Pat
         {"uri": names, "len": [64] * 1400, "bytes": [64] * 1400, "t_submit": [i * 1000 for i in range(1400)]},
     )
     for pace in ("recorded", "asap"):
-        result = replay(reader, pace=pace, threads=2, processes=1, tolerance=1e9)
+        result = replay(reader, pace=pace, threads=2, processes=1, tolerance=1e9, max_lateness="1h")
         assert (result.ops, result.failed_ops) == (1400, 0)
 
 
 def test_the_verdict_names_the_gate_when_the_gate_held_ops(tmp_path: Path, data: Path) -> None:
     reader = trace_of(tmp_path, {"uri": uris(data, "a" * 300), "t_submit": [0] * 300, "len": [1 << 20] * 300})
-    result = replay(reader, max_ops_in_flight=1, threads=64, page_cache_mode="direct_io", tolerance=1e9)
+    result = replay(
+        reader, max_ops_in_flight=1, threads=64, page_cache_mode="direct_io", tolerance=1e9, max_lateness="1h"
+    )
     assert result.verdict.limit == "gate"
     assert result.timing["gate_p99_ns"] > 0
     assert result.timing["response_p99_ns"] >= result.timing["service_p99_ns"]
@@ -318,7 +327,7 @@ def test_the_verdict_names_the_client_when_it_has_no_worker_free(tmp_path: Path,
     reader = trace_of(
         tmp_path, {"uri": uris(data, "a" * 20_000), "t_submit": [i * 100 for i in range(20_000)]}
     )
-    result = replay(reader, threads=1, processes=1, warm=True, tolerance=1e9)
+    result = replay(reader, threads=1, processes=1, warm=True, tolerance=1e9, max_lateness="1h")
     assert result.verdict.limit in ("client", "storage")
     assert result.timing["backlog_sum_ns"] > result.timing["wake_sum_ns"]
 
@@ -345,7 +354,7 @@ def test_a_long_plan_is_streamed_and_gives_back_what_was_used(
         {"pace": "recorded", "processes": 2},
     ]
     for how in ways:
-        result = replay(reader, out=tmp_path / "r", overwrite=True, tolerance=1e9, **how)
+        result = replay(reader, out=tmp_path / "r", overwrite=True, tolerance=1e9, max_lateness="1h", **how)
         assert (result.ops, result.failed_ops) == (count, 0)
         assert result.parity.row("bytes").difference == 0
         found = open_reader(tmp_path / "r").query(
@@ -361,7 +370,7 @@ def test_an_op_that_no_memory_holds_is_a_row_with_its_error(
     tmp_path: Path, data: Path, how: dict[str, Any]
 ) -> None:
     reader = trace_of(tmp_path, {"uri": uris(data, "aba"), "len": [LENGTH, 1 << 50, LENGTH]})
-    result = replay(reader, tolerance=1e9, **how)
+    result = replay(reader, tolerance=1e9, max_lateness="1h", **how)
     assert (result.ops, result.failed_ops) == (3, 1)
     assert [(f["error"], f["len"]) for f in result.failures] == [("out_of_memory", 1 << 50)]
 

@@ -61,7 +61,13 @@ def test_a_foreign_log_replays_with_the_same_requests(tmp_path: Path, fmt: str, 
     start = reads[len(reads) // 3] - first  # from where it reads in earnest
     rules = [f"{root}={scheme}://{target}/{i}/" for i, root in enumerate(roots(reader))]
     window_ns, speed = HOW[fmt]
-    how = {"start": start, "end": start + window_ns, "max_gap": 200_000_000, "tolerance": 1e9}
+    how = {
+        "start": start,
+        "end": start + window_ns,
+        "max_gap": 200_000_000,
+        "tolerance": 1e9,
+        "max_lateness": "1h",
+    }
     materialize(reader, rules)
     result = replay(reader, map=rules, speed=speed, out=tmp_path / "r", overwrite=True, **how)
     assert result.ops > 0
@@ -85,7 +91,9 @@ def on_object_store(reader: TraceReader, target: str, folder: Path) -> None:
     """Slowed to what a test server in Python serves: some 40 ops a second."""
     rules = [f"{root}={target}/{i}/" for i, root in enumerate(roots(reader))]
     materialize(reader, rules)
-    result = replay(reader, map=rules, speed=0.03, out=folder / "r", overwrite=True, tolerance=1e9)
+    result = replay(
+        reader, map=rules, speed=0.03, out=folder / "r", overwrite=True, tolerance=1e9, max_lateness="1h"
+    )
     assert result.ops == 265
     assert differences(result.parity) <= {"failures"}, result.to_dict()  # of the recording, not of the replay
     assert result.assumed_offsets == 64

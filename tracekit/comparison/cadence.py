@@ -175,7 +175,7 @@ class Cadence:
         limit = max(LATENESS_FLOOR_NS, _GAPS * gap)
         latest = max(LATENESS_MAX_FLOOR_NS, 10 * _GAPS * gap)
         if max_lateness_ns is not None:
-            limit, latest = min(limit, max_lateness_ns), max_lateness_ns
+            limit = latest = max_lateness_ns
         yield shown("lateness_p50_ns", "ns", None, _quantile(self.lateness, 0.5))
         for name, value, most in (
             ("lateness_p99_ns", _quantile(self.lateness, 0.99), limit),
