@@ -41,12 +41,12 @@ def parse_size(value: int | str, *, name: str = "size") -> int:
     """
     if isinstance(value, int) and not isinstance(value, bool):
         if value < 0:
-            raise UsageError(f"{name}: {value} is negative", "give a size such as 65536 or 64KiB")
+            raise UsageError(f"{name}={value} is negative", "give a size such as 65536 or 64KiB")
         return value
     match = _NUMBER_UNIT.fullmatch(value) if isinstance(value, str) else None
     scale = _SIZE.get(match[2].lower()) if match else None
     if match is None or scale is None:
-        raise UsageError(f"{name}: {value!r} is not a size", "give a size such as 65536, 64KiB or 64KB")
+        raise UsageError(f"{name}={value!r} is not a size", "give a size such as 65536, 64KiB or 64KB")
     return _scaled(match[1], scale)
 
 
@@ -57,7 +57,7 @@ def parse_duration(value: int | str, *, name: str = "duration") -> int:
     """
     if isinstance(value, int) and not isinstance(value, bool):
         if value < 0:
-            raise UsageError(f"{name}: {value} is negative", "give a duration such as 500ms or 2s")
+            raise UsageError(f"{name}={value} is negative", "give a duration such as 500ms or 2s")
         return value
     match = _NUMBER_UNIT.fullmatch(value) if isinstance(value, str) else None
     scale = _DURATION_NS.get(match[2].lower()) if match else None
@@ -65,7 +65,7 @@ def parse_duration(value: int | str, *, name: str = "duration") -> int:
         return 0
     if match is None or scale is None:
         raise UsageError(
-            f"{name}: {value!r} is not a duration", "give a number with a unit, such as 500ms, 2s or 1h"
+            f"{name}={value!r} is not a duration", "give a number with a unit, such as 500ms, 2s or 1h"
         )
     return _scaled(match[1], scale)
 

@@ -49,7 +49,6 @@ PYTHON_ONLY = {
     "options": "a value that holds the options",
     "params": "parameters of an SQL statement",
     "watch": "a callback that reports progress",
-    "progress": "a callback that reports progress",
 }
 OPENED = ("info", "stats", "query")
 """Verbs that are methods of an open trace."""

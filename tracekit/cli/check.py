@@ -23,7 +23,7 @@ def register(app: typer.Typer) -> None:
 def _verify(trace: TraceArgument, json: JsonOption = False) -> None:
     """Read every page of a trace and print what is wrong with it. Exit 1 if the trace is damaged."""
     with screen.progress("verify") as advance:
-        findings = tracekit.verify(trace, progress=advance)
+        findings = tracekit.verify(trace, watch=advance)
     broken = any(finding.broken for finding in findings)
     if json:
         found = [finding.to_dict() for finding in findings]

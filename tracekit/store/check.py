@@ -74,12 +74,12 @@ class Repair:
 
 
 def verify(
-    trace: str | os.PathLike[str], *, progress: Callable[[int, int], None] | None = None
+    trace: str | os.PathLike[str], *, watch: Callable[[int, int], None] | None = None
 ) -> list[Finding]:
     """Return the problems of the trace at `trace`; an empty list if it is whole.
 
     Reads every byte of every segment and checks digests, page checksums, and the values of all ops.
-    `progress(done, total)` is called for each segment. Raises TraceFormatError if there is no trace.
+    `watch(done, total)` is called for each segment. Raises TraceFormatError if there is no trace.
     """
     root = local_path(trace)
     files = _files(root)
@@ -101,8 +101,8 @@ def verify(
         else:
             entry = index.entries.get(segment.path.name) if index is not None else None
             found.extend(_damage(segment.path, entry))
-        if progress is not None:
-            progress(at + 1, len(reader.segments))
+        if watch is not None:
+            watch(at + 1, len(reader.segments))
     if any(finding.broken for finding in found):
         return found  # not all ops can be read
     return found + _odd_values(reader)
