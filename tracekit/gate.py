@@ -1,8 +1,7 @@
-"""The gate: how many bytes and ops may be in flight at once.
+"""Limits the bytes and ops that are in flight at once.
 
-First come, first served, exact, and each waiter is woken by name when its turn has come:
-nobody else wakes to look. It serves threads (`acquire`) and coroutines (`aacquire`) at
-once. It knows nothing of what the bytes are for.
+The gate is first come, first served, and wakes only the waiter that is admitted. It serves threads (`acquire`)
+and coroutines (`aacquire`) at the same time, and does not know what the bytes are for.
 """
 
 from __future__ import annotations
@@ -21,8 +20,8 @@ __all__ = ["Gate"]
 class Gate:
     """Admits ops while their bytes stay within `max_bytes` and their number within `max_ops`.
 
-    None means no cap. An op larger than `max_bytes` goes alone: when nothing is in
-    flight, and nothing follows until it is done. Raises UsageError for a cap below 1.
+    None means no cap. An op larger than `max_bytes` is admitted when nothing is in flight, and nothing else
+    is admitted until it is done. Raises UsageError for a cap below 1.
     """
 
     __slots__ = (
@@ -52,7 +51,7 @@ class Gate:
         self._waiting: deque[tuple[int, Callable[[], object]]] = deque()
 
     def acquire(self, nbytes: int) -> int:
-        """Wait for admission; ns waited, 0 if there was no need. Pair with `release`."""
+        """Wait for admission, and return the ns waited (0: admitted at once). Call `release` afterwards."""
         with self._lock:
             if not self._waiting and self._fits(nbytes):
                 self._admit(nbytes)
@@ -64,13 +63,13 @@ class Gate:
         began = time.monotonic_ns()
         try:
             turn.acquire()
-        except BaseException:  # a signal handler raised: leave the queue, or hand back what was admitted
+        except BaseException:  # a signal handler raised: leave the queue, or return what was admitted
             self._withdraw(entry)
             raise
         return time.monotonic_ns() - began
 
     async def aacquire(self, nbytes: int) -> int:
-        """As `acquire`, for a coroutine of the running loop. Cancellation gives the place back."""
+        """Do as `acquire` in a coroutine of the running loop. Cancellation gives up the place."""
         with self._lock:
             if not self._waiting and self._fits(nbytes):
                 self._admit(nbytes)
@@ -88,7 +87,7 @@ class Gate:
         return time.monotonic_ns() - began
 
     def release(self, nbytes: int) -> None:
-        """Say that an admitted op of `nbytes` is done; admits those whose turn it now is."""
+        """Report that an admitted op of `nbytes` is done, and admit the next waiters that fit."""
         with self._lock:
             self.bytes_in_flight -= nbytes
             self.ops_in_flight -= 1

@@ -444,3 +444,16 @@ def test_names_that_are_no_utf_8_are_seen_and_standard_output_is_not(method, tra
     found = rows(trace)
     assert facts(found) == [("read", 7, 50, 50)] * 3
     assert {row["uri"] for row in found} == {f"file://{tmp_path}/\ufffd.bin"}
+
+
+@pytest.mark.parametrize("name", ["day[1]", "what?*"])
+def test_a_target_with_characters_of_globs_in_its_path_is_literal(tmp_path: Path, name: str) -> None:
+    data = tmp_path / name / "data.bin"
+    data.parent.mkdir()
+    data.write_bytes(bytes(1 << 20))
+    program = "import sys\nf = open(sys.argv[1], 'rb', buffering=0)\nfor _ in range(16): f.read(65536)\n"
+    done = capture_command([sys.executable, "-c", program, str(data)], tmp_path / name / "run[0].trace")
+    moved = open_reader(done.path).query(
+        "SELECT sum(bytes)::BIGINT AS n FROM ops WHERE uri LIKE '%/data.bin'"
+    )
+    assert moved.to_pylist() == [{"n": 1 << 20}]

@@ -32,7 +32,7 @@ from tracekit.formats.base import Tally
 from tracekit.formats.dftracer import DFTracerLogs
 from tracekit.formats.syscalls.strace import StraceLog
 from tracekit.sql import load_sql
-from tracekit.store.locate import local_path
+from tracekit.store.locate import literal, local_path
 from tracekit.store.reader import open_reader
 from tracekit.store.target import check_target
 from tracekit.store.writer import TraceWriter
@@ -243,7 +243,7 @@ def _place(logs: DFTracerLogs, scopes: Path) -> None:
     scopes.touch()
     con = logs.connection
     for step in con.extract_statements(load_sql("tracekit.capture", "scopes")):
-        con.execute(step, {"scopes": str(scopes)} if "scopes" in step.named_parameters else {})
+        con.execute(step, {"scopes": literal(scopes)} if "scopes" in step.named_parameters else {})
 
 
 def _kept(
