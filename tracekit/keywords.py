@@ -13,6 +13,8 @@ from typing import Literal, SupportsFloat, SupportsIndex, TypeAlias, TypedDict
 import numpy as np
 
 __all__ = [
+    "AddressingStyle",
+    "BackendKeywords",
     "Client",
     "Count",
     "Duration",
@@ -59,6 +61,7 @@ Engine = Literal["auto", "compiled", "interpreter", "loop"]
 Op = Literal["read", "get", "put"]
 SampleBy = Literal["stream", "file"]
 WorkersModel = Literal["auto", "pool", "stream", "recorded"]
+AddressingStyle = Literal["auto", "path", "virtual"]
 Client = Literal["obstore", "aiobotocore", "azure-sdk"]
 
 
@@ -72,6 +75,14 @@ class StoreKeywords(TypedDict, total=False):
     anonymous: Flag | None
     timeout_s: Seconds | None
     retries: Count | None
+
+
+class BackendKeywords(StoreKeywords, total=False):
+    """The options of a backend of an object store, as typed keywords."""
+
+    connect_timeout_s: Seconds
+    profile: str | None
+    addressing_style: AddressingStyle | str
 
 
 class LoaderKeywords(StoreKeywords, total=False):

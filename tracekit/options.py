@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any, get_args
 
 from tracekit.keywords import (
+    AddressingStyle,
     Client,
     Engine,
     LoadingMode,
@@ -115,7 +116,7 @@ BACKEND: Table = _table(
         Kind.CHOICE,
         "How a request names its bucket (s3); auto is virtual at AWS and path at a custom endpoint.",
         "auto",
-        choices=("auto", "path", "virtual"),
+        choices=get_args(AddressingStyle),
         schemes=("s3",),
     ),
 )

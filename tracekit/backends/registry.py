@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any, Unpack, cast
 
 from tracekit.backends.base import Backend
 from tracekit.errors import UsageError
-from tracekit.uri import FILE_SCHEMES, clean, scheme_of
+from tracekit.keywords import BackendKeywords
+from tracekit.options import BACKEND
+from tracekit.uri import clean, scheme_of
 
 __all__ = ["applicable", "backend_for", "known_schemes"]
 
@@ -19,8 +21,6 @@ _SCHEMES = {
     "az": "tracekit.backends.objects.az",
 }
 """The module of each scheme; its `backend(**options)` makes a backend."""
-_FOREIGN = {"s3": "account", "az": "region"}
-"""What is the other store's."""
 
 
 def known_schemes() -> tuple[str, ...]:
@@ -29,17 +29,12 @@ def known_schemes() -> tuple[str, ...]:
 
 
 def applicable(uri: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of the options that loaders and replays share which mean something on the scheme of `uri`.
-
-    One set of options serves all schemes: a local file has no endpoint, and no retries.
-    """
+    """Those of the loader's or replay's `options` that the scheme of `uri` has: none of a local file."""
     scheme = scheme_of(uri)
-    if scheme in FILE_SCHEMES:
-        return {}
-    return {name: value for name, value in options.items() if name != _FOREIGN.get(scheme)}
+    return {name: value for name, value in options.items() if scheme in BACKEND[name].schemes}
 
 
-def backend_for(uri: str, **options: Any) -> Backend:
+def backend_for(uri: str, **options: Unpack[BackendKeywords]) -> Backend:
     """Make a backend for the scheme of `uri` (a plain path is `file`), with its options.
 
     Raises UsageError for an unknown scheme, an unknown option, or a client library that is not installed.
