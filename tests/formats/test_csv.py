@@ -165,7 +165,7 @@ def test_a_taken_output_is_not_touched(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["csv", "s3dlio", "warp"])
-def test_what_is_exported_can_be_read_back_and_names_of_two_lines_are_left_out_and_told(
+def test_what_is_exported_can_be_read_back_and_names_of_two_lines_are_left_out_and_reported(
     tmp_path: Path, name: str
 ) -> None:
     uris = ["/d/a\nb", "/d/a\rb", "/d/a\tb", '/d/"a", b', "/d/é"]

@@ -375,7 +375,7 @@ def test_relative_names_lie_where_the_process_stood_or_under_the_base(tmp_path: 
         assert uris == [f"{root}/w/a", f"{root}/w/sub/a", f"{root}/b"]
 
 
-def test_vectors_have_no_length_and_hints_and_mapped_files_are_told(tmp_path: Path) -> None:
+def test_vectors_have_no_length_and_hints_and_mapped_files_are_reported(tmp_path: Path) -> None:
     lines = [
         event("open64", 10, fname="/d/a", flags=0),
         event("readv", 20, fname="/d/a", ret=30, count=2, iovcnt=2),

@@ -100,7 +100,7 @@ def test_waits_of_version_2_add_up_as_the_manual_says_if_asked(tmp_path: Path) -
     assert any("sync 1" in note for note in done.notes)
 
 
-def test_what_an_iolog_cannot_say_is_left_out_and_told(tmp_path: Path) -> None:
+def test_what_an_iolog_cannot_say_is_left_out_and_reported(tmp_path: Path) -> None:
     uris = [
         "file:///d/a",
         "file:///d/with space",

@@ -52,7 +52,7 @@ def test_each_bad_line_is_known_by_its_number(tmp_path: Path) -> None:
             import_trace("jsonl", log, tmp_path / f"s{index}", strict=True)
 
 
-def test_an_extra_key_that_changes_its_type_between_blocks_is_told(tmp_path: Path) -> None:
+def test_an_extra_key_that_changes_its_type_between_blocks_is_reported(tmp_path: Path) -> None:
     log = tmp_path / "l.jsonl"
     with log.open("w") as file:
         for index in range(300_000):

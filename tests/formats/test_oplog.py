@@ -168,7 +168,7 @@ def test_streams_are_numbered_over_block_borders(tmp_path: Path, monkeypatch: py
     assert [(r["worker"], r["rank"]) for r in got] == [(w, r) for w in range(3) for r in range(2)]
 
 
-def test_what_the_format_cannot_carry_is_told(tmp_path: Path) -> None:
+def test_what_the_format_cannot_carry_is_reported(tmp_path: Path) -> None:
     batch = pa.RecordBatch.from_pydict(
         {"uri": ["file:///a"] * 3, "op": ["hint", "read", "read"], "offset": [0, 1, 2], "len": [1, 1, 1],
          "t_submit": [1, 2, 3], "latency": [1, None, 1], "sample_id": [1, 2, 3]}

@@ -70,7 +70,7 @@ def test_quotes_in_a_request_and_marks_in_a_key_are_read(tmp_path: Path) -> None
     assert uris == ["a%3Fb%23c", "data/a b.npz", "y%3D1"]
 
 
-def test_lines_that_are_none_are_counted_and_a_stranger_is_one_line(tmp_path: Path) -> None:
+def test_lines_that_are_not_such_are_counted_and_another_file_is_refused_in_one_line(tmp_path: Path) -> None:
     log = tmp_path / "access.log"
     bad = [
         "hello",

@@ -122,7 +122,7 @@ def test_a_time_of_day_that_goes_back_is_the_next_day(tmp_path: Path) -> None:
     assert [(r["t_submit"] // 10**6, r["offset"]) for r in got] == [(0, None), (400, 0), (600, 10), (800, 20)]
 
 
-def test_relative_times_are_added_up_and_told(tmp_path: Path) -> None:
+def test_relative_times_are_added_up_and_reported(tmp_path: Path) -> None:
     (tmp_path / "log").write_text(
         '7      0.000000 openat(AT_FDCWD, "/d/a", O_RDONLY) = 3\n7      0.000100 read(3, "", 10) = 10\n'
         "7      0.000200 --- SIGCHLD {si_signo=SIGCHLD} ---\n"
@@ -210,7 +210,7 @@ def test_a_log_that_names_processes_only_once_there_are_two_is_one_stream_a_thre
     assert [(r["offset"], r["worker"]) for r in got if r["op"] == "read"] == [(0, 1), (5, 0), (10, 0)]
 
 
-def test_bad_lines_are_counted_and_a_stranger_is_one_line(tmp_path: Path) -> None:
+def test_bad_lines_are_counted_and_another_file_is_refused_in_one_line(tmp_path: Path) -> None:
     good = '1700000000.1 pread64(3</d/a>, "", 10, 0) = 10 <0.1>'
     bad = [
         "what",
@@ -253,7 +253,7 @@ def test_an_offset_of_minus_one_reads_and_writes_at_the_position_and_moves_it(tm
     ]  # fmt: skip
 
 
-def test_requests_of_io_submit_are_ops_and_those_not_taken_or_cut_short_are_told(tmp_path: Path) -> None:
+def test_requests_of_io_submit_are_ops_and_those_not_taken_or_cut_short_are_reported(tmp_path: Path) -> None:
     one = "{aio_data=0, aio_lio_opcode=IOCB_CMD_%s, aio_fildes=4</d/a>, aio_buf=0x1, aio_nbytes=%d, aio_offset=%d}"
     vector = (
         "{aio_data=0, aio_lio_opcode=IOCB_CMD_PREADV, aio_fildes=4</d/a>, "

@@ -79,7 +79,7 @@ def test_counters_are_queue_depth_and_bytes_in_flight_and_end_at_zero(trace: Pat
     assert (depth[-1], size[-1]) == (0, 0)
 
 
-def test_unended_ops_are_left_out_and_told(tmp_path: Path) -> None:
+def test_unended_ops_are_left_out_and_reported(tmp_path: Path) -> None:
     with TraceWriter(tmp_path / "t", source="test") as writer:
         writer.write(pa.RecordBatch.from_pydict({"uri": ["file:///a"], "t_submit": [5]}))
     done = export_trace("chrome", tmp_path / "t", tmp_path / "o.json")
