@@ -433,3 +433,19 @@ def test_a_negative_length_is_refused_when_the_plan_is_made(tmp_path: Path) -> N
         rows[5][name] = -1
         with pytest.raises(TraceFormatError, match=f"has {name} -1"):
             replay(recording(tmp_path / f"{name}.parquet", rows))
+
+
+def test_a_replay_without_its_metadata_is_still_judged_op_by_op(replayed: Replayed) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    from traces import rows_of
+
+    rows, schema = rows_of(replayed.trace)
+    path = replayed.folder / "stripped.parquet"
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema.remove_metadata()), path)
+    parity = compare(replayed.recording, path)
+    assert parity.kind == "replay"
+    assert not differences(parity)
+    pq.write_table(pa.Table.from_pylist(rows[:-6], schema=schema.remove_metadata()), path)
+    assert "completeness" in failed(compare(replayed.recording, path))
+    assert compare(path, path).ok

@@ -63,7 +63,7 @@ def recording(path: Path, rows: Sequence[dict[str, Any]]) -> TraceReader:
 
 def rows_of(trace: Path) -> tuple[Rows, pa.Schema]:
     """The rows of a finished trace in order of their submits, and its schema with all metadata."""
-    segments = sorted(trace.glob("*.parquet"))
+    segments = sorted(trace.glob("seg-*.parquet"))
     table = pa.concat_tables([pq.read_table(segment) for segment in segments], promote_options="default")
     table = table.replace_schema_metadata(pq.read_schema(segments[0]).metadata)
     return sorted(table.to_pylist(), key=lambda row: row["t_submit"]), table.schema

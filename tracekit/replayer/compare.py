@@ -101,11 +101,12 @@ class _Origin:
 def replay_of(a: TraceReader, b: TraceReader) -> _Origin:
     """Decide whether `b` is a replay of the ops of `a`, by the fingerprint of the ops."""
     noted = b.options.get("replay") if b.source == "replay" else None
-    if not isinstance(noted, dict):
+    recorded = noted.get("fingerprint") if isinstance(noted, dict) else None
+    if recorded is None or not isinstance(noted, dict):
+        if "plan_op" in b.columns and "plan_op" not in a.columns:  # its metadata was lost, or removed
+            reason = "B has the rows of a replay without its metadata: judged as a replay of all of A"
+            return _Origin(ReplayOptions(), reason)
         return _Origin(None, "B is not a replay")
-    recorded = noted.get("fingerprint")
-    if recorded is None:
-        return _Origin(None, "B is a replay that does not say of which recording")
     if recorded != fingerprint(a):
         return _Origin(None, "B is a replay of another recording")
     return _Origin(
