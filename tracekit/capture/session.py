@@ -300,7 +300,7 @@ _active: Session | None = None
 _reported: set[str] = set()
 
 
-_TERMINATION_S = 2.0
+_TERMINATION_S = 10.0
 """How long a terminated process may take to close its trace."""
 
 
