@@ -38,17 +38,17 @@ VERBS = {
     "record": "record",
     "capture": "capture",
     "import": "importing",
-    "export": "importing",
+    "export": "exporting",
     "info": "info",
     "stats": "stats",
-    "query": "stats",
+    "query": "query",
     "replay": "replay",
     "materialize": "materialize",
     "compare": "compare",
     "report": "report",
-    "plot": "report",
-    "verify": "check",
-    "repair": "check",
+    "plot": "plot",
+    "verify": "verify",
+    "repair": "repair",
 }
 """Verb -> the module of `tracekit.cli` that registers it, in the order of `--help`. `info` is the function `_info`."""
 

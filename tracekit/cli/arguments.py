@@ -15,8 +15,10 @@ __all__ = [
     "OPTIONAL_COUNT",
     "AgainstOption",
     "JsonOption",
+    "MemoryOption",
     "OutOption",
     "OverwriteOption",
+    "ThreadsOption",
     "TraceArgument",
     "check_choice",
     "choices",
@@ -41,6 +43,11 @@ OutOption = Annotated[
 
 OPTIONAL_COUNT = "[=N]"
 """The metavar of a flag that may take a count: `--shuffle`, `--no-shuffle` or `--shuffle=64`."""
+
+ThreadsOption = Annotated[int | None, typer.Option(metavar="N", min=1, help="Threads for the queries.")]
+MemoryOption = Annotated[
+    str | None, typer.Option(metavar="SIZE", help="Memory for the queries, such as 4GiB.")
+]
 
 
 def with_values(parameters: Iterable[Any], words: Iterable[str]) -> list[str]:

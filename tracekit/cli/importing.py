@@ -1,25 +1,23 @@
-"""`tracekit import` and `tracekit export`: other tools' logs as traces, and traces as other tools' logs."""
+"""`tracekit import`: another tool's log as a trace."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 import tracekit
 from tracekit.cli import screen
-from tracekit.cli.arguments import JsonOption, OverwriteOption, TraceArgument, choices, examples, output
-from tracekit.cli.flags import with_flags
+from tracekit.cli.arguments import JsonOption, OverwriteOption, choices, examples
 from tracekit.formats.base import WAIT_UNITS
-from tracekit.formats.registry import exporters, importers
+from tracekit.formats.registry import importers
 from tracekit.units import format_count
 
 __all__ = ["register"]
 
 
 def register(app: typer.Typer) -> None:
-    """Add the verbs to `app`."""
+    """Add the verb to `app`."""
     app.command(
         "import",
         epilog=examples(
@@ -27,12 +25,6 @@ def register(app: typer.Typer) -> None:
             "tracekit import csv io.csv --map-columns uri=dev,t_submit=when:us,len=size -o run.trace",
         ),
     )(_import)
-    app.command(
-        "export",
-        epilog=examples(
-            "tracekit export fio run.trace -o run.iolog", "tracekit export chrome run.trace -o run.json.gz"
-        ),
-    )(_export)
 
 
 def _import(
@@ -99,44 +91,6 @@ def _import(
         screen.note(f"{format_count(done.skipped)} lines skipped, the first:")
         for example in done.examples:
             screen.note(f"  {example}")
-    _notes(done.notes)
+    screen.notes(done.notes)
     if done.lacking:
         screen.note(f"note: a {format} log does not hold {', '.join(done.lacking)}")
-
-
-def _export(
-    format: Annotated[
-        str,
-        typer.Argument(metavar="FORMAT", help=f"One of {', '.join(exporters())}.", **choices(exporters())),
-    ],
-    trace: TraceArgument,
-    out: Annotated[
-        Path,
-        typer.Option(
-            "-o",
-            "--out",
-            metavar="DST",
-            help="The file, compressed if it ends in .zst or .gz; - is standard output.",
-        ),
-    ],
-    object_by: Annotated[
-        str,
-        typer.Option(
-            metavar="range|uri", help="libcachesim: what one cache object is.", **choices(("range", "uri"))
-        ),
-    ] = "range",
-    overwrite: OverwriteOption = False,
-    json: JsonOption = False,
-) -> None:
-    """Write a trace as another tool's log, and say what that format cannot carry."""
-    done = tracekit.export_trace(format, trace, output(out), overwrite=overwrite, object_by=object_by)
-    screen.emit_outcome(
-        {"out": str(out), **done.to_dict()}, f"{format_count(done.ops)} ops in {out}", output(out), json=json
-    )
-    if not json:
-        _notes(done.notes)
-
-
-def _notes(notes: tuple[str, ...]) -> None:
-    for note in notes:
-        screen.note(f"note: {with_flags(note)}")

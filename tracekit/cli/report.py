@@ -1,4 +1,4 @@
-"""`tracekit report` and `tracekit plot`: a page of charts, and single pictures."""
+"""`tracekit report`: a page of charts."""
 
 from __future__ import annotations
 
@@ -9,14 +9,13 @@ import typer
 
 import tracekit
 from tracekit.cli import screen
-from tracekit.cli.arguments import AgainstOption, JsonOption, TraceArgument, choices, examples, output
-from tracekit.reporting.plots import KINDS
+from tracekit.cli.arguments import AgainstOption, JsonOption, TraceArgument, examples, output
 
 __all__ = ["register"]
 
 
 def register(app: typer.Typer) -> None:
-    """Add the verbs to `app`."""
+    """Add the verb to `app`."""
     app.command(
         "report",
         epilog=examples(
@@ -24,13 +23,6 @@ def register(app: typer.Typer) -> None:
             "tracekit report run.trace --against replay.trace -o parity.html",
         ),
     )(_report)
-    app.command(
-        "plot",
-        epilog=examples(
-            "tracekit plot offsets run.trace -o offsets.png",
-            "tracekit plot latency-cdf run.trace --against replay.trace -o cdf.svg",
-        ),
-    )(_plot)
 
 
 def _report(
@@ -47,20 +39,3 @@ def _report(
         parity = tracekit.report(trace, output(out), against=against, tolerance=tolerance)
     facts = {"out": str(out), "parity": None if parity is None else parity.to_dict()}
     screen.emit_outcome(facts, f"wrote {out}", output(out), json=json)
-
-
-def _plot(
-    kind: Annotated[
-        str, typer.Argument(metavar="KIND", help=f"One of {', '.join(KINDS)}.", **choices(KINDS))
-    ],
-    trace: TraceArgument,
-    out: Annotated[
-        Path, typer.Option("-o", "--out", metavar="FILE", help="The picture: .png, .svg or .pdf.")
-    ],
-    against: AgainstOption = None,
-    json: JsonOption = False,
-) -> None:
-    """Draw one picture of a trace."""
-    with screen.progress("plot"):
-        tracekit.plot(kind, trace, out, against=against)
-    screen.emit_outcome({"out": str(out), "kind": kind}, f"wrote {out}", out, json=json)

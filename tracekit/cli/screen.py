@@ -27,6 +27,7 @@ from rich.progress import (
 )
 from rich.segment import Segment
 
+from tracekit.cli.flags import with_flags
 from tracekit.formats.rows import plain
 from tracekit.printable import printable
 from tracekit.reporting.table import least_width, record_table, rows_table
@@ -41,6 +42,7 @@ __all__ = [
     "emit_text",
     "errors",
     "note",
+    "notes",
     "progress",
     "say",
     "show_rows",
@@ -148,3 +150,9 @@ def emit_text(text: str, target: Path | None = None) -> None:
         aside.write_text(text, encoding="utf-8")
     if not is_stream(target):
         note(f"wrote {target}")
+
+
+def notes(lines: Sequence[str]) -> None:
+    """Print the notes of a result on stderr, with parameters written as flags."""
+    for line in lines:
+        note(f"note: {with_flags(line)}")

@@ -1,4 +1,4 @@
-"""`tracekit verify` and `tracekit repair`: check a trace, and salvage what a crash left of one."""
+"""`tracekit verify`: check a trace."""
 
 from __future__ import annotations
 
@@ -13,11 +13,10 @@ __all__ = ["register"]
 
 
 def register(app: typer.Typer) -> None:
-    """Add the verbs to `app`."""
+    """Add the verb to `app`."""
     app.command("verify", epilog=examples("tracekit verify run.trace", "tracekit verify run.trace --json"))(
         _verify
     )
-    app.command("repair", epilog=examples("tracekit repair run.trace"))(_repair)
 
 
 def _verify(trace: TraceArgument, json: JsonOption = False) -> None:
@@ -37,19 +36,3 @@ def _verify(trace: TraceArgument, json: JsonOption = False) -> None:
             screen.say(f"{trace} is whole: {format_count(tracekit.open_trace(trace).ops)} ops")
     if broken:
         raise typer.Exit(1)
-
-
-def _repair(trace: TraceArgument, json: JsonOption = False) -> None:
-    """Make a trace whole: finish its journals, keep what is intact of damaged segments, rename the rest *.broken."""
-    done = tracekit.repair(trace)
-    if json:
-        screen.emit_json({"trace": trace, **done.to_dict()})
-        return
-    said = [f"{format_count(done.ops_salvaged)} ops salvaged", f"{done.journals} journals read"]
-    if done.ops_lost:
-        said.append(f"{format_count(done.ops_lost)} ops lost")
-    if done.torn_bytes or done.damaged_bytes:
-        said.append(f"{done.torn_bytes} torn and {done.damaged_bytes} damaged bytes not read")
-    screen.say(f"{trace}: {', '.join(said)}")
-    for name in done.set_aside:
-        screen.say(f"  kept as {name}")

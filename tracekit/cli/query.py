@@ -1,0 +1,105 @@
+"""`tracekit query`: SQL over the ops of a trace."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+import tracekit
+from tracekit.cli import screen
+from tracekit.cli.arguments import (
+    JsonOption,
+    MemoryOption,
+    OutOption,
+    ThreadsOption,
+    TraceArgument,
+    check_choice,
+    choices,
+    examples,
+    output,
+)
+from tracekit.errors import UsageError
+from tracekit.formats.rows import as_csv, as_rows, as_values, storable
+from tracekit.whole import whole_file
+
+if TYPE_CHECKING:
+    import duckdb
+    import pyarrow as pa
+
+__all__ = ["register"]
+
+_SHOWN_ROWS = 200
+_FORMATS = ("table", "csv", "json", "parquet")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb to `app`."""
+    app.command(
+        "query",
+        epilog=examples(
+            'tracekit query run.trace "SELECT op, count(*) FROM ops GROUP BY op"',
+            'tracekit query run.trace "FROM ops LIMIT 10" --csv',
+            "tracekit query run.trace \"FROM tail_by(0.001, 'uri') LIMIT 10\"  # docs/metrics.md lists the macros",
+        ),
+    )(_query)
+
+
+def _query(
+    trace: TraceArgument,
+    sql: Annotated[str, typer.Argument(metavar="SQL", help="DuckDB SQL over the view ops.")],
+    format: Annotated[
+        str, typer.Option(metavar="FORMAT", help=f"How to print: {', '.join(_FORMATS)}.", **choices(_FORMATS))
+    ] = "table",
+    csv: Annotated[bool, typer.Option("--csv", help="Short for --format csv.")] = False,
+    json: JsonOption = False,
+    parquet: Annotated[
+        bool, typer.Option("--parquet", help="Short for --format parquet (needs -o).")
+    ] = False,
+    out: OutOption = None,
+    threads: ThreadsOption = None,
+    memory: MemoryOption = None,
+) -> None:
+    """Run SQL over the ops of a trace. It can only read the trace: no other files, no writes, no extensions."""
+    how = _how(format, csv=csv, json=json, parquet=parquet, out=out)
+    opened = tracekit.open_trace(trace)
+    with opened.relation(sql, threads=threads, memory=memory) as relation:
+        if how == "table":
+            _show(relation)
+        else:
+            _emit(relation.to_arrow_table(), how, out)
+
+
+def _how(format: str, *, csv: bool, json: bool, parquet: bool, out: Path | None) -> str:
+    check_choice("--format", format, _FORMATS)
+    chosen = ["csv"] * csv + ["json"] * json + ["parquet"] * parquet
+    if len(chosen) > 1:
+        raise UsageError("--csv, --json and --parquet exclude each other", "give one of them")
+    how = chosen[0] if chosen else format
+    if how == "parquet" and out is None:
+        raise UsageError("--parquet needs a file", "give -o FILE.parquet")
+    if how == "table" and out is not None:
+        raise UsageError("a table cannot be written to a file", "give --csv, --json or --parquet too")
+    return how
+
+
+def _show(relation: duckdb.DuckDBPyRelation) -> None:
+    table = relation.limit(_SHOWN_ROWS + 1).to_arrow_table()
+    rows = as_values(table.slice(0, _SHOWN_ROWS))
+    screen.show_rows(table.column_names, rows)
+    if len(table) > _SHOWN_ROWS:
+        screen.note(f"the first {_SHOWN_ROWS} rows; --csv, --json or --parquet give all")
+
+
+def _emit(table: pa.Table, how: str, out: Path | None) -> None:
+    if how == "json":
+        screen.emit_json(as_rows(table), out)
+    elif how == "csv":
+        screen.emit_text(as_csv(table), out)
+    elif out is not None:
+        import pyarrow.parquet as pq
+
+        with whole_file(output(out)) as aside:
+            pq.write_table(storable(table), aside, compression="zstd")
+        screen.note(f"wrote {out}")
