@@ -132,7 +132,7 @@ def recorded(tmp_path: Path) -> TraceReader:
     return open_reader(tmp_path / "run.trace")
 
 
-@pytest.mark.parametrize("engine", ["threads", "loop"])
+@pytest.mark.parametrize("engine", ["interpreter", "loop"])
 def test_a_slow_store_sees_as_many_requests_as_were_due(recorded: TraceReader, engine: str) -> None:
     with store(hold=30) as endpoint:
         result = replay(recorded, engine=engine, endpoint=endpoint, anonymous=True)
@@ -143,7 +143,7 @@ def test_a_slow_store_sees_as_many_requests_as_were_due(recorded: TraceReader, e
 
 def test_a_limit_of_workers_is_named_with_how_many_were_needed(recorded: TraceReader, tmp_path: Path) -> None:
     with store(hold=1000) as endpoint:
-        options = ReplayOptions(threads=4, engine="threads", endpoint=endpoint, anonymous=True)
+        options = ReplayOptions(threads=4, engine="interpreter", endpoint=endpoint, anonymous=True)
         result = replay(recorded, options, out=tmp_path / "few.trace")
     told = f"{result.verdict.limit}: {result.verdict.reason}"
     assert told.startswith("workers: ")
@@ -154,7 +154,7 @@ def test_a_limit_of_workers_is_named_with_how_many_were_needed(recorded: TraceRe
 
 def facts(**changed: object) -> ClientFacts:
     given = {
-        "engine": "threads",
+        "engine": "interpreter",
         "workers": 4,
         "processes": 1,
         "cpu_ns": 0,

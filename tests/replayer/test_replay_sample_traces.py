@@ -71,10 +71,9 @@ def test_a_foreign_log_replays_with_the_same_requests(tmp_path: Path, fmt: str, 
     materialize(reader, rules)
     result = replay(reader, map=rules, speed=speed, out=tmp_path / "r", overwrite=True, **how)
     assert result.ops > 0
-    assert result.failed_ops == 0, result.failures
-    assert differences(result.parity) <= {"failures"}, (
-        result.parity.to_dict()
-    )  # of the recording, not of the replay
+    # Objects that did not exist when recorded are not made, so that reads of them fail again.
+    assert {failure["error"] for failure in result.failures} <= {"not_found"}, result.failures
+    assert differences(result.parity) <= {"failures"}, result.parity.to_dict()
     assert result.parity.row("req_bytes_hist").difference == 0
     assert result.parity.row("bytes").difference == 0
 
