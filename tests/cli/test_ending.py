@@ -28,10 +28,13 @@ def trace(tmp_path: Path) -> Path:
 
 
 def start(*arguments: object, ignore_sigint: bool = False) -> subprocess.Popen[str]:
-    how = signal.SIG_IGN if ignore_sigint else signal.default_int_handler
+    def set_signals() -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN if ignore_sigint else signal.default_int_handler)
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # ignored by whatever runs under nohup
+
     return subprocess.Popen(
         [*TRACEKIT, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, how),
+        preexec_fn=set_signals,
     )  # fmt: skip
 
 
