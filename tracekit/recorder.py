@@ -192,12 +192,15 @@ class Recorder:
     def close(self) -> None:
         """Write what is buffered, turn the journal into Parquet, stop the threads. Idempotent.
 
-        The last recorder of a trace to close also completes it (`store.index.seal`).
+        The last recorder of a trace to close also completes it (`store.index.seal`). A second call, from a
+        signal handler for example, returns when the first has written everything.
         """
         with self._lock:
-            if self._closed:
-                return
-            self._closed = True
+            again, self._closed = self._closed, True
+        if again:
+            if self._started and threading.current_thread() is not self._writer:
+                self._writer.join()
+            return
         if self._counters and not self._started:
             self._start()
         self._mark = 0

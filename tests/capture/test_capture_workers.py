@@ -1,4 +1,4 @@
-"""Worker processes of every start method keep the ops that their parent was told about."""
+"""Worker processes of every start method keep all their ops."""
 
 import multiprocessing
 import subprocess
@@ -54,47 +54,3 @@ def test_executor_workers_keep_all_ops_when_their_module_reads_on_import(method:
                 list(pool.map(work, range(6)))
     """
     assert capture_script(tmp_path, program, method) == 60
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_terminated_pool_workers_keep_what_their_parent_received(method: str, tmp_path: Path) -> None:
-    program = """
-        import multiprocessing, sys
-
-        def work(k):
-            with open("x.bin", "rb", buffering=0) as file:
-                for _ in range(10):
-                    file.read(100)
-            return k
-
-        if __name__ == "__main__":
-            with multiprocessing.get_context(sys.argv[1]).Pool(2) as pool:
-                pool.map(work, range(8), chunksize=1)
-    """
-    assert capture_script(tmp_path, program, method) == 80
-
-
-def test_a_program_that_handles_sigterm_itself_keeps_its_handler(tmp_path: Path) -> None:
-    program = """
-        import os, signal, sys
-
-        def handler(number, frame):
-            with open("x.bin", "rb", buffering=0) as file:
-                file.read(100)
-            sys.exit(0)
-
-        signal.signal(signal.SIGTERM, handler)
-        os.kill(os.getpid(), signal.SIGTERM)
-        signal.pause()
-    """
-    assert capture_script(tmp_path, program) == 1
-
-
-def test_a_process_that_sigterm_ends_still_ends_by_that_signal(tmp_path: Path) -> None:
-    program = """
-        import os, subprocess, sys
-
-        child = "import os, signal, time; open('x.bin', 'rb', buffering=0).read(100); os.kill(os.getpid(), 15); time.sleep(60)"
-        sys.exit(0 if subprocess.run([sys.executable, "-c", child]).returncode == -15 else 1)
-    """
-    assert capture_script(tmp_path, program) == 1

@@ -322,5 +322,6 @@ def test_a_recording_killed_with_kill_9_can_be_measured_and_replayed(
             text=True,
             timeout=60,
         )
-        assert run.returncode == 0, run.stderr
+        # A busy machine may spoil the timing of 10,000 ops/s, which is a verdict and not an error.
+        assert run.returncode in ((0, 1) if verb[0] == "replay" else (0,)), run.stderr
         assert json.loads(run.stdout)["ops"] == 2000

@@ -11,12 +11,11 @@ import importlib
 import logging
 import os
 import re
-import signal
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType, ModuleType, TracebackType
+from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING
 
 from tracekit.capture import context, imports
@@ -223,11 +222,6 @@ def stop() -> None:
     session, _active = _active, None
     if session is None:
         return
-    if (
-        signal.getsignal(signal.SIGTERM) is _terminate
-        and threading.current_thread() is threading.main_thread()
-    ):
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
     imports.forget()
     context.log_scopes(None)
     for undo in reversed(session._undo):
@@ -300,35 +294,9 @@ _active: Session | None = None
 _reported: set[str] = set()
 
 
-_TERMINATION_S = 10.0
-"""How long a terminated process may take to close its trace."""
-
-
-def _close_on_termination() -> None:
-    """Close the trace when SIGTERM ends the process, unless the program handles that signal itself.
-
-    Worker pools end their workers with SIGTERM, which would lose the ops of the last flush interval.
-    """
-    if (
-        threading.current_thread() is threading.main_thread()
-        and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-    ):
-        signal.signal(signal.SIGTERM, _terminate)
-
-
-def _terminate(number: int, _frame: FrameType | None) -> None:
-    # In a thread of its own: the interrupted code may hold the recorder's lock.
-    closing = threading.Thread(target=stop, name="tracekit-stop", daemon=True)
-    closing.start()
-    closing.join(_TERMINATION_S)
-    signal.signal(number, signal.SIG_DFL)
-    os.kill(os.getpid(), number)
-
-
 def _begin(session: Session) -> None:
     global _active
     _active = session
-    _close_on_termination()
     for spelling in session.hooks:
         name = spelling.partition(":")[0]
         for library, function in HOOKS[name]:
