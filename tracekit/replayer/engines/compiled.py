@@ -18,7 +18,6 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -360,20 +359,19 @@ def _load_kernel() -> ModuleType:
     """The compiled loop. Its machine code is cached for the user, never beside the source."""
     import numba
 
-    with _cache_directory(numba.__version__) as folder:
-        before = numba.config.CACHE_DIR
-        numba.config.CACHE_DIR = str(folder)
-        try:
-            kernel = importlib.import_module("tracekit.replayer.engines.kernel")
-        finally:
-            numba.config.CACHE_DIR = before
+    folder = _cache_directory(numba.__version__)
+    before = numba.config.CACHE_DIR
+    numba.config.CACHE_DIR = str(folder)
+    try:
+        kernel = importlib.import_module("tracekit.replayer.engines.kernel")
+    finally:
+        numba.config.CACHE_DIR = before
     if not any(folder.rglob("*.nbc")):
         _log.info("compiling the replay engine; this happens once and takes some seconds")
     return kernel
 
 
-@contextmanager
-def _cache_directory(numba_version: str) -> Any:
+def _cache_directory(numba_version: str) -> Path:
     """The directory of the machine code: in the user's cache, or a private temporary one if that is read-only."""
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     folder = base / "tracekit" / f"engine-{__version__}-numba-{numba_version}"
@@ -386,7 +384,7 @@ def _cache_directory(numba_version: str) -> Any:
         folder.mkdir(mode=0o700, exist_ok=True)
         if folder.stat().st_uid != os.getuid():  # made by someone else, who could put code there
             folder = Path(tempfile.mkdtemp(prefix="tracekit-engine-"))
-    yield folder
+    return folder
 
 
 def _packed_paths(uris: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
