@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from tracekit.errors import ErrorClass, TracekitError, UsageError
 from tracekit.store import lifetime
-from tracekit.store.flat import VALUES, WIDTH, flat_to_batch
+from tracekit.store.flat import WIDTH, flat_to_fitting_batch
 from tracekit.store.index import seal_if_last
 from tracekit.store.labels import Labels, check_numbers
 from tracekit.store.locate import local_path
@@ -28,12 +28,10 @@ from tracekit.store.lock import SharedLock
 from tracekit.store.manifest import create_or_join
 from tracekit.store.rolling import RollingSegments
 from tracekit.store.segment import as_recorded
-from tracekit.uri import clean
 
 __all__ = ["Recorder"]
 
 _count = len  # `record` has a parameter of that name
-_MISFITS = (pa.ArrowException, AttributeError, OverflowError, TypeError, UnicodeError)
 _CHUNK_OPS = 2048
 """Ops converted at once: under 1 ms with the interpreter lock held, so that callers never wait long."""
 
@@ -387,28 +385,12 @@ class Recorder:
         self._written_rows += batch.num_rows
 
     def _batch_of(self, values: list[Any]) -> pa.RecordBatch:
-        try:
-            return self._cut(values)
-        except _MISFITS:
-            ops = [values[at : at + WIDTH] for at in range(0, _count(values), WIDTH)]
-            fitting = [value for op in ops if self._fits(op) for value in op]
-            return self._cut(fitting)
-
-    def _cut(self, values: list[Any]) -> pa.RecordBatch:
-        return flat_to_batch(
+        """Return the ops as a batch. One that the schema rejects fails the recorder; the others are kept."""
+        batch, misfit = flat_to_fitting_batch(
             values, epoch_mono_ns=self.epoch_mono_ns, rank=self._labels.rank or 0, worker=self._worker
         )
-
-    def _fits(self, op: list[Any]) -> bool:
-        """Return whether Arrow accepts the op. One that it rejects fails the recorder; other ops are kept."""
-        try:
-            self._cut(op)
-        except _MISFITS as error:
-            named = zip(VALUES, op, strict=True)
-            shown = {name: clean(value) if isinstance(value, str) else value for name, value in named}
-            self._failure = UsageError(f"values that do not fit the op schema: {shown}", str(error))
-            return False
-        return True
+        self._failure = misfit or self._failure
+        return batch
 
 
 def _join(path: str, settings: dict[str, Any]) -> Recorder:

@@ -1,6 +1,6 @@
 """Cuts a flat list of values, which is what `Recorder.record` extends, into Arrow columns.
 
-The list holds `WIDTH` values for each op, in the order of `VALUES`; a column is a strided slice.
+The list holds `WIDTH` values for each op, in the order of `_VALUES`; a column is a strided slice.
 Few calls into Arrow are made: each call that releases the interpreter lock gives it to a busy caller,
 who keeps it for milliseconds.
 """
@@ -15,25 +15,56 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from tracekit.errors import UsageError
 from tracekit.schema import OPS, check_error_classes
 from tracekit.uri import clean
 
-__all__ = ["VALUES", "WIDTH", "flat_to_batch"]
+__all__ = ["WIDTH", "flat_to_fitting_batch"]
 
-VALUES = ("t_submit", "uri", "op", "offset", "len", "bytes", "latency", "ttfb",
+_VALUES = ("t_submit", "uri", "op", "offset", "len", "bytes", "latency", "ttfb",
           "sample_id", "step", "worker", "t_due", "error")  # fmt: skip
-WIDTH = len(VALUES)
+WIDTH = len(_VALUES)
 _TIMES = ("t_submit", "t_due")
+_MISFITS = (pa.ArrowException, AttributeError, OverflowError, TypeError, UnicodeError)
 
 
-def flat_to_batch(values: list[Any], *, epoch_mono_ns: int, rank: int, worker: int) -> pa.RecordBatch:
-    """Return the ops of `values` as the store keeps them: times from the epoch, URIs clean.
+def flat_to_fitting_batch(
+    values: list[Any], *, epoch_mono_ns: int, rank: int, worker: int
+) -> tuple[pa.RecordBatch, UsageError | None]:
+    """Return the ops of `values` as the store keeps them, times from the epoch and URIs clean.
 
-    `rank` is the rank of every op, `worker` that of ops without one. Raises pa.ArrowException, TypeError
-    or OverflowError if a value does not fit its column.
+    Ops whose values do not fit their columns are left out; the error describes the last one. `rank` is the
+    rank of every op, `worker` that of ops without one.
     """
+
+    def cut(some: list[Any]) -> pa.RecordBatch:
+        return _flat_to_batch(some, epoch_mono_ns=epoch_mono_ns, rank=rank, worker=worker)
+
+    try:
+        return cut(values), None
+    except _MISFITS:
+        misfit = None
+        fitting: list[Any] = []
+        for at in range(0, len(values), WIDTH):
+            op = values[at : at + WIDTH]
+            try:
+                cut(op)
+                fitting += op
+            except _MISFITS as error:
+                misfit = _misfit(op, error)
+        return cut(fitting), misfit
+
+
+def _misfit(op: list[Any], error: Exception) -> UsageError:
+    named = zip(_VALUES, op, strict=True)
+    shown = {name: clean(value) if isinstance(value, str) else value for name, value in named}
+    return UsageError(f"values that do not fit the op schema: {shown}", str(error))
+
+
+def _flat_to_batch(values: list[Any], *, epoch_mono_ns: int, rank: int, worker: int) -> pa.RecordBatch:
+    """Return the ops as one batch. Raises one of `_MISFITS` if a value does not fit its column."""
     rows = len(values) // WIDTH
-    columns = {name: values[at::WIDTH] for at, name in enumerate(VALUES)}
+    columns = {name: values[at::WIDTH] for at, name in enumerate(_VALUES)}
     arrays = []
     for field in OPS:
         if field.name == "rank":

@@ -1,0 +1,156 @@
+"""Drive a plan: choose the engine and its size, run it, and record what it does."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tracekit.comparison.fingerprint import fingerprint
+from tracekit.errors import UsageError
+from tracekit.gate import Gate
+from tracekit.options import FILTERS, VERDICT
+from tracekit.recorder import Recorder
+from tracekit.replayer.backends import Backends
+from tracekit.replayer.checks import uses_loop
+from tracekit.replayer.columns import BUSY, DONE, LATE
+from tracekit.replayer.engines.compiled import CompiledEngine, available, drives
+from tracekit.replayer.engines.interpreter import EngineSettings, ThreadEngine
+from tracekit.replayer.engines.loop import LoopEngine
+from tracekit.replayer.engines.processes import run_processes
+from tracekit.replayer.loader_model import LoaderModel, model_for
+from tracekit.replayer.options import ReplayOptions
+from tracekit.replayer.pacing import make_pacer
+from tracekit.replayer.plan import Plan
+from tracekit.replayer.sizing import processes_for, workers_for
+from tracekit.replayer.verdict import ClientFacts
+from tracekit.store.reader import TraceReader
+from tracekit.units import format_count, format_duration
+from tracekit.uri import redact
+
+__all__ = ["Watch", "drive", "model_of_recording", "options_to_record"]
+
+Watch = Callable[[int, int, str], None]
+"""Called with (ops done, ops planned, a note on rate, lateness and in-flight) while a replay runs."""
+
+
+def drive(
+    plan: Plan, backends: Backends, options: ReplayOptions, reader: TraceReader, target: Path, watch: Watch | None
+) -> tuple[bool, ClientFacts]:  # fmt: skip
+    """Drive the plan; return whether it was whole, and the client's facts without wall time."""
+    looping = uses_loop(plan, backends, options)
+    compiled = not looping and _uses_compiled(plan, options)
+    processes = 1 if looping or compiled else processes_for(plan, options)
+    model = model_of_recording(plan, options, reader) if processes == 1 else None
+    threads, most = workers_for(plan, options, processes, model, looping=looping)
+    settings = EngineSettings(
+        threads, most, options.page_cache_mode, options.overwrite_objects, options.realtime
+    )
+    noted = {
+        "replay": {**options_to_record(options), "of": reader.trace_id, "fingerprint": fingerprint(reader)}
+    }
+    tell = _teller(plan, reader.rows * options.loop, watch)
+    if processes > 1:
+        whole, children = run_processes(
+            plan, options, out=target, noted=noted, parts=processes, settings=settings, watch=tell
+        )
+        return whole, ClientFacts(
+            engine="interpreter", workers=sum(child.workers for child in children), processes=processes,
+            cpu_ns=sum(child.cpu_ns for child in children), cpu_wait_ns=sum(child.cpu_wait_ns for child in children),
+            at_limit=any(child.at_limit for child in children),
+        )  # fmt: skip
+    gate = _gate(options, model)
+    pacer = make_pacer(options.pace, plan, speed=options.speed, model=model)
+    with Recorder(target, source="replay", options=noted) as recorder:
+        engine: CompiledEngine | LoopEngine | ThreadEngine
+        if compiled:
+            engine = CompiledEngine(plan, pacer, gate, recorder, settings=settings)
+        else:
+            kind = LoopEngine if looping else ThreadEngine
+            engine = kind(plan, pacer, gate, recorder, backend_of=backends.of, settings=settings)
+        try:
+            whole = engine.run(tell)
+        except BaseException:  # a second Ctrl-C, a full disk: what was recorded stays, and is marked
+            recorder.count("replay_interrupted")
+            raise
+        counters = {**backends.counters(), **(engine.counters if isinstance(engine, CompiledEngine) else {})}
+        recorder.set_counters({**counters, "replay_planned_ops": plan.ops, "replay_processes": 1})
+        if not whole:
+            recorder.count("replay_interrupted")
+    if isinstance(engine, LoopEngine):
+        workers, at_limit = threads, True
+    elif isinstance(engine, CompiledEngine):
+        workers, at_limit = engine.workers, engine.at_limit
+    else:
+        workers, at_limit = engine.crew.size, engine.crew.at_limit
+    name = "compiled" if compiled else "loop" if looping else "interpreter"
+    return whole, ClientFacts(name, workers, 1, engine.cpu_ns, engine.cpu_wait_ns, at_limit=at_limit)
+
+
+def _uses_compiled(plan: Plan, options: ReplayOptions) -> bool:
+    """Whether the compiled engine drives the plan. Raises UsageError if it is asked for and cannot."""
+    if options.engine != "compiled":
+        return False
+    if (options.processes or 1) == 1 and drives(plan, options.pace, options.page_cache_mode):
+        return True
+    hint = "it reads file:// at recorded times or as fast as possible; leave out engine="
+    raise UsageError(
+        "engine=compiled cannot drive this plan", hint if available() else "pip install 'tracekit[fast]'"
+    )
+
+
+def _gate(options: ReplayOptions, model: LoaderModel | None) -> Gate | None:
+    """The cap that was asked for, or else that of the recorded loader."""
+    max_bytes = options.max_bytes_in_flight
+    if not options.capped and model is not None:
+        max_bytes = model.cap_bytes
+    if max_bytes is None and options.max_ops_in_flight is None:
+        return None
+    return Gate(max_bytes, options.max_ops_in_flight)
+
+
+def model_of_recording(plan: Plan, options: ReplayOptions, reader: TraceReader) -> LoaderModel | None:
+    """The rule that closed pacing follows; None for other paces, or to go stream by stream."""
+    if options.pace != "closed" or plan.streamed:
+        return None
+    return model_for(
+        plan, options.workers_model, reader.counters, reader.options, filtered=bool(options.filters)
+    )
+
+
+def options_to_record(options: ReplayOptions) -> dict[str, Any]:
+    """The options as kept in the replay's trace: without those of the verdict."""
+    noted = {
+        name: value
+        for name, value in options.to_dict().items()
+        if name not in VERDICT and not (name in FILTERS and value is None)
+    }
+    noted["map"] = tuple(redact(rule) for rule in options.map)
+    if options.uri_glob is not None:
+        noted["uri_glob"] = redact(options.uri_glob)
+    return noted
+
+
+def _teller(plan: Plan, total: int, watch: Watch | None) -> Callable[[], None]:
+    """Make the function that reports progress to `watch`, from the workers' counters."""
+    last_ns, last_done, last_busy = time.monotonic_ns(), 0, 0
+
+    def tell() -> None:
+        nonlocal last_ns, last_done, last_busy
+        if watch is None:
+            return
+        now = time.monotonic_ns()
+        done, busy = (int(plan.shared.counters(counter).sum()) for counter in (DONE, BUSY))
+        late = int(plan.shared.counters(LATE).max())
+        rate = (done - last_done) * 1e9 / max(now - last_ns, 1)
+        in_flight = (busy - last_busy) / max(now - last_ns, 1)
+        last_ns, last_done, last_busy = now, done, busy
+        known = total if plan.streamed else plan.ops
+        watch(
+            done,
+            known,
+            f"{format_count(round(rate))} ops/s, {in_flight:.1f} in flight, late {format_duration(max(late, 0))}",
+        )
+
+    return tell
