@@ -1,9 +1,9 @@
 """URIs as ops carry them: scheme and object, never a secret.
 
-`clean` is applied to every URI before it is recorded, `redact` to every text that
-may quote one (errors, logs), `from_name` to every name in another tool's log. File
-paths are kept raw, without percent-encoding, because POSIX allows `?`, `#` and `%` in
-names; every other scheme loses its query, fragment and user-info.
+`clean` is applied to every URI before it is recorded, `from_name` to every name in
+another tool's log; a text that may quote a URI is `redaction`'s. File paths are kept raw,
+without percent-encoding, because POSIX allows `?`, `#` and `%` in names; every other
+scheme loses its query, fragment and user-info.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ import os
 import posixpath
 import re
 from pathlib import Path
-from typing import Any
 
 from tracekit.errors import UsageError
+from tracekit.redaction import redact
 
 __all__ = [
     "FILE_SCHEMES",
@@ -23,8 +23,6 @@ __all__ = [
     "from_name",
     "from_path",
     "has_scheme",
-    "redact",
-    "redact_value",
     "scheme_of",
     "to_path",
     "with_scheme",
@@ -36,23 +34,6 @@ _WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _USERINFO = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*://?|//)[^/?#]*@")
 _ONE_SLASH = re.compile(r"(?!(?:file|direct):)[A-Za-z][A-Za-z0-9+.-]+:/", re.IGNORECASE)
-_URL_IN_TEXT = re.compile(
-    r"(?!(?:file|direct)://)\b([A-Za-z][A-Za-z0-9+.-]*://)(?:[^\s/?#'\"]*@)?([^\s?#'\"<>]*)[?#][^\s'\"<>]*"
-)
-_USERINFO_IN_TEXT = re.compile(r"(?!(?:file|direct)://)\b([A-Za-z][A-Za-z0-9+.-]*://)[^\s/?#'\"]*@")
-_SECRET_NAME = (
-    r"[\w-]*(?:signature|credential|password|passwd|passphrase|secret|token|authorization|"
-    r"(?:api|access|account|secret|private|storage|shared)[_-]?key(?:[_-]?id)?|connection[_-]?string)"
-    r"|sig|pwd|sas"
-)
-_SECRET_KEY = re.compile(rf"(?i)(?:{_SECRET_NAME})")
-_SECRET_FLAG = re.compile(rf"(?i)--?(?:{_SECRET_NAME})")
-_VALUE = r"(?:(?:bearer|basic|sharedkey|aws4-hmac-sha256)\s+)?(?:'[^']*'|\"[^\"]*\"|[^\s&;,'\"<>]+)"
-_SECRET_PAIR = re.compile(rf"(?i)(?<![A-Za-z0-9])({_SECRET_NAME})(['\"]?\s*[=:>]\s*){_VALUE}")
-_SECRET_ARGUMENT = re.compile(rf"(?i)(?<!\S)(--?(?:{_SECRET_NAME}))(\s+)(?!-){_VALUE}")
-_BEARER = re.compile(r"(?i)\b(bearer|sharedkey)(\s+)[A-Za-z0-9+/=._~:-]{6,}")
-_KEY_ID = re.compile(r"\b(?:AKIA|ASIA)[A-Z0-9]{12,}\b")
-_MASK = "***"
 
 
 def scheme_of(uri: str) -> str:
@@ -168,44 +149,3 @@ def _clean_part(uri: str) -> str:
 def as_text(name: str) -> str:
     """Return `name` as text that can be encoded: bytes that were not UTF-8 become U+FFFD."""
     return _SURROGATE.sub("\ufffd", name)
-
-
-def redact(text: str) -> str:
-    """Return `text` without secrets: `***` stands for the values of passwords, keys, tokens and signatures.
-
-    URLs lose their query and user-info. Recognised are `name=secret`, `name: secret`, `--name secret`,
-    bearer tokens and AWS key ids.
-    """
-    text = _URL_IN_TEXT.sub(r"\1\2", text)
-    text = _USERINFO_IN_TEXT.sub(r"\1", text)
-    text = _SECRET_PAIR.sub(rf"\1\2{_MASK}", text)
-    text = _SECRET_ARGUMENT.sub(rf"\1\2{_MASK}", text)
-    text = _BEARER.sub(rf"\1\2{_MASK}", text)
-    return _KEY_ID.sub(_MASK, text)
-
-
-def redact_value(value: Any) -> Any:
-    """Return a JSON value without secrets: texts as `redact` leaves them, and values under secret names as `***`.
-
-    In a list, the element behind one like `--api-key` is a secret too.
-    """
-    if isinstance(value, str):
-        return redact(value)
-    if isinstance(value, dict):
-        return {
-            redact(str(key)): _MASK if _is_secret(key, inner) else redact_value(inner)
-            for key, inner in value.items()
-        }
-    if isinstance(value, (list, tuple)):
-        before = [None, *value][: len(value)]
-        return [
-            _MASK
-            if isinstance(flag, str) and isinstance(inner, str) and _SECRET_FLAG.fullmatch(flag)
-            else redact_value(inner)
-            for flag, inner in zip(before, value, strict=True)
-        ]
-    return value
-
-
-def _is_secret(key: object, value: object) -> bool:
-    return bool(value) and not isinstance(value, bool | dict | list) and bool(_SECRET_KEY.fullmatch(str(key)))

@@ -31,13 +31,13 @@ from tracekit.errors import UsageError
 from tracekit.formats.base import Tally
 from tracekit.formats.dftracer import DFTracerLogs
 from tracekit.formats.syscalls.strace import StraceLog
+from tracekit.redaction import redact, redact_value
 from tracekit.sql import load_sql
 from tracekit.store.locate import literal, local_path
 from tracekit.store.reader import open_reader
 from tracekit.store.target import check_target
 from tracekit.store.writer import TraceWriter
 from tracekit.units import format_size
-from tracekit.uri import redact
 
 __all__ = ["METHODS", "CaptureResult", "capture_command"]
 
@@ -108,7 +108,7 @@ def capture_command(
         exit_code = _run(argv, {**os.environ, **environ})
         read = _bytes_read() - before
         options = {
-            "command": redact(" ".join(command)), "method": chosen, "exit_code": exit_code, "metadata": metadata,
+            "command": redact(" ".join(redact_value(command))), "method": chosen, "exit_code": exit_code, "metadata": metadata,
             "include": list(paths.include), "exclude": list(paths.exclude[:-2]),
         }  # fmt: skip
         with TraceWriter(target, source="capture", overwrite=overwrite, options=options) as writer:

@@ -28,7 +28,7 @@ from tracekit.cli.arguments import with_values
 from tracekit.cli.flags import use_flags_of, with_flags
 from tracekit.errors import TracekitError
 from tracekit.printable import printable
-from tracekit.uri import redact
+from tracekit.redaction import redact
 from tracekit.version import __version__
 
 __all__ = ["VERBS", "app", "load", "main", "run"]

@@ -12,6 +12,7 @@ from tracekit.errors import UsageError
 from tracekit.gate import Gate
 from tracekit.options import FILTERS, VERDICT
 from tracekit.recorder import Recorder
+from tracekit.redaction import redact
 from tracekit.replayer.backends import Backends
 from tracekit.replayer.checks import uses_loop
 from tracekit.replayer.columns import BUSY, DONE, LATE
@@ -27,7 +28,6 @@ from tracekit.replayer.sizing import processes_for, workers_for
 from tracekit.replayer.verdict import ClientFacts
 from tracekit.store.reader import TraceReader
 from tracekit.units import format_count, format_duration
-from tracekit.uri import redact
 
 __all__ = ["Watch", "drive", "model_of_recording", "options_to_record"]
 

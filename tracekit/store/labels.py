@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from tracekit.errors import UsageError
+from tracekit.redaction import redact, redact_value
 from tracekit.schema import META_PREFIX, SCHEMA_VERSION
 from tracekit.store.manifest import Manifest, boot_id
-from tracekit.uri import redact, redact_value
 from tracekit.version import __version__
 
 __all__ = ["Labels", "check_numbers"]

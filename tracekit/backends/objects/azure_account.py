@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from tracekit.backends.objects.failures import CREDENTIALS_MARK
 from tracekit.backends.objects.options import check_endpoint
 from tracekit.errors import UsageError
-from tracekit.uri import redact
+from tracekit.redaction import redact
 
 if TYPE_CHECKING:
     from obstore.store import AzureCredential

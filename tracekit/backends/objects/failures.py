@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 
 from tracekit.errors import ErrorClass
-from tracekit.uri import redact
+from tracekit.redaction import redact
 
 __all__ = [
     "CREDENTIALS_MARK",

@@ -30,7 +30,7 @@ from tracekit.backends.objects.client import PAGE_OBJECTS
 from tracekit.backends.objects.failures import CREDENTIALS_MARK, Failure
 from tracekit.backends.objects.reader_pool import ReaderPool
 from tracekit.errors import ErrorClass, UsageError
-from tracekit.uri import redact
+from tracekit.redaction import redact
 
 if TYPE_CHECKING:
     from obstore import Bytes, GetOptions

@@ -1,0 +1,120 @@
+"""Masks secrets in text and in JSON values, so that no trace, log, error or report contains one.
+
+`redact` looks for the places where a secret stands: behind a name (`password=`, `"token": `, `--api-key `),
+in a header, between tags, or in a text of a known shape. It notes every such place before it masks any, so a
+value that contains the next name hides nothing. When it is unclear where a secret ends, more is masked, not
+less. URIs in columns are the subject of `uri.clean`, which leaves no query at all.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+__all__ = ["redact", "redact_value"]
+
+_MASK = "***"
+
+_WORDS = (
+    r"signature|credential|passwd|password|passphrase|secret|token|authorization|cookie|connection[_-]?string|"
+    r"(?:api|access|account|secret|private|storage|shared|auth|signing|encryption|customer|master|subscription)"
+    r"[_-]?key(?:[_-]?id)?|(?<=_)pass|(?<![a-z0-9])(?:sig|pwd|sas|jwt)"
+)
+"""The ends of names that stand for secrets: `password`, and with it `DB_PASSWORD` and `my-password`."""
+_NUMBER = r"(?:[_-]?\d{1,4})?(?!\w)"
+_PLURAL = r"(?:signature|credential|password|secret|key)s(?!\w)"
+_NAME = rf"[\w-]*?(?:(?:{_WORDS}){_NUMBER}|{_PLURAL})"
+_SECRET_KEY = re.compile(rf"(?i){_NAME}")
+_SECRET_FLAG = re.compile(rf"(?i)--?{_NAME}")
+
+_QUOTED = r"(?:\\+(?P<quote>['\"]).*?(?:\\+(?P=quote)|$)|'(?:[^'\\]|\\.)*(?:'|$)|\"(?:[^\"\\]|\\.)*(?:\"|$))"
+"""A quoted text: with escapes inside, itself escaped (JSON in JSON), or cut short."""
+
+# Each entry: what stands before a secret, and the secret.
+_PLACES = [
+    # name=secret, name: secret, "name": "secret", name => 'secret'. A comma, semicolon or ampersand ends the
+    # secret if another name or nothing follows it.
+    (
+        rf"(?:(?:{_WORDS}){_NUMBER}\\*['\"]?\s*(?:=>|:=|[=:])|{_PLURAL}(?:\\*['\"]\s*[=:]|\s*=))\s*",
+        rf"(?:(?:bearer|basic|token|digest|negotiate|sharedkey|aws4-hmac-sha256)\s+)?"
+        rf"(?:\*\*\*(?!\w)|[\[({{]*\s*[bfru]{{0,2}}{_QUOTED}"
+        r"|(?:[^\s&;,'\"<>]|[&;,](?![\s'\"]|$|[\w.-]+\s*[=:])|'[^'\s]+'|\"[^\"\s]+\")+)",
+    ),
+    # --name secret, --name=secret: up to the end of the word, as a shell reads it.
+    (rf"(?:(?<!-)--|(?<![\w-])-){_NAME}(?:=|\s+(?!--))", rf"\*\*\*(?!\w)|(?:{_QUOTED}|[^\s'\"\\]|\\.)+"),
+    # A header runs to the end of its line, or to the quote that stands before its name.
+    (r"'[\w-]*(?:authorization|cookie):\s*", r"(?:[^'\r\n]|'(?![\s\]})]|$))+"),
+    (r'"[\w-]*(?:authorization|cookie):\s*', r'(?:[^"\r\n]|"(?![\s\]})]|$))+'),
+    (r"(?<![\w'\"-])[\w-]*(?:authorization|cookie):\s*", r"[^'\"\s][^\r\n]*"),
+    (rf"<{_NAME}(?:\s[^<>]*)?>", r"[^<]+"),
+    # curl -u name:secret, but not docker -u 1000:1000.
+    (r"(?:(?<![\w-])-u|--user|--proxy-user)[\s=]+['\"]?[^\s:'\"]+:", r"(?!\d+(?!\S))[^\s'\"]+"),
+    (r"(?:bearer|sharedkey)\s+", r"[A-Za-z0-9+/=._~:-]{6,}"),
+    # Key ids of AWS, JSON web tokens, and the tokens of services that give theirs a prefix.
+    (r"\b(?=AKIA|ASIA)", r"(?-i:[A-Z0-9]{16,})\b"),
+    (r"\b(?=eyJ)", r"[\w-]{10,}\.[\w-]+\.[\w-]*"),
+    (r"\b(?=hf_|gh[pousr]_|github_pat_|glpat-|xox[abprs]-)", r"[\w-]{20,}"),
+]
+_COMPILED = [tuple(re.compile(part, re.IGNORECASE | re.DOTALL) for part in place) for place in _PLACES]
+
+_NOT_A_FILE = r"(?!(?:file|direct)://)\b([A-Za-z][A-Za-z0-9+.-]{0,30}://)"
+_USERINFO = re.compile(rf"{_NOT_A_FILE}[^\s/?#'\"]*@")
+_QUERY = re.compile(rf"{_NOT_A_FILE}([^\s?#'\"<>]*)[?#][^\s'\"<>]*")
+
+
+def redact(text: str) -> str:
+    """Return `text` without secrets: `***` stands for the values of passwords, keys, tokens and signatures.
+
+    URLs lose their query and user-info.
+    """
+    text = _USERINFO.sub(r"\1", text)
+    kept = 0
+    parts = []
+    for begin, end in sorted(_secrets(text)):
+        if begin > kept or (begin == kept == 0):
+            parts += [text[kept:begin], _MASK]
+        kept = max(kept, end)
+    parts.append(text[kept:])
+    return _QUERY.sub(r"\1\2", "".join(parts))
+
+
+def _secrets(text: str) -> Iterator[tuple[int, int]]:
+    """Yield where the secrets begin and end; they may overlap."""
+    for before, secret in _COMPILED:
+        for match in before.finditer(text):
+            found = secret.match(text, match.end())
+            if found is not None:
+                yield found.span()
+
+
+def redact_value(value: Any) -> Any:
+    """Return a JSON value without secrets: texts as `redact` leaves them, and values under secret names as `***`.
+
+    In a list, the element behind one like `--api-key` is a secret too.
+    """
+    if isinstance(value, str):
+        return redact(value)
+    if isinstance(value, dict):
+        return {
+            redact(str(key)): _masked(inner) if _SECRET_KEY.fullmatch(str(key)) else redact_value(inner)
+            for key, inner in value.items()
+        }
+    if isinstance(value, (list, tuple)):
+        before = [None, *value][: len(value)]
+        return [
+            _MASK
+            if isinstance(flag, str) and isinstance(inner, str) and _SECRET_FLAG.fullmatch(flag)
+            else redact_value(inner)
+            for flag, inner in zip(before, value, strict=True)
+        ]
+    return value
+
+
+def _masked(value: Any) -> Any:
+    """Return `value` with `***` for every text and number in it; what is empty or a flag says nothing."""
+    if isinstance(value, dict):
+        return {redact(str(key)): _masked(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_masked(inner) for inner in value]
+    return _MASK if value and not isinstance(value, bool) else value
