@@ -105,20 +105,24 @@ class Recorder:
         op: str = "read",
         bytes: int | None = None,
         ttfb: int | None = None,
+        tries: int | None = None,
+        wait_ns: int | None = None,
         sample_id: int | None = None,
         step: int | None = None,
         worker: int | None = None,
+        part: int | None = None,
+        to_uri: str | None = None,
         t_due: int | None = None,
         error: ErrorClass | None = None,
     ) -> None:
         """Record one op. Thread-safe.
 
-        `t_submit` and `t_due` are `time.monotonic_ns()` readings, `latency` and `ttfb` ns, `offset`, `len`
-        and `bytes` bytes. The URI loses its query and user-info before it is written.
+        `t_submit` and `t_due` are `time.monotonic_ns()` readings, `latency`, `ttfb` and `wait_ns` ns, `offset`,
+        `len` and `bytes` bytes. URIs lose their query and user-info before they are written.
         """
         values = self._values
-        values.extend((t_submit, uri, op, offset, len, bytes, latency, ttfb,
-                       sample_id, step, worker, t_due, error))  # fmt: skip
+        values.extend((t_submit, uri, op, offset, len, bytes, latency, ttfb, tries, wait_ns,
+                       sample_id, step, worker, part, to_uri, t_due, error))  # fmt: skip
         if _count(values) >= self._mark:
             self._pressure()
 

@@ -14,19 +14,31 @@ from tracekit.errors import ErrorClass
 
 __all__ = [
     "CORE",
+    "DATA_KINDS",
     "META_PREFIX",
     "OPS",
     "OP_KINDS",
+    "READ_KINDS",
     "SCHEMA_VERSION",
+    "WRITE_KINDS",
     "check_error_classes",
     "problems",
 ]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""Version 1 lacked the columns from `tries` to `to_uri` and the kinds between `write` and `copy`."""
 META_PREFIX = "tracekit."
 
-OP_KINDS = ("read", "get", "put", "list", "stat", "delete", "hint")
-"""Op kinds: byte-range read, whole-object get, put, list, stat, delete, fadvise hint."""
+READ_KINDS = ("read", "get")
+"""Op kinds that read data: a byte range, a whole object."""
+WRITE_KINDS = ("write", "put", "part")
+"""Op kinds that write data: a byte range of a file, a whole object, one part of a multipart upload."""
+DATA_KINDS = READ_KINDS + WRITE_KINDS
+"""Op kinds that move data. The others have no `bytes`."""
+OP_KINDS = (
+    *DATA_KINDS, "complete", "abort", "sync", "truncate", "rename", "copy", "delete", "list", "stat", "hint",
+)  # fmt: skip
+"""Op kinds. `complete` and `abort` end a multipart upload, `sync` makes data durable, `hint` is an fadvise."""
 
 _DICT = pa.dictionary(pa.int32(), pa.string())
 
@@ -43,12 +55,18 @@ OPS: pa.Schema = pa.schema(
         _field("offset", pa.int64(), "bytes", "start of the range; null without a range"),
         _field("len", pa.int64(), "bytes", "asked for; null where the op has no length"),
         _field("bytes", pa.int64(), "bytes", "moved; short or 0 on error"),
-        _field("latency", pa.int64(), "ns", "submit to last byte; null if it never ended"),
+        _field(
+            "latency", pa.int64(), "ns", "the successful try, submit to last byte; null if it never ended"
+        ),
         _field("ttfb", pa.int64(), "ns", "submit to first byte, where the client sees it"),
+        _field("tries", pa.int32(), "count", "how often the request was sent; null if unknown"),
+        _field("wait_ns", pa.int64(), "ns", "the client waited between tries; not part of latency"),
         _field("sample_id", pa.int64(), "id", "dataset sample that the op served"),
         _field("step", pa.int64(), "id", "batch that the op served"),
         _field("rank", pa.int32(), "id", "process rank: with worker, the stream"),
         _field("worker", pa.int32(), "id", "worker of the rank: with rank, the stream"),
+        _field("part", pa.int32(), "number", "part of a multipart upload, from 1"),
+        _field("to_uri", _DICT, "uri", "target of a rename or a copy"),
         _field("t_due", pa.int64(), "ns", "replays only: when the plan wanted it, same epoch"),
         _field("error", _DICT, "class", "null = success, else one class of errors.ErrorClass"),
     ]

@@ -44,16 +44,16 @@ def ids(path: Path) -> list[int]:
 def test_every_value_comes_back_as_it_was_given(tmp_path: Path) -> None:
     with Recorder(tmp_path / "t", source="loader", options={"a": 1}, rank=3, world_size=4) as recorder:
         now = time.monotonic_ns()
-        recorder.record("file:///a", 10, 20, now, 30, op="read", bytes=20, ttfb=5, sample_id=1, step=2, worker=4,
-                        t_due=now - 7, error=ErrorClass.SHORT_READ)  # fmt: skip
+        recorder.record("file:///a", 10, 20, now, 30, op="read", bytes=20, ttfb=5, tries=2, wait_ns=9,
+                        sample_id=1, step=2, worker=4, part=6, to_uri="s3://b/new?sig=x", t_due=now - 7, error=ErrorClass.SHORT_READ)  # fmt: skip
         recorder.record("s3://b/k", None, None, now + 1, None, op="list")
         epoch = recorder.epoch_mono_ns
     reader = open_reader(tmp_path / "t")
     first, second = reader.query("SELECT * FROM ops").to_pylist()
     assert first == {
         "t_submit": now - epoch, "uri": "file:///a", "op": "read", "offset": 10, "len": 20, "bytes": 20,
-        "latency": 30, "ttfb": 5, "sample_id": 1, "step": 2, "rank": 3, "worker": 4,
-        "t_due": now - 7 - epoch, "error": "short_read",
+        "latency": 30, "ttfb": 5, "tries": 2, "wait_ns": 9, "sample_id": 1, "step": 2, "rank": 3, "worker": 4,
+        "part": 6, "to_uri": "s3://b/new", "t_due": now - 7 - epoch, "error": "short_read",
     }  # fmt: skip
     assert second["op"] == "list"
     assert second["offset"] is None

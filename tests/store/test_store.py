@@ -325,7 +325,9 @@ def test_verify_names_flipped_bits_in_the_data(tmp_path: Path) -> None:
 
 def test_verify_names_impossible_ops(tmp_path: Path) -> None:
     found = verify(write_core(tmp_path / "t.parquet", latency=[-1, 5]))
-    assert [f.what for f in found] == ["1 ops have a negative offset, len, bytes, latency or ttfb"]
+    assert [f.what for f in found] == [
+        "1 ops have a negative offset, len, bytes, latency, ttfb, tries or wait_ns"
+    ]
 
 
 def test_imported_batches_in_any_order_come_back_in_time_order_from_their_epoch(tmp_path: Path) -> None:

@@ -21,8 +21,8 @@ from tracekit.uri import clean
 
 __all__ = ["WIDTH", "flat_to_fitting_batch"]
 
-_VALUES = ("t_submit", "uri", "op", "offset", "len", "bytes", "latency", "ttfb",
-          "sample_id", "step", "worker", "t_due", "error")  # fmt: skip
+_VALUES = ("t_submit", "uri", "op", "offset", "len", "bytes", "latency", "ttfb", "tries", "wait_ns",
+          "sample_id", "step", "worker", "part", "to_uri", "t_due", "error")  # fmt: skip
 WIDTH = len(_VALUES)
 _TIMES = ("t_submit", "t_due")
 _MISFITS = (pa.ArrowException, AttributeError, OverflowError, TypeError, UnicodeError)
@@ -112,8 +112,10 @@ def _texts(values: list[Any], field: pa.Field) -> pa.DictionaryArray:
             raise TypeError(f"{field.name} must not be None")
         if len(codes) == 1:
             return _nulls(field.type, len(values))
+        if field.name == "to_uri":
+            values = [text and clean(text) for text in values]
         return pa.array(values, pa.string()).dictionary_encode()
-    texts = [clean(text) if text and field.name == "uri" else text for text in codes]
+    texts = [clean(text) if text and field.name in ("uri", "to_uri") else text for text in codes]
     packed = (
         array("i", map(codes.__getitem__, values)) if len(codes) > 1 else array("i", bytes(4 * len(values)))
     )

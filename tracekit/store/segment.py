@@ -45,7 +45,7 @@ def conform(batch: pa.RecordBatch | pa.Table) -> pa.Table:
     for field in OPS:
         index = table.schema.get_field_index(field.name)
         column = _as_type(table.column(index), field.type) if index >= 0 else _absent(field, len(table))
-        columns.append(_cleaned(column) if field.name == "uri" else column)
+        columns.append(_cleaned(column) if field.name in ("uri", "to_uri") else column)
         fields.append(field)
     for field in table.schema:
         if OPS.get_field_index(field.name) < 0:

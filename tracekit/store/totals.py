@@ -15,14 +15,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tracekit.schema import META_PREFIX
+from tracekit.schema import DATA_KINDS, META_PREFIX
 from tracekit.sql import load_sql
 from tracekit.store.reader import TraceReader
 from tracekit.store.statements import value_errors
 
 __all__ = ["Totals", "describe_segment", "totals"]
 
-_MOVING = ("read", "get", "put")
 _MOST_STREAMS = 4096
 """A segment with more streams does not list them in its footer; a query counts them."""
 
@@ -40,7 +39,7 @@ def describe_segment(table: pa.Table) -> dict[bytes, bytes]:
     moved = table.column("bytes")
     if moved.null_count:
         ended = pc.and_(pc.is_valid(table.column("latency")), pc.is_null(table.column("error")))
-        moving = pc.is_in(table.column("op").cast(pa.string()), pa.array(_MOVING))
+        moving = pc.is_in(table.column("op").cast(pa.string()), pa.array(DATA_KINDS))
         moved = pc.coalesce(moved, pc.if_else(pc.and_(ended, moving), table.column("len"), None))
     rank, worker = (pc.fill_null(table.column(name), 0).to_numpy() for name in ("rank", "worker"))
     pairs = rank.astype(np.int64) << 32 | worker.view(np.uint32)

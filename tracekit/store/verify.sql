@@ -9,8 +9,8 @@ SELECT what, n, broken
 FROM (
     SELECT
         unnest([
-            {'what': '{} ops have a negative offset, len, bytes, latency or ttfb', 'broken': true,
-             'n': count(*) FILTER ("offset" < 0 OR len < 0 OR bytes < 0 OR latency < 0 OR ttfb < 0)},
+            {'what': '{} ops have a negative offset, len, bytes, latency, ttfb, tries or wait_ns', 'broken': true,
+             'n': count(*) FILTER ("offset" < 0 OR len < 0 OR bytes < 0 OR latency < 0 OR ttfb < 0 OR tries < 0 OR wait_ns < 0)},
             {'what': '{} ops end past what 64 bits hold: their offset and len, or t_submit and latency', 'broken': true,
              'n': count(*) FILTER (greatest("offset"::HUGEINT + len, t_submit::HUGEINT + latency) > 9223372036854775807)},
             {'what': '{} ops have a first byte after their last', 'broken': true,

@@ -52,7 +52,7 @@ _FILETIME_TO_UNIX = 116_444_736_000_000_000
 _OP_CODES = {"r0w1": {"0": "read", "1": "put"}, "w0r1": {"0": "put", "1": "read"}}
 _TIMES = ("t_submit", "latency", "ttfb", "t_due")
 _BYTES = ("offset", "len", "bytes")
-_TEXTS = ("uri", "op", "error")
+_TEXTS = tuple(field.name for field in OPS if pa.types.is_dictionary(field.type))
 _DEFAULT_UNIT = {**dict.fromkeys(_TIMES, "ns"), **dict.fromkeys(_BYTES, "bytes")}
 
 
