@@ -8,10 +8,11 @@ DEMO   ?= demo
 EXTRAS ?= dev
 PIP    := $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt
 
-# Folders of `make quick`: no servers, no browser, no replays in recorded time.
-QUICK := tests/project tests/units tests/uri tests/whole tests/gate tests/errors tests/options tests/store tests/metrics \
-         tests/loader/test_loader_options.py tests/loader/test_loader_order.py tests/replayer/test_plan.py \
-         tests/comparison/test_divergence.py tests/formats/test_rows.py tests/formats/test_csv.py
+# What `make quick` runs: no servers, browser, mypy or replays in recorded time; a tenth of the examples of each property.
+QUICK := tests/project tests/units tests/uri tests/redaction tests/whole tests/gate tests/errors tests/options tests/store \
+         tests/metrics tests/loader/test_loader_options.py tests/loader/test_loader_order.py tests/replayer/test_plan.py \
+         tests/formats/test_rows.py tests/formats/test_csv.py --ignore tests/options/test_option_typing.py \
+         --ignore tests/options/test_option_flags.py --ignore tests/store/test_target.py
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test quick soak lint bench docs ci clean
@@ -26,7 +27,7 @@ test: $(VENV)/.installed-dev $(CACHE)/.servers ## run all tests but the soak tes
 	$(BIN)/python -m pytest -q
 
 quick: $(VENV)/.installed-dev ## run the tests that need no servers, in less than a minute
-	$(BIN)/python -m pytest -q -m "not soak and not server" $(QUICK)
+	$(BIN)/python -m pytest -q -m "not soak and not server" --hypothesis-profile=quick $(QUICK)
 
 soak: $(VENV)/.installed-dev $(CACHE)/.servers ## run the tests that take minutes each
 	$(BIN)/python -m pytest -q -m soak --timeout 1800

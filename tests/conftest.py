@@ -10,9 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import servers
 from hypothesis import settings
+from properties import QUICK
 
 # CI runs the same examples every time, so that a push does not fail for an unrelated find.
 settings.register_profile("ci", derandomize=True)
+settings.register_profile(QUICK, max_examples=10, derandomize=True)
 if os.environ.get("CI"):
     settings.load_profile("ci")
 

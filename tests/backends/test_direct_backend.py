@@ -8,8 +8,9 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
+from properties import examples
 
 from tracekit.backends.base import Backend, Moved
 from tracekit.backends.local.direct import DirectBackend
@@ -49,7 +50,7 @@ def test_buffers_are_page_aligned() -> None:
         assert ctypes.addressof(ctypes.c_char.from_buffer(buffer)) % mmap.PAGESIZE == 0
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     offset=st.integers(0, SIZE + 10_000),
     length=st.integers(0, 200_000),

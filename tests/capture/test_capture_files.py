@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from properties import examples
 
 import tracekit.capture.hooks.files
 from tracekit import capture
@@ -212,7 +213,7 @@ _step = st.one_of(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.lists(_step, max_size=12), st.sampled_from(["r+b", "w+b", "a+b"]), st.sampled_from([-1, 0, 512]))
 def test_any_sequence_of_calls_gives_what_the_built_in_file_gives(steps, mode, buffering):
     with tempfile.TemporaryDirectory() as work:

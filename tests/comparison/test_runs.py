@@ -7,8 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
+from properties import examples
 from traces import Rows, random_rows, recording
 
 from tracekit.comparison.distances import depths, dispersion, ks, mean_shift, total_variation
@@ -30,7 +31,7 @@ def compared(folder: Path, alter: Callable[[Rows], object], rows: Rows | None = 
     return compare(recording(folder / "a.parquet", rows), recording(folder / "b.parquet", copy))
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 10_000), ops=st.integers(0, 80), failing=st.sampled_from([0.0, 0.3]))
 def test_a_trace_compared_with_itself_always_holds(
     tmp_path: Path, seed: int, ops: int, failing: float

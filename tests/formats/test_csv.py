@@ -10,8 +10,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import Phase, given, settings
+from hypothesis import Phase, given
 from hypothesis import strategies as st
+from properties import examples
 
 from tracekit.errors import TraceFormatError, TracekitError, UsageError
 from tracekit.formats.registry import export_trace, import_trace
@@ -120,7 +121,7 @@ def test_times_too_large_in_their_unit_are_bad_lines_not_wrapped(tmp_path: Path)
 _numbers = st.none() | st.integers(0, 2**50)
 
 
-@settings(max_examples=40, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
+@examples(40, phases=[Phase.explicit, Phase.reuse, Phase.generate])
 @given(
     table=st.lists(
         st.tuples(

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from properties import examples
 
 from tracekit.errors import TraceFormatError, UsageError
 from tracekit.formats.registry import import_trace
@@ -296,7 +297,7 @@ def test_what_is_no_log_is_one_line(tmp_path: Path) -> None:
     assert not (tmp_path / "t").exists()
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(noise=st.binary(max_size=300), cut=st.integers(0, 400), gz=st.booleans())
 def test_no_bytes_whatever_end_in_a_traceback_or_half_a_trace(
     tmp_path_factory: pytest.TempPathFactory, noise: bytes, cut: int, gz: bool

@@ -10,8 +10,9 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from properties import examples
 
 from tracekit.errors import TraceFormatError, UsageError
 from tracekit.formats.registry import export_trace, import_trace
@@ -138,7 +139,7 @@ def test_each_bad_line_is_known_by_its_number(tmp_path: Path) -> None:
             import_trace("fio", log, tmp_path / "s", strict=True)
 
 
-@settings(max_examples=30, deadline=None)
+@examples(30)
 @given(
     st.lists(
         st.tuples(st.integers(0, 10**6), st.integers(0, 2**40), st.integers(1, 2**20), st.sampled_from("abc"),

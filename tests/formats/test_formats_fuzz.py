@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
+from properties import examples
 
 from tracekit.errors import TraceFormatError, UsageError
 from tracekit.formats.registry import import_trace, importers
@@ -111,7 +112,7 @@ def test_every_importer_has_a_log_here() -> None:
 
 
 @pytest.mark.parametrize("name", FORMATS)
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     data=st.data(),
     strict=st.booleans(),

@@ -8,14 +8,15 @@ import threading
 import time
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from properties import examples
 
 from tracekit.errors import UsageError
 from tracekit.gate import Gate
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(
     sizes=st.lists(st.integers(0, 40), min_size=1, max_size=40),
     max_bytes=st.one_of(st.none(), st.integers(1, 60)),
@@ -54,7 +55,7 @@ def test_no_schedule_exceeds_the_caps_and_everyone_gets_through(
     assert (gate.bytes_in_flight, gate.ops_in_flight) == (0, 0)
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(sizes=st.lists(st.integers(0, 40), min_size=1, max_size=30), max_bytes=st.integers(1, 60))
 def test_coroutines_are_admitted_in_the_order_they_came(sizes: list[int], max_bytes: int) -> None:
     gate, order = Gate(max_bytes), []

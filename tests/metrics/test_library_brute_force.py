@@ -12,8 +12,9 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from properties import examples
 
 from tracekit.metrics.library import install
 
@@ -325,7 +326,7 @@ def connection() -> Iterator[duckdb.DuckDBPyConnection]:
 
 
 @given(rows=ops)
-@settings(max_examples=20, deadline=None)
+@examples(20)
 def test_each_macro_equals_plain_python(connection: duckdb.DuckDBPyConnection, rows: list[Row]) -> None:
     names = ("t_submit", "uri", "op", "offset", "len", "bytes", "latency", "sample_id", "step", "rank", "worker",
              "t_due", "error")  # fmt: skip

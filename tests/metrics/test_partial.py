@@ -12,8 +12,9 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from properties import examples
 
 from tracekit.errors import UsageError
 from tracekit.metrics.partial import Partial, partial, windows
@@ -50,7 +51,7 @@ def merged(parts: list[Partial]) -> Partial:
     return reduce(Partial.merge, parts)
 
 
-@settings(max_examples=15, deadline=None)
+@examples(15)
 @given(n=st.integers(0, 45), seed=st.integers(0, 10**6))
 def test_merged_segments_are_the_snapshot_of_the_whole(
     tmp_path_factory: pytest.TempPathFactory, n: int, seed: int
@@ -61,7 +62,7 @@ def test_merged_segments_are_the_snapshot_of_the_whole(
     assert merged([parts[0], merged(parts[1:])] if parts[1:] else parts).snapshot() == snapshot(reader)
 
 
-@settings(max_examples=15, deadline=None)
+@examples(15)
 @given(n=st.integers(0, 45), seed=st.integers(0, 10**6), parts=st.integers(1, 5))
 def test_merged_windows_are_the_snapshot_of_the_whole_though_segments_overlap(
     tmp_path_factory: pytest.TempPathFactory, n: int, seed: int, parts: int
@@ -86,7 +87,7 @@ def swept(rows: list[tuple[int, int | None, int]], batch: int) -> Flight:
     return sweep((tuple(c[i : i + batch] for c in columns)) for i in range(0, len(rows), batch))  # type: ignore[misc]
 
 
-@settings(deadline=None)
+@examples(100)
 @given(rows=ops, cuts=st.lists(st.integers(0, 40), max_size=4), batch=st.integers(1, 9))
 def test_flights_join_in_any_grouping_to_the_brute_force_peak(rows: Any, cuts: list[int], batch: int) -> None:
     rows = sorted(rows, key=lambda row: row[0])

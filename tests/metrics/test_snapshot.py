@@ -12,8 +12,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from properties import examples
 
 from tracekit.errors import TraceFormatError, UsageError
 from tracekit.metrics.histogram import Histogram
@@ -76,7 +77,7 @@ def brute_peaks(rows: list[dict[str, Any]]) -> tuple[int, int]:
     return max((len(x) for x in now), default=0), max((sum(x) for x in now), default=0)
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(rows=st.lists(op, max_size=40), batch_rows=st.integers(1, 9))
 def test_every_figure_matches_a_brute_force_count(
     tmp_path_factory: pytest.TempPathFactory, rows: list[dict[str, Any]], batch_rows: int
@@ -154,7 +155,7 @@ def test_every_figure_matches_a_brute_force_count(
     assert MetricsSnapshot.from_dict(json.loads(found.to_json())) == found
 
 
-@settings(max_examples=30, deadline=None)
+@examples(30)
 @given(latencies=st.lists(st.integers(0, 2**60), min_size=1, max_size=50))
 def test_no_latency_bucket_is_wider_than_five_percent(
     tmp_path_factory: pytest.TempPathFactory, latencies: list[int]

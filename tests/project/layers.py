@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 REPO = Path(__file__).resolve().parents[2]
@@ -46,6 +47,7 @@ def room(module: str) -> str:
     return f"{parts[1]}/" if (PACKAGE / parts[1]).is_dir() else f"{parts[1]}.py"
 
 
+@cache
 def imports() -> list[Import]:
     """Every import of one tracekit module by another, also inside functions and for type checking."""
     known = modules()

@@ -8,8 +8,9 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from properties import examples
 
 from tracekit.replayer.mapping import MappingRules
 from tracekit.replayer.options import ReplayOptions
@@ -66,7 +67,7 @@ def drive(pacer: ClosedPacer, latency: int | list[int]) -> dict[int, tuple[int, 
             return ran
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(
     ops=st.lists(
         st.tuples(

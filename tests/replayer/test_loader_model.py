@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from properties import examples
 
 import tracekit
 from tracekit.consumer import ConsumerClock, histogram_bucket, histogram_bucket_end
@@ -84,7 +85,7 @@ def pooled_duration(
     return max(ready)
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(
     reads=st.lists(st.integers(1, 4), min_size=1, max_size=24),
     batch=st.integers(1, 5),

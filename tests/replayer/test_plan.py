@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from properties import examples
 
 from tracekit.errors import UsageError
 from tracekit.replayer import plan as plan_module
@@ -48,7 +49,7 @@ def plan_of(folder: Path, ops: list[tuple[int, int | None, int, str]], **how: An
     return build_plan(open_reader(path), MappingRules(), ReplayOptions(**how))
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(ops=rows, speed=st.sampled_from([1.0, 0.5, 2.0, 10.0, 3.7]), loops=st.integers(1, 3))
 def test_due_times_are_the_recorded_ones_over_speed_and_never_drift(
     tmp_path_factory: pytest.TempPathFactory, ops: list[Any], speed: float, loops: int
@@ -61,7 +62,7 @@ def test_due_times_are_the_recorded_ones_over_speed_and_never_drift(
     assert (np.diff(plan.columns["due_ns"][: plan.ops]) >= 0).all()
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(ops=rows, gap=st.integers(0, 10**9))
 def test_no_pause_is_longer_than_the_longest_allowed(
     tmp_path_factory: pytest.TempPathFactory, ops: list[Any], gap: int
@@ -73,7 +74,7 @@ def test_no_pause_is_longer_than_the_longest_allowed(
     assert np.diff(due).tolist() == wanted.tolist()
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(ops=rows)
 def test_each_op_waits_for_the_one_of_its_stream_that_had_finished_last(
     tmp_path_factory: pytest.TempPathFactory, ops: list[Any]
@@ -93,7 +94,7 @@ def test_each_op_waits_for_the_one_of_its_stream_that_had_finished_last(
             assert max(end[o] for o in before) == submit[op]
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(ops=rows, latency=st.integers(0, 10**9))
 def test_a_closed_run_takes_every_op_once_and_in_order_within_its_stream(
     tmp_path_factory: pytest.TempPathFactory, ops: list[Any], latency: int
@@ -114,7 +115,7 @@ def test_a_closed_run_takes_every_op_once_and_in_order_within_its_stream(
         assert mine == sorted(mine)
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(ops=rows, speed=st.sampled_from([1.0, 2.0, 3.7]), loops=st.integers(1, 3))
 def test_what_is_foreseen_is_what_the_plan_comes_to(
     tmp_path_factory: pytest.TempPathFactory, ops: list[Any], speed: float, loops: int

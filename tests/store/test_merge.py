@@ -7,8 +7,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from properties import examples
 
 from tracekit.store import merge
 from tracekit.store.merge import ordered_batches
@@ -16,7 +17,7 @@ from tracekit.store.reader import open_reader
 from tracekit.store.writer import TraceWriter
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(
     submits=st.lists(st.integers(0, 500), min_size=0, max_size=300),
     segment_ops=st.integers(1, 50),

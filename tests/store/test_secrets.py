@@ -12,8 +12,9 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from properties import examples
 
 from tracekit.errors import TracekitError
 from tracekit.recorder import Recorder
@@ -84,7 +85,7 @@ def everything(root: Path) -> str:
     return "\n".join(found)
 
 
-@settings(max_examples=25, deadline=None)
+@examples(25)
 @given(
     options=st.dictionaries(st.text("abcd", max_size=4), planted(), max_size=3),
     texts=st.lists(st.sampled_from(TEXTS)),

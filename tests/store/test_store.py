@@ -17,8 +17,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from properties import examples
 
 from tracekit import schema
 from tracekit.errors import TraceFormatError, UsageError
@@ -274,7 +275,7 @@ def test_a_torn_journal_gives_every_whole_batch_and_repair_makes_it_whole(tmp_pa
     assert found == list(range(200))
 
 
-@settings(max_examples=25, deadline=None)
+@examples(25)
 @given(cut=st.floats(0, 1))
 def test_a_journal_cut_anywhere_opens_with_a_prefix_of_its_ops(
     tmp_path_factory: pytest.TempPathFactory, cut: float

@@ -8,8 +8,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from properties import examples
 
 from tracekit import schema
 from tracekit.recorder import Recorder
@@ -40,7 +41,7 @@ def asked(reader: TraceReader) -> Totals:
     return Totals(row["b"], row["s"])
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(ops=OPS)
 def test_footers_tell_what_a_query_tells(
     tmp_path_factory: pytest.TempPathFactory, ops: list[dict[str, object]]
