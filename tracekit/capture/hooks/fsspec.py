@@ -8,6 +8,7 @@ requests themselves (botocore below s3fs, for example), this one does not.
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import functools
 import inspect
@@ -128,19 +129,9 @@ def _call(method: Any, kind: str) -> Any:
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
         if not _watched(self):
             return method(self, *args, **kwargs)
-        token = _inside.set(True)
-        submit = monotonic_ns()
-        result, failure = None, None
-        try:
-            result = method(self, *args, **kwargs)
-            return result
-        except BaseException as error:
-            failure = error
-            raise
-        finally:
-            _inside.reset(token)
-            given = {**dict(zip(names, args, strict=False)), **kwargs}
-            _moved(self, kind, given.pop(names[0], ""), given, result, submit, failure)
+        with _recorded(self, kind, {**dict(zip(names, args, strict=False)), **kwargs}, names[0]) as returned:
+            returned.append(method(self, *args, **kwargs))
+        return returned[0]
 
     setattr(call, _MARK, method)
     return call
@@ -153,22 +144,33 @@ def _acall(method: Any, kind: str) -> Any:
     async def call(self: Any, *args: Any, **kwargs: Any) -> Any:
         if not _watched(self):
             return await method(self, *args, **kwargs)
-        token = _inside.set(True)
-        submit = monotonic_ns()
-        result, failure = None, None
-        try:
-            result = await method(self, *args, **kwargs)
-            return result
-        except BaseException as error:
-            failure = error
-            raise
-        finally:
-            _inside.reset(token)
-            given = {**dict(zip(names, args, strict=False)), **kwargs}
-            _moved(self, kind, given.pop(names[0], ""), given, result, submit, failure)
+        with _recorded(self, kind, {**dict(zip(names, args, strict=False)), **kwargs}, names[0]) as returned:
+            returned.append(await method(self, *args, **kwargs))
+        return returned[0]
 
     setattr(call, _MARK, method)
     return call
+
+
+@contextlib.contextmanager
+def _recorded(filesystem: Any, kind: str, given: dict[str, Any], path: str) -> Iterator[list[Any]]:
+    """Record the call in the block as one op. The block appends the call's result to the list.
+
+    `given` has the arguments by name, and `path` is the name of the path.
+    """
+    returned: list[Any] = []
+    token = _inside.set(True)
+    submit = monotonic_ns()
+    failure = None
+    try:
+        yield returned
+    except BaseException as error:
+        failure = error
+        raise
+    finally:
+        _inside.reset(token)
+        result = returned[0] if returned else None
+        _moved(filesystem, kind, given.pop(path, ""), given, result, submit, failure)
 
 
 def _names(method: Any) -> tuple[str, ...]:
