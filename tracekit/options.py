@@ -1,18 +1,14 @@
-"""Every option of the loader, the replayer and the object stores, described once.
+"""Every option of the loader, the replayer and the commands that have a few of their own, described once.
 
 Dataclasses, typed keywords, command-line options, the tables in the documentation and error messages are
-derived from these tables, or held to them by a test. This module imports nothing of tracekit but
-`keywords` and `validation`.
+derived from these tables, or held to them by a test. `store_options` has those of object stores.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Any, get_args
+from typing import get_args
 
 from tracekit.keywords import (
-    AddressingStyle,
-    Client,
     Engine,
     LoadingMode,
     OnError,
@@ -25,11 +21,10 @@ from tracekit.keywords import (
     ShardMode,
     WorkersModel,
 )
-from tracekit.validation import Kind, Option, Table, shown_default
+from tracekit.store_options import STORE
+from tracekit.validation import Kind, Option, Table, table
 
 __all__ = [
-    "BACKEND",
-    "CLIENTS",
     "DRY_RUN",
     "FILTERS",
     "LOADER",
@@ -37,15 +32,10 @@ __all__ = [
     "PAGE_CACHE_MODES",
     "RECORD",
     "REPLAY",
-    "STORE",
     "VERDICT",
-    "backend_table",
-    "given_store_options",
 ]
 
 PAGE_CACHE_MODES: tuple[str, ...] = get_args(PageCacheMode)
-CLIENTS: dict[str, tuple[str, ...]] = {"s3": ("obstore", "aiobotocore"), "az": ("obstore", "azure-sdk")}
-"""The client libraries of each scheme, the default first."""
 
 _ORDER = "Which samples, in which order"
 _READING = "How they are read"
@@ -53,80 +43,7 @@ _OPS = "Which ops, and where"
 _PACING = "When each op goes"
 _CLIENT = "The client"
 _CACHE = "The page cache"
-_STORES = "Object stores"
 
-
-def _table(group: str, *options: Option) -> Table:
-    return {option.name: replace(option, group=group) for option in options}
-
-
-BACKEND: Table = _table(
-    _STORES,
-    Option(
-        "client",
-        Kind.CHOICE,
-        "Client library: obstore, aiobotocore (s3) or azure-sdk (az).",
-        "obstore",
-        choices=get_args(Client),
-        schemes=("s3", "az"),
-    ),
-    Option(
-        "endpoint",
-        Kind.TEXT,
-        "Endpoint, as http://host:port or https://host; for Azurite followed by /account.",
-        unset="from the environment",
-        metavar="URL",
-        schemes=("s3", "az"),
-    ),
-    Option("region", Kind.TEXT, "Region of the bucket (s3).", unset="from the environment", schemes=("s3",)),
-    Option("account", Kind.TEXT, "Storage account (az).", unset="from the environment", schemes=("az",)),
-    Option("anonymous", Kind.FLAG, "Send unsigned requests.", False, schemes=("s3", "az")),
-    Option(
-        "timeout_s",
-        Kind.DURATION,
-        "Longest wait for the next byte, not for a whole transfer.",
-        30.0,
-        unit="s",
-        above=0,
-        high=1e6,
-        schemes=("s3", "az"),
-    ),
-    Option(
-        "retries", Kind.COUNT, "How often a failed request is sent again.", 4, low=0, schemes=("s3", "az")
-    ),
-    Option(
-        "connect_timeout_s",
-        Kind.DURATION,
-        "Longest wait for a connection.",
-        5.0,
-        unit="s",
-        above=0,
-        high=1e6,
-        schemes=("s3", "az"),
-    ),
-    Option(
-        "profile",
-        Kind.TEXT,
-        "Profile of the AWS configuration files (s3).",
-        unset="from the environment",
-        schemes=("s3",),
-    ),
-    Option(
-        "addressing_style",
-        Kind.CHOICE,
-        "How a request names its bucket (s3); auto is virtual at AWS and path at a custom endpoint.",
-        "auto",
-        choices=get_args(AddressingStyle),
-        schemes=("s3",),
-    ),
-)
-"""What the backends of object stores take."""
-
-_SHARED = ("client", "endpoint", "region", "account", "anonymous", "timeout_s", "retries")
-STORE: Table = {
-    name: replace(BACKEND[name], default=None, unset=shown_default(BACKEND[name])) for name in _SHARED
-}
-"""What loaders and replays pass on to object stores; None leaves the choice to the backend."""
 
 _MAX_BYTES = Option("max_bytes_in_flight", Kind.SIZE, "In-flight cap, never exceeded.", unset="no cap", low=1)
 _PAGE_CACHE_MODE = Option(
@@ -134,7 +51,7 @@ _PAGE_CACHE_MODE = Option(
 )
 
 LOADER: Table = {
-    **_table(
+    **table(
         _ORDER,
         Option("batch_size", Kind.COUNT, "Samples in a batch.", 32, low=1),
         Option("drop_last", Kind.FLAG, "Leave out the last batch if it is not full.", False),
@@ -184,7 +101,7 @@ LOADER: Table = {
             low=1,
         ),
     ),
-    **_table(
+    **table(
         _READING,
         Option("num_workers", Kind.COUNT, "Threads that read.", 4, low=1, high=4096),
         Option("prefetch", Kind.COUNT, "Batches read before they are asked for.", 2, low=0),
@@ -223,7 +140,7 @@ LOADER: Table = {
     **STORE,
 }
 
-FILTERS: Table = _table(
+FILTERS: Table = table(
     _OPS,
     Option(
         "start", Kind.DURATION, "Skip ops before this time, counted from the first op.", unset="the first op"
@@ -263,7 +180,7 @@ _MAP = Option(
     repeats=True,
 )
 
-VERDICT: Table = _table(
+VERDICT: Table = table(
     "Output and verdict",
     Option("tolerance", Kind.NUMBER, "Tolerance of bytes, duration and throughput, a fraction.", 0.15, low=0),
     Option("max_lateness", Kind.DURATION, "The latest that an op may go.", unset="from the gaps of the plan"),
@@ -287,9 +204,9 @@ VERDICT: Table = _table(
 """How a comparison is judged."""
 
 REPLAY: Table = {
-    **_table(_OPS, _MAP),
+    **table(_OPS, _MAP),
     **FILTERS,
-    **_table(
+    **table(
         _PACING,
         Option(
             "pace",
@@ -313,13 +230,13 @@ REPLAY: Table = {
         _MAX_BYTES,
         Option("max_ops_in_flight", Kind.COUNT, "In-flight cap in ops.", unset="no cap", low=1),
     ),
-    **_table(
+    **table(
         _CACHE,
         _PAGE_CACHE_MODE,
         Option("cold", Kind.FLAG, "Drop the trace's local files from the page cache first.", False),
         Option("warm", Kind.FLAG, "Read the trace's local files into the page cache first.", False),
     ),
-    **_table(
+    **table(
         _CLIENT,
         Option(
             "engine",
@@ -348,7 +265,7 @@ REPLAY: Table = {
         Option("processes", Kind.COUNT, "Worker processes.", unset="chosen from the rate", low=1, high=64),
         Option("realtime", Kind.FLAG, "Run the client under SCHED_FIFO, where the system allows it.", False),
     ),
-    **_table(
+    **table(
         "Output and verdict",
         Option("allow_writes", Kind.FLAG, "Replay writes, too, under mapped targets only.", False),
         Option(
@@ -365,7 +282,7 @@ REPLAY: Table = {
 
 
 MATERIALIZE: Table = {
-    **_table(
+    **table(
         "",
         _MAP,
         Option(
@@ -379,7 +296,7 @@ MATERIALIZE: Table = {
     **STORE,
 }
 
-DRY_RUN: Table = _table(
+DRY_RUN: Table = table(
     "",
     Option(
         "latency",
@@ -390,7 +307,7 @@ DRY_RUN: Table = _table(
 )
 """Options of a dry run besides those of the replay."""
 
-RECORD: Table = _table(
+RECORD: Table = table(
     "",
     Option("epochs", Kind.COUNT, "Read the dataset this often.", 1, low=1),
     Option("steps", Kind.COUNT, "Stop after this many batches.", unset="all", low=1),
@@ -399,15 +316,3 @@ RECORD: Table = _table(
     Option("overwrite", Kind.FLAG, "Replace an existing trace.", False),
 )
 """Options of a recorded run besides those of its loader."""
-
-
-def backend_table(scheme: str) -> Table:
-    """The options that the backend of `scheme` takes, with the client libraries that read it."""
-    table = {name: option for name, option in BACKEND.items() if scheme in option.schemes}
-    return {**table, "client": replace(table["client"], choices=CLIENTS[scheme])}
-
-
-def given_store_options(options: object) -> dict[str, Any]:
-    """The options for object stores that are not None: what the backend is to be given."""
-    values = {name: getattr(options, name) for name in STORE}
-    return {name: value for name, value in values.items() if value is not None}

@@ -1,7 +1,7 @@
 """What an option is, and how its value is checked and converted.
 
 Every option is checked here and nowhere else, so that Python and the command line accept the same values.
-This module knows kinds of options; `tracekit.options` lists the options. It imports nothing of tracekit
+This module knows kinds of options; `options` and `store_options` list the options. It imports nothing of tracekit
 but errors and units.
 """
 
@@ -35,6 +35,7 @@ __all__ = [
     "parse_all",
     "requirement",
     "shown_default",
+    "table",
 ]
 
 _T = TypeVar("_T")
@@ -87,6 +88,11 @@ class Option:
 
 
 Table: TypeAlias = dict[str, Option]
+
+
+def table(group: str, *options: Option) -> Table:
+    """Return `options` by name, all in one group."""
+    return {option.name: dataclasses.replace(option, group=group) for option in options}
 
 
 def parse(option: Option, value: object) -> Any:

@@ -12,7 +12,7 @@ from tracekit.backends.objects.azure_account import resolve
 from tracekit.backends.objects.store import ObjectStoreBackend
 from tracekit.backends.registry import backend_for
 from tracekit.errors import BackendError, TracekitError, UsageError
-from tracekit.options import CLIENTS
+from tracekit.store_options import CLIENTS
 
 WITH_EACH_CLIENT = pytest.mark.parametrize("client", CLIENTS["az"])
 WRONG_KEY = "d3Jvbmcta2V5LXdyb25nLWtleS13cm9uZy1rZXk="

@@ -31,7 +31,7 @@ def test_the_page_names_every_option_and_counter() -> None:
     import dataclasses
 
     from tracekit.backends.objects import az, s3
-    from tracekit.options import CLIENTS
+    from tracekit.store_options import CLIENTS
 
     text = PAGE.read_text()
     names = [field.name for cls in (s3.S3Options, az.AzOptions) for field in dataclasses.fields(cls)]

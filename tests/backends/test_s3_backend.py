@@ -22,7 +22,7 @@ from tracekit.backends.objects.aws import resolve
 from tracekit.backends.objects.store import ObjectStoreBackend
 from tracekit.backends.registry import backend_for
 from tracekit.errors import BackendError, TracekitError, UsageError
-from tracekit.options import CLIENTS
+from tracekit.store_options import CLIENTS
 
 SECRET = "sEnTiNeL/SecretKey+Never+Shown"
 TOKEN = "sEnTiNeL-session-token"

@@ -13,8 +13,9 @@ from tracekit import LoaderOptions, ReplayOptions, keywords
 from tracekit.backends.objects.az import AzOptions
 from tracekit.backends.objects.s3 import S3Options
 from tracekit.cli.tables import with_tables
-from tracekit.options import CLIENTS, FILTERS, LOADER, REPLAY, STORE, backend_table
+from tracekit.options import FILTERS, LOADER, REPLAY
 from tracekit.replayer.options import Filters
+from tracekit.store_options import CLIENTS, STORE, backend_table
 from tracekit.validation import Kind, Table, parse
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tracekit import LoaderOptions, ReplayOptions, UsageError
-from tracekit.options import BACKEND, LOADER, MATERIALIZE, RECORD, REPLAY
+from tracekit.options import LOADER, MATERIALIZE, RECORD, REPLAY
+from tracekit.store_options import BACKEND
 from tracekit.validation import Kind, Option, parse
 
 TABLES = {

@@ -23,8 +23,9 @@ from tracekit.replayer.compare import compare
 from tracekit.replayer.run import replay
 from tracekit.reporting.charts import figure
 from tracekit.reporting.page import outcome, report
+from tracekit.reporting.panel import Panel
 from tracekit.reporting.plots import paint, plot
-from tracekit.reporting.series import KINDS, Panel, panels
+from tracekit.reporting.series import KINDS, panels
 from tracekit.reporting.table import short_names
 from tracekit.store.reader import TraceReader, open_reader
 from tracekit.store.writer import TraceWriter

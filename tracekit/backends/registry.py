@@ -9,7 +9,7 @@ from typing import Any, Unpack, cast
 from tracekit.backends.base import Backend
 from tracekit.errors import UsageError
 from tracekit.keywords import BackendKeywords
-from tracekit.options import BACKEND
+from tracekit.store_options import BACKEND
 from tracekit.uri import clean, scheme_of
 
 __all__ = ["applicable", "backend_for", "known_schemes"]

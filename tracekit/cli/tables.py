@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tracekit.cli.options import metavar_of
-from tracekit.options import BACKEND, LOADER, RECORD, REPLAY
+from tracekit.options import LOADER, RECORD, REPLAY
+from tracekit.store_options import BACKEND
 from tracekit.validation import Kind, Option, Table, flag_of, requirement, shown_default
 
 __all__ = ["refresh", "with_tables"]

@@ -13,7 +13,8 @@ from typing import Any, Unpack
 
 from tracekit.errors import UsageError
 from tracekit.keywords import LoaderKeywords
-from tracekit.options import LOADER, given_store_options
+from tracekit.options import LOADER
+from tracekit.store_options import given_store_options
 from tracekit.validation import assign, merge
 
 __all__ = ["LoaderOptions"]

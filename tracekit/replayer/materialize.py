@@ -12,11 +12,12 @@ import numpy as np
 from tracekit.backends.local.files import make_file, make_sparse
 from tracekit.errors import BackendError, ErrorClass, UsageError
 from tracekit.keywords import Count, StoreKeywords
-from tracekit.options import MATERIALIZE, STORE
+from tracekit.options import MATERIALIZE
 from tracekit.replayer.backends import Backends
 from tracekit.replayer.mapping import parse_rules
 from tracekit.replayer.totals import plan_totals
 from tracekit.store.reader import TraceLike, open_reader
+from tracekit.store_options import STORE
 from tracekit.uri import FILE_SCHEMES, scheme_of
 from tracekit.validation import parse_all
 

@@ -11,8 +11,9 @@ from typing import Any, Unpack
 
 from tracekit.errors import UsageError
 from tracekit.keywords import ReplayKeywords, VerdictKeywords
-from tracekit.options import FILTERS, REPLAY, VERDICT, given_store_options
+from tracekit.options import FILTERS, REPLAY, VERDICT
 from tracekit.replayer.columns import SLOTS
+from tracekit.store_options import given_store_options
 from tracekit.validation import assign, merge
 
 __all__ = ["READS", "Filters", "ReplayOptions", "VerdictOptions"]

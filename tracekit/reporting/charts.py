@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 from typing import Any
 
-from tracekit.reporting.series import COLOURS, HEAT_COLOURS, Axis, Panel, Series
+from tracekit.reporting.panel import COLOURS, HEAT_COLOURS, Axis, Panel, Series
 
 __all__ = ["figure"]
 

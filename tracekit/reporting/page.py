@@ -15,7 +15,8 @@ from tracekit.extras import require
 from tracekit.metrics.snapshot import MetricsSnapshot, measuring, rows, snapshot
 from tracekit.replayer.compare import compare
 from tracekit.reporting.charts import figure
-from tracekit.reporting.series import KINDS, Panel, pair_names, panels
+from tracekit.reporting.panel import Panel
+from tracekit.reporting.series import KINDS, pair_names, panels
 from tracekit.reporting.table import bytes_moved, difference, in_flight, known, label, op_kinds, shown, steps
 from tracekit.sql import load_sql
 from tracekit.store.reader import TraceLike, TraceReader, open_reader

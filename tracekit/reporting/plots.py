@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from tracekit.errors import UsageError
 from tracekit.extras import require
-from tracekit.reporting.series import COLOURS, HEAT_COLOURS, KINDS, Axis, Panel, Series, pair_names, panels
+from tracekit.reporting.panel import COLOURS, HEAT_COLOURS, Axis, Panel, Series
+from tracekit.reporting.series import KINDS, pair_names, panels
 from tracekit.reporting.table import brief
 from tracekit.store.reader import TraceLike, open_reader
 from tracekit.whole import whole_file

@@ -1,7 +1,6 @@
 """What the pictures of a trace show: their queries, titles, units and axes.
 
-A `Panel` is one picture, ready to paint: `plots` (matplotlib) and `charts` (plotly) draw the same
-panels. SQL aggregates, so that a panel holds a few thousand points whatever the size of the trace.
+The panels are ready to paint: `plots` (matplotlib) and `charts` (plotly) draw the same ones. SQL aggregates, so that a panel holds a few thousand points whatever the size of the trace.
 This module knows neither painter.
 """
 
@@ -16,19 +15,15 @@ import duckdb
 
 from tracekit.errors import UsageError
 from tracekit.metrics.snapshot import measuring, rows
-from tracekit.reporting.heat import Heat, heat
+from tracekit.reporting.heat import heat
+from tracekit.reporting.panel import COLOURS, Axis, Panel, Series
 from tracekit.reporting.table import brief, counted, short_names
 from tracekit.sql import load_sql
 from tracekit.store.reader import TraceReader
 from tracekit.units import format_count, format_duration, format_rate, format_size
 
-__all__ = ["COLOURS", "HEAT_COLOURS", "KINDS", "Axis", "Panel", "Series", "pair_names", "panels"]
+__all__ = ["KINDS", "pair_names", "panels"]
 
-# Okabe and Ito's palette, which colour-blind readers can tell apart, without yellow and black: those
-# disappear on a light and on a dark background.
-COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#999999", "#7F6A00")
-HEAT_COLOURS = ("#3A6EA5", "#8F8B76", "#FDD23A")
-"""From few ops to many: every colour shows on a light and on a dark background."""
 _WINDOWS = 100
 _STEPS = 1000
 _FILES = len(COLOURS)
@@ -37,58 +32,6 @@ _LEAST_US = 0.1
 """Where a log axis of times starts: smaller values are drawn there."""
 _SECONDS = (("us", 1e-6), ("ms", 1e-3), ("s", 1.0), ("min", 60.0), ("h", 3600.0))
 _BYTES = (("B", 1.0), ("KiB", 2.0**10), ("MiB", 2.0**20), ("GiB", 2.0**30), ("TiB", 2.0**40))
-
-
-@dataclass(frozen=True, slots=True)
-class Axis:
-    """One axis: `named` if its values are texts; `ticks` are (value, label) where the painter must not choose."""
-
-    title: str
-    log: bool = False
-    whole: bool = False
-    named: bool = False
-    ticks: tuple[tuple[float, str], ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Series:
-    """Points of one colour; `y` is None where the value is unknown. `hover` has a text per point.
-
-    `steps` have one more `x` than values that count: a value holds from its `x` to the next.
-    """
-
-    kind: Literal["line", "steps", "points", "bars"]
-    name: str
-    x: Sequence[float | str]
-    y: Sequence[float | None]
-    colour: int
-    hover: Sequence[str] = ()
-    dashed: bool = False
-    large: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Panel:
-    """One picture: `name` is unique among the panels of a report, `note` says what of the trace is shown."""
-
-    name: str
-    title: str
-    about: str
-    x: Axis
-    y: Axis
-    series: tuple[Series, ...] = ()
-    grid: Heat | None = None
-    note: str = ""
-
-    @property
-    def empty(self) -> bool:
-        """Whether there is nothing to draw."""
-        return self.grid is None and not any(y is not None for one in self.series for y in one.y)
-
-    @property
-    def named(self) -> bool:
-        """Whether it needs a legend."""
-        return any(one.name for one in self.series)
 
 
 @dataclass(frozen=True, slots=True)

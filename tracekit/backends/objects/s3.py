@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from tracekit.backends.objects.aws import AwsSettings, resolve
 from tracekit.backends.objects.client import ObjectClient
 from tracekit.backends.objects.store import Dialect, ObjectStoreBackend
-from tracekit.options import backend_table
+from tracekit.store_options import backend_table
 from tracekit.validation import assign
 
 if TYPE_CHECKING:

@@ -1,0 +1,69 @@
+"""What a picture consists of: axes, series, colours. Knows neither traces nor painters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from tracekit.reporting.heat import Heat
+
+__all__ = ["COLOURS", "HEAT_COLOURS", "Axis", "Panel", "Series"]
+
+# Okabe and Ito's palette, which colour-blind readers can tell apart, without yellow and black: those
+# disappear on a light and on a dark background.
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#999999", "#7F6A00")
+HEAT_COLOURS = ("#3A6EA5", "#8F8B76", "#FDD23A")
+"""From few ops to many: every colour shows on a light and on a dark background."""
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """One axis: `named` if its values are texts; `ticks` are (value, label) where the painter must not choose."""
+
+    title: str
+    log: bool = False
+    whole: bool = False
+    named: bool = False
+    ticks: tuple[tuple[float, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """Points of one colour; `y` is None where the value is unknown. `hover` has a text per point.
+
+    `steps` have one more `x` than values that count: a value holds from its `x` to the next.
+    """
+
+    kind: Literal["line", "steps", "points", "bars"]
+    name: str
+    x: Sequence[float | str]
+    y: Sequence[float | None]
+    colour: int
+    hover: Sequence[str] = ()
+    dashed: bool = False
+    large: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """One picture: `name` is unique among the panels of a report, `note` says what of the trace is shown."""
+
+    name: str
+    title: str
+    about: str
+    x: Axis
+    y: Axis
+    series: tuple[Series, ...] = ()
+    grid: Heat | None = None
+    note: str = ""
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing to draw."""
+        return self.grid is None and not any(y is not None for one in self.series for y in one.y)
+
+    @property
+    def named(self) -> bool:
+        """Whether it needs a legend."""
+        return any(one.name for one in self.series)
