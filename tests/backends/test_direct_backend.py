@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from properties import examples
 
 from tracekit.backends.base import Backend, Moved
-from tracekit.backends.local.direct import DirectBackend
-from tracekit.backends.local.file import FileBackend
+from tracekit.backends.local.backend import LocalBackend
 from tracekit.errors import BackendError, UsageError
 
 SIZE = 1_000_003
@@ -26,26 +25,26 @@ def blob(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, bytes]:
     data = os.urandom(SIZE)
     path.write_bytes(data)
     try:
-        DirectBackend().preflight(f"direct://{path}")
+        LocalBackend("direct").preflight(f"direct://{path}")
     except BackendError as error:
         pytest.skip(str(error))
     return path, data
 
 
 def block_of(path: Path) -> int:
-    handle = DirectBackend().open(f"direct://{path}")
+    handle = LocalBackend("direct").open(f"direct://{path}")
     handle.close()
     return handle.alignment.offset
 
 
 def test_it_is_a_backend() -> None:
-    checked: Backend = DirectBackend()
+    checked: Backend = LocalBackend("direct")
     assert checked.scheme == "direct"
 
 
 def test_buffers_are_page_aligned() -> None:
     for nbytes in (1, 511, 4096, 1 << 20):
-        buffer = DirectBackend().allocate(nbytes)
+        buffer = LocalBackend("direct").allocate(nbytes)
         assert len(buffer) == nbytes
         assert ctypes.addressof(ctypes.c_char.from_buffer(buffer)) % mmap.PAGESIZE == 0
 
@@ -61,7 +60,7 @@ def test_any_range_into_any_memory_gives_the_file_s_bytes(
     blob: tuple[Path, bytes], offset: int, length: int, shift: int, aligned: bool
 ) -> None:
     path, data = blob
-    backend = DirectBackend()
+    backend = LocalBackend("direct")
     if aligned:
         offset -= offset % 4096
         shift = 0
@@ -77,7 +76,7 @@ def test_any_range_into_any_memory_gives_the_file_s_bytes(
 
 def test_an_aligned_read_moves_no_byte_more(blob: tuple[Path, bytes]) -> None:
     path, data = blob
-    backend = DirectBackend()
+    backend = LocalBackend("direct")
     handle = backend.open(f"direct://{path}")
     buffer = backend.allocate(131_072)
     assert handle.read_into(65_536, buffer).nbytes == 131_072
@@ -89,7 +88,7 @@ def test_an_aligned_read_moves_no_byte_more(blob: tuple[Path, bytes]) -> None:
 def test_the_bytes_of_widening_are_counted(blob: tuple[Path, bytes]) -> None:
     path, _ = blob
     block = block_of(path)
-    backend = DirectBackend()
+    backend = LocalBackend("direct")
     handle = backend.open(f"direct://{path}")
     handle.read_into(block + 1, backend.allocate(10))
     assert backend.counters == {"direct_reads": 1, "alignment_bytes": block - 10}
@@ -100,7 +99,7 @@ def test_the_bytes_of_widening_are_counted(blob: tuple[Path, bytes]) -> None:
 
 def test_the_end_of_the_file_is_read_once(blob: tuple[Path, bytes]) -> None:
     path, data = blob
-    backend = DirectBackend()
+    backend = LocalBackend("direct")
     handle = backend.open(f"direct://{path}")
     buffer = backend.allocate(1 << 20)
     assert handle.read_into(0, buffer).nbytes == SIZE
@@ -113,7 +112,7 @@ def test_a_read_larger_than_the_scratch_buffer_is_whole(tmp_path: Path, blob: tu
     big = tmp_path / "big"
     data = os.urandom(9_000_001)
     big.write_bytes(data)
-    backend = DirectBackend()
+    backend = LocalBackend("direct")
     handle = backend.open(f"direct://{big}")
     buffer = backend.allocate(8_999_000)
     assert handle.read_into(777, buffer).nbytes == 8_999_000
@@ -122,7 +121,7 @@ def test_a_read_larger_than_the_scratch_buffer_is_whole(tmp_path: Path, blob: tu
 
 
 def test_cache_hints_have_no_object(blob: tuple[Path, bytes]) -> None:
-    backend = DirectBackend()
+    backend = LocalBackend("direct")
     handle = backend.open(f"direct://{blob[0]}", page_cache_mode="fadvise_random")
     assert handle.open_hint is None
     assert handle.read_into(0, backend.allocate(4096)) == Moved(4096)
@@ -131,31 +130,31 @@ def test_cache_hints_have_no_object(blob: tuple[Path, bytes]) -> None:
 
 def test_a_file_system_without_o_direct_is_refused_in_one_line() -> None:
     uri = "direct:///proc/self/status"
-    for call in (DirectBackend().preflight, DirectBackend().open):
+    for call in (LocalBackend("direct").preflight, LocalBackend("direct").open):
         with pytest.raises(BackendError, match=r"no O_DIRECT .*file://") as caught:
             call(uri)
         assert caught.value.error_class == "unsupported"
         assert "\n" not in str(caught.value)
     with pytest.raises(BackendError, match="no O_DIRECT"):
-        FileBackend().open("file:///proc/self/status", page_cache_mode="direct_io")
+        LocalBackend().open("file:///proc/self/status", page_cache_mode="direct_io")
 
 
 def test_preflight_of_a_directory_tries_a_file_in_it(blob: tuple[Path, bytes], tmp_path: Path) -> None:
-    DirectBackend().preflight(f"direct://{blob[0].parent}")
-    DirectBackend().preflight(f"direct://{tmp_path}")
+    LocalBackend("direct").preflight(f"direct://{blob[0].parent}")
+    LocalBackend("direct").preflight(f"direct://{tmp_path}")
     with pytest.raises(BackendError, match="no O_DIRECT"):
-        DirectBackend().preflight("direct:///proc/sys/kernel")
+        LocalBackend("direct").preflight("direct:///proc/sys/kernel")
 
 
 def test_missing_files_are_not_found(tmp_path: Path) -> None:
-    for call in (DirectBackend().preflight, DirectBackend().open, DirectBackend().stat):
+    for call in (LocalBackend("direct").preflight, LocalBackend("direct").open, LocalBackend("direct").stat):
         with pytest.raises(BackendError) as caught:
             call(f"direct://{tmp_path}/missing")
         assert caught.value.error_class == "not_found"
 
 
 def test_listing_stat_and_put_keep_the_scheme(tmp_path: Path) -> None:
-    backend = DirectBackend()
+    backend = LocalBackend("direct")
     uri = f"direct://{tmp_path}/a/b"
     assert backend.put(uri, b"12345") == 5
     assert backend.stat(uri).uri == uri
@@ -164,15 +163,15 @@ def test_listing_stat_and_put_keep_the_scheme(tmp_path: Path) -> None:
 
 def test_an_unknown_policy_is_refused(blob: tuple[Path, bytes]) -> None:
     with pytest.raises(UsageError, match="unknown"):
-        DirectBackend().open(f"direct://{blob[0]}", page_cache_mode="nope")
+        LocalBackend("direct").open(f"direct://{blob[0]}", page_cache_mode="nope")
 
 
 def test_the_alignment_is_what_the_file_system_takes_and_less_is_refused(blob: tuple[Path, bytes]) -> None:
-    handle = DirectBackend().open(f"direct://{blob[0]}")
+    handle = LocalBackend("direct").open(f"direct://{blob[0]}")
     for block in (handle.alignment.memory, handle.alignment.offset):
         assert block > 0
         assert block & (block - 1) == 0
-    memory = DirectBackend().allocate(2 * handle.alignment.offset)
+    memory = LocalBackend("direct").allocate(2 * handle.alignment.offset)
     fd = os.open(blob[0], os.O_RDONLY | os.O_DIRECT)
     assert os.preadv(fd, (memory,), handle.alignment.offset) == len(memory)
     with pytest.raises(OSError, match="Invalid argument"):

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tracekit.backends.base import Backend, Moved
-from tracekit.backends.local.file import FileBackend
+from tracekit.backends.local.backend import LocalBackend
 from tracekit.backends.local.files import make_file, make_sparse, seeded_content
 from tracekit.errors import BackendError, UsageError
 
@@ -33,8 +33,8 @@ def resident_pages(path: Path) -> int:
 
 
 @pytest.fixture
-def backend() -> FileBackend:
-    return FileBackend()
+def backend() -> LocalBackend:
+    return LocalBackend()
 
 
 @pytest.fixture
@@ -46,14 +46,14 @@ def blob(tmp_path: Path) -> tuple[Path, bytes]:
     return path, data
 
 
-def test_it_is_a_backend(backend: FileBackend) -> None:
+def test_it_is_a_backend(backend: LocalBackend) -> None:
     checked: Backend = backend
     assert checked.scheme == "file"
 
 
 @pytest.mark.parametrize(("offset", "length"), [(0, 100_003), (0, 0), (1, 4095), (99_999, 4), (4096, 8192)])
 def test_a_read_fills_the_buffer_from_the_offset(
-    backend: FileBackend, blob: tuple[Path, bytes], offset: int, length: int
+    backend: LocalBackend, blob: tuple[Path, bytes], offset: int, length: int
 ) -> None:
     path, data = blob
     handle = backend.open(f"file://{path}")
@@ -67,7 +67,7 @@ def test_a_read_fills_the_buffer_from_the_offset(
 
 @pytest.mark.parametrize("offset", [99_000, 100_003, 200_000])
 def test_a_read_past_the_end_is_short_and_no_error(
-    backend: FileBackend, blob: tuple[Path, bytes], offset: int
+    backend: LocalBackend, blob: tuple[Path, bytes], offset: int
 ) -> None:
     path, data = blob
     handle = backend.open(f"file://{path}")
@@ -78,7 +78,7 @@ def test_a_read_past_the_end_is_short_and_no_error(
     handle.close()
 
 
-def test_many_threads_may_read_one_handle(backend: FileBackend, blob: tuple[Path, bytes]) -> None:
+def test_many_threads_may_read_one_handle(backend: LocalBackend, blob: tuple[Path, bytes]) -> None:
     path, data = blob
     handle = backend.open(f"file://{path}", page_cache_mode="dontneed")
     wrong: list[int] = []
@@ -104,7 +104,7 @@ def test_many_threads_may_read_one_handle(backend: FileBackend, blob: tuple[Path
     ("policy", "kind"), [("fadvise_sequential", "sequential"), ("fadvise_random", "random")]
 )
 def test_a_policy_hints_the_whole_file_once_at_open(
-    backend: FileBackend, blob: tuple[Path, bytes], policy: str, kind: str
+    backend: LocalBackend, blob: tuple[Path, bytes], policy: str, kind: str
 ) -> None:
     path, data = blob
     handle = backend.open(f"file://{path}", page_cache_mode=policy)
@@ -116,7 +116,7 @@ def test_a_policy_hints_the_whole_file_once_at_open(
     handle.close()
 
 
-def test_the_default_policy_hints_nothing(backend: FileBackend, blob: tuple[Path, bytes]) -> None:
+def test_the_default_policy_hints_nothing(backend: LocalBackend, blob: tuple[Path, bytes]) -> None:
     handle = backend.open(f"file://{blob[0]}")
     handle.read_into(0, backend.allocate(10))
     assert backend.counters["hints_applied"] == 0
@@ -124,7 +124,7 @@ def test_the_default_policy_hints_nothing(backend: FileBackend, blob: tuple[Path
 
 
 def test_dontneed_drops_the_file_at_open_and_each_read_after_it(
-    backend: FileBackend, blob: tuple[Path, bytes]
+    backend: LocalBackend, blob: tuple[Path, bytes]
 ) -> None:
     path, _ = blob
     path.read_bytes()
@@ -141,7 +141,7 @@ def test_dontneed_drops_the_file_at_open_and_each_read_after_it(
 
 
 def test_a_random_hint_stops_the_kernel_from_reading_ahead(
-    backend: FileBackend, blob: tuple[Path, bytes]
+    backend: LocalBackend, blob: tuple[Path, bytes]
 ) -> None:
     path, _ = blob
     backend.open(f"file://{path}", page_cache_mode="dontneed").close()
@@ -152,7 +152,7 @@ def test_a_random_hint_stops_the_kernel_from_reading_ahead(
 
 
 def test_direct_io_on_a_file_uri_bypasses_the_page_cache(
-    backend: FileBackend, blob: tuple[Path, bytes]
+    backend: LocalBackend, blob: tuple[Path, bytes]
 ) -> None:
     path, data = blob
     backend.open(f"file://{path}", page_cache_mode="dontneed").close()
@@ -166,13 +166,13 @@ def test_direct_io_on_a_file_uri_bypasses_the_page_cache(
 
 
 def test_an_unknown_policy_is_named_with_the_known_ones(
-    backend: FileBackend, blob: tuple[Path, bytes]
+    backend: LocalBackend, blob: tuple[Path, bytes]
 ) -> None:
     with pytest.raises(UsageError, match=r"page_cache_mode='willneed' .*fadvise_random"):
         backend.open(f"file://{blob[0]}", page_cache_mode="willneed")
 
 
-def test_a_listing_is_recursive_and_in_uri_order(backend: FileBackend, tmp_path: Path) -> None:
+def test_a_listing_is_recursive_and_in_uri_order(backend: LocalBackend, tmp_path: Path) -> None:
     for name in ("b/x", "a.txt", "a/z", "a/b/c", "a-1", "a0", "ü?#%"):
         path = tmp_path / "d" / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -188,14 +188,14 @@ def test_a_listing_is_recursive_and_in_uri_order(backend: FileBackend, tmp_path:
     assert [info.uri for info in backend.list(f"file://{tmp_path}/d/a0")] == [f"file://{tmp_path}/d/a0"]
 
 
-def test_a_name_that_no_trace_can_hold_is_said_so(backend: FileBackend, tmp_path: Path) -> None:
+def test_a_name_that_no_trace_can_hold_is_said_so(backend: LocalBackend, tmp_path: Path) -> None:
     Path(os.fsdecode(os.fsencode(tmp_path) + b"/bad\xff")).write_bytes(b"")
     with pytest.raises(BackendError, match="not UTF-8") as caught:
         list(backend.list(f"file://{tmp_path}"))
     str(caught.value).encode()
 
 
-def test_a_missing_file_is_not_found_everywhere(backend: FileBackend, tmp_path: Path) -> None:
+def test_a_missing_file_is_not_found_everywhere(backend: LocalBackend, tmp_path: Path) -> None:
     uri = f"file://{tmp_path}/missing"
     for call in (backend.open, backend.stat, backend.preflight, lambda uri: list(backend.list(uri))):
         with pytest.raises(BackendError, match="missing: No such file") as caught:
@@ -207,9 +207,9 @@ def test_a_file_that_may_not_be_read_is_permission(blob: tuple[Path, bytes]) -> 
     blob[0].chmod(0)
     code = (
         "import os, sys\n"
-        "from tracekit.backends.local.file import FileBackend; from tracekit.errors import BackendError\n"
+        "from tracekit.backends.local.backend import LocalBackend; from tracekit.errors import BackendError\n"
         "if os.geteuid() == 0: os.setuid(65534)\n"
-        "try: FileBackend().open(sys.argv[1])\n"
+        "try: LocalBackend().open(sys.argv[1])\n"
         "except BackendError as error: print(error.error_class)\n"
     )
     done = subprocess.run(
@@ -218,7 +218,7 @@ def test_a_file_that_may_not_be_read_is_permission(blob: tuple[Path, bytes]) -> 
     assert done.stdout.strip() == "permission", done.stderr
 
 
-def test_what_is_no_file_cannot_be_read(backend: FileBackend, tmp_path: Path) -> None:
+def test_what_is_no_file_cannot_be_read(backend: LocalBackend, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for name in ("", "/pipe"):
         for call in (backend.open, backend.stat):
@@ -227,12 +227,12 @@ def test_what_is_no_file_cannot_be_read(backend: FileBackend, tmp_path: Path) ->
             assert caught.value.error_class == "unsupported"
 
 
-def test_preflight_takes_a_file_or_a_directory(backend: FileBackend, blob: tuple[Path, bytes]) -> None:
+def test_preflight_takes_a_file_or_a_directory(backend: LocalBackend, blob: tuple[Path, bytes]) -> None:
     backend.preflight(f"file://{blob[0]}")
     backend.preflight(f"file://{blob[0].parent}")
 
 
-def test_put_makes_folders_and_refuses_what_is_there(backend: FileBackend, tmp_path: Path) -> None:
+def test_put_makes_folders_and_refuses_what_is_there(backend: LocalBackend, tmp_path: Path) -> None:
     uri = f"file://{tmp_path}/new/folder/object"
     assert backend.put(uri, b"first") == 5
     with pytest.raises(BackendError) as caught:
@@ -243,7 +243,7 @@ def test_put_makes_folders_and_refuses_what_is_there(backend: FileBackend, tmp_p
     assert [path.name for path in (tmp_path / "new/folder").iterdir()] == ["object"]
 
 
-def test_a_put_that_fails_leaves_nothing(backend: FileBackend, tmp_path: Path) -> None:
+def test_a_put_that_fails_leaves_nothing(backend: LocalBackend, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(BackendError):
         backend.put(f"file://{tmp_path}/file/below", b"data")
@@ -275,7 +275,7 @@ def test_seeded_content_is_the_same_for_the_same_seed(tmp_path: Path) -> None:
     assert len(set(a[:4096])) > 200
 
 
-def test_a_name_with_a_nul_is_no_file(backend: FileBackend) -> None:
+def test_a_name_with_a_nul_is_no_file(backend: LocalBackend) -> None:
     with pytest.raises(BackendError) as caught:
         backend.open("file:///a\0b")
     assert caught.value.error_class == "not_found"
@@ -285,14 +285,14 @@ def test_a_name_with_a_nul_is_no_file(backend: FileBackend) -> None:
 
 
 @pytest.mark.parametrize("nbytes", [1 << 61, (1 << 63) - 1, 1 << 64])
-def test_a_buffer_beyond_all_memory_is_an_error_with_a_class(backend: FileBackend, nbytes: int) -> None:
+def test_a_buffer_beyond_all_memory_is_an_error_with_a_class(backend: LocalBackend, nbytes: int) -> None:
     with pytest.raises(BackendError, match="cannot allocate") as caught:
         backend.allocate(nbytes)
     assert caught.value.error_class == "out_of_memory"
 
 
 def test_a_whole_file_is_read_up_to_a_limit_in_threads_and_on_a_loop(
-    backend: FileBackend, blob: tuple[Path, bytes]
+    backend: LocalBackend, blob: tuple[Path, bytes]
 ) -> None:
     path, data = blob
     handle = backend.open(f"file://{path}")

@@ -7,8 +7,6 @@ import sys
 
 import pytest
 
-from tracekit.backends.local.direct import DirectBackend
-from tracekit.backends.local.file import FileBackend
 from tracekit.backends.registry import backend_for, known_schemes
 from tracekit.errors import UsageError
 
@@ -18,9 +16,9 @@ def test_the_four_schemes_are_known() -> None:
 
 
 def test_local_schemes_and_plain_paths_get_their_backends() -> None:
-    assert isinstance(backend_for("file:///data"), FileBackend)
-    assert isinstance(backend_for("/data"), FileBackend)
-    assert isinstance(backend_for("DIRECT:///data"), DirectBackend)
+    assert backend_for("file:///data").scheme == "file"
+    assert backend_for("/data").scheme == "file"
+    assert backend_for("DIRECT:///data").scheme == "direct"
 
 
 def test_an_unknown_scheme_is_named_with_the_known_ones() -> None:

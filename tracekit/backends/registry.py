@@ -15,12 +15,12 @@ from tracekit.uri import clean, scheme_of
 __all__ = ["applicable", "backend_for", "known_schemes"]
 
 _SCHEMES = {
-    "file": "tracekit.backends.local.file",
-    "direct": "tracekit.backends.local.direct",
-    "s3": "tracekit.backends.objects.s3",
-    "az": "tracekit.backends.objects.az",
+    "file": "tracekit.backends.local.backend:file_backend",
+    "direct": "tracekit.backends.local.backend:direct_backend",
+    "s3": "tracekit.backends.objects.s3:backend",
+    "az": "tracekit.backends.objects.az:backend",
 }
-"""The module of each scheme; its `backend(**options)` makes a backend."""
+"""Of each scheme, the module and its function that makes a backend."""
 
 
 def known_schemes() -> tuple[str, ...]:
@@ -44,8 +44,8 @@ def backend_for(uri: str, **options: Unpack[BackendKeywords]) -> Backend:
         known = ", ".join(f"{name}://" for name in _SCHEMES)
         raise UsageError(f"{clean(uri)}: unknown scheme {scheme!r}", f"known are {known}")
     try:
-        module = importlib.import_module(_SCHEMES[scheme])
-        return cast(Backend, module.backend(**options))
+        module, _, name = _SCHEMES[scheme].partition(":")
+        return cast(Backend, getattr(importlib.import_module(module), name)(**options))
     except ModuleNotFoundError as error:
         client = f" with client={options['client']!r}" if options.get("client") else ""
         raise UsageError(

@@ -1,4 +1,4 @@
-"""`direct://`: local files past the page cache, with O_DIRECT.
+"""Local files read past the page cache, with O_DIRECT.
 
 An aligned read goes straight into the caller's buffer. Any other is widened to whole
 blocks in a scratch buffer and cut; the extra bytes are counted. A file system without
@@ -7,35 +7,30 @@ O_DIRECT is an error: nothing falls back to a buffered read.
 
 from __future__ import annotations
 
-import asyncio
 import ctypes
 import errno
 import os
 import struct
 import threading
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from tracekit.backends.base import Hint, Moved, ObjectInfo
+from tracekit.backends.base import Hint, Moved
 from tracekit.backends.local.files import (
     Counters,
     aligned_buffer,
-    check_mode,
+    aread_into,
+    aread_whole,
     failure,
-    list_files,
     open_for_reading,
-    preflight_path,
     read_whole,
-    stat_file,
-    write_whole,
 )
-from tracekit.errors import BackendError, ErrorClass, UsageError
+from tracekit.errors import BackendError, ErrorClass
 from tracekit.uri import to_path
 
-__all__ = ["Alignment", "DirectBackend", "DirectHandle", "alignment_of", "backend"]
+__all__ = ["Alignment", "DirectHandle", "alignment_of", "probe_folder"]
 
 _SCRATCH_BYTES = 4 << 20
 _AT_EMPTY_PATH = 0x1000
@@ -43,57 +38,6 @@ _STATX_DIOALIGN = 0x2000
 _STATX_SIZE = 256
 _DIO_ALIGN_AT = 152  # of stx_dio_mem_align and, after it, stx_dio_offset_align in struct statx
 _scratch = threading.local()
-
-
-class DirectBackend:
-    """Local files read with O_DIRECT. Thread-safe.
-
-    Counts `direct_reads`, `alignment_bytes` (read beyond the request, to whole blocks) and
-    `skipped_links`.
-    """
-
-    scheme = "direct"
-    remote = False
-
-    def __init__(self) -> None:
-        self._counters = Counters("direct_reads", "alignment_bytes")
-        self.counters = self._counters.values
-
-    def preflight(self, uri: str) -> None:
-        """Raise BackendError if `uri` is not there or its file system has no O_DIRECT."""
-        path = preflight_path(uri)
-        if not path.is_dir():
-            self.open(uri).close()
-            return
-        first = next(list_files(uri, self.scheme, self._counters), None)
-        if first is None:
-            _probe_folder(uri, path)
-        else:
-            self.open(first.uri).close()
-
-    def list(self, uri: str) -> Iterator[ObjectInfo]:
-        return list_files(uri, self.scheme, self._counters)
-
-    def stat(self, uri: str) -> ObjectInfo:
-        return stat_file(uri, self.scheme)
-
-    def open(self, uri: str, *, page_cache_mode: str = "default") -> DirectHandle:
-        """Open with O_DIRECT. There are no pages in a cache, so no hint is given."""
-        check_mode(page_cache_mode)
-        return DirectHandle(uri, self._counters)
-
-    def put(self, uri: str, data: bytes | memoryview, *, overwrite: bool = False) -> int:
-        """Write the whole file; it is synced and dropped from the page cache."""
-        return write_whole(uri, (data,), memoryview(data).nbytes, overwrite=overwrite)
-
-    def allocate(self, nbytes: int) -> memoryview:
-        return aligned_buffer(nbytes)
-
-    def close(self) -> None:
-        """Do nothing: whoever opened a handle closes it."""
-
-    async def aclose(self) -> None:
-        """Do nothing: local files do not belong to an event loop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,10 +49,13 @@ class Alignment:
 
 
 class DirectHandle:
-    """A file open with O_DIRECT; `file://` opens it in the mode `direct_io`."""
+    """A file open with O_DIRECT: of `direct://`, or of `file://` in the mode `direct_io`."""
 
     open_hint: Hint | None = None
     fd = -1  # reads have to be aligned, so that nobody else can make them
+    get = read_whole
+    aread_into = aread_into
+    aget = aread_whole
 
     def __init__(self, uri: str, counters: Counters) -> None:
         self.uri = uri
@@ -138,18 +85,6 @@ class DirectHandle:
         except OSError as error:
             raise failure(self.uri, error) from error
         return Moved(done)
-
-    def get(self, most: int | None = None) -> tuple[memoryview, Moved]:
-        """Read the file, at most its first `most` bytes."""
-        return read_whole(self, most)
-
-    async def aread_into(self, offset: int, buffer: memoryview) -> Moved:
-        """`read_into` in a thread."""
-        return await asyncio.to_thread(self.read_into, offset, buffer)
-
-    async def aget(self, most: int | None = None) -> tuple[memoryview, Moved]:
-        """`get` in a thread."""
-        return await asyncio.to_thread(self.get, most)
 
     def close(self) -> None:
         fd, self._fd = self._fd, -1
@@ -187,13 +122,6 @@ class DirectHandle:
         return wanted
 
 
-def backend(**options: object) -> DirectBackend:
-    """Return the backend of `direct://`. Raises UsageError for any option: it takes none."""
-    if options:
-        raise UsageError(f"direct: unknown option {next(iter(options))!r}", "direct:// takes no options")
-    return DirectBackend()
-
-
 def alignment_of(fd: int) -> Alignment:
     """Return what O_DIRECT requires for this file: from statx (Linux 6.1 or later), else its block size.
 
@@ -226,7 +154,7 @@ def _statx() -> Any:
     return getattr(ctypes.CDLL(None), "statx", None)
 
 
-def _probe_folder(uri: str, folder: Path) -> None:
+def probe_folder(uri: str, folder: Path) -> None:
     """Try O_DIRECT with an unnamed file in `folder`, for a target that holds no file yet."""
     try:
         os.close(os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_DIRECT | os.O_CLOEXEC, 0o600))

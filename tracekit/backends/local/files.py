@@ -5,6 +5,7 @@ The two schemes differ only in how they read bytes, which is not done here.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
 import os
@@ -26,6 +27,8 @@ __all__ = [
     "Counters",
     "aligned_buffer",
     "allocation_failure",
+    "aread_into",
+    "aread_whole",
     "check_mode",
     "failure",
     "list_files",
@@ -132,11 +135,21 @@ def open_for_reading(uri: str, flags: int = 0) -> tuple[int, int]:
     return descriptor, status.st_size
 
 
-def read_whole(handle: Handle, most: int | None) -> tuple[memoryview, Moved]:
+def read_whole(handle: Handle, most: int | None = None) -> tuple[memoryview, Moved]:
     """Read the file of `handle` into a new buffer, at most its first `most` bytes."""
     buffer = aligned_buffer(handle.size if most is None else min(most, handle.size))
     moved = handle.read_into(0, buffer)
     return buffer[: moved.nbytes], moved
+
+
+async def aread_whole(handle: Handle, most: int | None = None) -> tuple[memoryview, Moved]:
+    """`get` of `handle` in a thread."""
+    return await asyncio.to_thread(handle.get, most)
+
+
+async def aread_into(handle: Handle, offset: int, buffer: memoryview) -> Moved:
+    """`read_into` of `handle` in a thread."""
+    return await asyncio.to_thread(handle.read_into, offset, buffer)
 
 
 def preflight_path(uri: str) -> Path:
