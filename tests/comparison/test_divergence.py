@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 
 from tracekit.comparison.divergence import diverge, ks, wasserstein
 from tracekit.metrics.histogram import Histogram
+from tracekit.replayer.compare import compare
+from tracekit.reporting.table import divergence_tables
 from tracekit.store.reader import TraceReader, open_reader
 from tracekit.store.writer import TraceWriter
 
@@ -58,7 +60,7 @@ def trace(
 
 def test_two_runs_of_the_same_thing_hardly_move_and_intervals_hold_zero(tmp_path: Path) -> None:
     moved = diverge(trace(tmp_path / "a", "file:///x", seed=1), trace(tmp_path / "b", "file:///x", seed=2))
-    assert all(d.ks < 0.06 for d in moved.distances)
+    assert all(d.ks is not None and d.ks < 0.06 for d in moved.distances)
     assert all(q.shift_lo_ns <= 0 <= q.shift_hi_ns for q in moved.quantiles)
 
 
@@ -68,7 +70,7 @@ def test_the_file_that_got_slower_is_named_first_under_another_root(tmp_path: Pa
     )
     assert moved.files[0].where == "f2"
     assert moved.files[0].b_p50_ns == pytest.approx(5 * (moved.files[0].a_p50_ns or 0), rel=0.01)
-    assert moved.distances[0].ks > 0.15
+    assert (moved.distances[0].ks or 0) > 0.15
     assert moved.distances[1].ks == 0
     assert moved.quantiles[2].shift_lo_ns > 0
 
@@ -78,13 +80,35 @@ def test_what_moved_is_the_same_every_time(tmp_path: Path) -> None:
     assert diverge(a, b) == diverge(a, b)
 
 
-def test_empty_traces_diverge_by_nothing(tmp_path: Path) -> None:
+def test_the_distance_of_unknown_values_is_unknown_and_not_zero(tmp_path: Path) -> None:
+    known = trace(tmp_path / "a", "file:///x", ops=50)
+    with TraceWriter(tmp_path / "b", source="import:test", epoch_unix_ns=0) as writer:
+        columns = {"t_submit": pa.array(range(50), pa.int64()), "uri": ["file:///x/f0"] * 50, "offset": [0] * 50,
+                   "len": pa.nulls(50, pa.int64()), "bytes": pa.nulls(50, pa.int64()), "latency": pa.nulls(50, pa.int64()),
+                   "sample_id": [0] * 50}  # fmt: skip
+        writer.write(pa.RecordBatch.from_pydict(columns))
+    unknown = open_reader(tmp_path / "b")
+    for a, b in ((known, unknown), (unknown, known), (unknown, unknown)):
+        moved = diverge(a, b)
+        assert [(d.ks, d.wasserstein) for d in moved.distances] == [(None, None)] * 2
+        assert moved.quantiles == ()
+    assert diverge(known, known).distances[0].ks == 0
+    parity = compare(known, unknown, judge=["latency_ks<=1", "latency_wasserstein<=1s"])
+    assert [(row.ok, row.b, row.note) for row in parity.gates] == [(False, None, "the value is unknown")] * 2
+    texts = [
+        "unknown" in str(cell)
+        for cell in divergence_tables(diverge(known, unknown), names=("a", "b"))[0].columns[1].cells
+    ]
+    assert texts == [True, True]
+
+
+def test_empty_traces_diverge_by_nothing_known(tmp_path: Path) -> None:
     for name in ("a", "b"):
         with TraceWriter(tmp_path / name, source="import:test"):
             pass
     moved = diverge(open_reader(tmp_path / "a"), open_reader(tmp_path / "b"))
     assert (moved.quantiles, moved.windows, moved.files) == ((), (), ())
-    assert all(d.ks == d.wasserstein == 0 for d in moved.distances)
+    assert all(d.ks is None and d.wasserstein is None for d in moved.distances)
 
 
 def of(path: Path, lengths: list[int], uris: list[str]) -> TraceReader:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -304,6 +305,43 @@ def test_a_falsified_speed_does_not_help(replayed: Replayed) -> None:
     metadata = {**schema.metadata, b"tracekit.options": json.dumps(noted).encode()}
     pq.write_table(pa.Table.from_pylist(rows, schema=schema.with_metadata(metadata)), path)
     assert {"due_times", "duration_ns"} <= failed(compare(replayed.recording, path))
+
+
+def exchange(order: list[int]) -> Callable[[Rows], None]:
+    """Have op number `order[i]` of the plan go when op `i` went."""
+
+    def alter(rows: Rows) -> None:
+        rows.sort(key=lambda row: row["plan_op"])
+        times = [(row["t_submit"], row["latency"]) for row in rows]
+        for when, op in zip(times, order, strict=True):
+            rows[op]["t_submit"], rows[op]["latency"] = when
+
+    return alter
+
+
+@pytest.mark.parametrize("options", [{}, {"threads": 2}, {"processes": 2}, {"max_ops_in_flight": 3}], ids=str)
+def test_as_fast_as_possible_another_order_fails_and_overtaking_by_workers_does_not(
+    tmp_path: Path, options: dict[str, Any]
+) -> None:
+    make_files(tmp_path / "data")
+    count = 6000
+    rows = random_rows(tmp_path / "data", 4, count)
+    for index, row in enumerate(rows):
+        row["worker"] = index % 8  # many streams, whose neighbours different workers hold
+    made = recording(tmp_path / "a.parquet", rows)
+    result = replay(made, pace="asap", out=tmp_path / "r", **options)
+    assert not differences(result.parity), result.parity.to_dict()
+    numbers = list(range(count))
+    shuffled = numbers.copy()
+    random.Random(1).shuffle(shuffled)
+    for order in (
+        numbers[::-1],
+        shuffled,
+        [*numbers[count // 2 :], *numbers[: count // 2]],
+        [number ^ 1 for number in numbers],
+    ):
+        copy = altered(tmp_path / "r", tmp_path / "b.parquet", exchange(order))
+        assert "order" in failed(compare(made, copy)), order[:4]
 
 
 @pytest.mark.parametrize("pace", ["recorded", "closed", "asap"])

@@ -35,12 +35,13 @@ class Distance:
 
     `ks` is the Kolmogorov-Smirnov statistic: the largest difference of the two cumulative
     shares, 0 to 1. `wasserstein` is the mean distance between the two distributions, in `unit`.
+    Both are None if a trace has no op for which the value is known.
     """
 
     metric: str
     unit: str
-    ks: float
-    wasserstein: float
+    ks: float | None
+    wasserstein: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +57,13 @@ class QuantileShift:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A window or a file in which the traces differ: median latency (ns) and bytes in each."""
+    """A window or a file in which the traces differ: median latency (ns) and bytes in each, None if unknown."""
 
     where: str
     a_ops: int
     b_ops: int
-    a_bytes: int
-    b_bytes: int
+    a_bytes: int | None
+    b_bytes: int | None
     a_p50_ns: float | None
     b_p50_ns: float | None
 
@@ -133,7 +134,10 @@ def _distances(a: TraceReader, b: TraceReader) -> tuple[Distance, ...]:
     found = []
     for metric, unit, histogram in (("latency", "ns", _latencies), ("req_bytes", "bytes", _sizes)):
         x, y = histogram(a), histogram(b)
-        found.append(Distance(metric, unit, ks(x, y), wasserstein(x, y)))
+        known = x.total > 0 and y.total > 0
+        found.append(
+            Distance(metric, unit, ks(x, y) if known else None, wasserstein(x, y) if known else None)
+        )
     return tuple(found)
 
 
@@ -175,7 +179,7 @@ def _sample(reader: TraceReader) -> np.ndarray:
     return np.asarray(found, float)
 
 
-def _windows(reader: TraceReader) -> dict[str, tuple[int, int, float | None]]:
+def _windows(reader: TraceReader) -> dict[str, tuple[int, int | None, float | None]]:
     source = "over_windows((SELECT (span_ns + $windows - 1) // $windows FROM run_extent()))"
     with measuring(reader) as connection:
         found = rows(connection, source, {"windows": _WINDOWS})
@@ -183,14 +187,14 @@ def _windows(reader: TraceReader) -> dict[str, tuple[int, int, float | None]]:
     return {
         f"{row['win'] * share}-{(row['win'] + 1) * share} % of the run": (
             row["ops"],
-            row["bytes"] or 0,
+            row["bytes"],
             _ns(row["p50_us"]),
         )
         for row in found
     }
 
 
-def _files(reader: TraceReader) -> dict[str, tuple[int, int, float | None]]:
+def _files(reader: TraceReader) -> dict[str, tuple[int, int | None, float | None]]:
     sql = load_sql("tracekit.comparison", "divergence_files")
     with measuring(reader) as connection:
         found = connection.execute(sql).fetchall()
@@ -216,8 +220,9 @@ def _worst(a: dict[str, Any], b: dict[str, Any]) -> tuple[Place, ...]:
 
 def _apart(place: Place) -> float:
     """How much a place changed: the larger of the relative change in bytes and the doublings of median latency."""
-    total = max(place.a_bytes, place.b_bytes)
-    volume = abs(place.a_bytes - place.b_bytes) / total if total else 0.0
+    a, b = place.a_bytes, place.b_bytes
+    total = max(a or 0, b or 0)
+    volume = abs(a - b) / total if a is not None and b is not None and total else 0.0
     if not place.a_p50_ns or not place.b_p50_ns:
         return volume
     return max(volume, abs(float(np.log2(place.b_p50_ns / place.a_p50_ns))))

@@ -10,14 +10,17 @@ from typing import Any, Unpack
 from tracekit.comparison.fingerprint import fingerprint
 from tracekit.comparison.gates import Gate, check_gates, parse_gates
 from tracekit.comparison.junit import write_junit
+from tracekit.comparison.planned import ReplayRules
 from tracekit.comparison.repeats import combine
-from tracekit.comparison.replays import ReplayRules, judge_replay
+from tracekit.comparison.replays import judge_replay
 from tracekit.comparison.runs import compare_runs
 from tracekit.comparison.table import Parity
 from tracekit.errors import TraceFormatError, UsageError
 from tracekit.keywords import VerdictKeywords
 from tracekit.replayer.expected import planned_ops
 from tracekit.replayer.options import Filters, ReplayOptions, VerdictOptions
+from tracekit.replayer.pacing import RUN_OPS
+from tracekit.replayer.sizing import most_asap_workers
 from tracekit.store.locate import local_path
 from tracekit.store.reader import TraceLike, TraceReader, open_reader
 
@@ -80,6 +83,8 @@ def _compare(
             pace=origin.options.pace,
             max_ops_in_flight=origin.options.max_ops_in_flight,
             max_bytes_in_flight=origin.options.max_bytes_in_flight,
+            workers=most_asap_workers(origin.options),
+            run_ops=RUN_OPS,
         )
         rows = judge_replay(planned_ops(a, origin.options), b, rules)
         found = Parity(rows, rules.tolerance, 1.0, "replay", origin.reason)
@@ -125,6 +130,8 @@ def _options(b: TraceReader, noted: dict[str, Any]) -> ReplayOptions:
         "allow_writes",
         "max_ops_in_flight",
         "max_bytes_in_flight",
+        "threads",
+        "max_workers",
     )
     known = {field.name for field in fields(ReplayOptions)} & {*of_plan}
     known |= {field.name for field in fields(Filters)}

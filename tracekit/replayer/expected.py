@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from tracekit.comparison.replays import PlannedOps
+from tracekit.comparison.planned import PlannedOps
 from tracekit.replayer.mapping import MappingRules, parse_rules
 from tracekit.replayer.options import ReplayOptions
 from tracekit.replayer.plan import KINDS, NONE, Plan, plan_parts

@@ -13,7 +13,7 @@ from tracekit.replayer.options import ReplayOptions
 from tracekit.replayer.plan import Plan
 from tracekit.uri import scheme_of
 
-__all__ = ["processes_for", "workers_for"]
+__all__ = ["most_asap_workers", "processes_for", "workers_for"]
 
 _ASAP_WORKERS = 16
 _FIRST_WORKERS = 128
@@ -56,6 +56,11 @@ def workers_for(
     return threads, max(threads, most)
 
 
+def most_asap_workers(options: ReplayOptions) -> int:
+    """The most workers that one process starts in `asap` pacing, with threads."""
+    return options.threads or min(options.max_ops_in_flight or _ASAP_WORKERS, options.max_workers)
+
+
 def _threads(plan: Plan, options: ReplayOptions, processes: int, model: LoaderModel | None) -> int:
     """Workers of one process at the start: enough for twice the recording's deepest queue.
 
@@ -63,7 +68,7 @@ def _threads(plan: Plan, options: ReplayOptions, processes: int, model: LoaderMo
     each further worker makes all of them later.
     """
     if options.pace == "asap":
-        wanted = options.max_ops_in_flight or _ASAP_WORKERS
+        wanted = most_asap_workers(options)
     elif model is not None:
         wanted = model.workers * len(np.unique(plan.column("rank"))) + 1
     else:

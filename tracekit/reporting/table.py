@@ -129,7 +129,16 @@ def divergence_tables(moved: Divergence, *, names: tuple[str, str]) -> list[Tabl
     """Tables of distances, quantile shifts with their intervals, and the windows and files that differ most."""
     distances = rows_table(
         ["distribution", "KS", "Wasserstein"],
-        [[d.metric, f"{d.ks:.3f}", shown(d.wasserstein, d.unit)] for d in moved.distances],
+        [
+            [
+                d.metric,
+                *(
+                    "unknown" if x is None else shown(x, unit)
+                    for x, unit in ((d.ks, "distance"), (d.wasserstein, d.unit))
+                ),
+            ]
+            for d in moved.distances
+        ],
         title="what moved",
     )
     shifts = rows_table(
@@ -151,7 +160,7 @@ def divergence_tables(moved: Divergence, *, names: tuple[str, str]) -> list[Tabl
         for kind, found in (("window", moved.windows), ("file", moved.files))
         if found
     ]  # fmt: skip
-    return [distances, shifts, *places]
+    return [distances, *([shifts] if moved.quantiles else []), *places]
 
 
 def snapshot_tables(found: MetricsSnapshot, *, width: int = 80) -> list[Table]:
