@@ -93,6 +93,7 @@ class Trace:
             "columns": list(reader.columns),
             "options": reader.options,
             "counters": reader.counters,
+            "completeness": reader.completeness,
         }
 
     def query(

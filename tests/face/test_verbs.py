@@ -147,7 +147,7 @@ def test_no_message_below_the_command_line_names_a_flag() -> None:
     assert not found, "\n".join(found)
 
 
-OTHER_PROGRAMS = ("strace.py",)
+OTHER_PROGRAMS = ("strace.py", "build.py")
 """Modules that start other programs, which have flags of their own."""
 
 

@@ -1,6 +1,6 @@
 """Records the storage I/O of an unmodified command.
 
-File I/O is recorded below the language, by DFTracer's preload library or by strace. Object
+File I/O is recorded below the language, by our own preload library, DFTracer's, or strace. Object
 clients are recorded by the Python hooks, which the command's Python processes install
 themselves. When the command has ended, the logs are converted to one trace and removed. The
 command keeps its standard streams, signals and exit code.
@@ -14,7 +14,7 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
@@ -23,28 +23,28 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from tracekit.capture.completeness import Completeness, counted_bytes, judge, judge_reads
 from tracekit.capture.filters import PathFilter
+from tracekit.capture.native import NativeEngine, missing
+from tracekit.capture.native.logs import NativeLogs
+from tracekit.capture.scopes import Scopes, hooked_processes
 from tracekit.capture.session import environment, known_hooks, with_bootstrap
-from tracekit.capture.tools import dftracer as preload
-from tracekit.capture.tools import strace
+from tracekit.capture.tools.dftracer import DFTracerEngine, DFTracerLog
+from tracekit.capture.tools.engine import Engine, Log
+from tracekit.capture.tools.strace import StraceEngine
 from tracekit.errors import UsageError
-from tracekit.formats.base import Tally
-from tracekit.formats.dftracer import DFTracerLogs
-from tracekit.formats.syscalls.strace import StraceLog
 from tracekit.redaction import redact, redact_value
-from tracekit.sql import load_sql
-from tracekit.store.locate import literal, local_path
+from tracekit.store.locate import local_path
 from tracekit.store.reader import open_reader
 from tracekit.store.target import check_target
 from tracekit.store.writer import TraceWriter
-from tracekit.units import format_size
 
 __all__ = ["METHODS", "CaptureResult", "capture_command"]
 
-METHODS = ("auto", "dftracer", "strace", "hooks")
+_ENGINES: tuple[Engine, ...] = (NativeEngine(), DFTracerEngine(), StraceEngine())
+"""Best first: `auto` takes the first that is available."""
+METHODS = ("auto", *(engine.name for engine in _ENGINES), "hooks")
 _FORWARDED = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGCONT, signal.SIGWINCH)
-_MISSED_BYTES = 4 * 1024 * 1024
-"""Fewer unrecorded bytes than this are those of the dynamic loader and the interpreter."""
 _FROM_THE_TERMINAL = (signal.SIGINT, signal.SIGQUIT)
 
 
@@ -57,9 +57,14 @@ class CaptureResult:
     method: str
     ops: int
     notes: tuple[str, ...]
+    completeness: Completeness | None = None
+    """What the capture saw of the bytes that the command moved; None under engines that cannot tell."""
+    complete: bool = True
+    """False if `require_complete` was given and is not known to be reached."""
 
     def to_dict(self) -> dict[str, Any]:
-        return {**asdict(self), "path": str(self.path)}
+        kept = None if self.completeness is None else self.completeness.to_dict()
+        return {**asdict(self), "path": str(self.path), "completeness": kept}
 
 
 def capture_command(
@@ -71,23 +76,30 @@ def capture_command(
     include: Iterable[str] = (),
     exclude: Iterable[str] = (),
     metadata: bool = False,
+    require_complete: float | None = None,
     overwrite: bool = False,
 ) -> CaptureResult:
     """Run `command` and record its storage I/O in the trace `out`, whatever its exit code.
 
-    `method` selects what records file I/O: `dftracer`, `strace`, the better of the installed
-    ones (`auto`), or neither (`hooks`). `hooks` are installed by the Python processes of the
-    command, as by `tracekit.capture.start`. `include` and `exclude` are globs over file paths
-    and object URIs; without `include`, files of the system and the interpreter are left out.
+    `method` selects what records file I/O: `native` (our preload library), `dftracer`, `strace`,
+    the first of them that is available (`auto`), or nothing (`hooks`). `hooks` are installed by the
+    Python processes of the command, as by `tracekit.capture.start`. `include` and `exclude` are globs
+    over file paths and object URIs; without `include`, files of the system and the interpreter are
+    left out.
     `metadata` also keeps `stat` and `list` ops, of which a Python program makes thousands at
-    its start.
+    its start. `require_complete` is the share (0 to 1) of the bytes moved that must be known to be
+    recorded; otherwise `complete` of the result is false.
 
     Raises UsageError if the command or the method does not exist, or `out` exists.
     """
     target = Path(os.path.abspath(local_path(out)))
     check_target(target, overwrite=overwrite)
     asked = known_hooks(hooks)
-    chosen, tool = _tool(method)
+    if require_complete is not None and not 0 <= require_complete <= 1:
+        raise UsageError(
+            f"require_complete={require_complete} is not a share", "give a number from 0 to 1, such as 0.99"
+        )
+    engine, tool = _engine(method)
     if not command or shutil.which(command[0]) is None:
         exists = bool(command) and Path(command[0]).is_file()
         problem = "is not executable (chmod +x)" if exists else "was not found"
@@ -98,55 +110,72 @@ def capture_command(
         paths = PathFilter(tuple(include), (*exclude, f"{work}/", f"{target}/"))
         logs = work / "logs"
         logs.mkdir()
-        environ = _environment(work, asked, paths, chosen)
-        argv = list(command)
-        if chosen == "dftracer":
-            environ |= preload.environment(Path(tool), logs, os.environ)
-        elif chosen == "strace":
-            argv = strace.command(tool, logs / "log", command)
-        before = _bytes_read()
+        argv, environ = list(command), _environment(work, asked, paths, engine)
+        if engine is not None:
+            argv, more = engine.start(tool, command, logs, os.environ, metadata=metadata)
+            environ |= more
+        before = counted_bytes()
         exit_code = _run(argv, {**os.environ, **environ})
-        read = _bytes_read() - before
+        moved = _difference(counted_bytes(), before)
+        chosen = engine.name if engine is not None else "hooks"
         options = {
             "command": redact(" ".join(redact_value(command))), "method": chosen, "exit_code": exit_code, "metadata": metadata,
             "include": list(paths.include), "exclude": list(paths.exclude[:-2]),
         }  # fmt: skip
         with TraceWriter(target, source="capture", overwrite=overwrite, options=options) as writer:
-            unseen, notes = _write(writer, work, chosen, paths, metadata)
+            completeness, notes = _write(writer, work, engine, paths, metadata, moved)
             ops = writer.rows
-        return CaptureResult(target, exit_code, chosen, ops, (*_notes(ops, chosen, unseen, read), *notes))
+        if not ops:
+            notes.insert(
+                0, "no storage I/O was recorded; files of the system and the interpreter need include="
+            )
+        enough = require_complete is None or (
+            completeness is not None and completeness.reaches(require_complete)
+        )
+        if not enough:
+            notes.append(
+                f"the capture is not known to be complete: require_complete={require_complete} is not reached"
+            )
+        return CaptureResult(target, exit_code, chosen, ops, tuple(notes), completeness, enough)
     finally:
         shutil.rmtree(work, ignore_errors=True)
 
 
-def _tool(method: str) -> tuple[str, str]:
-    """The method to use, and the path of its library or program."""
+def _engine(method: str) -> tuple[Engine | None, str]:
+    """The engine to use, and the path of its library or program; None for hooks alone."""
     if method not in METHODS:
         raise UsageError(f"unknown method {method!r}", f"the methods are {', '.join(METHODS)}")
-    library = preload.library() if method in ("auto", "dftracer") else None
-    program = strace.available() if method == "strace" or (method == "auto" and library is None) else None
     if method == "hooks":
-        return "hooks", ""
-    if library is not None:
-        return "dftracer", str(library)
-    if program is not None:
-        return "strace", program
+        return None, ""
+    for engine in _ENGINES:
+        if method in ("auto", engine.name) and (tool := engine.available()) is not None:
+            return engine, tool
     hints = {
-        "dftracer": "pip install 'tracekit[capture]', or use method=strace",
-        "strace": "install strace, or use method=dftracer",
-        "auto": "pip install 'tracekit[capture]' or install strace; method=hooks records Python's object clients only",
+        "native": f"{missing()}; or use method=strace",
+        "dftracer": "pip install 'tracekit[capture]', or use method=native",
+        "strace": "install strace, or use method=native",
+        "auto": "install gcc, strace or 'tracekit[capture]'; method=hooks records Python's object clients only",
     }
-    raise UsageError("neither DFTracer nor strace is installed to record file I/O", hints[method])
+    what = "no engine" if method == "auto" else f"the engine {method!r}"
+    raise UsageError(
+        f"{what} is {'installed' if method == 'auto' else 'not installed'} to record file I/O", hints[method]
+    )
 
 
-def _environment(work: Path, hooks: tuple[str, ...], paths: PathFilter, method: str) -> dict[str, str]:
-    below = {"hooks": (), "dftracer": ("files",), "strace": ("files", "numpy")}[method]
-    kept = hooks if method == "hooks" else tuple(hook for hook in hooks if hook != "files")
+def _environment(
+    work: Path, hooks: tuple[str, ...], paths: PathFilter, engine: Engine | None
+) -> dict[str, str]:
+    below = engine.below if engine is not None else ()
+    kept = hooks if engine is None else tuple(hook for hook in hooks if hook != "files")
     return {
         **environment(work / "hooks", kept, paths, below),
         "TRACEKIT_SCOPES": str(work / "scopes"),
         "PYTHONPATH": with_bootstrap(os.environ.get("PYTHONPATH")),
     }
+
+
+def _difference(after: tuple[int, int], before: tuple[int, int]) -> tuple[int, int]:
+    return after[0] - before[0], after[1] - before[1]
 
 
 def _run(argv: list[str], environ: Mapping[str, str]) -> int:
@@ -205,45 +234,53 @@ def _at_terminal() -> bool:
 
 
 def _write(
-    writer: TraceWriter, work: Path, method: str, paths: PathFilter, metadata: bool
-) -> tuple[dict[str, int], list[str]]:
-    """Write all logs into one trace; return the counts of what was not recorded, and notes."""
-    unseen: dict[str, int] = {}
+    writer: TraceWriter,
+    work: Path,
+    engine: Engine | None,
+    paths: PathFilter,
+    metadata: bool,
+    moved: tuple[int, int],
+) -> tuple[Completeness | None, list[str]]:
+    """Write all logs into one trace; return how complete they are, and notes."""
+    objects = _add_hooked(writer, work / "hooks")
     notes: list[str] = []
-    logs = work / "logs"
-    files = sorted(logs.glob("*.pfw"))
-    if method == "dftracer" and files:
-        with closing(DFTracerLogs(files, Tally(logs), every_open=False)) as traced:
-            _place(traced, work / "scopes")
-            ordered = traced.batches("FROM scoped ORDER BY t_submit")
-            for batch in _kept(ordered, paths.admits, metadata):
-                writer.write(batch)
-            unseen["mapped_files"] = sum(map(paths.admits, traced.mapped_files))
-            unseen["read_bytes"] = traced.read_bytes
-    elif method == "strace" and (logs / "log").is_file():
-        tally = Tally(logs / "log")
-        log = StraceLog(tally, every_open=False, inherited_streams=False)
-        for batch in _kept(log.batches(logs / "log"), paths.admits, metadata):
-            writer.write(batch)
-        unseen["mapped_files"] = sum(map(paths.admits, log.mapped_files))
-        notes += log.not_recorded()
-        if tally.skipped:
-            notes.append(
-                f"{tally.skipped} lines of the strace log were not understood, the first: {tally.examples[0]}"
-            )
-    _add_hooked(writer, work / "hooks")
-    writer.count("mapped_files", unseen.get("mapped_files", 0))
+    completeness = None
+    if engine is not None:
+        with engine.read(work / "logs") as log:
+            kept = _add_recorded(writer, log, work / "scopes", paths, metadata)
+            mapped = sum(map(paths.admits, log.mapped_files))
+            writer.count("mapped_files", mapped)
+            notes += log.notes()
+            if isinstance(log, NativeLogs):
+                hooked = hooked_processes(work / "scopes")
+                completeness = judge(
+                    log.processes, moved, kept, mapped_files=mapped, object_bytes=objects, hooked=hooked
+                )
+            elif isinstance(log, DFTracerLog):
+                completeness = judge_reads(log.read_bytes, moved, mapped_files=mapped)
+            elif mapped:
+                notes.append(f"files mapped into memory: {mapped}; reads through a mapping are not recorded")
+    if completeness is not None:
+        writer.describe(completeness=completeness.to_dict())
+        notes += completeness.notes()
     if not writer.rows:
         writer.count("ops_recorded", 0)
-    return unseen, notes
+    return completeness, notes
 
 
-def _place(logs: DFTracerLogs, scopes: Path) -> None:
-    """Make the view `scoped`: the ops with the samples, steps and streams that the hooks noted."""
-    scopes.touch()
-    con = logs.connection
-    for step in con.extract_statements(load_sql("tracekit.capture", "scopes")):
-        con.execute(step, {"scopes": literal(scopes)} if "scopes" in step.named_parameters else {})
+def _add_recorded(
+    writer: TraceWriter, log: Log, scopes: Path, paths: PathFilter, metadata: bool
+) -> tuple[int, int]:
+    """Write the ops of an engine's log that the filters keep; return the bytes that they read and wrote."""
+    threads = log.threads()
+    placed = Scopes(scopes, threads) if threads else None
+    read = written = 0
+    for batch in _kept(log.batches(), paths.admits, metadata):
+        writer.write(batch if placed is None else placed.place(batch))
+        reads = pc.equal(pc.cast(batch.column("op"), pa.string()), "read")
+        read += pc.sum(batch.filter(reads).column("bytes")).as_py() or 0
+        written += pc.sum(batch.filter(pc.invert(reads)).column("bytes")).as_py() or 0
+    return read, written
 
 
 def _kept(
@@ -267,36 +304,17 @@ def _coded(column: pa.Array) -> pa.DictionaryArray:
     return column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
 
 
-def _add_hooked(writer: TraceWriter, hooked: Path) -> None:
-    """Add the ops that hooks recorded in the command's Python processes, on the wall clock."""
+def _add_hooked(writer: TraceWriter, hooked: Path) -> int:
+    """Add the ops that hooks recorded in the command's Python processes; return the bytes that they moved."""
     if not hooked.is_dir() or not any(hooked.iterdir()):
-        return
+        return 0
     reader = open_reader(hooked)
+    moved = 0
     for batch in reader.batches(ordered=False):
         at = batch.schema.get_field_index("t_submit")
         times = pc.add(batch.column(at), pa.scalar(reader.epoch_unix_ns or 0, pa.int64()))
         writer.write(batch.set_column(at, batch.schema.field(at), times))
+        moved += pc.sum(batch.column("bytes")).as_py() or 0
     for name, number in reader.counters.items():
         writer.count(name, number)
-
-
-def _bytes_read() -> int:
-    """Bytes read by system calls of this process and of every child that it has waited for."""
-    try:
-        return int(Path("/proc/self/io").read_text().split()[1])
-    except (OSError, ValueError, IndexError):
-        return 0
-
-
-def _notes(ops: int, method: str, unseen: Mapping[str, int], read: int) -> Iterator[str]:
-    if not ops:
-        yield "no storage I/O was recorded; files of the system and the interpreter need include="
-    if unseen.get("mapped_files"):
-        yield f"files mapped into memory: {unseen['mapped_files']}; reads through a mapping are not recorded"
-    missed = read - unseen.get("read_bytes", 0)
-    if method == "dftracer" and missed > max(_MISSED_BYTES, read // 20):
-        yield (
-            f"the command read {format_size(read)}, of which {format_size(missed)} are not in the trace: DFTracer"
-            " does not record C++ streams, fdopen, dup, pipes, static programs, killed processes and what"
-            " precedes an exec; method=strace does"
-        )
+    return moved

@@ -116,7 +116,7 @@ def log_scopes(path: str | None) -> None:
     """Append every scope that ends from now on to the file `path`; None stops the log.
 
     One line a scope: thread, begin and end (ns since the Unix epoch), sample_id, step, worker,
-    rank; -1 for unknown.
+    rank; -1 for unknown. The first line of a process, `joined,PID`, says that its hooks have started.
     """
     global _scope_log
     if _scope_log is not None:
@@ -124,6 +124,7 @@ def log_scopes(path: str | None) -> None:
         _scope_log = None
     if path:
         _scope_log = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        os.write(_scope_log, f"joined,{os.getpid()}\n".encode())
 
 
 def _live(scope: _Scope | None) -> _Scope | None:

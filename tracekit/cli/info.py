@@ -11,7 +11,7 @@ from rich.text import Text
 import tracekit
 from tracekit.cli import screen
 from tracekit.cli.arguments import JsonOption, TraceArgument, examples
-from tracekit.reporting.table import in_words
+from tracekit.reporting.table import completeness_in_words, in_words
 from tracekit.units import format_count, format_duration, format_named, format_size
 
 __all__ = ["register"]
@@ -39,6 +39,8 @@ def _info(trace: TraceArgument, json: JsonOption = False) -> None:
         "segments": f"{facts['segments']} ({format_size(facts['file_bytes'])}, {per_op:.1f} bytes an op)",
         "columns": ", ".join(facts["columns"]),
     }
+    if facts["completeness"]:
+        rows["completeness"] = completeness_in_words(facts["completeness"])
     options = {f"option {name}": value for name, value in _set(facts["options"])}
     counters = {f"counter {in_words(name)}": format_named(name, n) for name, n in facts["counters"].items()}
     width = max(len(name) for name in (*rows, *options, *counters))

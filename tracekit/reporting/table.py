@@ -17,6 +17,7 @@ from tracekit.units import format_count, format_duration, format_named, format_r
 __all__ = [
     "brief",
     "bytes_moved",
+    "completeness_in_words",
     "counted",
     "difference",
     "divergence_tables",
@@ -67,6 +68,21 @@ def parity_table(parity: Parity, *, names: tuple[str, str] = ("recording", "repl
     if failed:
         table.caption, table.caption_justify = Text("\n".join(failed), "dim"), "left"
     return table
+
+
+def completeness_in_words(kept: Mapping[str, Any]) -> str:
+    """What a capture saw, in one line: the share of bytes, and what no count shows."""
+    share = kept.get("share")
+    words = ["unknown" if share is None else f"{share:.1%} of the bytes moved"]
+    if kept.get("native_clients") and kept.get("unrecorded_client_bytes"):
+        clients = ", ".join(kept["native_clients"])
+        words.append(f"{format_size(kept['unrecorded_client_bytes'])} through {clients} not seen")
+    if kept.get("mapped_files"):
+        words.append(f"{format_count(kept['mapped_files'])} files mapped into memory")
+    if kept.get("unhooked_pythons"):
+        words.append(f"{format_count(kept['unhooked_pythons'])} Python processes without hooks")
+    words += [f"{name} not seen" for name in kept.get("unseen", ())]
+    return "; ".join(words)
 
 
 def _interval(row: ParityRow) -> str:

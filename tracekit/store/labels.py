@@ -31,6 +31,8 @@ class Labels:
     options: dict[str, Any] | None = None
     rank: int | None = None
     world_size: int | None = None
+    completeness: dict[str, Any] | None = None
+    """The share of what a program really moved that a capture or an import saw."""
 
     def __post_init__(self) -> None:
         check_numbers(rank=self.rank, world_size=self.world_size)
@@ -58,6 +60,8 @@ class Labels:
             "options": json.dumps(options, sort_keys=True),
             "version": __version__,
         }
+        if self.completeness is not None:
+            values["completeness"] = json.dumps(redact_value(self.completeness), sort_keys=True)
         return {f"{META_PREFIX}{key}".encode(): str(value).encode() for key, value in values.items()}
 
 

@@ -61,6 +61,15 @@ class TraceReader:
         return {}
 
     @property
+    def completeness(self) -> dict[str, Any]:
+        """What the producer saw of what really happened; empty if it does not say."""
+        for segment in reversed(self.segments):
+            found = json.loads(segment.metadata.get("completeness") or "{}")
+            if isinstance(found, dict) and found:
+                return found
+        return {}
+
+    @property
     def counters(self) -> dict[str, int]:
         """Backend counters, added over segments."""
         total: dict[str, int] = {}

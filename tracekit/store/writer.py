@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -100,6 +101,10 @@ class TraceWriter:
         """Add `n` to a counter of the trace."""
         self._counters[name] = self._counters.get(name, 0) + n
 
+    def describe(self, *, completeness: dict[str, Any]) -> None:
+        """State what the trace holds of what really happened, in the segments still to be written."""
+        self._labels = replace(self._labels, completeness=completeness)
+
     def abort(self) -> None:
         """Discard everything written; nothing appears at `path`."""
         self._beside.shutdown()
@@ -107,7 +112,7 @@ class TraceWriter:
 
     def close(self) -> None:
         """Publish the trace."""
-        if self._pending_rows or self._counters:
+        if self._pending_rows or self._counters or self._labels.completeness is not None:
             self._write_segment(self._pending_rows)
         self._settle()
         self._beside.shutdown()

@@ -10,10 +10,17 @@ a mapping, or processes of fewer than three calls, which leave no log. The logs 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["environment", "library"]
+import pyarrow as pa
+
+from tracekit.capture.tools.engine import Start
+from tracekit.formats.base import Tally
+from tracekit.formats.dftracer import DFTracerLogs
+
+__all__ = ["DFTracerEngine", "DFTracerLog", "library"]
 
 
 def library() -> Path | None:
@@ -27,20 +34,76 @@ def library() -> Path | None:
     return None
 
 
-def environment(preload: Path, logs: Path, environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables that make a command and its children log into the directory `logs`."""
-    already = environ.get("LD_PRELOAD")
-    return {
-        "LD_PRELOAD": f"{preload}:{already}" if already else str(preload),
-        "DFTRACER_ENABLE": "1",
-        "DFTRACER_INIT": "PRELOAD",
-        "DFTRACER_LOG_FILE": str(logs / "log"),
-        "DFTRACER_DATA_DIR": "all",  # a filter would compare names as given, and miss relative ones
-        "DFTRACER_INC_METADATA": "1",
-        "DFTRACER_TIME_METRIC": "NS",
-        # Plain text costs half as much as compression, and a killed process leaves all but its last MiB.
-        # With 64 KiB, events of programs that start others by vfork are lost; with the default, a killed
-        # process leaves nothing.
-        "DFTRACER_TRACE_COMPRESSION": "0",
-        "DFTRACER_WRITE_BUFFER_SIZE": "1048576",
-    }
+class DFTracerEngine:
+    """Runs a command under DFTracer's preload library."""
+
+    name = "dftracer"
+    below = ("files",)
+
+    def available(self) -> str | None:
+        found = library()
+        return None if found is None else str(found)
+
+    def start(
+        self, tool: str, command: Sequence[str], logs: Path, environ: Mapping[str, str], *, metadata: bool
+    ) -> Start:
+        already = environ.get("LD_PRELOAD")
+        return list(command), {
+            "LD_PRELOAD": f"{tool}:{already}" if already else tool,
+            "DFTRACER_ENABLE": "1",
+            "DFTRACER_INIT": "PRELOAD",
+            "DFTRACER_LOG_FILE": str(logs / "log"),
+            "DFTRACER_DATA_DIR": "all",  # a filter would compare names as given, and miss relative ones
+            "DFTRACER_INC_METADATA": "1",
+            "DFTRACER_TIME_METRIC": "NS",
+            # Plain text costs half as much as compression, and a killed process leaves all but its last MiB.
+            # With 64 KiB, events of programs that start others by vfork are lost; with the default, a killed
+            # process leaves nothing.
+            "DFTRACER_TRACE_COMPRESSION": "0",
+            "DFTRACER_WRITE_BUFFER_SIZE": "1048576",
+        }
+
+    @contextmanager
+    def read(self, logs: Path) -> Iterator[DFTracerLog]:
+        files = sorted(logs.glob("*.pfw"))
+        if not files:
+            yield DFTracerLog(None)
+            return
+        found = DFTracerLogs(files, Tally(logs), every_open=False)
+        try:
+            yield DFTracerLog(found)
+        finally:
+            found.close()
+
+
+class DFTracerLog:
+    """The logs of one run; None if no process left any."""
+
+    def __init__(self, logs: DFTracerLogs | None) -> None:
+        self._logs = logs
+
+    @property
+    def mapped_files(self) -> set[str]:
+        return self._logs.mapped_files if self._logs is not None else set()
+
+    @property
+    def read_bytes(self) -> int:
+        return int(self._logs.read_bytes) if self._logs is not None else 0
+
+    def threads(self) -> list[tuple[int, int]]:
+        if self._logs is None:
+            return []
+        found = self._logs.connection.execute(
+            "SELECT DISTINCT try_cast(pid AS BIGINT), try_cast(tid AS BIGINT) FROM ops"
+        ).fetchall()
+        return [(pid or 0, tid or 0) for pid, tid in found]
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        if self._logs is not None:
+            yield from self._logs.batches(
+                "SELECT * EXCLUDE (number, epoch) REPLACE (coalesce(try_cast(pid AS BIGINT), 0) AS pid,"
+                " coalesce(try_cast(tid AS BIGINT), 0) AS tid) FROM ops ORDER BY t_submit"
+            )
+
+    def notes(self) -> Iterator[str]:
+        yield from ()

@@ -14,13 +14,11 @@ import importlib.util
 import logging
 import os
 import resource
-import tempfile
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -28,6 +26,7 @@ import numpy as np
 
 from tracekit.backends.base import Hint
 from tracekit.backends.local.files import aligned_buffer
+from tracekit.cache import cache_directory
 from tracekit.errors import ErrorClass, TracekitError
 from tracekit.gate import Gate
 from tracekit.recorder import Recorder
@@ -37,7 +36,6 @@ from tracekit.replayer.engines.oplog import hint_rows, op_rows, warm_up
 from tracekit.replayer.pacing import AsapPacer, Pacer
 from tracekit.replayer.plan import KINDS, NONE, Plan
 from tracekit.uri import scheme_of, to_path
-from tracekit.version import __version__
 
 __all__ = ["CompiledEngine", "available", "drives"]
 
@@ -359,7 +357,7 @@ def _load_kernel() -> ModuleType:
     """The compiled loop. Its machine code is cached for the user, never beside the source."""
     import numba
 
-    folder = _cache_directory(numba.__version__)
+    folder = cache_directory(f"engine-numba-{numba.__version__}")
     before = numba.config.CACHE_DIR
     numba.config.CACHE_DIR = str(folder)
     try:
@@ -369,22 +367,6 @@ def _load_kernel() -> ModuleType:
     if not any(folder.rglob("*.nbc")):
         _log.info("compiling the replay engine; this happens once and takes some seconds")
     return kernel
-
-
-def _cache_directory(numba_version: str) -> Path:
-    """The directory of the machine code: in the user's cache, or a private temporary one if that is read-only."""
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = base / "tracekit" / f"engine-{__version__}-numba-{numba_version}"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if not os.access(folder, os.W_OK):
-            raise PermissionError(folder)
-    except OSError:
-        folder = Path(tempfile.gettempdir()) / f"tracekit-engine-{os.getuid()}-{__version__}-{numba_version}"
-        folder.mkdir(mode=0o700, exist_ok=True)
-        if folder.stat().st_uid != os.getuid():  # made by someone else, who could put code there
-            folder = Path(tempfile.mkdtemp(prefix="tracekit-engine-"))
-    return folder
 
 
 def _packed_paths(uris: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:

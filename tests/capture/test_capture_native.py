@@ -1,0 +1,264 @@
+"""The native engine sees what strace sees, and does no harm."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import textwrap
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+import programs
+
+from tracekit.capture.command import capture_command
+from tracekit.capture.native import NativeEngine
+from tracekit.capture.tools.strace import StraceEngine
+from tracekit.store.reader import open_reader
+
+pytestmark = pytest.mark.skipif(
+    NativeEngine().available() is None, reason="there is no native engine and no C compiler"
+)
+needs_strace = pytest.mark.skipif(
+    StraceEngine().available() is None
+    or subprocess.run(["strace", "-qq", "true"], capture_output=True).returncode != 0,
+    reason="strace is not installed, or ptrace is not allowed here",
+)
+
+
+def python(code: str) -> list[str]:
+    return [sys.executable, "-c", textwrap.dedent(code)]
+
+
+def rows(trace: Path, where: str = "true") -> list[dict[str, Any]]:
+    return open_reader(trace).query(f"SELECT * FROM ops WHERE {where} ORDER BY t_submit").to_pylist()
+
+
+def data_ops(trace: Path) -> Counter[tuple[object, ...]]:
+    """Reads and writes: name, direction, length, bytes; and the offset where strace knows it (not of appends)."""
+    found: Counter[tuple[object, ...]] = Counter()
+    for row in rows(trace, "op IN ('read', 'write', 'put')"):
+        kind = "read" if row["op"] == "read" else "write"
+        found[row["uri"].rsplit("/", 1)[-1], kind, row["offset"], row["len"], row["bytes"]] += 1
+    return found
+
+
+@needs_strace
+@pytest.mark.parametrize("name", programs.COMMANDS)
+def test_bytes_ops_and_offsets_equal_those_of_strace(name, tmp_path, monkeypatch):
+    if (reason := programs.missing(name)) is not None:
+        pytest.skip(reason)
+    seen = {}
+    for method in ("strace", "native"):
+        folder = tmp_path / "work"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        programs.prepare(folder, name)
+        monkeypatch.chdir(folder)
+        trace = tmp_path / f"{method}.trace"
+        done = capture_command(programs.COMMANDS[name], trace, method=method, include=[f"{folder}/*"])
+        assert done.exit_code == 0
+        seen[method] = data_ops(trace)
+    assert seen["native"].total() > 0
+    assert seen["native"] == seen["strace"]
+
+
+def test_files_opened_relative_to_a_directory_are_seen_by_name(tmp_path, trace):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "x.bin").write_bytes(bytes(4000))
+    code = f"""
+        import os
+        folder = os.open({str(tmp_path / "data")!r}, os.O_RDONLY)
+        file = os.open("x.bin", os.O_RDONLY, dir_fd=folder)
+        up = os.open("../data/./x.bin", os.O_RDONLY, dir_fd=folder)
+        os.pread(file, 100, 1000), os.pread(up, 100, 2000)
+    """
+    capture_command(python(code), trace, method="native", include=[f"{tmp_path}/data/*"])
+    assert [(row["uri"], row["offset"]) for row in rows(trace)] == [
+        (f"file://{tmp_path}/data/x.bin", 1000), (f"file://{tmp_path}/data/x.bin", 2000)
+    ]  # fmt: skip
+
+
+def test_what_is_done_to_files_has_its_own_kinds(tmp_path, trace, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code = """
+        import os
+        fd = os.open("a", os.O_RDWR | os.O_CREAT)
+        os.write(fd, b"x" * 10); os.fsync(fd); os.fdatasync(fd); os.ftruncate(fd, 4)
+        os.rename("a", "b"); os.truncate("b", 2); os.unlink("b")
+    """
+    capture_command(python(code), trace, method="native", include=[f"{tmp_path}/*"])
+    a, b = f"file://{tmp_path}/a", f"file://{tmp_path}/b"
+    assert [(row["op"], row["uri"], row["len"], row["to_uri"]) for row in rows(trace)] == [
+        ("write", a, 10, None), ("sync", a, None, None), ("sync", a, None, None), ("truncate", a, 4, None),
+        ("rename", a, None, b), ("truncate", b, 2, None), ("delete", b, None, None),
+    ]  # fmt: skip
+
+
+def test_a_process_killed_by_sigkill_loses_nothing(tmp_path, trace):
+    (tmp_path / "x.bin").write_bytes(bytes(4000))
+    code = f"""
+        import os
+        fd = os.open({str(tmp_path / "x.bin")!r}, os.O_RDONLY)
+        for n in range(3000):
+            os.pread(fd, 10, n)
+        if os.fork() == 0:
+            for n in range(5):
+                os.pread(fd, 11, n)
+            os.kill(os.getpid(), 9)
+        os.wait()
+        os.kill(os.getpid(), 9)
+    """
+    done = capture_command(python(code), trace, method="native", include=[f"{tmp_path}/x.bin"])
+    assert done.exit_code == 128 + 9
+    assert Counter(row["len"] for row in rows(trace)) == {10: 3000, 11: 5}
+
+
+def test_a_shared_position_is_exact_for_threads_and_forks(tmp_path, trace):
+    (tmp_path / "x.bin").write_bytes(bytes(80_000))
+    code = f"""
+        import os, threading
+        fd = os.open({str(tmp_path / "x.bin")!r}, os.O_RDONLY)
+        def work():
+            for _ in range(100):
+                os.read(fd, 100)
+        threads = [threading.Thread(target=work) for _ in range(4)]
+        [t.start() for t in threads], [t.join() for t in threads]
+        if os.fork() == 0:
+            os.read(fd, 100)
+            os._exit(0)
+        os.wait()
+        os.read(fd, 100)
+    """
+    capture_command(python(code), trace, method="native", include=[f"{tmp_path}/x.bin"])
+    assert sorted(row["offset"] for row in rows(trace)) == list(range(0, 40_200, 100))
+
+
+def test_a_child_of_vfork_does_not_change_what_is_known_of_its_parents_descriptors(tmp_path, trace):
+    for name in ("in.bin", "other.bin"):
+        (tmp_path / name).write_bytes(bytes(1000))
+    code = f"""
+        import os, subprocess
+        fd = os.open({str(tmp_path / "in.bin")!r}, os.O_RDONLY)
+        with open({str(tmp_path / "other.bin")!r}, "rb", buffering=0) as other, open(os.devnull, "wb") as sink:
+            subprocess.run(["cat"], stdin=other, stdout=sink, check=True)
+        os.read(fd, 10)
+    """
+    capture_command(python(code), trace, method="native", include=[f"{tmp_path}/*.bin"])
+    assert [row["uri"] for row in rows(trace, "bytes = 10")] == [f"file://{tmp_path}/in.bin"]
+    assert sum(row["bytes"] for row in rows(trace, "op = 'read' AND uri LIKE '%other.bin'")) == 1000
+
+
+def test_a_program_that_closes_every_descriptor_is_still_recorded(tmp_path, trace):
+    (tmp_path / "x.bin").write_bytes(bytes(4000))
+    code = f"""
+        import os
+        os.closerange(3, 1000)
+        fd = os.open({str(tmp_path / "x.bin")!r}, os.O_RDONLY)
+        for n in range(2000):
+            os.pread(fd, 10, n)
+    """
+    done = capture_command(python(code), trace, method="native", include=[f"{tmp_path}/x.bin"])
+    assert (done.exit_code, done.ops) == (0, 2000)
+
+
+def test_errors_of_calls_reach_the_program_and_the_trace(tmp_path, trace):
+    (tmp_path / "x.bin").write_bytes(b"x")
+    code = f"""
+        import os
+        fd = os.open({str(tmp_path / "x.bin")!r}, os.O_WRONLY)
+        try:
+            os.pread(fd, 10, 0)
+        except OSError as error:
+            raise SystemExit(error.errno)
+    """
+    done = capture_command(python(code), trace, method="native", include=[f"{tmp_path}/x.bin"])
+    assert done.exit_code == 9  # EBADF
+    assert [(row["op"], row["bytes"], row["error"]) for row in rows(trace)] == [("read", 0, "io_error")]
+
+
+def test_the_captures_own_files_are_never_recorded(tmp_path, trace):
+    (tmp_path / "x.bin").write_bytes(bytes(100))
+    code = f"import tracekit\nfor _ in range(50):\n    open({str(tmp_path / 'x.bin')!r}, 'rb').read()"
+    capture_command(python(code), trace, include=["*"], hooks="auto", method="native")
+    assert not [row["uri"] for row in rows(trace) if ".tracekit-" in row["uri"] or str(trace) in row["uri"]]
+    assert len(rows(trace, "uri LIKE '%x.bin' AND bytes = 100")) == 50
+
+
+def test_completeness_is_whole_for_what_is_seen_and_kept_in_the_trace(tmp_path, trace):
+    (tmp_path / "x.bin").write_bytes(bytes(3_000_000))
+    done = capture_command(
+        ["dd", f"if={tmp_path}/x.bin", f"of={tmp_path}/y.bin", "status=none"], trace, method="native"
+    )
+    assert done.completeness is not None and done.completeness.share == 1.0
+    kept = open_reader(trace).completeness
+    assert (kept["share"], kept["recorded_read_bytes"], kept["recorded_written_bytes"]) == (
+        1.0,
+        3_000_000,
+        3_000_000,
+    )
+    assert [process["program"] for process in kept["processes"]] == ["dd"]
+
+
+@pytest.mark.skipif(shutil.which("gcc") is None, reason="gcc is not installed")
+def test_bytes_that_the_engine_cannot_see_lower_the_share_and_are_named(tmp_path, trace):
+    (tmp_path / "x.bin").write_bytes(bytes(9_000_000))
+    (tmp_path / "p.c").write_text(
+        '#include <fcntl.h>\n#include <unistd.h>\nint main(void) { static char b[1 << 20]; int f = open("x.bin", O_RDONLY);'
+        " while (read(f, b, sizeof b) > 0); return 0; }"
+    )
+    if subprocess.run(
+        ["gcc", "-static", "-o", tmp_path / "p", tmp_path / "p.c"], capture_output=True
+    ).returncode:
+        pytest.skip("the static C library is not installed")
+    done = capture_command(["sh", "-c", f"cd {tmp_path}; ./p; true"], trace, method="native")
+    assert done.completeness is not None and (done.completeness.share or 0) < 0.01
+    assert not done.completeness.reaches(0.99)
+    assert any("MiB" in note and "linked statically" in note for note in done.notes)
+
+
+def test_a_native_object_client_is_named_with_the_bytes_that_it_moved(tmp_path, trace, s3_env, s3_bucket):
+    pytest.importorskip("pyarrow.fs")
+    s3_env.put(s3_bucket, "k", bytes(200_000))
+    code = f"""
+        from pyarrow.fs import S3FileSystem
+        store = S3FileSystem(endpoint_override={s3_env.endpoint.removeprefix("http://")!r}, scheme="http")
+        with store.open_input_file("{s3_bucket}/k") as file:
+            file.read_at(100_000, 5000)
+    """
+    done = capture_command(python(code), trace, method="native")
+    assert done.completeness is not None
+    assert done.completeness.native_clients == ("libarrow",)
+    assert (done.completeness.unrecorded_client_bytes or 0) >= 100_000
+    assert not done.completeness.reaches(0.99)
+    assert any("libarrow" in note for note in done.notes)
+
+
+def tracekit(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "tracekit", *map(str, arguments)], capture_output=True, text=True
+    )
+
+
+def test_require_complete_decides_the_exit_code(tmp_path, trace):
+    (tmp_path / "x.bin").write_bytes(bytes(100_000))
+    copy = ["--", "cp", tmp_path / "x.bin", tmp_path / "y.bin"]
+    asked = ["capture", "-o", trace, "--require-complete", "0.99", "--overwrite"]
+    assert tracekit(*asked, "--method", "native", *copy).returncode == 0
+    unknown = tracekit(*asked, "--method", "hooks", *copy)
+    assert unknown.returncode == 1
+    assert "--require-complete 0.99 is not reached" in unknown.stderr
+    assert tracekit(*asked, "--method", "native", "--", "sh", "-c", "exit 5").returncode == 5
+
+
+def test_info_shows_the_completeness(tmp_path, trace):
+    (tmp_path / "x.bin").write_bytes(bytes(100_000))
+    capture_command(["cp", str(tmp_path / "x.bin"), str(tmp_path / "y.bin")], trace, method="native")
+    assert "100.0%" in tracekit("info", trace).stdout
+    kept = json.loads(tracekit("info", trace, "--json").stdout)["completeness"]
+    assert (kept["share"], kept["read_bytes"], kept["written_bytes"]) == (1.0, 100_000, 100_000)

@@ -1,0 +1,219 @@
+"""How much of what a command moved its capture saw.
+
+The kernel counts the bytes that a process reads and writes by system calls. Known parts of them are no storage
+I/O (pipes, sockets, terminals, files of the kernel, the dynamic loader's). The rest is compared with what was
+recorded. What no counter shows is listed: files mapped into memory, native object clients, io_uring.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from tracekit.capture.native.logs import Process
+from tracekit.units import format_count, format_size
+
+__all__ = ["Completeness", "counted_bytes", "judge", "judge_reads"]
+
+_PROGRAM_BYTES = 16 * 1024
+"""Bytes that the C library reads (locale, names of users) or writes for itself in a program."""
+_OBJECT_BYTES = 2048
+"""Bytes that the dynamic loader reads of a shared object by system calls."""
+_UNKNOWN_READERS_BYTES = 4 * 1024 * 1024
+"""Fewer bytes than this, of all processes, may be the dynamic loader's where an engine counts no processes."""
+_CLIENTS = {
+    "libarrow.so": "libarrow", "polars": "polars", "tensorstore": "tensorstore", "awscrt": "AWS CRT",
+    "libaws": "AWS CRT", "s3torch": "s3torchconnector's CRT", "lance": "lance", "duckdb": "DuckDB",
+    "obstore": "obstore", "deltalake": "delta-rs", "libazure": "Azure SDK", "kvikio": "KvikIO", "libcufile": "GPUDirect Storage",
+    "libhdfs": "libhdfs",
+}  # fmt: skip
+_SHOWN = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Completeness:
+    """What the capture of a command saw of the bytes that it moved. None stands for unknown.
+
+    `share` is recorded bytes by moved bytes, reads and writes together, without those that the filters left out.
+    `read_bytes` and `written_bytes` are what the processes moved to and from storage as far as the kernel counts
+    it; `filtered_bytes` of it were seen, and left out by `include`, `exclude` or the defaults. `object_bytes` were
+    recorded by hooks of object clients. `unrecorded_client_bytes` came through the sockets of processes that had
+    loaded a native object client, and are no ops.
+    """
+
+    share: float | None
+    read_bytes: int | None
+    written_bytes: int | None
+    recorded_read_bytes: int
+    recorded_written_bytes: int
+    filtered_bytes: int
+    object_bytes: int
+    mapped_files: int
+    native_clients: tuple[str, ...]
+    unrecorded_client_bytes: int | None
+    unrecorded_ops: int
+    unhooked_pythons: int
+    unseen: tuple[str, ...]
+    processes: tuple[dict[str, Any], ...]
+    hint: str = (
+        "programs that are linked statically or clear their environment, and system calls made without the C"
+        " library, are not seen; method=strace sees them"
+    )
+    """What the engine does not see, and what to do about it."""
+
+    def to_dict(self) -> dict[str, Any]:
+        facts = asdict(self)
+        del facts["hint"]
+        return facts
+
+    def reaches(self, wanted: float) -> bool:
+        """Whether the capture is known to have seen the share `wanted` of all bytes."""
+        return self.share is not None and self.share >= wanted
+
+    def notes(self) -> Iterator[str]:
+        """Yield what the user of the trace should know."""
+        if self.share is not None:
+            yield f"completeness: {self.share:.1%} of the bytes that the command moved are recorded"
+        elif self.read_bytes is not None:
+            yield (
+                f"completeness: unknown; the command read {format_size(self.read_bytes)} in all, of which"
+                f" {format_size(self.recorded_read_bytes)} are recorded"
+            )
+        if self.share is not None and self.share < 0.95:
+            missed = (self.read_bytes or 0) + (self.written_bytes or 0)
+            missed -= self.recorded_read_bytes + self.recorded_written_bytes
+            if missed > 0:
+                yield f"{format_size(missed)} are not in the trace: {self.hint}"
+        if self.native_clients and self.unrecorded_client_bytes:
+            yield (
+                f"native client loaded: {', '.join(self.native_clients)}; {format_size(self.unrecorded_client_bytes)}"
+                " came through sockets of its process and are not seen as ops"
+            )
+        if self.mapped_files:
+            yield f"files mapped into memory: {format_count(self.mapped_files)}; reads through a mapping are not recorded"
+        if self.unrecorded_ops:
+            yield f"{format_count(self.unrecorded_ops)} ops were not recorded, because the log could not grow (is the disk full?)"
+        if self.unhooked_pythons:
+            yield f"Python processes in which the hooks could not start: {self.unhooked_pythons}"
+        if self.unseen:
+            yield f"{', '.join(self.unseen)} was used; its requests are not recorded"
+
+
+def counted_bytes() -> tuple[int, int]:
+    """Bytes read and written by system calls of this process and of every child that it has waited for."""
+    try:
+        lines = Path("/proc/self/io").read_text().split()
+        return int(lines[1]), int(lines[3])
+    except (OSError, ValueError, IndexError):
+        return 0, 0
+
+
+def judge(
+    processes: Sequence[Process],
+    moved: tuple[int, int],
+    kept: tuple[int, int],
+    *,
+    mapped_files: int,
+    object_bytes: int,
+    hooked: Collection[int],
+) -> Completeness:
+    """Compare the logs of the native engine with `moved`, the bytes that the kernel counted for the whole command.
+
+    `kept` of the logs' bytes are rows of the trace. `object_bytes` is what the hooks recorded of objects; `hooked`
+    are the processes in which they started.
+    """
+    programs = [p for p in processes if not p.parent]
+    own = len(programs) * _PROGRAM_BYTES, sum(p.shared_objects for p in programs) * _OBJECT_BYTES
+    read, filtered_read = _seen(processes, "read", moved[0], kept[0], sum(own))
+    written, filtered_written = _seen(processes, "written", moved[1], kept[1], own[0])
+    clients = sorted({name for p in processes if p.connections for name in _clients(p)})
+    sockets = sum(p.socket_read_bytes for p in processes if p.connections and _clients(p))
+    silent = max(sockets - object_bytes, 0) if object_bytes < 0.9 * sockets else 0
+    unseen = tuple(
+        sorted({name for p in processes for name in p.libraries if name in ("io_uring", "io_submit")})
+    )
+    total = read + written + object_bytes + silent
+    return Completeness(
+        share=None if unseen else 1.0 if not total else (kept[0] + kept[1] + object_bytes) / total,
+        read_bytes=read,
+        written_bytes=written,
+        recorded_read_bytes=kept[0],
+        recorded_written_bytes=kept[1],
+        filtered_bytes=filtered_read + filtered_written,
+        object_bytes=object_bytes,
+        mapped_files=mapped_files,
+        native_clients=tuple(clients),
+        unrecorded_client_bytes=silent,
+        unrecorded_ops=sum(p.lost_ops for p in processes),
+        unhooked_pythons=sum(_is_python(p) and p.pid not in hooked for p in programs),
+        unseen=unseen,
+        processes=tuple(_facts(p) for p in _busiest(processes)),
+    )
+
+
+def _seen(processes: Sequence[Process], direction: str, moved: int, kept: int, own: int) -> tuple[int, int]:
+    """The bytes that storage moved in one direction, without those that filters left out; and these.
+
+    `own` of what no log accounts for is taken for the C library's.
+    """
+    logged = sum(getattr(p, f"recorded_{direction}_bytes") for p in processes)
+    other = sum(getattr(p, f"other_{direction}_bytes") for p in processes)
+    missed = moved - other - logged
+    return kept + (missed if missed > own else 0), logged - kept
+
+
+def judge_reads(recorded: int, moved: tuple[int, int], *, mapped_files: int) -> Completeness:
+    """Compare the bytes read in DFTracer's logs with what the kernel counted. Its logs do not say what was no storage."""
+    read = recorded if moved[0] - recorded <= max(_UNKNOWN_READERS_BYTES, moved[0] // 20) else moved[0]
+    return Completeness(
+        share=recorded / read if read else None,
+        read_bytes=read,
+        written_bytes=None,
+        recorded_read_bytes=recorded,
+        recorded_written_bytes=0,
+        filtered_bytes=0,
+        object_bytes=0,
+        mapped_files=mapped_files,
+        native_clients=(),
+        unrecorded_client_bytes=None,
+        unrecorded_ops=0,
+        unhooked_pythons=0,
+        unseen=(),
+        processes=(),
+        hint="DFTracer does not record C++ streams, fdopen, dup, openat64, pipes, static programs, killed processes and"
+        " what precedes an exec; method=native does",
+    )
+
+
+def _busiest(processes: Sequence[Process]) -> list[Process]:
+    by_bytes = sorted(processes, key=lambda p: p.recorded_read_bytes + p.recorded_written_bytes, reverse=True)
+    return by_bytes[:_SHOWN]
+
+
+def _facts(process: Process) -> dict[str, Any]:
+    return {
+        "pid": process.pid,
+        "program": os.path.basename(process.program.split(" ")[0]),
+        "read_bytes": process.read_bytes,
+        "written_bytes": process.written_bytes,
+        "recorded_read_bytes": process.recorded_read_bytes,
+        "recorded_written_bytes": process.recorded_written_bytes,
+        "other_read_bytes": process.other_read_bytes,
+        "other_written_bytes": process.other_written_bytes,
+        "socket_read_bytes": process.socket_read_bytes,
+        "native_clients": list(_clients(process)),
+    }
+
+
+def _clients(process: Process) -> list[str]:
+    return sorted(
+        {name for library in process.libraries for part, name in _CLIENTS.items() if part in library}
+    )
+
+
+def _is_python(process: Process) -> bool:
+    program = os.path.basename(process.program.split(" ")[0])
+    return program.startswith("python") or any("libpython" in name for name in process.libraries)

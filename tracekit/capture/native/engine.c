@@ -1,0 +1,1015 @@
+/* Records the file I/O of a program that is started with this library in LD_PRELOAD.
+ *
+ * Each call that the program makes through the C library is passed on, and one record of 64 bytes is written
+ * to a log that is mapped into memory (MAP_SHARED): what has been recorded survives the death of the process,
+ * by SIGKILL too. The position of a descriptor is asked of the kernel after the call, so that dup, fork and
+ * seeks by others need no bookkeeping. Calls inside the C library do not pass here; what its streams (FILE)
+ * read and write is found by comparing their buffers before and after each call.
+ *
+ * It must not harm the program: it keeps errno, holds no descriptor open, allocates no memory from the
+ * program's allocator, and stops recording where it cannot go on. `reader.py` reads the logs.
+ */
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/sendfile.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <time.h>
+#include <unistd.h>
+#include <netinet/in.h>
+
+#define EXPORT __attribute__((visibility("default")))
+typedef int64_t i64;
+typedef uint64_t u64;
+typedef uint32_t u32;
+
+/* ---- The log. reader.py knows these layouts. ---- */
+
+enum { READ = 1, WRITE, SYNC, TRUNCATE, RENAME, DELETE, HINT, MAP, STAT, LIST };
+enum { HEADER = 4096, CHUNK = 65536, NAMES = 2, RECORDS = 1 };
+enum { IO_URING = 1, IO_SUBMIT = 2, ENDED = 4 };
+
+struct record { i64 begin, took, offset, length, moved; u32 file, to, thread; unsigned char kind, unused[3]; i64 spare; };
+
+struct header {
+    char magic[8];
+    u32 version, pid, parent_pid, forked;
+    i64 began, clock_offset, ended;
+    u64 read0, written0, read1, written1;   /* rchar and wchar of /proc/self/io */
+    u64 other_read, other_written;          /* of them, on pipes, sockets, terminals and files of the kernel */
+    u64 socket_read, socket_written, connections;
+    u64 lost, flags;
+    u64 storage_read, storage_written;      /* recorded, or about to be left out by a filter */
+    u64 objects;                            /* shared objects in memory at the end: the dynamic loader read their heads */
+    char parent[64], program[1024], libraries[2048];
+};
+
+struct entry { u32 file; unsigned char state; };
+enum { UNKNOWN, STORAGE, OTHER, SOCKET };
+
+#define MAX_FD 65536
+#define MAX_NAMES 32768
+static struct entry table[MAX_FD];
+static struct { u64 hash; u32 length, id; } known_names[MAX_NAMES];
+static FILE *streams[1024];
+static struct header *log_header;
+static volatile u32 *alive;         /* a page that the kernel wipes in a forked child */
+static volatile int dead, starting; /* dead: recording has ended for good */
+static int metadata;
+static struct { u64 device, inode; } callers[3]; /* the standard streams that the command was given */
+static u32 our_pid, next_file, next_chunk, name_lock, start_lock, place_locks[256];
+static char *name_at, *name_end;
+static char folder[2048], own[2048], log_name[64], log_path[2200];
+static struct { struct record *at, *end; } spare_chunks[64];
+static u32 spare_lock, spare_count;
+static pthread_key_t at_thread_end;
+
+static __thread struct { struct record *at, *end; u32 thread; int busy; } me __attribute__((tls_model("initial-exec")));
+
+/* ---- System calls that neither touch errno nor pass through a hook ---- */
+
+static inline long sys(long number, long a, long b, long c, long d, long e, long f) {
+#if defined(__x86_64__)
+    long result;
+    register long r10 __asm__("r10") = d, r8 __asm__("r8") = e, r9 __asm__("r9") = f;
+    __asm__ volatile("syscall" : "=a"(result) : "a"(number), "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8), "r"(r9)
+                     : "rcx", "r11", "memory");
+    return result;
+#elif defined(__aarch64__)
+    register long x8 __asm__("x8") = number, x0 __asm__("x0") = a, x1 __asm__("x1") = b, x2 __asm__("x2") = c;
+    register long x3 __asm__("x3") = d, x4 __asm__("x4") = e, x5 __asm__("x5") = f;
+    __asm__ volatile("svc 0" : "+r"(x0) : "r"(x8), "r"(x1), "r"(x2), "r"(x3), "r"(x4), "r"(x5) : "memory");
+    return x0;
+#else
+#error "this machine's system calls are not known"
+#endif
+}
+#define SYS(n, ...) SYS_(n, __VA_ARGS__, 0, 0, 0, 0, 0, 0)
+#define SYS_(n, a, b, c, d, e, f, ...) sys(n, (long)(a), (long)(b), (long)(c), (long)(d), (long)(e), (long)(f))
+
+static int raw_open(const char *path, int flags) { return (int)SYS(SYS_openat, AT_FDCWD, path, flags | O_CLOEXEC, 0600); }
+static i64 clock_of(clockid_t clock) {
+    struct timespec at;
+    clock_gettime(clock, &at);
+    return at.tv_sec * 1000000000LL + at.tv_nsec;
+}
+static inline i64 now(void) { return clock_of(CLOCK_MONOTONIC); }
+static inline i64 place(int fd) { return SYS(SYS_lseek, fd, 0, SEEK_CUR); }
+
+/* A lock that never blocks for good: 0 if this thread holds it (a signal handler), or the wait took too long. */
+static int take(u32 *lock) {
+    u32 self = me.thread;
+    for (int tries = 0; tries < 100000; tries++) {
+        u32 holder = 0;
+        if (__atomic_compare_exchange_n(lock, &holder, self, 0, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED)) return 1;
+        if (holder == self) return 0;
+        if (tries > 64) sched_yield();
+    }
+    return 0;
+}
+static void give(u32 *lock) { __atomic_store_n(lock, 0, __ATOMIC_RELEASE); }
+
+/* ---- Real functions ---- */
+
+#define REAL(name) ({ \
+    static __typeof__(&name) found; \
+    if (__builtin_expect(!found, 0)) { me.busy++; found = (__typeof__(&name))dlsym(RTLD_NEXT, #name); me.busy--; } \
+    found; })
+
+/* ---- Writing the log ---- */
+
+static void *map_part(i64 offset, size_t length) {
+    int fd = raw_open(log_path, O_RDWR | O_CREAT);
+    if (fd < 0) return NULL;
+    /* Blocks are reserved first: on a full disk a store into a hole would be a SIGBUS. */
+    long failed = SYS(SYS_fallocate, fd, 0, offset, length);
+    if (failed == -EOPNOTSUPP || failed == -ENOSYS) {
+        static const char zeros[HEADER];
+        failed = 0;
+        for (size_t done = 0; done < length && !failed; done += HEADER)
+            failed = SYS(SYS_pwrite64, fd, zeros, HEADER, offset + done) == HEADER ? 0 : -1;
+    }
+    long at = failed ? -1 : SYS(SYS_mmap, 0, length, PROT_READ | PROT_WRITE, MAP_SHARED, fd, offset);
+    SYS(SYS_close, fd);
+    return at < 0 && at > -4096 ? NULL : (void *)at;
+}
+
+static char *new_chunk(u32 kind) {
+    u32 number = __atomic_fetch_add(&next_chunk, 1, __ATOMIC_RELAXED);
+    char *chunk = map_part(HEADER + (i64)number * CHUNK, CHUNK);
+    if (chunk) *(u32 *)chunk = kind;
+    return chunk;
+}
+
+static struct record *more_room(void) {
+    if (me.busy) return NULL;
+    me.busy++;
+    struct record *at = NULL, *end = NULL, *full = me.end;
+    if (spare_count && take(&spare_lock)) {
+        if (spare_count) { spare_count--; at = spare_chunks[spare_count].at; end = spare_chunks[spare_count].end; }
+        give(&spare_lock);
+    }
+    if (!at) {
+        char *chunk = new_chunk(RECORDS);
+        if (chunk) { at = (struct record *)chunk + 1; end = (struct record *)(chunk + CHUNK); }
+        pthread_setspecific(at_thread_end, &me);
+    }
+    if (full) SYS(SYS_munmap, (char *)full - CHUNK, CHUNK);
+    me.end = end;
+    me.at = at ? at + 1 : NULL;
+    me.busy--;
+    return at;
+}
+
+static void put(int kind, u32 file, u32 to, i64 begin, i64 took, i64 offset, i64 length, i64 moved) {
+    if (moved > 0 && kind == READ) __atomic_fetch_add(&log_header->storage_read, moved, __ATOMIC_RELAXED);
+    if (moved > 0 && kind == WRITE) __atomic_fetch_add(&log_header->storage_written, moved, __ATOMIC_RELAXED);
+    struct record *at = __atomic_fetch_add(&me.at, sizeof(struct record), __ATOMIC_RELAXED);
+    if (__builtin_expect(!me.end || at >= me.end, 0)) at = more_room();
+    if (!at) { __atomic_fetch_add(&log_header->lost, 1, __ATOMIC_RELAXED); return; }
+    at->begin = begin; at->took = took; at->offset = offset; at->length = length; at->moved = moved;
+    at->file = file; at->to = to; at->thread = me.thread;
+    __atomic_store_n(&at->kind, (unsigned char)kind, __ATOMIC_RELEASE);
+}
+
+static void thread_ended(void *unused) {
+    (void)unused;
+    if (me.end && me.at < me.end && take(&spare_lock)) {
+        if (spare_count < 64) {
+            spare_chunks[spare_count].at = me.at;
+            spare_chunks[spare_count++].end = me.end;
+            me.at = me.end = NULL;
+        }
+        give(&spare_lock);
+    }
+}
+
+/* ---- Starting, forking, ending ---- */
+
+static int digits(char *out, u64 value) {
+    char text[24];
+    int length = 0;
+    do text[length++] = (char)('0' + value % 10); while (value /= 10);
+    for (int i = 0; i < length; i++) out[i] = text[length - 1 - i];
+    out[length] = 0;
+    return length;
+}
+
+static void counted_bytes(u64 *read_, u64 *written) {
+    char text[512];
+    int fd = raw_open("/proc/self/io", O_RDONLY);
+    if (fd < 0) return;
+    long got = SYS(SYS_read, fd, text, sizeof text - 1);
+    SYS(SYS_close, fd);
+    if (got <= 0) return;
+    text[got] = 0;
+    char *first = strstr(text, "rchar: "), *second = strstr(text, "wchar: ");
+    if (first) *read_ = strtoull(first + 7, NULL, 10);
+    if (second) *written = strtoull(second + 7, NULL, 10);
+}
+
+/* Make the log of this process. Called at the start, and in a forked child before its first record. */
+static int new_log(int forked) {
+    char before[64];
+    memcpy(before, log_name, sizeof before);
+    our_pid = (u32)SYS(SYS_getpid, 0);
+    me.thread = (u32)SYS(SYS_gettid, 0);
+    int length = digits(log_name, our_pid);
+    log_name[length++] = '-';
+    length += digits(log_name + length, (u64)now());
+    memcpy(log_name + length, ".log", 5);
+    size_t prefix = strlen(folder);
+    memcpy(log_path, folder, prefix);
+    log_path[prefix] = '/';
+    strcpy(log_path + prefix + 1, log_name);
+    next_chunk = 0;
+    name_at = name_end = NULL;
+    spare_count = 0;
+    name_lock = spare_lock = 0;
+    memset(place_locks, 0, sizeof place_locks);
+    me.at = me.end = NULL;
+    struct header *header = map_part(0, HEADER);
+    if (!header) return 0;
+    header->pid = our_pid;
+    header->parent_pid = (u32)SYS(SYS_getppid, 0);
+    header->forked = (u32)forked;
+    header->began = now();
+    header->clock_offset = clock_of(CLOCK_REALTIME) - header->began;
+    if (forked) memcpy(header->parent, before, sizeof before);
+    else counted_bytes(&header->read0, &header->written0); /* a new process begins at 0 */
+    int fd = raw_open("/proc/self/cmdline", O_RDONLY);
+    if (fd >= 0) {
+        SYS(SYS_read, fd, header->program, sizeof header->program - 1);
+        SYS(SYS_close, fd);
+    }
+    header->version = 1;
+    log_header = header;
+    memcpy(header->magic, "TKNATIVE", 8);
+    return 1;
+}
+
+static void begin_recording(void) {
+    me.busy++;
+    me.thread = (u32)SYS(SYS_gettid, 0);
+    if (take(&start_lock)) {
+        const char *logs = alive || dead ? NULL : getenv("TRACEKIT_NATIVE_LOGS");
+        if (logs && *logs == '/' && strlen(logs) < sizeof folder) {
+            strcpy(folder, logs);
+            strcpy(own, logs);
+            *strrchr(own, '/') = 0; /* the logs, and what the hooks write beside them, are never recorded */
+            metadata = getenv("TRACEKIT_NATIVE_METADATA") != NULL;
+            const char *given = getenv("TRACEKIT_NATIVE_STREAMS");
+            for (int i = 0; given && *given && i < 3; i++) {
+                char *end;
+                callers[i].device = strtoull(given, &end, 10);
+                callers[i].inode = *end ? strtoull(end + 1, &end, 10) : 0;
+                given = *end ? end + 1 : end;
+            }
+            long page = SYS(SYS_mmap, 0, HEADER, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+            int usable = page > 0 && SYS(SYS_madvise, page, HEADER, MADV_WIPEONFORK) == 0
+                && pthread_key_create(&at_thread_end, thread_ended) == 0 && new_log(0);
+            if (usable) { *(u32 *)page = 1; __atomic_store_n(&alive, (volatile u32 *)page, __ATOMIC_RELEASE); }
+        }
+        if (!alive) dead = 1;
+        give(&start_lock);
+    }
+    me.busy--;
+}
+
+static void begin_in_child(void) {
+    me.busy++;
+    start_lock = 0;
+    if (new_log(1)) *alive = 1;
+    else dead = 1;
+    me.busy--;
+}
+
+/* Whether to record now. Never true inside this library's own work. */
+static inline int on(void) {
+    if (__builtin_expect(dead || me.busy, 0)) return 0;
+    if (__builtin_expect(!alive, 0)) { begin_recording(); if (!alive || dead) return 0; }
+    if (__builtin_expect(!*alive, 0)) { begin_in_child(); if (dead) return 0; }
+    if (__builtin_expect(!me.thread, 0)) me.thread = (u32)SYS(SYS_gettid, 0);
+    return 1;
+}
+
+/* A child of vfork runs in its parent's memory until it calls exec: what it does to descriptors is not the parent's. */
+static inline int on_descriptors(void) { return on() && (u32)SYS(SYS_getpid, 0) == our_pid; }
+
+static u64 hash_of(const char *text, size_t length) {
+    u64 hash = 0x9e3779b97f4a7c15u ^ length;
+    for (size_t i = 0; i < length; i += 8) {
+        u64 word = 0;
+        memcpy(&word, text + i, length - i < 8 ? length - i : 8);
+        hash = (hash ^ word) * 0xff51afd7ed558ccdu;
+        hash ^= hash >> 32;
+    }
+    return hash;
+}
+
+static void note_libraries(void) {
+    static const char *const wanted[] = {"libarrow.so", "polars", "tensorstore", "awscrt", "s3torch", "liburing", "lance",
+        "duckdb", "obstore", "libaws", "libazure", "libpython", "deltalake", "kvikio", "libcufile", "libhdfs", "libaio", NULL};
+    static char text[16384];
+    int fd = raw_open("/proc/self/maps", O_RDONLY);
+    if (fd < 0) return;
+    size_t kept = 0, used = 0;
+    u64 last = 0;
+    long got;
+    while ((got = SYS(SYS_read, fd, text + kept, sizeof text - 1 - kept)) > 0) {
+        size_t filled = kept + (size_t)got;
+        text[filled] = 0;
+        char *line = text, *end;
+        while ((end = memchr(line, '\n', (size_t)(text + filled - line)))) {
+            *end = 0;
+            char *path = strchr(line, '/'), *base = path ? strrchr(path, '/') + 1 : NULL;
+            u64 object = base && strstr(base, ".so") ? hash_of(path, strlen(path)) : 0;
+            if (object && object != last) log_header->objects++;
+            last = object ? object : last;
+            for (int i = 0; path && wanted[i]; i++) {
+                size_t length = strlen(base);
+                if (!strstr(path, wanted[i]) || used + length + 2 > sizeof log_header->libraries) continue;
+                if (!strstr(base, ".so") || strstr(log_header->libraries, base)) break;
+                memcpy(log_header->libraries + used, base, length);
+                used += length;
+                log_header->libraries[used++] = '\n';
+                break;
+            }
+            if (strstr(line, "[io_uring]")) log_header->flags |= IO_URING;
+            line = end + 1;
+        }
+        kept = (size_t)(text + filled - line);
+        if (kept >= sizeof text - 1) kept = 0;
+        memmove(text, line, kept);
+    }
+    SYS(SYS_close, fd);
+}
+
+static i64 unwritten(FILE *f) { return f->_flags & 0x800 ? f->_IO_write_ptr - f->_IO_write_base : 0; }
+static struct entry *watched(int fd);
+
+static void end_recording(void) {
+    if (!alive || dead || !*alive || (u32)SYS(SYS_getpid, 0) != our_pid) return;
+    me.busy++;
+    counted_bytes(&log_header->read1, &log_header->written1);
+    note_libraries();
+    log_header->ended = now();
+    log_header->flags |= ENDED;
+    me.busy--;
+}
+
+static void count_other(struct entry *e, int kind, i64 moved) {
+    if (moved <= 0) return;
+    __atomic_fetch_add(kind == READ ? &log_header->other_read : &log_header->other_written, moved, __ATOMIC_RELAXED);
+    if (e && e->state == SOCKET)
+        __atomic_fetch_add(kind == READ ? &log_header->socket_read : &log_header->socket_written, moved, __ATOMIC_RELAXED);
+}
+
+__attribute__((constructor)) static void loaded(void) { on(); }
+
+__attribute__((destructor)) static void unloaded(void) {
+    if (alive && on()) /* the C library writes what its streams hold after this, and tells nobody */
+        for (int i = -2; i < (int)(sizeof streams / sizeof *streams); i++) {
+            FILE *f = i == -2 ? stdout : i == -1 ? stderr : streams[i];
+            struct entry *e = f && unwritten(f) > 0 ? watched(f->_fileno) : NULL;
+            if (e && e->state == STORAGE) put(WRITE, e->file, 0, now(), -1, place(f->_fileno), unwritten(f), unwritten(f));
+            else if (e) count_other(e, WRITE, unwritten(f));
+        }
+    end_recording();
+}
+
+EXPORT void _exit(int code) { end_recording(); REAL(_exit)(code); __builtin_unreachable(); }
+EXPORT void _Exit(int code) { end_recording(); REAL(_Exit)(code); __builtin_unreachable(); }
+
+/* ---- Names ---- */
+
+/* The number of a name in this process's log; 0 if there is no room for it. Numbers go on in a forked child. */
+static u32 number_of(const char *name, size_t length) {
+    u64 hash = hash_of(name, length);
+    if (!take(&name_lock)) return 0;
+    u32 id = 0, at = 0, tries;
+    for (tries = 0; tries < 16; tries++) {
+        at = (u32)((hash + tries) % MAX_NAMES);
+        if (!known_names[at].id) break;
+        if (known_names[at].hash == hash && known_names[at].length == length) { id = known_names[at].id; break; }
+    }
+    if (!id) {
+        size_t needed = 8 + ((length + 7) & ~(size_t)7);
+        if (!name_at || name_at + needed > name_end) {
+            char *chunk = new_chunk(NAMES);
+            if (name_end) SYS(SYS_munmap, name_end - CHUNK, CHUNK);
+            name_at = chunk ? chunk + 64 : NULL;
+            name_end = chunk ? chunk + CHUNK : NULL;
+        }
+        if (name_at) {
+            id = ++next_file;
+            memcpy(name_at + 8, name, length);
+            ((u32 *)name_at)[1] = (u32)length;
+            __atomic_store_n((u32 *)name_at, id, __ATOMIC_RELEASE);
+            name_at += needed;
+            if (tries < 16) { known_names[at].hash = hash; known_names[at].length = (u32)length; known_names[at].id = id; }
+        }
+    }
+    give(&name_lock);
+    return id;
+}
+
+static size_t link_of(int fd, char *out, size_t room) {
+    char link[40] = "/proc/self/fd/";
+    digits(link + 14, (u64)fd);
+    long length = SYS(SYS_readlinkat, AT_FDCWD, link, out, room - 1);
+    if (length <= 0) return 0;
+    out[length] = 0;
+    return (size_t)length;
+}
+
+/* Write the absolute form of `path`, without `.` and doubled slashes, to `out`; 0 if it holds `..` or is too long. */
+static size_t absolute(int directory, const char *path, char *out, size_t room) {
+    size_t length = 0;
+    if (!path || !*path) return 0;
+    if (*path != '/') {
+        if (directory == AT_FDCWD) {
+            long got = SYS(SYS_getcwd, out, room);
+            if (got <= 1 || out[0] != '/') return 0;
+            length = (size_t)got - 1;
+        } else length = link_of(directory, out, room);
+        if (!length) return 0;
+        if (out[length - 1] == '/') length--;
+    }
+    while (*path) {
+        while (*path == '/') path++;
+        size_t part = strcspn(path, "/");
+        if (part == 2 && path[0] == '.' && path[1] == '.') return 0;
+        if (part && !(part == 1 && *path == '.')) {
+            if (length + part + 2 > room) return 0;
+            out[length++] = '/';
+            memcpy(out + length, path, part);
+            length += part;
+        }
+        path += part;
+    }
+    out[length] = 0;
+    return length;
+}
+
+static int is_below(const char *name, const char *directory) {
+    size_t length = strlen(directory);
+    return strncmp(name, directory, length) == 0 && name[length] == '/';
+}
+
+/* Find out what `fd` is. `name` is its absolute name if that is known. */
+static struct entry *learn(int fd, const char *name, size_t length) {
+    char link[4200];
+    struct stat status;
+    struct entry *e = &table[fd];
+    if (SYS(SYS_newfstatat, fd, "", &status, AT_EMPTY_PATH)) { e->state = UNKNOWN; return NULL; }
+    u32 file = 0;
+    int state = S_ISSOCK(status.st_mode) ? SOCKET : OTHER;
+    int given = 0;
+    for (int i = 0; fd <= 2 && i < 3; i++) given |= callers[i].inode == status.st_ino && callers[i].device == status.st_dev;
+    if (!given && (S_ISREG(status.st_mode) || S_ISBLK(status.st_mode))) {
+        if (!length) { length = link_of(fd, link, sizeof link); name = link; }
+        if (length > 10 && !strcmp(name + length - 10, " (deleted)")) length -= 10;
+        int kernels = !length || is_below(name, "/proc") || is_below(name, "/sys") || !strncmp(name, "/memfd:", 7);
+        if (!kernels && !is_below(name, own)) file = number_of(name, length);
+        if (file) state = STORAGE;
+    }
+    e->file = file;
+    e->state = (unsigned char)state;
+    return e;
+}
+
+static struct entry *watched(int fd) {
+    if (fd < 0 || fd >= MAX_FD) return NULL;
+    struct entry *e = &table[fd];
+    return __builtin_expect(e->state == UNKNOWN, 0) ? learn(fd, NULL, 0) : e;
+}
+
+static u32 file_named(int directory, const char *path) {
+    char name[4200];
+    size_t length = absolute(directory, path, name, sizeof name);
+    if (!length && path && strlen(path) < 4000) { /* `..`: let the kernel resolve the directory */
+        char parent[4200];
+        size_t size = strlen(path), cut;
+        memcpy(parent, path, size + 1);
+        while (size > 1 && parent[size - 1] == '/') parent[--size] = 0;
+        for (cut = size; cut && parent[cut - 1] != '/'; cut--) {}
+        const char *last = path + cut;
+        parent[cut] = 0;
+        int fd = (int)SYS(SYS_openat, directory, cut ? parent : ".", O_PATH | O_DIRECTORY | O_CLOEXEC, 0);
+        if (fd < 0) return 0;
+        length = link_of(fd, name, sizeof name);
+        SYS(SYS_close, fd);
+        size -= cut;
+        if (!length || length + size + 2 > sizeof name) return 0;
+        if (name[length - 1] != '/') name[length++] = '/';
+        memcpy(name + length, last, size);
+        length += size;
+        name[length] = 0;
+    }
+    return length && !is_below(name, own) && !is_below(name, "/proc") && !is_below(name, "/sys") ? number_of(name, length) : 0;
+}
+
+static void opened(int fd, int directory, const char *path, i64 begin) {
+    int failure = errno;
+    if (fd < 0) {
+        u32 file = metadata ? file_named(directory, path) : 0;
+        if (file) put(STAT, file, 0, begin, now() - begin, -1, -1, -failure);
+    } else if (fd < MAX_FD) {
+        char name[4200];
+        size_t length = path ? absolute(directory, path, name, sizeof name) : 0;
+        if (length && is_below(name, "/proc")) length = 0; /* /proc/self/fd/3 is another file's name */
+        learn(fd, name, length);
+    }
+    errno = failure;
+}
+
+static void forget(int fd) { if (fd >= 0 && fd < MAX_FD) table[fd].state = UNKNOWN; }
+static void copied(int from, int to) { if (from >= 0 && from < MAX_FD && to >= 0 && to < MAX_FD) table[to] = table[from]; }
+
+/* ---- Opening and closing ---- */
+
+#define MODE(flags) mode_t mode = 0; \
+    if ((flags) & O_CREAT || ((flags) & O_TMPFILE) == O_TMPFILE) { \
+        va_list more; va_start(more, flags); mode = va_arg(more, mode_t); va_end(more); }
+#define OPENING(directory, path, call) \
+    if (!on_descriptors()) return call; \
+    i64 begin = now(); int fd = call; opened(fd, directory, path, begin); return fd;
+
+EXPORT int open(const char *path, int flags, ...) { MODE(flags) OPENING(AT_FDCWD, path, REAL(open)(path, flags, mode)) }
+EXPORT int open64(const char *path, int flags, ...) { MODE(flags) OPENING(AT_FDCWD, path, REAL(open64)(path, flags, mode)) }
+EXPORT int openat(int at, const char *path, int flags, ...) { MODE(flags) OPENING(at, path, REAL(openat)(at, path, flags, mode)) }
+EXPORT int openat64(int at, const char *path, int flags, ...) { MODE(flags) OPENING(at, path, REAL(openat64)(at, path, flags, mode)) }
+EXPORT int creat(const char *path, mode_t mode) { OPENING(AT_FDCWD, path, REAL(creat)(path, mode)) }
+EXPORT int creat64(const char *path, mode_t mode) { OPENING(AT_FDCWD, path, REAL(creat64)(path, mode)) }
+int __open_2(const char *, int), __open64_2(const char *, int), __openat_2(int, const char *, int), __openat64_2(int, const char *, int);
+EXPORT int __open_2(const char *path, int flags) { OPENING(AT_FDCWD, path, REAL(__open_2)(path, flags)) }
+EXPORT int __open64_2(const char *path, int flags) { OPENING(AT_FDCWD, path, REAL(__open64_2)(path, flags)) }
+EXPORT int __openat_2(int at, const char *path, int flags) { OPENING(at, path, REAL(__openat_2)(at, path, flags)) }
+EXPORT int __openat64_2(int at, const char *path, int flags) { OPENING(at, path, REAL(__openat64_2)(at, path, flags)) }
+
+EXPORT int close(int fd) { if (on_descriptors()) forget(fd); return REAL(close)(fd); }
+static void forget_range(unsigned first, unsigned last) { for (unsigned fd = first; fd <= last && fd < MAX_FD; fd++) forget((int)fd); }
+EXPORT int close_range(unsigned first, unsigned last, int flags) {
+    if (on_descriptors()) forget_range(first, last);
+    __typeof__(&close_range) real = REAL(close_range);
+    if (real) return real(first, last, flags);
+    errno = ENOSYS;
+    return -1;
+}
+void closefrom(int);
+EXPORT void closefrom(int first) { if (on_descriptors()) forget_range((unsigned)first, ~0u); REAL(closefrom)(first); }
+#define DUPLICATING(from, call) int made = call, failure = errno; \
+    if (made >= 0 && on_descriptors()) copied(from, made); \
+    errno = failure; return made;
+EXPORT int dup(int fd) { DUPLICATING(fd, REAL(dup)(fd)) }
+EXPORT int dup2(int fd, int to) { DUPLICATING(fd, REAL(dup2)(fd, to)) }
+EXPORT int dup3(int fd, int to, int flags) { DUPLICATING(fd, REAL(dup3)(fd, to, flags)) }
+#define CONTROL(name) EXPORT int name(int fd, int command, ...) { \
+    va_list more; va_start(more, command); long value = va_arg(more, long); va_end(more); \
+    if (command != F_DUPFD && command != F_DUPFD_CLOEXEC) return REAL(name)(fd, command, value); \
+    DUPLICATING(fd, REAL(name)(fd, command, value)) }
+CONTROL(fcntl)
+CONTROL(fcntl64)
+
+/* ---- Bytes ---- */
+
+enum { AT_POSITION = -1 };
+
+/* The lock that keeps another thread from moving the position between a call and our question for it. */
+static u32 *hold_position(struct entry *e) {
+    u32 *lock = &place_locks[e->file % 256];
+    return e->state == STORAGE && take(lock) ? lock : NULL;
+}
+
+static void moved_bytes(int kind, int fd, struct entry *e, i64 begin, i64 offset, i64 length, i64 moved, u32 *lock) {
+    int failure = errno;
+    i64 took = now() - begin;
+    i64 end = offset == AT_POSITION ? place(fd) : 0;
+    if (lock) give(lock);
+    if (end == -ESPIPE) { /* the C library closed the file behind our back, and the number is used again */
+        e = learn(fd, NULL, 0);
+        if (!e || e->state != STORAGE) { count_other(e, kind, moved); errno = failure; return; }
+    }
+    if (offset == AT_POSITION) offset = end < 0 ? -1 : end - (moved > 0 ? moved : 0);
+    put(kind, e->file, 0, begin, took, offset, length, moved < 0 ? -failure : moved);
+    errno = failure;
+}
+
+static i64 total(const struct iovec *parts, int count) {
+    i64 sum = 0;
+    for (int i = 0; i < count && i < 1024; i++) sum += (i64)parts[i].iov_len;
+    return sum;
+}
+
+#define MOVING(kind, fd, offset_, length_, call) \
+    struct entry *e = on() ? watched(fd) : NULL; \
+    if (!e) return call; \
+    if (e->state != STORAGE) { __typeof__(call) moved = call; count_other(e, kind, moved); return moved; } \
+    i64 at = offset_, length = (i64)(length_); \
+    u32 *lock = at == AT_POSITION ? hold_position(e) : NULL; \
+    i64 begin = now(); \
+    __typeof__(call) moved = call; \
+    moved_bytes(kind, fd, e, begin, at, length, moved, lock); \
+    return moved;
+
+EXPORT ssize_t read(int fd, void *data, size_t n) { MOVING(READ, fd, AT_POSITION, n, REAL(read)(fd, data, n)) }
+EXPORT ssize_t write(int fd, const void *data, size_t n) { MOVING(WRITE, fd, AT_POSITION, n, REAL(write)(fd, data, n)) }
+EXPORT ssize_t pread(int fd, void *data, size_t n, off_t o) { MOVING(READ, fd, o, n, REAL(pread)(fd, data, n, o)) }
+EXPORT ssize_t pread64(int fd, void *data, size_t n, off64_t o) { MOVING(READ, fd, o, n, REAL(pread64)(fd, data, n, o)) }
+EXPORT ssize_t pwrite(int fd, const void *data, size_t n, off_t o) { MOVING(WRITE, fd, o, n, REAL(pwrite)(fd, data, n, o)) }
+EXPORT ssize_t pwrite64(int fd, const void *data, size_t n, off64_t o) { MOVING(WRITE, fd, o, n, REAL(pwrite64)(fd, data, n, o)) }
+EXPORT ssize_t readv(int fd, const struct iovec *v, int c) { MOVING(READ, fd, AT_POSITION, total(v, c), REAL(readv)(fd, v, c)) }
+EXPORT ssize_t writev(int fd, const struct iovec *v, int c) { MOVING(WRITE, fd, AT_POSITION, total(v, c), REAL(writev)(fd, v, c)) }
+#define VECTOR(name, kind) \
+    EXPORT ssize_t name(int fd, const struct iovec *v, int c, off_t o) { MOVING(kind, fd, o, total(v, c), REAL(name)(fd, v, c, o)) }
+#define VECTOR2(name, kind) \
+    EXPORT ssize_t name(int fd, const struct iovec *v, int c, off_t o, int f) { MOVING(kind, fd, o, total(v, c), REAL(name)(fd, v, c, o, f)) }
+VECTOR(preadv, READ) VECTOR(preadv64, READ) VECTOR(pwritev, WRITE) VECTOR(pwritev64, WRITE)
+VECTOR2(preadv2, READ) VECTOR2(preadv64v2, READ) VECTOR2(pwritev2, WRITE) VECTOR2(pwritev64v2, WRITE)
+ssize_t __read_chk(int, void *, size_t, size_t), __pread_chk(int, void *, size_t, off_t, size_t), __pread64_chk(int, void *, size_t, off_t, size_t);
+EXPORT ssize_t __read_chk(int fd, void *d, size_t n, size_t r) { MOVING(READ, fd, AT_POSITION, n, REAL(__read_chk)(fd, d, n, r)) }
+EXPORT ssize_t __pread_chk(int fd, void *d, size_t n, off_t o, size_t r) { MOVING(READ, fd, o, n, REAL(__pread_chk)(fd, d, n, o, r)) }
+EXPORT ssize_t __pread64_chk(int fd, void *d, size_t n, off_t o, size_t r) { MOVING(READ, fd, o, n, REAL(__pread64_chk)(fd, d, n, o, r)) }
+
+/* Copies inside the kernel are a read and a write. */
+static void one_end(int kind, int fd, struct entry *e, i64 given, i64 begin, i64 length, i64 moved) {
+    if (e && e->state == STORAGE) moved_bytes(kind, fd, e, begin, given, length, moved, NULL);
+    else count_other(e, kind, moved);
+}
+#define COPYING(in, out, in_at, out_at, n, call) \
+    if (!on()) return call; \
+    struct entry *source = watched(in), *target = watched(out); \
+    i64 from = (in_at) ? (i64)*(in_at) : AT_POSITION, to = (out_at) ? (i64)*(out_at) : AT_POSITION, begin = now(); \
+    ssize_t moved = call; \
+    one_end(READ, in, source, from, begin, (i64)(n), moved); \
+    if (moved >= 0) one_end(WRITE, out, target, to, begin, (i64)(n), moved); \
+    return moved;
+EXPORT ssize_t sendfile(int out, int in, off_t *at, size_t n) { COPYING(in, out, at, (off_t *)0, n, REAL(sendfile)(out, in, at, n)) }
+EXPORT ssize_t sendfile64(int out, int in, off64_t *at, size_t n) { COPYING(in, out, at, (off_t *)0, n, REAL(sendfile64)(out, in, at, n)) }
+EXPORT ssize_t copy_file_range(int in, off64_t *a, int out, off64_t *b, size_t n, unsigned f) { COPYING(in, out, a, b, n, REAL(copy_file_range)(in, a, out, b, n, f)) }
+EXPORT ssize_t splice(int in, off64_t *a, int out, off64_t *b, size_t n, unsigned f) { COPYING(in, out, a, b, n, REAL(splice)(in, a, out, b, n, f)) }
+
+/* ---- What is done to files ---- */
+
+static void done(int kind, u32 file, u32 to, i64 begin, i64 offset, i64 length, int failed) {
+    int failure = errno;
+    if (file) put(kind, file, to, begin, now() - begin, offset, length, failed ? -failure : 0);
+    errno = failure;
+}
+#define ON_DESCRIPTOR(kind, fd, offset, length, call) \
+    struct entry *e = on() ? watched(fd) : NULL; \
+    if (!e || e->state != STORAGE) return call; \
+    i64 begin = now(); __typeof__(call) result = call; \
+    done(kind, e->file, 0, begin, (i64)(offset), (i64)(length), result != 0); \
+    return result;
+#define ON_NAME(kind, wanted, at, path, length, call) \
+    u32 file = (wanted) && on() ? file_named(at, path) : 0; \
+    if (!file) return call; \
+    i64 begin = now(); __typeof__(call) result = call; \
+    done(kind, file, 0, begin, -1, (i64)(length), result != 0); \
+    return result;
+#define RENAMING(at, from, at2, to, call) \
+    u32 old = on() ? file_named(at, from) : 0, new = old ? file_named(at2, to) : 0; \
+    if (!old) return call; \
+    i64 begin = now(); int result = call; \
+    done(RENAME, old, new, begin, -1, -1, result != 0); \
+    return result;
+
+EXPORT int fsync(int fd) { ON_DESCRIPTOR(SYNC, fd, -1, -1, REAL(fsync)(fd)) }
+EXPORT int fdatasync(int fd) { ON_DESCRIPTOR(SYNC, fd, -1, -1, REAL(fdatasync)(fd)) }
+EXPORT int sync_file_range(int fd, off64_t o, off64_t n, unsigned f) { ON_DESCRIPTOR(SYNC, fd, o, n, REAL(sync_file_range)(fd, o, n, f)) }
+EXPORT int ftruncate(int fd, off_t n) { ON_DESCRIPTOR(TRUNCATE, fd, -1, n, REAL(ftruncate)(fd, n)) }
+EXPORT int ftruncate64(int fd, off64_t n) { ON_DESCRIPTOR(TRUNCATE, fd, -1, n, REAL(ftruncate64)(fd, n)) }
+EXPORT int posix_fadvise(int fd, off_t o, off_t n, int a) { ON_DESCRIPTOR(HINT, fd, o, n, REAL(posix_fadvise)(fd, o, n, a)) }
+EXPORT int posix_fadvise64(int fd, off64_t o, off64_t n, int a) { ON_DESCRIPTOR(HINT, fd, o, n, REAL(posix_fadvise64)(fd, o, n, a)) }
+EXPORT ssize_t readahead(int fd, off64_t o, size_t n) { ON_DESCRIPTOR(HINT, fd, o, n, REAL(readahead)(fd, o, n)) }
+EXPORT int truncate(const char *path, off_t n) { ON_NAME(TRUNCATE, 1, AT_FDCWD, path, n, REAL(truncate)(path, n)) }
+EXPORT int truncate64(const char *path, off64_t n) { ON_NAME(TRUNCATE, 1, AT_FDCWD, path, n, REAL(truncate64)(path, n)) }
+EXPORT int unlink(const char *path) { ON_NAME(DELETE, 1, AT_FDCWD, path, -1, REAL(unlink)(path)) }
+EXPORT int unlinkat(int at, const char *path, int f) { ON_NAME(DELETE, !(f & AT_REMOVEDIR), at, path, -1, REAL(unlinkat)(at, path, f)) }
+EXPORT int remove(const char *path) { ON_NAME(DELETE, 1, AT_FDCWD, path, -1, REAL(remove)(path)) }
+EXPORT int rename(const char *from, const char *to) { RENAMING(AT_FDCWD, from, AT_FDCWD, to, REAL(rename)(from, to)) }
+EXPORT int renameat(int a, const char *from, int b, const char *to) { RENAMING(a, from, b, to, REAL(renameat)(a, from, b, to)) }
+EXPORT int renameat2(int a, const char *from, int b, const char *to, unsigned f) { RENAMING(a, from, b, to, REAL(renameat2)(a, from, b, to, f)) }
+EXPORT int stat(const char *path, struct stat *s) { ON_NAME(STAT, metadata, AT_FDCWD, path, -1, REAL(stat)(path, s)) }
+EXPORT int stat64(const char *path, struct stat64 *s) { ON_NAME(STAT, metadata, AT_FDCWD, path, -1, REAL(stat64)(path, s)) }
+EXPORT int lstat(const char *path, struct stat *s) { ON_NAME(STAT, metadata, AT_FDCWD, path, -1, REAL(lstat)(path, s)) }
+EXPORT int lstat64(const char *path, struct stat64 *s) { ON_NAME(STAT, metadata, AT_FDCWD, path, -1, REAL(lstat64)(path, s)) }
+EXPORT int fstatat(int at, const char *path, struct stat *s, int f) { ON_NAME(STAT, metadata && *path, at, path, -1, REAL(fstatat)(at, path, s, f)) }
+EXPORT int fstatat64(int at, const char *path, struct stat64 *s, int f) { ON_NAME(STAT, metadata && *path, at, path, -1, REAL(fstatat64)(at, path, s, f)) }
+EXPORT int statx(int at, const char *path, int f, unsigned m, struct statx *s) { ON_NAME(STAT, metadata && *path, at, path, -1, REAL(statx)(at, path, f, m, s)) }
+EXPORT int access(const char *path, int m) { ON_NAME(STAT, metadata, AT_FDCWD, path, -1, REAL(access)(path, m)) }
+EXPORT int faccessat(int at, const char *path, int m, int f) { ON_NAME(STAT, metadata, at, path, -1, REAL(faccessat)(at, path, m, f)) }
+typedef struct __dirstream DIR;
+DIR *opendir(const char *), *fdopendir(int);
+EXPORT DIR *opendir(const char *path) {
+    u32 file = metadata && on() ? file_named(AT_FDCWD, path) : 0;
+    i64 begin = now();
+    DIR *found = REAL(opendir)(path);
+    done(LIST, file, 0, begin, -1, -1, !found);
+    return found;
+}
+EXPORT DIR *fdopendir(int fd) {
+    char name[4200];
+    size_t length = metadata && on() ? link_of(fd, name, sizeof name) : 0;
+    u32 file = length ? number_of(name, length) : 0;
+    i64 begin = now();
+    DIR *found = REAL(fdopendir)(fd);
+    done(LIST, file, 0, begin, -1, -1, !found);
+    return found;
+}
+static void mapped(int fd, int flags, i64 offset, size_t length) {
+    int failure = errno;
+    struct entry *e = fd >= 0 && !(flags & MAP_ANONYMOUS) && on() ? watched(fd) : NULL;
+    if (e && e->state == STORAGE) put(MAP, e->file, 0, now(), 0, offset, (i64)length, 0);
+    errno = failure;
+}
+EXPORT void *mmap(void *where, size_t n, int p, int f, int fd, off_t o) { void *at = REAL(mmap)(where, n, p, f, fd, o); if (at != MAP_FAILED) mapped(fd, f, o, n); return at; }
+EXPORT void *mmap64(void *where, size_t n, int p, int f, int fd, off64_t o) { void *at = REAL(mmap64)(where, n, p, f, fd, o); if (at != MAP_FAILED) mapped(fd, f, o, n); return at; }
+
+/* ---- Sockets: counted, because object clients without a hook read through them ---- */
+
+static ssize_t through_socket(int kind, ssize_t moved) {
+    if (moved > 0 && on()) __atomic_fetch_add(kind == READ ? &log_header->socket_read : &log_header->socket_written, moved, __ATOMIC_RELAXED);
+    return moved;
+}
+EXPORT ssize_t recv(int fd, void *d, size_t n, int f) { return through_socket(READ, REAL(recv)(fd, d, n, f)); }
+EXPORT ssize_t recvfrom(int fd, void *d, size_t n, int f, __SOCKADDR_ARG a, socklen_t *l) { return through_socket(READ, REAL(recvfrom)(fd, d, n, f, a, l)); }
+EXPORT ssize_t recvmsg(int fd, struct msghdr *m, int f) { return through_socket(READ, REAL(recvmsg)(fd, m, f)); }
+EXPORT ssize_t send(int fd, const void *d, size_t n, int f) { return through_socket(WRITE, REAL(send)(fd, d, n, f)); }
+EXPORT ssize_t sendto(int fd, const void *d, size_t n, int f, __CONST_SOCKADDR_ARG a, socklen_t l) { return through_socket(WRITE, REAL(sendto)(fd, d, n, f, a, l)); }
+EXPORT ssize_t sendmsg(int fd, const struct msghdr *m, int f) { return through_socket(WRITE, REAL(sendmsg)(fd, m, f)); }
+EXPORT int connect(int fd, __CONST_SOCKADDR_ARG a, socklen_t l) {
+    int family = a.__sockaddr__ ? a.__sockaddr__->sa_family : 0;
+    if ((family == AF_INET || family == AF_INET6) && on()) __atomic_fetch_add(&log_header->connections, 1, __ATOMIC_RELAXED);
+    return REAL(connect)(fd, a, l);
+}
+EXPORT long syscall(long number, ...) {
+    va_list more;
+    va_start(more, number);
+    long a = va_arg(more, long), b = va_arg(more, long), c = va_arg(more, long);
+    long d = va_arg(more, long), e = va_arg(more, long), f = va_arg(more, long);
+    va_end(more);
+    if ((number == 425 || number == 426) && on()) log_header->flags |= IO_URING;
+    if (number == SYS_io_submit && on()) log_header->flags |= IO_SUBMIT;
+    return REAL(syscall)(number, a, b, c, d, e, f);
+}
+
+/* ---- Streams of the C library (FILE) ----
+ *
+ * The library reads and writes for them by calls that do not pass here. Before and after each function, the
+ * buffer tells how many bytes came from or went to the kernel; the rules of the library (whole buffers, and
+ * whole blocks past the buffer for large requests) tell in how many calls.
+ */
+
+#undef fread_unlocked
+#undef fwrite_unlocked
+#undef fputc_unlocked
+static i64 unread(FILE *f) { return f->_IO_read_end - f->_IO_read_ptr; }
+static i64 buffer_of(FILE *f) { i64 size = f->_IO_buf_end - f->_IO_buf_base; return size > 0 ? size : 4096; }
+static struct entry *file_of(FILE *f) {
+    if (!f || !on()) return NULL;
+    return watched(f->_fileno);
+}
+
+/* One row for each call that the library made. `wanted`: what was asked beyond the buffer; -1: one buffer at a time. */
+static void rows(int kind, FILE *f, struct entry *e, i64 first, i64 moved, i64 wanted, int to_the_end, i64 begin) {
+    i64 took = now() - begin, buffer = buffer_of(f), left = moved, done_ = 0;
+    int whole = wanted >= 0;
+    while (left > 0 || to_the_end) {
+        i64 asked = whole && wanted >= buffer ? wanted - (buffer >= 128 ? wanted % buffer : 0) : buffer;
+        i64 got = asked < left ? asked : left;
+        if (kind == WRITE) asked = got;
+        put(kind, e->file, 0, begin + (moved ? took * done_ / moved : 0), moved ? took * got / moved : took, first + done_, asked, got);
+        if (!got) break;
+        done_ += got;
+        left -= got;
+        if (whole && (wanted -= got) <= 0 && !left) break;
+    }
+}
+
+struct before { i64 unread, unwritten, room, shift, begin, place; int ended, empty; };
+static struct before look(FILE *f) {
+    flockfile(f);
+    i64 room = f->_flags & 0x800 ? f->_IO_write_end - f->_IO_write_ptr : 0;
+    i64 pending = unwritten(f), shift = pending ? f->_IO_write_base - f->_IO_read_end : 0;
+    int empty = f->_IO_read_base == f->_IO_read_end && !pending;
+    return (struct before){unread(f), pending, room > 0 ? room : 0, shift, now(), -1, feof_unlocked(f), empty};
+}
+
+/* After a reading function that took `taken` bytes out of the stream; -1: unknown, `b.place` was asked before. */
+static void has_read(FILE *f, struct entry *e, struct before b, i64 taken, i64 wanted) {
+    int failure = errno;
+    i64 moved = taken < 0 ? -1 : taken + unread(f) - b.unread, end = -1;
+    if (e->state != STORAGE) {
+        count_other(e, READ, moved < 0 ? f->_IO_read_end - f->_IO_read_base : moved);
+        funlockfile(f);
+        errno = failure;
+        return;
+    }
+    /* The library remembers the end for its own buffer, not for reads past it. */
+    int ended = feof_unlocked(f) && (!b.ended || wanted >= buffer_of(f));
+    if (taken < 0 || moved || ended) {
+        end = place(f->_fileno);
+        if (taken < 0 && b.place >= 0) moved = end - b.place;
+        if (moved < 0) moved = f->_IO_read_end - f->_IO_read_base; /* zero bytes inside a line: the last buffer */
+        if (end >= 0 && (moved || ended)) rows(READ, f, e, end - moved, moved, wanted, ended, b.begin);
+    }
+    funlockfile(f);
+    errno = failure;
+}
+
+/* After a writing function that put `given` bytes into the stream. A `block` fills the buffer, then goes past it. */
+static void has_written(FILE *f, struct entry *e, struct before b, i64 given, int block) {
+    int failure = errno;
+    i64 moved = b.unwritten + given - unwritten(f);
+    if (moved > 0 && e->state != STORAGE) count_other(e, WRITE, moved);
+    else if (moved > 0) {
+        i64 end = place(f->_fileno), first = block ? b.unwritten + b.room : moved;
+        if (first > 0 && first < moved) {
+            i64 took = now() - b.begin;
+            put(WRITE, e->file, 0, b.begin, took * first / moved, end - moved, first, first);
+            put(WRITE, e->file, 0, b.begin + took * first / moved, took - took * first / moved, end - moved + first, moved - first, moved - first);
+        } else rows(WRITE, f, e, end - moved, moved, block ? moved : -1, 0, b.begin);
+    }
+    funlockfile(f);
+    errno = failure;
+}
+
+static void keep_stream(FILE *f) {
+    for (size_t i = 0; f && i < sizeof streams / sizeof *streams; i++) {
+        FILE *none = NULL;
+        if (__atomic_compare_exchange_n(&streams[i], &none, f, 0, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) return;
+    }
+}
+static void drop_stream(FILE *f) {
+    for (size_t i = 0; i < sizeof streams / sizeof *streams; i++) if (streams[i] == f) streams[i] = NULL;
+}
+static FILE *opened_stream(FILE *f, const char *path, const char *mode, i64 begin) {
+    if (!on_descriptors()) return f;
+    opened(f ? f->_fileno : -1, AT_FDCWD, path, begin);
+    if (f && strpbrk(mode, "wa+")) keep_stream(f);
+    return f;
+}
+static void flush_stream(FILE *f) {
+    struct entry *e = file_of(f);
+    if (!e) return;
+    struct before b = look(f);
+    if (b.unwritten > 0) REAL(fflush_unlocked)(f);
+    has_written(f, e, b, 0, 1);
+}
+
+EXPORT FILE *fopen(const char *path, const char *mode) { i64 begin = now(); return opened_stream(REAL(fopen)(path, mode), path, mode, begin); }
+EXPORT FILE *fopen64(const char *path, const char *mode) { i64 begin = now(); return opened_stream(REAL(fopen64)(path, mode), path, mode, begin); }
+EXPORT FILE *fdopen(int fd, const char *mode) { FILE *f = REAL(fdopen)(fd, mode); if (f && strpbrk(mode, "wa+") && on_descriptors()) keep_stream(f); return f; }
+#define REOPENING(name) EXPORT FILE *name(const char *path, const char *mode, FILE *f) { \
+    flush_stream(f); \
+    drop_stream(f); \
+    if (f && on_descriptors()) forget(f->_fileno); \
+    i64 begin = now(); \
+    return opened_stream(REAL(name)(path, mode, f), path, mode, begin); }
+REOPENING(freopen)
+REOPENING(freopen64)
+EXPORT int fclose(FILE *f) {
+    flush_stream(f);
+    if (f && on_descriptors()) { drop_stream(f); if (f->_fileno >= 0) forget(f->_fileno); }
+    return REAL(fclose)(f);
+}
+#define FLUSHING(name) EXPORT int name(FILE *f) { \
+    if (!f && on()) for (size_t i = 0; i < sizeof streams / sizeof *streams; i++) { \
+        FILE *one = streams[i]; \
+        if (one && unwritten(one) > 0) flush_stream(one); \
+    } \
+    struct entry *e = file_of(f); \
+    if (!e) return REAL(name)(f); \
+    struct before b = look(f); \
+    int result = REAL(name)(f); \
+    has_written(f, e, b, 0, 1); \
+    return result; }
+FLUSHING(fflush)
+FLUSHING(fflush_unlocked)
+
+#define READING(stream, taken, wanted, known, call) \
+    struct entry *e = file_of(stream); \
+    if (!e) return call; \
+    struct before b = look(stream); \
+    if (!(known)) b.place = place((stream)->_fileno); \
+    __typeof__(call) got = call; \
+    has_read(stream, e, b, taken, wanted); \
+    return got;
+#define WRITING(stream, given, block, call) \
+    struct entry *e = file_of(stream); \
+    if (!e) return call; \
+    struct before b = look(stream); \
+    __typeof__(call) got = call; \
+    has_written(stream, e, b, given, block); \
+    return got;
+#define BEYOND(stream, asked) ((i64)(asked) > b.unread ? (i64)(asked) - b.unread : 0)
+#define PART(name, extra, given) EXPORT size_t name(void *d, extra size_t size, size_t n, FILE *f) { \
+    READING(f, size && got < n ? -1 : (i64)(got * size), BEYOND(f, size * n), (i64)(size * n) <= b.unread, REAL(name)(d, given size, n, f)) }
+size_t __fread_chk(void *, size_t, size_t, size_t, FILE *), __fread_unlocked_chk(void *, size_t, size_t, size_t, FILE *);
+#define COMMA ,
+PART(fread, , ) PART(fread_unlocked, , ) PART(__fread_chk, size_t room COMMA, room COMMA) PART(__fread_unlocked_chk, size_t room COMMA, room COMMA)
+/* A line comes from the buffer alone if its end lies there. Its length is no help: it may hold zero bytes. */
+static int line_in_buffer(FILE *f, i64 room) { i64 held = unread(f); return held >= room - 1 || (held > 0 && memchr(f->_IO_read_ptr, '\n', (size_t)held)); }
+#define LINE(n, call) \
+    if (!f || line_in_buffer(f, n)) return call; \
+    READING(f, -1, -1, 0, call)
+EXPORT char *fgets(char *d, int n, FILE *f) { LINE(n, REAL(fgets)(d, n, f)) }
+EXPORT char *fgets_unlocked(char *d, int n, FILE *f) { LINE(n, REAL(fgets_unlocked)(d, n, f)) }
+char *__fgets_chk(char *, size_t, int, FILE *), *__fgets_unlocked_chk(char *, size_t, int, FILE *);
+EXPORT char *__fgets_chk(char *d, size_t r, int n, FILE *f) { LINE(n, REAL(__fgets_chk)(d, r, n, f)) }
+EXPORT char *__fgets_unlocked_chk(char *d, size_t r, int n, FILE *f) { LINE(n, REAL(__fgets_unlocked_chk)(d, r, n, f)) }
+EXPORT ssize_t getline(char **d, size_t *n, FILE *f) { READING(f, got > 0 ? got : 0, -1, 1, REAL(getline)(d, n, f)) }
+EXPORT ssize_t getdelim(char **d, size_t *n, int c, FILE *f) { READING(f, got > 0 ? got : 0, -1, 1, REAL(getdelim)(d, n, c, f)) }
+EXPORT ssize_t __getdelim(char **d, size_t *n, int c, FILE *f) { READING(f, got > 0 ? got : 0, -1, 1, REAL(__getdelim)(d, n, c, f)) }
+int __uflow(FILE *), __underflow(FILE *), __overflow(FILE *, int), _IO_getc(FILE *), _IO_putc(int, FILE *);
+#undef getc
+#undef putc
+#undef getchar
+#undef putchar
+#undef fgetc_unlocked
+#undef getc_unlocked
+#undef putc_unlocked
+#define CHARACTER(name) EXPORT int name(FILE *f) { \
+    if (f && f->_IO_read_ptr < f->_IO_read_end) return REAL(name)(f); \
+    READING(f, got != EOF, -1, 1, REAL(name)(f)) }
+CHARACTER(fgetc) CHARACTER(getc) CHARACTER(_IO_getc) CHARACTER(fgetc_unlocked) CHARACTER(getc_unlocked) CHARACTER(__uflow)
+EXPORT int __underflow(FILE *f) { READING(f, 0, -1, 1, REAL(__underflow)(f)) }
+EXPORT int getchar(void) { READING(stdin, got != EOF, -1, 1, REAL(getchar)()) }
+#define SCANNING(family) \
+    int family##vfscanf(FILE *, const char *, va_list), family##fscanf(FILE *, const char *, ...); \
+    EXPORT int family##vfscanf(FILE *f, const char *t, va_list l) { READING(f, -1, -1, 0, REAL(family##vfscanf)(f, t, l)) } \
+    EXPORT int family##fscanf(FILE *f, const char *t, ...) { ARGUMENTS(int, t, family##vfscanf(f, t, more)) }
+#define ARGUMENTS(type, last, call) va_list more; va_start(more, last); type result = call; va_end(more); return result;
+SCANNING(__isoc99_)
+SCANNING(__isoc23_)
+
+size_t fwrite_unlocked(const void *, size_t, size_t, FILE *);
+EXPORT size_t fwrite(const void *d, size_t s, size_t n, FILE *f) { WRITING(f, (i64)(got * s), 1, REAL(fwrite)(d, s, n, f)) }
+EXPORT size_t fwrite_unlocked(const void *d, size_t s, size_t n, FILE *f) { WRITING(f, (i64)(got * s), 1, REAL(fwrite_unlocked)(d, s, n, f)) }
+EXPORT int fputs(const char *d, FILE *f) { WRITING(f, got >= 0 ? (i64)strlen(d) : 0, 1, REAL(fputs)(d, f)) }
+EXPORT int fputs_unlocked(const char *d, FILE *f) { WRITING(f, got >= 0 ? (i64)strlen(d) : 0, 1, REAL(fputs_unlocked)(d, f)) }
+EXPORT int puts(const char *d) { WRITING(stdout, got >= 0 ? (i64)strlen(d) + 1 : 0, 1, REAL(puts)(d)) }
+#define PUT_CHARACTER(name) EXPORT int name(int c, FILE *f) { WRITING(f, got != EOF, 0, REAL(name)(c, f)) }
+PUT_CHARACTER(fputc) PUT_CHARACTER(putc) PUT_CHARACTER(_IO_putc) PUT_CHARACTER(putc_unlocked) PUT_CHARACTER(fputc_unlocked)
+EXPORT int __overflow(FILE *f, int c) { WRITING(f, got != EOF && c != EOF, 0, REAL(__overflow)(f, c)) }
+EXPORT int putchar(int c) { WRITING(stdout, got != EOF, 0, REAL(putchar)(c)) }
+#define PRINTED (got > 0 ? got : 0)
+int __vfprintf_chk(FILE *, int, const char *, va_list), __fprintf_chk(FILE *, int, const char *, ...), __printf_chk(int, const char *, ...), __vprintf_chk(int, const char *, va_list);
+EXPORT int vfprintf(FILE *f, const char *t, va_list l) { WRITING(f, PRINTED, 0, REAL(vfprintf)(f, t, l)) }
+EXPORT int __vfprintf_chk(FILE *f, int g, const char *t, va_list l) { WRITING(f, PRINTED, 0, REAL(__vfprintf_chk)(f, g, t, l)) }
+EXPORT int vprintf(const char *t, va_list l) { return vfprintf(stdout, t, l); }
+EXPORT int __vprintf_chk(int g, const char *t, va_list l) { return __vfprintf_chk(stdout, g, t, l); }
+EXPORT int fprintf(FILE *f, const char *t, ...) { ARGUMENTS(int, t, vfprintf(f, t, more)) }
+EXPORT int printf(const char *t, ...) { ARGUMENTS(int, t, vfprintf(stdout, t, more)) }
+EXPORT int __fprintf_chk(FILE *f, int g, const char *t, ...) { ARGUMENTS(int, t, __vfprintf_chk(f, g, t, more)) }
+EXPORT int __printf_chk(int g, const char *t, ...) { ARGUMENTS(int, t, __vfprintf_chk(stdout, g, t, more)) }
+
+/* A seek may write what is pending, and read the block it arrives in. */
+static void has_sought(FILE *f, struct entry *e, struct before b) {
+    int failure = errno;
+    i64 end = place(f->_fileno), got = f->_IO_read_end - f->_IO_read_base, took = now() - b.begin;
+    int written = b.unwritten > 0 && !unwritten(f);
+    if (written) put(WRITE, e->file, 0, b.begin, took, b.place + b.shift, b.unwritten, b.unwritten);
+    if (end >= 0 && got > 0 && (written || end != b.place)) {
+        i64 needed = f->_IO_read_ptr - f->_IO_read_base; /* an empty stream reads no more than up to its new position */
+        put(READ, e->file, 0, b.begin, took, end - got, b.empty ? (needed > got ? needed : got) : buffer_of(f), got);
+    }
+    funlockfile(f);
+    errno = failure;
+}
+#define SEEKING(type, f, call) \
+    struct entry *e = file_of(f); \
+    if (!e || e->state != STORAGE) return call; \
+    struct before b = look(f); \
+    b.place = place((f)->_fileno); \
+    type result = call; \
+    has_sought(f, e, b); \
+    return result;
+EXPORT int fseek(FILE *f, long o, int w) { SEEKING(int, f, REAL(fseek)(f, o, w)) }
+EXPORT int fseeko(FILE *f, off_t o, int w) { SEEKING(int, f, REAL(fseeko)(f, o, w)) }
+EXPORT int fseeko64(FILE *f, off64_t o, int w) { SEEKING(int, f, REAL(fseeko64)(f, o, w)) }
+EXPORT int fsetpos(FILE *f, const fpos_t *p) { SEEKING(int, f, REAL(fsetpos)(f, p)) }
+EXPORT int fsetpos64(FILE *f, const fpos64_t *p) { SEEKING(int, f, REAL(fsetpos64)(f, p)) }
+EXPORT void rewind(FILE *f) {
+    struct entry *e = file_of(f);
+    if (!e || e->state != STORAGE) { REAL(rewind)(f); return; }
+    struct before b = look(f);
+    b.place = place(f->_fileno);
+    REAL(rewind)(f);
+    has_sought(f, e, b);
+}

@@ -1,0 +1,102 @@
+"""Places ops that were recorded below Python in the samples, steps and streams that its hooks noted.
+
+The hooks append each scope that ends to one file (`context.log_scopes`). An op belongs to the last scope that
+began before it on its thread, if that scope had not ended. Threads that no scope names are numbered after the
+workers that one does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+__all__ = ["Scopes", "hooked_processes"]
+
+Ints = npt.NDArray[np.int64]
+Thread = tuple[int, int]
+"""Process and thread."""
+
+_FIELDS = 7  # thread, begin, end, sample_id, step, worker, rank; -1 for unknown
+
+
+class Scopes:
+    """The scopes of one run, from the file `path`; `threads` are those that recorded an op."""
+
+    def __init__(self, path: Path, threads: Iterable[Thread]) -> None:
+        lines = _lines(path)
+        self._of: dict[int, tuple[Ints, Ints]] = {}
+        named: dict[int, tuple[int, int]] = {}
+        for thread in np.unique(lines[:, 0]):
+            mine = lines[lines[:, 0] == thread]
+            mine = mine[np.argsort(mine[:, 1], kind="stable")]
+            with_sample = mine[:, 3] >= 0
+            self._of[int(thread)] = (mine[with_sample], mine[~with_sample])
+            named[int(thread)] = (int(mine[:, 6].max()), int(mine[:, 5].max()))
+        first = max((worker for _, worker in named.values()), default=-1) + 1
+        self._streams: dict[Thread, tuple[int, int]] = {}
+        for process, thread in sorted(threads):
+            rank, worker = named.get(thread, (0, -1))
+            if worker < 0:
+                worker, first = first, first + 1
+            self._streams[process, thread] = (max(rank, 0), worker)
+
+    def place(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """Return `batch` with sample_id, step, rank and worker in place of pid and tid."""
+        processes, threads = (
+            batch.column(name).to_numpy(zero_copy_only=False).astype(np.int64) for name in ("pid", "tid")
+        )
+        times = batch.column("t_submit").to_numpy()
+        sample_id, step, rank, worker = (np.full(len(batch), -1, np.int64) for _ in range(4))
+        for process, thread in {*zip(processes.tolist(), threads.tolist(), strict=True)}:
+            mine = (threads == thread) & (processes == process)
+            rank[mine], worker[mine] = self._streams.get((process, thread), (0, 0))
+            if thread in self._of:
+                samples, steps = self._of[thread]
+                sample_id[mine] = _value(samples, times[mine], 3)
+                inner, outer = _value(samples, times[mine], 4), _value(steps, times[mine], 4)
+                step[mine] = np.where(inner >= 0, inner, outer)
+        columns = {
+            name: batch.column(name)
+            for name in batch.schema.names
+            if name not in ("pid", "tid", "number", "epoch")
+        }
+        for name, found in (("sample_id", sample_id), ("step", step)):
+            column = pa.array(found, mask=found < 0)
+            columns[name] = pc.coalesce(column, columns[name]) if name in columns else column
+        columns |= {"rank": pa.array(rank.astype(np.int32)), "worker": pa.array(worker.astype(np.int32))}
+        return pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns))
+
+
+def hooked_processes(path: Path) -> set[int]:
+    """Return the numbers of the processes whose hooks started, from the file of scopes."""
+    lines = path.read_text().splitlines() if path.is_file() else []
+    return {
+        int(number)
+        for line in lines
+        if (number := line.removeprefix("joined,")) != line and number.isdecimal()
+    }
+
+
+def _lines(path: Path) -> Ints:
+    """The file as numbers. A line that a killed process cut short is left out."""
+    if not path.is_file():
+        return np.empty((0, _FIELDS), np.int64)
+    rows = [line.split(",") for line in path.read_text().splitlines()]
+    whole = [
+        row for row in rows if len(row) == _FIELDS and all(value.lstrip("-").isdecimal() for value in row)
+    ]
+    return np.array(whole, np.int64).reshape(-1, _FIELDS)
+
+
+def _value(scopes: Ints, times: Ints, column: int) -> Ints:
+    """The value in `column` of the scope that each time lies in; -1 if none."""
+    if not len(scopes):
+        return np.full(len(times), -1, np.int64)
+    at = np.searchsorted(scopes[:, 1], times, side="right") - 1
+    inside = (at >= 0) & (scopes[at, 2] >= times)
+    return np.where(inside, scopes[at, column], -1)
