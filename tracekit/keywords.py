@@ -14,7 +14,6 @@ import numpy as np
 
 __all__ = [
     "AddressingStyle",
-    "BackendKeywords",
     "Client",
     "Count",
     "Duration",
@@ -62,7 +61,7 @@ Op = Literal["read", "get", "put"]
 SampleBy = Literal["stream", "file"]
 WorkersModel = Literal["auto", "pool", "stream", "recorded"]
 AddressingStyle = Literal["auto", "path", "virtual"]
-Client = Literal["obstore", "aiobotocore", "azure-sdk"]
+Client = Literal["native", "obstore", "aiobotocore", "azure-sdk"]
 
 
 class StoreKeywords(TypedDict, total=False):
@@ -75,14 +74,17 @@ class StoreKeywords(TypedDict, total=False):
     anonymous: Flag | None
     timeout_s: Seconds | None
     retries: Count | None
-
-
-class BackendKeywords(StoreKeywords, total=False):
-    """The options of a backend of an object store, as typed keywords."""
-
-    connect_timeout_s: Seconds
-    profile: str | None
-    addressing_style: AddressingStyle | str
+    connect_timeout_s: Seconds | None
+    total_timeout_s: Seconds | None
+    aws_profile: str | None
+    addressing_style: AddressingStyle | str | None
+    ca_bundle: str | None
+    client_cert: str | None
+    proxy: str | None
+    requester_pays: Flag | None
+    version_id: str | None
+    pool_size: Count | None
+    verify_checksums: Flag | None
 
 
 class LoaderKeywords(StoreKeywords, total=False):

@@ -1,4 +1,7 @@
-"""Every option of the object stores, described once, as `options` does for the loader and the replayer."""
+"""The options of object stores, described once: what a client needs to know, whichever client it is.
+
+`tracekit.options` gives them to loaders and replays.
+"""
 
 from __future__ import annotations
 
@@ -10,58 +13,57 @@ from tracekit.validation import Kind, Option, Table, shown_default, table
 
 __all__ = ["BACKEND", "CLIENTS", "STORE", "backend_table", "given_store_options"]
 
-CLIENTS: dict[str, tuple[str, ...]] = {"s3": ("obstore", "aiobotocore"), "az": ("obstore", "azure-sdk")}
+CLIENTS: dict[str, tuple[str, ...]] = {
+    "s3": ("native", "obstore", "aiobotocore"),
+    "az": ("native", "obstore", "azure-sdk"),
+    "gs": ("native", "obstore"),
+    "http": ("native",),
+    "https": ("native",),
+}
 """The client libraries of each scheme, the default first."""
 
-BACKEND: Table = table(
-    "Object stores",
+_GROUP = "Object stores"
+_ALL = tuple(CLIENTS)
+_STORES = ("s3", "az", "gs")
+_ENVIRONMENT = "from the environment"
+
+
+def _duration(name: str, help_: str, default: float | None, unset: str = "") -> Option:
+    return Option(
+        name, Kind.DURATION, help_, default, unset=unset, unit="s", above=0, high=1e6, schemes=_ALL
+    )  # fmt: skip
+
+
+_OPTIONS = (
     Option(
         "client",
         Kind.CHOICE,
-        "Client library: obstore, aiobotocore (s3) or azure-sdk (az).",
-        "obstore",
+        "Client library: native (tracekit's own), obstore, aiobotocore (s3) or azure-sdk (az).",
+        "native",
         choices=get_args(Client),
-        schemes=("s3", "az"),
+        schemes=_ALL,
     ),
     Option(
         "endpoint",
         Kind.TEXT,
-        "Endpoint, as http://host:port or https://host; for Azurite followed by /account.",
-        unset="from the environment",
+        "Endpoint, as http://host:port or https://host; for Azurite followed by /account; several, separated "
+        "by commas, are used in turn (native).",
+        unset=_ENVIRONMENT,
         metavar="URL",
-        schemes=("s3", "az"),
+        schemes=_STORES,
     ),
-    Option("region", Kind.TEXT, "Region of the bucket (s3).", unset="from the environment", schemes=("s3",)),
-    Option("account", Kind.TEXT, "Storage account (az).", unset="from the environment", schemes=("az",)),
-    Option("anonymous", Kind.FLAG, "Send unsigned requests.", False, schemes=("s3", "az")),
+    Option("region", Kind.TEXT, "Region of the bucket (s3).", unset=_ENVIRONMENT, schemes=("s3",)),
+    Option("account", Kind.TEXT, "Storage account (az).", unset=_ENVIRONMENT, schemes=("az",)),
+    Option("anonymous", Kind.FLAG, "Send unsigned requests.", False, schemes=_STORES),
+    _duration("timeout_s", "Longest wait for the next byte, not for a whole transfer.", 30.0),
+    Option("retries", Kind.COUNT, "How often a failed request is sent again.", 4, low=0, schemes=_ALL),
+    _duration("connect_timeout_s", "Longest wait for a connection.", 5.0),
+    _duration("total_timeout_s", "Longest time of one request, with its whole transfer.", None, "no limit"),
     Option(
-        "timeout_s",
-        Kind.DURATION,
-        "Longest wait for the next byte, not for a whole transfer.",
-        30.0,
-        unit="s",
-        above=0,
-        high=1e6,
-        schemes=("s3", "az"),
-    ),
-    Option(
-        "retries", Kind.COUNT, "How often a failed request is sent again.", 4, low=0, schemes=("s3", "az")
-    ),
-    Option(
-        "connect_timeout_s",
-        Kind.DURATION,
-        "Longest wait for a connection.",
-        5.0,
-        unit="s",
-        above=0,
-        high=1e6,
-        schemes=("s3", "az"),
-    ),
-    Option(
-        "profile",
+        "aws_profile",
         Kind.TEXT,
         "Profile of the AWS configuration files (s3).",
-        unset="from the environment",
+        unset=_ENVIRONMENT,
         schemes=("s3",),
     ),
     Option(
@@ -72,20 +74,59 @@ BACKEND: Table = table(
         choices=get_args(AddressingStyle),
         schemes=("s3",),
     ),
+    Option(
+        "ca_bundle",
+        Kind.TEXT,
+        "File of PEM certificates that are trusted in place of the system's.",
+        unset=_ENVIRONMENT,
+        metavar="FILE",
+        schemes=_ALL,
+    ),
+    Option(
+        "client_cert",
+        Kind.TEXT,
+        "PEM file of a client certificate with its key, or CERTIFICATE,KEY.",
+        unset="none",
+        metavar="FILE",
+        schemes=_ALL,
+    ),
+    Option(
+        "proxy",
+        Kind.TEXT,
+        "HTTP proxy, as http://host:port; none ignores the environment's.",
+        unset=_ENVIRONMENT,
+        metavar="URL",
+        schemes=_ALL,
+    ),
+    Option("requester_pays", Kind.FLAG, "Agree to pay for requests (s3).", False, schemes=("s3",)),
+    Option(
+        "version_id", Kind.TEXT, "Read this version of the object (s3).", unset="the latest", schemes=("s3",)
+    ),
+    Option(
+        "pool_size", Kind.COUNT, "Idle connections kept for reuse, per endpoint.", 1024, low=0, schemes=_ALL
+    ),
+    Option(
+        "verify_checksums",
+        Kind.FLAG,
+        "Hold whole objects against the checksum that the store sends, if it sends one.",
+        False,
+        schemes=_ALL,
+    ),
 )
+
+BACKEND: Table = table(_GROUP, *_OPTIONS)
 """What the backends of object stores take."""
 
-_SHARED = ("client", "endpoint", "region", "account", "anonymous", "timeout_s", "retries")
 STORE: Table = {
-    name: replace(BACKEND[name], default=None, unset=shown_default(BACKEND[name])) for name in _SHARED
+    name: replace(option, default=None, unset=shown_default(option)) for name, option in BACKEND.items()
 }
 """What loaders and replays pass on to object stores; None leaves the choice to the backend."""
 
 
 def backend_table(scheme: str) -> Table:
     """The options that the backend of `scheme` takes, with the client libraries that read it."""
-    table = {name: option for name, option in BACKEND.items() if scheme in option.schemes}
-    return {**table, "client": replace(table["client"], choices=CLIENTS[scheme])}
+    known = {name: option for name, option in BACKEND.items() if scheme in option.schemes}
+    return {**known, "client": replace(known["client"], choices=CLIENTS[scheme])}
 
 
 def given_store_options(options: object) -> dict[str, Any]:

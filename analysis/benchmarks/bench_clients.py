@@ -145,7 +145,8 @@ def s3torch_sync() -> Read:
 
 # name: (mode, needs, maker). Peers of the same mode and scheme are compared with s3dlio's row of that mode.
 CASES: dict[str, tuple[str, str, Callable[[], Any]]] = {
-    "tracekit s3 (obstore)": ("threads", "", lambda: tracekit_sync("s3")),
+    "tracekit s3 (native)": ("threads", "", lambda: tracekit_sync("s3")),
+    "tracekit s3 (obstore)": ("threads", "", lambda: tracekit_sync("s3", client="obstore")),
     "obstore": ("threads", "", obstore_sync),
     "s3dlio": ("threads", "s3dlio", s3dlio_sync),
     "opendal": ("threads", "opendal", lambda: opendal_any("Operator")),
@@ -157,7 +158,8 @@ CASES: dict[str, tuple[str, str, Callable[[], Any]]] = {
     "tracekit az (azure-sdk)": ("threads", "", lambda: tracekit_sync("az", client="azure-sdk")),
 }
 ASYNC_CASES: dict[str, tuple[str, Callable[[], Any]]] = {
-    "tracekit s3 (obstore)": ("", lambda: tracekit_async("s3")),
+    "tracekit s3 (native)": ("", lambda: tracekit_async("s3")),
+    "tracekit s3 (obstore)": ("", lambda: tracekit_async("s3", client="obstore")),
     "obstore": ("", obstore_async),
     "s3dlio": ("s3dlio", s3dlio_async),
     "opendal": ("opendal", lambda: opendal_any("AsyncOperator")),

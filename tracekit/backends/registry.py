@@ -8,7 +8,7 @@ from typing import Any, Unpack, cast
 
 from tracekit.backends.base import Backend
 from tracekit.errors import UsageError
-from tracekit.keywords import BackendKeywords
+from tracekit.keywords import StoreKeywords
 from tracekit.store_options import BACKEND
 from tracekit.uri import clean, scheme_of
 
@@ -34,7 +34,7 @@ def applicable(uri: str, options: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if scheme in BACKEND[name].schemes}
 
 
-def backend_for(uri: str, **options: Unpack[BackendKeywords]) -> Backend:
+def backend_for(uri: str, **options: Unpack[StoreKeywords]) -> Backend:
     """Make a backend for the scheme of `uri` (a plain path is `file`), with its options.
 
     Raises UsageError for an unknown scheme, an unknown option, or a client library that is not installed.

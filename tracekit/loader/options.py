@@ -24,7 +24,7 @@ __all__ = ["LoaderOptions"]
 class LoaderOptions:
     """The options of a loader: the same on every scheme. Sizes are in bytes.
 
-    Takes keywords; sizes may be text such as `"256KiB"`. The last seven go to the backend of an object
+    Takes keywords; sizes may be text such as `"256KiB"`. Those from `client` on go to the backend of an object
     store; None leaves the choice to it. docs/loader-options.md describes the effect of each option.
     Raises UsageError for an unknown name or an invalid value.
     """
@@ -55,6 +55,17 @@ class LoaderOptions:
     anonymous: bool | None
     timeout_s: float | None
     retries: int | None
+    connect_timeout_s: float | None
+    total_timeout_s: float | None
+    aws_profile: str | None
+    addressing_style: str | None
+    ca_bundle: str | None
+    client_cert: str | None
+    proxy: str | None
+    requester_pays: bool | None
+    version_id: str | None
+    pool_size: int | None
+    verify_checksums: bool | None
 
     def __init__(self, **options: Unpack[LoaderKeywords]) -> None:
         assign(self, LOADER, options)

@@ -114,6 +114,17 @@ class ReplayOptions:
     anonymous: bool | None
     timeout_s: float | None
     retries: int | None
+    connect_timeout_s: float | None
+    total_timeout_s: float | None
+    aws_profile: str | None
+    addressing_style: str | None
+    ca_bundle: str | None
+    client_cert: str | None
+    proxy: str | None
+    requester_pays: bool | None
+    version_id: str | None
+    pool_size: int | None
+    verify_checksums: bool | None
 
     def __init__(self, **options: Unpack[ReplayKeywords]) -> None:
         assign(self, REPLAY, options)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
 from tracekit.backends.objects.failures import CREDENTIALS_MARK, one_line
-from tracekit.backends.objects.options import check_endpoint
+from tracekit.backends.objects.options import check_endpoints
 from tracekit.errors import BackendError, ErrorClass, UsageError
 from tracekit.redaction import redact
 
@@ -31,56 +31,70 @@ _REFRESHED_AFTER = timedelta(minutes=15)
 
 @dataclass(frozen=True, slots=True)
 class AwsSettings:
-    """What a client needs. An `endpoint` of None means AWS itself; `session` is botocore's."""
+    """What a client needs. No `endpoints` mean AWS itself; `session` is botocore's."""
 
-    endpoint: str | None
+    endpoints: tuple[str, ...]
     region: str
     virtual: bool
     anonymous: bool
     profile: str | None
+    ca_bundle: str | None
     session: Any
+
+    @property
+    def endpoint(self) -> str | None:
+        """The first endpoint; None for AWS itself."""
+        return self.endpoints[0] if self.endpoints else None
 
     @property
     def shown_endpoint(self) -> str:
         """The endpoint as messages show it."""
-        return self.endpoint or f"AWS S3 in {self.region}"
+        return ", ".join(self.endpoints) or f"AWS S3 in {self.region}"
 
-    def style(self, bucket: str) -> tuple[bool, str | None]:
-        """Return whether to reach `bucket` by a virtual host, and the endpoint (None: AWS's own).
+    def is_virtual(self, bucket: str) -> bool:
+        """Return whether to reach `bucket` by a virtual host.
 
         A bucket with a dot in its name is reached by path: no certificate covers its host name.
         """
-        virtual = self.virtual and "." not in bucket
+        return self.virtual and "." not in bucket
+
+    def style(self, bucket: str) -> tuple[bool, str | None]:
+        """Return whether to reach `bucket` by a virtual host, and the endpoint (None: AWS's own)."""
+        virtual = self.is_virtual(bucket)
         if self.endpoint is None or not virtual:
             return virtual, self.endpoint
         parts = urlsplit(self.endpoint)
         return True, f"{parts.scheme}://{bucket}.{parts.netloc}{parts.path}"
 
-    def aws_endpoint(self, bucket: str | None) -> str:
+    def aws_endpoint(self, bucket: str | None, region: str) -> str:
         """Return AWS's own endpoint of the region, with `bucket` as its virtual host if one is given."""
         resolver = self.session.get_component("endpoint_resolver")
-        found = resolver.construct_endpoint("s3", self.region) or {}
-        host = found.get("hostname") or f"s3.{self.region}.amazonaws.com"
+        found = resolver.construct_endpoint("s3", region) or {}
+        host = found.get("hostname") or f"s3.{region}.amazonaws.com"
         return f"https://{bucket}.{host}" if bucket else f"https://{host}"
 
-    def credentials(self) -> Callable[[], S3Credential]:
-        """Return obstore's credential provider. Raises BackendError if there are no credentials."""
-        from botocore.credentials import RefreshableCredentials
+    def frozen(self) -> Callable[[], Any]:
+        """Return what gives valid credentials whenever it is called; botocore renews them.
 
+        Raises BackendError if there are none. What it returns raises RuntimeError if they cannot be renewed.
+        """
         try:
             found = self.session.get_credentials()
         except credential_errors() as error:
             raise _no_credentials(why_no_credentials(error)) from None
         if found is None:
             raise _no_credentials("none in the environment, profile, SSO cache or instance")
-        expires = isinstance(found, RefreshableCredentials)
+        return lambda: _frozen(found)
+
+    def credentials(self) -> Callable[[], S3Credential]:
+        """Return obstore's credential provider. Raises BackendError if there are no credentials."""
+        from botocore.credentials import RefreshableCredentials
+
+        provider = self.frozen()
+        expires = isinstance(self.session.get_credentials(), RefreshableCredentials)
 
         def provide() -> S3Credential:
-            try:
-                frozen = found.get_frozen_credentials()
-                check_sendable(frozen.access_key, frozen.token)
-            except credential_errors() as error:
-                raise RuntimeError(f"{CREDENTIALS_MARK}{why_no_credentials(error)}") from None
+            frozen = provider()
             return {
                 "access_key_id": frozen.access_key,
                 "secret_access_key": frozen.secret_key,
@@ -89,6 +103,15 @@ class AwsSettings:
             }
 
         return provide
+
+
+def _frozen(found: Any) -> Any:
+    try:
+        frozen = found.get_frozen_credentials()
+        check_sendable(frozen.access_key, frozen.token)
+    except credential_errors() as error:
+        raise RuntimeError(f"{CREDENTIALS_MARK}{why_no_credentials(error)}") from None
+    return frozen
 
 
 def credential_errors() -> tuple[type[Exception], ...]:
@@ -112,9 +135,14 @@ def check_sendable(*values: str | None) -> None:
 
 
 def resolve(
-    endpoint: str | None, region: str | None, profile: str | None, anonymous: bool, addressing_style: str
+    endpoint: str | None,
+    region: str | None,
+    profile: str | None,
+    anonymous: bool,
+    addressing_style: str,
+    ca_bundle: str | None = None,
 ) -> AwsSettings:
-    """Complete the options from the environment and the profile."""
+    """Complete the options from the environment and the profile: the one place that decides for all clients."""
     import botocore.session
     from botocore.exceptions import BotoCoreError
 
@@ -122,8 +150,9 @@ def resolve(
     try:
         scoped = session.get_scoped_config()
         region = region or session.get_config_variable("region")
+        ca_bundle = ca_bundle or session.get_config_variable("ca_bundle") or None
     except BotoCoreError as error:
-        raise UsageError(redact(str(error)), "check profile= and AWS_PROFILE") from None
+        raise UsageError(redact(str(error)), "check aws_profile= and AWS_PROFILE") from None
     region = region or os.environ.get("AWS_REGION") or "us-east-1"
     if re.fullmatch(r"[A-Za-z0-9-]+", region) is None:
         raise UsageError(f"s3: invalid region {region!r}", "use letters, digits and hyphens, as in us-east-1")
@@ -132,11 +161,12 @@ def resolve(
     if addressing_style == "auto" and isinstance(s3_section, dict):
         addressing_style = s3_section.get("addressing_style", "auto")
     return AwsSettings(
-        endpoint=check_endpoint("s3", endpoint) if endpoint else None,
+        endpoints=check_endpoints("s3", endpoint),
         region=region,
         virtual=addressing_style == "virtual" or (addressing_style == "auto" and endpoint is None),
         anonymous=anonymous,
         profile=profile,
+        ca_bundle=ca_bundle,
         session=session,
     )
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from tracekit.backends.objects.azure_account import AzureSettings, resolve
 from tracekit.backends.objects.client import ObjectClient
-from tracekit.backends.objects.store import Dialect, ObjectStoreBackend
+from tracekit.backends.objects.store import Connect, Dialect, ObjectStoreBackend
 from tracekit.store_options import backend_table
 from tracekit.validation import assign
 
@@ -57,10 +57,10 @@ def backend(**options: Any) -> ObjectStoreBackend:
     return ObjectStoreBackend(dialect, connect(settings, chosen), chosen.retries)
 
 
-def _obstore(settings: AzureSettings, options: AzOptions) -> Callable[[str], ObjectClient]:
+def _obstore(settings: AzureSettings, options: AzOptions) -> Connect:
     from tracekit.backends.objects.obstore_client import ObstoreClient
 
-    def connect(container: str) -> ObjectClient:
+    def connect(container: str, count: Callable[[str], None]) -> ObjectClient:
         credential = settings.obstore_credential()
 
         def make_store(timeout_s: float) -> AzureStore:
@@ -94,7 +94,9 @@ def _store(
     )
 
 
-def _azure_sdk(settings: AzureSettings, options: AzOptions) -> Callable[[str], ObjectClient]:
+def _azure_sdk(settings: AzureSettings, options: AzOptions) -> Connect:
     from tracekit.backends.objects.azure_sdk_client import AzureSdkClient
 
-    return lambda container: AzureSdkClient(container, settings, options.timeout_s, options.connect_timeout_s)
+    return lambda container, _: AzureSdkClient(
+        container, settings, options.timeout_s, options.connect_timeout_s
+    )

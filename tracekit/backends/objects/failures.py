@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 
 from tracekit.errors import ErrorClass
 from tracekit.redaction import redact
@@ -19,6 +21,7 @@ __all__ = [
     "credentials_failure",
     "from_status",
     "one_line",
+    "other_bytes",
     "timeout",
     "unreachable",
 ]
@@ -29,6 +32,18 @@ CREDENTIALS_MARK = "tracekit-credentials: "
 _CODE = re.compile(r"<Code>([^<]{1,80})</Code>")
 _MESSAGE = re.compile(r"<Message>([^<\n\\]{1,200})")
 _RETRYABLE = (ErrorClass.THROTTLED, ErrorClass.TIMEOUT, ErrorClass.SERVER_ERROR)
+_REGION_CODES = frozenset(
+    {
+        "AuthorizationHeaderMalformed",
+        "PermanentRedirect",
+        "TemporaryRedirect",
+        "IllegalLocationConstraintException",
+    }
+)
+_REGION = re.compile(r"[a-z0-9-]{1,40}")
+_RIGHT_REGION = re.compile(r"<Region>([a-z0-9-]{1,40})</Region>|expecting '([a-z0-9-]{1,40})'")
+_LONGEST_WAIT_S = 60.0
+"""A longer Retry-After is not waited for in full."""
 _CONTAINER_CODES = frozenset({"NoSuchBucket", "ContainerNotFound", "ContainerBeingDeleted"})
 
 
@@ -41,21 +56,43 @@ class Failure:
     retryable: bool = False
     status: int = 0
     container_missing: bool = False
+    region: str = ""
+    """The region that the store names as the right one."""
+    retry_after_s: float = 0.0
+    """How long the store asks to wait."""
 
 
-def from_status(status: int, text: str = "", code: str = "", message: str = "") -> Failure:
-    """Classify an HTTP answer by its status and by `code`, or the code in `text` (an XML body)."""
+def from_status(
+    status: int, text: str = "", code: str = "", message: str = "", region: str = "", retry_after: str = ""
+) -> Failure:
+    """Classify an HTTP answer by its status and by `code`, or the code in `text` (an XML body).
+
+    `retry_after` is the header of that name. `region` is what the store names as the right region; if
+    none is given, it is looked for in `text`.
+    """
     code = code or _first(_CODE, text)
     message = message or _first(_MESSAGE, text)
     answer = " ".join(part for part in (f"HTTP {status}", code) if part)
     detail = redact(f"{answer}: {one_line(message)}" if message else answer)
     error_class = ErrorClass.from_http(status, code)
+    region = region or _named_region(text or message)
+    if (region and code in _REGION_CODES) or (status in (301, 307) and region):
+        error_class = ErrorClass.WRONG_REGION
     return Failure(
         error_class,
         detail,
         retryable=error_class in _RETRYABLE,
         status=status,
         container_missing=code in _CONTAINER_CODES,
+        region=region if error_class == ErrorClass.WRONG_REGION and _REGION.fullmatch(region) else "",
+        retry_after_s=_seconds(retry_after),
+    )
+
+
+def other_bytes(detail: str) -> Failure:
+    """Classify an answer with other bytes than were asked for: the store is asked again."""
+    return Failure(
+        ErrorClass.IO_ERROR, f"the store sent other bytes than the requested range: {detail}", retryable=True
     )
 
 
@@ -78,6 +115,27 @@ def one_line(text: str) -> str:
     """Return the first line of a library's message, redacted, at most 200 characters."""
     stripped = redact(text).strip()
     return stripped.splitlines()[0][:200] if stripped else ""
+
+
+def _named_region(text: str) -> str:
+    found = _RIGHT_REGION.search(text)
+    return (found[1] or found[2]) if found else ""
+
+
+def _seconds(retry_after: str) -> float:
+    """Return a Retry-After header in seconds: a number, or a date; 0 if it is neither."""
+    text = retry_after.strip()
+    try:
+        return min(max(float(text), 0.0), _LONGEST_WAIT_S) if text else 0.0
+    except ValueError:
+        pass
+    try:
+        at = parsedate_to_datetime(text)
+    except ValueError:
+        return 0.0
+    if at.tzinfo is None:
+        at = at.replace(tzinfo=UTC)
+    return min(max((at - datetime.now(UTC)).total_seconds(), 0.0), _LONGEST_WAIT_S)
 
 
 def _first(pattern: re.Pattern[str], text: str) -> str:

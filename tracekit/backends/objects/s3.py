@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from tracekit.backends.objects.aws import AwsSettings, resolve
 from tracekit.backends.objects.client import ObjectClient
-from tracekit.backends.objects.store import Dialect, ObjectStoreBackend
+from tracekit.backends.objects.store import Connect, Dialect, ObjectStoreBackend
 from tracekit.store_options import backend_table
 from tracekit.validation import assign
 
@@ -36,8 +36,16 @@ class S3Options:
     timeout_s: float
     retries: int
     connect_timeout_s: float
-    profile: str | None
+    total_timeout_s: float | None
+    aws_profile: str | None
     addressing_style: str
+    ca_bundle: str | None
+    client_cert: str | None
+    proxy: str | None
+    requester_pays: bool
+    version_id: str | None
+    pool_size: int
+    verify_checksums: bool
 
     def __init__(self, **options: Any) -> None:
         assign(self, backend_table("s3"), options)
@@ -47,7 +55,12 @@ def backend(**options: Any) -> ObjectStoreBackend:
     """The backend of `s3://`. Raises UsageError for an unknown option or an invalid value."""
     chosen = S3Options(**options)
     settings = resolve(
-        chosen.endpoint, chosen.region, chosen.profile, chosen.anonymous, chosen.addressing_style
+        chosen.endpoint,
+        chosen.region,
+        chosen.aws_profile,
+        chosen.anonymous,
+        chosen.addressing_style,
+        chosen.ca_bundle,
     )
     dialect = Dialect(
         scheme="s3",
@@ -57,14 +70,50 @@ def backend(**options: Any) -> ObjectStoreBackend:
         region_hint="give the bucket's own region=, or its endpoint=",
         bad_key_hint='client="aiobotocore" reads such keys',
     )
-    connect = _aiobotocore if chosen.client == "aiobotocore" else _obstore
+    connect = {"native": _native, "obstore": _obstore, "aiobotocore": _aiobotocore}[chosen.client]
     return ObjectStoreBackend(dialect, connect(settings, chosen), chosen.retries)
 
 
-def _obstore(settings: AwsSettings, options: S3Options) -> Callable[[str], ObjectClient]:
+def _native(settings: AwsSettings, options: S3Options) -> Connect:
+    from tracekit.backends.objects.native.client import NativeClient
+    from tracekit.backends.objects.native.endpoint import Endpoint, endpoint_of, limits_of
+    from tracekit.backends.objects.native.s3 import S3Service, Signer
+
+    def connect(bucket: str, count: Callable[[str], None]) -> ObjectClient:
+        virtual = settings.is_virtual(bucket)
+
+        def locate(region: str) -> list[Endpoint]:
+            urls = settings.endpoints or (settings.aws_endpoint(None, region),)
+            return [
+                endpoint_of(
+                    url,
+                    ca_bundle=settings.ca_bundle,
+                    client_cert=options.client_cert,
+                    proxy=options.proxy,
+                    bucket=bucket if virtual else "",
+                )
+                for url in urls
+            ]
+
+        service = S3Service(
+            bucket,
+            settings.region,
+            virtual,
+            None if settings.anonymous else Signer(settings.frozen()),
+            locate,
+            requester_pays=options.requester_pays,
+            version_id=options.version_id,
+            checksums=options.verify_checksums,
+        )
+        return NativeClient(service, limits_of(options), count, options.verify_checksums)
+
+    return connect
+
+
+def _obstore(settings: AwsSettings, options: S3Options) -> Connect:
     from tracekit.backends.objects.obstore_client import ObstoreClient
 
-    def connect(bucket: str) -> ObjectClient:
+    def connect(bucket: str, count: Callable[[str], None]) -> ObjectClient:
         credentials = None if settings.anonymous else settings.credentials()
 
         def make_store(timeout_s: float) -> S3Store:
@@ -85,7 +134,7 @@ def _store(
     virtual, endpoint = settings.style(bucket)
     # obstore reads AWS_* itself, also names that no AWS tool knows: every setting that decides where
     # a request goes and how it is signed is given here, so that the environment cannot change it.
-    endpoint = endpoint or settings.aws_endpoint(bucket if virtual else None)
+    endpoint = endpoint or settings.aws_endpoint(bucket if virtual else None, settings.region)
     config: S3Config = {
         "region": settings.region,
         "skip_signature": settings.anonymous,
@@ -105,7 +154,7 @@ def _store(
     )
 
 
-def _aiobotocore(settings: AwsSettings, options: S3Options) -> Callable[[str], ObjectClient]:
+def _aiobotocore(settings: AwsSettings, options: S3Options) -> Connect:
     from tracekit.backends.objects.aiobotocore_client import AiobotocoreClient
 
-    return lambda bucket: AiobotocoreClient(bucket, settings, options.timeout_s, options.connect_timeout_s)
+    return lambda bucket, _: AiobotocoreClient(bucket, settings, options.timeout_s, options.connect_timeout_s)

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal, NoReturn, TypeVar, get_args
+from typing import NoReturn, TypeAlias, TypeVar
 
 from tracekit.backends.base import NOTHING_MOVED, Hint, Moved, ObjectInfo
 from tracekit.backends.objects.client import ObjectClient
@@ -22,7 +22,7 @@ from tracekit.errors import BackendError, ErrorClass, UsageError
 from tracekit.options import PAGE_CACHE_MODES
 from tracekit.uri import clean
 
-__all__ = ["Dialect", "ObjectHandle", "ObjectStoreBackend"]
+__all__ = ["Connect", "Dialect", "ObjectHandle", "ObjectStoreBackend"]
 
 _BACKOFF_BASE_S = 0.1
 _BACKOFF_CAP_S = 5.0
@@ -31,7 +31,11 @@ _AT_END: tuple[int, int | None] = (0, None)
 _LISTING_TELLS_MORE = (ErrorClass.NOT_FOUND, ErrorClass.PERMISSION, ErrorClass.IO_ERROR)
 """A HEAD has no body: for these errors a listing gives the reason."""
 _Page = list[tuple[str, int]]
-_Counter = Literal["range_gets", "whole_gets", "retries", "throttles", "puts", "lists", "heads"]
+_COUNTERS = ("range_gets", "whole_gets", "retries", "throttles", "puts", "lists", "heads")
+
+
+Connect: TypeAlias = Callable[[str, Callable[[str], None]], ObjectClient]
+"""Makes the client of a container; the client adds to the backend's counters with the function."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +64,9 @@ class ObjectStoreBackend:
     remote = True
     counters: dict[str, int]
 
-    def __init__(self, dialect: Dialect, connect: Callable[[str], ObjectClient], retries: int) -> None:
+    def __init__(self, dialect: Dialect, connect: Connect, retries: int) -> None:
         self.scheme = dialect.scheme
-        self.counters = dict.fromkeys(get_args(_Counter), 0)
+        self.counters = dict.fromkeys(_COUNTERS, 0)
         self._dialect = dialect
         self._connect = connect
         self._retries = retries
@@ -168,7 +172,7 @@ class ObjectStoreBackend:
             with self._lock:
                 client = self._clients.get(container)
                 if client is None:
-                    client = self._clients[container] = self._connect(container)
+                    client = self._clients[container] = self._connect(container, self._count)
         return client
 
     def _blame_container(self, client: ObjectClient, uri: str, container: str) -> None:
@@ -303,9 +307,9 @@ class ObjectStoreBackend:
         }
         return wordings.get(failure.error_class, (detail or "the request failed", ""))
 
-    def _count(self, name: _Counter) -> None:
+    def _count(self, name: str, number: int = 1) -> None:
         with self._count_lock:
-            self.counters[name] += 1
+            self.counters[name] = self.counters.get(name, 0) + number
 
 
 class ObjectHandle:

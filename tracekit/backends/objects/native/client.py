@@ -1,0 +1,287 @@
+"""The native client: one container over HTTP/1.1, every request sent once and every byte checked.
+
+It follows no redirect. The status, Content-Range and length of an answer are held against the request
+before its bytes are believed. It keeps working after a fork.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+
+from tracekit.backends.objects import failures
+from tracekit.backends.objects.failures import CREDENTIALS_MARK, Failure
+from tracekit.backends.objects.native.blocking import BlockingPool
+from tracekit.backends.objects.native.checksum import verify
+from tracekit.backends.objects.native.endpoint import Broken, Endpoint, Limits
+from tracekit.backends.objects.native.looped import LoopPool
+from tracekit.backends.objects.native.service import Service
+from tracekit.backends.objects.native.wire import Answer, Reception, Refused, request_head
+from tracekit.backends.objects.ranges import OtherBytes, check_body, range_bytes, whole_bytes
+from tracekit.errors import ErrorClass
+
+__all__ = ["NativeClient"]
+
+_ERROR_BYTES = 64 << 10
+
+
+class HttpFailure(Refused):
+    """An answer with a status other than success."""
+
+    def __init__(self, answer: Answer, body: bytes = b"") -> None:
+        super().__init__(f"HTTP {answer.status}")
+        self.answer, self.body = answer, body
+
+
+class _TooLong(Refused):
+    """The object is longer than the caller wants."""
+
+
+class _Site:
+    """The connections to one endpoint."""
+
+    def __init__(self, endpoint: Endpoint, limits: Limits, count: Callable[[str], None]) -> None:
+        self.endpoint = endpoint
+        self.blocking = BlockingPool(endpoint, limits, count)
+        self.looped = LoopPool(endpoint, limits, count)
+
+
+class NativeClient:
+    """One container. `count` adds one to a counter of the backend."""
+
+    errors: tuple[type[Exception], ...] = (Broken, Refused, OtherBytes, ValueError, RuntimeError, OSError)
+
+    def __init__(
+        self, service: Service, limits: Limits, count: Callable[[str], None], checksums: bool
+    ) -> None:
+        self._service = service
+        self._limits = limits
+        self._count = count
+        self._checksums = checksums
+        self._sites = self._made()
+        self._turn = itertools.count()
+
+    def read(self, key: str, offset: int, buffer: memoryview) -> tuple[int, int | None]:
+        check = _RangeCheck(offset, buffer)
+        first = self._send("GET", key, check.reception(), headers=check.headers)
+        return check.count(), first
+
+    def get(self, key: str, most: int | None) -> tuple[memoryview | None, int | None]:
+        reception = Reception("GET", _whole(most))
+        try:
+            first = self._send("GET", key, reception)
+        except _TooLong:
+            return None, None
+        return self._verified(reception, most), first
+
+    async def aread(self, key: str, offset: int, buffer: memoryview) -> tuple[int, int | None]:
+        check = _RangeCheck(offset, buffer)
+        first = await self._asend("GET", key, check.reception(), headers=check.headers)
+        return check.count(), first
+
+    async def aget(self, key: str, most: int | None) -> tuple[memoryview | None, int | None]:
+        reception = Reception("GET", _whole(most))
+        try:
+            first = await self._asend("GET", key, reception)
+        except _TooLong:
+            return None, None
+        return self._verified(reception, most), first
+
+    def size(self, key: str) -> int:
+        answer, _ = self.request("HEAD", key)
+        if answer.length is None:
+            raise OtherBytes("the answer to a HEAD has no Content-Length")
+        return answer.length
+
+    def pages(self, prefix: str, after: str) -> Iterator[list[tuple[str, int]]]:
+        token = ""
+        while True:
+            query = self._service.list_query(f"{prefix}/" if prefix else "", after, token)
+            page = self._service.page(self.request("GET", None, query=query)[1])
+            yield [
+                (key, size) for key, size in page.entries if key > after and (size or not key.endswith("/"))
+            ]
+            if not page.token or page.token == token:
+                return
+            token = page.token
+
+    def put(self, key: str, data: bytes | memoryview, overwrite: bool) -> None:
+        headers = {
+            "content-type": "application/octet-stream",
+            **({} if overwrite else self._service.create_only),
+        }
+        self.request("PUT", key, headers=headers, body=memoryview(data).cast("B") if len(data) else b"")
+
+    def request(
+        self,
+        method: str,
+        key: str | None,
+        *,
+        query: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | memoryview = b"",
+    ) -> tuple[Answer, bytes]:
+        """Send one request and return its answer and body. Raises HttpFailure unless it succeeded."""
+        reception = Reception(method, _any)
+        self._send(method, key, reception, query, headers, body)
+        assert reception.answer is not None
+        return reception.answer, bytes(reception.body)
+
+    def failure(self, error: Exception) -> Failure:
+        if isinstance(error, HttpFailure):
+            return self._http_failure(error)
+        if isinstance(error, Broken):
+            return Failure(error.error_class, failures.one_line(error.detail), retryable=error.retryable)
+        text = str(error)
+        if CREDENTIALS_MARK in text:
+            return failures.credentials_failure(text.partition(CREDENTIALS_MARK)[2])
+        if isinstance(error, OtherBytes):
+            return failures.other_bytes(text)
+        return Failure(ErrorClass.IO_ERROR, failures.one_line(text))
+
+    def relocate(self, region: str) -> bool:
+        """Use this region from now on; return whether that changes anything."""
+        if not self._service.relocate(region):
+            return False
+        self._sites = self._made()
+        return True
+
+    def close(self) -> None:
+        for site in self._sites:
+            site.blocking.close()
+
+    async def aclose(self) -> None:
+        for site in self._sites:
+            await site.looped.aclose()
+
+    def _made(self) -> list[_Site]:
+        return [_Site(endpoint, self._limits, self._count) for endpoint in self._service.endpoints()]
+
+    def _site(self) -> _Site:
+        sites = self._sites
+        if len(sites) == 1:
+            return sites[0]
+        site = sites[next(self._turn) % len(sites)]
+        self._count(f"requests {site.endpoint.authority}")
+        return site
+
+    def _head(
+        self,
+        site: _Site,
+        method: str,
+        key: str | None,
+        query: Mapping[str, str] | None,
+        headers: Mapping[str, str] | None,
+        body: bytes | memoryview,
+    ) -> bytes:
+        endpoint = site.endpoint
+        request = self._service.signed(endpoint, method, key, query or {}, headers or {}, body)
+        extra: dict[str, str] = {"user-agent": "tracekit"}
+        if len(body) or method in ("PUT", "POST"):
+            extra["content-length"] = str(len(body))
+        target = request.target
+        if endpoint.forwards:
+            target = f"{endpoint.scheme}://{endpoint.authority}{target}"
+            if endpoint.proxy is not None and endpoint.proxy.authorization:
+                extra["proxy-authorization"] = endpoint.proxy.authorization
+        return request_head(method, target, endpoint.authority, {**request.headers, **extra})
+
+    def _send(
+        self,
+        method: str,
+        key: str | None,
+        reception: Reception,
+        query: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | memoryview = b"",
+    ) -> int:
+        site = self._site()
+        first = site.blocking.exchange(self._head(site, method, key, query, headers, body), body, reception)
+        return _succeeded(reception, first)
+
+    async def _asend(
+        self, method: str, key: str | None, reception: Reception, headers: Mapping[str, str] | None = None
+    ) -> int:
+        site = self._site()
+        head = self._head(site, method, key, None, headers, b"")
+        return _succeeded(reception, await site.looped.exchange(head, b"", reception))
+
+    def _verified(self, reception: Reception, most: int | None) -> memoryview:
+        """Return the whole body. Raises OtherBytes if the store's checksum says otherwise."""
+        body = reception.body
+        assert reception.answer is not None
+        if self._checksums:
+            self._count(
+                "checksums_verified" if verify(reception.answer.headers, body) else "checksums_absent"
+            )
+        return body if most is None else body[:most]
+
+    def _http_failure(self, error: HttpFailure) -> Failure:
+        headers = error.answer.headers
+        text = error.body.decode("utf-8", errors="replace")
+        code = headers.get(self._service.code_header, "")
+        region = headers.get("x-amz-bucket-region", "")
+        if error.answer.status == 400 and "HTTPS" in text and "plain HTTP" in text:
+            return Failure(ErrorClass.UNREACHABLE, "the port speaks TLS (use https://)")
+        return failures.from_status(
+            error.answer.status, text, code=code, region=region, retry_after=headers.get("retry-after", "")
+        )
+
+
+class _RangeCheck:
+    """One range GET into `buffer`: what may come, and what came."""
+
+    def __init__(self, offset: int, buffer: memoryview) -> None:
+        self.headers = {"range": f"bytes={offset}-{offset + len(buffer) - 1}"}
+        self._offset = offset
+        self._buffer = buffer
+        self._expected = 0
+        self._reception: Reception
+
+    def reception(self) -> Reception:
+        self._reception = Reception("GET", self._accept)
+        return self._reception
+
+    def count(self) -> int:
+        """Return the bytes in the buffer. Raises OtherBytes if there are fewer than announced."""
+        body = self._reception.body
+        check_body(len(body), self._expected)
+        if body.obj is not self._buffer.obj:
+            self._buffer[: len(body)] = body
+        return len(body)
+
+    def _accept(self, answer: Answer) -> memoryview | None:
+        if answer.status not in (200, 206):
+            return _any(answer)
+        self._expected = range_bytes(answer.headers.get("content-range"), self._offset, len(self._buffer))
+        if answer.length is None:
+            return None
+        check_body(answer.length, self._expected)
+        return self._buffer[: answer.length]
+
+
+def _whole(most: int | None) -> Callable[[Answer], memoryview | None]:
+    def accept(answer: Answer) -> memoryview | None:
+        if answer.status not in (200, 206):
+            return _any(answer)
+        if answer.status == 206 or "content-range" in answer.headers:
+            whole_bytes(answer.headers.get("content-range"), answer.length)
+        if most is not None and answer.length is not None and answer.length > most:
+            raise _TooLong("longer than wanted")
+        return None
+
+    return accept
+
+
+def _any(answer: Answer) -> memoryview | None:
+    if answer.status >= 300 and answer.length is not None and answer.length > _ERROR_BYTES:
+        raise HttpFailure(answer)
+    return None
+
+
+def _succeeded(reception: Reception, first: int) -> int:
+    answer = reception.answer
+    assert answer is not None
+    if not 200 <= answer.status < 300:
+        raise HttpFailure(answer, bytes(reception.body))
+    return first

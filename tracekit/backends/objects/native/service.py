@@ -1,0 +1,80 @@
+"""What differs between stores that speak HTTP: addresses, signatures, listings, error codes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from tracekit.backends.objects.native.endpoint import Endpoint
+
+__all__ = ["Page", "Service", "SignedRequest", "xml_text"]
+
+_ENTITY = re.compile(r"&(#x?[0-9A-Fa-f]+|[a-z]+);")
+_NAMED = {"amp": "&", "lt": "<", "gt": ">", "quot": '"', "apos": "'"}
+
+
+@dataclass(frozen=True, slots=True)
+class SignedRequest:
+    """What is sent: the request target (path and query) and the headers besides Host."""
+
+    target: str
+    headers: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A page of a listing: keys with sizes, and the token of the next page ("" if this is the last)."""
+
+    entries: list[tuple[str, int]]
+    token: str
+
+
+class Service(Protocol):
+    """One container of one kind of store."""
+
+    create_only: Mapping[str, str]
+    """Headers of a put that must not replace an object."""
+    code_header: str
+    """The response header with the store's own error code."""
+    lists: bool
+    """Whether the store can list keys."""
+
+    def endpoints(self) -> Sequence[Endpoint]:
+        """Return the addresses of the container, which requests take in turn."""
+        ...
+
+    def signed(
+        self,
+        endpoint: Endpoint,
+        method: str,
+        key: str | None,
+        query: Mapping[str, str],
+        headers: Mapping[str, str],
+        body: bytes | memoryview,
+    ) -> SignedRequest:
+        """Return the request for `key` (None: the container), signed. Raises NoCredentials."""
+        ...
+
+    def list_query(self, prefix: str, after: str, token: str) -> Mapping[str, str]: ...
+
+    def page(self, body: bytes) -> Page:
+        """Parse a page of a listing. Raises ValueError if it is not one."""
+        ...
+
+    def relocate(self, region: str) -> bool:
+        """Use this region from now on; return whether that changes anything."""
+        ...
+
+
+def xml_text(text: str) -> str:
+    """Return character data of XML with its entities decoded, control characters too."""
+    return _ENTITY.sub(_decoded, text) if "&" in text else text
+
+
+def _decoded(found: re.Match[str]) -> str:
+    name = found[1]
+    if name[0] == "#":
+        return chr(int(name[2:], 16) if name[1] in "xX" else int(name[1:]))
+    return _NAMED.get(name, found[0])
