@@ -213,12 +213,23 @@ class TraceFormatError(TracekitError):
 class BackendError(TracekitError):
     """A failed storage request. `error_class` is what the op's row carries."""
 
-    def __init__(self, message: str, hint: str = "", error_class: ErrorClass = ErrorClass.IO_ERROR) -> None:
+    def __init__(
+        self,
+        message: str,
+        hint: str = "",
+        error_class: ErrorClass = ErrorClass.IO_ERROR,
+        tries: int = 1,
+        wait_ns: int = 0,
+    ) -> None:
         super().__init__(message, hint)
         self.error_class = ErrorClass(error_class)
+        self.tries = tries
+        """How often the request was sent."""
+        self.wait_ns = wait_ns
+        """From the first submit to that of the last try."""
 
     def __reduce__(self) -> tuple[object, ...]:
-        return (type(self), (self.message, self.hint, self.error_class))
+        return (type(self), (self.message, self.hint, self.error_class, self.tries, self.wait_ns))
 
 
 class ParityError(TracekitError):

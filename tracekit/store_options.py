@@ -16,15 +16,12 @@ __all__ = ["BACKEND", "CLIENTS", "STORE", "backend_table", "given_store_options"
 CLIENTS: dict[str, tuple[str, ...]] = {
     "s3": ("native", "obstore", "aiobotocore"),
     "az": ("native", "obstore", "azure-sdk"),
-    "gs": ("native", "obstore"),
-    "http": ("native",),
-    "https": ("native",),
 }
 """The client libraries of each scheme, the default first."""
 
 _GROUP = "Object stores"
 _ALL = tuple(CLIENTS)
-_STORES = ("s3", "az", "gs")
+_STORES = ("s3", "az")
 _ENVIRONMENT = "from the environment"
 
 
@@ -126,7 +123,7 @@ STORE: Table = {
 def backend_table(scheme: str) -> Table:
     """The options that the backend of `scheme` takes, with the client libraries that read it."""
     known = {name: option for name, option in BACKEND.items() if scheme in option.schemes}
-    return {**known, "client": replace(known["client"], choices=CLIENTS[scheme])}
+    return {**known, "client": replace(known["client"], choices=CLIENTS[scheme], default=CLIENTS[scheme][0])}
 
 
 def given_store_options(options: object) -> dict[str, Any]:

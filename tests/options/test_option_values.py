@@ -153,7 +153,7 @@ def test_an_option_that_repeats_takes_one_value_or_several(option: Option) -> No
 
 
 def test_paths_are_text() -> None:
-    assert parse(BACKEND["profile"], Path("/a/b")) == "/a/b"
+    assert parse(BACKEND["aws_profile"], Path("/a/b")) == "/a/b"
     assert parse(REPLAY["map"], PurePosixPath("/a=/b")) == ("/a=/b",)
 
 
@@ -193,7 +193,7 @@ def test_an_unknown_name_is_answered_with_the_nearest(kind: Any, wrong: str, rig
 
 @pytest.mark.parametrize("kind", [LoaderOptions, ReplayOptions])
 def test_a_name_like_no_other_is_answered_with_all(kind: Any) -> None:
-    with pytest.raises(UsageError, match=r"unknown option 'xyzzy' \(choose from .*, retries\)"):
+    with pytest.raises(UsageError, match=r"unknown option 'xyzzy' \(choose from .*, verify_checksums\)"):
         kind.of({"xyzzy": 1})
 
 

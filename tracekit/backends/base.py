@@ -42,12 +42,16 @@ class Moved:
 
     `nbytes` is less than requested if the object ended. `ttfb` is the time to the first
     byte in ns, None where it cannot be seen. `hint` is the hint that followed the read
-    (page cache mode `dontneed`); the read ended at the hint's `t_submit`.
+    (page cache mode `dontneed`); the read ended at the hint's `t_submit`. A request was sent
+    `tries` times (None: it cannot be sent again, as of a local file); the last time it was sent
+    `wait_ns` after the first, and `ttfb` counts from there, as latencies do.
     """
 
     nbytes: int
     ttfb: int | None = None
     hint: Hint | None = None
+    tries: int | None = None
+    wait_ns: int = 0
 
 
 NOTHING_MOVED = Moved(0)

@@ -15,7 +15,7 @@ import time
 import weakref
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
-from typing import Any
+from typing import Any, Protocol
 
 import aiobotocore.session
 import aiohttp
@@ -29,6 +29,7 @@ from tracekit.backends.objects.aws import AwsSettings, check_sendable, credentia
 from tracekit.backends.objects.client import PAGE_OBJECTS
 from tracekit.backends.objects.failures import Failure
 from tracekit.backends.objects.loop_thread import LoopThread
+from tracekit.backends.objects.ranges import OtherBytes, check_body, range_bytes, whole_bytes
 from tracekit.errors import ErrorClass
 
 __all__ = ["AiobotocoreClient"]
@@ -38,8 +39,21 @@ class _NoCredentials(Exception):
     """The AWS chain has no credentials, or they cannot be obtained."""
 
 
-class _NotTheRange(Exception):
-    """The store sent other bytes than the requested range."""
+class _Transport(Protocol):
+    @property
+    def timeout_s(self) -> float: ...
+    @property
+    def connect_timeout_s(self) -> float: ...
+    @property
+    def total_timeout_s(self) -> float | None: ...
+    @property
+    def client_cert(self) -> str | None: ...
+    @property
+    def proxy(self) -> str | None: ...
+    @property
+    def requester_pays(self) -> bool: ...
+    @property
+    def version_id(self) -> str | None: ...
 
 
 class _Redirected(Exception):
@@ -69,7 +83,7 @@ class AiobotocoreClient:
         TimeoutError,
         OSError,
         _NoCredentials,
-        _NotTheRange,
+        OtherBytes,
         _Redirected,
     )
 
@@ -77,17 +91,25 @@ class AiobotocoreClient:
         self,
         bucket: str,
         settings: AwsSettings,
-        timeout_s: float,
-        connect_timeout_s: float,
+        options: _Transport,
     ) -> None:
         self._bucket = bucket
         self._settings = settings
+        self._region = settings.region
+        self._version = {"VersionId": options.version_id} if options.version_id else {}
+        self._payer = {"RequestPayer": "requester"} if options.requester_pays else {}
+        self._total_s = options.total_timeout_s
+        proxies = None if options.proxy is None else {"http": options.proxy, "https": options.proxy}
+        if options.proxy == "none":
+            proxies = {}
         self._loop = LoopThread(f"tracekit-{bucket}")
         virtual, _ = settings.style(bucket)
         self._config = AioConfig(
             retries={"total_max_attempts": 1},
-            connect_timeout=connect_timeout_s,
-            read_timeout=timeout_s,
+            connect_timeout=options.connect_timeout_s,
+            read_timeout=options.timeout_s,
+            proxies=proxies,
+            client_cert=_pair(options.client_cert),
             max_pool_connections=_CONNECTIONS,
             http_session_cls=_OneTrySession,
             signature_version=UNSIGNED if settings.anonymous else None,
@@ -107,30 +129,37 @@ class AiobotocoreClient:
         return self._loop.run(self.aget(key, most))
 
     async def aread(self, key: str, offset: int, buffer: memoryview) -> tuple[int, int | None]:
-        client = await self._client()
         last = offset + len(buffer) - 1
-        answer = await client.get_object(Bucket=self._bucket, Key=key, Range=f"bytes={offset}-{last}")
-        first = time.monotonic_ns()
-        async with answer["Body"] as body:
-            if not str(answer.get("ContentRange", "")).startswith(f"bytes {offset}-"):
-                raise _NotTheRange
-            data = await body.read()
-        if len(data) > len(buffer):
-            raise _NotTheRange
+        async with asyncio.timeout(self._total_s):
+            answer = await self._get(key, Range=f"bytes={offset}-{last}")
+            first = time.monotonic_ns()
+            async with answer["Body"] as body:
+                expected = range_bytes(answer.get("ContentRange"), offset, len(buffer))
+                data = await body.read()
+        check_body(len(data), expected)
         buffer[: len(data)] = data
         return len(data), first
 
     async def aget(self, key: str, most: int | None) -> tuple[memoryview | None, int | None]:
-        client = await self._client()
-        answer = await client.get_object(Bucket=self._bucket, Key=key)
-        first = time.monotonic_ns()
-        async with answer["Body"] as body:
-            if most is not None and int(answer.get("ContentLength", 0)) > most:
-                return None, first
-            return memoryview(await body.read()), first
+        async with asyncio.timeout(self._total_s):
+            answer = await self._get(key)
+            first = time.monotonic_ns()
+            async with answer["Body"] as body:
+                length = answer.get("ContentLength")
+                if "ContentRange" in answer:
+                    whole_bytes(answer["ContentRange"], length)
+                if most is not None and length is not None and length > most:
+                    return None, first
+                data = await body.read()
+        if length is not None:
+            check_body(len(data), length)
+        return memoryview(data)[:most], first
+
+    async def _get(self, key: str, **asked: Any) -> Any:
+        return await self._call("get_object", Key=key, **asked, **self._version)
 
     def size(self, key: str) -> int:
-        answer = self._loop.run(self._call("head_object", Key=key))
+        answer = self._loop.run(self._call("head_object", Key=key, **self._version))
         return int(answer["ContentLength"])
 
     def pages(self, prefix: str, after: str) -> Iterator[list[tuple[str, int]]]:
@@ -151,18 +180,24 @@ class AiobotocoreClient:
 
     def failure(self, error: Exception) -> Failure:
         if isinstance(error, boto_errors.ClientError):
-            status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+            metadata = error.response.get("ResponseMetadata", {})
+            status = int(metadata.get("HTTPStatusCode", 0))
+            headers = metadata.get("HTTPHeaders", {})
             answer = error.response.get("Error", {})
             code = str(answer.get("Code", ""))
             return failures.from_status(
-                status, code="" if code.isdigit() else code, message=answer.get("Message", "")
+                status,
+                code="" if code.isdigit() else code,
+                message=answer.get("Message", ""),
+                region=headers.get("x-amz-bucket-region", "") or answer.get("Region", ""),
+                retry_after=headers.get("retry-after", ""),
             )
         if isinstance(error, _CREDENTIAL_ERRORS):
             return failures.credentials_failure(str(error))
         if isinstance(error, _Redirected) or isinstance(_cause(error), _Redirected):
             return Failure(ErrorClass.WRONG_REGION, "the store redirects")
-        if isinstance(error, _NotTheRange):
-            return Failure(ErrorClass.IO_ERROR, "the store sent other bytes than the requested range")
+        if isinstance(error, OtherBytes):
+            return failures.other_bytes(str(error))
         if isinstance(error, boto_errors.ConnectTimeoutError | boto_errors.EndpointConnectionError):
             return failures.unreachable("no connection")
         if isinstance(error, boto_errors.ReadTimeoutError | TimeoutError):
@@ -170,6 +205,14 @@ class AiobotocoreClient:
         if isinstance(error, boto_errors.HTTPClientError | aiohttp.ClientError | OSError):
             return failures.unreachable("the connection broke off")
         return Failure(ErrorClass.IO_ERROR, failures.one_line(str(error).replace("\n", " ")))
+
+    def relocate(self, region: str) -> bool:
+        self._region = region
+        self._made, made = weakref.WeakKeyDictionary(), self._made
+        for loop, (stack, _) in list(made.items()):
+            if loop.is_running():
+                asyncio.run_coroutine_threadsafe(stack.aclose(), loop)
+        return True
 
     def close(self) -> None:
         _open.discard(self)
@@ -189,7 +232,7 @@ class AiobotocoreClient:
 
     async def _call(self, operation: str, **arguments: Any) -> Any:
         client = await self._client()
-        return await getattr(client, operation)(Bucket=self._bucket, **arguments)
+        return await getattr(client, operation)(Bucket=self._bucket, **arguments, **self._payer)
 
     async def _client(self) -> Any:
         """Return the client of the running loop; the first caller makes it, others wait for it."""
@@ -208,7 +251,8 @@ class AiobotocoreClient:
             session.create_client(
                 "s3",
                 endpoint_url=self._settings.endpoint,
-                region_name=self._settings.region,
+                region_name=self._region,
+                verify=self._settings.ca_bundle,
                 config=self._config,
             )
         )
@@ -243,6 +287,12 @@ async def _require_credentials(session: Any) -> None:
         check_sendable(frozen.access_key, frozen.token)
     except credential_errors() as error:
         raise _NoCredentials(f"no AWS credentials: {why_no_credentials(error)}") from None
+
+
+def _pair(client_cert: str | None) -> str | tuple[str, str] | None:
+    """Return a client certificate as botocore takes it."""
+    certificate, comma, key = (client_cert or "").partition(",")
+    return (certificate, key) if comma else certificate or None
 
 
 def _cause(error: Exception) -> object:

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from tracekit.backends.objects.azure_account import AzureSettings, resolve
 from tracekit.backends.objects.client import ObjectClient
+from tracekit.backends.objects.options import one_endpoint, untaken
 from tracekit.backends.objects.store import Connect, Dialect, ObjectStoreBackend
 from tracekit.store_options import backend_table
 from tracekit.validation import assign
@@ -36,6 +38,12 @@ class AzOptions:
     timeout_s: float
     retries: int
     connect_timeout_s: float
+    total_timeout_s: float | None
+    ca_bundle: str | None
+    client_cert: str | None
+    proxy: str | None
+    pool_size: int
+    verify_checksums: bool
 
     def __init__(self, **options: Any) -> None:
         assign(self, backend_table("az"), options)
@@ -48,25 +56,53 @@ def backend(**options: Any) -> ObjectStoreBackend:
     dialect = Dialect(
         scheme="az",
         container="container",
-        endpoint=settings.endpoint,
+        endpoint=", ".join(settings.endpoints),
         credentials_hint="check AZURE_STORAGE_CONNECTION_STRING, or the key or SAS token in the environment",
         region_hint="check the account and its endpoint",
         bad_key_hint='client="azure-sdk" reads such keys, except those with . or .. between slashes',
     )
-    connect = _azure_sdk if chosen.client == "azure-sdk" else _obstore
+    connect = {"native": _native, "obstore": _obstore, "azure-sdk": _azure_sdk}[chosen.client]
     return ObjectStoreBackend(dialect, connect(settings, chosen), chosen.retries)
+
+
+def _native(settings: AzureSettings, options: AzOptions) -> Connect:
+    from tracekit.backends.objects.native.az import AzService
+    from tracekit.backends.objects.native.client import NativeClient
+    from tracekit.backends.objects.native.endpoint import endpoint_of, limits_of
+
+    def connect(container: str, count: Callable[[str], None]) -> ObjectClient:
+        located = [
+            endpoint_of(
+                url, ca_bundle=options.ca_bundle, client_cert=options.client_cert, proxy=options.proxy
+            )
+            for url in settings.endpoints
+        ]
+        service = AzService(
+            container,
+            settings.account,
+            located,
+            key=settings.secret if settings.kind == "key" else "",
+            sas=settings.secret if settings.kind == "sas" else "",
+            token=settings.bearer() if settings.kind == "default" else None,
+        )
+        return NativeClient(service, limits_of(options), count, options.verify_checksums)
+
+    return connect
 
 
 def _obstore(settings: AzureSettings, options: AzOptions) -> Connect:
     from tracekit.backends.objects.obstore_client import ObstoreClient
 
+    one_endpoint("obstore", settings.endpoints)
+    native = _native(settings, options)
+
     def connect(container: str, count: Callable[[str], None]) -> ObjectClient:
         credential = settings.obstore_credential()
 
-        def make_store(timeout_s: float) -> AzureStore:
+        def make_store(timeout_s: float, _: str | None) -> AzureStore:
             return _store(settings, options, container, credential, timeout_s)
 
-        return ObstoreClient(make_store, options.timeout_s)
+        return ObstoreClient(make_store, options.timeout_s, native(container, count))
 
     return connect
 
@@ -88,7 +124,10 @@ def _store(
     return AzureStore(
         container,
         config=config,
-        client_options=client_config(timeout_s, options.connect_timeout_s, settings.endpoint),
+        client_options={
+            **client_config(options, settings.endpoint, options.ca_bundle),
+            "read_timeout": timedelta(seconds=timeout_s),
+        },
         retry_config=NO_RETRIES,
         credential_provider=credential,
     )
@@ -97,6 +136,6 @@ def _store(
 def _azure_sdk(settings: AzureSettings, options: AzOptions) -> Connect:
     from tracekit.backends.objects.azure_sdk_client import AzureSdkClient
 
-    return lambda container, _: AzureSdkClient(
-        container, settings, options.timeout_s, options.connect_timeout_s
-    )
+    one_endpoint("azure-sdk", settings.endpoints)
+    untaken("azure-sdk", verify_checksums=options.verify_checksums)
+    return lambda container, _: AzureSdkClient(container, settings, options)

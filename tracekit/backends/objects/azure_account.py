@@ -10,12 +10,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Literal
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Literal, cast
 from urllib.parse import urlsplit
 
 from tracekit.backends.objects.failures import CREDENTIALS_MARK
-from tracekit.backends.objects.options import check_endpoint
+from tracekit.backends.objects.options import check_endpoints
 from tracekit.errors import UsageError
 from tracekit.redaction import redact
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["AzureSettings", "resolve"]
 
 _SCOPE = "https://storage.azure.com/.default"
+_RENEWED_BEFORE = timedelta(minutes=5)
 _EMULATOR = (
     "AccountName=devstoreaccount1;BlobEndpoint=http://127.0.0.1:10000/devstoreaccount1;AccountKey="
     "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
@@ -45,9 +46,27 @@ class AzureSettings:
     """An account, its blob endpoint, and its credential."""
 
     account: str
-    endpoint: str
+    endpoints: tuple[str, ...]
     kind: Literal["key", "sas", "default", "anonymous"]
     secret: str = field(default="", repr=False)
+
+    @property
+    def endpoint(self) -> str:
+        """The first endpoint."""
+        return self.endpoints[0]
+
+    def bearer(self) -> Callable[[], str]:
+        """Return what gives a valid login token whenever it is called."""
+        provide = _default_token()
+        held: list[AzureCredential] = []
+
+        def token() -> str:
+            expires_at = held[0]["expires_at"] if held else None
+            if expires_at is None or expires_at < datetime.now(UTC) + _RENEWED_BEFORE:
+                held[:] = [provide()]
+            return str(cast(dict[str, Any], held[0])["token"])
+
+        return token
 
     def obstore_credential(self) -> Callable[[], AzureCredential] | None:
         """Return obstore's credential provider; None for anonymous access."""
@@ -75,31 +94,31 @@ def resolve(endpoint: str | None, account: str | None, anonymous: bool) -> Azure
         named = {}
     account = account or named.get("AccountName") or _env(_ACCOUNT_NAMES)
     endpoint = endpoint or named.get("BlobEndpoint") or _env(("AZURE_STORAGE_BLOB_ENDPOINT",))
-    endpoint = check_endpoint("az", endpoint) if endpoint else None
-    account = account or _account_in(endpoint)
+    endpoints = check_endpoints("az", endpoint)
+    account = account or _account_in(endpoints[0] if endpoints else None)
     if not account:
         raise UsageError(
             "az: no storage account",
             "set AZURE_STORAGE_CONNECTION_STRING or AZURE_STORAGE_ACCOUNT, or account=",
         )
-    if endpoint is None:
+    if not endpoints:
         protocol = named.get("DefaultEndpointsProtocol", "https")
-        endpoint = f"{protocol}://{account}.blob.{named.get('EndpointSuffix', 'core.windows.net')}"
+        endpoints = (f"{protocol}://{account}.blob.{named.get('EndpointSuffix', 'core.windows.net')}",)
     if anonymous:
-        return AzureSettings(account, endpoint, "anonymous")
+        return AzureSettings(account, endpoints, "anonymous")
     key, sas = named.get("AccountKey"), named.get("SharedAccessSignature")
     if not key and not sas:
         key, sas = _env(_KEY_NAMES), _env(_SAS_NAMES)
     if key:
-        return AzureSettings(account, endpoint, "key", key)
+        return AzureSettings(account, endpoints, "key", key)
     if sas:
-        return AzureSettings(account, endpoint, "sas", sas.lstrip("?"))
-    if endpoint.startswith("http://"):
+        return AzureSettings(account, endpoints, "sas", sas.lstrip("?"))
+    if any(one.startswith("http://") for one in endpoints):
         raise UsageError(
-            f"az: no key or SAS token is set, and a login token is not sent to {endpoint} without TLS",
+            f"az: no key or SAS token is set, and a login token is not sent to {', '.join(endpoints)} without TLS",
             "set AZURE_STORAGE_CONNECTION_STRING, an https:// endpoint, or anonymous=True",
         )
-    return AzureSettings(account, endpoint, "default")
+    return AzureSettings(account, endpoints, "default")
 
 
 def _connection_string() -> dict[str, str]:

@@ -13,7 +13,7 @@ import weakref
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, Protocol
 
 import azure.core.exceptions as azure_errors
 from azure.storage.blob import ContainerClient, ExponentialRetry
@@ -24,6 +24,7 @@ from tracekit.backends.objects import failures
 from tracekit.backends.objects.azure_account import AzureSettings
 from tracekit.backends.objects.client import PAGE_OBJECTS
 from tracekit.backends.objects.failures import Failure
+from tracekit.backends.objects.ranges import OtherBytes, check_body, range_bytes
 from tracekit.errors import ErrorClass
 
 __all__ = ["AzureSdkClient"]
@@ -38,12 +39,23 @@ _ASKED_AGAIN_AFTER = (
 logging.getLogger("azure").addHandler(logging.NullHandler())  # keeps its warnings off the terminal
 
 
+class _Transport(Protocol):
+    @property
+    def timeout_s(self) -> float: ...
+    @property
+    def connect_timeout_s(self) -> float: ...
+    @property
+    def total_timeout_s(self) -> float | None: ...
+    @property
+    def ca_bundle(self) -> str | None: ...
+    @property
+    def client_cert(self) -> str | None: ...
+    @property
+    def proxy(self) -> str | None: ...
+
+
 class _BadKey(Exception):
     """The SDK would take `a/../b` for `b`."""
-
-
-class _NotTheRange(Exception):
-    """The store sent other bytes than the requested range."""
 
 
 class _BodyBroke(Exception):
@@ -59,26 +71,27 @@ class AzureSdkClient:
 
     errors: tuple[type[Exception], ...] = (
         *(azure_errors.AzureError, TimeoutError, OSError),
-        *(ValueError, _BadKey, _BodyBroke, _NotTheRange),  # the SDK's parsers raise ValueError
+        *(ValueError, _BadKey, _BodyBroke, OtherBytes),  # the SDK's parsers raise ValueError
     )
 
-    def __init__(
-        self, container: str, settings: AzureSettings, timeout_s: float, connect_timeout_s: float
-    ) -> None:
+    def __init__(self, container: str, settings: AzureSettings, options: _Transport) -> None:
         self._container = container
         self._settings = settings
+        self._transport = options
+        self._total_s = options.total_timeout_s
         self._options: dict[str, Any] = {
-            "read_timeout": timeout_s,
-            "connection_timeout": connect_timeout_s,
+            "read_timeout": options.timeout_s,
+            "connection_timeout": options.connect_timeout_s,
             "max_single_get_size": _ONE_GET_BYTES,
             "max_single_put_size": 256 << 20,
             "logging_enable": False,
+            "permit_redirects": False,
         }
         self._sync = ContainerClient(
             settings.endpoint,
             container,
             credential=settings.sdk_credential(aio=False),
-            transport=_pooled_transport(timeout_s, connect_timeout_s),
+            transport=_pooled_transport(options),
             retry_policy=_OneTry(retry_total=0),
             **self._options,
         )
@@ -87,39 +100,46 @@ class AzureSdkClient:
         )
 
     def read(self, key: str, offset: int, buffer: memoryview) -> tuple[int, int | None]:
-        clock = _FirstByte()
+        heads = _Heads()
         with _one_request():
             stream = self._sync.download_blob(
-                _namable(key), offset, len(buffer), raw_response_hook=clock, decompress=False
+                _namable(key), offset, len(buffer), raw_response_hook=heads, decompress=False
             )
             data = stream.readall()
-        return _fill(buffer, data), clock.at
+        return heads.fill(offset, buffer, data), heads.at
 
     def get(self, key: str, most: int | None) -> tuple[memoryview | None, int | None]:
-        clock = _FirstByte()
+        heads = _Heads()
         with _one_request():  # the SDK requests a range anyway: `most` costs no second request
             stream = self._sync.download_blob(
-                _namable(key), 0 if most else None, most or None, raw_response_hook=clock, decompress=False
+                _namable(key), 0 if most else None, most or None, raw_response_hook=heads, decompress=False
             )
             data = stream.readall()
-        return memoryview(data), clock.at
+        return heads.whole(data, most), heads.at
 
     async def aread(self, key: str, offset: int, buffer: memoryview) -> tuple[int, int | None]:
-        clock = _FirstByte()
-        with _one_request():
-            stream = await self._client().download_blob(
-                _namable(key), offset, len(buffer), raw_response_hook=clock, decompress=False
-            )
-            data = await stream.readall()
-        return _fill(buffer, data), clock.at
+        heads = _Heads()
+        async with asyncio.timeout(self._total_s):
+            with _one_request():
+                stream = await self._client().download_blob(
+                    _namable(key), offset, len(buffer), raw_response_hook=heads, decompress=False
+                )
+                data = await stream.readall()
+        return heads.fill(offset, buffer, data), heads.at
 
     async def aget(self, key: str, most: int | None) -> tuple[memoryview | None, int | None]:
-        clock = _FirstByte()
-        with _one_request():
-            stream = await self._client().download_blob(
-                _namable(key), 0 if most else None, most or None, raw_response_hook=clock, decompress=False
-            )
-            return memoryview(await stream.readall()), clock.at
+        heads = _Heads()
+        async with asyncio.timeout(self._total_s):
+            with _one_request():
+                stream = await self._client().download_blob(
+                    _namable(key),
+                    0 if most else None,
+                    most or None,
+                    raw_response_hook=heads,
+                    decompress=False,
+                )
+                data = await stream.readall()
+        return heads.whole(data, most), heads.at
 
     def size(self, key: str) -> int:
         return int(self._sync.get_blob_client(_namable(key)).get_blob_properties().size)
@@ -138,8 +158,8 @@ class AzureSdkClient:
             return Failure(
                 ErrorClass.BAD_KEY, "the Azure SDK cannot access a key with . or .. between slashes"
             )
-        if isinstance(error, _NotTheRange):
-            return Failure(ErrorClass.IO_ERROR, "the store sent other bytes than the requested range")
+        if isinstance(error, OtherBytes):
+            return failures.other_bytes(str(error))
         if isinstance(error, _BodyBroke):
             error = error.cause
         if isinstance(error, azure_errors.ClientAuthenticationError) and not error.status_code:
@@ -147,7 +167,13 @@ class AzureSdkClient:
         if isinstance(error, azure_errors.HttpResponseError) and error.status_code:
             code = getattr(error, "error_code", None)
             code = getattr(code, "value", code) or ""
-            return failures.from_status(error.status_code, code=str(code), message=error.message or "")
+            headers = getattr(error.response, "headers", None) or {}
+            return failures.from_status(
+                error.status_code,
+                code=str(code),
+                message=error.message or "",
+                retry_after=headers.get("Retry-After", ""),
+            )
         if isinstance(error, azure_errors.ServiceResponseTimeoutError | TimeoutError):
             return failures.timeout("timed out")
         if isinstance(error, azure_errors.ServiceResponseError) and "timed out" in str(error).lower():
@@ -162,6 +188,9 @@ class AzureSdkClient:
         ):
             return failures.unreachable("no connection, or it broke off")
         return Failure(ErrorClass.IO_ERROR, failures.one_line(str(error)))
+
+    def relocate(self, region: str) -> bool:
+        return False
 
     def close(self) -> None:
         self._sync.close()
@@ -179,7 +208,7 @@ class AzureSdkClient:
                 self._settings.endpoint,
                 self._container,
                 credential=self._settings.sdk_credential(aio=True),
-                transport=_aio_transport(self._options),
+                transport=_aio_transport(self._transport),
                 retry_policy=_AsyncOneTry(retry_total=0),
                 **self._options,
             )
@@ -192,23 +221,37 @@ def _namable(key: str) -> str:
     return key
 
 
-def _fill(buffer: memoryview, data: bytes) -> int:
-    if len(data) > len(buffer):
-        raise _NotTheRange
-    buffer[: len(data)] = data
-    return len(data)
+class _Heads:
+    """A response hook: when the headers of the last answer arrived, and what they announce."""
 
-
-class _FirstByte:
-    """A response hook that notes when the headers arrived."""
-
-    __slots__ = ("at",)
+    __slots__ = ("at", "length", "range", "status")
 
     def __init__(self) -> None:
         self.at: int | None = None
+        self.status = 0
+        self.length: int | None = None
+        self.range: str | None = None
 
     def __call__(self, response: Any) -> None:
         self.at = time.monotonic_ns()
+        answer = response.http_response
+        self.status = answer.status_code
+        length = answer.headers.get("Content-Length")
+        self.length = int(length) if length is not None else None
+        self.range = answer.headers.get("Content-Range")
+
+    def fill(self, offset: int, buffer: memoryview, data: bytes) -> int:
+        """Copy a range into `buffer`. Raises OtherBytes if it is another one."""
+        if self.status in (200, 206) and (data or self.range):  # an empty object has no range
+            check_body(len(data), range_bytes(self.range, offset, len(buffer)))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def whole(self, data: bytes, most: int | None) -> memoryview:
+        """Return a whole body. Raises OtherBytes if it is not as long as announced."""
+        if self.length is not None and self.status in (200, 206):
+            check_body(len(data), self.length)
+        return memoryview(data)[:most]
 
 
 _sent: ContextVar[bool | None] = ContextVar("tracekit_azure_sent", default=None)
@@ -233,9 +276,9 @@ def _note_sending() -> None:
 
 
 def _noted(response: Any) -> Any:
-    """Allow the SDK its second request past the end of an empty object and after a redirect."""
+    """Allow the SDK its second request past the end of an empty object."""
     answer = response.http_response
-    if _sent.get() and answer.status_code in (301, 302, 303, 307, 308, 416):
+    if _sent.get() and answer.status_code == 416:
         _sent.set(False)
     if _sent.get():
         stream = answer.stream_download
@@ -282,7 +325,7 @@ class _AsyncOneTry(AsyncExponentialRetry):
         return _noted(await super().send(request))  # type: ignore[no-untyped-call]
 
 
-def _aio_transport(options: dict[str, Any]) -> Any:
+def _aio_transport(options: _Transport) -> Any:
     """Return the SDK's transport over a session that sends nothing twice; aiohttp would, uncounted."""
     import aiohttp
     from azure.core.pipeline.transport import AioHttpTransport
@@ -291,16 +334,21 @@ def _aio_transport(options: dict[str, Any]) -> Any:
         connector=aiohttp.TCPConnector(limit=_CONNECTIONS),
         cookie_jar=aiohttp.DummyCookieJar(),
         auto_decompress=False,
+        proxy=None if options.proxy == "none" else options.proxy,
+        trust_env=options.proxy is None,
     )
     session._retry_connection = False
     return AioHttpTransport(
         session=session,
-        connection_timeout=options["connection_timeout"],
-        read_timeout=options["read_timeout"],
+        use_env_settings=options.proxy is None,
+        connection_timeout=options.connect_timeout_s,
+        read_timeout=options.timeout_s,
+        connection_verify=options.ca_bundle or True,
+        connection_cert=_pair(options.client_cert),
     )
 
 
-def _pooled_transport(timeout_s: float, connect_timeout_s: float) -> Any:
+def _pooled_transport(options: _Transport) -> Any:
     """Return the SDK's transport with a connection for each of many threads."""
     import requests
     import requests.adapters
@@ -310,6 +358,21 @@ def _pooled_transport(timeout_s: float, connect_timeout_s: float) -> Any:
     adapter = requests.adapters.HTTPAdapter(pool_maxsize=_CONNECTIONS)
     session.mount("http://", adapter)
     session.mount("https://", adapter)
+    session.trust_env = options.proxy is None
+    if options.proxy is not None and options.proxy != "none":
+        session.proxies = {"http": options.proxy, "https": options.proxy}
     return RequestsTransport(
-        session=session, session_owner=False, connection_timeout=connect_timeout_s, read_timeout=timeout_s
+        session=session,
+        session_owner=False,
+        use_env_settings=options.proxy is None,
+        connection_timeout=options.connect_timeout_s,
+        read_timeout=options.timeout_s,
+        connection_verify=options.ca_bundle or True,
+        connection_cert=_pair(options.client_cert),
     )
+
+
+def _pair(client_cert: str | None) -> str | tuple[str, str] | None:
+    """Return a client certificate as the SDK takes it."""
+    certificate, comma, key = (client_cert or "").partition(",")
+    return (certificate, key) if comma else certificate or None

@@ -50,6 +50,10 @@ class ObjectClient(Protocol):
 
     def put(self, key: str, data: bytes | memoryview, overwrite: bool) -> None: ...
 
+    def relocate(self, region: str) -> bool:
+        """Use this region, which the store names, from now on; return whether the client can."""
+        ...
+
     def close(self) -> None: ...
 
     async def aclose(self) -> None:

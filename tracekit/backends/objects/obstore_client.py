@@ -9,12 +9,18 @@ of its runtime do not survive one, and a request would wait forever.
 from __future__ import annotations
 
 import os
+import queue
 import re
+import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, TypeVar, cast
+from urllib.parse import urlsplit
 
 import obstore
 from obstore.exceptions import (
@@ -26,8 +32,11 @@ from obstore.exceptions import (
 )
 
 from tracekit.backends.objects import failures
-from tracekit.backends.objects.client import PAGE_OBJECTS
+from tracekit.backends.objects.client import ObjectClient
 from tracekit.backends.objects.failures import CREDENTIALS_MARK, Failure
+from tracekit.backends.objects.native.endpoint import proxy_for
+from tracekit.backends.objects.options import untaken
+from tracekit.backends.objects.ranges import OtherBytes
 from tracekit.backends.objects.reader_pool import ReaderPool
 from tracekit.errors import ErrorClass, UsageError
 from tracekit.redaction import redact
@@ -42,7 +51,68 @@ NO_RETRIES: RetryConfig = {"max_retries": 0, "retry_timeout": timedelta(seconds=
 
 _STATUS = re.compile(r"status code: (\d{3})")
 _CAUSE = re.compile(r'message: "([^"]{1,120})"|error: "([^"]{1,120})"')
-_OTHER_RANGE = re.compile(r"Requested \d+\.\.\d+, got \d+\.\.\d+")
+_OTHER_RANGE = re.compile(
+    r"Requested \d+\.\.\d+, got \d+\.\.\d+|Received non-partial response|Content-Range header not present|"
+    r"Failed to parse value for CONTENT_RANGE header",
+    re.IGNORECASE,
+)
+_FOREIGN = frozenset(
+    [
+        "ALLOW_HTTP",
+        "ALLOW_INVALID_CERTIFICATES",
+        "BUCKET",
+        "BUCKET_NAME",
+        "CHECKSUM_ALGORITHM",
+        "CONDITIONAL_PUT",
+        "CONNECT_TIMEOUT",
+        "CONTAINER_NAME",
+        "COPY_IF_NOT_EXISTS",
+        "DEFAULT_CONTENT_TYPE",
+        "DEFAULT_HEADERS",
+        "DISABLE_BULK_DELETE",
+        "DISABLE_TAGGING",
+        "ENCRYPTION_KEY",
+        "ENDPOINT",
+        "FABRIC_CLUSTER_IDENTIFIER",
+        "FABRIC_SESSION_TOKEN",
+        "FABRIC_TOKEN_SERVICE_URL",
+        "FABRIC_WORKLOAD_HOST",
+        "HTTP1_ONLY",
+        "HTTP2_KEEP_ALIVE_INTERVAL",
+        "HTTP2_KEEP_ALIVE_TIMEOUT",
+        "HTTP2_KEEP_ALIVE_WHILE_IDLE",
+        "HTTP2_MAX_FRAME_SIZE",
+        "HTTP2_ONLY",
+        "IMDSV1_FALLBACK",
+        "METADATA_ENDPOINT",
+        "POOL_IDLE_TIMEOUT",
+        "POOL_MAX_IDLE_PER_HOST",
+        "PROXY_CA_CERTIFICATE",
+        "PROXY_EXCLUDES",
+        "PROXY_URL",
+        "RANDOMIZE_ADDRESSES",
+        "READ_TIMEOUT",
+        "REQUEST_PAYER",
+        "REQUESTER_PAYS",
+        "ROOT_CERTIFICATE",
+        "S3_EXPRESS",
+        "SERVER_SIDE_ENCRYPTION",
+        "SKIP_SIGNATURE",
+        "SSE_BUCKET_KEY_ENABLED",
+        "SSE_CUSTOMER_KEY_BASE64",
+        "SSE_KMS_KEY_ID",
+        "TIMEOUT",
+        "UNSIGNED_PAYLOAD",
+        "USER_AGENT",
+        "USE_AZURE_CLI",
+        "USE_EMULATOR",
+        "USE_FABRIC_ENDPOINT",
+        "VIRTUAL_HOSTED_STYLE_REQUEST",
+    ]
+)
+"""Variables, after AWS_, AZURE_ or GOOGLE_, that obstore reads and the vendors' own tools do not."""
+_PREFIXES = ("AWS_", "AZURE_", "GOOGLE_")
+_environment_lock = threading.Lock()
 _CONNECT = re.compile(r"kind: Connect\b|^\s*Connect,$", re.MULTILINE)
 _POOL_THREADS = 64
 """Further reads of event loops use obstore's own asyncio bridge."""
@@ -51,25 +121,65 @@ _PART_BYTES = 16 << 20
 _SLOWEST_PUT_BYTES_S = 1 << 20
 
 
-def client_config(timeout_s: float, connect_timeout_s: float, endpoint: str | None) -> ClientConfig:
-    """Return obstore's client options. `timeout_s` bounds the wait for the next byte, not the transfer."""
+def client_config(options: _Transport, endpoint: str, ca_bundle: str | None) -> ClientConfig:
+    """Return obstore's client options. `timeout_s` bounds the wait for the next byte, not the transfer.
+
+    obstore follows redirects and has no setting against it. So every host but the endpoint's is sent
+    through a proxy that refuses connections: a redirect to another host ends there, before any
+    header is sent. A redirect within the host cannot be seen here.
+    """
+    untaken("obstore", client_cert=options.client_cert, verify_checksums=options.verify_checksums)
+    parts = urlsplit(endpoint)
+    host = parts.hostname or ""
+    if proxy_for(parts.scheme, host, options.proxy) is not None:
+        untaken("obstore", proxy="a proxy")
     config: ClientConfig = {
-        "timeout": timedelta(days=1),
-        "read_timeout": timedelta(seconds=timeout_s),
-        "connect_timeout": timedelta(seconds=connect_timeout_s),
+        "timeout": timedelta(seconds=options.total_timeout_s or 86400),
+        "read_timeout": timedelta(seconds=options.timeout_s),
+        "connect_timeout": timedelta(seconds=options.connect_timeout_s),
+        "pool_max_idle_per_host": str(options.pool_size),
         "user_agent": "tracekit",
+        "proxy_url": f"http://127.0.0.1:{_guard_port()}",
+        "proxy_excludes": host,
     }
-    if endpoint and endpoint.startswith("http://"):
+    if ca_bundle is not None:
+        config["root_certificate"] = Path(ca_bundle).read_bytes()
+    if parts.scheme == "http":
         config["allow_http"] = True
     return config
 
 
-class _SlashAtEnd(ValueError):
-    """obstore would drop the slash and access another object."""
+class _Transport(Protocol):
+    @property
+    def timeout_s(self) -> float: ...
+    @property
+    def connect_timeout_s(self) -> float: ...
+    @property
+    def total_timeout_s(self) -> float | None: ...
+    @property
+    def pool_size(self) -> int: ...
+    @property
+    def client_cert(self) -> str | None: ...
+    @property
+    def verify_checksums(self) -> bool: ...
+    @property
+    def proxy(self) -> str | None: ...
 
 
-class _NotTheRange(ValueError):
-    """The store sent more bytes than requested."""
+_guard: list[socket.socket] = []
+
+
+def _guard_port() -> int:
+    """Return a port of this machine that refuses connections: it is bound, and nobody listens."""
+    if not _guard:
+        held = socket.socket()
+        held.bind(("127.0.0.1", 0))
+        _guard.append(held)
+    return int(_guard[0].getsockname()[1])
+
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_T = TypeVar("_T")
 
 
 class _Process:
@@ -87,66 +197,80 @@ os.register_at_fork(after_in_child=_Process.forked)
 
 
 class ObstoreClient:
-    """One container; `make_store(timeout_s)` makes obstore's store of it."""
+    """One container; `make_store(timeout_s, region)` makes obstore's store of it.
 
-    errors: tuple[type[Exception], ...] = (BaseError, FileNotFoundError, ValueError, OSError)
+    `helper` is the native client: it lists, and it reads and writes the keys that obstore cannot name.
+    """
 
-    def __init__(self, make_store: Callable[[float], S3Store | AzureStore], timeout_s: float) -> None:
+    obstore_errors: tuple[type[Exception], ...] = (
+        BaseError,
+        FileNotFoundError,
+        ValueError,
+        OSError,
+        OtherBytes,
+    )
+    errors = obstore_errors
+
+    def __init__(
+        self,
+        make_store: Callable[[float, str | None], S3Store | AzureStore],
+        timeout_s: float,
+        helper: ObjectClient,
+    ) -> None:
         self._make_store = make_store
         self._timeout_s = timeout_s
+        self._region: str | None = None
         self._store = self._made(timeout_s)
+        self._helper = helper
+        self.errors = (*self.errors, *helper.errors)
         self._pool = ReaderPool(_POOL_THREADS)
 
     def read(self, key: str, offset: int, buffer: memoryview) -> tuple[int, int | None]:
-        self._enter(key)
-        data, first = _get(self._store, key, {"range": (offset, offset + len(buffer))})
+        if not _namable(key):
+            return self._helper.read(key, offset, buffer)
+        self._enter()
+        asked: GetOptions = {"range": (offset, offset + len(buffer))}
+        data, first = _interruptible(partial(_get, self._store, key, asked))
         return _fill(buffer, data), first
 
     def get(self, key: str, most: int | None) -> tuple[memoryview | None, int | None]:
-        self._enter(key)
-        data, first = _get(self._store, key, None, most)
+        if not _namable(key):
+            return self._helper.get(key, most)
+        self._enter()
+        data, first = _interruptible(partial(_get, self._store, key, None, most))
         return None if data is None else memoryview(data), first
 
     async def aread(self, key: str, offset: int, buffer: memoryview) -> tuple[int, int | None]:
-        self._enter(key)
+        if not _namable(key):
+            return await self._helper.aread(key, offset, buffer)
+        self._enter()
         asked: GetOptions = {"range": (offset, offset + len(buffer))}
         ended = self._pool.submit(partial(_get, self._store, key, asked))
         data, first = await (ended or _aget(self._store, key, asked))
         return _fill(buffer, data), first  # here, so that a cancelled read writes nothing
 
     async def aget(self, key: str, most: int | None) -> tuple[memoryview | None, int | None]:
-        self._enter(key)
+        if not _namable(key):
+            return await self._helper.aget(key, most)
+        self._enter()
         data, first = await _aget(self._store, key, None, most)
         return None if data is None else memoryview(data), first
 
     def size(self, key: str) -> int:
-        self._enter(key)
+        if not _namable(key):
+            return self._helper.size(key)
+        self._enter()
         return int(obstore.head(self._store, key)["size"])
 
     def pages(self, prefix: str, after: str) -> Iterator[list[tuple[str, int]]]:
-        """Yield pages without empty folder markers: obstore lists `a/` as `a`, and a HEAD tells them apart."""
-        self._enter(f"{prefix}x")
-        held: tuple[str, int] | None = None  # until the next entry shows whether it is a marker
-        last = ""
-        ready: list[tuple[str, int]] | None = None
-        for page in obstore.list(self._store, prefix or None, offset=after or None, chunk_size=PAGE_OBJECTS):
-            if ready is not None:
-                yield ready
-            ready = []
-            for entry in page:
-                item = (entry["path"], entry["size"])
-                if not item[1] and item[0] <= last:
-                    continue  # out of order: its key is `a/`, and an object `a` was listed before
-                if held and not self._is_marker(*held, follower=item[0]):
-                    ready.append(held)
-                held, last = item, item[0]
-        if ready is not None:
-            if held and not self._is_marker(*held, follower=""):
-                ready.append(held)
-            yield ready
+        """List with the native client: obstore lists `a/` as `a`, and fails at keys that it cannot name."""
+        return self._helper.pages(prefix, after)
 
     def put(self, key: str, data: bytes | memoryview, overwrite: bool) -> None:
-        self._enter(key)
+        if not _namable(key):
+            self._helper.put(key, data, overwrite)
+            return
+        self._enter()
         size = memoryview(data).nbytes
         store = self._store
         if size > _BIG_PUT_BYTES:  # the timeout of the answer starts with the first byte sent
@@ -161,10 +285,10 @@ class ObstoreClient:
         )
 
     def failure(self, error: Exception) -> Failure:
+        if isinstance(error, self._helper.errors) and not isinstance(error, self.obstore_errors):
+            return self._helper.failure(error)
         text = str(error)
         status = _STATUS.search(text)
-        if isinstance(error, _SlashAtEnd):
-            return Failure(ErrorClass.BAD_KEY, "obstore cannot access a key that begins or ends with a slash")
         if status:
             return failures.from_status(int(status[1]), text)
         if isinstance(error, AlreadyExistsError):
@@ -177,23 +301,33 @@ class ObstoreClient:
             return failures.from_status(404)
         if "Wanted range starting at" in text:
             return failures.from_status(416)
-        if isinstance(error, _NotTheRange) or _OTHER_RANGE.search(text):
-            return Failure(ErrorClass.IO_ERROR, "the store sent other bytes than the requested range")
+        other = _OTHER_RANGE.search(text)
+        if isinstance(error, OtherBytes) or other:
+            return failures.other_bytes(other[0] if other else text)
         if isinstance(error, InvalidPathError) or "Could not parse path" in text or "invalid path" in text:
             return Failure(ErrorClass.BAD_KEY, f"obstore cannot access this key: {_headline(text)}")
         return _of_transport(text)
 
+    def relocate(self, region: str) -> bool:
+        if not self._helper.relocate(region):
+            return False
+        self._region = region
+        self._store = self._made(self._timeout_s)
+        return True
+
     def close(self) -> None:
         """Connections end with the store."""
         self._pool.close()
+        self._helper.close()
 
     async def aclose(self) -> None:
-        """Nothing belongs to an event loop."""
+        await self._helper.aclose()
 
     def _made(self, timeout_s: float) -> S3Store | AzureStore:
         """Make a store. Raises UsageError for a setting in the environment that obstore does not take."""
         try:
-            return self._make_store(timeout_s)
+            with _contract_alone():
+                return self._make_store(timeout_s, self._region)
         except (BaseError, ValueError) as error:
             cause = re.search(r'source: "((?:[^"\\]|\\.)*)"', str(error))
             why = cause[1].replace('\\"', "'") if cause else _headline(str(error))
@@ -201,25 +335,52 @@ class ObstoreClient:
                 f"obstore cannot be configured: {redact(why)}", "check the AWS_* or AZURE_* variables"
             ) from None
 
-    def _is_marker(self, key: str, size: int, follower: str) -> bool:
-        """Return whether the listed `key` is the folder marker `key/`; it is if something is below it."""
-        if size or follower.startswith(f"{key}/"):
-            return not size
-        try:
-            obstore.head(self._store, key)
-        except FileNotFoundError:
-            return True
-        return False
-
-    def _enter(self, key: str) -> None:
-        if key[:1] == "/" or key[-1:] == "/":
-            raise _SlashAtEnd
+    def _enter(self) -> None:
         if _Process.lost:
             raise UsageError(
                 "obstore was used before this process was forked and cannot be used after the fork",
-                'start workers with "spawn" or "forkserver", or choose another client=',
+                'start workers with "spawn" or "forkserver", or leave out client=',
             )
         _Process.begun = True
+
+
+@contextmanager
+def _contract_alone() -> Iterator[None]:
+    """Hide the variables that only obstore reads: they are not part of the contract of `aws` and its like."""
+    names = [name for name in os.environ if name.partition("_")[2] in _FOREIGN and name.startswith(_PREFIXES)]
+    if not names:
+        yield
+        return
+    with _environment_lock:
+        hidden = {name: os.environ.pop(name) for name in names if name in os.environ}
+        try:
+            yield
+        finally:
+            os.environ.update(hidden)
+
+
+def _namable(key: str) -> bool:
+    """Return whether obstore can name the key: no empty, `.` or `..` segment, no control character."""
+    return _CONTROL.search(key) is None and {"", ".", ".."}.isdisjoint(key.split("/"))
+
+
+def _interruptible(call: Callable[[], _T]) -> _T:
+    """Return what `call` returns. obstore keeps Ctrl-C from the main thread, so another one makes the call."""
+    if threading.current_thread() is not threading.main_thread():
+        return call()
+    ended: queue.SimpleQueue[tuple[_T | None, BaseException | None]] = queue.SimpleQueue()
+
+    def work() -> None:
+        try:
+            ended.put((call(), None))
+        except BaseException as error:  # noqa: BLE001 - raised again in the main thread
+            ended.put((None, error))
+
+    threading.Thread(target=work, name="tracekit-reader", daemon=True).start()
+    result, error = ended.get()
+    if error is not None:
+        raise error
+    return cast(_T, result)
 
 
 def _get(
@@ -244,13 +405,15 @@ def _fill(buffer: memoryview, data: Bytes | None) -> int:
         return 0
     count = len(data)
     if count > len(buffer):
-        raise _NotTheRange
+        raise OtherBytes(f"{count} bytes for a range of {len(buffer)}")
     buffer[:count] = memoryview(data)
     return count
 
 
 def _of_transport(text: str) -> Failure:
     """Classify a failure without an HTTP status by the kind in the error's debug text."""
+    if _guard and f"127.0.0.1:{_guard_port()}" in text:
+        return Failure(ErrorClass.WRONG_REGION, "the store redirects to another host")
     if _CONNECT.search(text):
         cause = _CAUSE.search(text)
         waited = "no connection in time" if "TimedOut" in text else "no connection"

@@ -7,16 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from tracekit.backends.objects.aws import AwsSettings, resolve
 from tracekit.backends.objects.client import ObjectClient
+from tracekit.backends.objects.options import one_endpoint, untaken
 from tracekit.backends.objects.store import Connect, Dialect, ObjectStoreBackend
+from tracekit.errors import UsageError
 from tracekit.store_options import backend_table
 from tracekit.validation import assign
 
 if TYPE_CHECKING:
-    from obstore.store import S3Config, S3Store
+    from obstore.store import S3Config, S3Credential, S3Store
 
 __all__ = ["S3Options", "backend"]
 
@@ -113,19 +116,38 @@ def _native(settings: AwsSettings, options: S3Options) -> Connect:
 def _obstore(settings: AwsSettings, options: S3Options) -> Connect:
     from tracekit.backends.objects.obstore_client import ObstoreClient
 
+    one_endpoint("obstore", settings.endpoints)
+    untaken("obstore", version_id=options.version_id)
+    native = _native(settings, options)
+
     def connect(bucket: str, count: Callable[[str], None]) -> ObjectClient:
         credentials = None if settings.anonymous else settings.credentials()
+        if credentials is not None and (settings.endpoint or "").startswith("http:"):
+            _check_no_token(credentials, settings.shown_endpoint)
 
-        def make_store(timeout_s: float) -> S3Store:
-            return _store(settings, options, bucket, credentials, timeout_s)
+        def make_store(timeout_s: float, region: str | None) -> S3Store:
+            return _store(settings, options, bucket, credentials, timeout_s, region or settings.region)
 
-        return ObstoreClient(make_store, options.timeout_s)
+        return ObstoreClient(make_store, options.timeout_s, native(bucket, count))
 
     return connect
 
 
+def _check_no_token(credentials: Callable[[], S3Credential], endpoint: str) -> None:
+    """Raise UsageError if there is a session token, which obstore would send on."""
+    try:
+        token = credentials()["token"]
+    except RuntimeError:
+        return  # the first request says why there are none
+    if token:
+        raise UsageError(
+            f"client='obstore' follows redirects within {endpoint} and would send the session token on",
+            "leave out client=, or give an endpoint with https://",
+        )
+
+
 def _store(
-    settings: AwsSettings, options: S3Options, bucket: str, credentials: Any, timeout_s: float
+    settings: AwsSettings, options: S3Options, bucket: str, credentials: Any, timeout_s: float, region: str
 ) -> S3Store:
     from obstore.store import S3Store
 
@@ -134,21 +156,24 @@ def _store(
     virtual, endpoint = settings.style(bucket)
     # obstore reads AWS_* itself, also names that no AWS tool knows: every setting that decides where
     # a request goes and how it is signed is given here, so that the environment cannot change it.
-    endpoint = endpoint or settings.aws_endpoint(bucket if virtual else None, settings.region)
+    endpoint = endpoint or settings.aws_endpoint(bucket if virtual else None, region)
     config: S3Config = {
-        "region": settings.region,
+        "region": region,
         "skip_signature": settings.anonymous,
         "virtual_hosted_style_request": virtual,
         "s3_express": False,
         "unsigned_payload": False,
-        "request_payer": False,
+        "request_payer": options.requester_pays,
         "endpoint": endpoint,
         "aws_endpoint_url_s3": endpoint,
     }
     return S3Store(
         bucket,
         config=config,
-        client_options=client_config(timeout_s, options.connect_timeout_s, endpoint),
+        client_options={
+            **client_config(options, endpoint, settings.ca_bundle),
+            "read_timeout": timedelta(seconds=timeout_s),
+        },
         retry_config=NO_RETRIES,
         credential_provider=credentials,
     )
@@ -157,4 +182,6 @@ def _store(
 def _aiobotocore(settings: AwsSettings, options: S3Options) -> Connect:
     from tracekit.backends.objects.aiobotocore_client import AiobotocoreClient
 
-    return lambda bucket, _: AiobotocoreClient(bucket, settings, options.timeout_s, options.connect_timeout_s)
+    one_endpoint("aiobotocore", settings.endpoints)
+    untaken("aiobotocore", verify_checksums=options.verify_checksums)
+    return lambda bucket, _: AiobotocoreClient(bucket, settings, options)

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
-from typing import NoReturn, TypeAlias, TypeVar
+from typing import Generic, NoReturn, TypeAlias, TypeVar
 
 from tracekit.backends.base import NOTHING_MOVED, Hint, Moved, ObjectInfo
 from tracekit.backends.objects.client import ObjectClient
@@ -48,6 +48,44 @@ class Dialect:
     credentials_hint: str
     region_hint: str
     bad_key_hint: str
+
+
+class _Tries:
+    """How often one request was sent, and when: waiting between tries is not the store's latency."""
+
+    __slots__ = ("began", "first", "number", "relocated")
+
+    def __init__(self) -> None:
+        self.number = 1
+        self.relocated = False
+        self.first = self.began = time.monotonic_ns()
+
+    @property
+    def wait_ns(self) -> int:
+        """From the first submit to the last."""
+        return self.began - self.first
+
+    def again(self) -> None:
+        self.number += 1
+        self.began = time.monotonic_ns()
+
+    def done(self, answer: _T) -> _Done[_T]:
+        return _Done(answer, self)
+
+
+@dataclass(slots=True)
+class _Done(Generic[_T]):
+    """The answer to a request, and the tries that it took."""
+
+    answer: _T
+    tries: _Tries
+
+    def moved(self, count: int, first: int | None, further: Moved = NOTHING_MOVED) -> Moved:
+        """What the read did; `further` is that of a second request that it took."""
+        tries = self.tries
+        ttfb = None if first is None else first - tries.began
+        number, wait_ns = tries.number, tries.wait_ns
+        return Moved(count, ttfb, None, number + (further.tries or 1) - 1, wait_ns + further.wait_ns)
 
 
 class ObjectStoreBackend:
@@ -116,7 +154,7 @@ class ObjectStoreBackend:
         client = self._client(container)
         self._count("heads")
         try:
-            size = self._persist(client, uri, lambda: client.size(self._object_key(uri, key)))
+            size = self._persist(client, uri, lambda: client.size(self._object_key(uri, key))).answer
         except BackendError as error:
             if error.error_class == ErrorClass.NOT_FOUND:
                 self._blame_container(client, uri, container)
@@ -185,20 +223,21 @@ class ObjectStoreBackend:
         except client.errors as error:
             failure = client.failure(error)
             if failure.container_missing:
-                self._give_up(failure, uri)
+                self._give_up(failure, uri, _Tries())
         self._answered.add(container)
 
     def _pages(self, uri: str, client: ObjectClient, key: str, patient: bool = True) -> Iterator[_Page]:
         """Yield non-empty listing pages below `key`; a page that fails is requested again from its start."""
         after = ""
-        failed = seen = 0
+        seen = 0
+        tries = _Tries()
         pages = client.pages(key.rstrip("/"), after)
         while True:
             try:
                 page = next(pages, None)
             except client.errors as error:
-                time.sleep(self._pause_or_give_up(client.failure(error), uri, failed, patient))
-                failed += 1
+                time.sleep(self._pause_or_give_up(client, client.failure(error), uri, tries, patient))
+                tries.again()
                 pages = client.pages(key.rstrip("/"), after)
                 continue
             if page is not None or not seen:
@@ -208,7 +247,7 @@ class ObjectStoreBackend:
                 return
             seen += 1
             if page:  # an empty page is no progress
-                failed = 0
+                tries = _Tries()
                 after = page[-1][0]
                 yield page
 
@@ -219,19 +258,19 @@ class ObjectStoreBackend:
         request: Callable[[], _T],
         at_end: _T | None = None,
         patient: bool = True,
-    ) -> _T:
+    ) -> _Done[_T]:
         """Return the answer to `request`, with retries; `at_end` if the range is past the object's end."""
-        failed = 0
+        tries = _Tries()
         while True:
             try:
-                return request()
+                return tries.done(request())
             except client.errors as error:
                 failure = client.failure(error)
                 if at_end is not None and failure.error_class == ErrorClass.OUT_OF_RANGE:
-                    return at_end
-                pause_s = self._pause_or_give_up(failure, uri, failed, patient)
-            failed += 1
+                    return tries.done(at_end)
+                pause_s = self._pause_or_give_up(client, failure, uri, tries, patient)
             time.sleep(pause_s)
+            tries.again()
 
     async def _apersist(
         self,
@@ -239,44 +278,54 @@ class ObjectStoreBackend:
         uri: str,
         request: Callable[[], Awaitable[_T]],
         at_end: _T | None = None,
-    ) -> _T:
-        failed = 0
+    ) -> _Done[_T]:
+        tries = _Tries()
         while True:
             try:
-                return await request()
+                return tries.done(await request())
             except client.errors as error:
                 failure = client.failure(error)
                 if at_end is not None and failure.error_class == ErrorClass.OUT_OF_RANGE:
-                    return at_end
-                pause_s = self._pause_or_give_up(failure, uri, failed)
-            failed += 1
+                    return tries.done(at_end)
+                pause_s = self._pause_or_give_up(client, failure, uri, tries)
             await asyncio.sleep(pause_s)
+            tries.again()
 
-    def _pause_or_give_up(self, failure: Failure, uri: str, failed: int, patient: bool = True) -> float:
+    def _pause_or_give_up(
+        self, client: ObjectClient, failure: Failure, uri: str, tries: _Tries, patient: bool = True
+    ) -> float:
         """Count the next try and return the seconds to wait before it; raise if there is none.
 
-        Without `patient`, a store that does not answer at all is not asked again.
+        Without `patient`, a store that does not answer at all is not asked again. A store that names
+        the right region is asked again there; the client keeps to it.
         """
         if failure.error_class == ErrorClass.THROTTLED:
             self._count("throttles")
+        if failure.region and not tries.relocated and client.relocate(failure.region):
+            tries.relocated = True
+            self._count("retries")
+            return 0.0
         retries = (
             self._retries
             if patient or failure.error_class in (ErrorClass.THROTTLED, ErrorClass.SERVER_ERROR)
             else 0
         )
-        if not failure.retryable or failed >= retries:
-            self._give_up(failure, uri, failed)
+        if not failure.retryable or tries.number > retries:
+            self._give_up(failure, uri, tries)
         self._count("retries")
-        return random.uniform(0, min(_BACKOFF_CAP_S, _BACKOFF_BASE_S * 2**failed))
+        jitter_s = random.uniform(0, min(_BACKOFF_CAP_S, _BACKOFF_BASE_S * 2 ** (tries.number - 1)))
+        return max(jitter_s, failure.retry_after_s)
 
-    def _give_up(self, failure: Failure, uri: str, retried: int = 0) -> NoReturn:
+    def _give_up(self, failure: Failure, uri: str, tries: _Tries) -> NoReturn:
         """Raise `failure` as a BackendError of one line."""
         what, hint = self._wording(failure)
-        again = f" (sent {retried + 1} times)" if retried else ""
+        again = f" (sent {tries.number} times)" if tries.number > 1 else ""
         where = clean(uri)
         if failure.container_missing:
             where = f"{self.scheme}://{split(uri).container}"
-        raise BackendError(f"{where}: {what}{again}", hint, failure.error_class) from None
+        raise BackendError(
+            f"{where}: {what}{again}", hint, failure.error_class, tries.number, tries.wait_ns
+        ) from None
 
     def _wording(self, failure: Failure) -> tuple[str, str]:
         dialect = self._dialect
@@ -338,23 +387,22 @@ class ObjectHandle:
             return NOTHING_MOVED
         backend, client = self._backend, self._client
         backend._count("range_gets")
-        start = time.monotonic_ns()
-        count, first = backend._persist(
+        done = backend._persist(
             client, self.uri, lambda: client.read(self._key, offset, buffer), at_end=_AT_END
         )
-        return _moved(count, first, start)
+        return done.moved(*done.answer)
 
     def get(self, most: int | None = None) -> tuple[memoryview, Moved]:
         """Read the whole object with one GET; if it is larger than `most` bytes, that many with another."""
         backend, client = self._backend, self._client
         backend._count("whole_gets")
-        start = time.monotonic_ns()
-        data, first = backend._persist(client, self.uri, lambda: client.get(self._key, most))
+        done = backend._persist(client, self.uri, lambda: client.get(self._key, most))
+        data, first = done.answer
         if data is not None:
-            return data, _moved(len(data), first, start)
+            return data, done.moved(len(data), first)
         buffer = backend.allocate(most or 0)
-        count = self.read_into(0, buffer).nbytes
-        return buffer[:count], _moved(count, first, start)
+        part = self.read_into(0, buffer)
+        return buffer[: part.nbytes], done.moved(part.nbytes, first, part)
 
     async def aread_into(self, offset: int, buffer: memoryview) -> Moved:
         """`read_into` on the running event loop."""
@@ -362,27 +410,22 @@ class ObjectHandle:
             return NOTHING_MOVED
         backend, client = self._backend, self._client
         backend._count("range_gets")
-        start = time.monotonic_ns()
-        count, first = await backend._apersist(
+        done = await backend._apersist(
             client, self.uri, lambda: client.aread(self._key, offset, buffer), at_end=_AT_END
         )
-        return _moved(count, first, start)
+        return done.moved(*done.answer)
 
     async def aget(self, most: int | None = None) -> tuple[memoryview, Moved]:
         """`get` on the running event loop."""
         backend, client = self._backend, self._client
         backend._count("whole_gets")
-        start = time.monotonic_ns()
-        data, first = await backend._apersist(client, self.uri, lambda: client.aget(self._key, most))
+        done = await backend._apersist(client, self.uri, lambda: client.aget(self._key, most))
+        data, first = done.answer
         if data is not None:
-            return data, _moved(len(data), first, start)
+            return data, done.moved(len(data), first)
         buffer = backend.allocate(most or 0)
-        count = (await self.aread_into(0, buffer)).nbytes
-        return buffer[:count], _moved(count, first, start)
+        part = await self.aread_into(0, buffer)
+        return buffer[: part.nbytes], done.moved(part.nbytes, first, part)
 
     def close(self) -> None:
         """Do nothing: connections belong to the backend."""
-
-
-def _moved(count: int, first: int | None, start: int) -> Moved:
-    return Moved(count, None if first is None else first - start)

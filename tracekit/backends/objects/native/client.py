@@ -15,7 +15,7 @@ from tracekit.backends.objects.native.blocking import BlockingPool
 from tracekit.backends.objects.native.checksum import verify
 from tracekit.backends.objects.native.endpoint import Broken, Endpoint, Limits
 from tracekit.backends.objects.native.looped import LoopPool
-from tracekit.backends.objects.native.service import Service
+from tracekit.backends.objects.native.service import BadKey, Service
 from tracekit.backends.objects.native.wire import Answer, Reception, Refused, request_head
 from tracekit.backends.objects.ranges import OtherBytes, check_body, range_bytes, whole_bytes
 from tracekit.errors import ErrorClass
@@ -49,7 +49,15 @@ class _Site:
 class NativeClient:
     """One container. `count` adds one to a counter of the backend."""
 
-    errors: tuple[type[Exception], ...] = (Broken, Refused, OtherBytes, ValueError, RuntimeError, OSError)
+    errors: tuple[type[Exception], ...] = (
+        Broken,
+        Refused,
+        OtherBytes,
+        BadKey,
+        ValueError,
+        RuntimeError,
+        OSError,
+    )
 
     def __init__(
         self, service: Service, limits: Limits, count: Callable[[str], None], checksums: bool
@@ -133,6 +141,8 @@ class NativeClient:
         if isinstance(error, Broken):
             return Failure(error.error_class, failures.one_line(error.detail), retryable=error.retryable)
         text = str(error)
+        if isinstance(error, BadKey):
+            return Failure(ErrorClass.BAD_KEY, text)
         if CREDENTIALS_MARK in text:
             return failures.credentials_failure(text.partition(CREDENTIALS_MARK)[2])
         if isinstance(error, OtherBytes):
@@ -140,7 +150,6 @@ class NativeClient:
         return Failure(ErrorClass.IO_ERROR, failures.one_line(text))
 
     def relocate(self, region: str) -> bool:
-        """Use this region from now on; return whether that changes anything."""
         if not self._service.relocate(region):
             return False
         self._sites = self._made()

@@ -100,8 +100,8 @@ class S3Service:
         return self.locate(self.region)
 
     def relocate(self, region: str) -> bool:
-        changed, self.region = region != self.region, region
-        return changed
+        self.region = region
+        return True
 
     def signed(
         self,

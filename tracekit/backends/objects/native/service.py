@@ -9,10 +9,14 @@ from typing import Protocol
 
 from tracekit.backends.objects.native.endpoint import Endpoint
 
-__all__ = ["Page", "Service", "SignedRequest", "xml_text"]
+__all__ = ["BadKey", "Page", "Service", "SignedRequest", "xml_text"]
 
 _ENTITY = re.compile(r"&(#x?[0-9A-Fa-f]+|[a-z]+);")
 _NAMED = {"amp": "&", "lt": "<", "gt": ">", "quot": '"', "apos": "'"}
+
+
+class BadKey(Exception):
+    """The store cannot be asked for this key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +58,7 @@ class Service(Protocol):
         headers: Mapping[str, str],
         body: bytes | memoryview,
     ) -> SignedRequest:
-        """Return the request for `key` (None: the container), signed. Raises NoCredentials."""
+        """Return the request for `key` (None: the container), signed. Raises BadKey."""
         ...
 
     def list_query(self, prefix: str, after: str, token: str) -> Mapping[str, str]: ...
@@ -64,7 +68,7 @@ class Service(Protocol):
         ...
 
     def relocate(self, region: str) -> bool:
-        """Use this region from now on; return whether that changes anything."""
+        """Use this region from now on; return whether the store has regions."""
         ...
 
 
