@@ -22,6 +22,7 @@ from tracekit.loader.record import record
 from tracekit.options import LOADER
 from tracekit.recorder import Recorder
 from tracekit.store.reader import open_reader
+from tracekit.store_options import STORE
 
 
 @pytest.fixture(scope="module")
@@ -126,8 +127,7 @@ def test_the_verb_records_with_every_option_as_a_flag(finished: Finished, data: 
     assert result["ops"] == trace.rows
     sizes = {"target_request_bytes": 4096, "max_bytes_in_flight": 65_536, "sample_bytes": 5000}
     assert trace.options | plain | sizes == trace.options
-    backend = {"client", "endpoint", "region", "account", "anonymous", "timeout_s", "retries"}
-    assert set(plain) | backend == set(LOADER)
+    assert set(plain) | set(STORE) == set(LOADER)
 
 
 def test_the_verb_takes_a_profile_and_options_over_it(finished: Finished, data: Path, tmp_path: Path) -> None:
