@@ -25,10 +25,11 @@ ops = st.lists(
     st.fixed_dictionaries(
         {
             "t_submit": st.integers(0, 3000), "uri": st.sampled_from(["s3://b/x/y/1", "file:///d/a", "/d/b"]),
-            "op": st.sampled_from(["read", "read", "read", "get", "hint"]),
+            "op": st.sampled_from(["read", "read", "read", "get", "write", "hint"]),
             "offset": st.none() | st.integers(0, 5).map(lambda n: n * 4096),
             "len": st.none() | st.integers(0, 9000), "bytes": st.none() | st.integers(0, 9000),
-            "latency": st.none() | st.integers(0, 1500), "sample_id": st.none() | st.integers(0, 4),
+            "latency": st.none() | st.integers(0, 1500), "tries": st.none() | st.integers(1, 3),
+            "wait_ns": st.none() | st.integers(0, 700), "sample_id": st.none() | st.integers(0, 4),
             "step": st.none() | st.integers(0, 3), "rank": st.integers(0, 1), "worker": st.integers(0, 1),
             "t_due": st.none() | st.integers(0, 3000), "error": st.sampled_from([None, None, None, "timeout"]),
         }
@@ -62,7 +63,11 @@ def ended(rows: list[Row]) -> list[Row]:
 
 
 def end(r: Row) -> int:
-    return int(r["t_submit"] + (r["latency"] or 0))
+    return int(r["t_submit"] + (0 if r["latency"] is None else response(r)))
+
+
+def response(r: Row) -> int:
+    return int(r["latency"] + (r["wait_ns"] or 0))
 
 
 def stream(r: Row) -> str:
@@ -70,11 +75,19 @@ def stream(r: Row) -> str:
 
 
 def latency_hist(rows: list[Row]) -> list[Row]:
+    return time_hist(rows, lambda r: int(r["latency"]))
+
+
+def response_hist(rows: list[Row]) -> list[Row]:
+    return time_hist(rows, response)
+
+
+def time_hist(rows: list[Row], of: Callable[[Row], int]) -> list[Row]:
     def bucket(ns: int) -> tuple[int, int]:
         shift = max(ns.bit_length() - 7, 0)
         return ns >> shift << shift, ((ns >> shift) + 1) << shift
 
-    found = Counter((stream(r), *bucket(r["latency"])) for r in ended(rows))
+    found = Counter((stream(r), *bucket(of(r))) for r in ended(rows))
     return [{"key": k, "lo": lo, "hi": hi, "counts": n} for (k, lo, hi), n in sorted(found.items())]
 
 
@@ -109,20 +122,23 @@ def over_time(rows: list[Row]) -> list[Row]:
         lo, hi = t0 + w * width, t0 + min((w + 1) * width, span)
         mine = [r for r in data if min((r["t_submit"] - t0) // width, count - 1) == w]
         lats = [r["latency"] for r in mine if r["latency"] is not None]
-        moved, op_ns, byte_ns = 0, 0, 0
+        moved, written, op_ns, byte_ns = 0, 0, 0, 0
         for r in data:
             a, b, n = r["t_submit"], end(r), r["bytes"] or 0
             inside = max(min(b, hi) - max(a, lo), 0)
             op_ns += inside
             byte_ns += inside * (r["len"] if r["len"] is not None else n)
-            if a == b:
-                moved += n * (r in mine)
-            elif inside:
-                moved += n * (min(b, hi) - a) // (b - a) - n * (max(a, lo) - a) // (b - a)
+            here = n * (r in mine) if a == b else 0
+            if a < b and inside:
+                here = n * (min(b, hi) - a) // (b - a) - n * (max(a, lo) - a) // (b - a)
+            moved += here
+            written += here * (r["op"] == "write")
         made.append(
             {"win": w, "start_s": w * width / 1e9, "s": ((lo + hi) / 2 - t0) / 1e9, "window_s": (hi - lo) / 1e9,
              "ops": len(mine), "bytes": moved if has_bytes else None,
-             "bytes_per_s": moved / ((hi - lo) / 1e9) if has_bytes else None, "ops_per_s": len(mine) / ((hi - lo) / 1e9),
+             "bytes_per_s": moved / ((hi - lo) / 1e9) if has_bytes else None,
+             "read_bytes_per_s": (moved - written) / ((hi - lo) / 1e9) if has_bytes else None,
+             "write_bytes_per_s": written / ((hi - lo) / 1e9) if has_bytes else None, "ops_per_s": len(mine) / ((hi - lo) / 1e9),
              "p50_us": us(quantile(lats, 0.5)), "p90_us": us(quantile(lats, 0.9)), "p99_us": us(quantile(lats, 0.99)),
              "max_us": us(max(lats, default=None)), "failed": sum(r["error"] is not None for r in mine),
              "mean_qd": op_ns / (hi - lo) if has_ends else None,
@@ -136,7 +152,7 @@ def in_flight(rows: list[Row]) -> list[Row]:
         return int(r["len"] if r["len"] is not None else r["bytes"] or 0)
 
     data = real(rows)
-    ends = [(r, r["t_submit"] + max(r["latency"], 1)) for r in ended(rows)]
+    ends = [(r, r["t_submit"] + max(response(r), 1)) for r in ended(rows)]
     made = []
     for t in sorted({r["t_submit"] for r in data} | {at for _, at in ends}):
         now = [r for r in data if r["t_submit"] <= t]
@@ -155,14 +171,20 @@ def total(rows: list[Row], name: str) -> int | None:
 
 def totals(rows: list[Row]) -> list[Row]:
     data, done = real(rows), ended(rows)
-    lats = [r["latency"] for r in done]
+    lats, responses = [r["latency"] for r in done], [response(r) for r in done]
+    reads, writes = ([r for r in data if (r["op"] == "write") == w] for w in (False, True))
+    tried = [r["tries"] for r in data if r["tries"] is not None]
     return [
         {"ops": len(data), "failed_ops": sum(r["error"] is not None for r in data), "ended_ops": len(done),
          "bytes": total(data, "bytes"), "unknown_bytes_ops": sum(r["bytes"] is None for r in data),
          "requested_bytes": total(data, "len"), "first_submit_ns": min((r["t_submit"] for r in data), default=None),
          "last_submit_ns": max((r["t_submit"] for r in data), default=None), "last_end_ns": max(map(end, done), default=None),
          "step_bytes": total([r for r in data if r["step"] is not None], "bytes"), "latency_sum_ns": total(data, "latency"),
-         "latency_max_ns": max(lats, default=None), "latency_min_ns": min(lats, default=None)}
+         "latency_max_ns": max(lats, default=None), "latency_min_ns": min(lats, default=None),
+         "read_ops": len(reads), "write_ops": len(writes), "read_bytes": total(reads, "bytes"),
+         "write_bytes": total(writes, "bytes"), "retried_ops": sum(n > 1 for n in tried) if tried else None,
+         "wait_sum_ns": total(data, "wait_ns"), "response_sum_ns": sum(responses) if responses else None,
+         "response_max_ns": max(responses, default=None), "response_min_ns": min(responses, default=None)}
     ]  # fmt: skip
 
 
@@ -179,9 +201,9 @@ def by_op(rows: list[Row]) -> list[Row]:
 
 
 def sequentiality(rows: list[Row]) -> list[Row]:
-    reads = [r for r in rows if r["op"] == "read" and r["offset"] is not None]
+    moving = [r for r in rows if r["op"] in ("read", "write") and r["offset"] is not None]
     moves: dict[str, list[tuple[int, int]]] = defaultdict(list)
-    for _, mine in grouped(reads, "rank", "worker", "uri"):
+    for _, mine in grouped(moving, "rank", "worker", "uri", "op"):
         mine.sort(key=lambda r: (r["t_submit"], r["offset"]))
         for a, b in pairwise(mine):
             size = a["bytes"] if a["bytes"] is not None else a["len"] or 0
@@ -215,7 +237,7 @@ def interarrival(rows: list[Row]) -> list[Row]:
 
 def per_file(rows: list[Row]) -> list[Row]:
     made = []
-    for (uri,), mine in grouped([r for r in rows if r["op"] in ("read", "get")], "uri"):
+    for (uri,), mine in grouped([r for r in rows if r["op"] in ("read", "get", "write")], "uri"):
         moved = total(mine, "bytes")
         extent = max(
             (r["offset"] or 0) + (r["bytes"] if r["bytes"] is not None else r["len"] or 0) for r in mine
@@ -311,7 +333,7 @@ def lateness(rows: list[Row]) -> list[Row]:
 
 
 BRUTE: dict[str, Callable[[list[Row]], list[Row]]] = {
-    "latency_hist('worker')": latency_hist, "req_bytes_hist('op')": req_bytes_hist, "over_time(4)": over_time,
+    "latency_hist('worker')": latency_hist, "response_hist('worker')": response_hist, "req_bytes_hist('op')": req_bytes_hist, "over_time(4)": over_time,
     "in_flight()": in_flight, "totals()": totals, "by_op()": by_op,
     "sequentiality('worker')": sequentiality, "interarrival('worker')": interarrival, "per_file()": per_file,
     "per_sample()": per_sample, "hot_set(0.5)": hot_set, "per_step()": per_step, "tail_by(0.1, 'uri')": tail_by,
@@ -328,7 +350,8 @@ def connection() -> Iterator[duckdb.DuckDBPyConnection]:
 @given(rows=ops)
 @examples(20)
 def test_each_macro_equals_plain_python(connection: duckdb.DuckDBPyConnection, rows: list[Row]) -> None:
-    names = ("t_submit", "uri", "op", "offset", "len", "bytes", "latency", "sample_id", "step", "rank", "worker",
+    names = ("t_submit", "uri", "op", "offset", "len", "bytes", "latency", "tries", "wait_ns", "sample_id",
+             "step", "rank", "worker",
              "t_due", "error")  # fmt: skip
     table = pa.table(
         {

@@ -15,11 +15,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from properties import examples
+from rich.console import Console
 
 from tracekit.errors import TraceFormatError, UsageError
 from tracekit.metrics.histogram import Histogram
 from tracekit.metrics.partial import partial
 from tracekit.metrics.snapshot import MetricsSnapshot, snapshot
+from tracekit.reporting.table import snapshot_tables
+from tracekit.schema import DATA_KINDS, READ_KINDS, WRITE_KINDS
 from tracekit.store import merge
 from tracekit.store.reader import open_reader
 from tracekit.store.writer import TraceWriter
@@ -30,13 +33,15 @@ op = st.fixed_dictionaries(
     {
         "t_submit": st.integers(0, 300),
         "uri": st.sampled_from(["file:///a", "direct:///b", "s3://k/c", "S3://k/d"]),
-        "op": st.sampled_from(["read", "read", "get", "put", "list", "stat", "hint"]),
+        "op": st.sampled_from(["read", "read", "get", "put", "part", "list", "sync", "hint"]),
         "offset": st.one_of(st.none(), st.integers(0, 10)),
         "len": st.one_of(st.none(), st.integers(0, 300), st.sampled_from([2**40, 2**40 - 1, 1])),
         "bytes": st.one_of(st.none(), st.integers(0, 300)),
         "latency": st.one_of(
             st.none(), st.integers(0, 200), st.sampled_from([2**30, 2**49 - 1, 2**49, 127, 128, 129])
         ),
+        "tries": st.one_of(st.none(), st.integers(1, 3)),
+        "wait_ns": st.one_of(st.none(), st.none(), st.integers(0, 400)),
         "sample_id": st.one_of(st.none(), st.integers(0, 5)),
         "step": st.one_of(st.none(), st.integers(0, 5)),
         "rank": st.integers(0, 2),
@@ -61,15 +66,19 @@ def read_bytes(row: dict[str, Any]) -> Any:
         row["bytes"] is None
         and row["latency"] is not None
         and row["error"] is None
-        and row["op"] in ("read", "get", "put")
+        and row["op"] in DATA_KINDS
     ):
         return row["len"]
     return row["bytes"]
 
 
+def response(row: dict[str, Any]) -> int:
+    return int(row["latency"] + (row["wait_ns"] or 0))
+
+
 def brute_peaks(rows: list[dict[str, Any]]) -> tuple[int, int]:
     flying = [
-        (r["t_submit"], math.inf if r["latency"] is None else r["t_submit"] + max(r["latency"], 1),
+        (r["t_submit"], math.inf if r["latency"] is None else r["t_submit"] + max(response(r), 1),
          r["len"] if r["len"] is not None else read_bytes(r) or 0)
         for r in rows if r["op"] != "hint"
     ]  # fmt: skip
@@ -94,15 +103,27 @@ def test_every_figure_matches_a_brute_force_count(
     ends_known = bool(ended) or not data
     assert found.unfinished_ops == (sum(r["latency"] is None for r in data) if ends_known else None)
     silent = [r for r in data if read_bytes(r) is None]
-    unknown = sum(r["op"] in ("read", "get", "put") for r in silent)
+    unknown = sum(r["op"] in DATA_KINDS for r in silent)
     bytes_known = len(silent) < len(data) or not unknown
     assert found.bytes == (sum(moved) if bytes_known else None)
     assert found.unknown_bytes_ops == unknown
     lengths = [r["len"] for r in data if r["len"] is not None]
     assert found.requested_bytes == (sum(lengths) if lengths else None)
+    for kinds, ops, size in (
+        (READ_KINDS, found.read_ops, found.read_bytes),
+        (WRITE_KINDS, found.write_ops, found.write_bytes),
+    ):
+        some = [read_bytes(r) for r in data if r["op"] in kinds]
+        assert ops == len(some)
+        known = any(n is not None for n in some) or not some
+        assert size == (sum(n or 0 for n in some) if known else None)
+    waits = [r["wait_ns"] for r in data if r["wait_ns"] is not None]
+    assert found.wait_sum_ns == (sum(waits) if waits else None)
+    tried = [r["tries"] for r in data if r["tries"] is not None]
+    assert found.retried_ops == (sum(n > 1 for n in tried) if tried else None)
     assert found.first_submit_ns == min((r["t_submit"] for r in data), default=None)
     assert found.last_submit_ns == max((r["t_submit"] for r in data), default=None)
-    ends = [r["t_submit"] + r["latency"] for r in data if r["latency"] is not None]
+    ends = [r["t_submit"] + response(r) for r in data if r["latency"] is not None]
     assert found.last_end_ns == max(ends, default=None)
     duration = max([*ends, found.last_submit_ns or 0]) - (found.first_submit_ns or 0)
     assert found.duration_ns == duration
@@ -125,9 +146,10 @@ def test_every_figure_matches_a_brute_force_count(
     for name, values in (
         ("req_bytes", [r["len"] for r in data if r["len"] is not None]),
         ("latency_us", ended),
+        ("response_us", [response(r) for r in data if r["latency"] is not None]),
     ):
         histogram = found.histogram(name)
-        scale = 1000 if name == "latency_us" else 1
+        scale = 1 if name == "req_bytes" else 1000
         assert histogram.total == len(values)
         for lo, hi, count in zip(histogram.lo, histogram.hi, histogram.counts, strict=True):
             assert count == sum(lo * scale <= v + 1e-9 < hi * scale for v in values)
@@ -323,3 +345,41 @@ def test_snapshots_and_histograms_print_as_one_line_and_as_a_table(tmp_path: Pat
         assert len(repr(shown)) < 200 and "\n" not in repr(shown)
         assert shown._repr_html_().startswith("<table>")
     assert "1 failed" not in repr(found) and "failed 1" in repr(found)
+
+
+def test_a_snapshot_of_version_2_tells_reads_and_writes_apart_and_says_retries_are_unknown(
+    tmp_path: Path,
+) -> None:
+    rows = [
+        {"t_submit": i, "uri": "file:///a", "op": op, "offset": 0, "len": 10, "latency": 5}
+        for i, op in enumerate(["read", "write", "put", "sync"])
+    ]
+    now = snapshot(open_reader(write(tmp_path / "t", rows)))
+    old = now.to_dict()
+    for name in list(old):
+        if name.startswith(("read_", "write_", "response_", "retried", "wait_")):
+            del old[name]
+    found = MetricsSnapshot.from_dict({**old, "schema_version": 2})
+    assert (found.read_ops, found.read_bytes, found.write_ops, found.write_bytes) == (1, 10, 2, 20)
+    assert (found.retried_ops, found.wait_sum_ns) == (None, None)
+    assert found.response_us == now.response_us
+
+
+def test_the_table_of_a_snapshot_tells_reads_writes_and_retries(tmp_path: Path) -> None:
+    rows = [
+        {
+            "t_submit": i,
+            "uri": "s3://b/k",
+            "op": op,
+            "len": 1024,
+            "latency": 5,
+            "tries": tries,
+            "wait_ns": wait,
+        }
+        for i, (op, tries, wait) in enumerate([("get", 1, 0), ("part", 3, 2_000_000), ("part", 1, 0)])
+    ]
+    console = Console(width=120, record=True, file=io.StringIO())
+    console.print(*snapshot_tables(snapshot(open_reader(write(tmp_path / "t", rows)))))
+    text = " ".join(console.export_text().split())
+    assert "3 KiB (1 KiB read, 2 KiB written)" in text
+    assert "1 op; 2 ms of earlier tries and waits" in text

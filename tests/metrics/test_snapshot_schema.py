@@ -44,7 +44,7 @@ def test_snapshots_without_ops_or_ends_fit_the_schema(tmp_path: Path, latency: l
     check(json.loads(snapshot(open_reader(tmp_path / "t")).to_json()))
 
 
-@pytest.mark.parametrize("wrong", [{"ops": -1}, {"extra": 1}, {"schema_version": 3}, {"max_qd": "x"}])
+@pytest.mark.parametrize("wrong", [{"ops": -1}, {"extra": 1}, {"schema_version": 4}, {"max_qd": "x"}])
 def test_the_schema_refuses_what_is_no_snapshot(wrong: dict[str, Any]) -> None:
     with pytest.raises(jsonschema.ValidationError):
         check(GOLDEN | wrong)

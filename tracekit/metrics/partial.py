@@ -32,8 +32,8 @@ __all__ = ["Partial", "Window", "partial", "windows"]
 Window = tuple[int | None, int | None]
 """First submit, inclusive, and last submit, exclusive, in ns since the epoch of the trace; None is unbounded."""
 
-_FIRST = ("first_submit_ns", "latency_min_ns")
-_LAST = ("last_submit_ns", "last_end_ns", "latency_max_ns")
+_FIRST = ("first_submit_ns", "latency_min_ns", "response_min_ns")
+_LAST = ("last_submit_ns", "last_end_ns", "latency_max_ns", "response_max_ns")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,6 +44,7 @@ class Partial:
     by_op: tuple[dict[str, Any], ...]
     req_bytes_hist: Histogram
     latency_us_hist: Histogram
+    response_us_hist: Histogram
     ids: dict[str, pa.Table]
     flight: Flight
     counters: dict[str, int]
@@ -56,6 +57,7 @@ class Partial:
             _merge_by_op(self.by_op, later.by_op),
             self.req_bytes_hist.merge(later.req_bytes_hist),
             self.latency_us_hist.merge(later.latency_us_hist),
+            self.response_us_hist.merge(later.response_us_hist),
             {name: _union(table, later.ids[name]) for name, table in self.ids.items()},
             self.flight.merge(later.flight),
             {
@@ -74,6 +76,7 @@ class Partial:
             by_op,
             self.req_bytes_hist,
             self.latency_us_hist,
+            self.response_us_hist,
             self.flight.peaks,
             self.counters,
             records_ends=self.records_ends,
@@ -91,12 +94,14 @@ def partial(
     start_ns, stop_ns = window
     with measuring(reader, threads=threads, memory_limit=memory_limit) as connection:
         _narrow(connection, start_ns, stop_ns)
-        by_op, sizes, latencies = distributions(connection)
+        counts = rows(connection, "totals()")[0]
+        by_op, sizes, latencies, responses = distributions(connection, waited=bool(counts["wait_sum_ns"]))
         return Partial(
-            rows(connection, "totals()")[0],
+            counts,
             tuple(by_op),
             sizes,
             latencies,
+            responses,
             {name: connection.sql(f"FROM {macro}()").to_arrow_table() for name, macro in DISTINCT.items()},
             flight(reader, start_ns=start_ns, stop_ns=stop_ns),
             reader.counters if start_ns is None else {},

@@ -19,6 +19,7 @@ from tracekit.errors import ErrorClass, UsageError
 from tracekit.metrics.histogram import Histogram
 from tracekit.metrics.library import install
 from tracekit.metrics.sweep import Peaks, peaks
+from tracekit.schema import READ_KINDS, WRITE_KINDS
 from tracekit.store.reader import TraceReader
 from tracekit.store.statements import value_errors
 from tracekit.units import format_count, format_duration, format_size, parse_size
@@ -35,7 +36,7 @@ __all__ = [
     "snapshot",
 ]
 
-SNAPSHOT_VERSION = 2
+SNAPSHOT_VERSION = 3
 DISTINCT = {"files": "file_ids", "samples": "sample_ids", "steps": "step_ids"}
 """Metrics that count distinct things, and the macro that lists them."""
 _MEMORY = "2GiB"
@@ -58,6 +59,10 @@ class MetricsSnapshot:
     bytes: int | None
     unknown_bytes_ops: int
     requested_bytes: int | None
+    read_ops: int
+    write_ops: int
+    read_bytes: int | None
+    write_bytes: int | None
     first_submit_ns: int | None
     last_submit_ns: int | None
     last_end_ns: int | None
@@ -68,9 +73,15 @@ class MetricsSnapshot:
     latency_sum_ns: int | None
     latency_min_ns: int | None
     latency_max_ns: int | None
+    retried_ops: int | None
+    wait_sum_ns: int | None
+    response_sum_ns: int | None
+    response_min_ns: int | None
+    response_max_ns: int | None
     by_op: tuple[dict[str, Any], ...]
     req_bytes_hist: Histogram
     latency_us_hist: Histogram
+    response_us_hist: Histogram
     max_qd: int | None
     peak_inflight: int | None
     backend_counters: dict[str, int] = field(default_factory=dict)
@@ -100,18 +111,24 @@ class MetricsSnapshot:
     @property
     def latency_us(self) -> dict[str, float | None]:
         """min, mean, p50, p90, p99, p99_9 and max, in us. Percentiles come from the histogram: within 0.8 %."""
-        ended = self.latency_us_hist.total
-        found: dict[str, float | None] = {
-            "min": None if self.latency_min_ns is None else self.latency_min_ns / 1e3,
-            "mean": None if self.latency_sum_ns is None else self.latency_sum_ns / ended / 1e3,
-        }
-        found.update({name: self._percentile(q) for name, q in _QUANTILES.items()})
-        found["max"] = None if self.latency_max_ns is None else self.latency_max_ns / 1e3
-        return found
+        return _summary_us(
+            self.latency_us_hist, self.latency_min_ns, self.latency_sum_ns, self.latency_max_ns
+        )
+
+    @property
+    def response_us(self) -> dict[str, float | None]:
+        """The same of the response time: the latency, and what the client spent on earlier tries and waits."""
+        return _summary_us(
+            self.response_us_hist, self.response_min_ns, self.response_sum_ns, self.response_max_ns
+        )
 
     def histogram(self, name: str) -> Histogram:
-        """The histogram `req_bytes` or `latency_us`. Raises UsageError for another name."""
-        found = {"req_bytes": self.req_bytes_hist, "latency_us": self.latency_us_hist}
+        """The histogram `req_bytes`, `latency_us` or `response_us`. Raises UsageError for another name."""
+        found = {
+            "req_bytes": self.req_bytes_hist,
+            "latency_us": self.latency_us_hist,
+            "response_us": self.response_us_hist,
+        }
         key = name.removesuffix("_hist")
         if key not in found:
             raise UsageError(f"no histogram {name!r}", f"there are {', '.join(found)}")
@@ -127,6 +144,10 @@ class MetricsSnapshot:
             "bytes": self.bytes,
             "unknown_bytes_ops": self.unknown_bytes_ops,
             "requested_bytes": self.requested_bytes,
+            "read_ops": self.read_ops,
+            "write_ops": self.write_ops,
+            "read_bytes": self.read_bytes,
+            "write_bytes": self.write_bytes,
             "first_submit_ns": self.first_submit_ns,
             "last_submit_ns": self.last_submit_ns,
             "last_end_ns": self.last_end_ns,
@@ -140,9 +161,14 @@ class MetricsSnapshot:
             "bytes_per_step": self.bytes_per_step,
             "latency_sum_ns": self.latency_sum_ns,
             "latency_us": self.latency_us,
+            "retried_ops": self.retried_ops,
+            "wait_sum_ns": self.wait_sum_ns,
+            "response_sum_ns": self.response_sum_ns,
+            "response_us": self.response_us,
             "by_op": [dict(row) for row in self.by_op],
             "req_bytes_hist": self.req_bytes_hist.to_dict(),
             "latency_us_hist": self.latency_us_hist.to_dict(),
+            "response_us_hist": self.response_us_hist.to_dict(),
             "max_qd": self.max_qd,
             "peak_inflight": self.peak_inflight,
             "backend_counters": dict(sorted(self.backend_counters.items())),
@@ -150,6 +176,7 @@ class MetricsSnapshot:
                 "max_qd": "ops",
                 "peak_inflight": "bytes",
                 "latency_us": "us",
+                "response_us": "us",
                 "backend_counters": "count",
             },
         }
@@ -189,15 +216,15 @@ class MetricsSnapshot:
                 f"snapshot version {raw['schema_version']} is newer than {SNAPSHOT_VERSION}",
                 "upgrade tracekit",
             )
-        latency = raw["latency_us"]
-        plain: dict[str, Any] = {"unknown_bytes_ops": 0}  # version 1 does not have it
-        plain |= {name: raw[name] for name in cls.__dataclass_fields__ if name in raw}
-        plain["by_op"] = tuple(dict(row) for row in raw["by_op"])
-        plain["req_bytes_hist"] = Histogram.from_dict(raw["req_bytes_hist"])
-        plain["latency_us_hist"] = Histogram.from_dict(raw["latency_us_hist"])
-        for name in ("min", "max"):
-            value = latency[name]
-            plain[f"latency_{name}_ns"] = None if value is None else round(value * 1e3)
+        full = {**_of_older_versions(raw), **raw}
+        plain = {name: full[name] for name in cls.__dataclass_fields__ if name in full}
+        plain["by_op"] = tuple(dict(row) for row in full["by_op"])
+        for name in ("req_bytes_hist", "latency_us_hist", "response_us_hist"):
+            plain[name] = Histogram.from_dict(full[name])
+        for name in ("latency", "response"):
+            for edge in ("min", "max"):
+                value = full[f"{name}_us"][edge]
+                plain[f"{name}_{edge}_ns"] = None if value is None else round(value * 1e3)
         return cls(**plain)
 
     def __repr__(self) -> str:
@@ -220,11 +247,35 @@ class MetricsSnapshot:
             "max queue depth": "unknown" if self.max_qd is None else format_count(self.max_qd),
         }
 
-    def _percentile(self, q: float) -> float | None:
-        value = self.latency_us_hist.quantile(q)
-        if value is None or self.latency_min_ns is None or self.latency_max_ns is None:
-            return value
-        return min(max(value, self.latency_min_ns / 1e3), self.latency_max_ns / 1e3)
+
+def _summary_us(
+    found: Histogram, least: int | None, total: int | None, most: int | None
+) -> dict[str, float | None]:
+    """Return min, mean, percentiles and max in us of the histogram, and of the exact figures in ns."""
+    summary: dict[str, float | None] = {
+        "min": None if least is None else least / 1e3,
+        "mean": None if total is None else total / found.total / 1e3,
+    }
+    for name, q in _QUANTILES.items():
+        value = found.quantile(q)
+        if value is not None and least is not None and most is not None:
+            value = min(max(value, least / 1e3), most / 1e3)
+        summary[name] = value
+    summary["max"] = None if most is None else most / 1e3
+    return summary
+
+
+def _of_older_versions(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what version 1 (no `unknown_bytes_ops`) and version 2 (no retries, kinds together) do not have."""
+    found: dict[str, Any] = {"unknown_bytes_ops": 0, "retried_ops": None, "wait_sum_ns": None}
+    for name in ("us", "us_hist", "sum_ns"):
+        found[f"response_{name}"] = raw[f"latency_{name}"]
+    for name, kinds in (("read", READ_KINDS), ("write", WRITE_KINDS)):
+        some = [row for row in raw["by_op"] if row["op"] in kinds]
+        moved = [row["bytes"] for row in some if row["bytes"] is not None]
+        found[f"{name}_ops"] = sum(row["ops"] for row in some)
+        found[f"{name}_bytes"] = sum(moved) if moved or not some else None
+    return found
 
 
 def snapshot(
@@ -240,7 +291,7 @@ def snapshot(
             counts = rows(connection, "totals()")[0]
             for name, macro in DISTINCT.items():
                 counts[name] = rows(connection, f"(SELECT count(*) AS n FROM {macro}())")[0]["n"]
-            found = distributions(connection)
+            found = distributions(connection, waited=bool(counts["wait_sum_ns"]))
         peak = peaks(reader) if swept is None else swept.result()
     return assemble(counts, *found, peak, reader.counters, records_ends=records_ends(reader))
 
@@ -283,15 +334,25 @@ def rows(
 
 
 def distributions(
-    connection: duckdb.DuckDBPyConnection,
-) -> tuple[list[dict[str, Any]], Histogram, Histogram]:
-    """Ops by kind, request sizes in bytes, latencies in us."""
-    sizes, latencies = (rows(connection, f"{name}('all')") for name in ("req_bytes_hist", "latency_hist"))
+    connection: duckdb.DuckDBPyConnection, *, waited: bool
+) -> tuple[list[dict[str, Any]], Histogram, Histogram, Histogram]:
+    """Ops by kind, request sizes in bytes, latencies and response times in us.
+
+    Unless an op `waited`, response times are latencies, and are not counted again.
+    """
+    sizes = rows(connection, "req_bytes_hist('all')")
+    latencies = _times(connection, "latency_hist")
     return (
         rows(connection, "by_op()"),
         Histogram.from_rows("bytes", [(row["lo"], row["hi"], row["counts"]) for row in sizes]),
-        Histogram.from_rows("us", [(row["lo"] / 1e3, row["hi"] / 1e3, row["counts"]) for row in latencies]),
+        latencies,
+        _times(connection, "response_hist") if waited else latencies,
     )
+
+
+def _times(connection: duckdb.DuckDBPyConnection, macro: str) -> Histogram:
+    found = rows(connection, f"{macro}('all')")
+    return Histogram.from_rows("us", [(row["lo"] / 1e3, row["hi"] / 1e3, row["counts"]) for row in found])
 
 
 def records_ends(reader: TraceReader) -> bool:
@@ -311,6 +372,7 @@ def assemble(
     by_op: list[dict[str, Any]],
     sizes: Histogram,
     latencies: Histogram,
+    responses: Histogram,
     peak: Peaks,
     counted: Mapping[str, int],
     *,
@@ -323,12 +385,16 @@ def assemble(
     if not figures["unknown_bytes_ops"]:  # a sum over no op that moves data
         figures["bytes"] = figures["bytes"] or 0
         figures["step_bytes"] = figures["step_bytes"] or 0
+    for kind in ("read", "write"):
+        if not figures[f"{kind}_ops"]:
+            figures[f"{kind}_bytes"] = 0
     return MetricsSnapshot(
         **figures,
         unfinished_ops=figures["ops"] - ended if ends_known else None,
         by_op=tuple(by_op),
         req_bytes_hist=sizes,
         latency_us_hist=latencies,
+        response_us_hist=responses,
         max_qd=peak.ops if ends_known else None,
         peak_inflight=peak.bytes if ends_known else None,
         backend_counters=_counters(counted, by_op),

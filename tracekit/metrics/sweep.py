@@ -151,7 +151,7 @@ def _records(before: _Levels, more: Iterable[tuple[int, int]]) -> _Levels:
 
 
 def _windowed(reader: TraceReader, start_ns: int | None, stop_ns: int | None) -> Iterator[_Columns]:
-    for table in ordered_batches(reader, ["op", "len", "bytes", "latency"]):
+    for table in ordered_batches(reader, ["op", "len", "bytes", "latency", "wait_ns"]):
         times = table.column("t_submit")
         if stop_ns is not None and times[0].as_py() >= stop_ns:
             return
@@ -167,8 +167,10 @@ def _columns(table: pa.Table) -> _Columns:
     if any("hint" in chunk.dictionary.to_pylist() for chunk in kinds.chunks):
         table = table.filter(pc.not_equal(kinds.cast(pa.string()), "hint"))
     submit = table.column("t_submit").to_numpy()
-    latency = table.column("latency")
+    latency, waited = table.column("latency"), table.column("wait_ns")
     ended = np.maximum(pc.fill_null(latency, 1).to_numpy(), 1)
+    if waited.null_count < len(waited):
+        ended = ended + pc.fill_null(waited, 0).to_numpy()
     end = np.where(latency.is_valid().to_numpy(), submit + ended, _NEVER)
     weight = pc.fill_null(pc.coalesce(table.column("len"), table.column("bytes")), 0).to_numpy()
     return submit, end, weight

@@ -211,6 +211,10 @@ def _facts(found: MetricsSnapshot) -> dict[str, str]:
         ),
         "in flight": in_flight(found),
     }  # fmt: skip
+    if found.retried_ops:
+        facts["retried"] = (
+            f"{counted(found.retried_ops, 'op')}; {format_duration(found.wait_sum_ns or 0)} of earlier tries and waits"
+        )
     if found.samples:
         facts["samples"] = format_count(found.samples)
     if found.steps:
@@ -265,8 +269,14 @@ def bytes_moved(found: MetricsSnapshot) -> str:
     asked = "" if found.requested_bytes is None else f", {format_size(found.requested_bytes)} asked for"
     if found.bytes is None:
         return f"unknown{asked}"
-    unknown = f" (unknown for {counted(found.unknown_bytes_ops, 'op')})" if found.unknown_bytes_ops else ""
-    return f"{format_size(found.bytes)}{unknown}"
+    notes = [f"unknown for {counted(found.unknown_bytes_ops, 'op')}"] if found.unknown_bytes_ops else []
+    if found.write_ops and found.read_ops:
+        read, written = shown(found.read_bytes, "bytes"), shown(found.write_bytes, "bytes")
+        notes.insert(0, f"{read} read, {written} written")
+    elif found.write_ops:
+        notes.insert(0, "all written")
+    noted = f" ({'; '.join(notes)})" if notes else ""
+    return f"{format_size(found.bytes)}{noted}"
 
 
 def in_flight(found: MetricsSnapshot) -> str:

@@ -1,4 +1,4 @@
--- Scalars to group by, and the windows into which a run is cut. The other files build on this one.
+-- Scalars to group by, and the windows into which a run is cut.
 --
 -- uri_scheme(uri)         VARCHAR  scheme in lower case; `file` for a plain path
 -- uri_prefix(uri, depth)  VARCHAR  the scheme, the bucket and the first `depth` parts of the path
@@ -42,6 +42,6 @@ CREATE OR REPLACE MACRO round_window(span_ns, windows) AS (
 CREATE OR REPLACE MACRO window_of(t, t0, span_ns, width) AS
     least((t - t0) // width, greatest((span_ns + width - 1) // width, 1) - 1)::BIGINT;
 CREATE OR REPLACE MACRO run_extent() AS TABLE
-    SELECT min(t_submit) AS t0, greatest(max(t_submit + coalesce(latency, 0)) - min(t_submit), 1) AS span_ns,
+    SELECT min(t_submit) AS t0, greatest(max(t_submit + coalesce(response_ns(latency, wait_ns), 0)) - min(t_submit), 1) AS span_ns,
            count(latency) > 0 AS has_ends, count(bytes) > 0 AS has_bytes
     FROM ops WHERE op <> 'hint';

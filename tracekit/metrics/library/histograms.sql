@@ -3,6 +3,7 @@
 -- op_key(by, uri, op, error, rank, worker)  VARCHAR  the value of the grouping called `by`: op, scheme, error, rank,
 --                     worker, uri, prefix (the scheme and two parts of the path), all
 -- latency_hist(by)    key VARCHAR, lo BIGINT ns inclusive, hi BIGINT ns exclusive, counts BIGINT ops that ended
+-- response_hist(by)   the same of the response time: latency and what was spent on earlier tries and waits
 -- req_bytes_hist(by)  key VARCHAR, lo BIGINT bytes inclusive, hi BIGINT bytes exclusive, counts BIGINT ops that have a
 --                     length
 -- Example: FROM latency_hist('worker')
@@ -21,6 +22,13 @@ CREATE OR REPLACE MACRO op_key(by_, uri, op, error, rank, worker) AS
 CREATE OR REPLACE MACRO latency_hist(by_) AS TABLE
     SELECT op_key(by_, uri, op, error, rank, worker) AS key, latency_lo(latency) AS lo, latency_hi(latency) AS hi,
            count(*) AS counts
+    FROM ops
+    WHERE latency IS NOT NULL AND op <> 'hint'
+    GROUP BY ALL
+    ORDER BY key, lo;
+CREATE OR REPLACE MACRO response_hist(by_) AS TABLE
+    SELECT op_key(by_, uri, op, error, rank, worker) AS key, latency_lo(response_ns(latency, wait_ns)) AS lo,
+           latency_hi(response_ns(latency, wait_ns)) AS hi, count(*) AS counts
     FROM ops
     WHERE latency IS NOT NULL AND op <> 'hint'
     GROUP BY ALL

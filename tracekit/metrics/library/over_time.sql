@@ -3,13 +3,13 @@
 -- over_time(windows)  at most `windows` windows of a round length (1, 2, 5, 10 ... ns: see round_window), which a
 --                     periodic load does not alias with. Columns: win BIGINT number, start_s DOUBLE and s DOUBLE (middle)
 --                     since the first submit, window_s DOUBLE length (the last may be shorter than the others), ops
---                     BIGINT submitted, bytes BIGINT moved, bytes_per_s DOUBLE, ops_per_s DOUBLE, p50_us, p90_us,
+--                     BIGINT submitted, bytes BIGINT moved, bytes_per_s, read_bytes_per_s, write_bytes_per_s, ops_per_s DOUBLE, p50_us, p90_us,
 --                     p99_us, max_us DOUBLE latency of the ops submitted (null if none ended), failed BIGINT, mean_qd
 --                     DOUBLE ops and mean_inflight_bytes DOUBLE bytes in flight on average
 -- over_windows(width_ns)  the same, in windows of `width_ns`
 -- The bytes of an op are spread evenly over its time from submit to end. Averages in flight are the time of ops in the
 -- window over its length (exact, by Little's law); an op that never ended has no time and counts for nothing there.
--- bytes and bytes_per_s are null if no op of the trace says what it moved; averages in flight if none has a latency.
+-- bytes and the three bytes_per_s are null if no op of the trace says what it moved; averages in flight if none has a latency.
 -- Example: FROM over_time(100)
 CREATE OR REPLACE MACRO over_windows(width_ns) AS TABLE
     WITH extent AS MATERIALIZED (
@@ -17,8 +17,8 @@ CREATE OR REPLACE MACRO over_windows(width_ns) AS TABLE
         FROM (SELECT *, width_ns::BIGINT AS width FROM run_extent())
     ),
     timed AS (
-        SELECT t_submit, t_submit + coalesce(latency, 0) AS t_end, latency, coalesce(bytes, 0) AS bytes,
-               coalesce(len, bytes, 0) AS asked, error, t0, span_ns, width, window_of(t_submit, t0, span_ns, width) AS first_win
+        SELECT t_submit, t_submit + coalesce(response_ns(latency, wait_ns), 0) AS t_end, latency, coalesce(bytes, 0) AS bytes,
+               CASE WHEN is_write(op) THEN coalesce(bytes, 0) ELSE 0 END AS written, coalesce(len, bytes, 0) AS asked, error, t0, span_ns, width, window_of(t_submit, t0, span_ns, width) AS first_win
         FROM ops, extent
         WHERE op <> 'hint'
     ),
@@ -31,28 +31,31 @@ CREATE OR REPLACE MACRO over_windows(width_ns) AS TABLE
         SELECT first_win AS win, count(*) AS ops, count(*) FILTER (error IS NOT NULL) AS failed,
                quantile_disc(latency, [0.5, 0.9, 0.99]) AS quantiles, max(latency) / 1e3 AS max_us,
                sum(bytes) FILTER (first_win = last_win) AS bytes,
+               sum(written) FILTER (first_win = last_win) AS written,
                sum(t_end - t_submit) FILTER (first_win = last_win) AS op_ns,
                sum(asked::DOUBLE * (t_end - t_submit)) FILTER (first_win = last_win) AS byte_ns
         FROM placed GROUP BY first_win
     ),
     pieces AS (
-        SELECT unnest(range(first_win, last_win + 1)) AS win, t_submit, t_end, latency, bytes, asked, t0, width
+        SELECT unnest(range(first_win, last_win + 1)) AS win, t_submit, t_end, bytes, written, asked, t0, width
         FROM placed WHERE first_win <> last_win
     ),
     cut AS (
-        SELECT win, bytes, asked, latency, greatest(t0 + win * width - t_submit, 0) AS before_ns,
+        SELECT win, bytes, written, asked, t_end - t_submit AS whole_ns, greatest(t0 + win * width - t_submit, 0) AS before_ns,
                least(t0 + (win + 1) * width, t_end) - t_submit AS after_ns
         FROM pieces
     ),
     flying AS (
         -- Differences of one rising whole number: the pieces of an op add up to its bytes.
-        SELECT win, sum(bytes::HUGEINT * after_ns // latency - bytes::HUGEINT * before_ns // latency) AS bytes,
+        SELECT win, sum(bytes::HUGEINT * after_ns // whole_ns - bytes::HUGEINT * before_ns // whole_ns) AS bytes,
+               sum(written::HUGEINT * after_ns // whole_ns - written::HUGEINT * before_ns // whole_ns) AS written,
                sum(after_ns - before_ns) AS op_ns, sum(asked::DOUBLE * (after_ns - before_ns)) AS byte_ns
         FROM cut GROUP BY win
     ),
     joined AS (
         SELECT win, coalesce(submitted.ops, 0) AS ops, coalesce(submitted.failed, 0) AS failed,
                (coalesce(submitted.bytes, 0) + coalesce(flying.bytes, 0))::BIGINT AS bytes,
+               (coalesce(submitted.written, 0) + coalesce(flying.written, 0))::BIGINT AS written,
                coalesce(submitted.op_ns, 0) + coalesce(flying.op_ns, 0) AS op_ns,
                coalesce(submitted.byte_ns, 0) + coalesce(flying.byte_ns, 0) AS byte_ns, quantiles, max_us
         FROM grid LEFT JOIN submitted USING (win) LEFT JOIN flying USING (win)
@@ -65,6 +68,8 @@ CREATE OR REPLACE MACRO over_windows(width_ns) AS TABLE
         ops,
         CASE WHEN has_bytes THEN bytes END AS bytes,
         CASE WHEN has_bytes THEN bytes / (long / 1e9) END AS bytes_per_s,
+        CASE WHEN has_bytes THEN (bytes - written) / (long / 1e9) END AS read_bytes_per_s,
+        CASE WHEN has_bytes THEN written / (long / 1e9) END AS write_bytes_per_s,
         ops / (long / 1e9) AS ops_per_s,
         quantiles[1] / 1e3 AS p50_us, quantiles[2] / 1e3 AS p90_us, quantiles[3] / 1e3 AS p99_us, max_us,
         failed,

@@ -1,6 +1,7 @@
 -- How a run moves through its files, and how its ops arrive.
 --
--- sequentiality(by)  key VARCHAR (see op_key), ops BIGINT reads that follow another of the same stream and file;
+-- sequentiality(by)  key VARCHAR (see op_key), ops BIGINT reads and range writes that follow another of the
+--                    same kind, stream and file;
 --                    sequential, forward, backward, same DOUBLE shares of them: starts where the last ended, jumps
 --                    ahead, jumps back, reads the same offset again; stride BIGINT bytes, the commonest difference of
 --                    offsets (the least of equally common ones). Reads submitted at the same time are ordered by offset
@@ -15,8 +16,8 @@ CREATE OR REPLACE MACRO sequentiality(by_) AS TABLE
             "offset" - lag("offset") OVER walk AS jump,
             "offset" - lag("offset" + coalesce(bytes, len, 0)) OVER walk AS gap
         FROM ops
-        WHERE op = 'read' AND "offset" IS NOT NULL
-        WINDOW walk AS (PARTITION BY rank, worker, uri ORDER BY t_submit, "offset")
+        WHERE op IN ('read', 'write') AND "offset" IS NOT NULL
+        WINDOW walk AS (PARTITION BY rank, worker, uri, op ORDER BY t_submit, "offset")
     )
     SELECT
         key,

@@ -17,7 +17,7 @@ CREATE OR REPLACE MACRO per_file() AS TABLE
         quantile_disc(latency, 0.99) / 1e3 AS p99_us,
         count(*) FILTER (error IS NOT NULL) AS failed
     FROM ops
-    WHERE op IN ('read', 'get', 'put')
+    WHERE is_data(op)
     GROUP BY uri
     ORDER BY bytes DESC NULLS LAST, uri;
 CREATE OR REPLACE MACRO per_sample() AS TABLE

@@ -19,7 +19,7 @@ CREATE OR REPLACE MACRO per_step() AS TABLE
             count(*) AS ops,
             sum(bytes)::BIGINT AS bytes,
             (min(t_submit) - (SELECT t0 FROM run_extent())) / 1e9 AS first_s,
-            CASE WHEN count(latency) > 0 THEN (max(t_submit + coalesce(latency, 0)) - min(t_submit)) / 1e6 END AS wall_ms,
+            CASE WHEN count(latency) > 0 THEN (max(t_submit + coalesce(response_ns(latency, wait_ns), 0)) - min(t_submit)) / 1e6 END AS wall_ms,
             sum(latency) / 1e6 AS latency_sum_ms,
             count(*) FILTER (error IS NOT NULL) AS failed,
             -- One value for the row: arg_max of a column skips the rows where that column is null.

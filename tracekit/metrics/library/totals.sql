@@ -2,9 +2,12 @@
 --
 -- totals()  ops BIGINT, failed_ops BIGINT with an error, ended_ops BIGINT with a latency, bytes BIGINT moved (null if no
 --           op says), unknown_bytes_ops BIGINT ops that move data but do not say how much, requested_bytes BIGINT asked
---           for (null if no op says), first_submit_ns, last_submit_ns BIGINT ns since the trace's epoch, last_end_ns
---           BIGINT latest submit + latency, step_bytes BIGINT bytes moved for steps, latency_sum_ns, latency_max_ns,
---           latency_min_ns BIGINT; a time is null if no op has it
+--           for (null if no op says), read_ops, write_ops BIGINT ops that read and write data, read_bytes, write_bytes
+--           BIGINT moved by them (null if none of them says), first_submit_ns, last_submit_ns BIGINT ns since the
+--           trace's epoch, last_end_ns BIGINT latest submit + response time, step_bytes BIGINT bytes moved for steps,
+--           latency_sum_ns, latency_max_ns, latency_min_ns BIGINT, retried_ops BIGINT ops sent more than once (null if
+--           no op says), wait_sum_ns BIGINT spent on earlier tries and waits (null likewise), response_sum_ns,
+--           response_max_ns, response_min_ns BIGINT; a time is null if no op has it
 -- by_op()   scheme VARCHAR, op VARCHAR, error VARCHAR class (null = success), ops BIGINT, bytes BIGINT moved (null if no
 --           op says), requested_bytes BIGINT asked for (null if no op says); counts hints too
 -- file_ids()    uri VARCHAR, each once; ops that list are left out, since they name no file
@@ -17,15 +20,24 @@ CREATE OR REPLACE MACRO totals() AS TABLE
         count(*) FILTER (error IS NOT NULL) AS failed_ops,
         count(latency) AS ended_ops,
         sum(bytes)::BIGINT AS bytes,
-        count(*) FILTER (bytes IS NULL AND op IN ('read', 'get', 'write', 'put', 'part')) AS unknown_bytes_ops,
+        count(*) FILTER (bytes IS NULL AND is_data(op)) AS unknown_bytes_ops,
         sum(len)::BIGINT AS requested_bytes,
+        count(*) FILTER (is_read(op)) AS read_ops,
+        count(*) FILTER (is_write(op)) AS write_ops,
+        sum(bytes) FILTER (is_read(op))::BIGINT AS read_bytes,
+        sum(bytes) FILTER (is_write(op))::BIGINT AS write_bytes,
         min(t_submit) AS first_submit_ns,
         max(t_submit) AS last_submit_ns,
-        max(t_submit + latency) AS last_end_ns,
+        max(t_submit + response_ns(latency, wait_ns)) AS last_end_ns,
         sum(bytes) FILTER (step IS NOT NULL)::BIGINT AS step_bytes,
         sum(latency)::BIGINT AS latency_sum_ns,
         max(latency) AS latency_max_ns,
-        min(latency) AS latency_min_ns
+        min(latency) AS latency_min_ns,
+        CASE WHEN count(tries) > 0 THEN count(*) FILTER (tries > 1) END AS retried_ops,
+        sum(wait_ns)::BIGINT AS wait_sum_ns,
+        sum(response_ns(latency, wait_ns))::BIGINT AS response_sum_ns,
+        max(response_ns(latency, wait_ns)) AS response_max_ns,
+        min(response_ns(latency, wait_ns)) AS response_min_ns
     FROM ops
     WHERE op <> 'hint';
 -- Grouping by the URI first computes the scheme once a file, not once an op.
