@@ -149,7 +149,6 @@ class ReplayKeywords(StoreKeywords, VerdictKeywords, total=False):
     engine: Engine | str
     threads: Count | None
     max_workers: Count
-    processes: Count | None
     realtime: Flag
     allow_writes: Flag
     overwrite: Flag

@@ -241,15 +241,15 @@ REPLAY: Table = {
         Option(
             "engine",
             Kind.CHOICE,
-            "What drives the plan: interpreter, loop (object stores), compiled (local reads; needs the extra fast), or "
-            "interpreter or loop by the target (auto).",
+            "What drives the plan: compiled (local reads; needs the extra fast), interpreter (any plan), loop (object "
+            "stores), or the fastest of them that can (auto).",
             "auto",
             choices=get_args(Engine),
         ),
         Option(
             "threads",
             Kind.COUNT,
-            "Workers in a process; with an event loop, requests at once.",
+            "Workers; with an event loop, requests at once.",
             unset="chosen from the trace",
             low=1,
             high=4096,
@@ -257,12 +257,11 @@ REPLAY: Table = {
         Option(
             "max_workers",
             Kind.COUNT,
-            "Workers that may be started in a process while the target is slow.",
+            "Workers that may be started while the target is slow.",
             1024,
             low=1,
             high=8192,
         ),
-        Option("processes", Kind.COUNT, "Worker processes.", unset="chosen from the rate", low=1, high=64),
         Option("realtime", Kind.FLAG, "Run the client under SCHED_FIFO, where the system allows it.", False),
     ),
     **table(

@@ -3,7 +3,7 @@
 4 KiB random reads of one cached file. At 10,000 and 50,000 ops/s: the lateness of each op and the
 drift of the whole, for tracekit (with its defaults, and under SCHED_FIFO where that is allowed) and
 for fio's `read_iolog` v3 with psync and io_uring. fio logs the end of an op in whole ms, so its
-lateness is known to a millisecond. Then as fast as possible: tracekit in one process and in two,
+lateness is known to a millisecond. Then as fast as possible: tracekit compiled and interpreted,
 fio psync and io_uring with `--replay_no_stall=1`, one job and two. Rounds are interleaved; each
 figure is the median of the rounds, and `best` that of the least disturbed round.
 """
@@ -81,8 +81,8 @@ def paced(folder: Path, seconds: float, rounds: int) -> None:
 def asap(folder: Path, rounds: int) -> None:
     ops = Ops(folder, ASAP_OPS, 1_000_000)
     clients: dict[str, Callable[[], Figures]] = {
-        "tracekit, 1 process": lambda: ops.tracekit(pace="asap", processes=1, threads=1),
-        "tracekit, 2 processes": lambda: ops.tracekit(pace="asap", processes=2, threads=1),
+        "tracekit": lambda: ops.tracekit(pace="asap", threads=2),
+        "tracekit, interpreter": lambda: ops.tracekit(pace="asap", threads=1, engine="interpreter"),
     }
     if shutil.which("fio"):
         for engine in ("psync", "io_uring"):

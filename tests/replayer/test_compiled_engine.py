@@ -18,12 +18,15 @@ from hypothesis import strategies as st
 from properties import examples
 
 import tracekit
+from tracekit.backends.local.direct import alignment_of
+from tracekit.options import PAGE_CACHE_MODES
 from tracekit.store.reader import open_reader
 from tracekit.store.writer import TraceWriter
 
 pytest.importorskip("numba", reason="numba is not installed (extra `fast`)")
 
 US, MS = 1_000, 1_000_000
+COUNTERS = ("hints_applied", "direct_reads", "alignment_bytes")
 FILES = ("whole", "short", "empty", "missing", "folder")
 
 
@@ -64,7 +67,7 @@ def replayed(trace: Path, out: Path, engine: str, **how: Any) -> list[dict[str, 
     result = tracekit.replay(trace, out=out, engine=engine, **options)
     assert result.client.engine == engine
     columns = 'op, uri, ops."offset", len, bytes, sample_id, worker, error, plan_op'
-    return open_reader(out).query(f"SELECT {columns} FROM ops ORDER BY op, plan_op, uri").to_pylist()
+    return open_reader(out).query(f"SELECT {columns} FROM ops ORDER BY ALL").to_pylist()
 
 
 OPS = st.lists(
@@ -84,8 +87,10 @@ OPS = st.lists(
 @given(
     ops=OPS,
     pace=st.sampled_from(["recorded", "asap"]),
-    mode=st.sampled_from(["default", "fadvise_sequential", "fadvise_random"]),
+    mode=st.sampled_from(PAGE_CACHE_MODES),
+    scheme=st.sampled_from(["file", "direct"]),
     gate=st.sampled_from([{}, {"max_ops_in_flight": 2}, {"max_bytes_in_flight": 50_000}]),
+    threads=st.sampled_from([1, 3]),
 )
 def test_both_engines_give_the_same_rows(
     tmp_path_factory: pytest.TempPathFactory,
@@ -93,31 +98,52 @@ def test_both_engines_give_the_same_rows(
     ops: list[Any],
     pace: str,
     mode: str,
+    scheme: str,
     gate: dict[str, int],
+    threads: int,
 ) -> None:
     folder = tmp_path_factory.mktemp("t")
     trace = write_trace(folder / "t", data, [("whole", 1, 0, 1, 0), *ops])
-    how = {"pace": pace, "page_cache_mode": mode, **gate}
-    compiled = replayed(trace, folder / "c", "compiled", **how)
-    interpreter = replayed(trace, folder / "i", "interpreter", processes=1, threads=1, **how)
-    # Each worker opens a file for itself, so that hints at open are as many as workers that did.
-    assert [row for row in compiled if row["op"] != "hint"] == [
-        row for row in interpreter if row["op"] != "hint"
+    how = {"pace": pace, "page_cache_mode": mode, "map": f"file://={scheme}://", **gate}
+    compiled = replayed(trace, folder / "c", "compiled", threads=threads, **how)
+    interpreter = replayed(trace, folder / "i", "interpreter", threads=1, **how)
+    if (
+        threads > 1
+    ):  # each worker opens a file for itself, so that hints at open are as many as workers that did
+        compiled, interpreter = (
+            [row for row in rows if row["op"] != "hint"] for rows in (compiled, interpreter)
+        )
+    assert compiled == interpreter
+    counted = [
+        {name: count for name, count in open_reader(folder / out).counters.items() if name in COUNTERS}
+        for out in "ci"
     ]
-    hinted = ({row["uri"] for row in rows if row["op"] == "hint"} for rows in (compiled, interpreter))
-    assert next(hinted) == next(hinted)
+    if threads > 1:
+        counted = [{**counts, "hints_applied": 0} for counts in counted]
+    assert counted[0] == {**dict.fromkeys(counted[0], 0), **counted[1]}
 
 
-def test_dropping_pages_is_a_hint_row_for_each_read_that_moved(tmp_path: Path, data: Path) -> None:
+def test_dropping_pages_is_a_hint_row_at_open_and_for_each_read_that_moved(
+    tmp_path: Path, data: Path
+) -> None:
     trace = write_trace(
         tmp_path / "t",
         data,
         [("whole", 5000, 4096 * i + 7, 5000, MS) for i in range(10)] + [("short", 100, 9000, 0, MS)],
     )
     rows = replayed(trace, tmp_path / "c", "compiled", page_cache_mode="dontneed", threads=1)
-    assert tracekit.open_trace(tmp_path / "c").snapshot().to_dict()["backend_counters"]["hints_applied"] == 10
+    assert tracekit.open_trace(tmp_path / "c").snapshot().to_dict()["backend_counters"]["hints_applied"] == 12
     hints = [(row["offset"], row["len"]) for row in rows if row["op"] == "hint"]
-    assert hints == [(4096 * i, 8192) for i in range(10)]
+    assert hints == sorted([(4096 * i, 8192) for i in range(10)] + [(0, 200_000), (0, 5000)])
+
+
+def test_padding_of_reads_past_the_cache_is_counted(tmp_path: Path, data: Path) -> None:
+    trace = write_trace(tmp_path / "t", data, [("whole", 100, 50, 100, 0), ("whole", 8192, 4096, 8192, 0)])
+    replayed(trace, tmp_path / "c", "compiled", page_cache_mode="direct_io")
+    with (data / "whole").open("rb") as file:
+        block = alignment_of(file.fileno()).offset
+    counters = open_reader(tmp_path / "c").counters
+    assert (counters["direct_reads"], counters["alignment_bytes"]) == (2, block - 100)
 
 
 def test_a_gate_is_never_exceeded(tmp_path: Path, data: Path) -> None:
@@ -195,20 +221,72 @@ def test_a_read_only_home_still_runs_the_engine(tmp_path: Path, data: Path) -> N
     assert (home / ".cache").read_text() == "not a directory"
 
 
+WITHOUT_NUMBA = """
+import sys
+sys.modules["numba"] = None
+import tracekit
+"""
+
+
 def test_without_numba_the_engine_is_refused_with_its_extra(tmp_path: Path, data: Path) -> None:
     trace = write_trace(tmp_path / "t", data, [("whole", 100, 0, 100, 0)])
-    code = f"""
-        import sys
-        sys.modules["numba"] = None
-        import importlib.util
-        find = importlib.util.find_spec
-        importlib.util.find_spec = lambda name, *more: None if name == "numba" else find(name, *more)
-        import tracekit
-        try:
-            tracekit.replay({str(trace)!r}, engine="compiled")
-        except tracekit.UsageError as error:
-            assert "tracekit[fast]" in str(error), error
-        else:
-            raise AssertionError("not refused")
-    """
-    subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True, timeout=100)
+    code = f"""{WITHOUT_NUMBA}
+try:
+    tracekit.replay({str(trace)!r}, engine="compiled")
+except tracekit.UsageError as error:
+    assert "tracekit[fast]" in str(error), error
+else:
+    raise AssertionError("not refused")
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=100)
+
+
+def test_without_numba_the_interpreter_serves_and_the_result_says_why(tmp_path: Path, data: Path) -> None:
+    trace = write_trace(tmp_path / "t", data, [("whole", 100, 0, 100, 0)])
+    code = f"""{WITHOUT_NUMBA}
+result = tracekit.replay({str(trace)!r}, tolerance=1e9)
+assert result.client.engine == "interpreter"
+assert "pip install 'tracekit[fast]'" in result.client.fallback
+assert result.client.fallback in result.verdict.reason
+assert result.to_dict()["client"]["fallback"] == result.client.fallback
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=100)
+
+
+@pytest.mark.parametrize("scheme", ["file", "direct"])
+def test_local_reads_are_driven_by_the_compiled_engine_unless_another_is_named(
+    tmp_path: Path, data: Path, scheme: str
+) -> None:
+    trace = write_trace(tmp_path / "t", data, [("whole", 4096, 0, 4096, 0)])
+    for pace in ("recorded", "asap"):
+        client = tracekit.replay(trace, pace=pace, map=f"file://={scheme}://", tolerance=1e9).client
+        assert (client.engine, client.fallback) == ("compiled", None)
+    client = tracekit.replay(trace, engine="interpreter", tolerance=1e9).client
+    assert (client.engine, client.fallback) == ("interpreter", "engine=interpreter was given")
+
+
+def test_machine_code_of_another_processor_is_not_loaded(tmp_path: Path, data: Path) -> None:
+    trace = write_trace(tmp_path / "t", data, [("whole", 100, 0, 100, 0)])
+    code = (
+        f"import tracekit; assert tracekit.replay({str(trace)!r}, engine='compiled', tolerance=1e9).ops == 1"
+    )
+    told = []
+    for processor in ("generic", "generic", "nehalem"):
+        environ = {
+            **os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache"),
+            "NUMBA_CPU_NAME": processor, "NUMBA_CPU_FEATURES": "",
+        }  # fmt: skip
+        subprocess.run([sys.executable, "-c", code], check=True, timeout=100, env=environ)
+        told.append(len(list((tmp_path / "cache").rglob("kernel.work-*.nbc"))))
+    assert told == [1, 1, 2]
+
+
+def test_the_first_compilation_is_logged_in_one_line(tmp_path: Path, data: Path) -> None:
+    trace = write_trace(tmp_path / "t", data, [("whole", 100, 0, 100, 0)])
+    command = [sys.executable, "-m", "tracekit", "replay", str(trace), "--tolerance", "1e9"]
+    environ = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    told = [
+        subprocess.run(command, check=True, timeout=100, env=environ, capture_output=True, text=True).stderr
+        for _ in range(2)
+    ]
+    assert (told[0].count("compiling the replay engine"), told[0].count("\n"), told[1]) == (1, 1, "")

@@ -156,7 +156,6 @@ def facts(**changed: object) -> ClientFacts:
     given = {
         "engine": "interpreter",
         "workers": 4,
-        "processes": 1,
         "cpu_ns": 0,
         "cpu_wait_ns": 0,
         "wall_ns": 10**9,

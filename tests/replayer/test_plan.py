@@ -17,7 +17,7 @@ from tracekit.replayer import plan as plan_module
 from tracekit.replayer.mapping import MappingRules, parse_rules
 from tracekit.replayer.materialize import materialize
 from tracekit.replayer.options import ReplayOptions
-from tracekit.replayer.pacing import ClosedPacer, RecordedPacer, dependencies
+from tracekit.replayer.pacing import ClosedPacer, dependencies
 from tracekit.replayer.plan import NONE, Plan, build_plan
 from tracekit.replayer.run import dry_run, replay
 from tracekit.replayer.totals import plan_totals
@@ -208,16 +208,6 @@ def test_parity_of_a_plan_too_long_to_be_foretold_is_of_what_it_was_to_issue(
         assert "expected" not in open_reader(tmp_path / f"r-{name}").options["replay"]
         assert result.ok, result.parity.to_dict()
         assert (result.parity.row("ops").a, result.parity.row("bytes").a) == (ops, 64 * ops)
-
-
-def test_strided_pacers_share_a_plan_without_overlap(tmp_path: Path) -> None:
-    plan = plan_of(tmp_path, [(i, 1, 0, "a") for i in range(10)])
-    taken = []
-    for first in range(3):
-        pacer = RecordedPacer(plan, first, 3)
-        while (op := pacer.take()) is not None:
-            taken.append(op)
-    assert sorted(taken) == list(range(10))
 
 
 def test_the_longest_prefix_wins_and_whole_path_parts_match() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import resource
 import signal
 import subprocess
@@ -83,9 +82,8 @@ def check_partial(proc: subprocess.Popen[bytes], out: Path, wish: signal.Signals
 
 
 ENGINES = {
-    "fast": ("--processes", "1"), "general": ("--page-cache-mode", "dontneed"), "gate": ("--max-ops-in-flight", "2"),
-    "closed": ("--pace", "closed"), "processes": ("--processes", "2"),
-    "closed-processes": ("--processes", "2", "--pace", "closed"),
+    "default": (), "interpreter": ("--engine", "interpreter"), "dropping": ("--page-cache-mode", "dontneed"),
+    "gate": ("--max-ops-in-flight", "2"), "closed": ("--pace", "closed"),
 }  # fmt: skip
 
 
@@ -93,8 +91,8 @@ ENGINES = {
     ("engine", "wish"),
     [
         *((engine, signal.SIGINT) for engine in ENGINES),
-        ("fast", signal.SIGTERM),
-        ("processes", signal.SIGTERM),
+        ("default", signal.SIGTERM),
+        ("interpreter", signal.SIGTERM),
     ],
 )
 def test_a_signal_leaves_a_marked_partial_result(
@@ -116,46 +114,11 @@ def test_a_signal_leaves_a_marked_partial_result_of_the_event_loop(
     assert check_partial(proc, tmp_path / "r", wish).counters["range_gets"] > 0
 
 
-@pytest.mark.parametrize("streamed", [False, True])
-@pytest.mark.parametrize("which", [0, 1])
-def test_a_process_that_is_killed_ends_the_replay_with_an_error(
-    tmp_path: Path, recording: Path, which: int, streamed: bool
-) -> None:
-    if streamed:  # what the dead one needed is never given back: the others would wait for more for ever
-        recording = long_trace(tmp_path)
-    out = tmp_path / "r"
-    program = (
-        "import sys\nfrom tracekit.replayer import plan\nplan._STREAM_FROM = 10_000\nplan._AHEAD = 40_000\n"
-        "plan._GIVE_BACK = 10_000\nfrom tracekit.cli.app import main\nmain()"
-    )
-    command = [sys.executable, "-c", program, "replay", str(recording), "-o", str(out), "--processes", "2"]
-    command += ["--pace", "asap", "--page-cache-mode", "dontneed"] if streamed else []
-    proc = begun(command, out)
-    children = Path(f"/proc/{proc.pid}/task/{proc.pid}/children").read_text().split()
-    os.kill(int(children[which]), signal.SIGKILL)
-    _, stderr = proc.communicate(timeout=60)
-    assert proc.returncode == 2
-    assert stderr.decode().startswith("tracekit: a replay process died")
-    assert len(stderr.splitlines()) == 1
-    assert open_reader(out).rows > 0
-
-
-def long_trace(folder: Path) -> Path:
-    count = 400_000
-    with TraceWriter(folder / "long", source="import:test", epoch_unix_ns=0) as writer:
-        columns = {
-            "t_submit": range(count), "uri": [f"file://{folder}/data/a"] * count, "offset": [0] * count,
-            "len": [4096] * count, "bytes": [4096] * count, "latency": [10] * count, "sample_id": [0] * count,
-        }  # fmt: skip
-        writer.write(pa.RecordBatch.from_pydict(columns))
-    return folder / "long"
-
-
 @pytest.mark.parametrize("target", ["file", "s3"])
 def test_a_full_disk_is_one_line_and_not_an_interruption(
     tmp_path: Path, recording: Path, s3_env: servers.S3Server, s3_bucket: str, target: str
 ) -> None:
-    options = ["--processes", "1", "--speed", "5"]
+    options = ["--speed", "5"]
     if target == "s3":
         rule = f"file://{tmp_path}/data=s3://{s3_bucket}"
         materialize(open_reader(recording), [rule])

@@ -248,27 +248,12 @@ def test_residency_is_what_was_read(data: Path) -> None:
     assert residency._mincore((data / "a").open("rb").fileno(), 4 << 20) == 1024
 
 
-def test_processes_share_a_plan_and_each_op_runs_once(tmp_path: Path, data: Path) -> None:
-    names = "abcdefgh" * 60
-    for pace in ("recorded", "closed"):
-        reader = trace_of(tmp_path, {"uri": uris(data, names), "worker": [i % 4 for i in range(480)]}, pace)
-        result = replay(reader, pace=pace, processes=2, out=tmp_path / f"r-{pace}", tolerance=1.0)
-        assert (result.ops, result.failed_ops, result.client.processes) == (480, 0, 2)
-        assert result.parity.row("bytes").difference == 0
-        replayed = open_reader(tmp_path / f"r-{pace}")
-        ids = replayed.query("SELECT sample_id FROM ops ORDER BY sample_id").column(0).to_pylist()
-        assert ids == list(range(480))
-        assert len({segment.metadata["pid"] for segment in replayed.segments}) == 2
-
-
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        ({"processes": 2, "max_ops_in_flight": 4}, "holds within one process"),
         ({"cold": True, "warm": True}, "exclude each other"),
         ({"start": "2s", "end": "1s"}, "is not after"),
         ({"engine": "loop"}, "cannot drive file"),
-        ({"processes": 64, "threads": 4096}, "too many workers"),
     ],
 )
 def test_options_that_exclude_each_other_are_refused(
@@ -309,7 +294,7 @@ def test_more_files_than_may_be_open_are_each_read_from_themselves(tmp_path: Pat
         {"uri": names, "len": [64] * 1400, "bytes": [64] * 1400, "t_submit": [i * 1000 for i in range(1400)]},
     )
     for pace in ("recorded", "asap"):
-        result = replay(reader, pace=pace, threads=2, processes=1, tolerance=1e9, max_lateness="1h")
+        result = replay(reader, pace=pace, threads=2, tolerance=1e9, max_lateness="1h")
         assert (result.ops, result.failed_ops) == (1400, 0)
 
 
@@ -327,7 +312,7 @@ def test_the_verdict_names_the_client_when_it_has_no_worker_free(tmp_path: Path,
     reader = trace_of(
         tmp_path, {"uri": uris(data, "a" * 20_000), "t_submit": [i * 100 for i in range(20_000)]}
     )
-    result = replay(reader, threads=1, processes=1, warm=True, tolerance=1e9, max_lateness="1h")
+    result = replay(reader, threads=1, warm=True, tolerance=1e9, max_lateness="1h")
     assert result.verdict.limit in ("client", "storage")
     assert result.timing["backlog_sum_ns"] > result.timing["wake_sum_ns"]
 
@@ -350,8 +335,9 @@ def test_a_long_plan_is_streamed_and_gives_back_what_was_used(
         },
     )
     ways: list[dict[str, Any]] = [
-        {"pace": "asap", "processes": 1, "threads": 2},
-        {"pace": "recorded", "processes": 2},
+        {"pace": "asap", "threads": 2},
+        {"pace": "recorded"},
+        {"pace": "recorded", "engine": "interpreter"},
     ]
     for how in ways:
         result = replay(reader, out=tmp_path / "r", overwrite=True, tolerance=1e9, max_lateness="1h", **how)
@@ -364,7 +350,8 @@ def test_a_long_plan_is_streamed_and_gives_back_what_was_used(
 
 
 @pytest.mark.parametrize(
-    "how", [{"processes": 1}, {"pace": "asap"}, {"page_cache_mode": "dontneed"}, {"pace": "closed"}]
+    "how",
+    [{}, {"engine": "interpreter"}, {"pace": "asap"}, {"page_cache_mode": "dontneed"}, {"pace": "closed"}],
 )
 def test_an_op_that_no_memory_holds_is_a_row_with_its_error(
     tmp_path: Path, data: Path, how: dict[str, Any]

@@ -16,8 +16,8 @@ OPS, SPACING_NS = 600, 5_000_000
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"threads": 2}, {"processes": 2}, {"max_ops_in_flight": 4}],
-    ids=["default", "two threads", "two processes", "gated"],
+    [{}, {"threads": 2}, {"engine": "interpreter"}, {"pace": "closed"}, {"max_ops_in_flight": 4}],
+    ids=["default", "two threads", "interpreter", "closed", "gated"],
 )
 def test_the_count_of_ops_done_grows_while_the_replay_runs(tmp_path: Path, options: dict[str, Any]) -> None:
     (tmp_path / "f").write_bytes(bytes(1 << 20))

@@ -46,18 +46,3 @@ def test_an_unknown_client_is_refused_before_anything_runs(tmp_path: Path) -> No
     with pytest.raises(UsageError, match="aiobotocore"):
         replay(SAMPLE, map=(RULE + "b",), client="curl", out=tmp_path / "r")
     assert not (tmp_path / "r").exists()
-
-
-@pytest.mark.parametrize("client", ["obstore", "aiobotocore"])
-def test_several_processes_share_a_replay_on_an_object_store_in_one_trace(
-    tmp_path: Path, s3_env: servers.S3Server, s3_bucket: str, client: str, capfd: pytest.CaptureFixture[str]
-) -> None:
-    assert materialize(open_reader(SAMPLE), [RULE + s3_bucket]).made == 4
-    how: dict[str, Any] = {"speed": 0.3, "end": 600_000_000, "processes": 2, "client": client}
-    result = replay(SAMPLE, map=(RULE + s3_bucket,), out=tmp_path / "r", **how)
-    reader = open_reader(tmp_path / "r")
-    assert capfd.readouterr().err == ""  # each process closes what it opened
-    assert result.failed_ops == 0
-    assert result.parity.row("ops").ok
-    assert len({segment.metadata["pid"] for segment in reader.segments if segment.rows}) == 2
-    assert result.counters["range_gets"] == result.ops

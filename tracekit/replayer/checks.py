@@ -135,7 +135,7 @@ def uses_loop(plan: Plan, backends: Backends, options: ReplayOptions) -> bool:
             f"engine=loop cannot drive {', '.join(sorted(schemes))}",
             "it is for object stores; leave it out",
         )
-    return able and options.engine not in ("compiled", "interpreter") and (options.processes or 1) == 1
+    return able and options.engine not in ("compiled", "interpreter")
 
 
 def _reach(uris: Sequence[str], backends: Backends) -> None:

@@ -1,14 +1,13 @@
-"""Columns in anonymous shared memory, with one writer and many readers.
+"""Columns with one writer and many readers.
 
-Processes attach to the same pages by file descriptor. Counters in a header say how far the
-columns are filled and how far each worker is, so that a long plan streams through: rows
-that every worker has passed are freed. This module does not know what the columns mean.
+Counters in a header say how far the columns are filled and how far each worker is, so that a
+long plan streams through: rows that every worker has passed are freed. This module does not
+know what the columns mean.
 """
 
 from __future__ import annotations
 
 import mmap
-import os
 
 import numpy as np
 
@@ -24,30 +23,22 @@ _PAGE = mmap.PAGESIZE
 
 
 class SharedColumns:
-    """Columns of `room` rows with the types `kinds`. Untouched pages take no memory. With `fd`, attaches to existing ones."""
+    """Columns of `room` rows with the types `kinds`. Untouched pages take no memory."""
 
-    def __init__(self, kinds: dict[str, type[np.generic]], room: int, fd: int | None = None) -> None:
+    def __init__(self, kinds: dict[str, type[np.generic]], room: int) -> None:
         self.room = max(room, 1)
         header = _pages((_FIRST + SLOTS * _WIDTH) * 8)
         at, offsets = header, {}
         for name, kind in kinds.items():
             offsets[name] = at
             at += _pages(self.room * np.dtype(kind).itemsize)
-        self.fd = os.memfd_create("tracekit-plan") if fd is None else fd
-        if fd is None:
-            os.ftruncate(self.fd, at)
-        self._map = mmap.mmap(self.fd, at)
+        self._map = mmap.mmap(-1, at)  # shared memory: its pages can be freed one by one
         self.header = memoryview(self._map)[:header].cast("q")
         self.columns: dict[str, np.ndarray] = {
             name: np.frombuffer(self._map, kind, self.room, offsets[name]) for name, kind in kinds.items()
         }
         self._extents = {name: (offsets[name], np.dtype(kind).itemsize) for name, kind in kinds.items()}
         self._freed = 0
-
-    def __del__(self) -> None:
-        fd, self.fd = getattr(self, "fd", -1), -1
-        if fd >= 0:
-            os.close(fd)
 
     def counters(self, counter: int) -> np.ndarray:
         """The current value of one counter for every worker."""

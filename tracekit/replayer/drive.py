@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,15 +17,14 @@ from tracekit.redaction import redact
 from tracekit.replayer.backends import Backends
 from tracekit.replayer.checks import uses_loop
 from tracekit.replayer.columns import BUSY, DONE, LATE
-from tracekit.replayer.engines.compiled import CompiledEngine, available, drives
+from tracekit.replayer.engines.compiled import CompiledEngine, unfit
 from tracekit.replayer.engines.interpreter import EngineSettings, ThreadEngine
 from tracekit.replayer.engines.loop import LoopEngine
-from tracekit.replayer.engines.processes import run_processes
 from tracekit.replayer.loader_model import LoaderModel, model_for
 from tracekit.replayer.options import ReplayOptions
 from tracekit.replayer.pacing import make_pacer
 from tracekit.replayer.plan import Plan
-from tracekit.replayer.sizing import processes_for, workers_for
+from tracekit.replayer.sizing import workers_for
 from tracekit.replayer.verdict import ClientFacts
 from tracekit.store.reader import TraceReader
 from tracekit.units import format_count, format_duration
@@ -40,10 +40,10 @@ def drive(
 ) -> tuple[bool, ClientFacts]:  # fmt: skip
     """Drive the plan; return whether it was whole, and the client's facts without wall time."""
     looping = uses_loop(plan, backends, options)
-    compiled = not looping and _uses_compiled(plan, options)
-    processes = 1 if looping or compiled else processes_for(plan, options)
-    model = model_of_recording(plan, options, reader) if processes == 1 else None
-    threads, most = workers_for(plan, options, processes, model, looping=looping)
+    fallback = None if looping else _fallback(plan, options)
+    compiled = not looping and fallback is None
+    model = model_of_recording(plan, options, reader)
+    threads, most = workers_for(plan, options, model, looping=looping)
     settings = EngineSettings(
         threads, most, options.page_cache_mode, options.overwrite_objects, options.realtime
     )
@@ -51,15 +51,6 @@ def drive(
         "replay": {**options_to_record(options), "of": reader.trace_id, "fingerprint": fingerprint(reader)}
     }
     tell = _teller(plan, reader.rows * options.loop, watch)
-    if processes > 1:
-        whole, children = run_processes(
-            plan, options, out=target, noted=noted, parts=processes, settings=settings, watch=tell
-        )
-        return whole, ClientFacts(
-            engine="interpreter", workers=sum(child.workers for child in children), processes=processes,
-            cpu_ns=sum(child.cpu_ns for child in children), cpu_wait_ns=sum(child.cpu_wait_ns for child in children),
-            at_limit=any(child.at_limit for child in children),
-        )  # fmt: skip
     gate = _gate(options, model)
     pacer = make_pacer(options.pace, plan, speed=options.speed, model=model)
     with Recorder(target, source="replay", options=noted) as recorder:
@@ -75,29 +66,38 @@ def drive(
             recorder.count("replay_interrupted")
             raise
         counters = {**backends.counters(), **(engine.counters if isinstance(engine, CompiledEngine) else {})}
-        recorder.set_counters({**counters, "replay_planned_ops": plan.ops, "replay_processes": 1})
+        workers, at_limit = _crew_of(engine, threads)
+        # The number of workers is above 0, so that a replay of no op is written, too.
+        recorder.set_counters({**counters, "replay_planned_ops": plan.ops, "replay_workers": workers})
         if not whole:
             recorder.count("replay_interrupted")
-    if isinstance(engine, LoopEngine):
-        workers, at_limit = threads, True
-    elif isinstance(engine, CompiledEngine):
-        workers, at_limit = engine.workers, engine.at_limit
-    else:
-        workers, at_limit = engine.crew.size, engine.crew.at_limit
     name = "compiled" if compiled else "loop" if looping else "interpreter"
-    return whole, ClientFacts(name, workers, 1, engine.cpu_ns, engine.cpu_wait_ns, at_limit=at_limit)
+    return whole, ClientFacts(
+        name, workers, engine.cpu_ns, engine.cpu_wait_ns, at_limit=at_limit, fallback=fallback,
+        cores=min(workers, len(os.sched_getaffinity(0))) if compiled else 1,
+    )  # fmt: skip
 
 
-def _uses_compiled(plan: Plan, options: ReplayOptions) -> bool:
-    """Whether the compiled engine drives the plan. Raises UsageError if it is asked for and cannot."""
-    if options.engine != "compiled":
-        return False
-    if (options.processes or 1) == 1 and drives(plan, options.pace, options.page_cache_mode):
-        return True
-    hint = "it reads file:// at recorded times or as fast as possible; leave out engine="
-    raise UsageError(
-        "engine=compiled cannot drive this plan", hint if available() else "pip install 'tracekit[fast]'"
-    )
+def _crew_of(engine: CompiledEngine | LoopEngine | ThreadEngine, threads: int) -> tuple[int, bool]:
+    """How many workers have run, and whether no more could be started."""
+    if isinstance(engine, LoopEngine):
+        return threads, True
+    if isinstance(engine, CompiledEngine):
+        return engine.workers, engine.at_limit
+    return engine.crew.size, engine.crew.at_limit
+
+
+def _fallback(plan: Plan, options: ReplayOptions) -> str | None:
+    """Why the interpreter drives the plan; None if the compiled engine does.
+
+    Raises UsageError if that is asked for and cannot.
+    """
+    if options.engine == "interpreter":
+        return "engine=interpreter was given"
+    reason = unfit(plan, options.pace)
+    if options.engine == "compiled" and reason is not None:
+        raise UsageError(f"engine=compiled cannot drive this plan: {reason}", "or leave out engine=")
+    return reason
 
 
 def _gate(options: ReplayOptions, model: LoaderModel | None) -> Gate | None:

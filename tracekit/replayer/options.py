@@ -12,7 +12,6 @@ from typing import Any, Unpack
 from tracekit.errors import UsageError
 from tracekit.keywords import ReplayKeywords, VerdictKeywords
 from tracekit.options import FILTERS, REPLAY, VERDICT
-from tracekit.replayer.columns import SLOTS
 from tracekit.store_options import given_store_options
 from tracekit.validation import assign, merge
 
@@ -96,7 +95,6 @@ class ReplayOptions:
     engine: str
     threads: int | None
     max_workers: int
-    processes: int | None
     realtime: bool
     allow_writes: bool
     overwrite: bool
@@ -132,25 +130,6 @@ class ReplayOptions:
             raise UsageError("cold=True and warm=True exclude each other", "give one of them")
         if self.start is not None and self.end is not None and self.end <= self.start:
             raise UsageError(f"end={self.end} is not after start={self.start}", "both are times in ns")
-        if (self.processes or 1) > 1:
-            self._check_processes()
-
-    def _check_processes(self) -> None:
-        if (self.processes or 1) * (self.threads or 1) > SLOTS:
-            raise UsageError(
-                f"processes={self.processes} with threads={self.threads} are too many workers",
-                f"give at most {SLOTS} in all",
-            )
-        if self.capped:
-            raise UsageError(
-                f"processes={self.processes} cannot keep an in-flight cap, which holds within one process",
-                "leave out processes= or the cap",
-            )
-        if self.engine == "loop":
-            raise UsageError(
-                f"processes={self.processes} excludes engine='loop', which runs in one process",
-                "leave out one of them",
-            )
 
     @property
     def verdict(self) -> VerdictOptions:

@@ -22,8 +22,6 @@ from tracekit.replayer.ready import NEVER, ReadyOps
 
 __all__ = ["AsapPacer", "ClosedPacer", "Pacer", "RecordedPacer", "closed_pacer", "dependencies", "make_pacer"]
 
-RUN_OPS = 64
-
 
 class Pacer(Protocol):
     """Hands out the ops of a plan, each once. Thread-safe.
@@ -54,24 +52,17 @@ class Pacer(Protocol):
 
 
 class RecordedPacer:
-    """Open loop. One process drives the share `part` of `parts`."""
+    """Open loop."""
 
-    def __init__(self, plan: Plan, part: int = 0, parts: int = 1) -> None:
+    def __init__(self, plan: Plan) -> None:
         self._plan = plan
         self._due = plan.view("due_ns")
-        self.next = itertools.count(part, parts).__next__
-        """The next op, whether it exists or not. Atomic under the interpreter lock."""
-        self._runs = itertools.count(part, parts).__next__
+        self._next = itertools.count().__next__  # atomic under the interpreter lock
         self._stopped = False
 
     def take(self) -> int | None:
-        op = self.next()
+        op = self._next()
         return int(op) if not self._stopped and self._plan.wait_for(op) else None
-
-    def next_run(self) -> tuple[int, int]:
-        """A range of consecutive ops, (first, end), for loops without due times."""
-        first = self._runs() * RUN_OPS
-        return first, first + RUN_OPS
 
     def due(self, op: int) -> int | None:
         return int(self._due[op])
@@ -99,11 +90,10 @@ class ClosedPacer:
     An op waits for the op of its stream that had finished last when it was submitted in the
     recording, and then for the recorded time between the two (over `speed`). Ops that
     overlapped wait for the same op, so they overlap again. An op never goes before its
-    predecessor in the stream. Ops that waited for none go at their recorded times. With
-    `parts`, this pacer drives every parts-th stream.
+    predecessor in the stream. Ops that waited for none go at their recorded times.
     """
 
-    def __init__(self, plan: Plan, speed: float = 1.0, part: int = 0, parts: int = 1) -> None:
+    def __init__(self, plan: Plan, speed: float = 1.0) -> None:
         waits_for, think = dependencies(plan)
         due = plan.column("due_ns").copy()
         due[waits_for >= 0] = 0
@@ -112,7 +102,7 @@ class ClosedPacer:
         self._followers: dict[int, list[int]] = defaultdict(list)
         for op in np.flatnonzero(waits_for >= 0).tolist():
             self._followers[int(waits_for[op])].append(op)
-        streams = _streams(plan)[part::parts]
+        streams = _streams(plan)
         self._successor, heads = _stream_order(plan, streams)
         # Bit 1: the op that it waits for has not finished; bit 2: its predecessor is not submitted.
         blocked = np.where(waits_for >= 0, 1, 0) | np.where(heads, 0, 2)
@@ -154,25 +144,19 @@ def make_pacer(
     plan: Plan,
     *,
     speed: float = 1.0,
-    part: int = 0,
-    parts: int = 1,
     model: LoaderModel | None = None,
 ) -> Pacer:
-    """The pacer for `pace`, for the share `part` of `parts` processes.
+    """The pacer for `pace`.
 
     With a `model`, closed pacing follows the recorded loader's rule. Raises UsageError for an
     unknown pace.
     """
     if pace == "recorded":
-        return RecordedPacer(plan, part, parts)
+        return RecordedPacer(plan)
     if pace == "asap":
-        return AsapPacer(plan, part, parts)
+        return AsapPacer(plan)
     if pace == "closed":
-        return (
-            ClosedPacer(plan, speed, part, parts)
-            if parts > 1
-            else closed_pacer(plan, speed=speed, model=model)
-        )
+        return closed_pacer(plan, speed=speed, model=model)
     raise UsageError(f"pace={pace!r} is unknown", f"choose from {', '.join(REPLAY['pace'].choices)}")
 
 

@@ -1,7 +1,7 @@
 """The plan of a replay: which ops go to which target, and when they are due. Columns, no objects.
 
-A plan is filled from ops in order of time into shared memory, which engines read from many
-threads and processes without copies. A long plan is filled while it is replayed, and rows
+A plan is filled from ops in order of time into columns, which engines read from many threads
+without copies. A long plan is filled while it is replayed, and rows
 that have been replayed are freed, so that any length needs little memory. This module
 touches no storage.
 """

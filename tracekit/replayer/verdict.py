@@ -16,30 +16,32 @@ _WORKER_BOUND = 0.7
 
 @dataclass(frozen=True, slots=True)
 class ClientFacts:
-    """The client of a replay: workers (threads, or requests at once), processes, CPU and wall time.
+    """The client of a replay: workers (threads, or requests at once), CPU and wall time.
 
     `cpu_wait_ns` is how long its workers were ready to run without a CPU; `at_limit` whether
-    no more workers could be started.
+    no more workers could be started; `fallback` why the interpreter drove the plan and not the
+    compiled engine, which is faster; `cores` how many cores its workers can use at once.
     """
 
     engine: str
     workers: int
-    processes: int
     cpu_ns: int
     cpu_wait_ns: int
     wall_ns: int = 0
     at_limit: bool = False
+    fallback: str | None = None
+    cores: int = 1
 
     @property
     def cpu_share(self) -> float:
-        """CPU used, as a share of one core for each process."""
-        return self.cpu_ns / (self.wall_ns * self.processes) if self.wall_ns else 0.0
+        """CPU used, as a share of the cores that the client can use."""
+        return self.cpu_ns / (self.wall_ns * self.cores) if self.wall_ns else 0.0
 
     @property
     def cpu_bound(self) -> bool:
-        """Whether CPU time, used or waited for, took most of what the interpreters could use."""
+        """Whether CPU time, used or waited for, took most of what the client could use."""
         wanted = self.cpu_ns + self.cpu_wait_ns
-        return bool(self.wall_ns) and wanted > _CPU_BOUND * self.wall_ns * self.processes
+        return bool(self.wall_ns) and wanted > _CPU_BOUND * self.wall_ns * self.cores
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +65,9 @@ def judge(timing: dict[str, Any], facts: ClientFacts, needed_workers: int | None
     if not timing.get("ops"):
         return Verdict("none", "no op ran")
     busy = (timing["service_sum_ns"] or 0) / (facts.wall_ns * facts.workers) if facts.wall_ns else 0.0
+    engine = facts.engine if facts.fallback is None else f"{facts.engine}, because {facts.fallback}"
     used = (
-        f"the client used {facts.cpu_share:.0%} of a core in each of {facts.processes} process(es),"
+        f"the client ({engine}) used {facts.cpu_share:.0%} of {facts.cores} core(s)"
         f" and waited {format_duration(facts.cpu_wait_ns)} for a CPU"
     )
     in_requests = f"{facts.workers} workers spent {busy:.0%} of the time in requests"

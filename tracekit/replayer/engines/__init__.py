@@ -1,1 +1,1 @@
-"""What drives a plan: threads of this process, other processes, or an event loop."""
+"""What drives a plan: compiled workers, interpreted ones, or an event loop."""

@@ -2,82 +2,75 @@
 
 Workers run `kernel.work`, compiled by numba. Each writes its rows into a ring of its own; this
 thread turns them into batches for the recorder while workers run, starts further workers
-before ops become late, and handles interrupts. Without numba, `available` is false and the
-interpreter engine drives the plan.
+before ops become late, and handles interrupts.
 """
 
 from __future__ import annotations
 
 import ctypes
-import importlib
-import importlib.util
-import logging
 import os
 import resource
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cache
-from types import ModuleType
-from typing import Any
 
 import numpy as np
 
 from tracekit.backends.base import Hint
+from tracekit.backends.local.descriptors import open_file_budget
 from tracekit.backends.local.files import aligned_buffer
-from tracekit.cache import cache_directory
-from tracekit.errors import ErrorClass, TracekitError
+from tracekit.errors import BackendError, ErrorClass, TracekitError
 from tracekit.gate import Gate
 from tracekit.recorder import Recorder
-from tracekit.replayer.columns import BUSY, DONE, LATE, LOW, STOP, slot
+from tracekit.replayer.columns import BUSY, DONE, LATE, LOW, SLOTS, STOP, slot
+from tracekit.replayer.engines import words
+from tracekit.replayer.engines.crew import raise_file_limit
 from tracekit.replayer.engines.interpreter import EngineSettings, be_realtime, cpu_wait_ns
+from tracekit.replayer.engines.jit import lacking, load_kernel
 from tracekit.replayer.engines.oplog import hint_rows, op_rows, warm_up
 from tracekit.replayer.pacing import AsapPacer, Pacer
 from tracekit.replayer.plan import KINDS, NONE, Plan
-from tracekit.uri import scheme_of, to_path
+from tracekit.uri import FILE_SCHEMES, scheme_of, to_path
 
-__all__ = ["CompiledEngine", "available", "drives"]
-
-_log = logging.getLogger("tracekit")
+__all__ = ["CompiledEngine", "unfit"]
 
 _PR_SET_TIMERSLACK = 29
 _LEAD_NS = 20_000_000
 _ROWS = 4096
-_ROWS_ASAP = 1 << 22
+_ROWS_ASAP = 1 << 21
 """Rows of all rings together where ops have no due times: they are converted when the CPU is free again."""
+_FLUSH_ROWS = 1 << 16
+"""Rows converted at once, so that progress is reported in between."""
 _FLUSH_NS = 500_000_000
 _TURN_S = 0.005
 _WATCH_NS = 200_000_000
 _ROOM_BYTES = 1 << 20
-_RESERVED_FILES = 64
+_LARGEST_BLOCK = 1 << 16
+_OPEN_FILES = 8192
 _MOST_FILES = 512
-_OUT_OF_MEMORY = 1 << 21
-_ADVICE = {"fadvise_sequential": os.POSIX_FADV_SEQUENTIAL, "fadvise_random": os.POSIX_FADV_RANDOM}
-_ADVICE_NAMES = {
-    os.POSIX_FADV_SEQUENTIAL: "sequential",
-    os.POSIX_FADV_RANDOM: "random",
-    os.POSIX_FADV_DONTNEED: "dontneed",
+_ADVICE = {
+    "fadvise_sequential": os.POSIX_FADV_SEQUENTIAL,
+    "fadvise_random": os.POSIX_FADV_RANDOM,
+    "dontneed": os.POSIX_FADV_DONTNEED,
 }
-_MODES = ("default", "dontneed", *_ADVICE)
+_ADVICE_NAMES = {advice: mode.removeprefix("fadvise_") for mode, advice in _ADVICE.items()}
+_OWN_ERRORS = {
+    words.SHORT: ErrorClass.SHORT_READ,
+    words.OUT_OF_MEMORY: ErrorClass.OUT_OF_MEMORY,
+    words.UNSUPPORTED: ErrorClass.UNSUPPORTED,
+}
 
 
-@cache
-def available() -> bool:
-    """Whether numba is installed, so that the engine can run."""
-    return importlib.util.find_spec("numba") is not None
-
-
-def drives(plan: Plan, pace: str, page_cache_mode: str) -> bool:
-    """Whether this engine can drive the plan: reads of `file://` at recorded times or as fast as possible."""
-    writes = not plan.streamed and bool((plan.column("kind") == KINDS.index("put")).any())
-    return (
-        available()
-        and pace in ("recorded", "asap")
-        and not writes
-        and page_cache_mode in _MODES
-        and all(scheme_of(uri) == "file" for uri in plan.uris)
-    )
+def unfit(plan: Plan, pace: str) -> str | None:
+    """Why this engine cannot drive the plan; None if it can."""
+    if not all(scheme_of(uri) in FILE_SCHEMES for uri in plan.uris):
+        return "it is for local files"
+    if pace == "closed":
+        return "closed pacing is the interpreter's"
+    if not plan.streamed and bool((plan.column("kind") == KINDS.index("put")).any()):
+        return "the plan writes"
+    return lacking()
 
 
 @dataclass(slots=True)
@@ -86,52 +79,49 @@ class _Worker:
 
     number: int
     ring: np.ndarray
-    state: np.ndarray
     files: np.ndarray
-    room: memoryview
-    clock: np.ndarray = field(default_factory=lambda: np.zeros(8, np.int64))
+    room: memoryview = field(default_factory=lambda: aligned_buffer(_ROOM_BYTES))
+    state: np.ndarray = field(default_factory=lambda: np.zeros(words.STATE_WIDTH, np.int64))
+    clock: np.ndarray = field(default_factory=lambda: np.zeros(4, np.int64))
+    status: np.ndarray = field(default_factory=lambda: np.zeros(64, np.uint32))
     thread: threading.Thread | None = None
-    flushed_ns: int = 0
-    ops: int = 0
+    flushed_ns: int = field(default_factory=time.monotonic_ns)
+
+    @property
+    def ended(self) -> bool:
+        return self.thread is None or not self.thread.is_alive()
 
 
 class CompiledEngine:
     """Drives a plan once. A failed op is a row with an error, and the replay goes on.
 
     `settings.threads` workers begin; further ones start when all are busy, up to
-    `settings.max_threads`.
-    `cpu_ns` is the CPU time of the workers, `cpu_wait_ns` how long they were ready without a CPU.
+    `settings.max_threads`, and not more than may have a file open.
     """
 
     def __init__(
-        self,
-        plan: Plan,
-        pacer: Pacer,
-        gate: Gate | None,
-        recorder: Recorder,
-        *,
-        settings: EngineSettings,
+        self, plan: Plan, pacer: Pacer, gate: Gate | None, recorder: Recorder, *, settings: EngineSettings
     ) -> None:
         self._plan = plan
         self._pacer = pacer
         self._recorder = recorder
         self._settings = settings
-        self._kernel: Any = _load_kernel()
         self._header = np.frombuffer(plan.shared.header, np.int64)
         self._workers: list[_Worker] = []
         self._crashes: list[BaseException] = []
         self._timed = not isinstance(pacer, AsapPacer)
-        self._rows = _ROWS if self._timed else max(_ROWS_ASAP // settings.threads, _ROWS)
-        self._max_workers = max(settings.max_threads, settings.threads)
-        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - _RESERVED_FILES
-        self._files_a_worker = max(1, min(limit // self._max_workers, _MOST_FILES))
+        prompt = (
+            self._timed or plan.streamed
+        )  # a streamed plan goes on when the rows of what was done are recorded
+        self._rows = _ROWS if prompt else max(_ROWS_ASAP // settings.threads, _ROWS)
+        self._open_files = 1
+        self._max_workers = max(settings.threads, settings.max_threads)
         self._control = self._make_control(gate)
-        self._paths, self._path_at = _packed_paths(plan.uris)
+        self._turns = np.zeros(SLOTS, np.int64)
+        self._files = _packed_files(plan.uris, direct=settings.page_cache_mode == "direct_io")
         self._start_mono_ns = 0
-        self.counters = {"hints_applied": 0}
-        """What rows cannot show, as backends count it."""
-        self.cpu_ns = 0
-        self.cpu_wait_ns = 0
+        self._hints = 0
+        self._cpu: list[tuple[int, int]] = []
 
     @property
     def workers(self) -> int:
@@ -143,25 +133,35 @@ class CompiledEngine:
         """Whether no further worker could start."""
         return len(self._workers) >= self._max_workers
 
-    def run(self, watch: Callable[[], None], *, start_mono_ns: int | None = None) -> bool:
+    @property
+    def cpu_ns(self) -> int:
+        """CPU time that the workers used."""
+        return sum(used for used, _ in self._cpu)
+
+    @property
+    def cpu_wait_ns(self) -> int:
+        """How long workers were ready to run without a CPU."""
+        return sum(waited for _, waited in self._cpu)
+
+    @property
+    def counters(self) -> dict[str, int]:
+        """What rows cannot show, as backends count it."""
+        direct, padding = (
+            sum(int(worker.state[word]) for worker in self._workers)
+            for word in (words.DIRECT_READS, words.ALIGNMENT_BYTES)
+        )
+        return {"hints_applied": self._hints, "direct_reads": direct, "alignment_bytes": padding}
+
+    def run(self, watch: Callable[[], None]) -> bool:
         """Replay to the end; False if interrupted by Ctrl-C. `watch` is called a few times a second."""
-        warm_up()
-        self._start_mono_ns = start_mono_ns or time.monotonic_ns() + _LEAD_NS
-        self._control[self._kernel.START] = self._start_mono_ns
-        whole = True
+        limit = raise_file_limit(self._max_workers + _OPEN_FILES)
         try:
-            for _ in range(self._settings.threads):
-                self._start_worker()
-            self._attend(watch)
-        except KeyboardInterrupt:
-            whole = False
-            self.stop()
-            self._join()
-        except BaseException:
-            self.stop()
-            self._join()
-            raise
-        self._flush(everything=True)
+            first = self._size()
+            warm_up()
+            self._compile()
+            whole = self._run(first, watch)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limit)
         if self._crashes:
             raise self._crashes[0]
         return whole and not self._header[STOP]
@@ -171,55 +171,83 @@ class CompiledEngine:
         self._plan.shared.header[STOP] = 1
         self._pacer.stop()
 
+    def _size(self) -> int:
+        """Share the descriptors that may be open between workers and files; return how many workers begin."""
+        budget = open_file_budget()
+        self._open_files = max(min(_OPEN_FILES, budget // 2), 1)
+        first = min(self._settings.threads, self._open_files)
+        self._max_workers = max(min(self._max_workers, budget - self._open_files), first)
+        return first
+
+    def _run(self, first: int, watch: Callable[[], None]) -> bool:
+        self._start_mono_ns = time.monotonic_ns() + _LEAD_NS
+        self._control[words.START] = self._start_mono_ns
+        try:
+            for _ in range(first):
+                self._start_worker()
+            self._attend(watch)
+        except KeyboardInterrupt:
+            self.stop()
+            self._join()
+            return False
+        except BaseException:
+            self.stop()
+            self._join()
+            raise
+        return True
+
     def _attend(self, watch: Callable[[], None]) -> None:
-        """Flush rows, start workers before ops are late, and report progress, until all workers have ended."""
+        """Flush rows, start workers before ops are late, and report progress, until all rows are flushed."""
         watched = time.monotonic_ns()
-        while any(worker.thread is not None and worker.thread.is_alive() for worker in self._workers):
-            time.sleep(_TURN_S)
-            self._flush()
+        while self._flush():
             if self._timed:
                 self._grow()
             now = time.monotonic_ns()
             if now - watched >= _WATCH_NS:
                 watched = now
                 watch()
+            time.sleep(_TURN_S)
+
+    def _join(self) -> None:
+        """Wait until all workers have ended and their rows are flushed."""
+        while self._flush():
+            time.sleep(_TURN_S)
 
     def _grow(self) -> None:
         """Start half as many workers again if none waits for a due time, so that the next op finds one."""
-        kernel, count = self._kernel, len(self._workers)
+        count = len(self._workers)
         if count >= self._max_workers or self._header[STOP]:
             return
-        if any(worker.state[kernel.IDLE] for worker in self._workers):
+        if any(worker.state[words.IDLE] for worker in self._workers):
             return
-        if self._control[kernel.NEXT] >= self._header[0]:  # every op has been taken
+        if self._control[words.NEXT] >= self._plan.ops:  # every op has been taken
             return
         for _ in range(min(max(count // 2, 1), self._max_workers - count)):
             self._start_worker()
 
     def _start_worker(self) -> None:
         number = len(self._workers)
-        worker = _Worker(
-            number,
-            np.zeros((self._rows, self._kernel.ROW_WIDTH), np.int64),
-            np.zeros(self._kernel.STATE_WIDTH, np.int64),
-            np.zeros((self._files_a_worker, 2), np.int64),
-            aligned_buffer(_ROOM_BYTES),
-            flushed_ns=time.monotonic_ns(),
-        )
-        worker.state[self._kernel.CURRENT] = -1
-        self._plan.shared.header[slot(self._settings.first_slot + number, LOW)] = 1
+        self._control[words.MOST_OPEN] = max(self._open_files // (number + 1), 1)
+        worker = self._new_worker(number)
+        self._plan.shared.header[slot(number, LOW)] = 1
         worker.thread = threading.Thread(
             target=self._guarded, args=(worker,), name=f"tracekit-replay-{number}", daemon=True
         )
         try:
             worker.thread.start()
         except RuntimeError as error:
-            self._plan.shared.header[slot(self._settings.first_slot + number, LOW)] = 0
+            self._plan.shared.header[slot(number, LOW)] = 0
             if self._workers:  # fewer workers than wanted: lateness shows it
                 self._max_workers = len(self._workers)
                 return
             raise TracekitError("no thread could be started", "raise the limit of processes") from error
         self._workers.append(worker)
+
+    def _new_worker(self, number: int) -> _Worker:
+        ring = np.zeros((self._rows, words.ROW_WIDTH), np.int64)
+        worker = _Worker(number, ring, np.zeros((_MOST_FILES, words.FILE_WIDTH), np.int64))
+        worker.state[words.CURRENT] = -1
+        return worker
 
     def _guarded(self, worker: _Worker) -> None:
         began, waited = time.thread_time_ns(), cpu_wait_ns()
@@ -231,84 +259,87 @@ class CompiledEngine:
         except BaseException as error:  # noqa: BLE001 - raised again where `run` is called
             self._crashes.append(error)
             self.stop()
-        for fd in worker.files[worker.files[:, 0] != 0, 1].tolist():
+        for fd in worker.files[worker.files[:, words.FILE] != 0, words.FD].tolist():
             os.close(fd)
-        self.cpu_ns += time.thread_time_ns() - began
-        self.cpu_wait_ns += cpu_wait_ns() - waited
+        self._cpu.append((time.thread_time_ns() - began, cpu_wait_ns() - waited))
 
     def _drive(self, worker: _Worker) -> None:
-        kernel, columns = self._kernel, self._plan.shared.columns
-        names = ("due_ns", "file", "offset", "length", "recorded_bytes")
-        plan = [columns[name] for name in names]
         resumed = -1
         while True:
-            reason, resumed = kernel.work(
-                resumed, self._header, *plan, self._paths, self._path_at, self._control, worker.state,
-                worker.ring, worker.files, _address(worker.room), len(worker.room), worker.clock,
-            )  # fmt: skip
-            if reason != kernel.NEED_ROOM:
+            reason, resumed = self._work(worker, self._header, resumed)
+            if reason != words.NEED_ROOM:
                 return
             try:
-                worker.room = aligned_buffer(self._needed(int(resumed)))
-            except MemoryError:  # a length that only a damaged or foreign trace has
-                self._fail(worker, int(resumed))
+                worker.room = aligned_buffer(self._needed(worker, resumed))
+            except BackendError:  # a length that only a damaged or foreign trace has
+                self._fail(worker, resumed)
                 resumed = -1
 
-    def _needed(self, op: int) -> int:
-        """The buffer that an op needs, in bytes; of unknown length, to the end of its file."""
-        length = int(self._plan.shared.columns["length"][op])
-        if length != NONE:
-            return length
-        path = to_path(self._plan.uris[int(self._plan.shared.columns["file"][op])])
-        return max(path.stat().st_size - int(self._plan.shared.columns["offset"][op]), 1)
+    def _work(self, worker: _Worker, header: np.ndarray, resumed: int) -> tuple[int, int]:
+        columns = self._plan.shared.columns
+        plan = [columns[name] for name in ("due_ns", "file", "offset", "length", "recorded_bytes")]
+        reason, op = load_kernel().work(
+            resumed, header, *plan, *self._files, self._control, self._turns, worker.state, worker.ring, worker.files,
+            _address(worker.room), len(worker.room), worker.clock, worker.status,
+        )  # fmt: skip
+        return int(reason), int(op)
+
+    def _compile(self) -> None:
+        """Compile the loop before any op is due: run it where it has to stop at once."""
+        header = np.zeros_like(self._header)
+        header[STOP] = 1
+        self._work(self._new_worker(0), header, -1)
+        self._control[words.NEXT] = 0
+
+    def _needed(self, worker: _Worker, op: int) -> int:
+        """The buffer that an op needs, in bytes; of unknown length, to the end of its file, which is open."""
+        columns = self._plan.shared.columns
+        length = int(columns["length"][op])
+        if length == NONE:
+            entry = int(columns["file"][op]) % int(worker.state[words.SLOTS])
+            size = os.lseek(int(worker.files[entry, words.FD]), 0, os.SEEK_END)
+            length = max(size - int(columns["offset"][op]), 1)
+        return length + 2 * _LARGEST_BLOCK
 
     def _fail(self, worker: _Worker, op: int) -> None:
         """Write the row of an op for which there is no memory. Runs in the worker's thread."""
-        kernel, now = self._kernel, time.monotonic_ns()
-        head = int(worker.state[kernel.HEAD])
-        while head - int(worker.state[kernel.TAIL]) >= self._rows:
+        now, head = time.monotonic_ns(), int(worker.state[words.HEAD])
+        while head - int(worker.state[words.TAIL]) >= self._rows:
             time.sleep(_TURN_S)
         due = int(self._plan.shared.columns["due_ns"][op]) + self._start_mono_ns if self._timed else 0
-        worker.ring[head % self._rows] = (
-            op,
-            now,
-            0,
-            0,
-            0,
-            due,
-            max(now - due, 0) if due else 0,
-            _OUT_OF_MEMORY,
-        )
-        worker.state[kernel.HEAD] = head + 1
+        late = max(now - due, 0) if due else 0
+        worker.ring[head % self._rows] = (op, now, 0, 0, 0, due, late, words.OUT_OF_MEMORY)
+        worker.state[words.OPS] += 1
+        worker.state[words.HEAD] = head + 1
 
-    def _flush(self, *, everything: bool = False) -> None:
-        now = time.monotonic_ns()
+    def _flush(self) -> bool:
+        """Record rows that have waited long enough, or fill half a ring; whether there are, or will be, more."""
+        now, more = time.monotonic_ns(), False
         for worker in self._workers:
-            # The op at hand is read before the rows: an op that ends in between is then counted twice, never missed.
-            current = int(worker.state[self._kernel.CURRENT])
-            head, tail = (int(worker.state[index]) for index in (self._kernel.HEAD, self._kernel.TAIL))
-            ended = worker.thread is None or not worker.thread.is_alive()
-            old = self._timed and now - worker.flushed_ns >= _FLUSH_NS
-            if head > tail and (head - tail >= self._rows // 2 or old or ended or everything):
-                rows = worker.ring[np.arange(tail, head) % self._rows]
-                self._record(rows)
-                worker.state[self._kernel.TAIL] = tail = head
+            # Read in this order: what happens in between is then seen twice, never missed.
+            ended = worker.ended
+            current = int(worker.state[words.CURRENT])
+            head, tail = int(worker.state[words.HEAD]), int(worker.state[words.TAIL])
+            old = self._rows == _ROWS and now - worker.flushed_ns >= _FLUSH_NS
+            if head > tail and (ended or old or head - tail >= self._rows // 2):
+                upto = min(head, tail + _FLUSH_ROWS)
+                self._record(worker.ring[np.arange(tail, upto) % self._rows])
+                worker.state[words.TAIL] = tail = upto
                 worker.flushed_ns = now
             self._publish(worker, current, tail, head, ended)
+            more = more or not ended or tail < head
+        return more
 
     def _record(self, rows: np.ndarray) -> None:
-        kernel = self._kernel
-        hints = rows[rows[:, kernel.OP] < 0]
+        hints = rows[rows[:, words.OP] < 0]
         if len(hints):
-            self.counters["hints_applied"] += len(hints)
+            self._hints += len(hints)
             self._recorder.record_batch(hint_rows([self._hint(row) for row in hints.tolist()]))
-        ops = rows[rows[:, kernel.OP] >= 0]
+        ops = rows[rows[:, words.OP] >= 0]
         if len(ops):
-            failed = ops[:, kernel.ERROR]
-            errors = {
-                row: _error_class(int(failed[row]), kernel.SHORT) for row in np.flatnonzero(failed).tolist()
-            }
-            kept = np.ascontiguousarray(ops[:, : kernel.ERROR].T)
+            failed = ops[:, words.ERROR]
+            errors = {row: _error_class(int(failed[row])) for row in np.flatnonzero(failed).tolist()}
+            kept = np.ascontiguousarray(ops[:, : words.ERROR].T)
             self._recorder.record_batch(op_rows(self._plan, kept, errors, {}))
 
     def _hint(self, row: list[int]) -> tuple[str, Hint]:
@@ -317,69 +348,46 @@ class CompiledEngine:
 
     def _publish(self, worker: _Worker, current: int, tail: int, head: int, ended: bool) -> None:
         """Tell the plan which rows the worker still needs, and `watch` how far it is."""
-        header, number = self._plan.shared.header, self._settings.first_slot + worker.number
+        header, number = self._plan.shared.header, worker.number
         low = current
         if head > tail:
             low = min(low, self._first_op(worker, tail, head))
         header[slot(number, LOW)] = 0 if ended and head == tail else max(low, 0) + 1
-        header[slot(number, DONE)] = head
-        header[slot(number, BUSY)] = int(worker.state[self._kernel.BUSY_NS])
-        header[slot(number, LATE)] = int(worker.state[self._kernel.LATE])
+        for counter, word in ((DONE, words.OPS), (BUSY, words.BUSY_NS), (LATE, words.LATE)):
+            header[slot(number, counter)] = int(worker.state[word])
 
     def _first_op(self, worker: _Worker, tail: int, head: int) -> int:
         """The first op of the rows that have not been flushed."""
         for row in range(tail, head):
-            op = int(worker.ring[row % self._rows, self._kernel.OP])
+            op = int(worker.ring[row % self._rows, words.OP])
             if op >= 0:
                 return op
-        return int(worker.state[self._kernel.CURRENT])
-
-    def _join(self) -> None:
-        for worker in self._workers:
-            while worker.thread is not None and worker.thread.is_alive():
-                worker.thread.join(_TURN_S)
-                self._flush()
+        return int(worker.state[words.CURRENT])
 
     def _make_control(self, gate: Gate | None) -> np.ndarray:
-        kernel, mode = self._kernel, self._settings.page_cache_mode
-        control = np.zeros(16, np.int64)
-        control[kernel.TIMED] = int(self._timed)
+        mode = self._settings.page_cache_mode
+        control = np.zeros(words.CONTROL_WIDTH, np.int64)
+        control[words.TIMED] = int(self._timed)
         if gate is not None:
-            control[kernel.MAX_BYTES] = gate.max_bytes or 0
-            control[kernel.MAX_OPS] = gate.max_ops or 0
-        control[kernel.OPEN_FLAGS] = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
-        control[kernel.OPEN_ADVICE] = _ADVICE.get(mode, -1)
-        control[kernel.DROP] = int(mode == "dontneed")
+            control[words.MAX_BYTES] = gate.max_bytes or 0
+            control[words.MAX_OPS] = gate.max_ops or 0
+        control[words.OPEN_FLAGS] = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
+        control[words.OPEN_ADVICE] = _ADVICE.get(mode, -1)
+        control[words.DROP] = int(mode == "dontneed")
+        control[words.MOST_OPEN] = 1
         return control
 
 
-def _load_kernel() -> ModuleType:
-    """The compiled loop. Its machine code is cached for the user, never beside the source."""
-    import numba
-
-    folder = cache_directory(f"engine-numba-{numba.__version__}")
-    before = numba.config.CACHE_DIR
-    numba.config.CACHE_DIR = str(folder)
-    try:
-        kernel = importlib.import_module("tracekit.replayer.engines.kernel")
-    finally:
-        numba.config.CACHE_DIR = before
-    if not any(folder.rglob("*.nbc")):
-        _log.info("compiling the replay engine; this happens once and takes some seconds")
-    return kernel
-
-
-def _packed_paths(uris: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """The paths as NUL-terminated bytes in one array, and where each begins."""
+def _packed_files(uris: tuple[str, ...], *, direct: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The paths as NUL-terminated bytes in one array, where each begins, and which are read with O_DIRECT."""
     names = [os.fsencode(to_path(uri)) + b"\0" for uri in uris]
-    starts = np.concatenate([[0], np.cumsum([len(name) for name in names])])[:-1].astype(np.int64)
-    return np.frombuffer(b"".join(names) or b"\0", np.uint8), starts
+    starts = np.cumsum([0, *(len(name) for name in names)])[: len(names)].astype(np.int64)
+    past_cache = np.fromiter((direct or scheme_of(uri) == "direct" for uri in uris), np.int8, len(names))
+    return np.frombuffer(b"".join(names) or b"\0", np.uint8), starts, past_cache
 
 
-def _error_class(code: int, short: int) -> ErrorClass:
-    if code == short:
-        return ErrorClass.SHORT_READ
-    return ErrorClass.OUT_OF_MEMORY if code == _OUT_OF_MEMORY else ErrorClass.from_errno(code)
+def _error_class(code: int) -> ErrorClass:
+    return _OWN_ERRORS.get(code) or ErrorClass.from_errno(code)
 
 
 def _address(buffer: memoryview) -> int:

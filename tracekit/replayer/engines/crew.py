@@ -40,9 +40,7 @@ def raise_file_limit(files: int) -> tuple[int, int]:
 class Crew:
     """Runs `work(index)` in threads: `first` at the start, at most `most`. One run each.
 
-    A worker calls `begin` right before a request and `end` after it. `free` holds one item
-    for each free worker; its methods are single steps under the interpreter lock, so loops
-    that count every instruction may use it themselves.
+    A worker calls `begin` right before a request and `end` after it.
     """
 
     def __init__(self, work: Callable[[int], None], *, first: int, most: int) -> None:

@@ -51,8 +51,6 @@ class Worker:
         self._overwrite = overwrite
         self._most_open = most_open
         self._handles: OrderedDict[int, Handle] = OrderedDict()
-        self.descriptors: dict[int, int] = {}
-        """Descriptors of the open local files, for loops that read them themselves."""
         self._room = memoryview(bytearray())
         self._file, self._offset, self._length, self._kind, self._recorded = (
             plan.view(name) for name in ("file", "offset", "length", "kind", "recorded_bytes")
@@ -97,13 +95,6 @@ class Worker:
         least = wanted if recorded == NONE else min(wanted, recorded)
         return moved, ErrorClass.SHORT_READ if moved.nbytes < least else None
 
-    def descriptor(self, file: int) -> int:
-        """Open the file and return its descriptor; -1 if it cannot be opened or read through one."""
-        try:
-            return self._open(file).fd
-        except BackendError:
-            return -1
-
     def close(self) -> None:
         for handle in self._handles.values():
             handle.close()
@@ -112,13 +103,9 @@ class Worker:
     def _open(self, file: int) -> Handle:
         uri = self._uris[file]
         while len(self._handles) >= max(self._most_open(), 1):
-            oldest, closing = self._handles.popitem(last=False)
-            self.descriptors.pop(oldest, None)
-            closing.close()
+            self._handles.popitem(last=False)[1].close()
         handle = self._backend_of(uri).open(uri, page_cache_mode=self._page_cache_mode)
         self._handles[file] = handle
-        if handle.fd >= 0:
-            self.descriptors[file] = handle.fd
         if handle.open_hint is not None:
             self._log.hint(uri, handle.open_hint)
         return handle

@@ -24,7 +24,6 @@ from tracekit.gate import Gate
 from tracekit.recorder import Recorder
 from tracekit.replayer.columns import BUSY, DONE, LATE, LOW, STOP, slot
 from tracekit.replayer.engines.crew import Crew, raise_file_limit
-from tracekit.replayer.engines.fast import is_fast, run_fast
 from tracekit.replayer.engines.files import OPEN_FILES, Worker
 from tracekit.replayer.engines.oplog import OpLog, warm_up
 from tracekit.replayer.pacing import Pacer
@@ -39,17 +38,13 @@ _LEAD_NS = 20_000_000
 
 @dataclass(frozen=True, slots=True)
 class EngineSettings:
-    """How an engine runs a plan: `threads` workers at the start, at most `max_threads`.
-
-    `first_slot` is the slot of the first worker's counters.
-    """
+    """How an engine runs a plan: `threads` workers at the start, at most `max_threads`."""
 
     threads: int
     max_threads: int
     page_cache_mode: str = "default"
     overwrite_objects: bool = False
     realtime: bool = False
-    first_slot: int = 0
 
 
 class ThreadEngine:
@@ -74,13 +69,12 @@ class ThreadEngine:
         self._open_files = min(OPEN_FILES, -(-budget // 2))
         first = min(settings.threads, self._open_files)  # each keeps a file open
         most = max(first, min(settings.max_threads, budget - self._open_files))
-        self._fast = gate is None and is_fast(plan, pacer, settings.page_cache_mode)
         self._crashes: list[BaseException] = []
         self._start_mono_ns = 0
         self._cpu: list[tuple[int, int]] = []
         self.crew = Crew(self._guarded, first=first, most=most)
 
-    def run(self, watch: Callable[[], None], *, start_mono_ns: int | None = None) -> bool:
+    def run(self, watch: Callable[[], None]) -> bool:
         """Replay to the end; False if Ctrl-C ended it. `watch` is called now and then.
 
         Garbage collection is off meanwhile, and threads switch more often than by default:
@@ -91,8 +85,8 @@ class ThreadEngine:
         sys.setswitchinterval(0.0001)
         warm_up()
         for index in range(self._settings.threads):  # keeps the plan's rows until every worker has begun
-            self._plan.shared.header[slot(self._settings.first_slot + index, LOW)] = 1
-        self._start_mono_ns = start_mono_ns or time.monotonic_ns() + _LEAD_NS
+            self._plan.shared.header[slot(index, LOW)] = 1
+        self._start_mono_ns = time.monotonic_ns() + _LEAD_NS
         try:
             whole = self.crew.run(watch, self.stop)
         finally:
@@ -126,18 +120,14 @@ class ThreadEngine:
             ctypes.CDLL(None).prctl(_PR_SET_TIMERSLACK, 1, 0, 0, 0)
             if self._settings.realtime:
                 be_realtime()
-            log = OpLog(self._recorder, self._plan, self._start_mono_ns, index)
+            log = OpLog(self._recorder, self._plan, index)
             worker = Worker(
                 self._plan, log, self._backend_of, page_cache_mode=self._settings.page_cache_mode,
                 most_open=lambda: self._open_files // self.crew.size, overwrite=self._settings.overwrite_objects,
             )  # fmt: skip
-            number = self._settings.first_slot + index
-            self._plan.shared.header[slot(number, LOW)] = 1
-            if self._fast:
-                run_fast(self._plan, self._pacer, log, worker, self.crew, self._start_mono_ns, number)
-            else:
-                self._work(log, worker, number)
-            self._plan.shared.header[slot(number, LOW)] = 0
+            self._plan.shared.header[slot(index, LOW)] = 1
+            self._work(log, worker, index)
+            self._plan.shared.header[slot(index, LOW)] = 0
         except BaseException as error:  # noqa: BLE001 - raised again where `run` is called
             self._crashes.append(error)
             self.stop()

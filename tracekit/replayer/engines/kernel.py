@@ -1,306 +1,301 @@
 """The compiled loop of a replay worker: takes ops, waits, reads, and writes rows. No interpreter lock.
 
-Compiled by numba. It calls the C library directly and shares arrays with `compiled`, which
-describes them. Integers are shared between threads by atomic operations only. The module is
-imported with numba's cache directory already set.
+`words` has the layout of the arrays that it shares with `compiled`. The module is imported by
+`jit` only, with numba's cache directory already set.
 """
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
-from numba import njit, types
-from numba.core import cgutils
-from numba.extending import intrinsic
+from tracekit.replayer.engines import words as w
+from tracekit.replayer.engines.native import (
+    compiled,
+    errno,
+    exchange,
+    fetch_add,
+    load,
+    now,
+    open64,
+    posix_close,
+    posix_fadvise,
+    posix_lseek,
+    posix_pread,
+    posix_statx,
+    sleep_until,
+    wait_while,
+    wake,
+)
 
-__all__ = [
-    "BACKLOG",
-    "BUSY_NS",
-    "BYTES",
-    "CURRENT",
-    "DUE",
-    "ERROR",
-    "GATE_WAIT",
-    "HEAD",
-    "IDLE",
-    "LATENCY",
-    "MAX_BYTES",
-    "MAX_OPS",
-    "NEED_ROOM",
-    "NEXT",
-    "NO_LENGTH",
-    "OP",
-    "ROW_WIDTH",
-    "SHORT",
-    "START",
-    "STATE_WIDTH",
-    "SUBMIT",
-    "TAIL",
-    "TIMED",
-    "work",
-]
+__all__ = ["work"]
 
-OP, SUBMIT, LATENCY, BYTES, GATE_WAIT, DUE, BACKLOG, ERROR = range(8)
-"""Columns of a row. A negative `OP` is a page-cache hint on file -OP - 1: BYTES has its offset, GATE_WAIT its length."""
-ROW_WIDTH = 8
-SHORT = 1 << 20
-"""The `ERROR` of a read that moved fewer bytes than it should have; other errors are errno values."""
-
-HEAD, TAIL, CURRENT, IDLE, BUSY_NS, LATE = range(6)
-"""State of a worker: rows written, rows flushed, the op at hand, whether it waits for a due time, ns in requests."""
-STATE_WIDTH = 8
-
-(
-    NEXT, START, TIMED, MAX_BYTES, MAX_OPS, TICKETS, SERVING, BYTES_IN_FLIGHT, OPS_IN_FLIGHT, OPEN_FLAGS,
-    OPEN_ADVICE, DROP,
-) = range(12)  # fmt: skip
-"""Control words: the next op, start time, whether ops have due times, the gate, how files are opened."""
-
-READY, COMPLETE, STOP = 0, 1, 2  # header words, as `replayer.columns` has them
-NO_LENGTH = -(1 << 63)
-NEED_ROOM, DONE = 1, 0
-
-_MONOTONIC, _ABSTIME = 1, 1
-_EMFILE, _ENFILE = 24, 23
+_EINVAL, _EMFILE, _ENFILE = 22, 24, 23
+_O_DIRECT, _PAGE = os.O_DIRECT, os.sysconf("SC_PAGE_SIZE")
 _SEEK_END, _DONTNEED = 2, 4
+_AT_EMPTY_PATH = 0x1000
+_STATX_BASIC, _STATX_DIOALIGN = 0x7FF, 0x2000
+_KIND, _REGULAR, _BLOCK_DEVICE = 0xF000, 0x8000, 0x6000
 _NAP_NS = 200_000_000
 _SPINS = 200
-_PAUSE_NS = 20_000
-
-_pread = types.ExternalFunction("pread64", types.int64(types.int32, types.intp, types.intp, types.int64))
-_open = types.ExternalFunction("open64", types.int32(types.intp, types.int32, types.int32))
-_close = types.ExternalFunction("close", types.int32(types.int32))
-_lseek = types.ExternalFunction("lseek64", types.int64(types.int32, types.int64, types.int32))
-_fadvise = types.ExternalFunction(
-    "posix_fadvise64", types.int32(types.int32, types.int64, types.int64, types.int32)
-)
-_clock_gettime = types.ExternalFunction("clock_gettime", types.int32(types.int32, types.intp))
-_clock_nanosleep = types.ExternalFunction(
-    "clock_nanosleep", types.int32(types.int32, types.int32, types.intp, types.intp)
-)
-_errno_location = types.ExternalFunction("__errno_location", types.intp())
+_LONGEST_WAIT_NS = 50_000_000
+"""A wait for another worker ends after this at the latest, and the condition is looked at again."""
 
 
-@intrinsic
-def _fetch_add(typing_context: Any, array: Any, index: Any, value: Any) -> Any:
-    """array[index] += value, atomically; the value before."""
-
-    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        data = cgutils.create_struct_proxy(signature.args[0])(context, builder, arguments[0]).data
-        return builder.atomic_rmw("add", builder.gep(data, [arguments[1]]), arguments[2], "seq_cst")
-
-    return types.int64(array, types.int64, types.int64), code
-
-
-@intrinsic
-def _exchange(typing_context: Any, array: Any, index: Any, value: Any) -> Any:
-    """array[index] = value, atomically, after everything written before; the value before."""
-
-    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        data = cgutils.create_struct_proxy(signature.args[0])(context, builder, arguments[0]).data
-        return builder.atomic_rmw("xchg", builder.gep(data, [arguments[1]]), arguments[2], "seq_cst")
-
-    return types.int64(array, types.int64, types.int64), code
-
-
-@intrinsic
-def _load(typing_context: Any, array: Any, index: Any) -> Any:
-    """array[index], read anew from memory."""
-
-    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        data = cgutils.create_struct_proxy(signature.args[0])(context, builder, arguments[0]).data
-        return builder.load_atomic(builder.gep(data, [arguments[1]]), "acquire", 8)
-
-    return types.int64(array, types.int64), code
-
-
-@intrinsic
-def _load_int(typing_context: Any, address: Any) -> Any:
-    """The C int at an address."""
-
-    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        from llvmlite import ir
-
-        pointer = builder.inttoptr(arguments[0], ir.IntType(32).as_pointer())
-        return builder.sext(builder.load(pointer), ir.IntType(64))
-
-    return types.int64(types.intp), code
-
-
-_compiled = njit(nogil=True, cache=True)
-
-
-@_compiled
-def _now(clock: Any) -> Any:
-    _clock_gettime(_MONOTONIC, clock.ctypes.data)
-    return clock[0] * 1_000_000_000 + clock[1]
-
-
-@_compiled
-def _sleep_until(clock: Any, at_ns: Any) -> None:
-    clock[2], clock[3] = at_ns // 1_000_000_000, at_ns % 1_000_000_000
-    _clock_nanosleep(_MONOTONIC, _ABSTIME, clock.ctypes.data + 16, 0)
-
-
-@_compiled
-def _errno() -> Any:
-    return _load_int(_errno_location())
-
-
-@_compiled
+@compiled
 def _close_all(cache: Any) -> None:
     for slot in range(cache.shape[0]):
-        if cache[slot, 0] != 0:
-            _close(cache[slot, 1])
-            cache[slot, 0] = 0
+        if cache[slot, w.FILE] != 0:
+            posix_close(cache[slot, w.FD])
+            cache[slot, w.FILE] = 0
 
 
-@_compiled
-def _open_file(file: Any, cache: Any, paths: Any, path_at: Any, control: Any) -> Any:
-    """The descriptor of a file, opened if it is not in the worker's cache, or -errno."""
-    slot = file % cache.shape[0]
-    if cache[slot, 0] == file + 1:
-        return cache[slot, 1]
-    if cache[slot, 0] != 0:
-        _close(cache[slot, 1])
-        cache[slot, 0] = 0
-    fd = _open(paths.ctypes.data + path_at[file], control[OPEN_FLAGS], 0)
-    if fd < 0 and (_errno() == _EMFILE or _errno() == _ENFILE):
+@compiled
+def _slot(file: Any, cache: Any, control: Any, state: Any) -> Any:
+    """The entry of the cache that is the file's. All are closed when fewer files may stay open than before."""
+    slots = min(cache.shape[0], load(control, w.MOST_OPEN))
+    if state[w.SLOTS] != slots:
         _close_all(cache)
-        fd = _open(paths.ctypes.data + path_at[file], control[OPEN_FLAGS], 0)
+        state[w.SLOTS] = slots
+    return file % slots
+
+
+@compiled
+def _block_of(status: Any) -> Any:
+    """What O_DIRECT wants offsets and lengths to be multiples of; 0 if the file does not support it.
+
+    From statx (Linux 6.1 or later), else the block size, as `backends.local.direct` has it.
+    """
+    if status[0] & _STATX_DIOALIGN:
+        return status[39] if status[38] else 0
+    size = status[1]
+    return size if 512 <= size <= 65_536 and size & (size - 1) == 0 else 4096
+
+
+@compiled
+def _open(
+    slot: Any, file: Any, cache: Any, paths: Any, path_at: Any, direct: Any, control: Any, status: Any
+) -> Any:
+    """Open a file into an entry of the cache; 0, or the error as an errno value or `UNSUPPORTED`."""
+    if cache[slot, w.FILE] != 0:
+        posix_close(cache[slot, w.FD])
+        cache[slot, w.FILE] = 0
+    path = paths.ctypes.data + path_at[file]
+    flags = control[w.OPEN_FLAGS] | (_O_DIRECT if direct[file] else 0)
+    fd = open64(path, flags, 0)
+    if fd < 0 and (errno() == _EMFILE or errno() == _ENFILE):
+        _close_all(cache)
+        fd = open64(path, flags, 0)
     if fd < 0:
-        return -_errno()
-    if _pread(fd, path_at.ctypes.data, 0, 0) < 0:  # a directory or a pipe has no bytes at offsets
-        failed = _errno()
-        _close(fd)
-        return -failed
-    cache[slot, 0], cache[slot, 1] = file + 1, fd
-    return fd
+        failed = errno()
+        return w.UNSUPPORTED if direct[file] and failed == _EINVAL else failed
+    failed, block = 0, 0
+    empty = paths.ctypes.data + paths.shape[0] - 1  # the NUL at the end of the last path
+    if posix_statx(fd, empty, _AT_EMPTY_PATH, _STATX_BASIC | _STATX_DIOALIGN, status.ctypes.data) != 0:
+        failed = errno()
+    elif status[7] & _KIND != _REGULAR and status[7] & _KIND != _BLOCK_DEVICE:
+        failed = w.UNSUPPORTED
+    elif direct[file]:
+        block = _block_of(status)
+        failed = 0 if block else w.UNSUPPORTED
+    if failed:
+        posix_close(fd)
+        return failed
+    cache[slot, w.FILE], cache[slot, w.FD], cache[slot, w.BLOCK] = file + 1, fd, block
+    return 0
 
 
-@_compiled
-def _room_for_row(state: Any, ring: Any, clock: Any) -> Any:
+@compiled
+def _row(state: Any, ring: Any, clock: Any) -> Any:
     """The index of the next row, waiting until it has been flushed."""
-    head = state[HEAD]
-    while head - _load(state, TAIL) >= ring.shape[0]:
-        _sleep_until(clock, _now(clock) + 200_000)
+    head = state[w.HEAD]
+    while head - load(state, w.TAIL) >= ring.shape[0]:
+        sleep_until(clock, now(clock) + 200_000)
     return head % ring.shape[0]
 
 
-@_compiled
+@compiled
 def _advise(
     fd: Any, file: Any, advice: Any, offset: Any, length: Any, state: Any, ring: Any, clock: Any
 ) -> Any:
     """Give a page-cache hint and write its row; the time at which it began."""
-    row = _room_for_row(state, ring, clock)
-    began = _now(clock)
-    _fadvise(fd, offset, length, advice)
-    ring[row, OP], ring[row, SUBMIT], ring[row, LATENCY] = -file - 1, began, _now(clock) - began
-    ring[row, BYTES], ring[row, GATE_WAIT], ring[row, DUE] = offset, length, advice
-    _exchange(state, HEAD, state[HEAD] + 1)
+    row = _row(state, ring, clock)
+    began = now(clock)
+    posix_fadvise(fd, offset, length, advice)
+    ring[row, w.OP], ring[row, w.SUBMIT], ring[row, w.LATENCY] = -file - 1, began, now(clock) - began
+    ring[row, w.BYTES], ring[row, w.GATE_WAIT], ring[row, w.DUE] = offset, length, advice
+    exchange(state, w.HEAD, state[w.HEAD] + 1)
     return began
 
 
-@_compiled
-def _admit(control: Any, nbytes: Any, clock: Any) -> Any:
-    """Wait for admission, first come first served; ns waited. Only the holder of the ticket served adds."""
-    ticket = _fetch_add(control, TICKETS, 1)
-    began = _now(clock)
-    spins = 0
-    while _load(control, SERVING) != ticket:
-        spins += 1
-        if spins > _SPINS:
-            _sleep_until(clock, _now(clock) + _PAUSE_NS)
-    spins = 0
-    while _load(control, OPS_IN_FLIGHT) > 0 and (
-        (control[MAX_OPS] > 0 and _load(control, OPS_IN_FLIGHT) >= control[MAX_OPS])
-        or (control[MAX_BYTES] > 0 and _load(control, BYTES_IN_FLIGHT) + nbytes > control[MAX_BYTES])
-    ):
-        spins += 1
-        if spins > _SPINS:
-            _sleep_until(clock, _now(clock) + _PAUSE_NS)
-    _fetch_add(control, BYTES_IN_FLIGHT, nbytes)
-    _fetch_add(control, OPS_IN_FLIGHT, 1)
-    waited = _now(clock) - began if spins > 0 else 0
-    _fetch_add(control, SERVING, 1)
-    return waited
+@compiled
+def _fits(control: Any, nbytes: Any) -> Any:
+    """Whether the gate admits `nbytes` now; an op larger than the cap is admitted alone."""
+    ops = load(control, w.OPS_IN_FLIGHT)
+    if ops == 0:
+        return True
+    if control[w.MAX_OPS] > 0 and ops >= control[w.MAX_OPS]:
+        return False
+    return control[w.MAX_BYTES] == 0 or load(control, w.BYTES_IN_FLIGHT) + nbytes <= control[w.MAX_BYTES]
 
 
-@_compiled
+@compiled
+def _admit(control: Any, turns: Any, nbytes: Any, clock: Any) -> Any:
+    """Wait for admission, first come first served; ns waited. Only the worker whose turn it is adds to what is in flight."""
+    ticket = fetch_add(control, w.TICKETS, 1)
+    if load(control, w.SERVING) == ticket and _fits(control, nbytes):
+        began = 0
+    else:
+        began = now(clock)
+        mine, spins = ticket % turns.shape[0], 0
+        while load(control, w.SERVING) != ticket:
+            spins += 1
+            seen = load(turns, mine)
+            if spins > _SPINS and load(control, w.SERVING) != ticket:
+                wait_while(turns, mine, seen, clock, _LONGEST_WAIT_NS)
+        spins = 0
+        while not _fits(control, nbytes):
+            spins += 1
+            if spins > _SPINS:
+                seen = load(control, w.RELEASES)
+                exchange(control, w.HEAD_WAITS, 1)
+                if not _fits(control, nbytes):
+                    wait_while(control, w.RELEASES, seen, clock, _LONGEST_WAIT_NS)
+                exchange(control, w.HEAD_WAITS, 0)
+    fetch_add(control, w.BYTES_IN_FLIGHT, nbytes)
+    fetch_add(control, w.OPS_IN_FLIGHT, 1)
+    fetch_add(control, w.SERVING, 1)
+    if load(control, w.TICKETS) > ticket + 1:
+        following = (ticket + 1) % turns.shape[0]
+        fetch_add(turns, following, 1)
+        wake(turns, following, 1)
+    return now(clock) - began if began else 0
+
+
+@compiled
+def _release(control: Any, nbytes: Any) -> None:
+    """Tell the gate that an op has ended."""
+    fetch_add(control, w.BYTES_IN_FLIGHT, -nbytes)
+    fetch_add(control, w.OPS_IN_FLIGHT, -1)
+    fetch_add(control, w.RELEASES, 1)
+    if load(control, w.HEAD_WAITS):
+        wake(control, w.RELEASES, 1)
+
+
+@compiled
 def _read(fd: Any, buffer: Any, length: Any, offset: Any) -> Any:
-    """Bytes read, up to the end of the file; -errno if nothing could be read."""
+    """Bytes read, up to the end of the file; -errno if a read failed."""
     done = 0
     while done < length:
-        got = _pread(fd, buffer + done, length - done, offset + done)
+        got = posix_pread(fd, buffer + done, length - done, offset + done)
         if got < 0:
-            return -_errno() if done == 0 else done
+            return -errno()
         done += got
         # At the end of the file another call would move nothing, at the price of a request.
-        if got == 0 or (done < length and offset + done >= _lseek(fd, 0, _SEEK_END)):
+        if got == 0 or (done < length and offset + done >= posix_lseek(fd, 0, _SEEK_END)):
             break
     return done
 
 
-@_compiled
+@compiled
+def _read_direct(fd: Any, block: Any, buffer: Any, length: Any, offset: Any, state: Any) -> Any:
+    """Read the whole blocks around a range; the bytes of the range that were read, or -errno.
+
+    `buffer` has room for two blocks more than `length`. The bytes outside the range are counted.
+    """
+    state[w.DIRECT_READS] += 1
+    done = 0
+    while done < length:
+        ahead = (offset + done) % block
+        left = length - done
+        got = posix_pread(fd, buffer, -(-(ahead + left) // block) * block, offset + done - ahead)
+        if got < 0:
+            return -errno()
+        moved = max(min(got - ahead, left), 0)
+        state[w.ALIGNMENT_BYTES] += got - moved
+        done += moved
+        if moved == 0 or (offset + done) % block != 0:  # whole blocks but at the end of the file
+            break
+    return done
+
+
+@compiled
+def _wait_for_due(at: Any, header: Any, state: Any, clock: Any) -> Any:
+    """Sleep until `at`, or until the replay stops; by how many ns it had already passed."""
+    wait = at - now(clock)
+    if wait <= 0:
+        return -wait
+    exchange(state, w.IDLE, 1)
+    while wait > 0 and load(header, w.STOP) == 0:
+        sleep_until(clock, at if wait < _NAP_NS else now(clock) + _NAP_NS)
+        wait = at - now(clock)
+    exchange(state, w.IDLE, 0)
+    return 0
+
+
+@compiled
 def work(
-    resumed: Any, header: Any, due: Any, file: Any, offset: Any, length: Any, recorded: Any, paths: Any,
-    path_at: Any, control: Any, state: Any, ring: Any, cache: Any, room: Any, room_bytes: Any, clock: Any,
+    resumed: Any, header: Any, due: Any, file: Any, offset: Any, length: Any, recorded: Any, paths: Any, path_at: Any,
+    direct: Any, control: Any, turns: Any, state: Any, ring: Any, cache: Any, room: Any, room_bytes: Any, clock: Any,
+    status: Any,
 ) -> Any:  # fmt: skip
     """Drive ops until there are none: (DONE, -1), or (NEED_ROOM, op) for a read larger than `room_bytes`.
 
     `resumed` is an op that needed room (-1: none). `room` is the address of the buffer.
     """
+    gated = control[w.MAX_BYTES] > 0 or control[w.MAX_OPS] > 0
     while True:
         op = resumed
         resumed = -1
         if op < 0:
-            op = _fetch_add(control, NEXT, 1)
-        while op >= _load(header, READY):
-            if _load(header, STOP) != 0 or (_load(header, COMPLETE) != 0 and op >= _load(header, READY)):
-                return DONE, -1
-            _sleep_until(clock, _now(clock) + 500_000)
-        _exchange(state, CURRENT, op)
+            op = fetch_add(control, w.NEXT, 1)
+        exchange(state, w.CURRENT, op)  # first: while it waits for the op to exist, it needs none before
+        while op >= load(header, w.READY):
+            if load(header, w.STOP) != 0 or (load(header, w.COMPLETE) != 0 and op >= load(header, w.READY)):
+                return w.DONE, -1
+            sleep_until(clock, now(clock) + 500_000)
         asked, number = length[op], file[op]
-        fresh = cache[number % cache.shape[0], 0] != number + 1
-        fd = _open_file(number, cache, paths, path_at, control)
-        if fd >= 0 and fresh and control[OPEN_ADVICE] >= 0:
-            _advise(fd, number, control[OPEN_ADVICE], 0, _lseek(fd, 0, _SEEK_END), state, ring, clock)
-        if asked == NO_LENGTH:
-            asked = max(_lseek(fd, 0, _SEEK_END) - offset[op], 0) if fd >= 0 else 0
-        if asked > room_bytes and fd >= 0:
-            return NEED_ROOM, op
-        at, backlog = 0, 0
-        if control[TIMED] != 0:
-            at = due[op] + control[START]
-            wait = at - _now(clock)
-            if wait <= 0:
-                backlog = -wait
-            else:
-                _exchange(state, IDLE, 1)
-                while wait > 0 and _load(header, STOP) == 0:
-                    _sleep_until(clock, at if wait < _NAP_NS else _now(clock) + _NAP_NS)
-                    wait = at - _now(clock)
-                _exchange(state, IDLE, 0)
-        if _load(header, STOP) != 0:
-            return DONE, -1
-        gated = control[MAX_BYTES] > 0 or control[MAX_OPS] > 0
-        waited = _admit(control, asked, clock) if gated else 0
-        began = _now(clock)
-        moved = _read(fd, room, asked, offset[op]) if fd >= 0 else fd
-        ended = _now(clock)
-        if control[DROP] != 0 and moved > 0:
-            first = offset[op] - offset[op] % 4096
-            span = -(-(offset[op] + moved - first) // 4096) * 4096
+        slot, failed = _slot(number, cache, control, state), 0
+        if cache[slot, w.FILE] != number + 1:
+            failed = _open(slot, number, cache, paths, path_at, direct, control, status)
+            if failed == 0 and control[w.OPEN_ADVICE] >= 0 and cache[slot, w.BLOCK] == 0:
+                fd = cache[slot, w.FD]
+                _advise(
+                    fd, number, control[w.OPEN_ADVICE], 0, posix_lseek(fd, 0, _SEEK_END), state, ring, clock
+                )
+        fd, block = cache[slot, w.FD], cache[slot, w.BLOCK]
+        if asked == w.NO_LENGTH:
+            asked = max(posix_lseek(fd, 0, _SEEK_END) - offset[op], 0) if failed == 0 else 0
+        if asked + 2 * block > room_bytes and failed == 0:
+            return w.NEED_ROOM, op
+        at = due[op] + control[w.START] if control[w.TIMED] != 0 else 0
+        backlog = _wait_for_due(at, header, state, clock) if control[w.TIMED] != 0 else 0
+        if load(header, w.STOP) != 0:
+            return w.DONE, -1
+        waited = _admit(control, turns, asked, clock) if gated else 0
+        began = now(clock)
+        moved = 0
+        if failed == 0 and block == 0:
+            moved = _read(fd, room, asked, offset[op])
+        elif failed == 0:
+            moved = _read_direct(fd, block, room, asked, offset[op], state)
+        ended = now(clock)
+        if moved < 0:
+            failed, moved = -moved, 0
+        if control[w.DROP] != 0 and moved > 0 and block == 0:
+            first = offset[op] - offset[op] % _PAGE
+            span = -(-(offset[op] + moved - first) // _PAGE) * _PAGE
             ended = _advise(fd, number, _DONTNEED, first, span, state, ring, clock)
         if gated:
-            _fetch_add(control, BYTES_IN_FLIGHT, -asked)
-            _fetch_add(control, OPS_IN_FLIGHT, -1)
-        row = _room_for_row(state, ring, clock)
-        least = asked if recorded[op] == NO_LENGTH else min(asked, recorded[op])
-        failed = 0 if moved >= least else SHORT if moved >= 0 else -moved
-        ring[row, OP], ring[row, SUBMIT], ring[row, LATENCY] = op, began, ended - began
-        ring[row, BYTES], ring[row, GATE_WAIT], ring[row, DUE] = max(moved, 0), waited, at
-        ring[row, BACKLOG], ring[row, ERROR] = backlog, failed
-        state[BUSY_NS] += ended - began
-        state[LATE] = began - at if at > 0 else 0
-        _exchange(state, HEAD, state[HEAD] + 1)
+            _release(control, asked)
+        least = asked if recorded[op] == w.NO_LENGTH else min(asked, recorded[op])
+        if failed == 0 and moved < least:
+            failed = w.SHORT
+        row = _row(state, ring, clock)
+        ring[row, w.OP], ring[row, w.SUBMIT], ring[row, w.LATENCY] = op, began, ended - began
+        ring[row, w.BYTES], ring[row, w.GATE_WAIT], ring[row, w.DUE] = moved, waited, at
+        ring[row, w.BACKLOG], ring[row, w.ERROR] = backlog, failed
+        state[w.BUSY_NS] += ended - began
+        state[w.LATE] = began - at if at > 0 else 0
+        state[w.OPS] += 1
+        exchange(state, w.HEAD, state[w.HEAD] + 1)

@@ -68,10 +68,10 @@ class LoopEngine:
         self.cpu_ns = 0
         self.cpu_wait_ns = 0
 
-    def run(self, watch: Callable[[], None], *, start_mono_ns: int | None = None) -> bool:
+    def run(self, watch: Callable[[], None]) -> bool:
         """Replay to the end; False if Ctrl-C ended it. `watch` is called now and then."""
         warm_up()
-        self._start_mono_ns = start_mono_ns or time.monotonic_ns() + _LEAD_NS
+        self._start_mono_ns = time.monotonic_ns() + _LEAD_NS
         began, waited = time.thread_time_ns(), cpu_wait_ns()
         asyncio.run(self._main(watch))
         self.cpu_wait_ns = cpu_wait_ns() - waited
@@ -92,7 +92,7 @@ class LoopEngine:
 
     async def _main(self, watch: Callable[[], None]) -> None:
         self._changed = asyncio.Event()
-        self._log = OpLog(self._recorder, self._plan, self._start_mono_ns)
+        self._log = OpLog(self._recorder, self._plan)
         self._plan.shared.header[slot(0, LOW)] = 1
         if self._waiting is not None:
             self._waiting.on_ready = self._changed.set

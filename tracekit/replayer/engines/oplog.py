@@ -31,14 +31,12 @@ class OpLog:
 
     Besides the op schema's columns, rows carry `gate_wait` (ns waited for admission),
     `backlog` (ns that the op was overdue before a worker was free for it) and `plan_op`
-    (its index in the plan). The columns are open to loops that cannot pay for a call an
-    op: they write a row's values at `rows` and add one to it.
+    (its index in the plan).
     """
 
-    def __init__(self, recorder: Recorder, plan: Plan, start_mono_ns: int, number: int = 0) -> None:
+    def __init__(self, recorder: Recorder, plan: Plan, number: int = 0) -> None:
         self._recorder = recorder
         self._plan = plan
-        self._start = start_mono_ns
         self._columns = np.zeros((_COLUMNS, ROWS), np.int64)
         self.op, self.submit, self.latency, self.bytes, self.gate, self.due, self.backlog = (
             row.data for row in self._columns
@@ -86,19 +84,15 @@ class OpLog:
         """Add a row for a page-cache hint."""
         self._hints.append((uri, hint))
 
-    def busy_ns(self, rows: int) -> int:
-        """Time in requests of the first `rows` ops, ns."""
-        return int(self._columns[2, :rows].sum())
-
-    def flush(self, *, due_of_plan: bool = False) -> None:
-        """Pass the rows to the recorder; with `due_of_plan`, due times are taken from the plan."""
+    def flush(self) -> None:
+        """Pass the rows to the recorder."""
         self._set_clocks()
         if self._hints:
             self._recorder.record_batch(hint_rows(self._hints))
             self._hints.clear()
         if self.rows:
             kept = self._columns[:, : self.rows].copy()
-            make = partial(self._batch, kept, self._errors, self._ttfb, due_of_plan=due_of_plan)
+            make = partial(op_rows, self._plan, kept, self._errors, self._ttfb)
             if self._plan.streamed:  # whose rows may be freed as soon as this returns
                 self._recorder.record_batch(make())
             else:
@@ -110,37 +104,19 @@ class OpLog:
         now = time.monotonic_ns()
         self.flush_at, self.ease_at = now + _FLUSH_NS, now + self._ease_ns
 
-    def _batch(
-        self,
-        kept: np.ndarray,
-        errors: dict[int, ErrorClass],
-        first_bytes: dict[int, int],
-        *,
-        due_of_plan: bool,
-    ) -> pa.RecordBatch:
-        """The rows of `kept`. Built by the recorder's thread, because it takes a millisecond."""
-        return op_rows(
-            self._plan, kept, errors, first_bytes, start_mono_ns=self._start if due_of_plan else None
-        )
-
 
 def op_rows(
     plan: Plan,
     kept: np.ndarray,
     errors: Mapping[int, ErrorClass],
     first_bytes: Mapping[int, int],
-    *,
-    start_mono_ns: int | None = None,
 ) -> pa.RecordBatch:
     """A batch of ops that have ended.
 
     `kept` has seven int64 rows: op, submit, latency, bytes, gate wait, due (0: none) and backlog;
-    times are ns on the monotonic clock. `errors` and `first_bytes` are by column of `kept`. With
-    `start_mono_ns`, due times are the plan's after that start.
+    times are ns on the monotonic clock. `errors` and `first_bytes` are by column of `kept`.
     """
     op, submit, latency, moved, gate_wait, due, backlog = kept
-    if start_mono_ns is not None:
-        due = plan.columns["due_ns"][op] + start_mono_ns
     codes, files = np.unique(plan.columns["file"][op], return_inverse=True)
     uris = pa.DictionaryArray.from_arrays(
         pa.array(files.reshape(-1).astype(np.int32)),

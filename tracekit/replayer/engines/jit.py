@@ -1,0 +1,57 @@
+"""Loads the compiled loop: whether numba can, and where its machine code is kept."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import logging
+import platform
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+
+from tracekit.cache import cache_directory
+
+__all__ = ["lacking", "load_kernel"]
+
+_log = logging.getLogger("tracekit")
+_COMPILED = ("kernel.py", "native.py", "words.py")
+
+
+@cache
+def lacking() -> str | None:
+    """Why the compiled loop cannot be loaded, and what to do; None if it can."""
+    try:
+        importlib.import_module("numba")
+    except ImportError as error:  # numba refuses a numpy that it does not know
+        if isinstance(error, ModuleNotFoundError) and error.name == "numba":
+            return "numba is not installed: pip install 'tracekit[fast]'"
+        return f"numba cannot be imported: {error}"
+    return None
+
+
+@cache
+def load_kernel() -> ModuleType:
+    """The module `kernel`. Its machine code is cached for the user, never beside the source."""
+    import numba
+
+    folder = cache_directory(_directory(numba.__version__))
+    before = numba.config.CACHE_DIR
+    numba.config.CACHE_DIR = str(folder)
+    try:
+        kernel = importlib.import_module("tracekit.replayer.engines.kernel")
+    finally:
+        numba.config.CACHE_DIR = before
+    if not any(folder.rglob("kernel.work-*.nbc")):
+        _log.warning("compiling the replay engine: some seconds, once for each user and version")
+    return kernel
+
+
+def _directory(numba_version: str) -> str:
+    """The name of the directory of the machine code, by the compiled source, numba and the architecture.
+
+    numba itself keeps the code of each processor model apart.
+    """
+    sources = [(Path(__file__).parent / name).read_bytes() for name in _COMPILED]
+    digest = hashlib.sha256(b"\0".join(sources)).hexdigest()[:12]
+    return f"engine-{digest}-numba-{numba_version}-{platform.machine()}"

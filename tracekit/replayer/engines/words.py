@@ -1,0 +1,34 @@
+"""The layout of the arrays that the compiled loop shares with the compiled engine: integers only, no logic.
+
+numba compiles these names as constants, so that the module is imported with and without it.
+"""
+
+from __future__ import annotations
+
+OP, SUBMIT, LATENCY, BYTES, GATE_WAIT, DUE, BACKLOG, ERROR = range(8)
+"""Columns of a row. A negative `OP` is a page-cache hint on file -OP - 1: BYTES has its offset, GATE_WAIT its
+length, DUE the advice."""
+ROW_WIDTH = 8
+
+SHORT, OUT_OF_MEMORY, UNSUPPORTED = 1 << 20, 1 << 21, 1 << 22
+"""Values of `ERROR` that are not errno values: fewer bytes than there should be, no memory, not a file for this mode."""
+
+HEAD, TAIL, CURRENT, IDLE, BUSY_NS, LATE, OPS, SLOTS, DIRECT_READS, ALIGNMENT_BYTES = range(10)
+"""State of a worker: rows written, rows flushed, the op at hand, whether it waits for a due time, ns in requests,
+lateness of the last op, ops done, entries of its cache of open files in use, and what rows cannot show."""
+STATE_WIDTH = 16
+
+(
+    NEXT, START, TIMED, MAX_BYTES, MAX_OPS, TICKETS, SERVING, BYTES_IN_FLIGHT, OPS_IN_FLIGHT, RELEASES, HEAD_WAITS,
+    OPEN_FLAGS, OPEN_ADVICE, DROP, MOST_OPEN,
+) = range(15)  # fmt: skip
+"""Control words: the next op, start time, whether ops have due times, the gate, and how files are opened."""
+CONTROL_WIDTH = 16
+
+FILE, FD, BLOCK = range(3)
+"""An entry of a worker's cache of open files: 1 + the file (0: free), its descriptor, and O_DIRECT's block (0: buffered)."""
+FILE_WIDTH = 3
+
+READY, COMPLETE, STOP = 0, 1, 2  # header words, as `replayer.columns` has them
+NO_LENGTH = -(1 << 63)
+NEED_ROOM, DONE = 1, 0
