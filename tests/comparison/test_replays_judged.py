@@ -319,7 +319,9 @@ def exchange(order: list[int]) -> Callable[[Rows], None]:
     return alter
 
 
-@pytest.mark.parametrize("options", [{}, {"threads": 2}, {"processes": 2}, {"max_ops_in_flight": 3}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{}, {"threads": 2}, {"engine": "interpreter"}, {"max_ops_in_flight": 3}], ids=str
+)
 def test_as_fast_as_possible_another_order_fails_and_overtaking_by_workers_does_not(
     tmp_path: Path, options: dict[str, Any]
 ) -> None:

@@ -28,6 +28,7 @@ _SLACKS_NS = (
     2_000_000_000,
 )
 _LEAST_SLACK_NS = 1_000_000
+_CLOSE_OPS = 64
 _NULL = np.iinfo(np.int64).min
 
 
@@ -71,16 +72,13 @@ class _Neighbours:
 class Overtaking:
     """Adds up how far ops overtake each other where workers take them from one queue (`asap` pacing).
 
-    Workers of a process take ops in the order of the plan, `run_ops` at a time at most. That bounds
-    the overtaking in two ways, however the machine schedules the workers. Ops that are close in the
-    plan are mostly taken by one worker: pairs of them are inverted if the later one had ended
-    before the earlier one was submitted. And when an op goes, all ops before it have gone but those
-    that the other workers hold. Of several processes, each takes its own share of the plan.
+    Workers take ops in the order of the plan. That bounds the overtaking in two ways, however the
+    machine schedules them. Ops that are close in the plan are taken at nearly the same time: pairs
+    of them are inverted if the later one had ended before the earlier one was submitted. And when
+    an op goes, all ops before it have gone but those that the other workers hold.
     """
 
     workers: int
-    run_ops: int
-    processes: int
     pairs: Counter[int] = field(default_factory=Counter)
     inverted: Counter[int] = field(default_factory=Counter)
     sampled: list[np.ndarray] = field(default_factory=list)
@@ -88,15 +86,12 @@ class Overtaking:
     def add(self, op: np.ndarray, submit: np.ndarray, end: np.ndarray) -> None:
         """Add ops by their index in the plan, ascending. Times in ns."""
         distance = 1
-        while distance < self.run_ops:
+        while distance < _CLOSE_OPS:
             # Positions, not indices: where ops are missing, completeness fails.
-            step = distance * self.processes
-            before, after = op[:-step], op[step:]
-            together = before // self.run_ops == after // self.run_ops
-            self._count(distance, submit[:-step][together], end[step:][together])
+            together = op[:-distance] // _CLOSE_OPS == op[distance:] // _CLOSE_OPS
+            self._count(distance, submit[:-distance][together], end[distance:][together])
             distance *= 2
-        first_of_run = op % self.run_ops == 0
-        self.sampled.append(np.stack([op, submit])[:, first_of_run])
+        self.sampled.append(submit[op % _CLOSE_OPS == 0])
 
     def _count(self, distance: int, submit: np.ndarray, end: np.ndarray) -> None:
         self.pairs[distance] += len(submit)
@@ -108,17 +103,14 @@ class Overtaking:
         return max((*near, self._far()))
 
     def _far(self) -> float:
-        """The share of ops, one in `run_ops`, that went while more ops were left behind than workers hold."""
+        """The share of ops, one in `_CLOSE_OPS`, that went while more ops were left behind than workers hold."""
         if not self.sampled:
             return 0.0
-        op, submit = np.concatenate(self.sampled, axis=1)
-        early = 0
-        for process in range(self.processes):
-            mine = submit[op // self.run_ops % self.processes == process]
-            rank = np.empty(len(mine), np.int64)
-            rank[np.argsort(mine, kind="stable")] = np.arange(len(mine))
-            early += int((rank < np.arange(len(mine)) - (self.workers - 1)).sum())
-        return early / len(op) if len(op) else 0.0
+        submit = np.concatenate(self.sampled)
+        rank = np.empty(len(submit), np.int64)
+        rank[np.argsort(submit, kind="stable")] = np.arange(len(submit))
+        early = int((rank < np.arange(len(submit)) - (self.workers - 1)).sum())
+        return early / len(submit) if len(submit) else 0.0
 
 
 @dataclass(slots=True)

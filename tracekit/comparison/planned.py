@@ -51,8 +51,8 @@ class ReplayRules:
     """How to judge a replay: what it was told to do, and what the user allows.
 
     `tolerance` is for duration, throughput and bytes. `expect_failures`: ops that failed in
-    the recording fail again with the same class; without it no op may fail. `workers` of a
-    process take ops from one queue, `run_ops` at a time at most (`asap` pacing).
+    the recording fail again with the same class; without it no op may fail. `workers`
+    take ops from one queue (`asap` pacing).
     """
 
     pace: str = "recorded"
@@ -64,7 +64,6 @@ class ReplayRules:
     partial: bool = False
     expect_failures: bool = True
     workers: int = 1
-    run_ops: int = 1
 
     @property
     def timed(self) -> bool:

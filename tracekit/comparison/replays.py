@@ -39,7 +39,7 @@ def judge_replay(
     plan: Iterable[PlannedOps], replay: TraceReader, rules: ReplayRules
 ) -> tuple[ParityRow, ...]:
     """Judge the trace `replay` against `plan`. Raises what making the plan raises."""
-    overtaking = Overtaking(rules.workers, rules.run_ops, max(replay.counters.get("replay_processes", 1), 1))
+    overtaking = Overtaking(rules.workers)
     tally = _Tally(rules, Order(rules.pace, overtaking))
     with closing(replay.connect()) as connection, value_errors(replay.path):
         for part in plan:

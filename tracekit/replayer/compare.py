@@ -19,7 +19,6 @@ from tracekit.errors import TraceFormatError, UsageError
 from tracekit.keywords import VerdictKeywords
 from tracekit.replayer.expected import planned_ops
 from tracekit.replayer.options import Filters, ReplayOptions, VerdictOptions
-from tracekit.replayer.pacing import RUN_OPS
 from tracekit.replayer.sizing import most_asap_workers
 from tracekit.store.locate import local_path
 from tracekit.store.reader import TraceLike, TraceReader, open_reader
@@ -84,7 +83,6 @@ def _compare(
             max_ops_in_flight=origin.options.max_ops_in_flight,
             max_bytes_in_flight=origin.options.max_bytes_in_flight,
             workers=most_asap_workers(origin.options),
-            run_ops=RUN_OPS,
         )
         rows = judge_replay(planned_ops(a, origin.options), b, rules)
         found = Parity(rows, rules.tolerance, 1.0, "replay", origin.reason)
