@@ -96,7 +96,7 @@ def test_the_order_of_samples_is_the_same_on_every_scheme(filled: str, bodies: d
     assert ids == list(sample_order(OBJECTS, LoaderOptions.of(in_order), 0))
 
 
-def test_every_option_name_is_taken_and_a_wrong_one_is_refused(filled: str) -> None:
+def test_every_option_name_is_accepted_and_a_wrong_one_is_refused(filled: str) -> None:
     every = LoaderOptions.of(OPTIONS).to_dict()
     create_dataset(filled, every).close()
     set_too = {"region": "us-east-1", "account": servers.AZURITE_ACCOUNT, "timeout_s": 20, "retries": 3}
@@ -157,7 +157,9 @@ def test_2500_samples_are_listed_by_prefix(
         assert dataset.uris == [f"{scheme}://many/{key}" for key in many_objects]
 
 
-def test_a_failing_place_is_one_clear_line(s3_bucket: str, az_container: str, tmp_path: Path) -> None:
+def test_an_unreachable_store_is_reported_in_one_line(
+    s3_bucket: str, az_container: str, tmp_path: Path
+) -> None:
     nowhere = f"http://127.0.0.1:{servers.free_port()}"
     cases: list[tuple[str, dict[str, object], str]] = [
         ("ftp://host/data", {}, "unknown scheme 'ftp'"),
@@ -169,10 +171,10 @@ def test_a_failing_place_is_one_clear_line(s3_bucket: str, az_container: str, tm
         (f"s3://{s3_bucket}/data", {"endpoint": nowhere, "retries": 0}, "the connection to"),
         (f"az://{az_container}/data", {"endpoint": f"{nowhere}/acc", "retries": 0}, "the connection to"),
     ]
-    for uri, options, told in cases:
+    for uri, options, message in cases:
         with pytest.raises(TracekitError) as raised:
             create_dataset(uri, options)
-        assert told in str(raised.value), uri
+        assert message in str(raised.value), uri
         assert "\n" not in str(raised.value)
 
 

@@ -26,7 +26,7 @@ def sample(name: str) -> TraceReader:
 
 
 @pytest.mark.parametrize("name", list(ROOTS))
-def test_a_sample_is_whole_small_and_says_how_it_was_made(name: str) -> None:
+def test_a_sample_trace_is_complete_small_and_documented(name: str) -> None:
     reader = sample(name)
     assert verify(reader.path) == []
     assert sum(segment.file_bytes for segment in reader.segments) < 2_000_000

@@ -42,7 +42,7 @@ def filled(az_container: str) -> str:
     return az_container
 
 
-def test_the_account_is_found_in_the_tools_own_order(clean_env: pytest.MonkeyPatch) -> None:
+def test_the_account_is_resolved_in_the_order_of_the_azure_tools(clean_env: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match="no storage account"):
         resolve(None, None, False)
     clean_env.setenv("AZURE_STORAGE_ACCOUNT", "acc")
@@ -87,7 +87,7 @@ def test_a_connection_string_is_read_in_any_case(
     assert list(az.backend().list(f"az://{az_container}")) == []
 
 
-def test_a_logins_token_is_not_sent_in_the_clear(clean_env: pytest.MonkeyPatch) -> None:
+def test_a_login_token_is_not_sent_over_plain_http(clean_env: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match="without TLS"):
         resolve("http://127.0.0.1:1/acc", "acc", False)
     assert resolve("https://127.0.0.1:1/acc", "acc", False).kind == "default"
@@ -194,7 +194,7 @@ def test_anonymous_reads_a_public_container(
 
 
 @WITH_EACH_CLIENT
-def test_a_default_credential_that_finds_nothing_is_one_line(
+def test_a_default_credential_without_a_login_is_reported_in_one_line(
     clean_env: pytest.MonkeyPatch, client: str
 ) -> None:
     clean_env.setenv("AZURE_TOKEN_CREDENTIALS", "EnvironmentCredential")  # ask no network
@@ -215,12 +215,12 @@ def test_sas_urls_leave_no_signature_in_any_error(az_env: servers.AzuriteServer)
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         ({"region": "x"}, "unknown option 'region'"),
         ({"client": "aiobotocore"}, "client='aiobotocore' is not valid"),
     ],
 )
-def test_options_that_cannot_be_meant_are_refused(options: dict[str, object], told: str) -> None:
-    with pytest.raises(UsageError, match=told):
+def test_invalid_azure_options_are_refused(options: dict[str, object], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
         az.backend(**options)

@@ -161,7 +161,7 @@ def test_listing_stat_and_put_keep_the_scheme(tmp_path: Path) -> None:
     assert [(info.uri, info.size) for info in backend.list(f"direct://{tmp_path}")] == [(uri, 5)]
 
 
-def test_an_unknown_policy_is_refused(blob: tuple[Path, bytes]) -> None:
+def test_an_unknown_page_cache_mode_is_refused(blob: tuple[Path, bytes]) -> None:
     with pytest.raises(UsageError, match="unknown"):
         LocalBackend("direct").open(f"direct://{blob[0]}", page_cache_mode="nope")
 

@@ -66,7 +66,7 @@ def test_a_read_fills_the_buffer_from_the_offset(
 
 
 @pytest.mark.parametrize("offset", [99_000, 100_003, 200_000])
-def test_a_read_past_the_end_is_short_and_no_error(
+def test_a_read_past_the_end_is_short_and_not_an_error(
     backend: LocalBackend, blob: tuple[Path, bytes], offset: int
 ) -> None:
     path, data = blob
@@ -103,7 +103,7 @@ def test_many_threads_may_read_one_handle(backend: LocalBackend, blob: tuple[Pat
 @pytest.mark.parametrize(
     ("policy", "kind"), [("fadvise_sequential", "sequential"), ("fadvise_random", "random")]
 )
-def test_a_policy_hints_the_whole_file_once_at_open(
+def test_a_mode_gives_one_hint_for_the_whole_file_at_open(
     backend: LocalBackend, blob: tuple[Path, bytes], policy: str, kind: str
 ) -> None:
     path, data = blob
@@ -116,7 +116,7 @@ def test_a_policy_hints_the_whole_file_once_at_open(
     handle.close()
 
 
-def test_the_default_policy_hints_nothing(backend: LocalBackend, blob: tuple[Path, bytes]) -> None:
+def test_the_default_mode_gives_no_hint(backend: LocalBackend, blob: tuple[Path, bytes]) -> None:
     handle = backend.open(f"file://{blob[0]}")
     handle.read_into(0, backend.allocate(10))
     assert backend.counters["hints_applied"] == 0
@@ -165,7 +165,7 @@ def test_direct_io_on_a_file_uri_bypasses_the_page_cache(
     handle.close()
 
 
-def test_an_unknown_policy_is_named_with_the_known_ones(
+def test_an_unknown_page_cache_mode_is_refused_with_the_known_ones(
     backend: LocalBackend, blob: tuple[Path, bytes]
 ) -> None:
     with pytest.raises(UsageError, match=r"page_cache_mode='willneed' .*fadvise_random"):
@@ -188,7 +188,7 @@ def test_a_listing_is_recursive_and_in_uri_order(backend: LocalBackend, tmp_path
     assert [info.uri for info in backend.list(f"file://{tmp_path}/d/a0")] == [f"file://{tmp_path}/d/a0"]
 
 
-def test_a_name_that_no_trace_can_hold_is_said_so(backend: LocalBackend, tmp_path: Path) -> None:
+def test_a_file_name_that_is_not_utf_8_is_refused(backend: LocalBackend, tmp_path: Path) -> None:
     Path(os.fsdecode(os.fsencode(tmp_path) + b"/bad\xff")).write_bytes(b"")
     with pytest.raises(BackendError, match="not UTF-8") as caught:
         list(backend.list(f"file://{tmp_path}"))
@@ -203,7 +203,7 @@ def test_a_missing_file_is_not_found_everywhere(backend: LocalBackend, tmp_path:
         assert caught.value.error_class == "not_found"
 
 
-def test_a_file_that_may_not_be_read_is_permission(blob: tuple[Path, bytes]) -> None:
+def test_an_unreadable_file_has_the_class_permission(blob: tuple[Path, bytes]) -> None:
     blob[0].chmod(0)
     code = (
         "import os, sys\n"
@@ -218,7 +218,7 @@ def test_a_file_that_may_not_be_read_is_permission(blob: tuple[Path, bytes]) -> 
     assert done.stdout.strip() == "permission", done.stderr
 
 
-def test_what_is_no_file_cannot_be_read(backend: LocalBackend, tmp_path: Path) -> None:
+def test_directories_and_pipes_cannot_be_read(backend: LocalBackend, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for name in ("", "/pipe"):
         for call in (backend.open, backend.stat):
@@ -232,7 +232,7 @@ def test_preflight_takes_a_file_or_a_directory(backend: LocalBackend, blob: tupl
     backend.preflight(f"file://{blob[0].parent}")
 
 
-def test_put_makes_folders_and_refuses_what_is_there(backend: LocalBackend, tmp_path: Path) -> None:
+def test_put_creates_folders_and_refuses_an_existing_file(backend: LocalBackend, tmp_path: Path) -> None:
     uri = f"file://{tmp_path}/new/folder/object"
     assert backend.put(uri, b"first") == 5
     with pytest.raises(BackendError) as caught:
@@ -275,7 +275,7 @@ def test_seeded_content_is_the_same_for_the_same_seed(tmp_path: Path) -> None:
     assert len(set(a[:4096])) > 200
 
 
-def test_a_name_with_a_nul_is_no_file(backend: LocalBackend) -> None:
+def test_a_name_with_a_nul_byte_is_not_found(backend: LocalBackend) -> None:
     with pytest.raises(BackendError) as caught:
         backend.open("file:///a\0b")
     assert caught.value.error_class == "not_found"
@@ -285,7 +285,7 @@ def test_a_name_with_a_nul_is_no_file(backend: LocalBackend) -> None:
 
 
 @pytest.mark.parametrize("nbytes", [1 << 61, (1 << 63) - 1, 1 << 64])
-def test_a_buffer_beyond_all_memory_is_an_error_with_a_class(backend: LocalBackend, nbytes: int) -> None:
+def test_a_buffer_larger_than_memory_is_an_error_with_a_class(backend: LocalBackend, nbytes: int) -> None:
     with pytest.raises(BackendError, match="cannot allocate") as caught:
         backend.allocate(nbytes)
     assert caught.value.error_class == "out_of_memory"

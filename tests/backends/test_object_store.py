@@ -74,7 +74,7 @@ def test_reads_any_range_of_what_was_put(store: Store) -> None:
         assert read(store.backend, uri, offset, length) == BODY[offset : offset + length]
 
 
-def test_a_range_that_ends_behind_the_object_is_short_and_no_error(store: Store) -> None:
+def test_a_range_past_the_end_of_the_object_is_short_and_not_an_error(store: Store) -> None:
     uri = f"{store.root}/obj"
     store.backend.put(uri, BODY)
     assert read(store.backend, uri, len(BODY) - 5, 100) == BODY[-5:]
@@ -179,7 +179,7 @@ def test_a_key_is_never_taken_for_another_that_looks_like_it(store: Store) -> No
         assert bytes(store.backend.open(uri).get()[0]) == BODY, other
 
 
-def test_bytes_come_as_they_are_stored_whatever_their_encoding_is_called(store: Store) -> None:
+def test_bytes_are_returned_as_stored_whatever_content_encoding_says(store: Store) -> None:
     from tracekit.backends.objects.uri import split
 
     packed = gzip.compress(BODY)
@@ -219,7 +219,7 @@ def test_a_prefix_lists_whole_folders_only_and_in_order(store: Store) -> None:
     assert len(list(store.backend.list(store.root))) == 6
 
 
-def test_put_creates_only_unless_told_to_overwrite(store: Store) -> None:
+def test_put_refuses_an_existing_object_unless_overwrite_is_given(store: Store) -> None:
     uri = f"{store.root}/obj"
     store.backend.put(uri, b"first")
     with pytest.raises(BackendError, match="already exists") as raised:
@@ -238,7 +238,7 @@ def test_an_empty_object_can_be_put_and_got(store: Store) -> None:
     assert read(store.backend, uri, 0, 10) == b""
 
 
-def test_a_missing_key_is_one_clear_line(store: Store) -> None:
+def test_a_missing_key_is_reported_in_one_line(store: Store) -> None:
     uri = f"{store.root}/nope"
     calls = (
         lambda: store.backend.stat(uri),
@@ -273,14 +273,14 @@ def test_an_unknown_bucket_is_named_as_such(store: Store) -> None:
 
 
 @pytest.mark.parametrize("name", ["two words", "tab\there", "a|b", "b%20b", "b\u00fccket"])
-def test_a_name_that_no_bucket_can_have_is_refused_before_any_request(store: Store, name: str) -> None:
+def test_an_invalid_bucket_name_is_refused_before_any_request(store: Store, name: str) -> None:
     """Client libraries crash on some of them."""
     for call in (store.backend.preflight, store.backend.stat, store.backend.open):
         with pytest.raises(UsageError, match="invalid bucket or container name"):
             call(f"{store.scheme}://{name}/k")
 
 
-def test_what_is_missing_costs_one_listing_at_most(store: Store) -> None:
+def test_a_missing_object_costs_at_most_one_listing(store: Store) -> None:
     """A HEAD does not say whether the bucket is missing: that takes one more request for each bucket."""
     for index in range(5):
         with pytest.raises(BackendError, match="no such object"):
@@ -343,7 +343,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("kind", FAULTS)
-def test_a_passing_fault_is_retried_and_counted(
+def test_a_transient_fault_is_retried_and_counted(
     faulty: tuple[servers.FaultProxy, ObjectStoreBackend, str], kind: str
 ) -> None:
     proxy, backend, uri = faulty
@@ -356,7 +356,7 @@ def test_a_passing_fault_is_retried_and_counted(
 
 
 @pytest.mark.parametrize("kind", [kind for kind in FAULTS if kind != "timeout"])
-def test_a_lasting_fault_ends_after_the_retries_with_its_class(
+def test_a_permanent_fault_is_reported_with_its_class_after_the_retries(
     faulty: tuple[servers.FaultProxy, ObjectStoreBackend, str], kind: str
 ) -> None:
     proxy, backend, uri = faulty
@@ -376,7 +376,7 @@ def test_a_lasting_fault_ends_after_the_retries_with_its_class(
     assert len(proxy.seen) == 3
 
 
-def test_a_listing_goes_on_where_a_page_was_refused(
+def test_a_listing_resumes_at_the_page_that_failed(
     faulty: tuple[servers.FaultProxy, ObjectStoreBackend, str],
 ) -> None:
     proxy, backend, uri = faulty
@@ -385,7 +385,7 @@ def test_a_listing_goes_on_where_a_page_was_refused(
     assert (backend.counters["retries"], backend.counters["throttles"]) == (1, 1)
 
 
-def test_a_preflight_goes_on_behind_a_throttle_and_counts_it(
+def test_a_preflight_retries_after_a_throttle_and_counts_it(
     faulty: tuple[servers.FaultProxy, ObjectStoreBackend, str],
 ) -> None:
     proxy, backend, uri = faulty
@@ -397,7 +397,7 @@ def test_a_preflight_goes_on_behind_a_throttle_and_counts_it(
     assert (backend.counters["retries"], backend.counters["throttles"]) == (4, 4)
 
 
-def test_a_page_that_is_refused_for_ever_ends_the_listing(
+def test_a_page_that_always_fails_ends_the_listing_with_an_error(
     store: Store, many_objects: list[str], fault_proxy: Callable[[str], servers.FaultProxy]
 ) -> None:
     """Entries that come again when a listing is restarted are not progress."""
@@ -428,7 +428,7 @@ def test_a_stalled_body_is_a_timeout(store: Store, fault_proxy: Callable[[str], 
     assert raised.value.error_class == "timeout"
 
 
-def test_other_bytes_than_those_asked_for_are_an_error(
+def test_bytes_of_another_range_than_requested_are_an_error(
     faulty: tuple[servers.FaultProxy, ObjectStoreBackend, str],
 ) -> None:
     """A gateway without ranges answers with the whole object or with another page."""
@@ -450,7 +450,7 @@ def test_other_bytes_than_those_asked_for_are_an_error(
             proxy.faults.clear()
 
 
-def test_an_object_that_is_archived_is_not_said_to_exist_already(
+def test_an_archived_object_is_not_reported_as_existing(
     faulty: tuple[servers.FaultProxy, ObjectStoreBackend, str],
 ) -> None:
     proxy, backend, uri = faulty
@@ -478,7 +478,7 @@ def test_a_whole_get_is_cut_at_the_limit_and_never_reads_beyond_it(store: Store)
         assert bytes(got) == BODY[:most] and moved.nbytes == len(BODY[:most])
 
 
-def test_a_buffer_beyond_all_memory_is_an_error_with_a_class(store: Store) -> None:
+def test_a_buffer_larger_than_memory_is_an_error_with_a_class(store: Store) -> None:
     with pytest.raises(BackendError, match="cannot allocate") as raised:
         store.backend.allocate(1 << 62)
     assert raised.value.error_class == "out_of_memory"

@@ -26,7 +26,7 @@ def test_only_what_must_be_is_encoded() -> None:
 
 
 @pytest.mark.parametrize("uri", ["s3://", "s3:///k", "s3://b/k?sig=1", "s3://b/k#f"])
-def test_what_names_no_object_is_refused_without_its_query(uri: str) -> None:
+def test_a_uri_that_names_no_object_is_refused_and_shown_without_its_query(uri: str) -> None:
     with pytest.raises(UsageError) as raised:
         split(uri)
     assert "sig" not in str(raised.value)

@@ -12,7 +12,7 @@ from tracekit.backends.objects import s3
 from tracekit.backends.objects.reader_pool import ReaderPool
 
 
-def test_results_and_errors_reach_whoever_asked() -> None:
+def test_results_and_errors_reach_the_caller() -> None:
     pool = ReaderPool(4)
 
     def divide(number: int) -> float:
@@ -39,7 +39,7 @@ def test_results_and_errors_reach_whoever_asked() -> None:
     pool.close()
 
 
-def test_a_busy_pool_refuses_and_takes_again_later() -> None:
+def test_a_full_pool_refuses_work_until_a_thread_is_free() -> None:
     pool = ReaderPool(2)
     go = threading.Event()
 
@@ -73,7 +73,7 @@ def test_a_cancelled_read_disturbs_nobody() -> None:
     pool.close()
 
 
-def test_a_loop_that_is_gone_is_no_error() -> None:
+def test_a_closed_event_loop_is_not_an_error() -> None:
     pool = ReaderPool(1)
 
     async def leave() -> None:

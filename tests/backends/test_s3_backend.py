@@ -70,7 +70,7 @@ def test_endpoints_follow_the_sdk_rules(clean_env: pytest.MonkeyPatch) -> None:
         endpoint_of(endpoint="localhost:9000")
 
 
-def test_buckets_are_hosts_at_aws_and_paths_elsewhere_unless_told(clean_env: pytest.MonkeyPatch) -> None:
+def test_buckets_are_host_names_at_aws_and_paths_elsewhere_by_default(clean_env: pytest.MonkeyPatch) -> None:
     def style(bucket: str, endpoint: str | None, addressing: str) -> tuple[bool, str | None]:
         return resolve(endpoint, None, None, False, addressing).style(bucket)
 
@@ -103,7 +103,7 @@ def test_virtual_hosted_style_reaches_the_bucket(
 
 
 @WITH_EACH_CLIENT
-def test_an_option_beats_the_environment(
+def test_an_option_takes_precedence_over_the_environment(
     s3_bucket: str, moto: servers.S3Server, clean_env: pytest.MonkeyPatch, client: str
 ) -> None:
     moto.put(s3_bucket, "k", b"here")
@@ -120,17 +120,17 @@ def test_a_profile_is_used_and_not_mixed_with_the_environment(
 ) -> None:
     """The keys of the profile come from a process, as with SSO helpers: only the chain of the SDK runs it."""
     moto.put(s3_bucket, "k", b"x")
-    told = {
+    answer = {
         "Version": 1,
         "AccessKeyId": "from-process",
         "SecretAccessKey": SECRET,
         "SessionToken": TOKEN,
         "Expiration": "2099-01-01T00:00:00Z",
     }
-    (tmp_path / "told").write_text(json.dumps(told))
+    (tmp_path / "answer").write_text(json.dumps(answer))
     (tmp_path / "helper.py").write_text(
         f"import pathlib; here = pathlib.Path({str(tmp_path)!r}); (here / 'ran').touch(); "
-        "print((here / 'told').read_text())"
+        "print((here / 'answer').read_text())"
     )
     Path(os.environ["AWS_CONFIG_FILE"]).write_text(
         f"[profile p]\nregion = eu-west-1\ncredential_process = {sys.executable} {tmp_path}/helper.py\n"
@@ -160,7 +160,7 @@ BROKEN_CHAINS = {
 
 @WITH_EACH_CLIENT
 @pytest.mark.parametrize("chain", BROKEN_CHAINS)
-def test_credentials_that_cannot_be_had_are_one_line(
+def test_credentials_that_cannot_be_obtained_are_reported_in_one_line(
     clean_env: pytest.MonkeyPatch, moto: servers.S3Server, tmp_path: Path, client: str, chain: str
 ) -> None:
     (tmp_path / "noise").write_text(f"print('{SECRET}')")
@@ -177,7 +177,7 @@ def test_credentials_that_cannot_be_had_are_one_line(
 
 @WITH_EACH_CLIENT
 @pytest.mark.parametrize("name", ["AWS_ACCESS_KEY_ID", "AWS_SESSION_TOKEN"])
-def test_a_credential_with_a_stray_newline_is_one_line(
+def test_a_credential_with_a_newline_is_reported_in_one_line(
     s3_bucket: str, clean_env: pytest.MonkeyPatch, client: str, name: str
 ) -> None:
     """Secrets that are mounted into containers end in a line break: client libraries crash on it."""
@@ -194,13 +194,13 @@ def test_a_credential_with_a_stray_newline_is_one_line(
     backend.close()
 
 
-def test_an_unknown_profile_is_one_line(clean_env: pytest.MonkeyPatch) -> None:
+def test_an_unknown_profile_is_reported_in_one_line(clean_env: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match="profile"):
         s3.backend(aws_profile="nobody")
 
 
 @WITH_EACH_CLIENT
-def test_no_credentials_at_all_is_one_line(
+def test_missing_credentials_are_reported_in_one_line(
     moto: servers.S3Server, clean_env: pytest.MonkeyPatch, client: str
 ) -> None:
     backend = s3.backend(endpoint=moto.endpoint, client=client)
@@ -212,7 +212,7 @@ def test_no_credentials_at_all_is_one_line(
 
 
 @WITH_EACH_CLIENT
-def test_wrong_credentials_are_one_line_without_the_secret(
+def test_wrong_credentials_are_reported_in_one_line_without_the_secret(
     strict: servers.S3Server, clean_env: pytest.MonkeyPatch, client: str
 ) -> None:
     for name, value in strict.env.items():
@@ -241,7 +241,7 @@ def test_wrong_credentials_are_one_line_without_the_secret(
 
 
 @WITH_EACH_CLIENT
-def test_anonymous_reads_what_is_public_and_nothing_else(
+def test_anonymous_requests_read_public_objects_only(
     s3_bucket: str, moto: servers.S3Server, clean_env: pytest.MonkeyPatch, client: str
 ) -> None:
     moto.put(s3_bucket, "private", b"p")
@@ -278,7 +278,7 @@ def test_an_endpoint_with_a_secret_or_a_bad_port_is_refused_and_not_shown(
 
 @WITH_EACH_CLIENT
 @pytest.mark.parametrize("status", [301, 302, 307])
-def test_a_redirect_asks_for_the_region(s3_env: servers.S3Server, client: str, status: int) -> None:
+def test_a_redirect_is_reported_as_a_wrong_region(s3_env: servers.S3Server, client: str, status: int) -> None:
     with servers.fault_proxy(s3_env.endpoint) as proxy:
         proxy.always[""] = servers.Fault(status, "<Error><Code>PermanentRedirect</Code></Error>")
         backend = s3.backend(endpoint=proxy.endpoint, client=client)
@@ -311,7 +311,7 @@ class Elsewhere(http.server.BaseHTTPRequestHandler):
         """Print nothing."""
 
 
-def test_the_reference_client_takes_no_credentials_along_a_redirect(clean_env: pytest.MonkeyPatch) -> None:
+def test_the_reference_client_drops_credentials_on_a_redirect(clean_env: pytest.MonkeyPatch) -> None:
     """obstore has no option for it; docs/backends.md says so."""
     for name, value in {
         "AWS_ACCESS_KEY_ID": "k",
@@ -393,7 +393,9 @@ def test_every_key_is_listed_once_and_can_be_read(
 
 
 @WITH_EACH_CLIENT
-def test_empty_folder_markers_are_no_objects(s3_bucket: str, moto: servers.S3Server, client: str) -> None:
+def test_empty_folder_markers_are_not_listed_as_objects(
+    s3_bucket: str, moto: servers.S3Server, client: str
+) -> None:
     for key in ("dir/", "dir/a", "dir/b", "dir2", "lone/", "void", "zz/"):
         moto.put(s3_bucket, key, b"x" if key[-1] in "ab2" else b"")
     backend = s3.backend(client=client)
@@ -408,7 +410,7 @@ def test_empty_folder_markers_are_no_objects(s3_bucket: str, moto: servers.S3Ser
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         ({"colour": "red"}, "unknown option 'colour'"),
         ({"client": "curl"}, "client='curl' is not valid"),
@@ -424,8 +426,8 @@ def test_empty_folder_markers_are_no_objects(s3_bucket: str, moto: servers.S3Ser
         ({"secret_access_key": SECRET}, "unknown option 'secret_access_key'"),
     ],
 )
-def test_invalid_options_are_refused(options: dict[str, object], told: str) -> None:
-    with pytest.raises(UsageError, match=told) as raised:
+def test_invalid_options_are_refused(options: dict[str, object], message: str) -> None:
+    with pytest.raises(UsageError, match=message) as raised:
         s3.backend(**options)
     assert SECRET not in str(raised.value)
 
@@ -441,7 +443,7 @@ def _read_in_child(uri: str, client: str, results: multiprocessing.SimpleQueue[s
     ("method", "client", "told"),
     [("fork", "obstore", "forked"), ("spawn", "obstore", "body"), ("fork", "native", "body")],
 )
-def test_a_forked_child_is_told_and_a_spawned_one_reads(
+def test_a_forked_child_gets_an_error_and_a_spawned_one_reads(
     s3_bucket: str, moto: servers.S3Server, method: str, client: str, told: str
 ) -> None:
     """The runtime of obstore does not survive a fork: a child gets an error and does not hang."""
@@ -454,7 +456,7 @@ def test_a_forked_child_is_told_and_a_spawned_one_reads(
     child.start()
     child.join(60)
     assert child.exitcode == 0
-    assert told in results.get()
+    assert message in results.get()
 
 
 def test_a_backend_that_nobody_closes_prints_no_warning(s3_env: servers.S3Server, s3_bucket: str) -> None:

@@ -10,7 +10,7 @@ import pytest
 import servers
 
 
-def test_moto_keeps_what_was_put(s3_bucket: str, moto: servers.S3Server) -> None:
+def test_moto_returns_what_was_put(s3_bucket: str, moto: servers.S3Server) -> None:
     moto.put(s3_bucket, "a/b c", b"hello")
     assert moto.request("GET", f"/{s3_bucket}/a/b%20c") == b"hello"
 
@@ -34,7 +34,7 @@ def test_nginx_serves_ranges_of_a_folder_as_a_bucket(tmp_path: Path) -> None:
         pytest.skip(str(missing))
 
 
-def test_the_fault_proxy_answers_as_told_and_then_passes_on(s3_bucket: str, moto: servers.S3Server) -> None:
+def test_the_fault_proxy_injects_its_faults_and_then_forwards(s3_bucket: str, moto: servers.S3Server) -> None:
     moto.put(s3_bucket, "k", b"body")
     with servers.fault_proxy(moto.endpoint) as proxy:
         proxy.faults.append(servers.SLOW_DOWN)

@@ -28,7 +28,7 @@ def service(az_env, **more):
     return blob.BlobServiceClient.from_connection_string(az_env.connection_string, **more)
 
 
-def test_ranges_whole_blobs_and_the_rest_have_their_kinds(container, az_env, trace, ops):
+def test_ranges_whole_blobs_and_other_requests_have_their_kinds_of_op(container, az_env, trace, ops):
     with capture.start(trace, hooks=["azure"]), service(az_env) as client, step(2), sample(9):
         one = client.get_blob_client(container, "data/a ü.bin")
         assert one.download_blob(offset=100, length=1000).readall() == BODY[100:1100]
@@ -65,7 +65,7 @@ def test_large_blobs_come_in_the_ranges_that_the_sdk_asks_for(container, az_env,
     ]
 
 
-def test_retries_are_facts_of_their_own(container, az_env, trace, ops, fault_proxy):
+def test_each_retry_is_a_row(container, az_env, trace, ops, fault_proxy):
     proxy = fault_proxy(az_env.endpoint)
     proxy.faults += [servers.Fault(503, "<Error><Code>ServerBusy</Code></Error>")] * 2
     connection = az_env.connection_string.replace(az_env.endpoint, proxy.endpoint)
@@ -132,9 +132,9 @@ def test_a_sas_token_never_reaches_a_trace(container, az_env, trace):
         with blob.BlobClient.from_blob_url(url) as one:
             assert one.download_blob(offset=0, length=10).readall() == BODY[:10]
     reader = open_reader(trace)
-    told = str(reader.query("SELECT * FROM ops").to_pylist())
+    rows = str(reader.query("SELECT * FROM ops").to_pylist())
     raw = b"".join(path.read_bytes() for path in trace.iterdir())
-    assert reader.rows == 1 and "?" not in told and "sig" not in told
+    assert reader.rows == 1 and "?" not in rows and "sig" not in rows
     assert b"sig=" not in raw and servers.AZURITE_KEY.encode() not in raw
 
 

@@ -48,13 +48,13 @@ def test_a_range_is_a_read_with_its_first_byte_and_its_last(bucket, trace, ops):
 
 
 @pytest.mark.parametrize("header, wanted", [("bytes=255900-", (255900, 100)), ("bytes=-100", (255900, 100))])
-def test_what_a_range_leaves_open_the_answer_tells(header, wanted, bucket, trace, ops):
+def test_an_open_ended_range_gets_its_length_from_the_response(header, wanted, bucket, trace, ops):
     with capture.start(trace, hooks=["botocore"]):
         client().get_object(Bucket=bucket, Key="data/a.bin", Range=header)["Body"].read()
     assert facts(ops(trace)) == [("read", *wanted, 100, None)]
 
 
-def test_other_requests_have_their_kinds(bucket, trace, ops):
+def test_other_requests_have_their_kinds_of_op(bucket, trace, ops):
     with capture.start(trace, hooks=["botocore"]):
         s3 = client()
         s3.get_object(Bucket=bucket, Key="data/a.bin")["Body"].read()
@@ -87,7 +87,7 @@ def test_every_way_to_read_a_body_is_followed_to_its_end(bucket, trace, ops):
     assert facts(ops(trace)) == [("get", None, SIZE, SIZE, None)] * len(ways)
 
 
-def test_a_body_closed_early_or_forgotten_says_so(bucket, trace, ops):
+def test_a_body_closed_early_or_never_read_is_marked(bucket, trace, ops):
     with capture.start(trace, hooks=["botocore"]):
         s3 = client()
         body = s3.get_object(Bucket=bucket, Key="data/a.bin")["Body"]
@@ -107,7 +107,7 @@ def test_a_body_closed_early_or_forgotten_says_so(bucket, trace, ops):
     ]
 
 
-def test_retries_are_facts_of_their_own_and_statuses_become_classes(bucket, trace, ops, fault_proxy, s3_env):
+def test_each_retry_is_a_row_and_statuses_become_classes(bucket, trace, ops, fault_proxy, s3_env):
     proxy = fault_proxy(s3_env.endpoint)
     proxy.faults += [servers.SLOW_DOWN, servers.SLOW_DOWN]
     with capture.start(trace, hooks=["botocore"]):
@@ -135,7 +135,7 @@ def test_a_body_cut_short_is_a_short_read(bucket, trace, ops, fault_proxy, s3_en
     assert row["error"] in ("short_read", "unreachable", "io_error")
 
 
-def test_no_answer_at_all_is_a_class_too(trace, ops, s3_env):
+def test_a_missing_response_has_an_error_class(trace, ops, s3_env):
     from botocore.config import Config
 
     with capture.start(trace, hooks=["botocore"]):
@@ -219,9 +219,9 @@ def test_presigned_urls_and_credentials_never_reach_a_trace(bucket, trace, s3_en
         assert "Signature" in url
         s3.get_object(Bucket=bucket, Key="data/a.bin")["Body"].read()
     raw = b"".join(path.read_bytes() for path in Path(trace).iterdir())
-    told = str(open_reader(trace).query("SELECT * FROM ops").to_pylist()).encode()
+    rows = str(open_reader(trace).query("SELECT * FROM ops").to_pylist()).encode()
     for secret in (b"testing-secret-key", b"Signature", b"Credential", b"Authorization"):
-        assert secret not in raw + told
+        assert secret not in raw + rows
 
 
 def test_a_program_is_recorded_by_its_environment_alone(bucket, trace, ops):

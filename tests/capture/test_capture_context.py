@@ -6,11 +6,11 @@ from tracekit.capture import context
 from tracekit.capture.context import sample, step, where
 
 
-def test_nothing_is_known_outside_every_scope():
+def test_outside_every_scope_sample_and_step_are_null():
     assert where() == (None, None)
 
 
-def test_inner_scope_keeps_what_the_outer_one_said():
+def test_an_inner_scope_inherits_from_the_outer_one():
     with step(4):
         with sample(17):
             assert where() == (17, 4)
@@ -84,7 +84,7 @@ def test_generators_that_take_turns_keep_their_own_samples():
     assert not context._open
 
 
-def test_a_scope_left_before_one_that_began_later_is_not_there_afterwards():
+def test_a_scope_that_ends_out_of_order_is_removed():
     first, second = sample(1), sample(2)
     first.__enter__()
     second.__enter__()
@@ -134,7 +134,7 @@ def test_a_context_manager_inside_a_generator_adds_to_its_scope():
     assert where() == (None, None)
 
 
-def test_a_generator_that_ends_elsewhere_leaves_no_scope_behind():
+def test_a_generator_closed_in_another_context_leaves_no_scope_behind():
     def items():
         with step(1):
             yield where()

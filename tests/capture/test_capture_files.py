@@ -60,7 +60,7 @@ def test_os_calls_carry_their_offsets(data, trace, ops):
     ]
 
 
-def test_writes_are_puts(tmp_path, trace, ops):
+def test_writes_are_recorded(tmp_path, trace, ops):
     path = tmp_path / "out.bin"
     with capture.start(trace, hooks=["files"]):
         with open(path, "wb") as file:
@@ -142,7 +142,7 @@ def test_arguments_are_judged_as_the_built_in_open_judges_them(arguments, data, 
         assert outcome(open) == plain
 
 
-def test_what_is_no_storage_is_not_recorded(tmp_path, trace, ops):
+def test_pipes_and_devices_are_not_recorded(tmp_path, trace, ops):
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
     with capture.start(trace, hooks=["files"], include=["*"]):
@@ -196,7 +196,7 @@ def test_open_without_a_capture_is_the_built_in_one(data):
         assert type(cast(io.BufferedReader, file).raw) is io.FileIO
 
 
-def test_our_open_needs_no_patch(data, trace, ops):
+def test_open_of_tracekit_needs_no_patch(data, trace, ops):
     with capture.start(trace, hooks=[]), tracekit.capture.hooks.files.open(data, "rb") as file:
         file.read()
     assert sum(row["bytes"] for row in ops(trace)) == SIZE
@@ -217,7 +217,7 @@ _step = st.one_of(
 @given(st.lists(_step, max_size=12), st.sampled_from(["r+b", "w+b", "a+b"]), st.sampled_from([-1, 0, 512]))
 def test_any_sequence_of_calls_gives_what_the_built_in_file_gives(steps, mode, buffering):
     with tempfile.TemporaryDirectory() as work:
-        told = []
+        outcomes = []
         for name in ("plain", "recorded"):
             path = Path(work, name)
             path.write_bytes(bytes(range(256)) * 40)
@@ -227,11 +227,11 @@ def test_any_sequence_of_calls_gives_what_the_built_in_file_gives(steps, mode, b
                 for call, value in steps:
                     result = getattr(file, call)(*(() if value is None else (value,)))
                     log.append(None if call == "fileno" else result)
-            told.append((log, path.read_bytes()))
-        assert told[0] == told[1]
+            outcomes.append((log, path.read_bytes()))
+        assert outcomes[0] == outcomes[1]
 
 
-def test_names_that_are_no_utf_8_do_not_end_the_recording(tmp_path, trace, ops):
+def test_names_that_are_not_utf_8_do_not_end_the_recording(tmp_path, trace, ops):
     odd = os.path.join(os.fsencode(tmp_path), b"\xff.bin")
     with open(odd, "wb") as file:
         file.write(b"x" * 100)
@@ -245,7 +245,7 @@ def test_names_that_are_no_utf_8_do_not_end_the_recording(tmp_path, trace, ops):
 
 
 def test_a_path_object_and_a_closed_direction_show_as_without_the_hook(data, tmp_path, trace):
-    def told(call):
+    def outcome(call):
         try:
             return call()
         except (OSError, TypeError) as error:
@@ -256,10 +256,10 @@ def test_a_path_object_and_a_closed_direction_show_as_without_the_hook(data, tmp
             return [
                 file.name,
                 open(os.fsencode(data), "rb").name,
-                told(lambda: open(tmp_path / "none", "rb")),
-                told(lambda: out.read()),
-                told(lambda: out.readall()),
-                told(lambda: file.read(cast(Any, "3"))),
+                outcome(lambda: open(tmp_path / "none", "rb")),
+                outcome(lambda: out.read()),
+                outcome(lambda: out.readall()),
+                outcome(lambda: file.read(cast(Any, "3"))),
                 len(file.read(None)),
             ]
 

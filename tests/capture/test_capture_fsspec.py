@@ -43,7 +43,7 @@ def test_local_reads_carry_offset_sample_and_step(data, trace, ops):
     assert {(row["sample_id"], row["step"]) for row in found} == {(5, 2)}
 
 
-def test_a_wrapped_filesystem_is_recorded_with_no_hook_asked_for(memory, trace, ops):
+def test_a_wrapped_filesystem_is_recorded_without_the_hook(memory, trace, ops):
     with capture.start(trace, hooks=[]):
         assert wrap(memory) is memory
         memory.cat_file("/set/a.bin", 10, 30)
@@ -135,7 +135,7 @@ def test_s3fs_files_show_the_fetches_of_their_read_ahead(s3, trace, ops):
     assert below[0]["len"] == below[0]["bytes"] >= 65_536
 
 
-def test_s3fs_that_existed_before_is_recorded_through_its_synchronous_face_too(s3, trace, ops):
+def test_s3fs_made_before_the_capture_is_recorded_through_its_synchronous_methods_too(s3, trace, ops):
     filesystem = fsspec.filesystem("s3")
     key = f"{s3}/set/part ü.bin"
     with capture.start(trace, hooks=["fsspec"]):

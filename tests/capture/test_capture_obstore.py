@@ -52,7 +52,7 @@ def test_functions_and_methods_are_recorded_with_their_ranges(store, trace, ops)
     assert {(row["sample_id"], row["step"]) for row in found} == {(2, 1)}
 
 
-def test_a_result_is_still_what_it_was(store, trace):
+def test_a_wrapped_result_keeps_its_type_and_methods(store, trace):
     plain = store.get("set/a.bin")
     with capture.start(trace, hooks=["obstore"]):
         result = store.get("set/a.bin")
@@ -107,7 +107,7 @@ def test_local_stores_have_file_uris(tmp_path, trace, ops):
     assert ops(trace)[0]["uri"] == f"file://{tmp_path}/a.bin"
 
 
-def test_s3_stores_and_their_fsspec_face_are_recorded_once(s3_env, s3_bucket, trace, ops):
+def test_s3_stores_used_through_fsspec_are_recorded_once(s3_env, s3_bucket, trace, ops):
     pytest.importorskip("fsspec", reason="fsspec is not installed")
     from obstore.fsspec import FsspecStore
 

@@ -140,7 +140,7 @@ def test_numpy_and_parquet_are_seen(method, trace, tmp_path):
 def test_exit_code_streams_and_arguments_pass_through(method, trace, tmp_path):
     program = """
         import sys
-        sys.stdout.write(sys.stdin.read().upper() + sys.argv[1]); sys.stderr.write("told"); sys.exit(7)
+        sys.stdout.write(sys.stdin.read().upper() + sys.argv[1]); sys.stderr.write("noted"); sys.exit(7)
     """
     done = subprocess.run(
         [sys.executable, "-m", "tracekit", "capture", "-o", str(trace), "--method", method, "--",
@@ -148,7 +148,7 @@ def test_exit_code_streams_and_arguments_pass_through(method, trace, tmp_path):
         input="hello ", capture_output=True, text=True, timeout=60,
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (7, "HELLO --json")
-    assert done.stderr.startswith("told")
+    assert done.stderr.startswith("noted")
     assert open_reader(trace).options["exit_code"] == 7
 
 
@@ -183,7 +183,7 @@ def test_signals_reach_the_command_and_the_trace_is_written(method, number, data
 
 
 @every
-def test_a_killed_command_leaves_what_it_did(method, data, trace, tmp_path):
+def test_a_killed_command_leaves_the_ops_that_it_made(method, data, trace, tmp_path):
     program = f"""
         import os, time
         fd = os.open({str(data)!r}, os.O_RDONLY)
@@ -198,7 +198,7 @@ def test_a_killed_command_leaves_what_it_did(method, data, trace, tmp_path):
 
 
 @every
-def test_include_and_exclude_choose_and_temporary_files_go(method, trace, tmp_path):
+def test_include_and_exclude_select_files_and_temporary_files_are_removed(method, trace, tmp_path):
     for name in ("a.npy", "b.npy", "c.txt"):
         (tmp_path / name).write_text("x" * 50)
     command = ["cat", *(str(tmp_path / name) for name in ("a.npy", "b.npy", "c.txt"))]
@@ -215,7 +215,7 @@ def test_include_and_exclude_choose_and_temporary_files_go(method, trace, tmp_pa
 
 
 @every
-def test_metadata_is_kept_on_request(method, tmp_path, trace):
+def test_metadata_operations_are_recorded_on_request(method, tmp_path, trace):
     (tmp_path / "set").mkdir()
     (tmp_path / "set" / "a").write_text("x")
     program = f"import os; os.listdir({str(tmp_path / 'set')!r}); os.stat({str(tmp_path / 'set' / 'a')!r})"
@@ -322,7 +322,7 @@ def test_strace_knows_both_ends_of_copies_and_their_own_offsets(data, trace, tmp
 
 
 @needs_dftracer
-def test_what_dftracer_does_not_see_is_told(trace, tmp_path):
+def test_what_dftracer_does_not_see_is_reported(trace, tmp_path):
     big = tmp_path / "big.bin"
     big.write_bytes(b"x" * 12_000_000)
     program = f"""
@@ -361,7 +361,7 @@ def test_object_clients_and_files_of_one_program_lie_in_one_trace(data, trace, t
 
 
 @needs_dftracer
-def test_a_torch_loader_below_python_has_samples_steps_and_workers(trace, tmp_path):
+def test_a_torch_loader_that_reads_below_python_has_samples_steps_and_workers(trace, tmp_path):
     pytest.importorskip("torch", reason="torch is not installed (extra `torch`)")
     (tmp_path / "records.bin").write_bytes(bytes(range(16)) * 100)
     program = f"""
@@ -385,7 +385,7 @@ def test_a_torch_loader_below_python_has_samples_steps_and_workers(trace, tmp_pa
     assert [row["worker"] for row in found] == [index // 4 % 2 for index in range(16)]
 
 
-def test_hooks_alone_need_no_tool(trace, tmp_path, data):
+def test_the_method_hooks_needs_no_tool(trace, tmp_path, data):
     program = f"import fsspec; fsspec.open({str(data)!r}, 'rb').open().read(10)"
     pytest.importorskip("fsspec", reason="fsspec is not installed")
     result = capture_command(script(tmp_path, program), trace, method="hooks")
@@ -393,7 +393,7 @@ def test_hooks_alone_need_no_tool(trace, tmp_path, data):
     assert {row["uri"] for row in rows(trace)} == {f"file://{data}"}
 
 
-def test_bad_requests_are_one_line_and_run_nothing(trace, tmp_path):
+def test_invalid_arguments_are_reported_in_one_line_and_run_nothing(trace, tmp_path):
     witness = tmp_path / "ran"
     with pytest.raises(UsageError, match="'no-such-program'"):
         capture_command(["no-such-program"], trace)
@@ -423,12 +423,12 @@ def test_a_command_without_io_leaves_an_empty_trace_and_says_so(trace):
 def test_secrets_in_the_command_line_do_not_reach_the_trace(trace):
     started = time.time_ns()
     capture_command(["true", "--url=https://h/x?sig=SECRETSIG", "--token=SECRETTOKEN"], trace)
-    told = b"".join(path.read_bytes() for path in trace.iterdir())
-    assert b"SECRET" not in told and time.time_ns() > started
+    written = b"".join(path.read_bytes() for path in trace.iterdir())
+    assert b"SECRET" not in written and time.time_ns() > started
 
 
 @every
-def test_names_that_are_no_utf_8_are_seen_and_standard_output_is_not(method, trace, tmp_path):
+def test_names_that_are_not_utf_8_are_recorded_and_standard_output_is_not(method, trace, tmp_path):
     odd = os.path.join(os.fsencode(tmp_path), b"\xff.bin")
     with open(odd, "wb") as file:
         file.write(b"x" * 100)
@@ -452,7 +452,7 @@ def test_names_that_are_no_utf_8_are_seen_and_standard_output_is_not(method, tra
 
 
 @pytest.mark.parametrize("name", ["day[1]", "what?*"])
-def test_a_target_with_characters_of_globs_in_its_path_is_literal(tmp_path: Path, name: str) -> None:
+def test_a_target_with_glob_characters_in_its_path_is_literal(tmp_path: Path, name: str) -> None:
     data = tmp_path / name / "data.bin"
     data.parent.mkdir()
     data.write_bytes(bytes(1 << 20))

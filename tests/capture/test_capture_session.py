@@ -77,7 +77,7 @@ def test_an_unknown_hook_is_named_with_the_known_ones(trace):
         capture.start(trace, hooks=["gopher"])
 
 
-def test_a_path_that_is_no_place_for_a_trace_is_heard_of_at_once(tmp_path):
+def test_a_path_that_cannot_hold_a_trace_is_refused_at_once(tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(UsageError):
         capture.start(tmp_path / "file", hooks=[])
@@ -98,7 +98,7 @@ def test_stop_puts_everything_back(trace):
     capture.stop()
 
 
-def test_a_hook_for_a_library_is_put_in_when_the_library_is_imported(trace, tmp_path):
+def test_a_hook_is_installed_when_its_library_is_imported(trace, tmp_path):
     (tmp_path / "data.bin").write_bytes(b"x" * 100)
     done = python(f"""
         import sys, tracekit.capture
@@ -138,7 +138,7 @@ def test_a_recorder_that_fails_does_not_fail_the_host(trace, tmp_path, caplog):
     assert sum("recorder" in line for line in caplog.messages) == 1
 
 
-def test_children_join_by_the_environment_and_theirs_too(trace, tmp_path):
+def test_children_and_grandchildren_join_through_the_environment(trace, tmp_path):
     data = tmp_path / "data.bin"
     data.write_bytes(b"x" * 100)
     child = f"open({str(data)!r}, 'rb').read()"
@@ -153,7 +153,7 @@ def test_children_join_by_the_environment_and_theirs_too(trace, tmp_path):
     assert len(reader.segments) == 2
 
 
-def test_zero_code_use_by_environment_alone(trace, tmp_path):
+def test_a_program_is_captured_by_environment_variables_alone(trace, tmp_path):
     data = tmp_path / "data.bin"
     data.write_bytes(b"x" * 100)
     python(
@@ -165,7 +165,7 @@ def test_zero_code_use_by_environment_alone(trace, tmp_path):
     assert open_reader(trace).rows == 1
 
 
-def test_another_sitecustomize_runs_all_the_same(trace, tmp_path):
+def test_another_sitecustomize_still_runs(trace, tmp_path):
     (tmp_path / "sitecustomize.py").write_text("print('the other one')")
     done = python(
         "import sitecustomize; print(sitecustomize.__file__)",
@@ -227,7 +227,7 @@ def test_children_in_another_directory_join_a_trace_named_relatively(tmp_path):
     assert open_reader(tmp_path / "run.trace").rows == 2
 
 
-def test_a_disk_that_fills_up_does_not_fail_the_host_nor_hide_its_own_error(trace, tmp_path):
+def test_a_full_disk_does_not_fail_the_host_or_hide_its_error(trace, tmp_path):
     (tmp_path / "data").write_bytes(b"x" * 100)
     program = f"""
         import resource, signal

@@ -129,7 +129,7 @@ def test_steps_go_on_over_epochs_with_persistent_workers(path, trace):
 @pytest.mark.parametrize(
     "workers, method", [(0, None), (2, "fork"), pytest.param(2, "spawn", marks=pytest.mark.soak)]
 )
-def test_iterable_datasets_get_numbers_that_do_not_meet(workers, method, path, trace):
+def test_workers_of_iterable_datasets_get_distinct_sample_ids(workers, method, path, trace):
     with capture.start(trace, hooks=["files", "torch"]):
         loader = DataLoader(Stream(path), batch_size=4, num_workers=workers, multiprocessing_context=method)
         assert sorted(drain(loader)) == list(range(SAMPLES))
@@ -146,7 +146,7 @@ def test_batches_of_one_and_without_collation_have_steps(path, trace):
     assert [row["step"] - found[0]["step"] for row in found] == list(range(SAMPLES))
 
 
-def test_keys_that_are_no_numbers_leave_the_sample_open(path, trace):
+def test_keys_that_are_not_numbers_leave_the_sample_id_null(path, trace):
     keys = [f"k{index}" for index in range(SAMPLES)]
     sampler: Any = BatchSampler(cast(Any, keys), 6, drop_last=False)
     with capture.start(trace, hooks=["files", "torch"]):

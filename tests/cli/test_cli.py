@@ -99,7 +99,7 @@ def test_an_error_is_one_line_on_stderr_and_exit_code_2(
     assert not (tmp_path / "out").exists()
 
 
-def test_info_is_json_for_machines(trace: Path) -> None:
+def test_info_prints_json(trace: Path) -> None:
     facts = json.loads(tracekit("info", trace, "--json").stdout)
     assert (facts["ops"], facts["source"], facts["segments"], facts["unfinished_segments"]) == (
         200,
@@ -111,7 +111,7 @@ def test_info_is_json_for_machines(trace: Path) -> None:
     assert (facts["bytes"], facts["streams"]) == (200 * 4096, 1)
 
 
-def test_info_prints_a_line_a_fact_without_padding(trace: Path) -> None:
+def test_info_prints_one_line_for_each_fact_without_padding(trace: Path) -> None:
     lines = tracekit("info", trace).stdout.splitlines()
     assert [line.split()[0] for line in lines[:8]] == [
         "trace", "source", "ops", "bytes", "streams", "span", "segments", "columns",
@@ -176,9 +176,9 @@ def test_the_exit_code_of_replay_says_whether_parity_holds(trace: Path, tmp_path
     again = ("replay", trace, "-o", tmp_path / "r", "--overwrite", "--pace", "asap")  # judges no times
     run = tracekit(*again, "--json")
     assert run.returncode == 0, run
-    told = json.loads(run.stdout)
-    assert told["parity"]["ok"]
-    assert told["ops"] == 200
+    summary = json.loads(run.stdout)
+    assert summary["parity"]["ok"]
+    assert summary["ops"] == 200
     assert tracekit("compare", trace, tmp_path / "r").returncode == 0
     slower = tracekit("compare", trace, trace, "--speed", "10", "--json")
     assert slower.returncode == 1
@@ -240,7 +240,7 @@ def test_a_closed_pipe_is_not_an_error(trace: Path) -> None:
 
 
 @pytest.mark.parametrize("verb", ["stats TRACE", "query TRACE 'FROM ops'", "compare TRACE TRACE"])
-def test_a_pipe_closed_within_a_table_is_not_an_error(trace: Path, verb: str) -> None:
+def test_a_pipe_closed_inside_a_table_is_not_an_error(trace: Path, verb: str) -> None:
     command = f"{sys.executable} -m tracekit {verb.replace('TRACE', str(trace))} | true"
     run = subprocess.run(
         ["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, timeout=90
@@ -289,6 +289,6 @@ def test_a_comparison_with_an_empty_trace_is_valid_json(trace: Path, tmp_path: P
         pass
     run = tracekit("compare", tmp_path / "empty", trace, "--json")
     assert run.returncode == 1
-    told = json.loads(run.stdout, parse_constant=lambda word: pytest.fail(f"{word} is not JSON"))
-    (ops,) = [row for row in told["metrics"] if row["metric"] == "ops"]
+    summary = json.loads(run.stdout, parse_constant=lambda word: pytest.fail(f"{word} is not JSON"))
+    (ops,) = [row for row in summary["metrics"] if row["metric"] == "ops"]
     assert (ops["a"], ops["b"], ops["difference"], ops["ok"]) == (0, 200, None, False)

@@ -26,7 +26,7 @@ def unit_buckets(found: list[int]) -> Histogram:
 
 
 @given(a=values, b=values)
-def test_distances_match_a_fine_grid(a: list[int], b: list[int]) -> None:
+def test_distances_match_a_numerical_integration(a: list[int], b: list[int]) -> None:
     x, y = unit_buckets(a), unit_buckets(b)
     grid = np.linspace(0, 62, 62 * 200 + 1)
 
@@ -41,7 +41,7 @@ def test_distances_match_a_fine_grid(a: list[int], b: list[int]) -> None:
 
 
 @given(a=values, shift=st.integers(1, 40))
-def test_a_shift_moves_every_value_by_itself(a: list[int], shift: int) -> None:
+def test_the_distance_to_a_shifted_distribution_is_the_shift(a: list[int], shift: int) -> None:
     assert wasserstein(unit_buckets(a), unit_buckets([v + shift for v in a])) == pytest.approx(shift)
 
 
@@ -58,13 +58,13 @@ def trace(
     return open_reader(path)
 
 
-def test_two_runs_of_the_same_thing_hardly_move_and_intervals_hold_zero(tmp_path: Path) -> None:
+def test_two_runs_of_the_same_load_hardly_differ_and_the_intervals_contain_zero(tmp_path: Path) -> None:
     moved = diverge(trace(tmp_path / "a", "file:///x", seed=1), trace(tmp_path / "b", "file:///x", seed=2))
     assert all(d.ks is not None and d.ks < 0.06 for d in moved.distances)
     assert all(q.shift_lo_ns <= 0 <= q.shift_hi_ns for q in moved.quantiles)
 
 
-def test_the_file_that_got_slower_is_named_first_under_another_root(tmp_path: Path) -> None:
+def test_a_slower_file_is_named_first_also_under_another_root(tmp_path: Path) -> None:
     moved = diverge(
         trace(tmp_path / "a", "file:///x/y"), trace(tmp_path / "b", "s3://bucket/deep/z", slow="f2", factor=5)
     )
@@ -75,7 +75,7 @@ def test_the_file_that_got_slower_is_named_first_under_another_root(tmp_path: Pa
     assert moved.quantiles[2].shift_lo_ns > 0
 
 
-def test_what_moved_is_the_same_every_time(tmp_path: Path) -> None:
+def test_the_divergence_is_the_same_every_time(tmp_path: Path) -> None:
     a, b = trace(tmp_path / "a", "file:///x", seed=1), trace(tmp_path / "b", "file:///x", seed=2)
     assert diverge(a, b) == diverge(a, b)
 
@@ -121,7 +121,7 @@ def of(path: Path, lengths: list[int], uris: list[str]) -> TraceReader:
 
 
 @pytest.mark.parametrize("many", [65_536, 1])
-def test_sizes_that_moved_within_a_power_of_two_have_moved(
+def test_sizes_that_differ_within_a_power_of_two_diverge(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, many: int
 ) -> None:
     monkeypatch.setattr("tracekit.comparison.divergence._SIZES", many)
@@ -133,7 +133,7 @@ def test_sizes_that_moved_within_a_power_of_two_have_moved(
     assert sizes.wasserstein == pytest.approx(0.75 * (6000 - 4096), abs=0 if many > 1 else 64)
 
 
-def test_files_of_one_root_are_the_same_files_though_only_some_are_read_again(tmp_path: Path) -> None:
+def test_files_of_one_root_are_matched_when_only_some_are_read_again(tmp_path: Path) -> None:
     a = of(tmp_path / "a", [10] * 4, [f"file:///r/{i % 2}/f{i}" for i in range(4)])
     b = of(tmp_path / "b", [10] * 2, ["file:///r/0/f0", "file:///r/0/f2"])
     found = {place.where: (place.a_ops, place.b_ops) for place in diverge(a, b).files}

@@ -63,7 +63,7 @@ def test_a_value_that_is_unknown_does_not_pass(tmp_path: Path, rows: Rows) -> No
 
 
 @pytest.mark.parametrize("gate", ["", "latency_p99", "<=3", "ops<=", "ops<=3y", "ops=3", "no_such_metric<=3"])
-def test_a_condition_that_makes_no_sense_is_refused(tmp_path: Path, rows: Rows, gate: str) -> None:
+def test_an_invalid_condition_is_refused(tmp_path: Path, rows: Rows, gate: str) -> None:
     a = recording(tmp_path / "a.parquet", rows)
     with pytest.raises(UsageError, match="judge="):
         compare(a, a, judge=[gate])

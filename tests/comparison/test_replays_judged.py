@@ -202,12 +202,12 @@ def fewer_bytes(rows: Rows) -> None:
         (slow_down, "due_times"), (slow_down, "duration_ns"), (one_large_step, "bytes_per_step"), (fewer_bytes, "bytes"),
     ],
 )  # fmt: skip
-def test_an_altered_whole_fails(replayed: Replayed, alter: Callable[[Rows], None], metric: str) -> None:
+def test_an_altered_replay_fails(replayed: Replayed, alter: Callable[[Rows], None], metric: str) -> None:
     parity = replayed.judged(alter)
     assert metric in failed(parity), parity.to_dict()
 
 
-def test_late_ops_are_the_fault_of_the_client_and_said_on_a_line_of_their_own(replayed: Replayed) -> None:
+def test_late_ops_are_attributed_to_the_client_on_a_separate_line(replayed: Replayed) -> None:
     parity = replayed.judged(lambda rows: very_late(rows, 3))
     (late,) = [line for line in parity.verdict if line.startswith("not faithful: the client was late: ")]
     assert "lateness_max_ns" in late
@@ -269,7 +269,7 @@ def test_a_replay_of_another_recording_is_compared_as_two_runs(replayed: Replaye
     assert not parity.ok
 
 
-def test_one_changed_op_makes_another_recording(replayed: Replayed, tmp_path: Path) -> None:
+def test_one_changed_op_makes_it_a_different_recording(replayed: Replayed, tmp_path: Path) -> None:
     rows = [dict(row) for row in replayed.rows]
     rows[7]["len"] -= 1
     assert compare(recording(tmp_path / "near.parquet", rows), replayed.trace).kind == "runs"
@@ -390,7 +390,7 @@ def test_a_cap_that_the_rows_exceed_fails(tmp_path: Path) -> None:
     assert {"max_ops_in_flight", "max_bytes_in_flight"} <= found
 
 
-def test_a_replay_of_no_ops_proves_nothing(tmp_path: Path) -> None:
+def test_a_replay_of_no_ops_fails(tmp_path: Path) -> None:
     make_files(tmp_path / "data")
     made = recording(tmp_path / "a.parquet", random_rows(tmp_path / "data", 3, 20))
     result = replay(made, out=tmp_path / "r", uri_glob="*no-such-name*")
@@ -398,7 +398,7 @@ def test_a_replay_of_no_ops_proves_nothing(tmp_path: Path) -> None:
     assert compare(made, tmp_path / "r", allow_empty=True).ok
 
 
-def test_lengths_that_nobody_knows_do_not_fail_a_self_replay(tmp_path: Path) -> None:
+def test_unknown_lengths_do_not_fail_a_self_replay(tmp_path: Path) -> None:
     make_files(tmp_path / "data")
     rows = random_rows(tmp_path / "data", 3, 40)
     for row in rows[::3]:
@@ -442,13 +442,13 @@ def test_invalid_options_are_refused(replayed: Replayed, bad: dict[str, object])
 
 def test_the_json_is_complete_and_holds_no_infinity(replayed: Replayed) -> None:
     parity = replayed.judged(lambda rows: None, judge=["ops==120", "throttled<=1x"], tolerance=1e9)
-    told = json.loads(json.dumps(parity.to_dict(), allow_nan=False))
-    assert told["kind"] == "replay"
-    assert told["ok"] is parity.ok
-    assert told["tolerance"] == 1e9
-    assert [gate["ok"] for gate in told["gates"]] == [True, True]
+    summary = json.loads(json.dumps(parity.to_dict(), allow_nan=False))
+    assert summary["kind"] == "replay"
+    assert summary["ok"] is parity.ok
+    assert summary["tolerance"] == 1e9
+    assert [gate["ok"] for gate in summary["gates"]] == [True, True]
     names = {"metric", "unit", "a", "b", "difference", "ok", "tolerance", "note", "cause", "low", "high"}
-    assert told["metrics"][0].keys() == names
+    assert summary["metrics"][0].keys() == names
 
 
 def test_an_object_that_did_not_exist_is_not_created_so_that_reads_of_it_fail_again(tmp_path: Path) -> None:

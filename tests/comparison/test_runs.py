@@ -214,7 +214,7 @@ def test_time_in_flight_matches_brute_force(ops: list[tuple[int, int]]) -> None:
     assert depths(start, latency) == brute
 
 
-def test_bytes_that_no_op_tells_are_unknown_and_not_judged(tmp_path: Path) -> None:
+def test_bytes_that_no_op_reports_are_unknown_and_not_judged(tmp_path: Path) -> None:
     def silence(rows: Rows) -> None:
         for row in rows:
             row["latency"] = row["bytes"] = None

@@ -133,7 +133,7 @@ _numbers = st.none() | st.integers(0, 2**50)
     ),
     name=st.sampled_from(["csv", "jsonl"]), suffix=st.sampled_from(["", ".zst", ".gz"]),
 )  # fmt: skip
-def test_a_trace_survives_the_way_out_and_back(
+def test_a_trace_survives_the_round_trip(
     tmp_path_factory: pytest.TempPathFactory, table: list[tuple[Any, ...]], name: str, suffix: str
 ) -> None:
     import pyarrow as pa
@@ -157,7 +157,7 @@ def test_a_trace_survives_the_way_out_and_back(
     assert rows(folder / "a") == rows(folder / "b")
 
 
-def test_a_taken_output_is_not_touched(tmp_path: Path) -> None:
+def test_an_existing_output_is_not_touched(tmp_path: Path) -> None:
     brought(tmp_path, "uri,t_submit\n/a,1\n")
     (tmp_path / "out").write_text("mine")
     with pytest.raises(TracekitError, match="exists"):

@@ -95,7 +95,7 @@ def test_a_log_that_is_flagged_partial_says_so(tmp_path: Path) -> None:
     assert any("flagged partial" in note for note in done.notes)
 
 
-def test_what_is_no_darshan_log_is_one_line(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_darshan_log_is_refused_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"hello\n" * 100)
     with pytest.raises(TraceFormatError, match="cannot be read as a Darshan log"):
         import_trace("darshan", tmp_path / "x", tmp_path / "t")

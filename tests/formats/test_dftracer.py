@@ -284,7 +284,7 @@ def test_bad_lines_are_counted_or_named_and_strict_writes_nothing(tmp_path: Path
     assert [p.name for p in tmp_path.iterdir() if "partial" in p.name] == []
 
 
-def test_what_is_no_log_is_one_line(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_log_is_refused_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "x.pfw").write_text("hello\nworld\n")
     (tmp_path / "y.pfw.gz").write_bytes(b"\x1f\x8bnot gzip")
     for name in ("x.pfw", "y.pfw.gz", "none.pfw"):
@@ -299,7 +299,7 @@ def test_what_is_no_log_is_one_line(tmp_path: Path) -> None:
 
 @examples(60)
 @given(noise=st.binary(max_size=300), cut=st.integers(0, 400), gz=st.booleans())
-def test_no_bytes_whatever_end_in_a_traceback_or_half_a_trace(
+def test_arbitrary_bytes_never_give_a_traceback_or_a_partial_trace(
     tmp_path_factory: pytest.TempPathFactory, noise: bytes, cut: int, gz: bool
 ) -> None:
     folder = tmp_path_factory.mktemp("fuzz")
@@ -358,7 +358,7 @@ def test_numbers_may_be_unsigned_or_have_a_fraction_and_categories_lower_case(tm
     ]  # fmt: skip
 
 
-def test_relative_names_lie_where_the_process_stood_or_under_the_base(tmp_path: Path) -> None:
+def test_relative_names_are_resolved_by_the_working_directory_or_the_base(tmp_path: Path) -> None:
     lines = [
         _definition("/w", "c0", pid=1),
         _definition("sub", "c1", pid=1),

@@ -88,7 +88,7 @@ def test_a_log_that_the_real_fio_wrote_comes_in_with_what_fio_reports(tmp_path: 
     assert got[-1]["t_submit"] >= 50_000_000
 
 
-def test_waits_of_version_2_add_up_as_the_manual_says_if_asked(tmp_path: Path) -> None:
+def test_waits_of_version_2_are_relative_on_request_as_the_manual_says(tmp_path: Path) -> None:
     log = tmp_path / "io.log"
     log.write_text(
         "fio version 2 iolog\n/d/a add\n/d/a open\n/d/a read 0 512\n/d/a wait 100 0\n/d/a read 512 512\n"
@@ -126,7 +126,7 @@ def test_what_an_iolog_cannot_say_is_left_out_and_reported(tmp_path: Path) -> No
     assert import_trace("fio", tmp_path / "io.log", tmp_path / "u", strict=True).ops == 7
 
 
-def test_each_bad_line_is_known_by_its_number(tmp_path: Path) -> None:
+def test_each_bad_line_is_reported_by_its_number(tmp_path: Path) -> None:
     bad = ["x", "/d/a read 0 512", "-1 /d/a read 0 512", "5 /d/a read -1 512", "5 /d/a fly 0 1", "5 /d/a fly",
            f"{10**18} /d/a read 0 512", f"5 /d/a read {10**30} 1", "NaN /d/a read 0 1", "5 /d/a wait 1 1"]  # fmt: skip
     log = tmp_path / "io.log"
@@ -147,7 +147,7 @@ def test_each_bad_line_is_known_by_its_number(tmp_path: Path) -> None:
         min_size=1, max_size=30,
     )
 )  # fmt: skip
-def test_reads_and_writes_survive_the_way_out_and_back(
+def test_reads_and_writes_survive_the_round_trip(
     tmp_path_factory: pytest.TempPathFactory, ops: list[tuple[int, int, int, str, str]]
 ) -> None:
     folder = tmp_path_factory.mktemp("fio")

@@ -135,7 +135,7 @@ def test_a_damaged_log_gives_a_sound_trace_or_one_line(
 @pytest.mark.parametrize("name", [*FORMATS, "darshan"])
 @pytest.mark.parametrize("data", [b"", b"\n", b"\r\r", b"\x00" * 5000, b"\xff" * 5000, b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"BZh",
                                   b"a" * 200_000, b",\n" * 500, b"\t\n" * 500, b"{}\n" * 50, b"[\n"])  # fmt: skip
-def test_what_is_no_log_at_all_is_refused(folder: Path, name: str, data: bytes) -> None:
+def test_a_file_that_is_not_a_log_is_refused(folder: Path, name: str, data: bytes) -> None:
     if name == "darshan":
         pytest.importorskip("darshan", reason="the package darshan is not installed")
         if len(data) > 4:
@@ -150,7 +150,7 @@ def test_a_good_log_of_each_format_is_read_strictly(folder: Path, name: str) -> 
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_a_byte_order_mark_before_a_log_is_passed_over(folder: Path, name: str) -> None:
+def test_a_byte_order_mark_before_a_log_is_skipped(folder: Path, name: str) -> None:
     (folder / "log").write_bytes(b"\xef\xbb\xbf" + GOOD[name])
     (folder / "plain").write_bytes(GOOD[name])
     import_trace(name, folder / "log", folder / "a", strict=True)

@@ -36,7 +36,7 @@ def test_the_core_keys_make_an_op_and_other_keys_are_kept(tmp_path: Path) -> Non
     assert open_reader(tmp_path / "t").epoch_unix_ns == 1700000000000000000
 
 
-def test_each_bad_line_is_known_by_its_number(tmp_path: Path) -> None:
+def test_each_bad_line_is_reported_by_its_number(tmp_path: Path) -> None:
     good = '{"uri": "/d/a", "t_submit": 5}'
     bad = ["{", "[]", '{"uri": "/d/a"}', '{"t_submit": 5}', '{"uri": 5, "t_submit": 5}', '{"uri": "/d", "t_submit": NaN}',
            '{"uri": "/d", "t_submit": 1.5}', '{"uri": "/d", "t_submit": 5, "len": -1}', '{"uri": "", "t_submit": 5}',
@@ -73,7 +73,7 @@ def test_nulls_are_left_out_of_the_lines_written(tmp_path: Path) -> None:
     assert text.count("\n") == 2
 
 
-def test_keys_and_values_that_are_no_text_are_bad_lines(tmp_path: Path) -> None:
+def test_keys_and_values_of_the_wrong_type_are_bad_lines(tmp_path: Path) -> None:
     log = tmp_path / "log.jsonl"
     log.write_bytes(
         b'{"uri":"/a","t_submit":9,"latency\xb9":7}\n'

@@ -9,7 +9,7 @@ from tracekit.formats.base import Tally
 from tracekit.formats.text.lines import blocks, decoded_lines
 
 
-def test_blocks_of_blank_lines_are_passed_over_and_counted(tmp_path: Path) -> None:
+def test_blank_lines_are_skipped_and_counted(tmp_path: Path) -> None:
     log = tmp_path / "log.gz"
     blank = b"\n" * (1 << 20)
     log.write_bytes(gzip.compress(blank * 20 + b"one\n\n \ntwo\n" + blank * 5 + b"three", 1))

@@ -70,7 +70,7 @@ def test_quotes_in_a_request_and_marks_in_a_key_are_read(tmp_path: Path) -> None
     assert uris == ["a%3Fb%23c", "data/a b.npz", "y%3D1"]
 
 
-def test_lines_that_are_not_such_are_counted_and_another_file_is_refused_in_one_line(tmp_path: Path) -> None:
+def test_bad_lines_are_counted_and_a_file_of_another_kind_is_refused_in_one_line(tmp_path: Path) -> None:
     log = tmp_path / "access.log"
     bad = [
         "hello",
@@ -89,7 +89,7 @@ def test_lines_that_are_not_such_are_counted_and_another_file_is_refused_in_one_
         import_trace("s3-access-log", log, tmp_path / "s")
 
 
-def test_operations_that_are_no_ops_are_named_with_their_counts_and_object_sizes_are_kept(
+def test_operations_without_a_row_are_named_with_counts_and_object_sizes_are_kept(
     tmp_path: Path,
 ) -> None:
     log = tmp_path / "access.log"

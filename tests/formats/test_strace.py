@@ -145,7 +145,7 @@ def test_relative_times_beside_absolute_ones_and_without_a_pid_are_read(tmp_path
     assert [(r["t_submit"], r["offset"]) for r in brought(tmp_path, alone)] == [(0, 0), (300_000_000, 5)]
 
 
-def test_a_child_that_is_heard_of_before_its_fork_returns_shares_its_parents_files(tmp_path: Path) -> None:
+def test_a_child_that_appears_before_its_fork_returns_shares_its_parents_files(tmp_path: Path) -> None:
     got = brought(
         tmp_path,
         ['7 1700000000.1 openat(AT_FDCWD, "/d/a", O_RDONLY) = 3 <0.1>', '7 1700000000.2 read(3, "", 10) = 10 <0.1>',
@@ -163,7 +163,7 @@ def test_a_child_that_is_heard_of_before_its_fork_returns_shares_its_parents_fil
     ]
 
 
-def test_two_forks_under_way_leave_unknown_what_their_children_moved(tmp_path: Path) -> None:
+def test_positions_are_unknown_after_two_concurrent_forks(tmp_path: Path) -> None:
     got = brought(
         tmp_path,
         ['6 1700000000.1 openat(AT_FDCWD, "/d/a", O_RDONLY) = 3</d/a> <0.1>',
@@ -210,7 +210,7 @@ def test_a_log_that_names_processes_only_once_there_are_two_is_one_stream_a_thre
     assert [(r["offset"], r["worker"]) for r in got if r["op"] == "read"] == [(0, 1), (5, 0), (10, 0)]
 
 
-def test_bad_lines_are_counted_and_another_file_is_refused_in_one_line(tmp_path: Path) -> None:
+def test_bad_lines_are_counted_and_a_file_of_another_format_is_refused_in_one_line(tmp_path: Path) -> None:
     good = '1700000000.1 pread64(3</d/a>, "", 10, 0) = 10 <0.1>'
     bad = [
         "what",
@@ -278,7 +278,7 @@ def test_requests_of_io_submit_are_ops_and_those_not_taken_or_cut_short_are_repo
     assert "io_submit FSYNC 1" in notes
 
 
-def test_storage_calls_that_are_no_ops_are_counted_by_name(tmp_path: Path) -> None:
+def test_storage_calls_without_a_row_are_counted_by_name(tmp_path: Path) -> None:
     (tmp_path / "log").write_text(
         '7 1700000000.1 pread64(3</d/a>, "", 10, 0) = 10 <0.1>\n'
         "7 1700000000.2 io_uring_enter(9, 1, 1, 0, NULL, 8) = 1 <0.1>\n"

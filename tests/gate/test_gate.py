@@ -23,7 +23,7 @@ from tracekit.gate import Gate
     max_ops=st.one_of(st.none(), st.integers(1, 5)),
     seed=st.integers(0, 1000),
 )
-def test_no_schedule_exceeds_the_caps_and_everyone_gets_through(
+def test_no_schedule_exceeds_the_caps_and_every_op_is_admitted(
     sizes: list[int], max_bytes: int | None, max_ops: int | None, seed: int
 ) -> None:
     gate = Gate(max_bytes, max_ops)
@@ -114,7 +114,7 @@ def test_a_cancelled_waiter_gives_its_place_to_the_next() -> None:
     asyncio.run(main())
 
 
-def test_waiting_is_told_in_ns_and_no_wait_is_zero() -> None:
+def test_waiting_is_reported_in_ns_and_no_wait_is_zero() -> None:
     gate = Gate(max_ops=1)
     assert gate.acquire(1) == 0
 

@@ -229,7 +229,7 @@ def test_an_interrupt_ends_the_run_and_leaves_a_readable_trace(data: Path, tmp_p
     assert not any(segment.journal for segment in trace.segments)
 
 
-def test_a_program_that_ends_in_the_middle_ends(data: Path, tmp_path: Path) -> None:
+def test_a_program_that_stops_iterating_can_exit(data: Path, tmp_path: Path) -> None:
     code = (
         "import sys\n"
         "from tracekit.loader.loader import create_async_loader\n"

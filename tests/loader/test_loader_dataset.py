@@ -71,7 +71,7 @@ def test_sample_bytes_cuts_each_file_into_records(tree: Path) -> None:
     ]
 
 
-def test_nothing_to_read_is_one_clear_line(tree: Path, tmp_path: Path) -> None:
+def test_an_empty_dataset_is_reported_in_one_line(tree: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for uri in (f"file://{tmp_path}/empty", f"file://{tree}/*.jpg"):
         with pytest.raises(BackendError, match="no samples found") as caught:
@@ -144,7 +144,7 @@ def test_an_object_that_several_sources_list_is_one_sample(tree: Path) -> None:
         (["/data", "s3://bucket"], "the schemes file, s3"), (None, "uri=None is not"),
     ],
 )  # fmt: skip
-def test_what_is_no_source_is_refused_in_one_line(sources: object, message: str) -> None:
+def test_an_invalid_source_is_refused_in_one_line(sources: object, message: str) -> None:
     with pytest.raises(UsageError, match=message) as caught:
         create_dataset(sources)  # type: ignore[arg-type]
     assert "\n" not in str(caught.value)

@@ -93,7 +93,9 @@ def test_records_of_objects_are_range_gets(bucket: tuple[str, dict[str, bytes]],
     assert ops(open_reader(tmp_path / "trace")) == {"list": 1, "read": 30}
 
 
-def test_what_is_missing_is_one_line(s3_env: servers.S3Server, bucket: tuple[str, dict[str, bytes]]) -> None:
+def test_a_missing_source_is_reported_in_one_line(
+    s3_env: servers.S3Server, bucket: tuple[str, dict[str, bytes]]
+) -> None:
     for uri in ("s3://no-such-bucket-here/x", f"{bucket[0]}/missing", f"{bucket[0]}/*.tar"):
         with pytest.raises(BackendError) as caught:
             create_async_loader(uri)
@@ -102,7 +104,7 @@ def test_what_is_missing_is_one_line(s3_env: servers.S3Server, bucket: tuple[str
 
 
 @pytest.mark.parametrize("verb", ["record", "materialize"])
-def test_a_failure_leaves_nothing_open_to_complain_of(
+def test_a_failure_leaves_no_unclosed_session(
     s3_bucket: str, bucket: tuple[str, dict[str, bytes]], tmp_path: Path, verb: str
 ) -> None:
     """A client of the reference library prints a warning if it is not closed."""

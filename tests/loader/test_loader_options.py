@@ -14,7 +14,7 @@ from tracekit.loader.options import LoaderOptions
 from tracekit.loader.profiles import PROFILES, profile
 
 
-def test_dict_dataclass_and_keywords_mean_the_same() -> None:
+def test_a_dict_an_options_object_and_keywords_are_equivalent() -> None:
     by_dict = LoaderOptions.of({"batch_size": 8, "shuffle": True})
     assert by_dict == LoaderOptions(batch_size=8, shuffle=True)
     assert by_dict == LoaderOptions.of(batch_size=8, shuffle=True)
@@ -24,7 +24,7 @@ def test_dict_dataclass_and_keywords_mean_the_same() -> None:
     assert LoaderOptions.of() == LoaderOptions()
 
 
-def test_options_are_frozen_and_travel() -> None:
+def test_options_are_frozen_and_can_be_pickled() -> None:
     options = LoaderOptions(max_bytes_in_flight="8MiB", shuffle=100)
     with pytest.raises(dataclasses.FrozenInstanceError):
         options.batch_size = 3  # type: ignore[misc]
@@ -38,7 +38,7 @@ def test_a_rank_outside_the_world_is_refused() -> None:
         LoaderOptions(shard_rank=1)
 
 
-def test_only_what_was_given_goes_to_the_backend() -> None:
+def test_only_given_options_are_passed_to_the_backend() -> None:
     assert LoaderOptions().backend_options() == {}
     given = LoaderOptions(client="aiobotocore", retries=0, anonymous=False)
     assert given.backend_options() == {"client": "aiobotocore", "retries": 0, "anonymous": False}

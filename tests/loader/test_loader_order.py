@@ -53,7 +53,7 @@ def test_zipfian_draws_pass_chi_square_and_ks_tests(theta: float, seed: int) -> 
     assert distance < 1.95 / samples**0.5  # the 99.9th percentile of Kolmogorov's statistic
 
 
-def test_a_larger_theta_draws_the_hottest_more_often() -> None:
+def test_a_larger_theta_draws_the_hottest_sample_more_often() -> None:
     shares = [
         float((draw(10_000, LoaderOptions(random_index_mode="zipfian", zipf_theta=theta)) == 0).mean())
         for theta in (0.2, 0.8, 1.2, 2.0)
@@ -121,7 +121,7 @@ def test_drop_last_cuts_the_batch_that_is_not_full() -> None:
 
 
 @given(samples=st.integers(1, 400), size=st.integers(2, 50))
-def test_a_shuffle_buffer_brings_no_sample_before_it_was_in_it(samples: int, size: int) -> None:
+def test_a_shuffle_buffer_returns_no_sample_before_it_was_added(samples: int, size: int) -> None:
     order = shuffled(samples, size, np.random.default_rng(1)).tolist()
     assert sorted(order) == list(range(samples))
     assert all(sample < turn + size for turn, sample in enumerate(order))
@@ -185,7 +185,7 @@ def test_even_shards_leave_out_only_samples_of_a_batch_that_other_ranks_lack() -
     assert shards(10, 4, batch_size=2, shard_mode="pad") == [[0, 4, 8], [1, 5, 9], [2, 6, 0], [3, 7, 1]]
 
 
-def test_zipfian_keeps_its_hot_set_unless_told_otherwise() -> None:
+def test_zipfian_keeps_its_hot_set_by_default() -> None:
     def hottest(**options: Any) -> list[int]:
         chosen = LoaderOptions(random_index_mode="zipfian", zipf_theta=1.5, shuffle=True, **options)
         return [int(np.bincount(sample_order(1000, chosen, epoch)).argmax()) for epoch in range(4)]

@@ -87,7 +87,7 @@ def test_ranks_join_one_trace(data: Path, tmp_path: Path) -> None:
     assert rows.to_pylist() == [{"rank": 0, "n": 10}, {"rank": 1, "n": 10}]
 
 
-def test_a_trace_that_is_there_is_replaced_only_on_purpose_and_only_by_a_run(
+def test_an_existing_trace_is_replaced_only_with_overwrite_and_only_by_a_run(
     data: Path, tmp_path: Path
 ) -> None:
     target = tmp_path / "t"
@@ -103,7 +103,7 @@ def test_a_trace_that_is_there_is_replaced_only_on_purpose_and_only_by_a_run(
     assert [path.name for path in tmp_path.iterdir()] == ["t"]
 
 
-def test_a_run_that_cannot_begin_leaves_nothing(data: Path, tmp_path: Path) -> None:
+def test_a_run_that_fails_to_start_leaves_no_trace(data: Path, tmp_path: Path) -> None:
     with pytest.raises(BackendError):
         record(str(data / "missing"), tmp_path / "t")
     assert list(tmp_path.iterdir()) == []
@@ -222,7 +222,7 @@ def test_a_sample_size_beyond_any_object_is_one_sample_an_object(data: Path) -> 
         assert len(dataset) == 20
 
 
-def test_more_workers_than_the_system_gives_is_one_line(data: Path, tmp_path: Path) -> None:
+def test_more_workers_than_the_system_allows_is_reported_in_one_line(data: Path, tmp_path: Path) -> None:
     run = subprocess.run(
         [sys.executable, "-c", MANY_WORKERS, str(data), str(tmp_path / "t")], capture_output=True, text=True,
         timeout=100,

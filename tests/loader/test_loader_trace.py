@@ -334,7 +334,7 @@ def test_a_sample_that_is_drawn_again_is_opened_again(record: Record) -> None:
     assert column(trace, "SELECT count(*) AS x FROM ops WHERE op = 'stat'") == [FILES]
 
 
-def test_zipf_theta_says_how_hot_the_hottest_is(record: Record) -> None:
+def test_zipf_theta_sets_the_share_of_the_hottest_sample(record: Record) -> None:
     shares = []
     for theta in (0.5, 1.5):
         order = samples_in_order(record(sample_bytes=500, random_index_mode="zipfian", zipf_theta=theta))

@@ -104,7 +104,7 @@ def test_a_periodic_load_with_gaps_has_the_same_throughput_in_every_window(
     assert {round(row["bytes_per_s"]) for row in whole} == {100 << 20}
 
 
-def test_windows_are_of_a_round_length_and_say_it(tmp_path: Path) -> None:
+def test_windows_have_a_round_length_that_is_reported(tmp_path: Path) -> None:
     path = periodic(tmp_path / "t", period_ns=10_000_000, latency_ns=3_000_000)
     spans = rows_of(
         path, "SELECT n, round_window(n, 60) AS w FROM (VALUES (1), (59), (61), (601), (3000000001)) t(n)"
@@ -114,7 +114,7 @@ def test_windows_are_of_a_round_length_and_say_it(tmp_path: Path) -> None:
     assert set(windows[:-1]) == {0.05} and windows[-1] <= 0.05
 
 
-def test_without_a_latency_what_is_in_flight_is_unknown(tmp_path: Path) -> None:
+def test_without_latencies_the_number_in_flight_is_unknown(tmp_path: Path) -> None:
     rows = {
         "t_submit": [0, 5],
         "uri": ["file:///d"] * 2,

@@ -89,7 +89,9 @@ def swept(rows: list[tuple[int, int | None, int]], batch: int) -> Flight:
 
 @examples(100)
 @given(rows=ops, cuts=st.lists(st.integers(0, 40), max_size=4), batch=st.integers(1, 9))
-def test_flights_join_in_any_grouping_to_the_brute_force_peak(rows: Any, cuts: list[int], batch: int) -> None:
+def test_in_flight_summaries_merge_in_any_grouping_to_the_brute_force_peak(
+    rows: Any, cuts: list[int], batch: int
+) -> None:
     rows = sorted(rows, key=lambda row: row[0])
     edges = [0, *sorted(min(c, len(rows)) for c in cuts), len(rows)]
     parts = [swept(rows[a:b], batch) if b > a else Flight() for a, b in pairwise(edges)]
@@ -112,6 +114,6 @@ def test_a_partial_travels_by_pickle(tmp_path: Path) -> None:
     assert merged(parts).snapshot() == snapshot(reader)
 
 
-def test_a_flight_stays_small_when_nothing_ever_ends() -> None:
+def test_the_in_flight_summary_stays_small_when_no_op_ends() -> None:
     found = swept([(i, None, 1) for i in range(10_000)], 100)
     assert (found.peaks.ops, found.never_ops, found.pending) == (10_000, 10_000, ())

@@ -278,7 +278,7 @@ def test_a_step_of_hints_alone_is_no_step(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "wrong", [{"latency": -5}, {"len": 2**63 - 1}, {"latency": 2**62, "t_submit": 2**62}]
 )
-def test_values_that_no_op_has_are_one_clear_line(tmp_path: Path, wrong: dict[str, int]) -> None:
+def test_impossible_values_are_reported_in_one_line(tmp_path: Path, wrong: dict[str, int]) -> None:
     row = {"t_submit": 0, "uri": "file:///a", "op": "read", "offset": 0, "len": 1, "bytes": 1, "latency": 9,
            "sample_id": 0, "step": 0, "rank": 0, "error": None}  # fmt: skip
     reader = open_reader(write(tmp_path / "t", [row, {**row, **wrong}, {**row, **wrong}]))
@@ -330,7 +330,7 @@ def test_one_latency_in_a_foreign_trace_shows_that_the_other_ops_never_ended(tmp
     assert (found.unfinished_ops, found.max_qd, found.bytes, found.unknown_bytes_ops) == (99, 99, 4096, 99)
 
 
-def test_a_listing_is_an_op_but_no_file(tmp_path: Path) -> None:
+def test_a_listing_counts_as_an_op_but_not_as_a_file(tmp_path: Path) -> None:
     read = {"t_submit": 0, "uri": "file:///d/a", "op": "read", "offset": 0, "len": 10, "bytes": 10, "latency": 5,
             "sample_id": 9, "step": 7, "rank": 0, "error": None}  # fmt: skip
     listing = {**read, "uri": "file:///d/", "op": "list", "offset": None, "len": None, "bytes": None}

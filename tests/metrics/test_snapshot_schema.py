@@ -33,7 +33,9 @@ def test_the_golden_snapshot_fits_the_schema() -> None:
 
 
 @pytest.mark.parametrize("latency", [[], [None], [0, 2**40, None]])
-def test_snapshots_without_ops_or_ends_fit_the_schema(tmp_path: Path, latency: list[int | None]) -> None:
+def test_snapshots_without_ops_or_latencies_fit_the_json_schema(
+    tmp_path: Path, latency: list[int | None]
+) -> None:
     with TraceWriter(tmp_path / "t", source="import:test", epoch_unix_ns=0) as writer:
         n = len(latency)
         if n:
@@ -45,7 +47,7 @@ def test_snapshots_without_ops_or_ends_fit_the_schema(tmp_path: Path, latency: l
 
 
 @pytest.mark.parametrize("wrong", [{"ops": -1}, {"extra": 1}, {"schema_version": 4}, {"max_qd": "x"}])
-def test_the_schema_refuses_what_is_no_snapshot(wrong: dict[str, Any]) -> None:
+def test_the_json_schema_refuses_what_is_not_a_snapshot(wrong: dict[str, Any]) -> None:
     with pytest.raises(jsonschema.ValidationError):
         check(GOLDEN | wrong)
 

@@ -61,7 +61,7 @@ def test_a_value_means_the_same_in_python_and_as_a_flag(table: Table, option: Op
         assert taken(table, *typed, *typed) == parse_all(table, {option.name: [value, value]})
 
 
-def test_what_is_not_typed_keeps_its_default() -> None:
+def test_an_option_that_is_not_given_keeps_its_default() -> None:
     for table in TABLES.values():
         assert taken(table) == parse_all(table, {})
 

@@ -58,10 +58,10 @@ def checked(tmp_path: Path, script: str) -> dict[int, str]:
     return {int(number): text for number, text in re.findall(r"script\.py:(\d+): error: (.*)", run.stdout)}
 
 
-def test_a_right_script_is_accepted(tmp_path: Path) -> None:
+def test_a_correct_script_passes_mypy(tmp_path: Path) -> None:
     assert checked(tmp_path, GOOD) == {}
 
 
-def test_every_wrong_line_is_named(tmp_path: Path) -> None:
+def test_mypy_reports_every_wrong_line(tmp_path: Path) -> None:
     wrong = {number for number, line in enumerate(BAD.splitlines(), 1) if line.startswith("tracekit.")}
     assert set(checked(tmp_path, BAD)) == wrong

@@ -69,7 +69,7 @@ def test_a_value_of_another_type_is_refused_by_the_option_s_name(option: Option)
 
 
 @pytest.mark.parametrize("option", EVERY)
-def test_none_is_taken_where_leaving_out_has_a_meaning(option: Option) -> None:
+def test_none_is_accepted_where_the_option_is_optional(option: Option) -> None:
     if option.optional:
         assert parse(option, None) is None
     else:
@@ -77,7 +77,7 @@ def test_none_is_taken_where_leaving_out_has_a_meaning(option: Option) -> None:
 
 
 @pytest.mark.parametrize("option", NUMBERED)
-def test_numbers_of_every_make_are_the_same_number(option: Option) -> None:
+def test_numbers_of_python_and_numpy_are_equal(option: Option) -> None:
     value = a_number(option)
     makes: list[Any] = (
         [np.float64, np.float32, float] if option.kind is Kind.NUMBER else [int, np.int64, np.uint8, np.int32]
@@ -113,7 +113,7 @@ def test_a_choice_takes_its_words_and_suggests_the_nearest(option: Option) -> No
 
 
 @pytest.mark.parametrize("option", [p for p in EVERY if p.values[0].kind is Kind.SIZE])  # type: ignore[union-attr]
-def test_a_size_is_bytes_however_it_is_written(option: Option) -> None:
+def test_every_spelling_of_a_size_gives_the_same_bytes(option: Option) -> None:
     for value in (65536, "64KiB", "64k", "65536", np.int64(65536), np.uint32(65536)):
         assert parse(option, value) == 65536
     for wrong in (0, -1, 1.5, "0", "-1KiB"):
@@ -121,7 +121,7 @@ def test_a_size_is_bytes_however_it_is_written(option: Option) -> None:
 
 
 @pytest.mark.parametrize("option", [p for p in EVERY if p.values[0].kind is Kind.DURATION])  # type: ignore[union-attr]
-def test_a_duration_is_time_however_it_is_written(option: Option) -> None:
+def test_every_spelling_of_a_duration_gives_the_same_time(option: Option) -> None:
     two = 2 if option.unit == "s" else 2_000_000_000
     for value in (two, "2s", "2000ms", timedelta(seconds=2), np.int64(two), np.timedelta64(2, "s")):
         assert parse(option, value) == two
@@ -192,7 +192,7 @@ def test_an_unknown_name_is_answered_with_the_nearest(kind: Any, wrong: str, rig
 
 
 @pytest.mark.parametrize("kind", [LoaderOptions, ReplayOptions])
-def test_a_name_like_no_other_is_answered_with_all(kind: Any) -> None:
+def test_a_name_that_resembles_no_other_is_answered_with_all_names(kind: Any) -> None:
     with pytest.raises(UsageError, match=r"unknown option 'xyzzy' \(choose from .*, verify_checksums\)"):
         kind.of({"xyzzy": 1})
 

@@ -85,7 +85,7 @@ def test_no_two_modules_import_each_other_directly_or_in_a_circle() -> None:
 
 
 @pytest.mark.parametrize("importer", ONLY)
-def test_a_room_of_limited_knowledge_imports_only_what_it_may_know(importer: str) -> None:
+def test_a_restricted_room_imports_only_what_it_may_know(importer: str) -> None:
     mine = [each for each in layers.imports() if layers.room(each.importer) == importer]
     allowed = {importer, *ONLY[importer], *table()[-1]}
     assert mine

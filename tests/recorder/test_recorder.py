@@ -159,7 +159,7 @@ for i in range(50_000, 10_000_000):
 """
 
 
-def test_what_was_flushed_survives_kill_9(tmp_path: Path) -> None:
+def test_flushed_ops_survive_kill_9(tmp_path: Path) -> None:
     proc = subprocess.Popen([sys.executable, "-c", KILLED, str(tmp_path / "t")], stdout=subprocess.PIPE)
     assert proc.stdout is not None
     assert proc.stdout.readline() == b"flushed\n"
@@ -172,7 +172,7 @@ def test_what_was_flushed_survives_kill_9(tmp_path: Path) -> None:
     assert found == list(range(len(found)))
 
 
-def test_ops_are_in_the_kernels_hands_within_a_second_without_flush(tmp_path: Path) -> None:
+def test_ops_reach_the_kernel_within_a_second_without_flush(tmp_path: Path) -> None:
     with Recorder(tmp_path / "t") as recorder:
         record_some(recorder, 10)
         deadline = time.monotonic() + 20
@@ -181,7 +181,7 @@ def test_ops_are_in_the_kernels_hands_within_a_second_without_flush(tmp_path: Pa
         assert open_reader(tmp_path / "t").rows == 10
 
 
-def test_a_full_disk_is_heard_of_and_what_was_flushed_stays(tmp_path: Path) -> None:
+def test_a_full_disk_is_reported_and_flushed_ops_stay(tmp_path: Path) -> None:
     script = (
         "import resource, sys, time, signal\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
@@ -217,7 +217,9 @@ def test_queries_and_credentials_never_reach_a_segment(tmp_path: Path) -> None:
     assert all(b"SECRET" not in file.read_bytes() for file in (tmp_path / "t").iterdir())
 
 
-def test_a_value_that_fits_no_op_fails_loudly_and_its_neighbours_are_kept(tmp_path: Path) -> None:
+def test_a_value_that_does_not_fit_its_column_fails_the_recorder_and_other_ops_are_kept(
+    tmp_path: Path,
+) -> None:
     recorder = Recorder(tmp_path / "t")
     record_some(recorder, 10)
     recorder.record("file:///x", "ten", 1, time.monotonic_ns(), 1)  # type: ignore[arg-type]
@@ -240,7 +242,7 @@ def test_a_value_that_fits_no_op_fails_loudly_and_its_neighbours_are_kept(tmp_pa
     ],
     ids=str,
 )
-def test_a_value_is_never_bent_to_fit(tmp_path: Path, wrong: dict[str, Any]) -> None:
+def test_a_value_is_never_coerced(tmp_path: Path, wrong: dict[str, Any]) -> None:
     recorder = Recorder(tmp_path / "t")
     record_some(recorder, 10)
     recorder.record(**{"uri": "file:///x", "offset": 0, "len": 1, "t_submit": 0, "latency": 1, **wrong})
@@ -253,7 +255,7 @@ def test_a_value_is_never_bent_to_fit(tmp_path: Path, wrong: dict[str, Any]) -> 
 @pytest.mark.parametrize(
     "wrong", [{"rank": "1"}, {"worker": -1}, {"world_size": 2**40}, {"options": {1: 2, "a": 3}}], ids=str
 )
-def test_what_would_fail_the_writer_is_refused_when_the_recorder_is_made(
+def test_invalid_settings_are_refused_when_the_recorder_is_made(
     tmp_path: Path, wrong: dict[str, Any]
 ) -> None:
     with pytest.raises(UsageError, match=next(iter(wrong))):
@@ -262,7 +264,7 @@ def test_what_would_fail_the_writer_is_refused_when_the_recorder_is_made(
 
 
 @pytest.mark.parametrize("name", ["file/t", "a\0b", "a\udcffb", "n" * 300], ids=ascii)
-def test_a_place_that_takes_no_trace_is_named_in_one_line(tmp_path: Path, name: str) -> None:
+def test_a_path_that_cannot_hold_a_trace_is_named_in_one_line(tmp_path: Path, name: str) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(UsageError, match=r"choose another|NUL byte|valid UTF-8") as caught:
         Recorder(tmp_path / name)
@@ -315,7 +317,7 @@ def test_recording_after_close_is_an_error(tmp_path: Path) -> None:
         recorder.record("file:///x", 0, 1, time.monotonic_ns(), 1)
 
 
-def test_a_recorder_that_nobody_closed_is_whole_after_the_process_ends(tmp_path: Path) -> None:
+def test_a_recorder_that_was_not_closed_is_complete_after_the_process_ends(tmp_path: Path) -> None:
     script = (
         "import sys, time\nfrom tracekit.recorder import Recorder\nr = Recorder(sys.argv[1])\n"
         "for i in range(10): r.record('file:///x', i, 1, time.monotonic_ns(), 1)\n"
@@ -429,7 +431,7 @@ def test_a_batch_that_cannot_be_made_fails_the_recorder(tmp_path: Path) -> None:
         recorder.close()
 
 
-def test_names_that_are_no_utf_8_are_recorded_with_replacement_characters(tmp_path: Path) -> None:
+def test_names_that_are_not_utf_8_are_recorded_with_replacement_characters(tmp_path: Path) -> None:
     name = os.fsdecode(b"/d/\xff\xc3\xa9.bin")
     with Recorder(tmp_path / "t") as recorder:
         recorder.record(f"file://{name}", 0, 10, time.monotonic_ns(), 5)

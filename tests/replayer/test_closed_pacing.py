@@ -78,7 +78,7 @@ def drive(pacer: ClosedPacer, latency: int | list[int]) -> dict[int, tuple[int, 
     latencies=st.lists(st.integers(0, 40), min_size=42, max_size=42),
     loops=st.integers(1, 3), speed=st.sampled_from([0.5, 1.0, 3.0]), gap=st.none() | st.integers(0, 8),
 )  # fmt: skip
-def test_closed_pacing_is_what_a_simulation_of_its_definition_says(
+def test_closed_pacing_matches_a_simulation_of_its_definition(
     tmp_path_factory: pytest.TempPathFactory, ops: list[Any], latencies: list[int], loops: int, speed: float,
     gap: int | None,
 ) -> None:  # fmt: skip
@@ -126,7 +126,7 @@ def simulated(
     return ran
 
 
-def test_rounds_of_a_closed_replay_follow_each_other(tmp_path: Path) -> None:
+def test_loops_of_a_closed_replay_follow_each_other(tmp_path: Path) -> None:
     plan = plan_of(tmp_path, [(i * 5 * MS, 3 * MS, 0, i % 2, None) for i in range(8)])
     data = tmp_path / "a"
     data.write_bytes(bytes(64))
@@ -137,7 +137,7 @@ def test_rounds_of_a_closed_replay_follow_each_other(tmp_path: Path) -> None:
     assert order.column(0).to_pylist() == [op for op in range(24) if op % 2]
 
 
-def test_long_pauses_are_squeezed_in_closed_pacing_too(tmp_path: Path) -> None:
+def test_max_gap_shortens_pauses_in_closed_pacing_too(tmp_path: Path) -> None:
     hour = 3600 * 1000 * MS
     plan = plan_of(tmp_path, [(i * hour, hour // 2, 0, 0, None) for i in range(3)], max_gap=20 * MS)
     ran = drive(ClosedPacer(plan), latency=1 * MS)

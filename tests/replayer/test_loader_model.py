@@ -95,7 +95,7 @@ def pooled_duration(
     latency=st.integers(1, 20 * MS),
     data=st.data(),
 )
-def test_the_pool_rule_is_what_a_simulation_of_its_definition_says(
+def test_the_pool_rule_matches_a_simulation_of_its_definition(
     tmp_path_factory: pytest.TempPathFactory,
     reads: list[int],
     batch: int,
@@ -178,7 +178,7 @@ def test_a_gate_of_the_replay_is_part_of_the_prediction(tmp_path: Path) -> None:
 
 
 @given(st.integers(0, 10**12))
-def test_a_think_time_lies_in_its_bucket(ns: int) -> None:
+def test_each_think_time_is_in_its_bucket(ns: int) -> None:
     low = histogram_bucket(ns)
     assert low <= ns < histogram_bucket_end(low)
     assert histogram_bucket(low) == low

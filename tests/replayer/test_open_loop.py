@@ -141,14 +141,16 @@ def test_a_slow_store_sees_as_many_requests_as_were_due(recorded: TraceReader, e
     assert result.verdict.limit in ("none", "client")  # never the storage: everything was submitted
 
 
-def test_a_limit_of_workers_is_named_with_how_many_were_needed(recorded: TraceReader, tmp_path: Path) -> None:
+def test_a_limit_on_workers_is_reported_with_the_number_that_was_needed(
+    recorded: TraceReader, tmp_path: Path
+) -> None:
     with store(hold=1000) as endpoint:
         options = ReplayOptions(threads=4, engine="interpreter", endpoint=endpoint, anonymous=True)
         result = replay(recorded, options, out=tmp_path / "few.trace")
-    told = f"{result.verdict.limit}: {result.verdict.reason}"
-    assert told.startswith("workers: ")
-    assert "4 workers spent" in told
-    assert "would have been needed" in told
+    verdict = f"{result.verdict.limit}: {result.verdict.reason}"
+    assert verdict.startswith("workers: ")
+    assert "4 workers spent" in verdict
+    assert "would have been needed" in verdict
     assert _Slow.most == 4
 
 

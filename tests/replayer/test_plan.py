@@ -51,7 +51,7 @@ def plan_of(folder: Path, ops: list[tuple[int, int | None, int, str]], **how: An
 
 @examples(60)
 @given(ops=rows, speed=st.sampled_from([1.0, 0.5, 2.0, 10.0, 3.7]), loops=st.integers(1, 3))
-def test_due_times_are_the_recorded_ones_over_speed_and_never_drift(
+def test_due_times_are_recorded_times_divided_by_speed_and_never_drift(
     tmp_path_factory: pytest.TempPathFactory, ops: list[Any], speed: float, loops: int
 ) -> None:
     plan = plan_of(tmp_path_factory.mktemp("p"), ops, speed=speed, loop=loops)
@@ -64,7 +64,7 @@ def test_due_times_are_the_recorded_ones_over_speed_and_never_drift(
 
 @examples(40)
 @given(ops=rows, gap=st.integers(0, 10**9))
-def test_no_pause_is_longer_than_the_longest_allowed(
+def test_no_pause_is_longer_than_max_gap(
     tmp_path_factory: pytest.TempPathFactory, ops: list[Any], gap: int
 ) -> None:
     plan = plan_of(tmp_path_factory.mktemp("p"), ops, max_gap=gap)
@@ -117,7 +117,7 @@ def test_a_closed_run_takes_every_op_once_and_in_order_within_its_stream(
 
 @examples(60)
 @given(ops=rows, speed=st.sampled_from([1.0, 2.0, 3.7]), loops=st.integers(1, 3))
-def test_what_is_foreseen_is_what_the_plan_comes_to(
+def test_the_totals_of_a_dry_run_are_those_of_the_plan(
     tmp_path_factory: pytest.TempPathFactory, ops: list[Any], speed: float, loops: int
 ) -> None:
     folder = tmp_path_factory.mktemp("p")
@@ -134,7 +134,7 @@ def test_what_is_foreseen_is_what_the_plan_comes_to(
     assert (totals.peaks.ops, totals.peaks.bytes) == (deepest, deepest * 4096)
 
 
-def test_a_plan_too_long_to_build_first_is_foreseen_to_its_end(
+def test_the_totals_of_a_streamed_plan_cover_the_whole_plan(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(plan_module, "_STREAM_FROM", 1000)
@@ -183,7 +183,7 @@ def test_a_long_plan_with_writes_is_built_first_and_its_puts_are_checked(
         dry_run(tmp_path / "t", allow_writes=True, map=rule)
 
 
-def test_parity_of_a_plan_too_long_to_be_foretold_is_of_what_it_was_to_issue(
+def test_parity_of_a_streamed_plan_compares_with_what_it_planned(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(plan_module, "_STREAM_FROM", 100)
@@ -220,7 +220,7 @@ def test_the_longest_prefix_wins_and_whole_path_parts_match() -> None:
     assert rules.apply("s3://b/v12/a") == "s3://b/v12-new/a"
 
 
-def test_unknown_offsets_begin_anew_with_each_round(tmp_path: Path) -> None:
+def test_assumed_offsets_start_again_with_each_loop(tmp_path: Path) -> None:
     with TraceWriter(tmp_path / "t", source="import:test", epoch_unix_ns=0) as writer:
         columns = {"t_submit": [0, 1, 2], "uri": ["file:///a"] * 3, "len": [10] * 3, "sample_id": [0] * 3}
         writer.write(pa.RecordBatch.from_pydict({**columns, "offset": pa.nulls(3, pa.int64())}))
@@ -235,7 +235,7 @@ def test_a_whole_scheme_can_be_mapped() -> None:
     assert parse_rules(["s3://b/=file:///data/"]).apply("s3://b/a") == "file:///data/a"
 
 
-def test_what_cannot_be_mapped_is_an_error_before_anything_runs() -> None:
+def test_a_uri_that_cannot_be_mapped_is_an_error_before_anything_runs() -> None:
     with pytest.raises(UsageError, match="both map to"):
         parse_rules(["file:///a=file:///t", "file:///b=file:///t"]).apply_all(["file:///a/x", "file:///b/x"])
     with pytest.raises(UsageError, match="and 1 more"):
@@ -263,7 +263,7 @@ def test_a_replacement_that_names_no_group_is_one_line(replacement: str) -> None
         parse_rules([f"~(a)={replacement}"]).apply_all(["file:///a"])
 
 
-def test_a_speed_that_no_clock_can_count_is_refused(tmp_path: Path) -> None:
+def test_a_speed_that_overflows_the_clock_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="centuries"):
         plan_of(tmp_path, [(0, 1, 0, "a"), (10**9, 1, 0, "a")], speed=1e-300)
 

@@ -92,7 +92,7 @@ def test_deadlines_are_absolute_so_gaps_and_speed_are_kept(tmp_path: Path, files
     assert result.parity.row("duration_ns").a == pytest.approx(99 * 2_000_000 + 100_000)
 
 
-def test_asap_waits_for_nothing_and_judges_no_times(tmp_path: Path, files: list[Path]) -> None:
+def test_asap_does_not_wait_and_times_are_not_judged(tmp_path: Path, files: list[Path]) -> None:
     record_synthetic(tmp_path / "t", files, ops=200, gap_ns=20_000_000)
     result = replay(tmp_path / "t", ReplayOptions(pace="asap"))
     assert result.ok
@@ -210,7 +210,7 @@ def test_filters_loops_and_gaps_are_part_of_what_parity_expects(tmp_path: Path, 
         assert again.row("ops").a == ops
 
 
-def test_hours_of_silence_are_squeezed_when_asked(tmp_path: Path, files: list[Path]) -> None:
+def test_max_gap_shortens_long_pauses(tmp_path: Path, files: list[Path]) -> None:
     with Recorder(tmp_path / "t") as recorder:
         now = time.monotonic_ns()
         for i, at in enumerate((0, 1_000_000, 7_200_000_000_000, 7_200_001_000_000)):
@@ -226,7 +226,7 @@ def test_hours_of_silence_are_squeezed_when_asked(tmp_path: Path, files: list[Pa
     assert due.column("d").to_pylist() == [0, 1_000_000, 51_000_000, 52_000_000]
 
 
-def test_ops_without_offset_or_length_say_what_was_assumed(tmp_path: Path, files: list[Path]) -> None:
+def test_assumed_offsets_and_lengths_are_reported(tmp_path: Path, files: list[Path]) -> None:
     with Recorder(tmp_path / "t") as recorder:
         now = time.monotonic_ns()
         for i in range(4):
@@ -245,7 +245,9 @@ def test_ops_without_offset_or_length_say_what_was_assumed(tmp_path: Path, files
     assert [row["bytes"] for row in rows if row["op"] == "get"] == [FILE_BYTES]
 
 
-def test_nothing_runs_if_the_mapping_target_or_options_cannot_be(tmp_path: Path, files: list[Path]) -> None:
+def test_nothing_runs_if_the_mapping_the_target_or_an_option_is_invalid(
+    tmp_path: Path, files: list[Path]
+) -> None:
     record_synthetic(tmp_path / "t", files, ops=10)
     with pytest.raises(UsageError, match="no map= rule matches"):
         replay(tmp_path / "t", ReplayOptions(map=("file:///elsewhere=file:///x",)), out=tmp_path / "r")

@@ -67,12 +67,12 @@ def rows(trace: Path) -> int:
 def check_partial(proc: subprocess.Popen[bytes], out: Path, wish: signal.Signals) -> TraceReader:
     stdout, stderr = proc.communicate(timeout=60)
     assert (proc.returncode, stderr) == (128 + wish, b"")
-    told = json.loads(stdout)
+    summary = json.loads(stdout)
     reader = open_reader(out)
-    assert told["partial"] and not told["ok"]
+    assert summary["partial"] and not summary["ok"]
     assert (
         0
-        < told["ops"]
+        < summary["ops"]
         == reader.query("SELECT count(*) AS n FROM ops WHERE op <> 'hint'")["n"][0].as_py()
         < OPS
     )

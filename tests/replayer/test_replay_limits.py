@@ -60,7 +60,7 @@ def test_more_files_than_the_process_may_open_are_replayed(tmp_path: Path, mode:
     "options", [{}, {"max_bytes_in_flight": 1 << 20}, {"page_cache_mode": "dontneed"}, {"pace": "asap"}]
 )
 @pytest.mark.parametrize("length", [1 << 61, (1 << 62) + 1])
-def test_a_length_beyond_all_memory_is_an_error_of_its_op(
+def test_a_length_larger_than_memory_is_an_error_of_its_op(
     tmp_path: Path, length: int, options: dict[str, object]
 ) -> None:
     (tmp_path / "f").write_bytes(bytes(4096))

@@ -90,7 +90,7 @@ AWKWARD = ("a b", "p%20q", "q?x", "h#y", "\u00fc/\u00e9", "plus+&=1", "x/y/z")
 
 
 @pytest.mark.parametrize("there", ["s3", "az"])
-def test_names_survive_the_way_to_a_store_and_back(
+def test_names_survive_the_round_trip_to_a_store(
     request: pytest.FixtureRequest, tmp_path: Path, there: str
 ) -> None:
     """A file's name is raw and an object's key escaped in its URI: the same name is meant."""
@@ -147,7 +147,7 @@ def test_a_lost_object_is_a_row_with_its_error(
     assert {failure["error"] for failure in result.failures} == {"not_found"}
 
 
-def test_what_a_store_cannot_do_is_said_before_anything_runs(
+def test_what_a_store_does_not_support_is_reported_before_anything_runs(
     recording: TraceReader, s3_bucket: str, tmp_path: Path
 ) -> None:
     rule = f"file://{tmp_path}/data=s3://{s3_bucket}/nothing"
@@ -212,14 +212,14 @@ def interrupted(
         running.send_signal(signal.SIGINT)
         time.sleep(0.5)
     try:
-        told, errors = running.communicate(timeout=60)
+        stdout, errors = running.communicate(timeout=60)
     finally:
         running.kill()
-    return subprocess.CompletedProcess(command, running.returncode, told, errors)
+    return subprocess.CompletedProcess(command, running.returncode, stdout, errors)
 
 
 @pytest.mark.parametrize("client", ["obstore", "aiobotocore"])
-def test_ctrl_c_starts_nothing_that_waits_at_the_gate(
+def test_ctrl_c_does_not_start_ops_that_wait_at_the_gate(
     tmp_path: Path, s3_bucket: str, fault_proxy: Callable[[str], servers.FaultProxy], s3_env: servers.S3Server, client: str
 ) -> None:  # fmt: skip
     s3_env.put(s3_bucket, "k", os.urandom(LENGTH))
@@ -235,7 +235,7 @@ def test_ctrl_c_starts_nothing_that_waits_at_the_gate(
     assert replayed.query("SELECT count(*) AS n FROM ops WHERE error IS NOT NULL")["n"][0].as_py() == 0
 
 
-def test_a_second_ctrl_c_waits_for_no_answer(
+def test_a_second_ctrl_c_does_not_wait_for_responses(
     tmp_path: Path, s3_bucket: str, fault_proxy: Callable[[str], servers.FaultProxy], s3_env: servers.S3Server
 ) -> None:
     s3_env.put(s3_bucket, "k", os.urandom(LENGTH))
@@ -250,7 +250,7 @@ def test_a_second_ctrl_c_waits_for_no_answer(
     assert errors == ["cancelled"]
 
 
-def test_an_op_that_cannot_be_ends_the_replay_in_one_line(
+def test_an_impossible_op_ends_the_replay_with_one_line(
     tmp_path: Path, s3_bucket: str, s3_env: servers.S3Server
 ) -> None:
     s3_env.put(s3_bucket, "k", os.urandom(LENGTH))

@@ -50,7 +50,9 @@ def uris(data: Path, names: str) -> list[str]:
     return [f"file://{data}/{name}" for name in names]
 
 
-def test_options_may_be_keywords_and_a_wrong_name_is_told_the_nearest(tmp_path: Path, data: Path) -> None:
+def test_options_may_be_keywords_and_a_wrong_name_is_answered_with_the_nearest(
+    tmp_path: Path, data: Path
+) -> None:
     reader = trace_of(tmp_path, {"uri": uris(data, "abab")})
     assert replay(reader, pace="asap", uri_glob="*/a", map=[f"{data}={data}"]).ops == 2
     with pytest.raises(UsageError, match="did you mean max_bytes_in_flight"):
@@ -110,7 +112,7 @@ def test_puts_are_refused_unless_allowed_mapped_and_new(tmp_path: Path, data: Pa
     assert replay(reader, pace="asap", allow_writes=True, overwrite=True, map=to_target, threads=1).ok
 
 
-def test_puts_never_go_where_they_were_recorded_by_another_name(tmp_path: Path, data: Path) -> None:
+def test_puts_never_reach_the_recorded_file_under_another_name(tmp_path: Path, data: Path) -> None:
     reader = trace_of(tmp_path, {"uri": uris(data, "ab"), "op": ["put"] * 2})
     (tmp_path / "link").symlink_to(data)
     before = (data / "a").read_bytes()
@@ -173,7 +175,7 @@ def test_direct_io_leaves_the_page_cache_alone(tmp_path: Path, data: Path) -> No
     assert direct.residency_after is not None and direct.residency_after.share < 0.01
 
 
-def test_cold_says_so_where_pages_stay(tmp_path: Path) -> None:
+def test_cold_warns_about_pages_that_stay_cached(tmp_path: Path) -> None:
     held = tmp_path / "held"
     held.write_bytes(bytes(1 << 20))
     reader = trace_of(tmp_path, {"uri": [f"file://{held}"] * 4})
@@ -186,9 +188,7 @@ def test_cold_says_so_where_pages_stay(tmp_path: Path) -> None:
     assert replay(reader, pace="asap", cold=True).warnings == ()
 
 
-def test_warm_reads_again_what_the_kernel_took_back_and_ends_whoever_takes_it(
-    tmp_path: Path, data: Path
-) -> None:
+def test_warm_reads_evicted_pages_again_and_gives_up_if_they_keep_going(tmp_path: Path, data: Path) -> None:
     reader = trace_of(tmp_path, {"uri": uris(data, "abcdefgh")})
     taking = "import os, sys\nfds = [os.open(p, os.O_RDONLY) for p in sys.argv[1:]]\nprint(flush=True)\n"
     taking += (
@@ -196,18 +196,18 @@ def test_warm_reads_again_what_the_kernel_took_back_and_ends_whoever_takes_it(
     )
     program = f"parent = {os.getpid()}\n{taking}"
     paths = [str(data / name) for name in "abcdefgh"]
-    with subprocess.Popen([sys.executable, "-c", program, *paths], stdout=subprocess.PIPE) as thief:
+    with subprocess.Popen([sys.executable, "-c", program, *paths], stdout=subprocess.PIPE) as evictor:
         try:
-            assert thief.stdout is not None and thief.stdout.readline() == b"\n"
-            robbed = replay(reader, pace="asap", warm=True)
+            assert evictor.stdout is not None and evictor.stdout.readline() == b"\n"
+            result = replay(reader, pace="asap", warm=True)
         finally:
-            thief.kill()
-    assert robbed.residency_before is not None
-    assert bool(robbed.warnings) == (robbed.residency_before.share < 1)
-    assert all(warning.startswith("warm=True: the page cache holds only") for warning in robbed.warnings)
+            evictor.kill()
+    assert result.residency_before is not None
+    assert bool(result.warnings) == (result.residency_before.share < 1)
+    assert all(warning.startswith("warm=True: the page cache holds only") for warning in result.warnings)
 
 
-def test_files_that_vanish_or_may_not_be_read_do_not_cost_the_result(tmp_path: Path, data: Path) -> None:
+def test_missing_and_unreadable_files_do_not_lose_the_result(tmp_path: Path, data: Path) -> None:
     count = 60
     reader = trace_of(
         tmp_path, {"uri": uris(data, "ab" * 30), "t_submit": [i * 10_000_000 for i in range(count)]}
@@ -229,7 +229,7 @@ def test_files_that_vanish_or_may_not_be_read_do_not_cost_the_result(tmp_path: P
     assert seen[-1:] == [f"file://{data}/b"]
 
 
-def test_filters_that_leave_nothing_are_told(tmp_path: Path, data: Path) -> None:
+def test_filters_that_leave_no_op_are_reported(tmp_path: Path, data: Path) -> None:
     reader = trace_of(tmp_path, {"uri": uris(data, "ab")})
     assert replay(reader, uri_glob="*/z").warnings == ("no op of the trace passes the filters",)
     assert replay(reader, uri_glob="*/a").warnings == ()
@@ -237,7 +237,7 @@ def test_filters_that_leave_nothing_are_told(tmp_path: Path, data: Path) -> None
     assert replay(stats).warnings == ("the trace has no op to replay",)
 
 
-def test_residency_is_what_was_read(data: Path) -> None:
+def test_residency_shows_what_was_read(data: Path) -> None:
     uri = f"file://{data}/a"
     assert residency.drop([uri]) == Residency(1, 4 << 20, 0)
     assert residency.resident_bytes(uri) == (4 << 20, 0)
@@ -317,7 +317,7 @@ def test_the_verdict_names_the_client_when_it_has_no_worker_free(tmp_path: Path,
     assert result.timing["backlog_sum_ns"] > result.timing["wake_sum_ns"]
 
 
-def test_a_long_plan_is_streamed_and_gives_back_what_was_used(
+def test_a_long_plan_is_streamed_and_frees_its_memory(
     tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from tracekit.replayer import plan as plan_module
@@ -353,7 +353,7 @@ def test_a_long_plan_is_streamed_and_gives_back_what_was_used(
     "how",
     [{}, {"engine": "interpreter"}, {"pace": "asap"}, {"page_cache_mode": "dontneed"}, {"pace": "closed"}],
 )
-def test_an_op_that_no_memory_holds_is_a_row_with_its_error(
+def test_an_op_larger_than_memory_is_a_row_with_an_error(
     tmp_path: Path, data: Path, how: dict[str, Any]
 ) -> None:
     reader = trace_of(tmp_path, {"uri": uris(data, "aba"), "len": [LENGTH, 1 << 50, LENGTH]})
@@ -365,5 +365,9 @@ def test_an_op_that_no_memory_holds_is_a_row_with_its_error(
 def test_options_are_kept_in_the_trace_of_the_replay(tmp_path: Path, data: Path) -> None:
     reader = trace_of(tmp_path, {"uri": uris(data, "ab")})
     replay(reader, ReplayOptions(pace="asap", max_ops_in_flight=3), out=tmp_path / "r")
-    told = open_reader(tmp_path / "r").options["replay"]
-    assert (told["pace"], told["max_ops_in_flight"], told["of"]) == ("asap", 3, reader.trace_id)
+    recorded_options = open_reader(tmp_path / "r").options["replay"]
+    assert (recorded_options["pace"], recorded_options["max_ops_in_flight"], recorded_options["of"]) == (
+        "asap",
+        3,
+        reader.trace_id,
+    )

@@ -49,7 +49,7 @@ def roots(reader: TraceReader) -> list[str]:
 
 @pytest.mark.parametrize("scheme", ["file", "direct"])
 @pytest.mark.parametrize("fmt", list(LOGS))
-def test_a_foreign_log_replays_with_the_same_requests(tmp_path: Path, fmt: str, scheme: str) -> None:
+def test_an_imported_log_replays_with_the_same_requests(tmp_path: Path, fmt: str, scheme: str) -> None:
     reader = imported(tmp_path, fmt)
     target = tmp_path / "made"
     first = reader.query("SELECT min(t_submit) AS t FROM ops").column("t")[0].as_py()

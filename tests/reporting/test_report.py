@@ -81,7 +81,7 @@ def test_an_unknown_picture_or_file_type_is_refused(
         plot("offsets", traces[0], tmp_path / "x.gif")
 
 
-def test_the_page_is_one_small_file_that_asks_for_nothing_else(
+def test_the_page_is_one_small_file_that_loads_nothing_else(
     tmp_path: Path, traces: tuple[TraceReader, TraceReader]
 ) -> None:
     parity = report(traces[0], tmp_path / "r.html", against=traces[1])
@@ -166,7 +166,7 @@ def test_files_of_one_name_are_told_apart_by_their_folders() -> None:
     assert short_names({}) == {}
 
 
-def test_lateness_of_a_trace_without_due_times_is_one_clear_line(tmp_path: Path) -> None:
+def test_lateness_of_a_trace_without_due_times_is_refused_in_one_line(tmp_path: Path) -> None:
     trace = Path(__file__).resolve().parents[2] / "sample_traces" / "file.trace"
     with pytest.raises(UsageError, match="no op has a due time"):
         plot("lateness", open_reader(trace), tmp_path / "x.png")
@@ -250,7 +250,7 @@ def test_two_runs_are_drawn_from_their_first_transfer(tmp_path: Path) -> None:
     assert alone.x.title == "time (ms)"
 
 
-def test_what_is_unknown_is_not_drawn_and_not_zero(tmp_path: Path) -> None:
+def test_unknown_values_are_neither_drawn_nor_zero(tmp_path: Path) -> None:
     trace = written(tmp_path / "t", [op(i * 1000, latency=None) for i in range(100)])
     assert all(
         panel_of(kind, trace).empty for kind in ("throughput", "in-flight", "latency-cdf", "latency-heat")
@@ -279,7 +279,7 @@ def test_what_is_unknown_is_not_drawn_and_not_zero(tmp_path: Path) -> None:
         ([{"latency": None}, {"error": "timeout"}], "loader", "bad", "1 of 2 ops failed. 1 never ended."),
     ],
 )
-def test_the_outcome_names_what_it_rests_on(
+def test_the_verdict_names_the_evidence_for_it(
     tmp_path: Path, rows: list[dict[str, Any]], source: str, kind: str, words: str
 ) -> None:
     trace = written(tmp_path / "t", [op(i, **row) for i, row in enumerate(rows)], source=source)
@@ -299,7 +299,7 @@ def test_the_heat_map_shows_a_pause_as_a_pause_and_ops_of_one_latency_at_all(tmp
     assert not panel_of("latency-heat", written(tmp_path / "one", [op(5)])).empty
 
 
-def test_a_step_is_as_long_as_its_slowest_rank_and_all_steps_of_all_ranks_are_there(tmp_path: Path) -> None:
+def test_the_duration_of_a_step_is_that_of_its_slowest_rank_and_no_step_is_missing(tmp_path: Path) -> None:
     ops = [op(s * 10**6, step=s, rank=r, latency=1000 * (r + 1)) for r in range(3) for s in range(600)]
     panel = panel_of("steps", written(tmp_path / "t", ops))
     (series,) = panel.series
@@ -349,7 +349,7 @@ def test_log_axes_have_ticks_with_units_wherever_the_values_are(tmp_path: Path) 
         assert all(label.split()[1] in ("ns", "us", "ms", "s", "m", "h") for _, label in ticks)
 
 
-def test_names_as_long_as_the_picture_leave_room_for_it(tmp_path: Path) -> None:
+def test_very_long_names_leave_room_for_the_picture(tmp_path: Path) -> None:
     trace = written(tmp_path / "t", [op(i, uri=f"file:///d/{'x' * 300}\n\x1b{i % 2}") for i in range(9)])
     legend = paint(panels_of("offsets", trace)).axes[0].get_legend()
     assert legend is not None
@@ -358,7 +358,7 @@ def test_names_as_long_as_the_picture_leave_room_for_it(tmp_path: Path) -> None:
     assert all(len(label) <= 40 and label.isprintable() for label in labels)
 
 
-def test_sizes_of_two_traces_stand_in_order(tmp_path: Path) -> None:
+def test_request_sizes_of_two_traces_are_in_order(tmp_path: Path) -> None:
     a = written(tmp_path / "a", [op(0, len=4096), op(1, len=2**20)])
     b = written(tmp_path / "b", [op(0, len=512), op(1, len=65536)])
     for series in panel_of("request-sizes", a, b).series:

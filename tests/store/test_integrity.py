@@ -234,7 +234,7 @@ def test_the_umask_decides_who_may_read_a_trace(tmp_path: Path, umask: int) -> N
     assert {file.stat().st_mode & 0o777 for file in path.iterdir()} == {0o666 & ~umask}
 
 
-def test_names_with_characters_of_globs_are_literal(tmp_path: Path) -> None:
+def test_names_with_glob_characters_are_literal(tmp_path: Path) -> None:
     def core(path: Path, ops: int) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         columns = {name: [0] * ops for name in ("offset", "len", "t_submit", "sample_id", "latency")}

@@ -63,7 +63,7 @@ def test_any_flipped_byte_costs_its_own_batch_and_no_other(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("part", range(BATCHES))
-def test_zeroed_sectors_become_no_rows_and_later_batches_are_read(tmp_path: Path, part: int) -> None:
+def test_zeroed_sectors_give_no_rows_and_later_batches_are_read(tmp_path: Path, part: int) -> None:
     file, ends = journal(tmp_path / "t")
     data = bytearray(file.read_bytes())
     start = ends[part - 1] if part else 0
@@ -105,7 +105,7 @@ def test_repair_keeps_a_journal_of_which_it_dropped_a_byte_and_removes_one_that_
         assert verify(tmp_path / path) == []
 
 
-def test_a_journal_of_nothing_but_damage_is_kept_and_the_trace_opens(tmp_path: Path) -> None:
+def test_a_wholly_damaged_journal_is_kept_and_the_trace_opens(tmp_path: Path) -> None:
     file, _ = journal(tmp_path / "t")
     file.write_bytes(bytes(file.stat().st_size))
     assert open_reader(tmp_path / "t").rows == 0
@@ -163,7 +163,7 @@ def test_repair_after_a_crash_between_the_segment_and_the_removal_of_its_journal
     assert open_reader(tmp_path / "t").rows == BATCHES * ROWS
 
 
-def test_a_damaged_segment_is_made_anew_from_its_journal(tmp_path: Path) -> None:
+def test_a_damaged_segment_is_rebuilt_from_its_journal(tmp_path: Path) -> None:
     file, _ = journal(tmp_path / "t")
     left = file.read_bytes()
     repair(tmp_path / "t")

@@ -61,7 +61,7 @@ def test_a_file_with_only_the_core_six_columns_is_a_trace(tmp_path: Path) -> Non
     assert first["error"] is None
 
 
-def test_narrow_integers_and_plain_text_are_welcome_and_extra_columns_kept(tmp_path: Path) -> None:
+def test_narrow_integers_and_plain_strings_are_accepted_and_extra_columns_kept(tmp_path: Path) -> None:
     path = write_core(tmp_path / "t.parquet", len=pa.array([1, 2], pa.int32()), colour=["red", "blue"])
     table = open_reader(path).query("SELECT len, colour FROM ops ORDER BY len")
     assert table.to_pylist() == [{"len": 1, "colour": "red"}, {"len": 2, "colour": "blue"}]
@@ -87,7 +87,7 @@ def test_every_width_of_integers_is_measured_and_replayed_alike(tmp_path: Path, 
         ({"t_submit": pa.array([2**64 - 1, 7], pa.uint64())}, "values that no op can have"),
     ],
 )
-def test_values_that_no_op_can_have_are_an_error_of_the_trace_and_verify_names_them(
+def test_impossible_values_are_an_error_of_the_trace_and_verify_names_them(
     tmp_path: Path, changes: dict[str, object], words: str
 ) -> None:
     path = write_core(tmp_path / "t.parquet", **changes)
@@ -143,7 +143,7 @@ def test_a_wrong_column_is_named_in_one_line(tmp_path: Path, changes: dict[str, 
     assert "\n" not in str(caught.value)
 
 
-def test_what_is_no_trace_is_refused_in_one_line(tmp_path: Path) -> None:
+def test_a_path_that_is_not_a_trace_is_refused_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "text.parquet").write_text("hello")
     (tmp_path / "empty").mkdir()
     (tmp_path / "other").mkdir()
@@ -173,7 +173,7 @@ def test_a_repair_without_room_names_the_segment_and_keeps_the_journal(tmp_path:
     assert open_reader(tmp_path / "left").rows == 100
 
 
-def test_repair_leaves_alone_what_is_no_trace_of_its_own_version(tmp_path: Path) -> None:
+def test_repair_does_not_touch_a_trace_of_another_version(tmp_path: Path) -> None:
     foreign, newer = tmp_path / "foreign", tmp_path / "newer"
     foreign.mkdir()
     pq.write_table(pa.table({"pixels": [1, 2]}), foreign / "train.parquet")
@@ -188,9 +188,7 @@ def test_repair_leaves_alone_what_is_no_trace_of_its_own_version(tmp_path: Path)
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
-def test_an_empty_directory_takes_a_trace_and_stays_the_directory_it_is(
-    tmp_path: Path, overwrite: bool
-) -> None:
+def test_an_empty_directory_can_take_a_trace(tmp_path: Path, overwrite: bool) -> None:
     (tmp_path / "t").mkdir(mode=0o750)
     check_target(tmp_path / "t", overwrite=overwrite)
     assert (tmp_path / "t").is_dir()
@@ -199,7 +197,7 @@ def test_an_empty_directory_takes_a_trace_and_stays_the_directory_it_is(
     assert open_reader(tmp_path / "t").rows == 2
 
 
-def test_a_newer_schema_is_refused_and_named(tmp_path: Path) -> None:
+def test_a_newer_schema_version_is_refused_and_named(tmp_path: Path) -> None:
     path = recorded(tmp_path / "t")
     values = manifest_values(replace(new_manifest(), schema_version=99))
     (path / "_trace.json").write_text(json.dumps(values))
@@ -449,7 +447,7 @@ def test_rows_of_a_trace_being_recorded_can_be_read_meanwhile(tmp_path: Path) ->
         assert open_reader(tmp_path / "t").rows == 1200
 
 
-def test_a_null_among_a_dictionarys_words_is_a_null_of_the_column(tmp_path: Path) -> None:
+def test_a_null_in_a_dictionary_is_a_null_of_the_column(tmp_path: Path) -> None:
     error = pa.DictionaryArray.from_arrays(pa.array([0, 1, 1]), pa.array([None, "timeout"]))
     columns = {"uri": ["s3://b/k"] * 3, "offset": [0] * 3, "len": [1] * 3, "t_submit": [1, 2, 3], "sample_id": [1] * 3,
                "latency": [1] * 3, "error": error}  # fmt: skip

@@ -158,7 +158,7 @@ def test_symbolic_links_are_followed_and_stay(tmp_path: Path) -> None:
         imported(tmp_path / "to_file", overwrite=True)
 
 
-def test_what_an_interrupted_start_leaves_is_made_a_trace_by_repair(tmp_path: Path) -> None:
+def test_repair_completes_a_trace_whose_start_was_interrupted(tmp_path: Path) -> None:
     (tmp_path / "t").mkdir()
     (tmp_path / "t" / ".trace.json.4711.0a1b2c3d").write_text("{")
     (tmp_path / "t" / "._trace.json.0a1b2c3d.partial").write_text("")

@@ -1,4 +1,4 @@
-"""Bytes and streams of a trace, told by its footers."""
+"""Totals of a trace, taken from the footers of its segments."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def asked(reader: TraceReader) -> Totals:
 
 @examples(60)
 @given(ops=OPS)
-def test_footers_tell_what_a_query_tells(
+def test_totals_from_footers_equal_those_of_a_query(
     tmp_path_factory: pytest.TempPathFactory, ops: list[dict[str, object]]
 ) -> None:
     path = tmp_path_factory.mktemp("t") / "trace"
@@ -55,7 +55,7 @@ def test_footers_tell_what_a_query_tells(
     assert totals(reader) == asked(reader)
 
 
-def test_a_trace_that_is_being_recorded_is_asked(tmp_path: Path) -> None:
+def test_totals_of_a_live_trace_come_from_a_query(tmp_path: Path) -> None:
     with Recorder(tmp_path / "t", worker=5) as recorder:
         for i in range(100):
             recorder.record("file:///a", i, 10, time.monotonic_ns(), 1, bytes=10, worker=i % 3)
@@ -64,13 +64,15 @@ def test_a_trace_that_is_being_recorded_is_asked(tmp_path: Path) -> None:
     assert totals(open_reader(tmp_path / "t")) == Totals(1000, 3)
 
 
-def test_a_foreign_file_of_six_columns_is_asked(tmp_path: Path) -> None:
+def test_totals_of_a_six_column_file_come_from_a_query(tmp_path: Path) -> None:
     columns = {"uri": ["a"], "offset": [0], "len": [7], "t_submit": [1], "sample_id": [0], "latency": [3]}
     pq.write_table(pa.table(columns), tmp_path / "t.parquet")
     assert totals(open_reader(tmp_path / "t.parquet")) == Totals(7, 1)
 
 
-def test_more_streams_than_a_footer_holds_are_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_totals_of_more_streams_than_a_footer_holds_come_from_a_query(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "_MOST_STREAMS", 2)
     columns = {"uri": ["a"] * 5, "offset": [0] * 5, "len": [7] * 5, "t_submit": list(range(5)),
                "sample_id": [0] * 5, "latency": [3] * 5, "worker": list(range(5))}  # fmt: skip

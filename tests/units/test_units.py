@@ -44,13 +44,13 @@ def test_durations_are_read(text: str | int, ns: int) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "x", "-1", "64 lots", "1e3", "nan", "5ms"])
-def test_what_is_no_size_names_the_option(text: str) -> None:
+def test_an_invalid_size_names_the_option(text: str) -> None:
     with pytest.raises(UsageError, match="--cap"):
         parse_size(text, name="--cap")
 
 
 @pytest.mark.parametrize("text", ["", "5", "-1s", "5KiB", "s"])
-def test_what_is_no_duration_names_the_option(text: str) -> None:
+def test_an_invalid_duration_names_the_option(text: str) -> None:
     with pytest.raises(UsageError, match="--max-gap"):
         parse_duration(text, name="--max-gap")
 

@@ -37,13 +37,13 @@ def test_other_schemes_lose_query_fragment_and_user_info(uri: str, cleaned: str)
 
 
 @pytest.mark.parametrize("uri", ["s3://b/k", "file://host/x", "http://x/y"])
-def test_what_names_no_local_file_is_refused(uri: str) -> None:
+def test_a_uri_that_is_not_a_local_file_is_refused(uri: str) -> None:
     with pytest.raises(UsageError):
         to_path(uri)
 
 
 @given(st.text(max_size=80))
-def test_cleaning_and_redacting_take_any_text_and_settle(text: str) -> None:
+def test_cleaning_and_redacting_accept_any_text_and_are_idempotent(text: str) -> None:
     assert clean(clean(text)) == clean(text)
     assert redact(redact(text)) == redact(text)
     assert scheme_of(text)

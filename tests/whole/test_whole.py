@@ -9,7 +9,7 @@ import pytest
 from tracekit.whole import whole_file
 
 
-def test_nothing_is_at_its_place_until_it_is_whole(tmp_path: Path) -> None:
+def test_a_file_appears_only_when_it_is_complete(tmp_path: Path) -> None:
     target = tmp_path / "out"
     with whole_file(target) as aside:
         aside.write_text("half")
@@ -30,7 +30,7 @@ def test_an_exception_leaves_what_was_there_and_nothing_else(tmp_path: Path, bef
     assert [path.read_text() for path in tmp_path.iterdir()] == ([] if before is None else [before])
 
 
-def test_a_name_as_long_as_names_can_be_is_no_hindrance(tmp_path: Path) -> None:
+def test_a_name_of_the_greatest_length_works(tmp_path: Path) -> None:
     target = tmp_path / ("x" * 255)
     with whole_file(target) as aside:
         aside.write_text("whole")
