@@ -14,6 +14,7 @@ from properties import examples
 
 from tracekit.backends.base import Backend, Moved
 from tracekit.backends.local.backend import LocalBackend
+from tracekit.backends.local.direct import DirectHandle
 from tracekit.errors import BackendError, UsageError
 
 SIZE = 1_000_003
@@ -33,6 +34,7 @@ def blob(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, bytes]:
 
 def block_of(path: Path) -> int:
     handle = LocalBackend("direct").open(f"direct://{path}")
+    assert isinstance(handle, DirectHandle)
     handle.close()
     return handle.alignment.offset
 
@@ -168,6 +170,7 @@ def test_an_unknown_page_cache_mode_is_refused(blob: tuple[Path, bytes]) -> None
 
 def test_the_alignment_is_what_the_file_system_takes_and_less_is_refused(blob: tuple[Path, bytes]) -> None:
     handle = LocalBackend("direct").open(f"direct://{blob[0]}")
+    assert isinstance(handle, DirectHandle)
     for block in (handle.alignment.memory, handle.alignment.offset):
         assert block > 0
         assert block & (block - 1) == 0
