@@ -440,11 +440,11 @@ def _read_in_child(uri: str, client: str, results: multiprocessing.SimpleQueue[s
 
 
 @pytest.mark.parametrize(
-    ("method", "client", "told"),
+    ("method", "client", "message"),
     [("fork", "obstore", "forked"), ("spawn", "obstore", "body"), ("fork", "native", "body")],
 )
 def test_a_forked_child_gets_an_error_and_a_spawned_one_reads(
-    s3_bucket: str, moto: servers.S3Server, method: str, client: str, told: str
+    s3_bucket: str, moto: servers.S3Server, method: str, client: str, message: str
 ) -> None:
     """The runtime of obstore does not survive a fork: a child gets an error and does not hang."""
     moto.put(s3_bucket, "k", b"body")
