@@ -4,10 +4,14 @@ import multiprocessing
 import subprocess
 import sys
 import textwrap
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
+from tracekit.capture.command import capture_command
+from tracekit.capture.oplog import OpLog, read_oplog
+from tracekit.errors import ErrorClass
 from tracekit.store.reader import open_reader
 
 METHODS = [
@@ -54,3 +58,56 @@ def test_executor_workers_keep_all_ops_when_their_module_reads_on_import(method:
                 list(pool.map(work, range(6)))
     """
     assert capture_script(tmp_path, program, method) == 60
+
+
+KEPT = """
+    import multiprocessing, os, sys
+    from concurrent.futures import ProcessPoolExecutor
+
+    def work(k):
+        with open({path!r}, "rb", buffering=0) as file:
+            for _ in range(10):
+                file.read(100)
+        return os.getpid()
+
+    if __name__ == "__main__":
+        context = multiprocessing.get_context(sys.argv[1])
+        {use}
+"""
+USES = {
+    "pool": "pool = context.Pool(2); pool.map(work, range(8), 1); pool.terminate()",
+    "executor": "pool = ProcessPoolExecutor(2, context); [os.kill(p, 9) for p in set(pool.map(work, range(8)))]; os._exit(0)",
+}
+
+
+@pytest.mark.parametrize("start", ["fork", "forkserver", "spawn"])
+@pytest.mark.parametrize("use", USES)
+def test_what_a_worker_acknowledged_is_kept_when_it_is_killed(use, start, tmp_path):
+    path = tmp_path / "x.bin"
+    path.write_bytes(bytes(10_000))
+    script = tmp_path / "job.py"
+    script.write_text(textwrap.dedent(KEPT).format(path=str(path), use=USES[use]))
+    trace = tmp_path / "run.trace"
+    command = [sys.executable, str(script), start]
+    capture_command(command, trace, method="hooks", hooks=["files"], include=[str(path)])
+    found = open_reader(trace).query('SELECT "offset", len FROM ops').to_pylist()
+    assert Counter(row["offset"] for row in found) == dict.fromkeys(range(0, 1000, 100), 8)
+
+
+def test_a_log_of_ops_is_read_back_across_its_parts_and_up_to_a_torn_end(tmp_path):
+    log = OpLog(tmp_path, rank=3)
+    for n in range(30_000):
+        log.record(
+            f"s3://bucket/{'k' * 40}", n, 10, 1000 + n, 5, error=ErrorClass.TIMEOUT if n == 7 else None
+        )
+    log.count("retries", 2)
+    log.count("retries")
+    parts = list(read_oplog(log.path, ops_at_once=10_000))
+    values = [value for part in parts for value in part.values]
+    assert len(log.path.read_bytes()) > 2 << 20  # several parts
+    assert values[3::17] == list(range(30_000))
+    assert values[16 + 7 * 17] == "timeout"
+    assert (parts[-1].rank, sum(part.counters.get("retries", 0) for part in parts)) == (3, 3)
+    torn = tmp_path / "torn.ops"
+    torn.write_bytes(log.path.read_bytes()[: 1 << 19])
+    assert len([value for part in read_oplog(torn) for value in part.values]) % 17 == 0

@@ -27,6 +27,7 @@ from tracekit.capture.completeness import Completeness, counted_bytes, judge, ju
 from tracekit.capture.filters import PathFilter
 from tracekit.capture.native import NativeEngine, missing
 from tracekit.capture.native.logs import NativeLogs
+from tracekit.capture.oplog import read_oplog
 from tracekit.capture.scopes import Scopes, hooked_processes
 from tracekit.capture.session import environment, known_hooks, with_bootstrap
 from tracekit.capture.tools.dftracer import DFTracerEngine, DFTracerLog
@@ -34,8 +35,8 @@ from tracekit.capture.tools.engine import Engine, Log
 from tracekit.capture.tools.strace import StraceEngine
 from tracekit.errors import UsageError
 from tracekit.redaction import redact, redact_value
+from tracekit.store.flat import flat_to_fitting_batch
 from tracekit.store.locate import local_path
-from tracekit.store.reader import open_reader
 from tracekit.store.target import check_target
 from tracekit.store.writer import TraceWriter
 
@@ -110,6 +111,7 @@ def capture_command(
         paths = PathFilter(tuple(include), (*exclude, f"{work}/", f"{target}/"))
         logs = work / "logs"
         logs.mkdir()
+        (work / "hooked").mkdir()
         argv, environ = list(command), _environment(work, asked, paths, engine)
         if engine is not None:
             argv, more = engine.start(tool, command, logs, os.environ, metadata=metadata)
@@ -168,7 +170,7 @@ def _environment(
     below = engine.below if engine is not None else ()
     kept = hooks if engine is None else tuple(hook for hook in hooks if hook != "files")
     return {
-        **environment(work / "hooks", kept, paths, below),
+        **environment(work / "hooks", kept, paths, below, work / "hooked"),
         "TRACEKIT_SCOPES": str(work / "scopes"),
         "PYTHONPATH": with_bootstrap(os.environ.get("PYTHONPATH")),
     }
@@ -242,7 +244,7 @@ def _write(
     moved: tuple[int, int],
 ) -> tuple[Completeness | None, list[str]]:
     """Write all logs into one trace; return how complete they are, and notes."""
-    objects = _add_hooked(writer, work / "hooks")
+    objects = _add_hooked(writer, work / "hooked")
     notes: list[str] = []
     completeness = None
     if engine is not None:
@@ -305,16 +307,18 @@ def _coded(column: pa.Array) -> pa.DictionaryArray:
 
 
 def _add_hooked(writer: TraceWriter, hooked: Path) -> int:
-    """Add the ops that hooks recorded in the command's Python processes; return the bytes that they moved."""
-    if not hooked.is_dir() or not any(hooked.iterdir()):
-        return 0
-    reader = open_reader(hooked)
+    """Add the ops that hooks recorded in the command's Python processes; return the bytes of objects."""
     moved = 0
-    for batch in reader.batches(ordered=False):
-        at = batch.schema.get_field_index("t_submit")
-        times = pc.add(batch.column(at), pa.scalar(reader.epoch_unix_ns or 0, pa.int64()))
-        writer.write(batch.set_column(at, batch.schema.field(at), times))
-        moved += pc.sum(batch.column("bytes")).as_py() or 0
-    for name, number in reader.counters.items():
-        writer.count(name, number)
+    for log in sorted(hooked.glob("*.ops")):
+        for part in read_oplog(log):
+            batch, misfit = flat_to_fitting_batch(
+                part.values, epoch_mono_ns=-part.clock_offset, rank=part.rank, worker=0
+            )
+            writer.write(batch)
+            if misfit is not None:
+                writer.count("hook_errors.recorder")
+            local = pc.starts_with(pc.cast(batch.column("uri"), pa.string()), "file://")
+            moved += pc.sum(batch.filter(pc.invert(local)).column("bytes")).as_py() or 0
+            for name, number in part.counters.items():
+                writer.count(name, number)
     return moved

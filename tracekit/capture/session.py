@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from tracekit.capture import context, imports
 from tracekit.capture.context import where
 from tracekit.capture.filters import PathFilter
+from tracekit.capture.oplog import OpLog
 from tracekit.errors import ErrorClass, UsageError
 
 if TYPE_CHECKING:
@@ -74,16 +75,18 @@ class Session:
     paths: PathFilter
     below: frozenset[str] = frozenset()
     """Hooks that must not record because the layer is recorded from outside this process."""
+    logs: Path | None = None
+    """The directory where `tracekit capture` collects ops from; None if this process writes segments of its own."""
     resolved: dict[int, tuple[int, int, str | None]] = field(default_factory=dict)
     """Descriptor -> (device, inode, URI). A cache: looking up a descriptor's name takes longer than a read."""
     _verdicts: dict[str, str | None] = field(default_factory=dict)
-    _recorder: Recorder | None = None
+    _recorder: Recorder | OpLog | None = None
     _undo: list[Callable[[], None]] = field(default_factory=list)
     _environ: dict[str, str | None] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
-    def recorder(self) -> Recorder:
+    def recorder(self) -> Recorder | OpLog:
         """The recorder. It is created with the first op, because most child processes record none."""
         if self._recorder is None:
             with self._lock:
@@ -116,7 +119,7 @@ class Session:
 
     def environment(self) -> dict[str, str]:
         """The environment variables with which another process joins this capture."""
-        return environment(self.path, self.hooks, self.paths, self.below)
+        return environment(self.path, self.hooks, self.paths, self.below, self.logs)
 
     def count(self, name: str, n: int = 1) -> None:
         """Add `n` to the counter `name` of the trace."""
@@ -137,14 +140,17 @@ class Session:
         self._verdicts[name] = verdict
         return verdict
 
-    def _make_recorder(self) -> Recorder:
+    def _make_recorder(self) -> Recorder | OpLog:
+        rank = _env_int("RANK")
+        if self.logs is not None:
+            return OpLog(self.logs, rank=rank)
         from tracekit.recorder import Recorder
 
         return Recorder(
             self.path,
             source="capture",
             options={"hooks": list(self.hooks)},
-            rank=_env_int("RANK"),
+            rank=rank,
             world_size=_env_int("WORLD_SIZE"),
         )
 
@@ -196,6 +202,7 @@ def join(environ: Mapping[str, str] = os.environ) -> Session | None:
         known_hooks(environ.get("TRACEKIT_HOOKS") or "auto"),
         _filter(split["TRACEKIT_INCLUDE"], split["TRACEKIT_EXCLUDE"], path),
         frozenset((environ.get("TRACEKIT_BELOW") or "").split(",")) - {""},
+        Path(logs) if (logs := environ.get("TRACEKIT_OPLOGS")) else None,
     )
     context.log_scopes(environ.get("TRACEKIT_SCOPES"))
     _begin(session)
@@ -337,7 +344,11 @@ def _export_to_children(session: Session) -> None:
 
 
 def environment(
-    trace: Path, hooks: Sequence[str], paths: PathFilter, below: Iterable[str] = ()
+    trace: Path,
+    hooks: Sequence[str],
+    paths: PathFilter,
+    below: Iterable[str] = (),
+    logs: Path | None = None,
 ) -> dict[str, str]:
     """The environment variables from which `join` reads a capture."""
     return {
@@ -346,6 +357,7 @@ def environment(
         "TRACEKIT_INCLUDE": ":".join(paths.include),
         "TRACEKIT_EXCLUDE": ":".join(paths.exclude),
         "TRACEKIT_BELOW": ",".join(sorted(below)),
+        **({} if logs is None else {"TRACEKIT_OPLOGS": str(logs)}),
     }
 
 
@@ -368,6 +380,8 @@ def _env_int(name: str) -> int | None:
 def _after_fork_in_child() -> None:
     if _active is not None:
         _active._lock = threading.Lock()
+        if isinstance(_active._recorder, OpLog):
+            _active._recorder.forked()
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,0 +1,179 @@
+"""A log of ops that outlives its process: each op is in a mapped file before the hooked call returns.
+
+The processes of `tracekit capture` record into it instead of a `Recorder`, whose last quarter of a second dies with
+them. It needs neither Arrow nor a thread. A file is a sequence
+of frames: a length of 4 bytes, and as many of a value written by `marshal`. The first is a dictionary that
+describes the process; a tuple is an op, a pair of name and number a counter.
+"""
+
+from __future__ import annotations
+
+import marshal
+import mmap
+import os
+import struct
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tracekit.errors import ErrorClass
+
+__all__ = ["OpLog", "OpLogContents", "read_oplog"]
+
+_LENGTH = struct.Struct("<I")
+_FIRST_BYTES, _LAST_BYTES = 1 << 20, 64 << 20
+_kept: list[object] = []
+"""Maps of the parent in a forked child. Closing one would close a descriptor that may be another's by then."""
+
+
+class OpLog:
+    """Records the ops of this process into a new file of the directory `folder`; used like a `Recorder`.
+
+    A forked child continues in a file of its own. Raises OSError if the file cannot grow.
+    """
+
+    def __init__(self, folder: Path, *, rank: int | None = None) -> None:
+        self._folder = folder
+        self._rank = rank
+        self._lock = threading.Lock()
+        self._begin()
+
+    def _begin(self) -> None:
+        self.path = self._folder / f"{os.getpid()}-{time.monotonic_ns()}.ops"
+        self._pages: Any = None
+        self._maps: list[mmap.mmap] = []
+        self._at = self._end = self._size = 0
+
+    @property
+    def started(self) -> bool:
+        """Whether this process has recorded anything."""
+        return self._pages is not None
+
+    def record(
+        self,
+        uri: str,
+        offset: int | None,
+        len: int | None,
+        t_submit: int,
+        latency: int | None,
+        *,
+        op: str = "read",
+        bytes: int | None = None,
+        ttfb: int | None = None,
+        tries: int | None = None,
+        wait_ns: int | None = None,
+        sample_id: int | None = None,
+        step: int | None = None,
+        worker: int | None = None,
+        part: int | None = None,
+        to_uri: str | None = None,
+        error: ErrorClass | None = None,
+    ) -> None:
+        """Record one op, with the parameters of `Recorder.record`. Thread-safe."""
+        self._add(
+            (t_submit, uri, op, offset, len, bytes, latency, ttfb, tries, wait_ns,
+             sample_id, step, worker, part, to_uri, None, error and error.value)
+        )  # fmt: skip
+
+    def count(self, name: str, n: int = 1) -> None:
+        """Add `n` to a counter."""
+        self._add((name, n))
+
+    def flush(self) -> None:
+        """Do nothing: every op is in the file already."""
+
+    def close(self) -> None:
+        """Do nothing: what is in the file stays there."""
+
+    def forked(self) -> None:
+        """Start afresh in a forked child."""
+        self._lock = threading.Lock()
+        _kept.append(self._maps)
+        self._begin()
+
+    def _add(self, value: Any) -> None:
+        data = marshal.dumps(value)
+        size = len(data)
+        with self._lock:
+            at = self._at
+            following = at + 4 + size
+            if following > self._end:
+                self._grow(size)
+                at = self._at
+                following = at + 4 + size
+            self._pages[at + 4 : following] = data
+            _LENGTH.pack_into(self._pages, at, size)  # last: a frame without a length was never written
+            self._at = following
+
+    def _grow(self, needed: int) -> None:
+        """Map the next part of the file. Its blocks are reserved: a full disk is an error here, not a signal later."""
+        part = _part_bytes(len(self._maps))
+        if needed + _LENGTH.size > part:
+            raise ValueError(f"an op of {needed} bytes")
+        file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            os.posix_fallocate(file, self._size, part)
+            pages = mmap.mmap(file, part, offset=self._size)
+        finally:
+            os.close(file)
+        self._maps.append(pages)
+        self._pages, self._at, self._end = pages, 0, part
+        self._size += part
+        if len(self._maps) == 1:
+            clock = time.time_ns() - time.monotonic_ns()
+            head = marshal.dumps({"pid": os.getpid(), "rank": self._rank, "clock_offset": clock})
+            self._at = _LENGTH.size + len(head)
+            pages[_LENGTH.size : self._at] = head
+            _LENGTH.pack_into(pages, 0, len(head))
+
+
+def _part_bytes(number: int) -> int:
+    return min(_FIRST_BYTES << min(number, 32), _LAST_BYTES)
+
+
+@dataclass(slots=True)
+class OpLogContents:
+    """What one file holds. `values` are the ops one after the other, as `store.flat` wants them."""
+
+    pid: int = 0
+    rank: int = 0
+    clock_offset: int = 0
+    values: list[Any] = field(default_factory=list)
+    counters: dict[str, int] = field(default_factory=dict)
+
+
+def read_oplog(path: Path, *, ops_at_once: int = 65_536) -> Iterator[OpLogContents]:
+    """Yield the contents of a file, in portions; what a process was writing when it was killed is left out."""
+    found = OpLogContents()
+    ops = 0
+    for value in _frames(path):
+        if isinstance(value, dict):
+            found.pid, found.rank, found.clock_offset = (
+                value["pid"],
+                value["rank"] or 0,
+                value["clock_offset"],
+            )
+        elif len(value) == 2:
+            found.counters[value[0]] = found.counters.get(value[0], 0) + value[1]
+        else:
+            found.values += value
+            ops += 1
+            if ops == ops_at_once:
+                yield found
+                found = OpLogContents(found.pid, found.rank, found.clock_offset)
+                ops = 0
+    yield found
+
+
+def _frames(path: Path) -> Iterator[Any]:
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        start = number = 0
+        while start < len(data):
+            at, end = start, min(start + _part_bytes(number), len(data))
+            while at + 4 <= end and (size := _LENGTH.unpack_from(data, at)[0]) and at + 4 + size <= end:
+                yield marshal.loads(data[at + 4 : at + 4 + size])
+                at += 4 + size
+            start, number = end, number + 1
