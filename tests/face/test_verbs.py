@@ -42,6 +42,7 @@ PRINTING = {
     "parquet": "how a query is printed",
     "out": "where a snapshot, a query or facts are printed",
     "dry_run": "the function dry_run",
+    "presets": "a list is printed instead",
 }
 """Options of the command line that say how to print; `out` only of verbs whose function has none."""
 PYTHON_ONLY = {

@@ -33,7 +33,7 @@ def brought(tmp_path: Path, text: str, **options: Any) -> list[dict[str, Any]]:
 @pytest.mark.parametrize(
     ("preset", "line", "uri", "op", "offset", "length", "epoch", "latency"),
     [
-        ("alibaba", "419,W,8792731648,16384,1577808000000046", "block://alibaba/419", "put", 8792731648, 16384,
+        ("alibaba", "419,W,8792731648,16384,1577808000000046", "block://alibaba/419", "write", 8792731648, 16384,
          1577808000000046000, None),
         ("tencent", "1538323200,12910952,128,0,1063", "block://tencent/1063", "read", 12910952 * 512, 65536,
          1538323200000000000, None),

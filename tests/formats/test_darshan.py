@@ -23,7 +23,7 @@ def test_a_real_log_comes_in_with_its_known_facts(tmp_path: Path) -> None:
     assert done.ops == 6126 + 1497
     reader = open_reader(tmp_path / "t")
     (facts,) = reader.query(
-        "SELECT count(*) FILTER (op = 'read') AS reads, count(*) FILTER (op = 'put') AS writes,"
+        "SELECT count(*) FILTER (op = 'read') AS reads, count(*) FILTER (op = 'write') AS writes,"
         ' count(DISTINCT uri) AS files, count("offset") AS placed, min(latency) AS least, bool_and(len = bytes) AS whole'
         " FROM ops"
     ).to_pylist()

@@ -9,7 +9,7 @@ import pytest
 
 from tracekit.formats.matrix import matrix
 from tracekit.formats.registry import names
-from tracekit.formats.text.columns import PRESETS
+from tracekit.formats.text.presets import PRESETS
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "formats.md").read_text(encoding="utf-8")
 

@@ -93,7 +93,7 @@ def test_operations_without_a_row_are_named_with_counts_and_object_sizes_are_kep
     tmp_path: Path,
 ) -> None:
     log = tmp_path / "access.log"
-    operations = ["REST.GET.OBJECT", "REST.COPY.OBJECT", "REST.COPY.OBJECT_GET", "REST.COPY.OBJECT", "S3.EXPIRE.OBJECT",
+    operations = ["REST.GET.OBJECT", "REST.COPY.PART", "REST.COPY.OBJECT_GET", "REST.COPY.PART", "S3.EXPIRE.OBJECT",
                   "BATCH.DELETE.OBJECT", "REST.POST.MULTI_OBJECT_DELETE", "REST.POST.UPLOADS"]  # fmt: skip
     log.write_text("\n".join(line(name, second=at) for at, name in enumerate(operations)) + "\n")
     done = import_trace("s3-access-log", log, tmp_path / "t", strict=True)
@@ -103,5 +103,46 @@ def test_operations_without_a_row_are_named_with_counts_and_object_sizes_are_kep
     assert "deletes by the service itself, not by a client: S3.EXPIRE.OBJECT 1" in done.notes
     (said,) = (note for note in done.notes if note.startswith("left out: "))
     assert set(said.removeprefix("left out: ").split(", ")) == {
-        "REST.COPY.OBJECT 2", "REST.COPY.OBJECT_GET 1", "REST.POST.MULTI_OBJECT_DELETE 1", "REST.POST.UPLOADS 1"
+        "REST.COPY.PART 2", "REST.COPY.OBJECT_GET 1", "REST.POST.MULTI_OBJECT_DELETE 1", "REST.POST.UPLOADS 1"
     }  # fmt: skip
+
+
+def test_a_multipart_upload_has_its_parts_with_their_numbers_and_its_end(tmp_path: Path) -> None:
+    log = tmp_path / "access.log"
+    asked = "GET /k?X-Amz-Signature=secret HTTP/1.1"
+    log.write_text(
+        "\n".join(
+            [
+                line("REST.POST.UPLOADS", second=1),
+                *(
+                    line("REST.PUT.PART", second=at, size="5242880").replace(
+                        asked, f"PUT /k?partNumber={at}&uploadId=x HTTP/1.1"
+                    )
+                    for at in (2, 3)
+                ),
+                line("REST.POST.UPLOAD", second=4, sent="300", size="10485760"),
+                line("REST.DELETE.UPLOAD", second=5, status="204", sent="-", size="-"),
+            ]
+        )
+    )
+    done = import_trace("s3-access-log", log, tmp_path / "t", strict=True)
+    assert [(r["op"], r["part"], r["len"], r["bytes"]) for r in rows(tmp_path / "t")] == [
+        ("part", 2, 5242880, 5242880), ("part", 3, 5242880, 5242880), ("complete", None, None, 0), ("abort", None, None, 0)
+    ]  # fmt: skip
+    assert "left out: REST.POST.UPLOADS 1" in done.notes
+
+
+@pytest.mark.parametrize("source_first", [True, False])
+def test_the_two_lines_of_a_copy_are_one_op(tmp_path: Path, source_first: bool) -> None:
+    log = tmp_path / "access.log"
+    pair = [
+        line("REST.COPY.OBJECT_GET", key="from/a%20b", second=1, total="-"),
+        line("REST.COPY.OBJECT", key="to/c", second=1, total="7"),
+    ]
+    other = line("REST.COPY.OBJECT", key="to/d", second=2).replace("3E57427F3EXAMPLE", "OTHER")
+    log.write_text("\n".join([*(pair if source_first else pair[::-1]), other]) + "\n")
+    done = import_trace("s3-access-log", log, tmp_path / "t", strict=True)
+    assert [(r["op"], r["uri"], r["to_uri"], r["latency"], r["object_size"]) for r in rows(tmp_path / "t")] == [
+        ("copy", "s3://DOC-EXAMPLE/from/a b", "s3://DOC-EXAMPLE/to/c", 7_000_000, 5000)
+    ]  # fmt: skip
+    assert "left out: REST.COPY.OBJECT 1" in done.notes

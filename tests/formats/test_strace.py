@@ -60,7 +60,7 @@ def test_a_real_programs_reads_come_in_with_their_offsets(tmp_path: Path) -> Non
     ]  # fmt: skip
     assert all(r["bytes"] == (r["len"] or 30) and r["latency"] > 0 for r in got)
     assert len({r["worker"] for r in got}) == 3
-    written = rows(tmp_path / "t", f"op = 'put' AND uri = 'file://{data}.out'")
+    written = rows(tmp_path / "t", f"op = 'write' AND uri = 'file://{data}.out'")
     assert [(r["offset"], r["len"]) for r in written] == [(0, 5), (5, 6)]
     missing = rows(tmp_path / "t", f"op = 'stat' AND uri = 'file://{data}.none'")
     assert missing[0]["error"] == "not_found"
@@ -109,7 +109,7 @@ def test_times_of_day_escapes_and_append_are_understood(tmp_path: Path) -> None:
          "[pid  12] 01:00:02.5 openat(AT_FDCWD</w>, \"rel\", O_RDONLY) = -1 EACCES (Permission denied) <0.1>"],
     )  # fmt: skip
     assert [(r["uri"], r["op"], r["offset"], r["error"]) for r in got] == [
-        ('file:///d/ä"b', "stat", None, None), ('file:///d/ä"b', "put", None, None), ("file:///w/rel", "stat", None, "permission")
+        ('file:///d/ä"b', "stat", None, None), ('file:///d/ä"b', "write", None, None), ("file:///w/rel", "stat", None, "permission")
     ]  # fmt: skip
 
 
@@ -187,8 +187,8 @@ def test_copies_inside_the_kernel_are_a_read_and_a_write(tmp_path: Path) -> None
          '7 1700000000.8 write(4</d/b>, "", 5) = 5 <0.1>'],
     )  # fmt: skip
     assert [(r["op"], r["uri"][-1], r["offset"], r["len"], r["bytes"]) for r in got if r["op"] != "stat"] == [
-        ("read", "a", 500, 200, 100), ("put", "b", 0, 200, 100), ("read", "a", 0, 20, 20), ("put", "b", 100, 20, 20),
-        ("read", "a", 20, 30, 30), ("put", "b", 7, 30, 30), ("read", "a", 50, 5, 5), ("put", "b", 120, 5, 5),
+        ("read", "a", 500, 200, 100), ("write", "b", 0, 200, 100), ("read", "a", 0, 20, 20), ("write", "b", 100, 20, 20),
+        ("read", "a", 20, 30, 30), ("write", "b", 7, 30, 30), ("read", "a", 50, 5, 5), ("write", "b", 120, 5, 5),
     ]  # fmt: skip
 
 
@@ -270,12 +270,12 @@ def test_requests_of_io_submit_are_ops_and_those_not_taken_or_cut_short_are_repo
     (tmp_path / "log").write_text("\n".join(lines) + "\n")
     done = import_trace("strace", tmp_path / "log", tmp_path / "t", strict=True)
     assert [(r["op"], r["offset"], r["len"], r["bytes"], r["latency"]) for r in rows(tmp_path / "t")] == [
-        ("read", 7, 100, None, None), ("read", 9, 30, None, None), ("put", 70, 7, None, None)
+        ("read", 7, 100, None, None), ("read", 9, 30, None, None), ("write", 70, 7, None, None),
+        ("sync", None, None, None, None)
     ]  # fmt: skip
     notes = " | ".join(done.notes)
-    assert "3 ops of io_submit have no latency" in notes
+    assert "4 ops of io_submit have no latency" in notes
     assert "3 requests of io_submit left out" in notes
-    assert "io_submit FSYNC 1" in notes
 
 
 def test_storage_calls_without_a_row_are_counted_by_name(tmp_path: Path) -> None:
@@ -283,7 +283,7 @@ def test_storage_calls_without_a_row_are_counted_by_name(tmp_path: Path) -> None
         '7 1700000000.1 pread64(3</d/a>, "", 10, 0) = 10 <0.1>\n'
         "7 1700000000.2 io_uring_enter(9, 1, 1, 0, NULL, 8) = 1 <0.1>\n"
         * 2
-        + '7 1700000000.3 fsync(3</d/a>) = 0 <0.1>\n7 1700000000.4 rename("/a", "/b") = 0 <0.1>\n'
+        + '7 1700000000.3 syncfs(3</d/a>) = 0 <0.1>\n7 1700000000.4 link("/a", "/b") = 0 <0.1>\n'
         "7 1700000000.5 mmap(NULL, 4096, PROT_READ, MAP_PRIVATE, 3</d/a>, 0) = 0x7f00 <0.1>\n"
         "[ Process PID=7 runs in 32 bit mode. ]\n7 1700000000.6 exit_group(0) = ?\n"
     )
@@ -291,9 +291,29 @@ def test_storage_calls_without_a_row_are_counted_by_name(tmp_path: Path) -> None
     assert done.ops == 2
     assert done.notes == (
         "io_uring_enter: 2 calls left out; their requests are in memory, not in the log",
-        "calls left out, which are not ops of the schema: fsync 1, rename 1",
+        "calls left out, which are not ops of the schema: link 1, syncfs 1",
         "files mapped into memory: 1; reads through a mapping are not in the log",
     )
+
+
+def test_syncs_truncates_and_renames_are_ops(tmp_path: Path) -> None:
+    got = brought(
+        tmp_path,
+        ['7 1700000000.1 openat(AT_FDCWD</w>, "a", O_WRONLY|O_CREAT|O_TRUNC, 0666) = 3</w/a> <0.1>',
+         '7 1700000000.2 fsync(3</w/a>) = 0 <0.1>', "7 1700000000.3 fdatasync(3</w/a>) = -1 EIO (Input/output error) <0.1>",
+         "7 1700000000.4 sync_file_range(3</w/a>, 4096, 8192, SYNC_FILE_RANGE_WRITE) = 0 <0.1>",
+         "7 1700000000.5 ftruncate(3</w/a>, 77) = 0 <0.1>", '7 1700000000.6 truncate("/w/b, c", 5) = 0 <0.1>',
+         '7 1700000000.7 rename("/w/a", "/w/b") = 0 <0.1>',
+         '7 1700000000.8 renameat2(AT_FDCWD</w>, "x \\"y", 4</v>, "../z", RENAME_NOREPLACE) = 0 <0.1>',
+         '7 1700000000.9 renameat2(AT_FDCWD</w>, "a", AT_FDCWD</w>, "b", RENAME_EXCHANGE) = 0 <0.1>',
+         '7 1700000001.0 rename("a", "b") = 0 <0.1>'],
+    )  # fmt: skip
+    assert [(r["op"], r["uri"], r["to_uri"], r["offset"], r["len"], r["error"]) for r in got] == [
+        ("truncate", "file:///w/a", None, None, 0, None), ("sync", "file:///w/a", None, None, None, None),
+        ("sync", "file:///w/a", None, None, None, "io_error"), ("sync", "file:///w/a", None, 4096, 8192, None),
+        ("truncate", "file:///w/a", None, None, 77, None), ("truncate", "file:///w/b, c", None, None, 5, None),
+        ("rename", "file:///w/a", "file:///w/b", None, None, None), ("rename", 'file:///w/x "y', "file:///z", None, None, None)
+    ]  # fmt: skip
 
 
 def test_close_range_closes_and_a_process_number_used_twice_is_two_streams(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from tracekit.cli import screen
 from tracekit.cli.arguments import JsonOption, OverwriteOption, choices, examples
 from tracekit.formats.base import WAIT_UNITS
 from tracekit.formats.registry import importers
+from tracekit.formats.text.presets import PRESETS
 from tracekit.units import format_count
 
 __all__ = ["register"]
@@ -23,8 +24,17 @@ def register(app: typer.Typer) -> None:
         epilog=examples(
             "tracekit import dftracer run.pfw.gz -o run.trace",
             "tracekit import csv io.csv --map-columns uri=dev,t_submit=when:us,len=size -o run.trace",
+            "tracekit import s3-access-log 'logs/2026-*' --since 2026-01-31T12:00:00Z -o day.trace",
+            "zstdcat hm_0.csv.zst | tracekit import csv - --map-columns msr -o hm_0.trace",
         ),
     )(_import)
+
+
+def _list(wanted: bool) -> None:
+    if wanted:
+        rows = [(name, preset.format, preset.about) for name, preset in PRESETS.items()]
+        screen.show_rows(("preset", "format", "traces"), rows)
+        raise typer.Exit
 
 
 def _import(
@@ -32,7 +42,13 @@ def _import(
         str,
         typer.Argument(metavar="FORMAT", help=f"One of {', '.join(importers())}.", **choices(importers())),
     ],
-    source: Annotated[str, typer.Argument(metavar="SRC", help="The other tool's log; .zst, .gz or plain.")],
+    source: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SRC...",
+            help="The other tool's logs: files, globs, URIs or - for standard input; compressed or plain.",
+        ),
+    ],
     out: Annotated[str, typer.Option("-o", "--out", metavar="TRACE", help="The new trace.")],
     strict: Annotated[
         bool,
@@ -42,7 +58,7 @@ def _import(
         str | None,
         typer.Option(
             metavar="SPEC",
-            help="csv: COLUMN=SOURCE[:UNIT],... or a preset (alibaba, tencent, msr, mqsim); #N is the Nth column.",
+            help="csv, jsonl: COLUMN=SOURCE[:UNIT],... or a preset; #N is the Nth column, a.b a key in a JSON object.",
         ),
     ] = None,
     base: Annotated[
@@ -56,7 +72,7 @@ def _import(
         str | None,
         typer.Option(
             metavar="SPEC",
-            help="csv, jsonl, warp, s3dlio: what op words mean, 'WORD=KIND;...'; KIND none leaves them out.",
+            help="csv, jsonl, warp, s3dlio: what op words mean, 'WORD=KIND,...'; KIND none leaves them out.",
         ),
     ] = None,
     wait_unit: Annotated[
@@ -67,6 +83,28 @@ def _import(
             **choices(WAIT_UNITS),
         ),
     ] = "ms",
+    block_bytes: Annotated[
+        str,
+        typer.Option(
+            metavar="SIZE", help="mooncake: the size of a KV-cache block, for which the log has a hash only."
+        ),
+    ] = "160MiB",
+    since: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            help="Keep ops from this time on: RFC 3339, seconds since 1970, or a time since the first op (90s).",
+        ),
+    ] = None,
+    until: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Keep ops before this time, given in the same way.")
+    ] = None,
+    presets: Annotated[
+        bool,
+        typer.Option(
+            "--presets", help="List the presets for --map-columns and exit.", is_eager=True, callback=_list
+        ),
+    ] = False,
     overwrite: OverwriteOption = False,
     json: JsonOption = False,
 ) -> None:
@@ -82,6 +120,9 @@ def _import(
         separator=separator,
         map_ops=map_ops,
         wait_unit=wait_unit,
+        block_bytes=block_bytes,
+        since=since,
+        until=until,
     )
     if json:
         screen.emit_json({"out": str(out), **done.to_dict()})

@@ -46,14 +46,19 @@ class Tally:
 
     `notes` are what the user of the trace should know, such as what was assumed. `unknown_ops`
     and `left_out` count the ops of unknown words, and those that were left out on purpose, by name.
+    `several`: whether the import reads several logs, so that a line needs the name of its log;
+    a format sets `shares_ranks` if its ranks are `clients`, which mean the same in all of them.
     """
 
     source: Path
     strict: bool = False
+    several: bool = False
+    shares_ranks: bool = False
     skipped: int = 0
     notes: list[str] = field(default_factory=list)
     unknown_ops: Counter[str] = field(default_factory=Counter)
     left_out: Counter[str] = field(default_factory=Counter)
+    clients: dict[object, int] = field(default_factory=dict)
     _found: list[tuple[int, str]] = field(default_factory=list)
 
     @property
@@ -64,7 +69,7 @@ class Tally:
     def bad(self, line: int, why: str) -> None:
         """Count the bad line number `line` (from 1)."""
         self.skipped += 1
-        where = f"{self.source}, line {line}" if self.strict else f"line {line}"
+        where = f"{self.source}, line {line}" if self.strict or self.several else f"line {line}"
         self._found = sorted([*self._found, (line, f"{where}: {why}")])[:_EXAMPLES]
 
     def bad_lines(self, lines: Lines, why: str) -> None:
@@ -75,7 +80,7 @@ class Tally:
 
     def fresh(self) -> Tally:
         """Return an empty tally for a part of the same import; see `add`."""
-        return Tally(self.source, self.strict)
+        return Tally(self.source, self.strict, self.several)
 
     def add(self, part: Tally) -> None:
         """Add what `part` counted."""
@@ -124,11 +129,12 @@ class Tally:
 class ImportOptions:
     """What a log does not say of itself. A format ignores the options that it does not need.
 
-    `map_columns` is `COLUMN=SOURCE[:UNIT],…` or the name of a preset (csv only); `base` is what
+    `map_columns` is `COLUMN=SOURCE[:UNIT],…` or the name of a preset (csv and jsonl); `base` is what
     names without a scheme are placed under, such as `s3://bucket/`; `separator` separates csv
     columns; `map_ops` says what the log's words for ops mean (`none`: leave such ops out);
     `wait_unit` is how the waits of a fio iolog of version 2 count: `ms` since the job's start, as
-    fio replays them, or `us` since the line before, as its manual says.
+    fio replays them, or `us` since the line before, as its manual says. `block_bytes` is the size of a
+    block of a KV cache (mooncake); its default is that of 512 tokens of Llama 3 70B in 16 bits.
     """
 
     map_columns: str | None = None
@@ -136,6 +142,7 @@ class ImportOptions:
     separator: str | None = None
     map_ops: Mapping[str, str] = field(default_factory=dict)
     wait_unit: str = "ms"
+    block_bytes: int = 160 << 20
 
 
 @dataclass(frozen=True, slots=True)

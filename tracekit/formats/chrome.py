@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import heapq
 import json
+import re
 from collections.abc import Iterator
 from contextlib import closing
 from typing import BinaryIO
 
-import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from tracekit.formats.base import Carries, ExportOptions, Tally
 from tracekit.metrics.library import install
@@ -26,6 +27,9 @@ __all__ = ["Chrome"]
 
 _COUNTER_POINTS = 20_000
 _COUNTERS_PID = 1_000_000
+_NO_WORD = re.compile(r"[^\w .-]")
+_SHOWN = (("offset", "offset_bytes"), ("len", "len_bytes"), ("bytes", "bytes"), ("ttfb", "ttfb_ns"), ("tries", "tries"),
+          ("wait_ns", "wait_ns"), ("part", "part"), ("sample_id", "sample_id"), ("step", "step"))  # fmt: skip
 
 
 class Chrome:
@@ -51,12 +55,10 @@ class Chrome:
         )
         sink.write(_event("process_name", _COUNTERS_PID, 0, {"name": "storage"}).encode())
         for batch in trace.batches():
-            frame = pl.DataFrame(batch)
-            ended = frame.filter(pl.col("latency").is_not_null())
-            unfinished += frame.height - ended.height
-            for text in _slices(ended, lanes):
-                sink.write(text.encode())
-            done += ended.height
+            ended = batch.filter(pc.is_valid(batch.column("latency")))
+            unfinished += batch.num_rows - ended.num_rows
+            sink.write(_slices(ended, lanes).encode())
+            done += ended.num_rows
         for text in (*lanes.names(), *_counters(trace)):
             sink.write(text.encode())
         sink.write(b"\n]}\n")
@@ -73,19 +75,15 @@ class _Lanes:
         self._free: dict[tuple[int, int], list[int]] = {}
         self._tracks: dict[tuple[int, int, int], int] = {}
 
-    def tids(self, frame: pl.DataFrame) -> list[int]:
-        """The track id of each op of `frame`, which is in order of `t_submit`."""
-        found = []
-        for rank, worker, start, latency in frame.select("rank", "worker", "t_submit", "latency").iter_rows():
-            stream = (rank, worker)
-            busy = self._busy.setdefault(stream, [])
-            free = self._free.setdefault(stream, [])
-            while busy and busy[0][0] <= start:
-                heapq.heappush(free, heapq.heappop(busy)[1])
-            lane = heapq.heappop(free) if free else len(busy)
-            heapq.heappush(busy, (start + latency, lane))
-            found.append(self._tid(stream, lane))
-        return found
+    def tid(self, stream: tuple[int, int], start: int, latency: int) -> int:
+        """Return the track id of an op; ops come in order of `t_submit`."""
+        busy = self._busy.setdefault(stream, [])
+        free = self._free.setdefault(stream, [])
+        while busy and busy[0][0] <= start:
+            heapq.heappush(free, heapq.heappop(busy)[1])
+        lane = heapq.heappop(free) if free else len(busy)
+        heapq.heappush(busy, (start + latency, lane))
+        return self._tid(stream, lane)
 
     def names(self) -> Iterator[str]:
         """Metadata events that name every process and track."""
@@ -108,59 +106,39 @@ class _Lanes:
         return self._tracks.setdefault((*stream, lane), len(self._tracks) + 1)
 
 
-def _slices(frame: pl.DataFrame, lanes: _Lanes) -> Iterator[str]:
-    if not frame.height:
-        return
-    names = frame.select(pl.col("uri").unique())
-    quoted = names.with_columns(
-        uri_json=pl.Series([json.dumps(uri) for uri in names["uri"]], dtype=pl.String),
-        leaf=pl.Series(
-            [json.dumps(uri.rstrip("/").rsplit("/", 1)[-1][:80])[1:] for uri in names["uri"]], dtype=pl.String
-        ),
-    )
-    shown = [
-        pl.when(pl.col(name).is_not_null()).then(pl.concat_str(pl.lit(f',"{label}":'), name)).otherwise(pl.lit(""))
-        for name, label in (
-            ("offset", "offset_bytes"), ("len", "len_bytes"), ("bytes", "bytes"), ("ttfb", "ttfb_ns"),
-            ("sample_id", "sample_id"), ("step", "step"),
-        )
-    ]  # fmt: skip
-    error = pl.when(pl.col("error").is_not_null()).then(pl.format(',"error":"{}"', _word("error")))
-    lines = (
-        frame.with_columns(_word("op"), tid=pl.Series(lanes.tids(frame), dtype=pl.Int64))
-        .join(quoted, on="uri", how="left", maintain_order="left")
-        .select(
-            pl.concat_str(
-                *_between(
-                    (',\n{"ph":"X","cat":"', "op"), ('","name":"', "op"), (" ", "leaf"), (',"pid":', "rank"),
-                    (',"tid":', "tid"), (',"ts":', _us("t_submit")), (',"dur":', _us("latency")),
-                    (',"args":{"uri":', "uri_json"),
-                ),
-                *shown, error.otherwise(pl.lit("")), pl.lit("}}"),
-            )
-        )
-    )  # fmt: skip
-    yield "".join(lines.to_series().to_list())
-
-
-def _between(*pairs: tuple[str, str | pl.Expr]) -> list[pl.Expr]:
-    """Each text, then its column."""
-    return [
-        part
-        for text, value in pairs
-        for part in (pl.lit(text), pl.col(value) if isinstance(value, str) else value)
+def _slices(batch: pa.RecordBatch, lanes: _Lanes) -> str:
+    """Return the events of the ops of `batch`, each behind a comma."""
+    uris = batch.column("uri").cast(pa.string()).dictionary_encode()
+    names = [
+        (json.dumps(uri), json.dumps(uri.rstrip("/").rsplit("/", 1)[-1][:80])[1:])
+        for uri in uris.dictionary.to_pylist()
     ]
+    shown = [(label, batch.column(name).to_pylist()) for name, label in _SHOWN]
+    columns = ("op", "rank", "worker", "t_submit", "latency", "error", "to_uri")
+    values = (batch.column(name).to_pylist() for name in columns)
+    lines = []
+    for row, (place, op, rank, worker, start, latency, error, to_uri) in enumerate(
+        zip(uris.indices.to_pylist(), *values, strict=True)
+    ):
+        uri, leaf = names[place]
+        tid = lanes.tid((rank, worker), start, latency)
+        args = "".join(f',"{label}":{given[row]}' for label, given in shown if given[row] is not None)
+        args += "" if to_uri is None else f',"to_uri":{json.dumps(to_uri)}'
+        args += "" if error is None else f',"error":"{_word(error)}"'
+        lines.append(
+            f',\n{{"ph":"X","cat":"{_word(op)}","name":"{_word(op)} {leaf},"pid":{rank},"tid":{tid}'
+            f',"ts":{_us(start)},"dur":{_us(latency)},"args":{{"uri":{uri}{args}}}}}'
+        )
+    return "".join(lines)
 
 
-def _word(column: str) -> pl.Expr:
-    """A class as JSON can hold it unquoted: foreign logs may say anything."""
-    return pl.col(column).str.replace_all(r"[^\w .-]", "_")
+def _word(text: str) -> str:
+    """Return a class as JSON can hold it unquoted: foreign logs may say anything."""
+    return _NO_WORD.sub("_", text)
 
 
-def _us(column: str) -> pl.Expr:
-    ns = pl.col(column)
-    sign = pl.when(ns < 0).then(pl.lit("-")).otherwise(pl.lit(""))
-    return pl.format("{}{}.{}", sign, ns.abs() // 1000, (ns.abs() % 1000).cast(pl.String).str.zfill(3))
+def _us(ns: int) -> str:
+    return f"{'-' if ns < 0 else ''}{abs(ns) // 1000}.{abs(ns) % 1000:03d}"
 
 
 def _counters(trace: TraceReader) -> Iterator[str]:
@@ -173,10 +151,7 @@ def _counters(trace: TraceReader) -> Iterator[str]:
 
 def _counter_events(batch: pa.RecordBatch) -> Iterator[str]:
     for at, ops, size in zip(*(batch.column(i).to_pylist() for i in range(3)), strict=True):
-        sign = "-" if at < 0 else ""
-        head = (
-            f',\n{{"ph":"C","pid":{_COUNTERS_PID},"tid":0,"ts":{sign}{abs(at) // 1000}.{abs(at) % 1000:03d}'
-        )
+        head = f',\n{{"ph":"C","pid":{_COUNTERS_PID},"tid":0,"ts":{_us(at)}'
         yield f'{head},"name":"queue depth","args":{{"ops":{ops}}}}}'
         yield f'{head},"name":"bytes in flight","args":{{"bytes":{size}}}}}'
 

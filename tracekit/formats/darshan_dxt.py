@@ -199,7 +199,7 @@ def _segments(library: Any, log: Any, module: str) -> Iterator[tuple[Any, str, A
         start = ffi.cast("char *", buffer[0]) + ffi.sizeof("struct dxt_file_record")
         size = (writes + reads) * _SEGMENT.itemsize
         both = np.frombuffer(ffi.buffer(start, size), _SEGMENT).copy()
-        for kind, part in (("read", both[writes:]), ("put", both[:writes])):
+        for kind, part in (("read", both[writes:]), ("write", both[:writes])):
             if len(part):
                 yield record.base_rec, kind, part
         library.libdutil.darshan_free(buffer[0])

@@ -151,6 +151,7 @@ class DFTracerLogs:
             "SELECT DISTINCT uri FROM placed WHERE name LIKE 'mmap%' AND uri IS NOT NULL"
         ).fetchall()
         self.mapped_files = {uri for (uri,) in mapped}
+        tally.left_out.update(dict(con.execute("FROM left_out").fetchall()))
 
     def _add_events(self, log: Path, place: int, tally: Tally) -> None:
         """Read one file; count its bad lines."""

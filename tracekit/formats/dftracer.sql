@@ -74,7 +74,8 @@ SELECT
     c.*, u.uri,
     CASE
         WHEN name IN ('read', 'fread', 'readv', 'pread', 'pread64', 'preadv', 'preadv64', 'preadv2', 'preadv64v2') THEN 'read'
-        WHEN name IN ('write', 'fwrite', 'writev', 'pwrite', 'pwrite64', 'pwritev', 'pwritev64', 'pwritev2', 'pwritev64v2') THEN 'put'
+        WHEN name IN ('write', 'fwrite', 'writev', 'pwrite', 'pwrite64', 'pwritev', 'pwritev64', 'pwritev2', 'pwritev64v2') THEN 'write'
+        WHEN name IN ('fsync', 'fdatasync') THEN 'sync'
         WHEN name SIMILAR TO '(__)?[fl]?x?stat(at)?(64)?|statx' OR opens = 1 OR failed_open THEN 'stat'
         WHEN name IN ('opendir', 'scandir') THEN 'list'
         WHEN name IN ('unlink', 'unlinkat', 'remove') THEN 'delete'
@@ -105,7 +106,7 @@ LEFT JOIN uris u USING (path);
 CREATE TABLE keyed AS
 SELECT *,
     CASE WHEN by_fd THEN concat_ws('|', pid, tid, CASE WHEN opens = 1 THEN ret ELSE fd END) ELSE concat_ws('|', pid, uri) END AS key,
-    CASE WHEN kind IN ('read', 'put') AND NOT positioned THEN coalesce(moved, 0) ELSE 0 END AS advance
+    CASE WHEN kind IN ('read', 'write') AND NOT positioned THEN coalesce(moved, 0) ELSE 0 END AS advance
 FROM placed, (SELECT coalesce(bool_or(fd IS NOT NULL AND kind = 'read' AND NOT positioned), false) AS by_fd FROM placed) f
 WHERE uri IS NOT NULL;
 
@@ -116,7 +117,7 @@ WITH stretches AS (
         sum(resets) OVER at_key AS stretch,
         sum(opens - closes) OVER at_key AS open_now,
         sum(opens) OVER (PARTITION BY pid, uri ORDER BY ts, seq ROWS UNBOUNDED PRECEDING) = 0
-            AND NOT positioned AND (kind IN ('read', 'put') OR seeks) AS inherited
+            AND NOT positioned AND (kind IN ('read', 'write') OR seeks) AS inherited
     FROM keyed
     WINDOW at_key AS (PARTITION BY key ORDER BY ts, seq ROWS UNBOUNDED PRECEDING)
 ),
@@ -144,12 +145,12 @@ CREATE TABLE ops AS
 SELECT
     o.number, o.pid, o.tid, o.ts AS t_submit, o.uri, o.kind AS op,
     try_cast(CASE
-        WHEN o.kind = 'hint' OR (o.kind IN ('read', 'put') AND o.positioned) THEN CASE WHEN o.offset_arg >= 0 THEN o.offset_arg END
+        WHEN o.kind = 'hint' OR (o.kind IN ('read', 'write') AND o.positioned) THEN CASE WHEN o.offset_arg >= 0 THEN o.offset_arg END
         WHEN coalesce(h.first_ts < o.ts AND h.last_ts > o.stretch_ts AND h.only_pid IS DISTINCT FROM o.pid, false) THEN NULL
-        WHEN o.kind IN ('read', 'put') AND o.one_descriptor AND o.position >= 0 THEN o.position
+        WHEN o.kind IN ('read', 'write') AND o.one_descriptor AND o.position >= 0 THEN o.position
     END AS BIGINT) AS "offset",
-    CASE WHEN o.kind IN ('read', 'put') THEN o.asked WHEN o.kind = 'hint' THEN o.len_arg END AS len,
-    CASE WHEN o.kind IN ('read', 'put') THEN o.moved WHEN o.kind <> 'hint' THEN 0 END AS bytes,
+    CASE WHEN o.kind IN ('read', 'write') THEN o.asked WHEN o.kind = 'hint' THEN o.len_arg END AS len,
+    CASE WHEN o.kind IN ('read', 'write') THEN o.moved WHEN o.kind NOT IN ('hint', 'sync') THEN 0 END AS bytes,
     o.dur AS latency,
     s.image_idx AS sample_id, s.step, s.epoch,
     CASE WHEN o.ret < 0 THEN CASE WHEN o.kind IN ('stat', 'list', 'delete') THEN 'not_found' ELSE 'io_error' END END AS error
@@ -162,6 +163,13 @@ WHERE o.kind IS NOT NULL AND ($every_open OR o.opens = 0);
 CREATE TABLE facts AS
 SELECT
     (SELECT count(*) FROM ops WHERE op = 'read' AND "offset" IS NULL) AS unplaced,
-    (SELECT count(*) FROM placed WHERE kind IN ('read', 'put') AND uri IS NULL AND NOT coalesce(starts_with(given, 'pipe:') OR starts_with(given, 'socket:'), false)) AS unnamed,
+    (SELECT count(*) FROM placed WHERE kind IN ('read', 'write') AND uri IS NULL AND NOT coalesce(starts_with(given, 'pipe:') OR starts_with(given, 'socket:'), false)) AS unnamed,
     (SELECT count(*) FROM placed WHERE unnamed AND fhash IN (SELECT fhash FROM definitions)) AS ambiguous,
     (SELECT coalesce(sum(moved), 0)::BIGINT FROM placed WHERE kind = 'read') AS read_bytes;
+
+-- left_out: calls that are neither ops nor moves of a descriptor, by name
+CREATE TABLE left_out AS
+SELECT name, count(*) AS calls FROM placed
+WHERE kind IS NULL AND position_set IS NULL AND resets = 0 AND NOT seeks
+    AND name NOT SIMILAR TO 'mmap.*|munmap|dup.*|fcntl.*|ftell.*|fflush|close.*|start|end|chdir|fileno|umask|msync|pipe.*|socket.*'
+GROUP BY name;

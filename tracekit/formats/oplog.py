@@ -24,6 +24,7 @@ from tracekit.formats.oplog_out import WARP_COLUMNS, write_oplog
 from tracekit.formats.sound import Streams, error_class, map_dictionary, op_kinds, sound_batch
 from tracekit.formats.text.delimited import INTEGER, TEXT, TIMESTAMP, UNSIGNED, Layout, parse
 from tracekit.formats.text.lines import Block, blocks, in_parallel
+from tracekit.schema import DATA_KINDS, WRITE_KINDS
 from tracekit.store.reader import TraceReader
 from tracekit.uri import clean, from_name
 
@@ -267,18 +268,17 @@ def _codes(column: pa.Array, null: int) -> npt.NDArray[np.int64]:
 
 
 def _asked(kinds: pa.Array, moved: pa.Array) -> pa.Array:
-    """Return the length asked for: known for a put only, which asks for what it moves."""
-    put = pc.index(kinds.dictionary, "put").as_py()
-    if put < 0:
-        return pa.nulls(len(moved), pa.int64())
-    return pc.if_else(pc.equal(kinds.indices, put), moved, pa.scalar(None, pa.int64()))
+    """Return the length asked for: known for writes only, which ask for what they move."""
+    return pc.if_else(_is_one_of(kinds, WRITE_KINDS), moved, pa.scalar(None, pa.int64()))
 
 
 def _moved(kinds: pa.Array, size: pa.Array) -> pa.Array:
     """Return the bytes moved. For a stat, some logs have the object's size in the column, which is not moved."""
-    data = [kind in ("read", "get", "put") for kind in kinds.dictionary.to_pylist()]
-    carries = pa.array(data, pa.bool_()).take(kinds.indices)
-    return pc.if_else(pc.fill_null(carries, True), size, 0) if len(data) else size
+    return pc.if_else(_is_one_of(kinds, DATA_KINDS), size, 0)
+
+
+def _is_one_of(kinds: pa.Array, wanted: tuple[str, ...]) -> pa.Array:
+    return pc.is_in(kinds.cast(pa.string()), pa.array(wanted))
 
 
 def _since(start: pa.Array, first_byte: pa.Array) -> pa.Array:

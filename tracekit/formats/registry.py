@@ -8,21 +8,25 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from tracekit.errors import TraceFormatError, UsageError
 from tracekit.extras import require
 from tracekit.formats.base import WAIT_UNITS, Exporter, ExportOptions, Importer, ImportOptions, Tally
 from tracekit.formats.sink import open_sink
 from tracekit.formats.sound import op_map
+from tracekit.formats.sources import Log, SourceLike, opened
 from tracekit.formats.text.lines import ahead
+from tracekit.formats.window import Window, parse_window
 from tracekit.store.reader import TraceLike, open_reader
 from tracekit.store.writer import TraceWriter
+from tracekit.units import parse_size
 from tracekit.validation import nearest
 
 __all__ = [
@@ -43,6 +47,8 @@ _IMPORTERS = {
     "dftracer": ("tracekit.formats.dftracer", "DFTracer"),
     "fio": ("tracekit.formats.fio", "Fio"),
     "jsonl": ("tracekit.formats.text.jsonl", "Jsonl"),
+    "lmcache": ("tracekit.formats.lmcache", "LMCache"),
+    "mooncake": ("tracekit.formats.mooncake", "Mooncake"),
     "s3-access-log": ("tracekit.formats.s3_access_log", "S3AccessLog"),
     "s3dlio": ("tracekit.formats.oplog", "S3dlio"),
     "strace": ("tracekit.formats.syscalls.strace", "Strace"),
@@ -112,7 +118,7 @@ def exporter(name: str) -> Exporter:
 
 def import_trace(
     format: str,
-    source: str | os.PathLike[str],
+    source: SourceLike | Sequence[SourceLike],
     out: str | os.PathLike[str],
     *,
     strict: bool = False,
@@ -122,36 +128,83 @@ def import_trace(
     separator: str | None = None,
     map_ops: str | None = None,
     wait_unit: str = "ms",
+    block_bytes: int | str = "160MiB",
+    since: str | int | None = None,
+    until: str | int | None = None,
 ) -> ImportResult:
     """Read the log `source` of `format` into the trace `out`, which appears whole or not at all.
 
-    Bad lines are counted, or (strict) an error that names the first; the other options are
-    those of `ImportOptions`. Raises UsageError for an unknown format or a taken `out`,
-    TraceFormatError if `source` is not such a log.
+    `source` is a path, a glob, a URI, `-` for standard input, or several of them. Bad lines are counted, or
+    (strict) an error that names the first. Only ops from `since` to before `until` are kept: times such as
+    `2026-01-31T12:00:00Z`, seconds since 1970, or, with a unit, the time since the first op. The other options
+    are those of `ImportOptions`. Raises UsageError for an unknown format or a taken `out`, TraceFormatError
+    if `source` is not such a log.
     """
     reads = importer(format)
-    path = Path(source)
-    if not path.is_file() and not (path.is_dir() and format in _OF_DIRECTORIES):
-        raise TraceFormatError(f"{path}: no such file", f"give a {format} log")
-    tally = Tally(path, strict)
+    window = parse_window(since, until)
     if wait_unit not in WAIT_UNITS:
         raise UsageError(
             f"wait_unit={wait_unit!r} is not one of {', '.join(WAIT_UNITS)}", "see docs/formats.md, fio"
         )
-    options = ImportOptions(map_columns, base, separator, op_map(map_ops), wait_unit)
-    with TraceWriter(
-        out, source=f"import:{format}", overwrite=overwrite, options={"from": path.name}
-    ) as writer:
-        for batch in ahead(_settled(reads.read(path, tally, options), tally)):
-            writer.write(batch)
-        if tally.skipped:
-            writer.count("skipped_lines", tally.skipped)
-        rows = writer.rows
+    size = parse_size(block_bytes, name="block_bytes")
+    options = ImportOptions(map_columns, base, separator, op_map(map_ops), wait_unit, size)
+    with opened(source, format, directories=format in _OF_DIRECTORIES) as logs:
+        tally = Tally(logs[0].path, strict, several=len(logs) > 1)
+        about = {"from": ", ".join(log.name.rpartition("/")[2] for log in logs[:10])}
+        with TraceWriter(out, source=f"import:{format}", overwrite=overwrite, options=about) as writer:
+            for batch in ahead(_in_window(reads, logs, tally, options, window)):
+                writer.write(batch)
+            if tally.skipped:
+                writer.count("skipped_lines", tally.skipped)
+            rows = writer.rows
     for text in tally.closing_notes():
         tally.note(text)
     return ImportResult(
         rows, tally.skipped, tuple(tally.examples), tuple(tally.notes), reads.carries.lacking()
     )
+
+
+def _in_window(
+    reads: Importer, logs: list[Log], tally: Tally, options: ImportOptions, window: Window | None
+) -> Iterator[pa.RecordBatch]:
+    """Yield the ops of `logs` that are in the window, and note how many are not."""
+    if window is None:
+        yield from _all(reads, logs, tally, options)
+        return
+    outside = 0
+
+    def left(rows: int) -> None:
+        nonlocal outside
+        outside += rows
+
+    first = Tally(logs[0].path, several=tally.several)
+    passes = iter([first, tally] if window.relative else [tally])
+    yield from window.kept(lambda: _all(reads, logs, next(passes), options), left)
+    if outside:
+        tally.note(f"{outside} ops outside since= and until= left out")
+
+
+def _all(reads: Importer, logs: list[Log], tally: Tally, options: ImportOptions) -> Iterator[pa.RecordBatch]:
+    """Yield the ops of all `logs`. Ranks of different logs differ, unless the format's ranks have names."""
+    first_rank = 0
+    for log in logs:
+        tally.source = log.path if log.name == str(log.path) else Path(log.name)
+        highest = -1
+        for batch in _named(log, _settled(reads.read(log.path, tally, options), tally)):
+            if len(logs) > 1 and not tally.shares_ranks:
+                batch, most = _shifted(batch, first_rank)
+                highest = max(highest, most)
+            yield batch
+        first_rank = max(first_rank, highest) + 1
+
+
+def _shifted(batch: pa.RecordBatch, first: int) -> tuple[pa.RecordBatch, int]:
+    """Return `batch` with ranks from `first` on, and its highest rank."""
+    place = batch.schema.get_field_index("rank")
+    given = pa.nulls(batch.num_rows, pa.int64()) if place < 0 else batch.column(place).cast(pa.int64())
+    ranks = pc.add(pc.fill_null(given, 0), first).cast(pa.int32())
+    batch = batch.append_column("rank", ranks) if place < 0 else batch.set_column(place, "rank", ranks)
+    return batch, pc.max(ranks).as_py() if batch.num_rows else -1
 
 
 def export_trace(
@@ -173,6 +226,14 @@ def export_trace(
     with open_sink(Path(out), overwrite=overwrite) as sink:
         ops = writes.write(reader, sink, tally, ExportOptions(object_by=object_by))
     return ExportResult(ops, tuple(tally.notes))
+
+
+def _named(log: Log, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Yield `batches`; an error of a log that was copied first names the log, not the copy."""
+    try:
+        yield from batches
+    except TraceFormatError as error:
+        raise TraceFormatError(error.message.replace(str(log.path), log.name), error.hint) from error
 
 
 def _settled(batches: Iterator[pa.RecordBatch], tally: Tally) -> Iterator[pa.RecordBatch]:

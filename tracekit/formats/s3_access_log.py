@@ -2,7 +2,8 @@
 
 Times have a resolution of one second and latencies of one millisecond. A range GET has the
 status 206; its range is not in the log, so its offset stays null. The size of the object,
-which the log does have, is the extra column `object_size`.
+which the log does have, is the extra column `object_size`. A copy has two lines, one for each
+of its objects, that share a request id: together they are one op.
 """
 
 from __future__ import annotations
@@ -10,33 +11,41 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 import numpy as np
-import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from tracekit.errors import TraceFormatError
-from tracekit.formats.base import Carries, ImportOptions, Tally
-from tracekit.formats.sound import Streams, error_class, map_dictionary, sound_batch
+from tracekit.formats.base import Carries, ImportOptions, Lines, Tally
+from tracekit.formats.sound import Streams, batch_of, error_class, map_dictionary, sound_batch
 from tracekit.formats.text.lines import Block, ahead, blocks, decoded_lines
 
 __all__ = ["S3AccessLog"]
 
 _LINE = (
-    r"^\S+ (?P<bucket>\S+) \[(?P<time>[^\]]{20,30})\] (?P<client>\S+) \S+ \S+ (?P<operation>\S+) (?P<key>\S+) "
-    r'(?:".*?"|-) (?P<status>\d{3}|-) (?P<code>\S+) (?P<sent>\d{1,18}|-) (?P<size>\d{1,18}|-) '
+    r"^\S+ (?P<bucket>\S+) \[(?P<time>[^\]]{20,30})\] (?P<client>\S+) \S+ (?P<request>\S+) (?P<operation>\S+) (?P<key>\S+) "
+    r'(?:"(?P<asked>.*?)"|-) (?P<status>\d{3}|-) (?P<code>\S+) (?P<sent>\d{1,18}|-) (?P<size>\d{1,18}|-) '
     r"(?P<total>\d{1,12}|-) (?P<turn>\d{1,12}|-)(?: |$)"
 )
 _NUMBERS = ("status", "sent", "size", "total", "turn")
 _KINDS = {
-    "REST.GET.OBJECT": "get", "REST.PUT.OBJECT": "put", "REST.PUT.PART": "put", "REST.POST.OBJECT": "put",
-    "REST.HEAD.OBJECT": "stat", "REST.HEAD.BUCKET": "stat", "REST.GET.BUCKET": "list", "REST.GET.BUCKETVERSIONS": "list",
-    "REST.DELETE.OBJECT": "delete", "BATCH.DELETE.OBJECT": "delete",
-    "S3.EXPIRE.OBJECT": "delete", "S3.CREATE.DELETEMARKER": "delete", "WEBSITE.GET.OBJECT": "get",
+    "REST.GET.OBJECT": "get", "WEBSITE.GET.OBJECT": "get", "REST.SELECT.OBJECT": "read",
+    "REST.PUT.OBJECT": "put", "REST.POST.OBJECT": "put", "REST.PUT.PART": "part", "REST.POST.UPLOAD": "complete",
+    "REST.DELETE.UPLOAD": "abort", "REST.HEAD.OBJECT": "stat", "REST.HEAD.BUCKET": "stat", "REST.GET.BUCKET": "list",
+    "REST.GET.BUCKETVERSIONS": "list", "REST.GET.UPLOAD": "list", "REST.GET.UPLOADS": "list",
+    "REST.DELETE.OBJECT": "delete", "BATCH.DELETE.OBJECT": "delete", "S3.EXPIRE.OBJECT": "delete",
+    "S3.CREATE.DELETEMARKER": "delete",
 }  # fmt: skip
+_COPY = "REST.COPY.OBJECT"
+_COPIED = "REST.COPY.OBJECT_GET"
 _PARTIAL = 206
+_FAILED = 400
+_PART = r"[?&]partNumber=(?P<part>\d{1,5})(?:[& ]|$)"
 _ENDS_A_NAME = re.compile(r"[?#\x00-\x1f\x7f]")
 
 
@@ -51,93 +60,157 @@ class S3AccessLog:
         offset="no",
         length="of a put",
         streams="client address",
-        completeness="requests left out",
+        completeness="requests left out, by name",
     )
 
     def read(self, source: Path, tally: Tally, options: ImportOptions) -> Iterator[pa.RecordBatch]:
         """As the protocol says. Rank is the order of the remote address."""
-        clients = Streams()
-        lines = 0
-        own: Counter[str] = Counter()
+        tally.shares_ranks = True
+        state = _Reading(tally)
         for block in ahead(blocks(source, tally)):
-            frame = _fields(block, tally)
-            lines += frame.height
-            ops = frame.filter(pl.col("kind").is_not_null())
-            for operation in frame.filter(pl.col("kind").is_null())["operation"]:
-                tally.left_out[operation[:60]] += 1
-            own.update(ops.filter(pl.col("operation").str.starts_with("S3."))["operation"])
-            yield _ops(ops, clients, tally)
-        if not lines:
+            yield from state.batches(block)
+        if not state.lines:
             raise TraceFormatError(f"{source} contains no S3 access log line", "is this the right format?")
-        if own:
-            counts = ", ".join(f"{name} {count}" for name, count in own.items())
-            tally.note(f"deletes by the service itself, not by a client: {counts}")
+        state.close()
         tally.note("times are whole seconds, and ops of one second keep the order of the log")
 
 
-def _fields(block: Block, tally: Tally) -> pl.DataFrame:
-    numbers, texts = [], []
-    for number, text in decoded_lines(block, tally):
-        numbers.append(number)
-        texts.append(text)
-    frame = pl.DataFrame({"line": numbers, "text": texts}, schema={"line": pl.Int64, "text": pl.String})
-    parts = frame.select("line", pl.col("text").str.extract_groups(_LINE)).unnest("text").with_columns(
-        pl.col("time").str.to_datetime("%d/%b/%Y:%H:%M:%S %z", strict=False, time_unit="us").dt.epoch("us"),
-        *(pl.col(name).cast(pl.Int64, strict=False) for name in _NUMBERS),
-    )  # fmt: skip
-    bad = parts.filter(pl.col("time").is_null())
-    tally.bad_lines(bad["line"].to_numpy(), "not an S3 access log line")
-    kind = pl.col("operation").replace_strict(_KINDS, default=None, return_dtype=pl.String)
-    ranged = kind.eq("get") & pl.col("status").eq(_PARTIAL)
-    return parts.filter(pl.col("time").is_not_null()).with_columns(
-        kind=pl.when(ranged).then(pl.lit("read")).otherwise(kind)
-    )
+class _Reading:
+    """State kept from block to block: the order of clients, and copies of which one line has been seen."""
+
+    def __init__(self, tally: Tally) -> None:
+        self.lines = 0
+        self._tally = tally
+        self._clients = Streams(tally.clients)
+        self._own: Counter[str] = Counter()
+        self._copies: dict[str, dict[str, Any]] = {}
+
+    def batches(self, block: Block) -> Iterator[pa.RecordBatch]:
+        """Yield the ops of a block of lines."""
+        fields, lines = _fields(block, self._tally)
+        self.lines += len(lines)
+        operation = fields["operation"]
+        counts = dict(
+            zip(*(column.to_pylist() for column in pc.value_counts(operation).flatten()), strict=True)
+        )
+        for name, count in counts.items():
+            if name not in _KINDS and name not in (_COPY, _COPIED):
+                self._tally.left_out[name[:60]] += count
+            elif name.startswith("S3."):
+                self._own[name] += count
+        if _COPY in counts or _COPIED in counts:
+            yield self._copy_ops(fields, lines)
+        known = pc.is_in(operation, pa.array(_KINDS))
+        rows = {name: column.filter(known) for name, column in fields.items()}
+        yield _ops(rows, lines[np.asarray(known)], self._clients, self._tally)
+
+    def close(self) -> None:
+        """Count what has no other half, and note which deletes no client has asked for."""
+        for copy in self._copies.values():
+            self._tally.left_out[copy["operation"]] += 1
+        if self._own:
+            counts = ", ".join(f"{name} {count}" for name, count in self._own.items())
+            self._tally.note(f"deletes by the service itself, not by a client: {counts}")
+
+    def _copy_ops(self, fields: dict[str, pa.Array], lines: Lines) -> pa.RecordBatch:
+        """Return the copies of which both lines have been seen; the target's line has the times."""
+        chosen = pc.is_in(fields["operation"], pa.array([_COPY, _COPIED]))
+        table = pa.table({**fields, "line": pa.array(lines)}).filter(chosen)
+        done: list[tuple[dict[str, Any], dict[str, Any]]] = []
+        for row in table.to_pylist():
+            other = self._copies.get(row["request"])
+            if other is None or other["operation"] == row["operation"]:
+                self._copies[row["request"]] = row
+                continue
+            del self._copies[row["request"]]
+            done.append((row, other) if row["operation"] == _COPY else (other, row))
+        errors = [
+            error_class(f"{to['status']} {to['code']}") if (to["status"] or 0) >= _FAILED else None
+            for to, _ in done
+        ]
+        return batch_of(
+            {
+                "t_submit": [to["time"] for to, _ in done],
+                "uri": [_name(f"s3://{source['bucket']}/{source['key']}") for _, source in done],
+                "to_uri": [_name(f"s3://{to['bucket']}/{to['key']}") for to, _ in done],
+                "op": ["copy"] * len(done),
+                "latency": [None if to["total"] is None else to["total"] * 1_000_000 for to, _ in done],
+                "error": errors,
+                "rank": [self._clients.number(to["client"]) for to, _ in done],
+                "object_size": [source["size"] for _, source in done],
+            },
+            [to["line"] for to, _ in done],
+            self._tally,
+        )
 
 
-def _ops(frame: pl.DataFrame, clients: Streams, tally: Tally) -> pa.RecordBatch:
-    kind = pl.col("kind")
-    moved = (
-        pl.when(kind.is_in(["get", "read"]))
-        .then(pl.col("sent").fill_null(0))
-        .when(kind.eq("put"))
-        .then("size")
-        .otherwise(0)
-    )
-    failed = pl.when(pl.col("status").ge(400)).then(pl.format("{} {}", "status", "code"))
-    key = pl.when(pl.col("key").eq("-")).then(pl.lit("")).otherwise("key")
-    ops = frame.select(
-        t_submit=pl.col("time") * 1000,
-        uri=pl.format("s3://{}/{}", "bucket", key).cast(pl.Categorical),
-        op=kind.cast(pl.Categorical),
-        bytes=pl.when(pl.col("status").ge(400)).then(0).otherwise(moved),
-        len=pl.when(kind.eq("put")).then("size"),
-        latency=pl.col("total") * 1_000_000,
-        ttfb=pl.when(kind.is_in(["get", "read"])).then(pl.col("turn") * 1_000_000),
-        error=failed.cast(pl.Categorical),
-        rank=pl.col("client").cast(pl.Categorical),
-        object_size=pl.when(kind.is_in(["get", "read", "stat"]) & pl.col("status").lt(400)).then("size"),
-    )
-    table = ops.to_arrow().combine_chunks()
-    columns = {name: _one(table.column(name)) for name in table.column_names}
-    names = [_decoded(name) for name in columns["uri"].dictionary.to_pylist()]
-    columns["uri"] = pa.DictionaryArray.from_arrays(
-        columns["uri"].indices.cast(pa.int32()), pa.array(names, pa.string())
-    )
-    columns["op"] = map_dictionary(columns["op"], columns["op"].dictionary.to_pylist())
-    columns["error"] = map_dictionary(
-        columns["error"], [error_class(text) for text in columns["error"].dictionary.to_pylist()]
-    )
-    columns["rank"] = clients.numbers(columns["rank"])
-    return sound_batch(columns, frame["line"].to_numpy().astype(np.int64), tally)
+def _fields(block: Block, tally: Tally) -> tuple[dict[str, pa.Array], Lines]:
+    """Return the fields of the lines that are such, and their numbers; `time` is ns since the Unix epoch."""
+    numbered = list(decoded_lines(block, tally))
+    lines = np.array([number for number, _ in numbered], np.int64)
+    parts = pc.extract_regex(pa.array([text for _, text in numbered], pa.string()), _LINE)
+    names = [field.name for field in parts.type]
+    fields = dict(zip(names, parts.flatten(), strict=True))
+    times = fields["time"].dictionary_encode()
+    stamps = pa.array([_ns(text) for text in times.dictionary.to_pylist()], pa.int64())
+    fields["time"] = stamps.take(times.indices)
+    good = pc.is_valid(fields["time"])
+    tally.bad_lines(lines[~np.asarray(good)], "not an S3 access log line")
+    kept = {name: column.filter(good) for name, column in fields.items()}
+    for name in _NUMBERS:
+        kept[name] = pc.if_else(pc.equal(kept[name], "-"), None, kept[name]).cast(pa.int64())
+    return kept, lines[np.asarray(good)]
 
 
-def _decoded(name: str) -> str:
+def _ns(text: str | None) -> int | None:
+    try:
+        at = datetime.strptime(text or "", "%d/%b/%Y:%H:%M:%S %z")
+    except ValueError:
+        return None
+    return int(at.timestamp()) * 10**9
+
+
+def _ops(fields: dict[str, pa.Array], lines: Lines, clients: Streams, tally: Tally) -> pa.RecordBatch:
+    operation = fields["operation"].dictionary_encode()
+    kind = pa.array([_KINDS[name] for name in operation.dictionary.to_pylist()], pa.string()).take(
+        operation.indices
+    )
+    kind = pc.if_else(
+        pc.and_(pc.equal(kind, "get"), pc.fill_null(pc.equal(fields["status"], _PARTIAL), False)),
+        "read",
+        kind,
+    )
+    reads = pc.is_in(kind, pa.array(["get", "read"]))
+    writes = pc.is_in(kind, pa.array(["put", "part"]))
+    failed = pc.fill_null(pc.greater_equal(fields["status"], _FAILED), False)
+    moved = pc.if_else(reads, pc.fill_null(fields["sent"], 0), pc.if_else(writes, fields["size"], 0))
+    nothing = pa.scalar(None, pa.int64())
+    sized = pc.and_(pc.is_in(kind, pa.array(["get", "read", "stat"])), pc.invert(failed))
+    errors = pc.if_else(
+        failed,
+        pc.binary_join_element_wise(fields["status"].cast(pa.string()), fields["code"], " "),
+        pa.scalar(None, pa.string()),
+    ).dictionary_encode()
+    key = pc.if_else(pc.equal(fields["key"], "-"), "", fields["key"])
+    named = pc.binary_join_element_wise(
+        pc.binary_join_element_wise("s3://", fields["bucket"], ""), key, "/"
+    ).dictionary_encode()
+    columns = {
+        "t_submit": fields["time"],
+        "uri": map_dictionary(named, [_name(name) for name in named.dictionary.to_pylist()]),
+        "op": kind.dictionary_encode(),
+        "bytes": pc.if_else(failed, 0, moved),
+        "len": pc.if_else(writes, fields["size"], nothing),
+        "latency": pc.multiply(fields["total"], 1_000_000),
+        "ttfb": pc.if_else(reads, pc.multiply(fields["turn"], 1_000_000), nothing),
+        "error": map_dictionary(errors, [error_class(text) for text in errors.dictionary.to_pylist()]),
+        "rank": clients.numbers(fields["client"]),
+        "part": pc.extract_regex(fields["asked"], _PART).flatten()[0].cast(pa.int32()),
+        "object_size": pc.if_else(sized, fields["size"], nothing),
+    }
+    return sound_batch(columns, lines, tally)
+
+
+def _name(name: str) -> str:
     """Return a logged name, percent-decoded but for the characters that would end it in a URI."""
     return _ENDS_A_NAME.sub(lambda found: f"%{ord(found[0]):02X}", unquote(name, errors="replace"))
-
-
-def _one(column: pa.ChunkedArray) -> pa.Array:
-    combined = column.combine_chunks()
-    if isinstance(combined, pa.Array):
-        return combined
-    return pa.concat_arrays(combined.chunks) if combined.num_chunks else pa.array([], column.type)

@@ -6,6 +6,7 @@ counted as bad lines and dropped; nothing is repaired or guessed.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -15,13 +16,14 @@ import pyarrow.compute as pc
 
 from tracekit.errors import ErrorClass, UsageError
 from tracekit.formats.base import Lines, Tally
-from tracekit.schema import OP_KINDS
+from tracekit.schema import OP_KINDS, OPS
 from tracekit.uri import from_name
 
 __all__ = [
     "MAX_INT",
     "OP_WORDS",
     "Streams",
+    "batch_of",
     "error_class",
     "map_dictionary",
     "op_kinds",
@@ -36,16 +38,32 @@ LEFT_OUT = "-"
 """In an op column: this row is left out, and has been counted."""
 
 OP_WORDS = {
-    "read": "read", "r": "read", "get_range": "read", "getrange": "read", "pread": "read", "rs": "read",
-    "get": "get", "put": "put", "write": "put", "w": "put", "ws": "put", "putpart": "put", "append": "put",
-    "post": "put", "multipart": "put", "upload": "put", "stat": "stat", "head": "stat", "open": "stat", "list": "list",
-    "delete": "delete", "del": "delete", "hint": "hint", "fadvise": "hint",
-    "retention": LEFT_OUT, "commit": LEFT_OUT,
-}  # fmt: skip
+    **{kind: kind for kind in OP_KINDS},
+    **dict.fromkeys(("r", "rs", "rm", "ra", "get_range", "getrange", "pread", "readv", "preadv"), "read"),
+    **dict.fromkeys(("getobject", "download", "load"), "get"),
+    **dict.fromkeys(("w", "ws", "wm", "wfs", "pwrite", "writev", "pwritev", "append"), "write"),
+    **dict.fromkeys(("post", "multipart", "upload", "putobject", "store"), "put"),
+    **dict.fromkeys(("putpart", "uploadpart", "upload_part"), "part"),
+    **dict.fromkeys(("completemultipartupload", "complete_multipart_upload"), "complete"),
+    **dict.fromkeys(("abortmultipartupload", "abort_multipart_upload"), "abort"),
+    **dict.fromkeys(("fsync", "fdatasync", "datasync", "syncfs", "sync_file_range", "flush"), "sync"),
+    **dict.fromkeys(("ftruncate",), "truncate"),
+    **dict.fromkeys(("move", "mv"), "rename"),
+    **dict.fromkeys(("copyobject", "copy_object"), "copy"),
+    **dict.fromkeys(("head", "open", "headobject", "getattr"), "stat"),
+    **dict.fromkeys(("listobjects", "listobjectsv2", "readdir"), "list"),
+    **dict.fromkeys(("del", "unlink", "remove", "deleteobject", "deleteobjects"), "delete"),
+    **dict.fromkeys(("fadvise", "prefetch"), "hint"),
+    **dict.fromkeys(("retention", "commit"), LEFT_OUT),
+}
 """Other tools' words (in lower case) for the kinds of op; warp's last two move no object data."""
 
-_RANGES = ("offset", "len", "bytes", "latency", "ttfb", "sample_id", "step", "rank", "worker", "t_due")
-_INT32 = ("rank", "worker")
+_RANGES = (
+    *(field.name for field in OPS if pa.types.is_integer(field.type) and field.name != "t_submit"),
+    "object_size",
+)
+_INT32 = tuple(field.name for field in OPS if field.type == pa.int32())
+_INTEGERS = (*(field.name for field in OPS if pa.types.is_integer(field.type)), "object_size")
 
 
 def sound_batch(columns: Mapping[str, pa.Array], lines: Lines, tally: Tally) -> pa.RecordBatch:
@@ -66,6 +84,17 @@ def sound_batch(columns: Mapping[str, pa.Array], lines: Lines, tally: Tally) -> 
     return batch if keep.all() else batch.filter(pa.array(keep))
 
 
+def batch_of(columns: Mapping[str, Sequence[object]], lines: Sequence[int], tally: Tally) -> pa.RecordBatch:
+    """Return the rows of `columns`, lists of Python values, that can be ops; see `sound_batch`."""
+    arrays = {}
+    for name, values in columns.items():
+        if name in _INTEGERS:
+            arrays[name] = pa.array([v if v is None or abs(v) < 2**63 else -1 for v in values], pa.int64())  # type: ignore[arg-type]
+        else:
+            arrays[name] = pa.array(values, pa.string()).dictionary_encode()
+    return sound_batch(arrays, np.array(lines, np.int64), tally)
+
+
 def map_dictionary(column: pa.Array, values: Sequence[str | None]) -> pa.Array:
     """`column` (dictionary-encoded) with `values` in place of its dictionary's; None is null."""
     distinct = list(dict.fromkeys(value for value in values if value is not None))
@@ -83,17 +112,17 @@ def uris(names: pa.Array, base: str | None) -> pa.Array:
 
 
 def op_map(text: str | None) -> dict[str, str]:
-    """Return what `28=read;2a=write` says, with words in lower case and tracekit's kinds of op.
+    """Return what `28=read;2a=write` (or with commas) says, with words in lower case and tracekit's kinds of op.
 
     `none` leaves such ops out. Raises UsageError for a target that is not a kind of op.
     """
     found: dict[str, str] = {}
-    for item in filter(None, (part.strip() for part in (text or "").removeprefix("op:").split(";"))):
-        word, equals, kind = (part.strip().lower() for part in item.partition("="))
+    for item in filter(None, (part.strip() for part in re.split("[;,]", (text or "").removeprefix("op:")))):
+        word, equals, kind = (part.strip().lower() for part in item.rpartition("="))
         if not word or not equals or (kind != "none" and kind not in OP_WORDS):
             raise UsageError(
                 f"map_ops={text!r}: {item!r} is not a mapping",
-                f"write WORD=KIND;WORD=KIND, where KIND is one of {', '.join((*OP_KINDS, 'write', 'none'))}",
+                f"write WORD=KIND,WORD=KIND, where KIND is one of {', '.join((*OP_KINDS, 'none'))}",
             )
         found[word] = LEFT_OUT if kind == "none" else OP_WORDS[kind]
     return found
@@ -125,8 +154,8 @@ def error_class(message: str | None) -> ErrorClass | None:
 class Streams:
     """Numbers for names of streams (threads, clients), in order of first appearance, over all blocks."""
 
-    def __init__(self) -> None:
-        self._numbers: dict[object, int] = {}
+    def __init__(self, numbers: dict[object, int] | None = None) -> None:
+        self._numbers = {} if numbers is None else numbers
 
     def number(self, name: object) -> int:
         """The number of one name."""

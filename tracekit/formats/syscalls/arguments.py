@@ -12,6 +12,7 @@ from tracekit.uri import as_text
 
 __all__ = [
     "both_ends",
+    "both_paths",
     "descriptor",
     "iocbs",
     "opened_path",
@@ -26,6 +27,7 @@ _BOTH_FDS = re.compile(
     r"(-?\d{1,9}(?:<(?:[^<>]|\\[0-7]{2,3})*>)?(?:\(deleted\))?), (?:(NULL|\[\d{1,18}\])[^,]*, )?"
 )
 _DIRECTORY = re.compile(r"(?:AT_FDCWD|\d{1,9})(?:<([^<>]*)>)?, ")
+_PATH = re.compile(r'(?:(?:AT_FDCWD|\d{1,9})(?:<([^<>]*)>)?, )?"((?:[^"\\]|\\.)*)"(\.\.\.)?')
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"(\.\.\.)?')
 _IOVEC = re.compile(r"iov_len=(\d{1,18})")
 _IOCB = re.compile(r"\{(?:[^{}]|\{[^{}]*\})*\}")
@@ -123,6 +125,19 @@ def path_argument(args: str) -> str | None:
     if directory is None or directory[1] is None:
         return None
     return os.path.normpath(os.path.join(_unescaped(directory[1]), path))
+
+
+def both_paths(args: str) -> tuple[str, str] | None:
+    """Return the two paths that a call names, each made whole with its directory; None if one cannot be."""
+    found = []
+    for directory, name, cut in _PATH.findall(args)[:2]:
+        path = _unescaped(name)
+        if not path.startswith("/") and directory:
+            path = os.path.normpath(os.path.join(_unescaped(directory), path))
+        if cut or not path.startswith("/"):
+            return None
+        found.append(path)
+    return (found[0], found[1]) if len(found) == 2 else None
 
 
 def _unescaped(text: str) -> str:

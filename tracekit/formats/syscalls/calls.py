@@ -6,11 +6,13 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from tracekit.errors import ErrorClass
 from tracekit.formats.sound import MAX_INT, Streams
 from tracekit.formats.syscalls.arguments import (
     both_ends,
+    both_paths,
     descriptor,
     iocbs,
     opened_path,
@@ -22,11 +24,20 @@ from tracekit.formats.syscalls.arguments import (
 
 __all__ = ["TRACED", "VECTORED", "Processes", "Row"]
 
-Row = tuple[int, str, str, int | None, int | None, int | None, int | None, int, str | None]
-"""t_submit, name of the file, op, offset, len, bytes, latency, worker, error."""
+Row = tuple[int, str, str, int | None, int | None, int | None, int | None, int, str | None, str | None]
+"""t_submit, name of the file, op, offset, len, bytes, latency, worker, error, name that a rename gives."""
 
-_Part = tuple[str, str | None, int | None, int | None, int | None]
-"""op, path, offset, len, bytes."""
+
+class _Part(NamedTuple):
+    """What a call does to one file."""
+
+    op: str
+    path: str | None
+    offset: int | None = None
+    length: int | None = None
+    moved: int | None = None
+    to_path: str | None = None
+
 
 _READS = {
     "read": None, "readv": None, "pread64": -1, "pread": -1, "preadv": -1, "preadv2": -2,
@@ -49,16 +60,26 @@ _HINTS = ("fadvise64", "fadvise64_64", "readahead")
 _MAPS = ("mmap", "mmap2")
 _COPIES = {"sendfile": (1, 0), "sendfile64": (1, 0), "copy_file_range": (0, 1), "splice": (0, 1)}
 """Calls that move bytes between descriptors in the kernel: which of the two is read, which written."""
-_ASYNC = {"PREAD": "read", "PREADV": "read", "PWRITE": "put", "PWRITEV": "put"}
-_LEFT_OUT = ("io_uring_enter", "fsync", "fdatasync", "sync_file_range", "syncfs", "msync", "ftruncate", "ftruncate64",
-             "truncate", "truncate64", "fallocate", "rename", "renameat", "renameat2", "link", "linkat", "symlink",
-             "symlinkat", "vmsplice", "tee")  # fmt: skip
+_SYNCS = ("fsync", "fdatasync", "sync_file_range")
+_FD_TRUNCATES = ("ftruncate", "ftruncate64")
+_TRUNCATES = ("truncate", "truncate64")
+_RENAMES = ("rename", "renameat", "renameat2")
+_ASYNC = {
+    "PREAD": "read",
+    "PREADV": "read",
+    "PWRITE": "write",
+    "PWRITEV": "write",
+    "FSYNC": "sync",
+    "FDSYNC": "sync",
+}
+_LEFT_OUT = ("io_uring_enter", "sync", "syncfs", "msync", "fallocate", "link", "linkat", "symlink", "symlinkat",
+             "vmsplice", "tee")  # fmt: skip
 """Calls on storage that are not ops of the schema, or whose requests strace does not show."""
 VECTORED = ("readv", "writev", "preadv", "preadv2", "pwritev", "pwritev2", "io_submit")
 TRACED = (
     *(name for name in _DATA if name not in ("pread", "pwrite")), *_OPENS, *_STATS, *_LISTS, *_DELETES,
     *_SEEKS, *_DUPS, "fcntl", "fcntl64", "close", "close_range", *_FORKS, *_HINTS, *_MAPS, *_COPIES, "io_submit",
-    *_LEFT_OUT,
+    *_SYNCS, *_FD_TRUNCATES, *_TRUNCATES, *_RENAMES, *_LEFT_OUT,
 )  # fmt: skip
 """What to trace: every call that the reader understands or counts, but for `fstat`, which moves nothing."""
 
@@ -85,7 +106,7 @@ _Table = dict[int, _File]
 class Processes:
     """The descriptors of all processes of a log, and what was left out.
 
-    `every_open`: whether a successful open is a `stat` row, as a failed one is.
+    `every_open`: whether a successful open is a row, as a failed one is: a `truncate` with `O_TRUNC`, else a `stat`.
     `inherited_streams`: whether standard streams that the log does not show being opened count.
     """
 
@@ -134,12 +155,14 @@ class Processes:
             return []
         rows: list[Row] = []
         latency = None if (value is None and error is None) or name == "io_submit" else took_ns
-        for kind, path, offset, length, moved in self._parts(table, name, args, result, value, error):
+        for kind, path, offset, length, moved, to_path in self._parts(
+            table, name, args, result, value, error
+        ):
             if path is None or not path.startswith("/"):
-                self.unnamed += kind in ("read", "put") and path is None
+                self.unnamed += kind in ("read", "write") and path is None
                 continue
             worker = self._streams.number((thread, self._ended[thread]))
-            rows.append((at_ns, path, kind, offset, length, moved, latency, worker, error))
+            rows.append((at_ns, path, kind, offset, length, moved, latency, worker, error, to_path))
         return rows
 
     def _parts(
@@ -154,11 +177,16 @@ class Processes:
             if value is not None and opened:
                 table[value] = _File(path, None if "O_APPEND" in args else 0, opened=True)
             if not opened or self._every_open:
-                yield ("stat", path, None, None, None)
+                emptied = opened and (name == "creat" or "O_TRUNC" in args)
+                yield _Part("truncate", path, length=0) if emptied else _Part("stat", path)
         elif name in _STATS:
-            yield ("stat", path_argument(args), None, None, None)
+            yield _Part("stat", path_argument(args))
         elif name in _DELETES:
-            yield ("delete", path_argument(args), None, None, None)
+            yield _Part("delete", path_argument(args))
+        elif name in _TRUNCATES:
+            yield _Part("truncate", path_argument(args), length=scalar(args, -1))
+        elif name in _RENAMES:
+            yield from self._renamed(name, args)
         elif name in _COPIES:
             yield from _copied(table, name, args, moved)
         elif name == "io_submit":
@@ -187,7 +215,7 @@ class Processes:
             offset = file.move(moved)
         else:
             offset = given if given is None or given >= 0 else None
-        yield ("read" if name in _READS else "put", file.path, offset, length, moved)
+        yield _Part("read" if name in _READS else "write", file.path, offset, length, moved)
 
     def _submitted(self, table: _Table, args: str, value: int | None) -> Iterator[_Part]:
         """The requests of io_submit that the kernel took; how they ended is not in the call."""
@@ -200,7 +228,15 @@ class Processes:
                 self.left_out[f"io_submit {word}"] += 1
                 continue
             self.asynchronous += 1
-            yield (kind, file.path, offset, length, None)
+            yield _Part(kind, file.path, *((None, None) if kind == "sync" else (offset, length)))
+
+    def _renamed(self, name: str, args: str) -> Iterator[_Part]:
+        """A rename; one of relative names without their directories, or one that exchanges two files, is counted."""
+        paths = both_paths(args)
+        if paths is None or "RENAME_EXCHANGE" in args:
+            self.left_out[name] += 1
+        else:
+            yield _Part("rename", paths[0], to_path=paths[1])
 
     def _table(self, thread: int) -> _Table:
         """The descriptors of a thread; a new one has those of the fork under way, if there is one."""
@@ -246,14 +282,14 @@ def _copied(table: _Table, name: str, args: str, moved: int | None) -> Iterator[
     length = re.search(r", (\d{1,19})(?:, [\w|]+)?$", args)
     if len(ends) != 2 or length is None:
         return
-    for place, kind in zip(_COPIES[name], ("read", "put"), strict=True):
+    for place, kind in zip(_COPIES[name], ("read", "write"), strict=True):
         where, given = ends[place]
         file = _file(table, where)
-        if name.startswith("sendfile") and kind == "put":
+        if name.startswith("sendfile") and kind == "write":
             given = None  # its one offset is that of the read
         if file is not None:
             begin = given if given is not None else file.move(moved)
-            yield (kind, file.path, begin, min(int(length[1]), MAX_INT), moved)
+            yield _Part(kind, file.path, begin, min(int(length[1]), MAX_INT), moved)
 
 
 def _on_descriptor(table: _Table, name: str, args: str, value: int | None) -> Iterator[_Part]:
@@ -263,13 +299,20 @@ def _on_descriptor(table: _Table, name: str, args: str, value: int | None) -> It
         return
     ok = value is not None and value >= 0
     if name in _FD_STATS:
-        yield ("stat", file.path, None, None, None)
+        yield _Part("stat", file.path)
     elif name in _LISTS:
-        yield ("list", file.path, None, None, None)
+        yield _Part("list", file.path)
+    elif name in _SYNCS:
+        ranged = name == "sync_file_range"
+        yield _Part(
+            "sync", file.path, scalar(args, 1) if ranged else None, scalar(args, 2) if ranged else None
+        )
+    elif name in _FD_TRUNCATES:
+        yield _Part("truncate", file.path, length=scalar(args, -1))
     elif name in _HINTS:
         numbers = [int(n) for n in re.findall(r", (-?\d{1,18})(?=, |$)", args)]
         offset, length = numbers[:2] if len(numbers) >= 2 else (None, None)
-        yield ("hint", file.path, offset, length, None)
+        yield _Part("hint", file.path, offset, length)
     elif name in _SEEKS and ok:
         inner = re.search(r"\[(\d{1,18})\]", args)
         file.position = int(inner[1]) if inner else value

@@ -8,15 +8,15 @@ them. Needs times (`-ttt`, or `-tt` and `-r` without a date); `-T` gives latenci
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from tracekit.errors import TraceFormatError
 from tracekit.formats.base import Carries, ImportOptions, Tally
-from tracekit.formats.sound import sound_batch, uris
+from tracekit.formats.sound import batch_of
 from tracekit.formats.syscalls.calls import Processes, Row
 from tracekit.formats.text.lines import ahead, blocks, decoded_lines
 from tracekit.uri import from_name
@@ -39,7 +39,7 @@ _ENDS = ("+++ exited", "+++ killed")
 _RELATIVE_BELOW_NS = 10**17
 """Times of `-r` are waits since the line before: less than three years, which no Unix time of a trace is."""
 _HALF_DAY_NS = 12 * 3600 * 10**9
-_COLUMNS = ("t_submit", "uri", "op", "offset", "len", "bytes", "latency", "worker", "error")
+_COLUMNS = ("t_submit", "uri", "op", "offset", "len", "bytes", "latency", "worker", "error", "to_uri")
 
 
 class Strace:
@@ -235,19 +235,16 @@ class StraceLog:
 
     def _batch(self, rows: list[Row], numbers: list[int]) -> pa.RecordBatch:
         values = list(zip(*rows, strict=True)) if rows else [()] * len(_COLUMNS)
-        columns: dict[str, pa.Array] = {}
-        for name, column in zip(_COLUMNS, values, strict=True):
-            if name in ("uri", "op", "error"):
-                columns[name] = pa.array(column, pa.string()).dictionary_encode()
-                if name == "uri":
-                    names = columns[name]
-                    full = uris(names.dictionary, self._base)
-                    columns[name] = pa.DictionaryArray.from_arrays(names.indices, full)
-            else:
-                columns[name] = pa.array(
-                    [v if v is None or abs(v) < 2**63 else -1 for v in column], pa.int64()
-                )
-        return sound_batch(columns, np.array(numbers, np.int64), self._tally)
+        columns: dict[str, Sequence[Any]] = dict(zip(_COLUMNS, values, strict=True))
+        for name in ("uri", "to_uri"):
+            columns[name] = self._uris(columns[name])
+        return batch_of(columns, numbers, self._tally)
+
+    def _uris(self, paths: Sequence[str | None]) -> list[str | None]:
+        known: dict[str | None, str | None] = {None: None}
+        for path in set(paths) - {None}:
+            known[path] = from_name(path or "/", self._base)
+        return [known[path] for path in paths]
 
 
 def _ns(seconds: str) -> int:

@@ -1,4 +1,4 @@
-"""Parses columns of delimited text (tabs, commas).
+"""Parses columns of delimited text: tabs, commas, or any other character; blanks may be repeated.
 
 Arrow parses a block at once. Only a block with a bad line is parsed line by line, so that
 each bad line is reported by its number. Both ways read the same values.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 
@@ -20,7 +20,8 @@ import pyarrow.csv as pacsv
 from tracekit.formats.base import Lines, Tally
 from tracekit.formats.text.lines import Block, decoded_lines
 
-__all__ = ["DECIMAL", "INTEGER", "LINE_ENDS", "TEXT", "TIMESTAMP", "Layout", "one_line", "parse"]
+__all__ = ["DECIMAL", "INTEGER", "LINE_ENDS", "TEXT", "TIMESTAMP", "Layout", "arrays_of", "columns_of", "kind_of",
+           "one_line", "parse"]  # fmt: skip
 
 TEXT = pa.dictionary(pa.int32(), pa.string())
 INTEGER = pa.int64()
@@ -35,12 +36,21 @@ _NUMBER = re.compile(r"-?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d{1,3})?")
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """How lines are split: `names` of the columns in order, `types` of the wanted ones."""
+    """How lines are split: `names` of the columns in order, `types` of the wanted ones.
+
+    The last `optional` fields may be missing. A blank as separator stands for one or more.
+    """
 
     names: tuple[str, ...]
     types: Mapping[str, pa.DataType]
     separator: str
     quoted: bool = True
+    optional: int = 0
+
+    @property
+    def ragged(self) -> bool:
+        """Whether lines may be split in a way that Arrow's reader does not know."""
+        return self.separator == " " or self.optional > 0
 
 
 def parse(block: Block, layout: Layout, tally: Tally) -> tuple[dict[str, pa.Array], Lines]:
@@ -52,12 +62,11 @@ def parse(block: Block, layout: Layout, tally: Tally) -> tuple[dict[str, pa.Arra
     commented = b"#" in block.data and (b"\n#" in block.data or block.data.startswith(b"#"))
     if not (commented or b"\x00" in block.data):
         try:
-            table = _at_once(block, layout)
+            columns = _split(block, layout) if layout.ragged else _at_once(block, layout)
         except pa.ArrowException:
             return _line_by_line(block, layout, tally)
-        if len(table) == block.lines:
-            columns = {name: _one(table.column(name)) for name in layout.types}
-            return columns, np.arange(block.first_line, block.first_line + len(table), dtype=np.int64)
+        if all(len(column) == block.lines for column in columns.values()):
+            return columns, np.arange(block.first_line, block.first_line + block.lines, dtype=np.int64)
     return _line_by_line(block, layout, tally)
 
 
@@ -67,8 +76,77 @@ def one_line(batch: pa.RecordBatch) -> pa.RecordBatch:
     return batch.filter(pc.invert(torn)) if pc.any(torn).as_py() else batch
 
 
-def _at_once(block: Block, layout: Layout) -> pa.Table:
-    return pacsv.read_csv(
+def columns_of(
+    rows: Iterable[tuple[int, Mapping[str, str | None]]], types: Mapping[str, pa.DataType], tally: Tally
+) -> tuple[dict[str, pa.Array], Lines]:
+    """Return the columns of `rows` (line number, text by name), and the line number of each row.
+
+    A row with a value that cannot be read is counted in `tally`.
+    """
+    readers = {name: _READERS[kind] for name, kind in types.items()}
+    columns: dict[str, list[object]] = {name: [] for name in types}
+    numbers: list[int] = []
+    for number, row in rows:
+        values = {name: _value(row.get(name), reader) for name, reader in readers.items()}
+        wrong = next((name for name, value in values.items() if value is _UNREADABLE), None)
+        if wrong is not None:
+            tally.bad(number, f"its {wrong} cannot be read: {(row[wrong] or '')[:40]!r}")
+            continue
+        numbers.append(number)
+        for name, value in values.items():
+            columns[name].append(value)
+    return _typed(columns, types), np.array(numbers, np.int64)
+
+
+def arrays_of(
+    columns: Mapping[str, list[str | None]], types: Mapping[str, pa.DataType]
+) -> dict[str, pa.Array]:
+    """Return columns of text as `types`. The texts must be readable, see `kind_of`."""
+    return _typed(
+        {name: [_value(text, _READERS[types[name]]) for text in texts] for name, texts in columns.items()},
+        types,
+    )
+
+
+def kind_of(text: str, kind: pa.DataType) -> object | None:
+    """Return the value of `text` as `kind`, or None if it cannot be read as that."""
+    value = _value(text, _READERS[kind])
+    return None if value is _UNREADABLE else value
+
+
+def _split(block: Block, layout: Layout) -> dict[str, pa.Array]:
+    """Split lines whose last fields may be missing, or whose separator may be repeated."""
+    if layout.quoted and b'"' in block.data:
+        raise pa.ArrowInvalid("quoted")
+    whole = pacsv.read_csv(
+        pa.BufferReader(block.data),
+        memory_pool=pa.system_memory_pool(),
+        read_options=pacsv.ReadOptions(column_names=["line"], block_size=1 << 20, use_threads=False),
+        parse_options=pacsv.ParseOptions(delimiter="\x01", quote_char=False, ignore_empty_lines=False),
+        convert_options=pacsv.ConvertOptions(column_types={"line": pa.large_string()}),
+    )
+    lines = _one(whole.column("line"))
+    if layout.separator == " ":
+        parts = pc.ascii_split_whitespace(pc.ascii_trim_whitespace(lines))
+    else:
+        parts = pc.split_pattern(lines, layout.separator)
+    begin = parts.offsets.to_numpy()[:-1]
+    many = np.diff(parts.offsets.to_numpy())
+    if len(many) and (many.max() > len(layout.names) or many.min() < len(layout.names) - layout.optional):
+        raise pa.ArrowInvalid("fields")
+    found = {}
+    for name, kind in layout.types.items():
+        place = layout.names.index(name)
+        texts = parts.values.take(pa.array(begin + place, mask=many <= place))
+        texts = pc.if_else(pc.equal(texts, ""), pa.scalar(None, texts.type), texts).cast(pa.string())
+        found[name] = (
+            texts.dictionary_encode() if kind == TEXT else pc.ascii_trim_whitespace(texts).cast(kind)
+        )
+    return found
+
+
+def _at_once(block: Block, layout: Layout) -> dict[str, pa.Array]:
+    table = pacsv.read_csv(
         pa.BufferReader(block.data),
         memory_pool=pa.system_memory_pool(),
         read_options=pacsv.ReadOptions(
@@ -84,6 +162,7 @@ def _at_once(block: Block, layout: Layout) -> pa.Table:
             strings_can_be_null=True,
         ),
     )
+    return {name: _one(table.column(name)) for name in layout.types}
 
 
 def _one(column: pa.ChunkedArray) -> pa.Array:
@@ -97,34 +176,33 @@ def _one(column: pa.ChunkedArray) -> pa.Array:
 
 def _line_by_line(block: Block, layout: Layout, tally: Tally) -> tuple[dict[str, pa.Array], Lines]:
     places = {name: layout.names.index(name) for name in layout.types}
-    readers = {name: _READERS[kind] for name, kind in layout.types.items()}
-    columns: dict[str, list[object]] = {name: [] for name in layout.types}
-    numbers: list[int] = []
-    for number, text in decoded_lines(block, tally):
-        if text.startswith("#"):
-            continue
-        fields = _cut(text, layout)
-        if len(fields) != len(layout.names):
-            tally.bad(number, f"has {len(fields)} fields, not {len(layout.names)}")
-            continue
-        row = {name: _value(fields[place], readers[name]) for name, place in places.items()}
-        wrong = next((name for name, value in row.items() if value is _UNREADABLE), None)
-        if wrong is not None:
-            tally.bad(number, f"its {wrong} cannot be read: {fields[places[wrong]][:40]!r}")
-            continue
-        numbers.append(number)
-        for name, value in row.items():
-            columns[name].append(value)
-    arrays = {name: pa.array(values, _plain(layout.types[name])) for name, values in columns.items()}
+    least = len(layout.names) - layout.optional
+
+    def rows() -> Iterator[tuple[int, dict[str, str | None]]]:
+        for number, text in decoded_lines(block, tally):
+            if text.startswith("#"):
+                continue
+            fields = _cut(text, layout)
+            if not least <= len(fields) <= len(layout.names):
+                tally.bad(number, f"has {len(fields)} fields, not {len(layout.names)}")
+                continue
+            yield number, {name: fields[at] for name, at in places.items() if at < len(fields)}
+
+    return columns_of(rows(), layout.types, tally)
+
+
+def _typed(columns: Mapping[str, list[object]], types: Mapping[str, pa.DataType]) -> dict[str, pa.Array]:
+    arrays = {name: pa.array(values, _plain(types[name])) for name, values in columns.items()}
     coded = {name: a.dictionary_encode() if pa.types.is_string(a.type) else a for name, a in arrays.items()}
-    return {name: a.cast(layout.types[name]) for name, a in coded.items()}, np.array(numbers, np.int64)
+    return {name: a.cast(types[name]) for name, a in coded.items()}
 
 
 def _cut(text: str, layout: Layout) -> list[str]:
+    blanks = layout.separator == " "
     if not (layout.quoted and '"' in text):
-        return text.split(layout.separator)
+        return text.split() if blanks else text.split(layout.separator)
     try:
-        return next(csv.reader([text], delimiter=layout.separator, strict=True))
+        return next(csv.reader([text.strip() if blanks else text], delimiter=layout.separator, strict=True, skipinitialspace=blanks))  # fmt: skip
     except csv.Error:
         return []
 
@@ -136,10 +214,8 @@ class _Unreadable:
 _UNREADABLE = _Unreadable()
 
 
-def _value(text: str, reader: Callable[[str], object]) -> object:
-    if text == "":
-        return None
-    return reader(text)
+def _value(text: str | None, reader: Callable[[str], object]) -> object:
+    return reader(text) if text else None
 
 
 def _integer(text: str) -> object:

@@ -1,7 +1,7 @@
 """Reads and writes one JSON object a line: `{uri, offset, len, t_submit[, sample_id, …]}`.
 
-Keys are columns of the op schema in its units (ns since the Unix epoch, ns, bytes); other
-keys are kept as extra columns. A block that Arrow refuses is read line by line.
+Keys are columns of the op schema in its units (ns since the Unix epoch, ns, bytes), or what a mapping says;
+other keys are kept as extra columns. A block that Arrow refuses is read line by line.
 """
 
 from __future__ import annotations
@@ -9,18 +9,22 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.json as pajson
 
+from tracekit.errors import UsageError
 from tracekit.formats.base import Carries, ExportOptions, ImportOptions, Lines, Tally
+from tracekit.formats.rows import plain
 from tracekit.formats.sound import error_class, map_dictionary, op_kinds, sound_batch, uris
-from tracekit.formats.text.lines import Block, blocks, decoded_lines, in_parallel
+from tracekit.formats.text.delimited import TEXT, columns_of
+from tracekit.formats.text.lines import Block, ahead, blocks, decoded_lines, in_parallel
+from tracekit.formats.text.mapping import mapped, parse_mapping, source_types, with_preset
 from tracekit.schema import OPS
 from tracekit.store.reader import TraceReader
 
@@ -40,16 +44,10 @@ class Jsonl:
 
     def read(self, source: Path, tally: Tally, options: ImportOptions) -> Iterator[pa.RecordBatch]:
         """As the protocol says."""
+        _, options = with_preset(self.name, options)
+        found = _mapped(source, tally, options) if options.map_columns else _plain(source, tally, options)
         rows = 0
-        extras: dict[str, pa.DataType] = {}
-
-        def parsed(block: Block) -> tuple[pa.Table, Lines, Tally]:
-            part = tally.fresh()
-            return *_parse(block, part), part
-
-        for table, lines, part in in_parallel(parsed, blocks(source, tally)):
-            tally.add(part)
-            batch = _ops(table, lines, extras, options, tally)
+        for batch in found:
             rows += batch.num_rows
             yield batch
         if not rows:
@@ -60,22 +58,107 @@ class Jsonl:
         done = 0
         epoch = trace.epoch_unix_ns or 0
         for batch in trace.batches():
-            frame = pl.DataFrame(batch).with_columns(pl.col("t_submit", "t_due") + epoch)
-            empty = [name for name in frame.columns if frame[name].null_count() == frame.height]
-            sink.write(_without_nulls(frame.drop(empty)))
-            done += frame.height
+            for name in ("t_submit", "t_due"):
+                index = batch.schema.get_field_index(name)
+                batch = batch.set_column(index, name, pc.add(batch.column(name), epoch))
+            sink.write(_lines(batch))
+            done += batch.num_rows
         return done
 
 
-def _without_nulls(frame: pl.DataFrame) -> bytes:
-    text = frame.write_ndjson().encode()
-    if b":null" not in text:
-        return text
-    lines = (json.loads(line) for line in text.splitlines())
-    kept = ({key: value for key, value in row.items() if value is not None} for row in lines)
-    return b"".join(
-        json.dumps(row, ensure_ascii=False, separators=(",", ":")).encode() + b"\n" for row in kept
+def _lines(batch: pa.RecordBatch) -> bytes:
+    """Return one JSON object a row. Each column becomes `,"name":value` or nothing, and the columns are joined."""
+    parts: list[pa.Array] = []
+    for name in batch.schema.names:
+        column = batch.column(name)
+        if column.null_count == len(column):
+            continue
+        label = f",{json.dumps(name)}:"
+        parts.append(pc.fill_null(pc.binary_join_element_wise(label, _values_as_json(column), ""), ""))
+    text = pc.binary_join_element_wise(*parts, "")
+    text = pc.binary_join_element_wise("{", pc.utf8_slice_codeunits(text, 1), "}\n", "")
+    return "".join(text.to_pylist()).encode()
+
+
+def _values_as_json(column: pa.Array) -> pa.Array:
+    if pa.types.is_dictionary(column.type):
+        return _values_as_json(column.dictionary).take(column.indices)
+    if pa.types.is_integer(column.type):
+        return column.cast(pa.string())
+    values = (
+        None if value is None else json.dumps(plain(value), ensure_ascii=False, separators=(",", ":"))
+        for value in column.to_pylist()
     )
+    return pa.array(values, pa.string())
+
+
+def _plain(source: Path, tally: Tally, options: ImportOptions) -> Iterator[pa.RecordBatch]:
+    """Yield the ops of a log with keys of the schema."""
+    extras: dict[str, pa.DataType] = {}
+
+    def parsed(block: Block) -> tuple[pa.Table, Lines, Tally]:
+        part = tally.fresh()
+        return *_parse(block, part), part
+
+    for table, lines, part in in_parallel(parsed, blocks(source, tally)):
+        tally.add(part)
+        yield _ops(table, lines, extras, options, tally)
+
+
+def _mapped(source: Path, tally: Tally, options: ImportOptions) -> Iterator[pa.RecordBatch]:
+    """Yield the ops of a log with other keys. Numbers are kept as they are written, so that decimals are exact."""
+    columns = parse_mapping(options.map_columns or "")
+    missing = [name for name in ("uri", "t_submit") if name not in {column.name for column in columns}]
+    if missing:
+        raise UsageError(f"map_columns= has no {' and no '.join(missing)}", "say which keys hold them")
+    types = source_types(columns)
+    paths = {name: name.split(".") for name in types}
+    tops = {path[0] for path in paths.values()}
+    extras: list[str] = []
+    for block in ahead(blocks(source, tally)):
+        found: dict[str, str | None]
+        rows: list[tuple[int, dict[str, str | None]]] = []
+        for number, row in _objects(block, tally):
+            found = {name: _text(_inside(row, name, path)) for name, path in paths.items()}
+            for key in row.keys() - tops - set(OPS.names):
+                found[key] = _text(row[key])
+            if any(_lone_surrogate(text) for text in (*found, *found.values())):
+                tally.bad(number, "a key or value is not text")
+                continue
+            extras += [key for key in found if key not in types and key not in extras]
+            rows.append((number, found))
+        kinds = {**types, **dict.fromkeys(extras, TEXT)}
+        raw, lines = columns_of(rows, kinds, tally)
+        yield mapped(raw, columns, lines, tally, base=options.base, map_ops=options.map_ops, extras=tuple(extras))  # fmt: skip
+
+
+def _objects(block: Block, tally: Tally) -> Iterator[tuple[int, dict[str, Any]]]:
+    for number, text in decoded_lines(block, tally):
+        try:
+            row = json.loads(text, parse_float=Decimal)
+        except (ValueError, RecursionError):
+            tally.bad(number, "not JSON")
+            continue
+        if not isinstance(row, dict):
+            tally.bad(number, "not a JSON object")
+        else:
+            yield number, row
+
+
+def _inside(row: dict[str, Any], name: str, path: list[str]) -> Any:
+    """Return the value of the key `name`, or of the key inside the objects that `path` names."""
+    if name in row:
+        return row[name]
+    value: Any = row
+    for key in path:
+        value = value.get(key) if isinstance(value, dict) else None
+    return value
+
+
+def _text(value: Any) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    return str(value) if isinstance(value, Decimal) else json.dumps(value, ensure_ascii=False, default=float)
 
 
 def _parse(block: Block, tally: Tally) -> tuple[pa.Table, Lines]:

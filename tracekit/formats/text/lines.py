@@ -1,12 +1,13 @@
 """Reads text logs as blocks of whole, numbered lines, decompressed on the way, in bounded memory.
 
-Recognises gzip, zstd and bzip2 by their first bytes, and all three line ends. It knows
+Recognises gzip, zstd, bzip2, xz and lz4 by their first bytes, and all three line ends. It knows
 nothing of what the lines say.
 """
 
 from __future__ import annotations
 
 import codecs
+import lzma
 import os
 import queue
 import re
@@ -14,21 +15,29 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import BinaryIO, Protocol, TypeVar
 
 import pyarrow as pa
 
 from tracekit.errors import TraceFormatError
 from tracekit.formats.base import Tally
 
-__all__ = ["Block", "ahead", "blocks", "decoded_lines", "in_parallel"]
+__all__ = ["BROKEN", "Block", "ahead", "blocks", "decoded_lines", "in_parallel", "opened"]
 
-_MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bz2"}
+_MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bz2", b"\xfd7zXZ\x00": "xz",
+          b"\x04\x22\x4d\x18": "lz4"}  # fmt: skip
+_RATIO_MAX = 500
+_RATIO_FROM_BYTES = 64 << 20
+_TOTAL_MAX_BYTES = 1 << 40
+"""A compressed log that grows beyond these is taken for one that was made to fill the disk."""
 _NOT_EMPTY = re.compile(rb"[^\n]+")
 _BLOCK_BYTES = 8 << 20
 _READ_BYTES = 1 << 20
+BROKEN = (OSError, EOFError, lzma.LZMAError, pa.ArrowException)
+"""What reading raises where a compressed stream breaks off."""
 _LINE_MAX_BYTES = 64 << 20
 _WORKERS = min(os.cpu_count() or 1, 4)
 T = TypeVar("T")
@@ -51,7 +60,7 @@ def blocks(source: Path, tally: Tally, *, block_bytes: int = _BLOCK_BYTES) -> It
     could be read before the break, and for a line longer than 64 MiB.
     """
     line, rest = 1, b""
-    for number, piece in enumerate(_pieces(source, tally, block_bytes)):
+    for number, piece in enumerate(_pieces(source, block_bytes)):
         parts = piece.parts if number else _without_mark(piece.parts)
         whole, rest = _whole_lines([rest, *parts])
         if len(rest) > _LINE_MAX_BYTES:
@@ -161,16 +170,8 @@ class _Piece:
     broken: str | None = None
 
 
-def _pieces(source: Path, tally: Tally, block_bytes: int) -> Iterator[_Piece]:
-    try:
-        with source.open("rb") as file:
-            head = file.read(4)
-    except OSError as error:
-        raise TraceFormatError(f"{source}: {error.strerror}", "give a log file") from error
-    codec = next((name for magic, name in _MAGIC.items() if head.startswith(magic)), None)
-    with pa.input_stream(
-        str(source), compression=codec, buffer_size=_READ_BYTES if codec is None else 0
-    ) as stream:
+def _pieces(source: Path, block_bytes: int) -> Iterator[_Piece]:
+    with opened(source) as stream:
         while True:
             parts, size = [], 0
             try:
@@ -180,12 +181,63 @@ def _pieces(source: Path, tally: Tally, block_bytes: int) -> Iterator[_Piece]:
                         break
                     parts.append(part)
                     size += len(part)
-            except (OSError, pa.ArrowException) as error:
+            except BROKEN as error:
                 yield _Piece(parts, " ".join(str(error).split()))
                 return
             if not parts:
                 return
             yield _Piece(parts)
+
+
+class _Stream(Protocol):
+    def read(self, size: int, /) -> bytes: ...
+
+
+@contextmanager
+def opened(source: Path) -> Iterator[_Stream]:
+    """Open `source` for reading, decompressed. Raises TraceFormatError if it cannot be opened."""
+    try:
+        file = source.open("rb")
+    except OSError as error:
+        raise TraceFormatError(f"{source}: {error.strerror}", "give a log file") from error
+    with file:
+        head = file.read(6)
+        file.seek(0)
+        codec = next((name for magic, name in _MAGIC.items() if head.startswith(magic)), None)
+        if codec is None:
+            yield file
+        elif codec == "xz":
+            with lzma.open(file) as unpacked:
+                yield _Bounded(source, file, unpacked)
+        else:
+            with pa.CompressedInputStream(pa.PythonFile(file, "r"), codec) as unpacked:
+                yield _Bounded(source, file, unpacked)
+
+
+class _Bounded:
+    """A decompressed stream that refuses to grow without bounds."""
+
+    def __init__(self, source: Path, packed: BinaryIO, unpacked: _Stream) -> None:
+        self._source = source
+        self._packed = packed
+        self._unpacked = unpacked
+        self._done = 0
+
+    def read(self, size: int, /) -> bytes:
+        """Return up to `size` bytes. Raises TraceFormatError beyond the bounds."""
+        part = self._unpacked.read(size)
+        self._done += len(part)
+        read = self._packed.tell()
+        if self._done > _RATIO_FROM_BYTES and self._done > _RATIO_MAX * read:
+            raise TraceFormatError(
+                f"{self._source}: {read} compressed bytes have grown to {self._done}",
+                "if that is right, decompress the log before the import",
+            )
+        if self._done > _TOTAL_MAX_BYTES:
+            raise TraceFormatError(
+                f"{self._source} is larger than 1 TiB when decompressed", "import a part of it"
+            )
+        return part
 
 
 def _whole_lines(parts: list[bytes]) -> tuple[bytes, bytes]:
