@@ -369,7 +369,7 @@ class CompiledEngine:
         control = np.zeros(words.CONTROL_WIDTH, np.int64)
         control[words.TIMED] = int(self._timed)
         if gate is not None:
-            control[words.MAX_BYTES] = gate.max_bytes or 0
+            control[words.MAX_BYTES] = min(gate.max_bytes or 0, words.MOST_BYTES)
             control[words.MAX_OPS] = gate.max_ops or 0
         control[words.OPEN_FLAGS] = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
         control[words.OPEN_ADVICE] = _ADVICE.get(mode, -1)

@@ -24,6 +24,7 @@ from tracekit.replayer.engines.native import (
     posix_pread,
     posix_statx,
     sleep_until,
+    swap_if,
     wait_while,
     wake,
 )
@@ -129,57 +130,60 @@ def _advise(
 
 
 @compiled
-def _fits(control: Any, nbytes: Any) -> Any:
-    """Whether the gate admits `nbytes` now; an op larger than the cap is admitted alone."""
-    ops = load(control, w.OPS_IN_FLIGHT)
-    if ops == 0:
-        return True
-    if control[w.MAX_OPS] > 0 and ops >= control[w.MAX_OPS]:
-        return False
-    return control[w.MAX_BYTES] == 0 or load(control, w.BYTES_IN_FLIGHT) + nbytes <= control[w.MAX_BYTES]
+def _enter(control: Any, nbytes: Any) -> Any:
+    """Add an op to what is in flight if the caps permit it; whether they do. One larger than the cap goes alone."""
+    while True:
+        before = load(control, w.IN_FLIGHT)
+        if before != 0:
+            if control[w.MAX_OPS] > 0 and before // w.ONE_OP >= control[w.MAX_OPS]:
+                return False
+            if control[w.MAX_BYTES] > 0 and before % w.ONE_OP + nbytes > control[w.MAX_BYTES]:
+                return False
+        if swap_if(control, w.IN_FLIGHT, before, before + w.ONE_OP + nbytes):
+            return True
 
 
 @compiled
 def _admit(control: Any, turns: Any, nbytes: Any, clock: Any) -> Any:
-    """Wait for admission, first come first served; ns waited. Only the worker whose turn it is adds to what is in flight."""
+    """Wait for admission, first come first served; ns waited. Without a queue, an op that fits does not queue."""
+    if load(control, w.SERVING) == load(control, w.TICKETS) and _enter(control, nbytes):
+        return 0
+    began = now(clock)
     ticket = fetch_add(control, w.TICKETS, 1)
-    if load(control, w.SERVING) == ticket and _fits(control, nbytes):
-        began = 0
-    else:
-        began = now(clock)
-        mine, spins = ticket % turns.shape[0], 0
-        while load(control, w.SERVING) != ticket:
-            spins += 1
-            seen = load(turns, mine)
-            if spins > _SPINS and load(control, w.SERVING) != ticket:
-                wait_while(turns, mine, seen, clock, _LONGEST_WAIT_NS)
-        spins = 0
-        while not _fits(control, nbytes):
-            spins += 1
-            if spins > _SPINS:
-                seen = load(control, w.RELEASES)
-                exchange(control, w.HEAD_WAITS, 1)
-                if not _fits(control, nbytes):
-                    wait_while(control, w.RELEASES, seen, clock, _LONGEST_WAIT_NS)
-                exchange(control, w.HEAD_WAITS, 0)
-    fetch_add(control, w.BYTES_IN_FLIGHT, nbytes)
-    fetch_add(control, w.OPS_IN_FLIGHT, 1)
+    mine, spins = ticket % turns.shape[0], 0
+    while load(control, w.SERVING) != ticket:
+        spins += 1
+        seen = load(turns, mine)
+        if spins > _SPINS and load(control, w.SERVING) != ticket:
+            wait_while(turns, mine, seen, clock, _LONGEST_WAIT_NS)
+    spins = 0
+    while not _enter(control, nbytes):
+        spins += 1
+        if spins > _SPINS:
+            seen = load(control, w.RELEASES)
+            exchange(control, w.HEAD_WAITS, 1)
+            entered = _enter(control, nbytes)
+            if not entered:
+                wait_while(control, w.RELEASES, seen, clock, _LONGEST_WAIT_NS)
+            exchange(control, w.HEAD_WAITS, 0)
+            if entered:
+                break
     fetch_add(control, w.SERVING, 1)
     if load(control, w.TICKETS) > ticket + 1:
         following = (ticket + 1) % turns.shape[0]
         fetch_add(turns, following, 1)
         wake(turns, following, 1)
-    return now(clock) - began if began else 0
+    return now(clock) - began
 
 
 @compiled
 def _release(control: Any, nbytes: Any) -> None:
     """Tell the gate that an op has ended."""
-    fetch_add(control, w.BYTES_IN_FLIGHT, -nbytes)
-    fetch_add(control, w.OPS_IN_FLIGHT, -1)
-    fetch_add(control, w.RELEASES, 1)
-    if load(control, w.HEAD_WAITS):
-        wake(control, w.RELEASES, 1)
+    fetch_add(control, w.IN_FLIGHT, -w.ONE_OP - nbytes)
+    if load(control, w.SERVING) != load(control, w.TICKETS):
+        fetch_add(control, w.RELEASES, 1)
+        if load(control, w.HEAD_WAITS):
+            wake(control, w.RELEASES, 1)
 
 
 @compiled
@@ -272,7 +276,8 @@ def work(
         backlog = _wait_for_due(at, header, state, clock) if control[w.TIMED] != 0 else 0
         if load(header, w.STOP) != 0:
             return w.DONE, -1
-        waited = _admit(control, turns, asked, clock) if gated else 0
+        counted = min(asked, control[w.MAX_BYTES] + 1)  # larger than the cap is larger than the cap
+        waited = _admit(control, turns, counted, clock) if gated else 0
         began = now(clock)
         moved = 0
         if failed == 0 and block == 0:
@@ -287,7 +292,7 @@ def work(
             span = -(-(offset[op] + moved - first) // _PAGE) * _PAGE
             ended = _advise(fd, number, _DONTNEED, first, span, state, ring, clock)
         if gated:
-            _release(control, asked)
+            _release(control, counted)
         least = asked if recorded[op] == w.NO_LENGTH else min(asked, recorded[op])
         if failed == 0 and moved < least:
             failed = w.SHORT

@@ -15,7 +15,7 @@ from numba.extending import intrinsic
 
 __all__ = [
     "compiled", "errno", "exchange", "fetch_add", "load", "now", "open64", "posix_close", "posix_fadvise",
-    "posix_lseek", "posix_pread", "posix_statx", "sleep_until", "wait_while", "wake",
+    "posix_lseek", "posix_pread", "posix_statx", "sleep_until", "swap_if", "wait_while", "wake",
 ]  # fmt: skip
 
 _MONOTONIC, _ABSTIME = 1, 1
@@ -62,6 +62,19 @@ def exchange(typing_context: Any, array: Any, index: Any, value: Any) -> Any:
         return builder.atomic_rmw("xchg", builder.gep(data, [arguments[1]]), arguments[2], "seq_cst")
 
     return types.int64(array, types.int64, types.int64), code
+
+
+@intrinsic
+def swap_if(typing_context: Any, array: Any, index: Any, expected: Any, value: Any) -> Any:
+    """array[index] = value if it is `expected`, atomically; whether it was."""
+
+    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        data = cgutils.create_struct_proxy(signature.args[0])(context, builder, arguments[0]).data
+        place = builder.gep(data, [arguments[1]])
+        found = builder.cmpxchg(place, arguments[2], arguments[3], "seq_cst", "seq_cst")
+        return builder.extract_value(found, 1)
+
+    return types.boolean(array, types.int64, types.int64, types.int64), code
 
 
 @intrinsic

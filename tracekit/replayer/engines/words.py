@@ -19,10 +19,13 @@ lateness of the last op, ops done, entries of its cache of open files in use, an
 STATE_WIDTH = 16
 
 (
-    NEXT, START, TIMED, MAX_BYTES, MAX_OPS, TICKETS, SERVING, BYTES_IN_FLIGHT, OPS_IN_FLIGHT, RELEASES, HEAD_WAITS,
-    OPEN_FLAGS, OPEN_ADVICE, DROP, MOST_OPEN,
-) = range(15)  # fmt: skip
+    NEXT, START, TIMED, MAX_BYTES, MAX_OPS, TICKETS, SERVING, IN_FLIGHT, RELEASES, HEAD_WAITS, OPEN_FLAGS,
+    OPEN_ADVICE, DROP, MOST_OPEN,
+) = range(14)  # fmt: skip
 """Control words: the next op, start time, whether ops have due times, the gate, and how files are opened."""
+ONE_OP = 1 << 48
+"""One op in `IN_FLIGHT`, whose lower bits count bytes: one word, so that both change at once."""
+MOST_BYTES = ONE_OP - 2
 CONTROL_WIDTH = 16
 
 FILE, FD, BLOCK = range(3)
