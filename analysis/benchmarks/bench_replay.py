@@ -146,7 +146,14 @@ def loader(settings: Settings, bars: Table, clients: Table) -> None:
     for number in range(96):
         (data / f"{number:02}").write_bytes(os.urandom(1 << 20))
     trace = settings.folder / "loader.trace"
-    record(f"file://{data}", trace, num_workers=4, batch_size=8, reader_mode="range", target_request_bytes="128KiB")
+    record(
+        f"file://{data}",
+        trace,
+        num_workers=4,
+        batch_size=8,
+        reader_mode="range",
+        target_request_bytes="128KiB",
+    )
     results = [replay(trace, tolerance=0.05) for _ in range(10)]
     lateness = [result.timing["lateness_p99_ns"] / 1e6 for result in results]
     for result in results:
