@@ -10,12 +10,17 @@ tracekit.
 from __future__ import annotations
 
 import time
+import weakref
 from collections.abc import Mapping
 from typing import Protocol
 
 __all__ = ["ConsumerClock", "histogram_bucket", "histogram_bucket_end", "think_histogram"]
 
 _HISTOGRAM = "consumer_think_ns_hist."
+
+
+_ended: tuple[weakref.ref[object], int] | None = None
+"""The trace of the epoch that ended last in this process, and when the consumer learnt of its end."""
 
 
 class _Counting(Protocol):
@@ -42,7 +47,11 @@ class ConsumerClock:
 
     def asked(self) -> None:
         """The consumer asks for the next batch, or finds out that there is none."""
+        opening = self._asked_ns == 0
         self._asked_ns = time.monotonic_ns()
+        if opening and self._trace is not None and _ended is not None and _ended[0]() is self._trace:
+            self._trace.count("consumer_between_epochs")
+            self._trace.count("consumer_between_epochs_ns", self._asked_ns - _ended[1])
         if self._handed_ns is None or self._trace is None:
             return
         think_ns = self._asked_ns - self._handed_ns
@@ -52,6 +61,16 @@ class ConsumerClock:
         self._trace.count(f"{_HISTOGRAM}{histogram_bucket(think_ns)}")
         for name, value in self._per_batch.items():
             self._trace.count(name, value)
+
+    def ended(self) -> None:
+        """There was no next batch. Called as soon as the consumer has asked for it.
+
+        What it takes from here to the first question of the next epoch is counted: workers end, others
+        start, and the consumer does what it does between epochs.
+        """
+        global _ended
+        if self._trace is not None:
+            _ended = (weakref.ref(self._trace), self._asked_ns)
 
     def handed(self) -> None:
         """The consumer gets the batch that it asked for."""

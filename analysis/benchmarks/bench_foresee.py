@@ -2,9 +2,10 @@
 
 Each loader shape is recorded on a fast target (cached files) and predicted for three slow ones (see
 `slow_target`), and recorded on the constant slow one and predicted for the fast one. `replay` is a
-closed replay of the recording on the target, `model` the same in virtual time with the latencies
-of the real run there. Errors are of the duration, from the first submit to the last end, against the real
-run. Figures are medians over interleaved rounds (`--rounds N`, default 3).
+closed replay of the recording on the target, `model` the same in virtual time, where each request takes
+as long as it took in the real run there. Errors are of the duration, from the first submit to the last
+end, against the real run. Figures are medians over rounds (`--rounds N`, default 3). `--only TEXT`
+measures the rows alone whose loader or target contains TEXT (repeatable: all of them) and saves nothing.
 """
 
 from __future__ import annotations
@@ -12,11 +13,11 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import os
-import random
 import statistics
 import subprocess
 import sys
 import tempfile
+from collections import defaultdict
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
@@ -26,6 +27,7 @@ import tracekit
 
 HERE = Path(__file__).resolve().parent
 THINK_S = 0.015
+FILES = 960
 LOADERS: dict[str, list[str]] = {
     "1 worker": ["--num-workers", "1", "--batch-size", "8"],
     "4 workers, prefetch 2": ["--num-workers", "4", "--batch-size", "16"],
@@ -43,7 +45,9 @@ PAIRS = [("fast", "constant"), ("fast", "tail"), ("fast", "serial"), ("constant"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
-    rounds = parser.parse_args().rounds
+    parser.add_argument("--only", action="append", default=[], metavar="TEXT")
+    given = parser.parse_args()
+    rounds = given.rounds
     shapes: dict[str, list[str] | int] = {**LOADERS}
     if importlib.util.find_spec("torch"):
         shapes |= TORCH
@@ -54,6 +58,8 @@ def main() -> None:
         data = make_data(Path(name))
         for shape, how in shapes.items():
             for source, target in PAIRS:
+                if not all(text in f"{shape} {source}->{target}" for text in given.only):
+                    continue
                 found = [measure(data, shape, how, source, target) for _ in range(rounds)]
                 recorded, real, replayed, modelled = (
                     statistics.median(values) for values in zip(*[row[:4] for row in found], strict=True)
@@ -64,14 +70,14 @@ def main() -> None:
                 table.add(shape, source, target, recorded, real, off["replay"], off["model"], found[0][4])
     for kind, values in errors.items():
         print(f"{kind}: mean error {statistics.mean(values):.1f} %, worst {max(values):.1f} %")
-    table.finish()
+    table.finish(saved=not given.only)
 
 
 def make_data(folder: Path) -> Path:
-    """320 files of 70 to 350 kB."""
+    """Files of 70 to 350 kB."""
     (folder / "data").mkdir()
-    for i in range(320):
-        (folder / "data" / f"{i:03}").write_bytes(os.urandom((i * 7 % 5 + 1) * 70_000))
+    for i in range(FILES):
+        (folder / "data" / f"{i:04}").write_bytes(os.urandom((i * 7 % 5 + 1) * 70_000))
     return folder / "data"
 
 
@@ -111,7 +117,7 @@ def on(target: str, *command: str, checked: bool = True) -> None:
 
 
 def model(recording: Path, real: Path) -> tuple[float, str]:
-    """The duration in virtual time, with latencies drawn from those of the real run; and the rule."""
+    """The duration in virtual time, each request taking what it took in the real run; and the rule."""
     from tracekit.replayer.loader_model import model_for
     from tracekit.replayer.mapping import MappingRules
     from tracekit.replayer.options import ReplayOptions
@@ -123,10 +129,15 @@ def model(recording: Path, real: Path) -> tuple[float, str]:
     reader = open_reader(recording)
     plan = build_plan(reader, MappingRules(), ReplayOptions(pace="closed"))
     rule = model_for(plan, "auto", reader.counters, reader.options)
-    column = tracekit.open_trace(real).query("SELECT latency FROM ops WHERE op IN ('read', 'get')")
-    latencies, draw = column.column("latency").to_pylist(), random.Random(1)
+    took = defaultdict(list)
+    query = "SELECT uri, \"offset\", latency FROM ops WHERE op IN ('read', 'get') ORDER BY t_submit"
+    for row in tracekit.open_trace(real).query(query).to_pylist():
+        took[row["uri"], row["offset"]].append(row["latency"])
+    offsets, files, times = plan.column("offset"), plan.column("file"), []
+    for op in range(plan.ops):
+        times.append(took[plan.uris[files[op]], int(offsets[op])].pop(0))
     pacer = closed_pacer(plan, speed=1.0, model=rule)
-    duration = predict_duration(pacer, lambda op: draw.choice(latencies))
+    duration = predict_duration(pacer, times.__getitem__)
     return duration / 1e9, "stream by stream" if rule is None else rule.describe()
 
 

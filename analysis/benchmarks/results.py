@@ -14,7 +14,7 @@ RESULTS = Path(__file__).resolve().parent / "results"
 
 
 class Table:
-    """Rows of one benchmark; `finish` prints them and writes `results/NAME.csv` atomically."""
+    """Rows of one benchmark; `finish` prints them and writes `results/NAME.csv` atomically (not without `saved`)."""
 
     def __init__(self, name: str, columns: list[str]) -> None:
         self.name = name
@@ -26,7 +26,7 @@ class Table:
             raise ValueError(f"{len(values)} values for {len(self.columns)} columns")
         self.rows.append(values)
 
-    def finish(self) -> None:
+    def finish(self, *, saved: bool = True) -> None:
         console = Console(width=None if os.isatty(1) else 160)
         shown = RichTable(
             title=f"{self.name} ({os.cpu_count()} CPUs, {platform.machine()}, Python {platform.python_version()})"
@@ -36,6 +36,8 @@ class Table:
         for row in self.rows:
             shown.add_row(*(_shown(value) for value in row))
         console.print(shown)
+        if not saved:
+            return
         RESULTS.mkdir(exist_ok=True)
         target = RESULTS / f"{self.name}.csv"
         temporary = target.with_suffix(".partial")

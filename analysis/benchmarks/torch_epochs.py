@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch.utils.data import DataLoader, Dataset
 
 from tracekit import capture
@@ -38,6 +39,7 @@ class Files(Dataset[int]):
 def main() -> None:
     data, trace, workers, think_s = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), float(sys.argv[4])
     more: dict[str, Any] = {"prefetch_factor": 2} if workers else {}
+    torch.manual_seed(1)  # the same order on every target
     with capture.start(trace, hooks=["torch", "files"], include=[f"{data}/*"]):
         for _ in range(2):
             for _ in DataLoader(Files(data), batch_size=8, num_workers=workers, shuffle=True, **more):

@@ -225,4 +225,9 @@ def test_the_structure_of_a_loader_and_its_consumer_are_counted(workers, ahead, 
     assert counters["loader_workers"] == batches * max(workers, 1)
     assert counters.get("consumer_ahead_batches", 0) == batches * ahead
     assert counters.get("loader_stream_batches", 0) == (batches if workers else 0)
+    assert counters["consumer_between_epochs"] == 1
+    if not persistent:  # kept workers are terminated at the end, and their last counts may be lost
+        assert counters.get("loader_fetches", 0) == (batches if workers else 0)
+        # The first batch of a worker waits for the worker to start.
+        assert counters.get("loader_pickups", 0) == (batches - 2 * workers if workers else 0)
     assert "hook_errors.torch" not in counters

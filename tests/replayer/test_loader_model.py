@@ -162,6 +162,45 @@ def test_no_batch_crosses_the_end_of_an_epoch(tmp_path: Path) -> None:
     assert predict_duration(ModelPacer(plan, epochs), lambda op: 10 * MS) == 10 * MS + 14 * MS + 10 * MS
 
 
+def test_the_time_between_epochs_passes_before_the_next_one_begins(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, back_to_back([1] * 4, 1, [0, 1, 0, 1]))
+    for assignment in ("pool", "stream"):
+        rule = LoaderModel(assignment, 2, 3, (7 * MS,), steps_per_epoch=2, between_ns=100 * MS)
+        found = predict_duration(ModelPacer(plan, rule), lambda op: 10 * MS)
+        assert abs(found - (10 + 14 + 100 + 10) * MS) < MS, assignment
+        twice = predict_duration(ModelPacer(plan, rule, speed=2.0), lambda op: 10 * MS)
+        assert abs(twice - (10 + 7 + 50 + 10) * MS) < MS, assignment
+
+
+def test_waiting_for_a_consumer_is_not_taken_for_work_between_batches(tmp_path: Path) -> None:
+    """On the fast target each worker waited 20 ms from batch to batch; on a slow one it has no time to wait."""
+    ops: list[Op] = [(step // 2 * 20 * MS, US, step % 2, step, step) for step in range(20)]
+    plan = plan_of(tmp_path, ops)
+    counted = {
+        "consumer_batches": 20, "consumer_think_ns": 20 * 10 * MS, "consumer_epochs": 1, "loader_workers": 40,
+        "consumer_ahead_batches": 80, "loader_stream_batches": 20,
+        "loader_fetches": 20, "loader_fetch_ns": 20 * (US + 400 * US), "loader_pickups": 18, "loader_pickup_ns": 18 * 600 * US,
+    }  # fmt: skip
+    model = model_for(plan, "auto", counted, {})
+    assert model is not None and model.pickup_ns == MS
+    predicted = predict_duration(ModelPacer(plan, model), lambda op: 50 * MS)
+    assert predicted == 10 * 50 * MS + 9 * MS
+
+
+def test_the_time_between_two_epochs_of_one_trace_is_counted(tmp_path: Path) -> None:
+    with tracekit.Recorder(tmp_path / "a") as recorder, tracekit.Recorder(tmp_path / "b") as other:
+        for trace in (recorder, other, recorder, recorder):
+            clock = ConsumerClock(trace, workers=1, ahead=1)
+            clock.asked()
+            clock.handed()
+            clock.asked()
+            clock.ended()
+    # Of the four epochs, only the last followed one of its own trace.
+    assert open_reader(tmp_path / "a").counters["consumer_between_epochs"] == 1
+    assert open_reader(tmp_path / "a").counters["consumer_between_epochs_ns"] > 0
+    assert "consumer_between_epochs" not in open_reader(tmp_path / "b").counters
+
+
 def test_a_cap_limits_what_is_submitted_and_not_handed_over(tmp_path: Path) -> None:
     plan = plan_of(tmp_path, back_to_back([1] * 4, 1, [0, 1, 2, 3]))
     capped = LoaderModel("pool", 4, 3, cap_bytes=2)

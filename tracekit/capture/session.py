@@ -66,7 +66,7 @@ AUTO = tuple(name for name in HOOKS if name != "files")
 _BOOTSTRAP = str(Path(__file__).parent / "bootstrap")
 
 
-@dataclass(eq=False, slots=True)
+@dataclass(eq=False, slots=True, weakref_slot=True)
 class Session:
     """An active capture. As a context manager, it stops the capture on exit."""
 

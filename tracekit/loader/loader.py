@@ -242,6 +242,7 @@ class _Run:
         """Submit the next batch and return its future; None at the end."""
         self._consumer.asked()
         if self._handed >= self.steps:
+            self._consumer.ended()
             self._end()
             return None
         if self._closed:

@@ -29,8 +29,9 @@ class LoaderModel:
     when it asks for a batch, or, with `release_on_handover`, already when it gets one. In a pool,
     `any_order` makes batches of whichever samples finish first, and `by_request` lets free
     workers take single requests of a sample. `cap_bytes` limits what is submitted and not handed
-    over. An epoch's first op goes `start_ns` after the consumer asks for its first batch, while
-    workers start. `think_ns` are the consumer's think times in order, drawn from its distribution.
+    over. Between two epochs the consumer takes `between_ns`, in which workers end and others start. An
+    epoch's first op goes `start_ns` after the consumer asks for its first batch. From one task to the next, a
+    worker takes `pickup_ns` besides its requests, None if only the recorded times tell. `think_ns` are the consumer's think times in order, drawn from its distribution.
     `source` is `recorded` if the loader stated its rule, else `inferred`, with a `confidence`
     from 0 to 1.
     """
@@ -44,7 +45,9 @@ class LoaderModel:
     release_on_handover: bool = False
     cap_bytes: int | None = None
     steps_per_epoch: int | None = None
+    between_ns: int = 0
     start_ns: int = 0
+    pickup_ns: int | None = None
     source: str = "recorded"
     confidence: float = 1.0
 
@@ -77,7 +80,9 @@ def model_for(
         if wanted == "auto":
             return None
         return LoaderModel(wanted, left, plan.ops, source="forced", confidence=0.0)
-    model = replace(model, start_ns=_start_ns(plan, model, counters))
+    model = replace(
+        model, start_ns=_start_ns(plan, model, counters), pickup_ns=_pickup_ns(plan, model, counters)
+    )
     if wanted != "auto" and wanted != model.assignment:
         model = replace(model, assignment=wanted, release_on_handover=wanted == "stream", source="forced")
     return replace(model, workers=min(model.workers, left)) if filtered else model
@@ -102,6 +107,21 @@ def _start_ns(plan: Plan, model: LoaderModel, counters: Mapping[str, int]) -> in
             reading.append(int(end[rows].max() - submit[rows].min()))
     wait = counters.get("consumer_first_wait_ns", 0) / epochs
     return max(round(wait - sum(reading) / len(reading)), 0)
+
+
+def _pickup_ns(plan: Plan, model: LoaderModel, counters: Mapping[str, int]) -> int | None:
+    """What a worker took for a batch besides the span of its ops, and to begin the next one; None if not counted."""
+    fetches, pickups = counters.get("loader_fetches", 0), counters.get("loader_pickups", 0)
+    if model.assignment != "stream" or not fetches or not pickups:
+        return None
+    keys = np.stack([plan.column(name).astype(np.int64) for name in ("rank", "worker", "step")])
+    batches, which = np.unique(keys, axis=1, return_inverse=True)
+    submit = plan.column("recorded_ns")
+    begin, end = np.full(batches.shape[1], np.iinfo(np.int64).max), np.zeros(batches.shape[1], np.int64)
+    np.minimum.at(begin, which.reshape(-1), submit)
+    np.maximum.at(end, which.reshape(-1), submit + np.clip(plan.column("recorded_latency"), 0, None))
+    besides = counters.get("loader_fetch_ns", 0) / fetches - float((end - begin).mean())
+    return max(round(besides), 0) + round(counters.get("loader_pickup_ns", 0) / pickups)
 
 
 def recorded_model(
@@ -131,6 +151,8 @@ def recorded_model(
         by_request=options.get("reader_mode") == "range",
         release_on_handover=bool(mean("loader_stream_batches")),
         cap_bytes=cap if isinstance(cap, int) else None,
+        between_ns=counters.get("consumer_between_epochs_ns", 0)
+        // max(counters.get("consumer_between_epochs", 0), 1),
         steps_per_epoch=-(-round(batches / max(ranks, 1)) // round(epochs)) if epochs > 1 else None,
     )
 

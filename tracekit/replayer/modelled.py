@@ -20,6 +20,10 @@ from tracekit.replayer.ready import ReadyOps
 __all__ = ["ModelPacer"]
 
 
+_LEAST_SHARE = 10
+"""The percentile of the pauses of a worker between tasks that stands for one in which it had more to do."""
+
+
 @dataclass(slots=True)
 class _Servers:
     """The workers that share a queue of tasks: all of a rank's pool, or one stream."""
@@ -182,10 +186,11 @@ def _gaps(plan: Plan, model: LoaderModel, step: np.ndarray, first_op: np.ndarray
     """The time before each op that its worker did not spend in requests, ns.
 
     Within a task it is the recorded time since the end of the op before. Before a task it is
-    what the worker needs from one task to the next: the recorded time if the worker was busy,
-    and at most the typical one otherwise. A worker was busy if its task before was of the same
-    step, unless a cap may have held that step back. The first task of a worker in an epoch
-    begins as late after the epoch's first op as it was recorded, for workers that start one by one.
+    what the worker needs from one task to the next. The loader may have counted that (`pickup_ns`);
+    else it is the recorded time if the worker was busy, and at most the typical one otherwise. A
+    worker was busy if its task before was of the same step, unless a cap may have held that step
+    back. The first task of a worker in an epoch begins as late after the epoch's first op as it was
+    recorded, for workers that start one by one.
     """
     rank, worker = plan.column("rank").astype(np.int64), plan.column("worker").astype(np.int64)
     submit = plan.column("recorded_ns")
@@ -201,11 +206,13 @@ def _gaps(plan: Plan, model: LoaderModel, step: np.ndarray, first_op: np.ndarray
     followed = firsts & (previous >= 0)
     busy = followed & (step[previous] == step)
     measured = gap[busy] if busy.any() else gap[followed]
-    share = 50 if busy.any() and model.cap_bytes is None else 10
+    share = 50 if busy.any() and model.cap_bytes is None else _LEAST_SHARE
     typical = int(np.percentile(measured, share)) if len(measured) else 0
     kept = busy if model.cap_bytes is None else np.zeros(plan.ops, bool)
     idle = firsts & ~kept
     gap[idle] = np.where(previous[idle] >= 0, np.minimum(gap[idle], typical), typical)
+    if model.pickup_ns is not None:
+        gap[firsts] = model.pickup_ns
     if model.assignment == "stream":
         _add_starts(gap, np.flatnonzero(firsts), model, (rank, worker, step, submit))
     return gap if plan.max_gap_ns is None else np.minimum(gap, plan.max_gap_ns)
@@ -238,6 +245,7 @@ class _Consumer:
         self._tasks, self._steps, self._nbytes = rank_tasks.tasks, rank_tasks.steps, rank_tasks.nbytes
         self._model = model
         self._think = itertools.cycle(round(think / speed) for think in model.think_ns)
+        self._between_ns = round(model.between_ns / speed)
         self._count = (self._steps[-1] + 1) if self._steps else 0
         self._left = np.bincount(self._steps, minlength=self._count).tolist() if self._steps else []
         self._sizes = list(self._left)
@@ -275,6 +283,8 @@ class _Consumer:
             self._handed += 1
             released += self._submit(handed_ns, asked=self._handed)
             self._asked_ns = handed_ns + next(self._think)
+            if self._model.steps_per_epoch and self._handed % self._model.steps_per_epoch == 0:
+                self._asked_ns += self._between_ns
             released += self._submit(self._asked_ns)
         return released
 

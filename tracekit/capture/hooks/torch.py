@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 import operator
 import os
+import time
 from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
@@ -24,6 +25,7 @@ __all__ = ["install", "wrap"]
 
 _steps = itertools.count()
 _CLOCK = "_tracekit_clock"
+_ENDED = "_tracekit_ended_ns"
 
 
 def install(data: ModuleType) -> Callable[[], None]:
@@ -66,15 +68,17 @@ def wrap(thing: Any) -> Any:
 
 
 class _StepList(list[Any]):
-    """A batch of indices with its step number."""
+    """A batch of indices with its step number, and when it was sent to a worker (monotonic ns)."""
 
     number: int
+    sent_ns: int
 
 
 class _StepInt(int):
-    """An index with the step number of its one-sample batch."""
+    """An index with the step number of its one-sample batch, and when it was sent."""
 
     number: int
+    sent_ns: int
 
 
 class _WorkerInit:
@@ -136,6 +140,7 @@ def _next(original: Any) -> Any:
         try:
             batch = original(self)
         except StopIteration:
+            clock.ended()
             vars(self)[_CLOCK] = None  # persistent workers use the same iterator for the next epoch
             raise
         clock.handed()
@@ -165,6 +170,7 @@ def _next_index(original: Any) -> Any:
         else:
             return index
         tagged.number = next(_steps)
+        tagged.sent_ns = time.monotonic_ns()
         return tagged
 
     return next_index
@@ -206,14 +212,36 @@ def _fetch(original: Any) -> Any:
         fetched = vars(self).setdefault("_tracekit_fetched", itertools.count())
         drawn = next(fetched)
         number = getattr(index, "number", None) if isinstance(index, (_StepList, _StepInt)) else None
+        sent_ns = getattr(index, "sent_ns", None)
         if isinstance(index, _StepList):
             index = list(index)
         elif isinstance(index, _StepInt):
             index = int(index)
-        with context.scope(number=_interleaved(drawn) if number is None else number):
-            return original(self, index)
+        begun_ns = time.monotonic_ns()
+        try:
+            with context.scope(number=_interleaved(drawn) if number is None else number):
+                return original(self, index)
+        finally:
+            _count_fetch(self, sent_ns, begun_ns)
 
     return fetch
+
+
+def _count_fetch(fetcher: Any, sent_ns: int | None, begun_ns: int) -> None:
+    """Count what a worker took for a batch, and how soon it began after it could. The ops show neither."""
+    from torch.utils.data import get_worker_info
+
+    session = sessions.active()
+    if session is None or sent_ns is None or get_worker_info() is None:
+        return
+    now = time.monotonic_ns()
+    session.count("loader_fetches")
+    session.count("loader_fetch_ns", now - begun_ns)
+    ended_ns = vars(fetcher).get(_ENDED)
+    if ended_ns is not None:  # the first batch of a worker waits for the worker to start
+        session.count("loader_pickups")
+        session.count("loader_pickup_ns", begun_ns - max(sent_ns, ended_ns))
+    vars(fetcher)[_ENDED] = now
 
 
 def _sample_id(index: Any) -> int | None:
