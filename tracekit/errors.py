@@ -218,13 +218,13 @@ class BackendError(TracekitError):
         message: str,
         hint: str = "",
         error_class: ErrorClass = ErrorClass.IO_ERROR,
-        tries: int = 1,
+        tries: int | None = None,
         wait_ns: int = 0,
     ) -> None:
         super().__init__(message, hint)
         self.error_class = ErrorClass(error_class)
         self.tries = tries
-        """How often the request was sent."""
+        """How often the request was sent; None where it cannot be sent again."""
         self.wait_ns = wait_ns
         """From the first submit to that of the last try."""
 

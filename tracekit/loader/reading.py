@@ -179,11 +179,13 @@ class SampleReader:
                     error = _short(sample, offset or 0, length, moved.nbytes)
             except BackendError as raised:
                 error = raised
+                moved = Moved(0, tries=raised.tries, wait_ns=raised.wait_ns)
             hint = moved.hint
-            latency = (time.monotonic_ns() if hint is None else hint.t_submit) - began
+            ended = time.monotonic_ns() if hint is None else hint.t_submit
+            latency = ended - began - moved.wait_ns
         finally:
             self._gate.release(length)
-        self._record(sample, worker, op, offset, length, began, latency, moved.nbytes, moved.ttfb, error)
+        self._record(sample, worker, op, offset, length, began, latency, moved, error)
         if hint is not None:
             self._record_hint(sample, worker, hint)
         if error is not None:
@@ -204,15 +206,15 @@ class SampleReader:
         length: int | None,
         began: int,
         latency: int,
-        count: int = 0,
-        ttfb: int | None = None,
+        moved: Moved = NOTHING_MOVED,
         error: BackendError | ErrorClass | None = None,
     ) -> None:
         if self._recorder is None:
             return
         row: dict[str, Any] = {
             "uri": sample.ref.uri, "offset": offset, "len": length, "t_submit": began, "latency": latency,
-            "op": op, "bytes": count, "ttfb": ttfb, "sample_id": sample.ref.sample_id, "worker": worker,
+            "op": op, "bytes": moved.nbytes, "ttfb": moved.ttfb, "tries": moved.tries,
+            "wait_ns": None if moved.tries is None else moved.wait_ns, "sample_id": sample.ref.sample_id, "worker": worker,
             "error": error.error_class if isinstance(error, BackendError) else error,
         }  # fmt: skip
         if sample.box is None:

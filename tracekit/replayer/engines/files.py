@@ -89,7 +89,7 @@ class Worker:
                 put = self._backend_of(uri).put(uri, buffer or b"", overwrite=self._overwrite)
                 return Moved(put), None
         except BackendError as error:
-            return NOTHING_MOVED, error.error_class
+            return Moved(0, tries=error.tries, wait_ns=error.wait_ns), error.error_class
         # A read is short only if it moves less than it did when it was recorded.
         recorded = self._recorded[op]
         least = wanted if recorded == NONE else min(wanted, recorded)

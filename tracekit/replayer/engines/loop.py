@@ -213,7 +213,7 @@ class LoopEngine:
         try:
             moved = await self._request(op, length, body)
         except BackendError as failed:
-            return NOTHING_MOVED, failed.error_class
+            return Moved(0, tries=failed.tries, wait_ns=failed.wait_ns), failed.error_class
         except asyncio.CancelledError:
             return NOTHING_MOVED, ErrorClass.CANCELLED
         recorded = int(self._plan.columns["recorded_bytes"][op])

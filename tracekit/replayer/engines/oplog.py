@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from functools import partial
+from types import MappingProxyType
 
 import numpy as np
 import pyarrow as pa
@@ -26,6 +27,9 @@ milliseconds, and flushes in the middle of a burst made every op of the burst la
 _COLUMNS = 7
 
 
+_NO_TRIES: Mapping[int, tuple[int, int]] = MappingProxyType({})
+
+
 class OpLog:
     """The results of up to 4,096 ops, seven integers each. Used by one thread.
 
@@ -43,6 +47,7 @@ class OpLog:
         )
         self._errors: dict[int, ErrorClass] = {}
         self._ttfb: dict[int, int] = {}
+        self._tries: dict[int, tuple[int, int]] = {}
         self._hints: list[tuple[str, Hint]] = []
         self.rows = 0
         self._ease_ns = _EASE_NS + number % 16 * 25_000_000  # workers take turns
@@ -58,11 +63,11 @@ class OpLog:
     ) -> None:  # fmt: skip
         """Add an op that ended. Times are monotonic readings (`due_ns` 0: none)."""
         row = self.rows
-        if error is not None or moved.ttfb is not None or moved.hint is not None:
+        if error is not None or moved.ttfb is not None or moved.hint is not None or moved.tries is not None:
             self.note(row, op, moved, error)
         self.op[row] = op
         self.submit[row] = submit_ns
-        self.latency[row] = latency_ns
+        self.latency[row] = latency_ns - moved.wait_ns  # that of the last try
         self.bytes[row] = moved.nbytes
         self.gate[row] = gate_wait_ns
         self.due[row] = due_ns
@@ -72,11 +77,13 @@ class OpLog:
             self.flush()
 
     def note(self, row: int, op: int, moved: Moved, error: ErrorClass | None) -> None:
-        """Note what the columns of a row cannot hold: an error, the first byte, a hint."""
+        """Note what the columns of a row cannot hold: an error, the first byte, the tries, a hint."""
         if error is not None:
             self._errors[row] = error
         if moved.ttfb is not None:
             self._ttfb[row] = moved.ttfb
+        if moved.tries is not None:
+            self._tries[row] = moved.tries, moved.wait_ns
         if moved.hint is not None:
             self.hint(self._plan.uris[self._plan.columns["file"][op]], moved.hint)
 
@@ -92,13 +99,13 @@ class OpLog:
             self._hints.clear()
         if self.rows:
             kept = self._columns[:, : self.rows].copy()
-            make = partial(op_rows, self._plan, kept, self._errors, self._ttfb)
+            make = partial(op_rows, self._plan, kept, self._errors, self._ttfb, self._tries)
             if self._plan.streamed:  # whose rows may be freed as soon as this returns
                 self._recorder.record_batch(make())
             else:
                 self._recorder.record_later(self.rows, make)
             self.rows = 0
-            self._errors, self._ttfb = {}, {}
+            self._errors, self._ttfb, self._tries = {}, {}, {}
 
     def _set_clocks(self) -> None:
         now = time.monotonic_ns()
@@ -110,11 +117,13 @@ def op_rows(
     kept: np.ndarray,
     errors: Mapping[int, ErrorClass],
     first_bytes: Mapping[int, int],
+    tries: Mapping[int, tuple[int, int]] = _NO_TRIES,
 ) -> pa.RecordBatch:
     """A batch of ops that have ended.
 
     `kept` has seven int64 rows: op, submit, latency, bytes, gate wait, due (0: none) and backlog;
-    times are ns on the monotonic clock. `errors` and `first_bytes` are by column of `kept`.
+    times are ns on the monotonic clock. `errors`, `first_bytes` and `tries` (with the wait between
+    them) are by column of `kept`.
     """
     op, submit, latency, moved, gate_wait, due, backlog = kept
     codes, files = np.unique(plan.columns["file"][op], return_inverse=True)
@@ -139,6 +148,10 @@ def op_rows(
         columns["error"] = pa.array([errors.get(row) for row in range(len(op))], pa.string())
     if first_bytes:
         columns["ttfb"] = pa.array([first_bytes.get(row) for row in range(len(op))], pa.int64())
+    if tries:
+        known = [tries.get(row, (None, None)) for row in range(len(op))]
+        columns["tries"] = pa.array([number for number, _ in known], pa.int32())
+        columns["wait_ns"] = pa.array([waited for _, waited in known], pa.int64())
     return pa.RecordBatch.from_pydict(columns)
 
 
