@@ -460,3 +460,17 @@ def test_a_null_in_a_dictionary_is_a_null_of_the_column(tmp_path: Path) -> None:
         .column(0)
     )
     assert found.to_pylist() == [None, None, "exists", "timeout", None, "timeout"]
+
+
+def test_a_file_that_pandas_wrote_with_gaps_or_an_index_is_refused_with_the_call_that_helps(
+    tmp_path: Path,
+) -> None:
+    pandas = pytest.importorskip("pandas", reason="pandas is not installed")
+    frame = pandas.DataFrame(CORE | {"latency": [None, 5]})
+    for broken in (frame, frame.set_index("sample_id")):
+        broken.to_parquet(tmp_path / "t.parquet")
+        with pytest.raises(TraceFormatError, match=r"reset_index\(\)\.convert_dtypes\(\)") as caught:
+            open_reader(tmp_path / "t.parquet")
+        assert "\n" not in str(caught.value)
+        broken.reset_index().convert_dtypes().to_parquet(tmp_path / "t.parquet")
+        assert open_reader(tmp_path / "t.parquet").rows == 2

@@ -13,7 +13,8 @@ from tracekit.cli.options import takes
 from tracekit.loader.profiles import PROFILES
 from tracekit.loader.record import RecordResult, record
 from tracekit.options import LOADER, RECORD
-from tracekit.units import format_count, format_duration, format_rate, format_size
+from tracekit.reporting.table import counted
+from tracekit.units import format_duration, format_rate, format_size
 
 __all__ = ["register"]
 
@@ -64,8 +65,8 @@ def _show(result: RecordResult) -> None:
     if result.interrupted:
         say(Text("interrupted: what was recorded is a whole trace", "yellow"))
     say(
-        f"{format_count(result.ops)} ops, {format_count(result.steps)} steps, "
-        f"{format_count(result.samples)} samples, {format_size(result.sample_bytes)} "
+        f"{counted(result.ops, 'op')}, {counted(result.steps, 'step')}, {counted(result.samples, 'sample')}, "
+        f"{format_size(result.sample_bytes)} "
         f"in {format_duration(result.duration_ns)} ({rate})",
         soft_wrap=True,
     )

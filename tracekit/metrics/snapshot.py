@@ -131,7 +131,7 @@ class MetricsSnapshot:
         }
         key = name.removesuffix("_hist")
         if key not in found:
-            raise UsageError(f"no histogram {name!r}", f"there are {', '.join(found)}")
+            raise UsageError(f"no histogram {name!r}", f"choose from {', '.join(found)}")
         return found[key]
 
     def to_dict(self) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from tracekit.reporting.table import brief, counted, short_names
 from tracekit.sql import load_sql
 from tracekit.store.reader import TraceReader
 from tracekit.units import format_count, format_duration, format_rate, format_size
+from tracekit.validation import nearest
 
 __all__ = ["KINDS", "pair_names", "panels"]
 
@@ -100,7 +101,8 @@ def _time(sources: Sequence[_Source]) -> tuple[Axis, float]:
 
 def _builder(kind: str) -> Callable[[list[_Source]], list[Panel]]:
     if kind not in KINDS:
-        raise UsageError(f"unknown picture {kind!r}", f"there are {', '.join(KINDS)}")
+        hint = f"{nearest(kind, KINDS)} choose from {', '.join(KINDS)}".strip()
+        raise UsageError(f"unknown picture {kind!r}", hint)
     return KINDS[kind]
 
 

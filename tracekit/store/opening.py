@@ -211,6 +211,9 @@ def _check(file: Path, schema: pa.Schema, metadata: Mapping[str, str]) -> None:
         ) from error
     found = problems(schema)
     if found:
-        raise TraceFormatError(
-            f"{file} does not hold ops: {'; '.join(found)}", "see docs/trace.md for the schema"
-        )
+        hint = "see docs/trace.md for the schema"
+        if b"pandas" in (
+            schema.metadata or {}
+        ):  # pandas makes integers with gaps doubles, and leaves out an index
+            hint = "write df.reset_index().convert_dtypes() if the columns are in it; " + hint
+        raise TraceFormatError(f"{file} does not hold ops: {'; '.join(found)}", hint)
