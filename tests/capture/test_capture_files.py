@@ -56,7 +56,7 @@ def test_os_calls_carry_their_offsets(data, trace, ops):
         ("read", 300, 50, 50),
         ("read", 350, 60, 60),
         ("read", 77, 30, 30),
-        ("hint", 0, 4096, 0),
+        ("hint", 0, 4096, None),
     ]
 
 
@@ -67,7 +67,7 @@ def test_writes_are_recorded(tmp_path, trace, ops):
             file.write(b"x" * 20_000)
         with open(path, "ab", buffering=0) as file:
             file.write(b"y" * 10)
-    assert [(r["op"], r["bytes"]) for r in ops(trace)] == [("put", 20_000), ("put", 10)]
+    assert [(r["op"], r["bytes"]) for r in ops(trace)] == [("write", 20_000), ("write", 10)]
     assert path.read_bytes() == b"x" * 20_000 + b"y" * 10
 
 

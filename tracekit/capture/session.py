@@ -262,6 +262,8 @@ def record(
     ttfb: int | None = None,
     error: ErrorClass | None = None,
     at: tuple[int | None, int | None] | None = None,
+    part: int | None = None,
+    to_uri: str | None = None,
 ) -> None:
     """Record one op if a capture is active. Never raises, because hooks call it from host code.
 
@@ -275,7 +277,7 @@ def record(
         sample_id, step = where() if at is None else at
         (session._recorder or session.recorder).record(
             uri, offset, length, t_submit, latency, op=op, bytes=moved, ttfb=ttfb,
-            sample_id=sample_id, step=step, worker=context._worker, error=error,
+            sample_id=sample_id, step=step, worker=context._worker, part=part, to_uri=to_uri, error=error,
         )  # fmt: skip
     except Exception as failure:  # noqa: BLE001 - the host's call must not fail
         hook_failed("recorder", failure)

@@ -22,12 +22,15 @@ from tracekit.capture.attempt import Attempt
 from tracekit.capture.outcome import error_class, status_class
 from tracekit.capture.ranges import asked_range, granted_range
 from tracekit.capture.session import hook_failed
+from tracekit.capture.writes import WRITE_KINDS, Uploads
 from tracekit.errors import ErrorClass
 
 __all__ = ["install", "policy"]
 
 _KEY = "tracekit"
 _TRIES = "tracekit-tries"
+_COMPONENTS = {"block": "part", "blocklist": "complete", "page": "write", "appendblock": "write"}
+_uploads = Uploads()
 _COMP = re.compile(r"(?:^|&)comp=([a-z]*)")
 
 
@@ -162,14 +165,24 @@ def _asked(request: Any, accounts: tuple[str, ...]) -> None:
         header = http.headers.get("x-ms-range") or http.headers.get("Range")
         if header:
             kind, (offset, length) = "read", asked_range(header)
-    elif kind == "put":
+    elif kind in WRITE_KINDS:
         size = http.headers.get("Content-Length")
         length = int(size) if size is not None else None
     tries = context.get(_TRIES, 0)
     context[_TRIES] = tries + 1
     if tries:
         session.count("retries")
-    context[_KEY] = Attempt(_uri(url, query, accounts), kind, offset, length)
+    attempt = Attempt(_uri(url, query, accounts), kind, offset, length)
+    context[_KEY] = attempt
+    if kind == "part":
+        _place_block(attempt, query)
+    elif kind == "complete":
+        _uploads.ended(attempt.uri)
+    elif kind == "write" and (header := http.headers.get("x-ms-range")):
+        attempt.offset = asked_range(header)[0]
+    elif kind == "put" and (source := http.headers.get("x-ms-copy-source")):
+        attempt.kind, attempt.length = "copy", None
+        attempt.uri, attempt.to_uri = _placed(source.partition("?")[0], "", accounts), attempt.uri
 
 
 def _answered(request: Any, response: Any) -> None:
@@ -187,7 +200,7 @@ def _answered(request: Any, response: Any) -> None:
         attempt.ended(0, failure)
         return
     if attempt.kind not in ("read", "get"):
-        attempt.ended(attempt.length if attempt.kind == "put" else None)
+        attempt.succeeded()
         return
     size = answer.headers.get("Content-Length")
     granted = answer.headers.get("Content-Range")
@@ -217,12 +230,19 @@ def _kind(method: str, query: str) -> str | None:
     comp = _COMP.search(query) if query else None
     if method == "GET" and comp is not None and comp[1] == "list":
         return "list"
-    if comp is not None and comp[1] not in ("block", "page", "appendblock"):
-        return None
+    if comp is not None:
+        return _COMPONENTS.get(comp[1]) if method == "PUT" else None
     of_container = "restype=" in query
     if method == "PUT":
         return None if of_container else "put"
     return {"GET": None if of_container else "get", "HEAD": "stat", "DELETE": "delete"}.get(method)
+
+
+def _place_block(attempt: Attempt, query: str) -> None:
+    """Number a block by the order in which blocks are sent: their names are random."""
+    name = parse_qs(query).get("blockid", [""])[0]
+    attempt.part = _uploads.number(attempt.uri, name)
+    attempt.offset = _uploads.offset(attempt.uri, attempt.part, attempt.length)
 
 
 def _uri(url: str, query: str, accounts: tuple[str, ...]) -> str:

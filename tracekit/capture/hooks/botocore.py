@@ -15,6 +15,7 @@ from collections.abc import Callable
 from time import monotonic_ns
 from types import ModuleType
 from typing import Any
+from urllib.parse import unquote
 
 from tracekit.backends.objects.uri import join
 from tracekit.capture import session as sessions
@@ -22,14 +23,17 @@ from tracekit.capture.attempt import Attempt
 from tracekit.capture.outcome import error_class, status_class
 from tracekit.capture.ranges import asked_range, granted_range
 from tracekit.capture.session import hook_failed
+from tracekit.capture.writes import WRITE_KINDS, Uploads
 from tracekit.errors import ErrorClass
 
 __all__ = ["install", "install_async", "wrap"]
 
 _KINDS = {
-    "GetObject": "get", "HeadObject": "stat", "HeadBucket": "stat", "PutObject": "put", "UploadPart": "put",
-    "ListObjects": "list", "ListObjectsV2": "list", "DeleteObject": "delete",
+    "GetObject": "get", "HeadObject": "stat", "HeadBucket": "stat", "PutObject": "put", "UploadPart": "part",
+    "UploadPartCopy": "part", "CompleteMultipartUpload": "complete", "AbortMultipartUpload": "abort", "CopyObject": "copy",
+    "ListObjects": "list", "ListObjectsV2": "list", "DeleteObject": "delete", "DeleteObjects": "delete",
 }  # fmt: skip
+_uploads = Uploads()
 _KEY = "tracekit"
 _ATTEMPT = "tracekit-attempt"
 
@@ -97,15 +101,40 @@ def _named(params: dict[str, Any], model: Any, context: dict[str, Any] | None = 
     if sessions.active() is None or kind is None or context is None:
         return
     try:
-        key = params.get("Key") or params.get("Prefix") or ""
-        body = params.get("Body")
-        length = len(body) if kind == "put" and isinstance(body, (bytes, bytearray, memoryview)) else None
-        offset = None
-        if kind == "get" and (asked := params.get("Range")):
-            kind, (offset, length) = "read", asked_range(asked)
-        context[_KEY] = [join("s3", str(params.get("Bucket", "")), str(key)), kind, offset, length, 0]
+        context[_KEY] = [_planned(kind, params), 0]
     except Exception as error:  # noqa: BLE001 - the request goes out all the same
         hook_failed("botocore", error)
+
+
+def _planned(kind: str, params: dict[str, Any]) -> dict[str, Any]:
+    """What the parameters of a request say of its op, as attributes of its attempts."""
+    bucket, key = str(params.get("Bucket", "")), str(params.get("Key") or params.get("Prefix") or "")
+    body = params.get("Body")
+    length = len(body) if kind in WRITE_KINDS and isinstance(body, (bytes, bytearray, memoryview)) else None
+    found: dict[str, Any] = {"uri": join("s3", bucket, key), "kind": kind, "offset": None, "length": length}
+    if kind == "get" and (asked := params.get("Range")):
+        found["kind"] = "read"
+        found["offset"], found["length"] = asked_range(asked)
+    elif kind == "part":
+        found["part"] = int(params["PartNumber"])
+        if asked := params.get("CopySourceRange"):
+            found["length"] = asked_range(asked)[1]
+    elif kind == "copy":
+        found["uri"], found["to_uri"] = _copy_source(params["CopySource"]), found["uri"]
+    elif "Delete" in params:
+        keys = [join("s3", bucket, str(one["Key"])) for one in params["Delete"]["Objects"]]
+        found["uri"], found["more"] = keys[0], tuple(keys[1:])
+    if "UploadId" in params:
+        found["upload"] = str(params["UploadId"])
+    return found
+
+
+def _copy_source(source: Any) -> str:
+    """The URI of what a CopyObject copies: a mapping, or `bucket/key` in URL quoting."""
+    if isinstance(source, dict):
+        return join("s3", str(source["Bucket"]), str(source["Key"]))
+    bucket, _, key = unquote(str(source).partition("?versionId=")[0]).lstrip("/").partition("/")
+    return join("s3", bucket, key)
 
 
 def _created(request: Any, **_: Any) -> None:
@@ -115,9 +144,15 @@ def _created(request: Any, **_: Any) -> None:
         if known is None or sessions.active() is None:
             _sending.set(None)
             return
-        uri, kind, offset, length, tries = known
-        known[4] = tries + 1
-        attempt = Attempt(uri, kind, offset, length)
+        plan, tries = known
+        known[1] = tries + 1
+        attempt = Attempt(plan["uri"], plan["kind"], plan["offset"], plan["length"])
+        attempt.part, attempt.to_uri, attempt.more = (
+            plan.get("part"),
+            plan.get("to_uri"),
+            plan.get("more", ()),
+        )
+        attempt.upload = plan.get("upload")
         request.context[_ATTEMPT] = attempt
         _sending.set(attempt)
         session = sessions.active()
@@ -132,13 +167,22 @@ def _sent(request: Any, **_: Any) -> None:
         attempt = _sending.get()
         if attempt is None:
             return
-        if attempt.kind == "put" and attempt.length is None:
+        if attempt.kind in ("put", "part") and attempt.length is None:
             headers = request.headers
             size = headers.get("X-Amz-Decoded-Content-Length") or headers.get("Content-Length")
             attempt.length = int(size) if size is not None else None
+        _place_part(attempt)
         attempt.submit = monotonic_ns()
     except Exception as error:  # noqa: BLE001 - the request goes out all the same
         hook_failed("botocore", error)
+
+
+def _place_part(attempt: Attempt) -> None:
+    """Find out where a part lies in its object, and forget uploads that end."""
+    if attempt.upload is not None and attempt.part is not None:
+        attempt.offset = _uploads.offset(attempt.upload, attempt.part, attempt.length)
+    elif attempt.upload is not None:
+        _uploads.ended(attempt.upload)
 
 
 def _received(parsed_response: Any, context: Any, exception: Any, **_: Any) -> None:
@@ -161,7 +205,7 @@ def _received(parsed_response: Any, context: Any, exception: Any, **_: Any) -> N
             return
         body = parsed_response.get("Body")
         if body is None or attempt.kind not in ("get", "read"):
-            attempt.ended(attempt.length if attempt.kind == "put" else None)
+            attempt.succeeded()
             return
         attempt.offset, attempt.length = granted_range(
             attempt.kind, attempt.offset, attempt.length, parsed_response.get("ContentRange"),

@@ -9,9 +9,10 @@ does not know are passed to the built-in `open`.
 from __future__ import annotations
 
 import builtins
+import contextlib
 import io
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from stat import S_ISREG
 from time import monotonic_ns
 from types import ModuleType
@@ -20,13 +21,15 @@ from typing import IO, Any
 from tracekit.capture import session as sessions
 from tracekit.capture.outcome import error_class
 from tracekit.capture.session import hook_failed, record
+from tracekit.capture.writes import WRITE_KINDS
 
 __all__ = ["RecordedFileIO", "install", "open", "uri_of_descriptor"]
 
 _real_open = io.open
-_readinto, _read, _readall, _write, _tell = (
-    io.FileIO.readinto, io.FileIO.read, io.FileIO.readall, io.FileIO.write, io.FileIO.tell,
+_readinto, _read, _readall, _write, _tell, _truncate = (
+    io.FileIO.readinto, io.FileIO.read, io.FileIO.readall, io.FileIO.write, io.FileIO.tell, io.FileIO.truncate,
 )  # fmt: skip
+_ABILITIES: tuple[set[Any], ...] = (os.supports_dir_fd, os.supports_fd, os.supports_follow_symlinks)
 _MODES = frozenset("rwxab+t")
 
 
@@ -72,13 +75,24 @@ class RecordedFileIO(io.FileIO):
         try:
             moved = _write(self, data)
         except OSError as error:
-            self._failed("put", begin, memoryview(data).nbytes, submit, error)
+            self._failed("write", begin, memoryview(data).nbytes, submit, error)
             raise
         took = monotonic_ns() - submit
         if begin is None and moved is not None:
             begin = _tell(self) - moved  # the position of an append is known only afterwards
-        record(self._uri, begin, memoryview(data).nbytes, submit, took, "put", moved)
+        record(self._uri, begin, memoryview(data).nbytes, submit, took, "write", moved)
         return moved
+
+    def truncate(self, size: int | None = None, /) -> int:
+        submit = monotonic_ns()
+        try:
+            left = _truncate(self, size)
+        except OSError as error:
+            self._failed("truncate", None, size, submit, error)
+            raise
+        if self._uri is not None:
+            record(self._uri, None, left, submit, monotonic_ns() - submit, "truncate")
+        return left
 
     def fileno(self) -> int:
         fd = super().fileno()
@@ -112,7 +126,8 @@ class RecordedFileIO(io.FileIO):
     def _failed(self, op: str, begin: int | None, length: int | None, submit: int, error: OSError) -> None:
         if self._uri is not None:
             took = monotonic_ns() - submit
-            record(self._uri, begin, length, submit, took, op, 0, None, error_class(error))
+            moved = 0 if op in WRITE_KINDS or op == "read" else None
+            record(self._uri, begin, length, submit, took, op, moved, None, error_class(error))
 
 
 def open(
@@ -155,10 +170,14 @@ def install(_: ModuleType) -> Callable[[], None]:
     before = [(owner, name, getattr(owner, name)) for owner, name, _ in patches]
     for owner, name, new in patches:
         setattr(owner, name, new)
+    for able in _ABILITIES:  # shutil asks them what a function accepts
+        able.update(new for (_, _, new), (_, _, old) in zip(patches, before, strict=True) if old in able)
 
     def undo() -> None:
         for owner, name, old in before:
             setattr(owner, name, old)
+        for able in _ABILITIES:
+            able.difference_update(new for _, _, new in patches)
         _known_fds.clear()
 
     return undo
@@ -340,9 +359,130 @@ def _record_fadvise(real: Any) -> Any:
         submit = monotonic_ns()
         real(fd, offset, length, advice)
         if uri is not None:
-            record(uri, offset, length, submit, monotonic_ns() - submit, "hint", 0)
+            record(uri, offset, length, submit, monotonic_ns() - submit, "hint")
 
     return posix_fadvise
+
+
+def _record_sync(real: Any) -> Any:
+    def sync(fd: Any) -> None:
+        uri = None
+        if sessions.active() is not None:
+            uri = uri_of_descriptor(fd if isinstance(fd, int) else fd.fileno())
+        with _timed(uri, "sync"):
+            real(fd)
+
+    return sync
+
+
+def _record_ftruncate(real: Any) -> Any:
+    def ftruncate(fd: int, length: int, /) -> None:
+        uri = uri_of_descriptor(fd) if sessions.active() is not None else None
+        with _timed(uri, "truncate", length):
+            real(fd, length)
+
+    return ftruncate
+
+
+def _record_truncate(real: Any) -> Any:
+    def truncate(path: Any, length: int) -> None:
+        uri = uri_of_descriptor(path) if isinstance(path, int) else _uri_of_name(path)
+        with _timed(uri, "truncate", length):
+            real(path, length)
+
+    return truncate
+
+
+def _record_remove(real: Any) -> Any:
+    def remove(path: Any, *, dir_fd: int | None = None) -> None:
+        with _timed(_uri_of_name(path, dir_fd), "delete"):
+            real(path, dir_fd=dir_fd)
+
+    return remove
+
+
+def _record_rename(real: Any) -> Any:
+    def rename(src: Any, dst: Any, *, src_dir_fd: int | None = None, dst_dir_fd: int | None = None) -> None:
+        uri = _uri_of_name(src, src_dir_fd)
+        to_uri = _uri_of_name(dst, dst_dir_fd, any_name=uri is not None)
+        with _timed(uri, "rename", None, to_uri):
+            real(src, dst, src_dir_fd=src_dir_fd, dst_dir_fd=dst_dir_fd)
+
+    return rename
+
+
+def _record_sendfile(real: Any) -> Any:
+    def sendfile(out_fd: int, in_fd: int, offset: int | None, count: int, *more: Any, **named: Any) -> Any:
+        if sessions.active() is None:
+            return real(out_fd, in_fd, offset, count, *more, **named)
+        at_out = _position_of(out_fd)
+        at_in = _position_of(in_fd) if offset is None else offset
+        submit = monotonic_ns()
+        moved = real(out_fd, in_fd, offset, count, *more, **named)
+        _copied(in_fd, at_in, out_fd, at_out, count, submit, moved)
+        return moved
+
+    return sendfile
+
+
+def _record_copy_range(real: Any) -> Any:
+    def copy_file_range(
+        src: int, dst: int, count: int, offset_src: int | None = None, offset_dst: int | None = None
+    ) -> Any:
+        if sessions.active() is None:
+            return real(src, dst, count, offset_src, offset_dst)
+        at_in = _position_of(src) if offset_src is None else offset_src
+        at_out = _position_of(dst) if offset_dst is None else offset_dst
+        submit = monotonic_ns()
+        moved = real(src, dst, count, offset_src, offset_dst)
+        _copied(src, at_in, dst, at_out, count, submit, moved)
+        return moved
+
+    return copy_file_range
+
+
+def _copied(
+    source: int, at: int | None, target: int, to: int | None, count: int, submit: int, moved: int
+) -> None:
+    """Record a copy inside the kernel: a read and a write."""
+    took = monotonic_ns() - submit
+    for fd, offset, kind in ((source, at, "read"), (target, to, "write")):
+        uri = uri_of_descriptor(fd)
+        if uri is not None:
+            record(uri, offset, count, submit, took, kind, moved)
+
+
+@contextlib.contextmanager
+def _timed(
+    uri: str | None, kind: str, length: int | None = None, to_uri: str | None = None
+) -> Iterator[None]:
+    """Record the call in the block, unless `uri` is None."""
+    submit = monotonic_ns()
+    failure = None
+    try:
+        yield
+    except OSError as error:
+        failure = error_class(error)
+        raise
+    finally:
+        if uri is not None:
+            took = monotonic_ns() - submit
+            record(uri, None, length, submit, took, kind, None, None, failure, to_uri=to_uri)
+
+
+def _uri_of_name(name: Any, dir_fd: int | None = None, *, any_name: bool = False) -> str | None:
+    """The URI of a path that a call was given; None if it is not recorded. `any_name`: whatever the filters say."""
+    if sessions.active() is None:
+        return None
+    try:
+        path = os.fsdecode(name)
+        if dir_fd is not None and not path.startswith("/"):
+            path = os.path.join(os.readlink(f"/proc/self/fd/{dir_fd}"), path)  # noqa: PTH115
+        path = os.path.abspath(path)
+        return f"file://{path}" if any_name else _admitted(path)
+    except Exception as error:  # noqa: BLE001 - the call is made without recording
+        hook_failed("files", error)
+        return None
 
 
 _OS_CALLS: dict[str, Callable[[Any], Any]] = {
@@ -354,7 +494,19 @@ _OS_CALLS: dict[str, Callable[[Any], Any]] = {
     "pread": _transfer("read", int, 0),
     "readv": _transfer("read", _nbytes, None),
     "preadv": _transfer("read", _nbytes, 0),
-    "write": _transfer("put", lambda data: memoryview(data).nbytes, None),
-    "pwrite": _transfer("put", lambda data: memoryview(data).nbytes, 0),
+    "write": _transfer("write", lambda data: memoryview(data).nbytes, None),
+    "pwrite": _transfer("write", lambda data: memoryview(data).nbytes, 0),
+    "writev": _transfer("write", _nbytes, None),
+    "pwritev": _transfer("write", _nbytes, 0),
     "posix_fadvise": _record_fadvise,
+    "fsync": _record_sync,
+    "fdatasync": _record_sync,
+    "ftruncate": _record_ftruncate,
+    "truncate": _record_truncate,
+    "remove": _record_remove,
+    "unlink": _record_remove,
+    "rename": _record_rename,
+    "replace": _record_rename,
+    "sendfile": _record_sendfile,
+    "copy_file_range": _record_copy_range,
 }

@@ -12,6 +12,7 @@ import contextlib
 import contextvars
 import functools
 import inspect
+import itertools
 import os
 from collections.abc import Callable, Iterator
 from time import monotonic_ns
@@ -35,6 +36,7 @@ _OBJECT_STORES = ("s3", "az", "gs")
 _KINDS = {
     "_cat_file": "read", "cat_file": "read", "_get_file": "get", "get_file": "get",
     "_pipe_file": "put", "pipe_file": "put", "_put_file": "put", "put_file": "put",
+    "_rm_file": "delete", "rm_file": "delete", "_cp_file": "copy", "cp_file": "copy",
 }  # fmt: skip
 _inside: contextvars.ContextVar[bool] = contextvars.ContextVar("tracekit_fsspec", default=False)
 _MARK = "_tracekit_original"
@@ -190,8 +192,12 @@ def _moved(
     """Record the op of one whole-path call, as far as its arguments and result determine it."""
     took = monotonic_ns() - submit
     try:
-        offset, length, moved = None, None, None
-        if kind == "read":
+        offset, length, moved, to_uri = None, None, None, None
+        if kind == "copy":
+            to_uri = uri_of(filesystem, str(next(iter(given.values()))))
+        elif kind == "delete":
+            pass
+        elif kind == "read":
             start, end = given.get("start"), given.get("end")
             moved = len(result) if result is not None else 0
             if start is None and end is None:
@@ -212,7 +218,9 @@ def _moved(
                 length = None if data is None else len(data)
             moved = length if failure is None else 0
         error = None if failure is None else error_class(failure)
-        record(uri_of(filesystem, path), offset, length, submit, took, kind, moved, None, error)
+        record(
+            uri_of(filesystem, path), offset, length, submit, took, kind, moved, None, error, to_uri=to_uri
+        )
     except Exception as error_of_ours:  # noqa: BLE001 - the host's call has completed
         hook_failed("fsspec", error_of_ours)
 
@@ -287,23 +295,31 @@ def _place(at_open: tuple[int | None, int | None]) -> tuple[int | None, int | No
 
 
 def _uploader(file: Any, upload: Any, uri: str) -> Any:
-    def upload_chunk(*args: Any, **kwargs: Any) -> Any:
+    """Record the chunks of an upload: parts, and its completion; or one whole object, if there is one chunk."""
+    parts = itertools.count(1)
+
+    def upload_chunk(final: bool = False, *args: Any, **kwargs: Any) -> Any:
         length = file.buffer.seek(0, os.SEEK_END)
         file.buffer.seek(0)
+        offset, number = file.offset or 0, next(parts)
         token = _inside.set(True)
         submit = monotonic_ns()
         failure: ErrorClass | None = None
         try:
-            return upload(*args, **kwargs)
+            return upload(final, *args, **kwargs)
         except BaseException as error:
             failure = error_class(error)
             raise
         finally:
             _inside.reset(token)
             took = monotonic_ns() - submit
-            record(
-                uri, file.offset or 0, length, submit, took, "put", 0 if failure else length, None, failure
-            )
+            moved = 0 if failure else length
+            if final and number == 1:
+                record(uri, None, length, submit, took, "put", moved, None, failure)
+            elif length:
+                record(uri, offset, length, submit, took, "part", moved, None, failure, part=number)
+            if final and number > 1 and failure is None:  # the same call completed the upload
+                record(uri, None, None, submit, took, "complete")
 
     return upload_chunk
 

@@ -28,7 +28,7 @@ from tracekit.errors import ErrorClass
 __all__ = ["install", "wrap"]
 
 _CALLS = {"get_range": "read", "get_ranges": "read", "get": "get", "put": "put", "head": "stat", "delete": "delete",
-          "open_reader": "open"}  # fmt: skip
+          "copy": "copy", "rename": "rename", "open_reader": "open", "open_writer": "open"}  # fmt: skip
 _USERS = ("obstore", "obstore.fsspec")
 _BUFFER_BYTES = 1024 * 1024
 """The default `buffer_size` of `obstore.open_reader`."""
@@ -130,6 +130,23 @@ def _record_call(
     error = None if failure is None else error_class(failure)
     try:
         path: Any = args[0] if args else kwargs.get("path", kwargs.get("paths"))
+        if kind in ("copy", "rename"):
+            source, target = args if len(args) > 1 else (kwargs.get("from_"), kwargs.get("to"))
+            record(
+                _uri(store, source),
+                None,
+                None,
+                submit,
+                took,
+                kind,
+                None,
+                None,
+                error,
+                to_uri=_uri(store, target),
+            )
+            return result
+        if name == "open_writer" and result is not None:
+            return _Writer(result, _uri(store, path), submit)
         if name == "get_range" and error is None:  # the common case of data loaders
             start, length = kwargs.get("start"), kwargs.get("length")
             if start is not None and length is not None:
@@ -229,6 +246,59 @@ class _Result:
             start, end, whole = 0, moved, True
         offset, kind = (None, "get") if whole else (start, "read")
         record(uri, offset, end - start, submit, took, kind, moved, ttfb, error, self._at)
+
+
+class _Writer:
+    """A writer that records its object, as one put, when it is closed. Other attributes are the writer's."""
+
+    def __init__(self, writer: Any, uri: str, submit: int) -> None:
+        self._writer, self._uri, self._submit = writer, uri, submit
+        self._at = where()
+        self._moved = 0
+
+    def write(self, data: Any) -> Any:
+        self._moved += memoryview(data).nbytes
+        return self._writer.write(data)
+
+    def close(self) -> Any:
+        closed = self._writer.close()
+        if hasattr(closed, "__await__"):
+            return self._closed_later(closed)
+        self._ended(None)
+        return closed
+
+    async def _closed_later(self, closing: Any) -> None:
+        await closing
+        self._ended(None)
+
+    def __enter__(self) -> _Writer:
+        self._writer.__enter__()
+        return self
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> Any:
+        result = self._writer.__exit__(kind, error, trace)
+        self._ended(error)
+        return result
+
+    async def __aenter__(self) -> _Writer:
+        await self._writer.__aenter__()
+        return self
+
+    async def __aexit__(self, kind: Any, error: BaseException | None, trace: Any) -> Any:
+        result = await self._writer.__aexit__(kind, error, trace)
+        self._ended(error)
+        return result
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._writer, name)
+
+    def _ended(self, error: BaseException | None) -> None:
+        if self._submit:
+            took = monotonic_ns() - self._submit
+            failure = None if error is None else error_class(error)
+            moved = self._moved if error is None else 0
+            record(self._uri, None, self._moved, self._submit, took, "put", moved, None, failure, self._at)
+            self._submit = 0
 
 
 class _Stream:
