@@ -22,10 +22,21 @@ from tracekit.formats.registry import import_trace, importers
 from tracekit.store.reader import open_reader
 
 GOOD = {
+    "azure-log": b'1.0;2011-07-28T18:02:40.6271789Z;GetBlob;Success;200;28;21;authenticated;s;s;blob;"https://s.blob.core.windows.net/c/k?x;y";'
+    b'"/s/c/k";fb65;0;201.9.10.20:4362;2009-09-19;438;100;223;512;;;"66Cb";"0x8C";Thursday;;"agent";;"req"\n',
+    "blktrace": b"  8,0    1        4     0.000006270   697  D   R 223490 + 8 [kjournald]\n"
+    b"  8,0    0        1     0.001000000     0  C   R 223490 + 8 [0]\n",
     "csv": b"uri,offset,len,t_submit,latency_us,op,more\n/d/a,0,10,5,1.5,read,x\n/d/b,,20,9,,put,\"y, z\"\n",
     "dftracer": b'[\n{"id":"1","name":"open64","cat":"POSIX","pid":"0","tid":"7","ts":"10","dur":"5","ph":"X",'
     b'"args":{"fname":"/d/a","ret":5}}\n{"id":"2","name":"read","cat":"POSIX","pid":"0","tid":"7","ts":"20","dur":"5",'
     b'"ph":"X","args":{"fname":"/d/a","fd":5,"ret":"7","count":"9"}}\n',
+    "elbencho": b'{ "date": "2026-01-02T04:04:05.123+0100", "worker_rank": 3, "op_name": "read", "entry_name": "/d/f", "offset": 0, '
+    b'"length": 4096, "is_finished": false, "is_error": false }\n{ "date": "2026-01-02T04:04:05.125+0100", "worker_rank": 3, '
+    b'"op_name": "read", "entry_name": "/d/f", "offset": 0, "length": 4096, "is_finished": true, "is_error": false }\n',
+    "gcs-usage": b'"time_micros","c_ip","cs_method","sc_status","cs_bytes","sc_bytes","time_taken_micros","cs_operation","cs_bucket","cs_object"\n'
+    b'"1700000000000000","192.0.2.1","GET","200","0","1000","5000","GET_Object","bucket","a/b"\n',
+    "minio-trace": b'{"time":"2026-01-02T03:04:05.000000001Z","client":"192.0.2.9:1","callStats":{"rx":9,"tx":1000,"duration":1234},'
+    b'"api":"s3.GetObject","path":"/b/k","statusCode":200}\n',
     "fio": b"fio version 3 iolog\n1 /d/a add\n1 /d/a open\n5 /d/a read 0 4096\n90 /d/a write 4096 512\n99 /d/a close\n",
     "jsonl": b'{"uri": "/d/a", "offset": 0, "len": 10, "t_submit": 5, "tag": "x"}\n{"uri": "s3://b/k", "t_submit": 9, "latency": 7}\n',
     "lmcache": (

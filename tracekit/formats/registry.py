@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -42,12 +42,17 @@ __all__ = [
 ]
 
 _IMPORTERS = {
+    "azure-log": ("tracekit.formats.cloud_logs", "AzureLog"),
+    "blktrace": ("tracekit.formats.blktrace", "Blktrace"),
     "csv": ("tracekit.formats.text.columns", "Csv"),
     "darshan": ("tracekit.formats.darshan_dxt", "DarshanDxt"),
     "dftracer": ("tracekit.formats.dftracer", "DFTracer"),
+    "elbencho": ("tracekit.formats.elbencho", "Elbencho"),
     "fio": ("tracekit.formats.fio", "Fio"),
+    "gcs-usage": ("tracekit.formats.cloud_logs", "GcsUsage"),
     "jsonl": ("tracekit.formats.text.jsonl", "Jsonl"),
     "lmcache": ("tracekit.formats.lmcache", "LMCache"),
+    "minio-trace": ("tracekit.formats.minio", "MinioTrace"),
     "mooncake": ("tracekit.formats.mooncake", "Mooncake"),
     "s3-access-log": ("tracekit.formats.s3_access_log", "S3AccessLog"),
     "s3dlio": ("tracekit.formats.oplog", "S3dlio"),
@@ -56,13 +61,19 @@ _IMPORTERS = {
 }
 _OF_DIRECTORIES = ("dftracer",)
 _EXPORTERS = {
+    "block-csv": ("tracekit.formats.block_csv", "BlockCsv"),
     "chrome": ("tracekit.formats.chrome", "Chrome"),
     "csv": ("tracekit.formats.text.columns", "Csv"),
+    "dlio": ("tracekit.formats.configurations", "Dlio"),
+    "elbencho-command": ("tracekit.formats.configurations", "ElbenchoCommand"),
     "fio": ("tracekit.formats.fio", "Fio"),
+    "fio-job": ("tracekit.formats.configurations", "FioJob"),
     "jsonl": ("tracekit.formats.text.jsonl", "Jsonl"),
     "libcachesim": ("tracekit.formats.libcachesim", "LibCacheSim"),
+    "mlpstorage": ("tracekit.formats.configurations", "MlpStorage"),
     "s3dlio": ("tracekit.formats.oplog", "S3dlio"),
     "warp": ("tracekit.formats.oplog", "Warp"),
+    "warp-command": ("tracekit.formats.configurations", "WarpCommand"),
 }
 
 
@@ -186,6 +197,10 @@ def _in_window(
 
 def _all(reads: Importer, logs: list[Log], tally: Tally, options: ImportOptions) -> Iterator[pa.RecordBatch]:
     """Yield the ops of all `logs`. Ranks of different logs differ, unless the format's ranks have names."""
+    together: Callable[..., Iterator[pa.RecordBatch]] | None = getattr(reads, "read_together", None)
+    if together is not None:
+        yield from _settled(together([log.path for log in logs], tally, options), tally)
+        return
     first_rank = 0
     for log in logs:
         tally.source = log.path if log.name == str(log.path) else Path(log.name)

@@ -8,13 +8,11 @@ of its objects, that share a request id: together they are one op.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +21,7 @@ import pyarrow.compute as pc
 from tracekit.errors import TraceFormatError
 from tracekit.formats.base import Carries, ImportOptions, Lines, Tally
 from tracekit.formats.sound import Streams, batch_of, error_class, map_dictionary, sound_batch
+from tracekit.formats.store_requests import object_name
 from tracekit.formats.text.lines import Block, ahead, blocks, decoded_lines
 
 __all__ = ["S3AccessLog"]
@@ -46,7 +45,6 @@ _COPIED = "REST.COPY.OBJECT_GET"
 _PARTIAL = 206
 _FAILED = 400
 _PART = r"[?&]partNumber=(?P<part>\d{1,5})(?:[& ]|$)"
-_ENDS_A_NAME = re.compile(r"[?#\x00-\x1f\x7f]")
 
 
 class S3AccessLog:
@@ -131,8 +129,8 @@ class _Reading:
         return batch_of(
             {
                 "t_submit": [to["time"] for to, _ in done],
-                "uri": [_name(f"s3://{source['bucket']}/{source['key']}") for _, source in done],
-                "to_uri": [_name(f"s3://{to['bucket']}/{to['key']}") for to, _ in done],
+                "uri": [object_name(f"s3://{source['bucket']}/{source['key']}") for _, source in done],
+                "to_uri": [object_name(f"s3://{to['bucket']}/{to['key']}") for to, _ in done],
                 "op": ["copy"] * len(done),
                 "latency": [None if to["total"] is None else to["total"] * 1_000_000 for to, _ in done],
                 "error": errors,
@@ -197,7 +195,7 @@ def _ops(fields: dict[str, pa.Array], lines: Lines, clients: Streams, tally: Tal
     ).dictionary_encode()
     columns = {
         "t_submit": fields["time"],
-        "uri": map_dictionary(named, [_name(name) for name in named.dictionary.to_pylist()]),
+        "uri": map_dictionary(named, [object_name(name) for name in named.dictionary.to_pylist()]),
         "op": kind.dictionary_encode(),
         "bytes": pc.if_else(failed, 0, moved),
         "len": pc.if_else(writes, fields["size"], nothing),
@@ -209,8 +207,3 @@ def _ops(fields: dict[str, pa.Array], lines: Lines, clients: Streams, tally: Tal
         "object_size": pc.if_else(sized, fields["size"], nothing),
     }
     return sound_batch(columns, lines, tally)
-
-
-def _name(name: str) -> str:
-    """Return a logged name, percent-decoded but for the characters that would end it in a URI."""
-    return _ENDS_A_NAME.sub(lambda found: f"%{ord(found[0]):02X}", unquote(name, errors="replace"))

@@ -1,0 +1,262 @@
+"""Reads traces of Linux' block layer: the binary per-CPU files of blktrace, and the text of blkparse.
+
+An op is a request from its issue to the device (D) to its completion (C); a log without issues has those from queueing
+(Q) instead. Requests are known by device and sector. All files are read together, because a request may end on another
+CPU than it began on.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections import defaultdict, deque
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import pyarrow as pa
+
+from tracekit.formats.base import Carries, ImportOptions, Tally
+from tracekit.formats.sound import Streams, batch_of
+from tracekit.formats.text.lines import BROKEN, ahead, blocks, decoded_lines, opened
+from tracekit.uri import from_name
+
+__all__ = ["Blktrace"]
+
+_SECTOR_BYTES = 512
+_MAGIC = 0x65617400
+_VERSION = 7
+_HEADER = "IIQQIIIIIHH"
+_HEADER_BYTES = 48
+_READ_BYTES = 1 << 20
+_BATCH_ROWS = 65_536
+_ACTIONS = {1: "Q", 7: "D", 8: "C", 6: "R"}
+_READ, _WRITE, _FLUSH, _NOTIFY, _DISCARD = 1 << 0, 1 << 1, 1 << 2, 1 << 10, 1 << 13
+_TIMESTAMP = 1
+_LINE = re.compile(
+    r"\s*(\d+),(\d+)\s+\d+\s+\d+\s+(\d{1,9})\.(\d{9})\s+(\d+)\s+(\S{1,2})\s+([A-Z]{1,8})(?:\s+(\d+)(?: \+ (\d+))?)?.*",
+    re.ASCII,
+)
+_MESSAGE = re.compile(
+    r"\s*\d+,\d+\s+\d+\s+\d+\s+\d{1,9}\.\d{9}\s+\d+\s+(m|UT?|P|I|G|M|F|S|A|X|B|U)\s.*", re.ASCII
+)
+_SUMMARY = (
+    "CPU",
+    "Total",
+    "Throughput",
+    "Events",
+    "Skips",
+    "Reads",
+    "Writes",
+    "Read",
+    "Write",
+    "Discard",
+    "IO",
+    "PC",
+    "Dispatches",
+)
+
+
+class _Event(NamedTuple):
+    at_ns: int
+    action: str
+    device: str
+    kind: str | None
+    sector: int
+    size: int
+    pid: int
+    error: bool
+    number: int
+
+
+class Blktrace:
+    """Reads `DEVICE.blktrace.CPU` files and the default output of blkparse."""
+
+    name = "blktrace"
+    about = "blktrace binary files, or the text of blkparse: requests of block devices"
+    carries = Carries(
+        "ns, absolute if binary",
+        streams="process",
+        errors="yes or no",
+        completeness="requests not completed, discards",
+    )
+
+    def read(self, source: Path, tally: Tally, options: ImportOptions) -> Iterator[pa.RecordBatch]:
+        """As the protocol says, for one file."""
+        yield from self.read_together([source], tally, options)
+
+    def read_together(
+        self, sources: Sequence[Path], tally: Tally, options: ImportOptions
+    ) -> Iterator[pa.RecordBatch]:
+        """As the protocol says, for all files of a trace. Worker is the order of the process."""
+        events: list[_Event] = []
+        for source in sources:
+            tally.source = source
+            events += _binary(source, tally) if _is_binary(source) else _text(source, tally)
+        if not events:
+            raise tally.nothing("give blktrace's files, or the text of blkparse")
+        events.sort(key=lambda event: event.at_ns)
+        start = "D" if any(event.action == "D" for event in events) else "Q"
+        yield from _ops(events, start, tally, options.base or "block://")
+        what = "its issue to the device" if start == "D" else "queueing, because the log has no issues"
+        tally.note(f"an op is a request from {what} to its completion")
+
+
+def _ops(events: list[_Event], start: str, tally: Tally, base: str) -> Iterator[pa.RecordBatch]:
+    open_now: dict[tuple[str, int], deque[_Event]] = defaultdict(deque)
+    streams = Streams()
+    rows: list[tuple[_Event, int | None, bool]] = []
+    unmatched = 0
+    for event in events:
+        key = (event.device, event.sector)
+        if event.kind is None:
+            if event.action == start:
+                tally.left_out["discard or other request"] += 1
+        elif event.action == start:
+            open_now[key].append(event)
+        elif event.action == "R" and open_now[key]:  # requeued: it is issued again
+            open_now[key].pop()
+        elif event.action == "C":
+            if not open_now[key]:
+                unmatched += 1
+                continue
+            begun = open_now[key].popleft()
+            rows.append((begun, event.at_ns - begun.at_ns, event.error))
+        if len(rows) >= _BATCH_ROWS:
+            yield _batch(rows, streams, base, tally)
+            rows = []
+    never = [event for waiting in open_now.values() for event in waiting]
+    yield _batch([*rows, *((event, None, False) for event in never)], streams, base, tally)
+    if never:
+        tally.note(f"{len(never)} requests were not completed when the trace ended")
+    if unmatched:
+        tally.note(f"{unmatched} completions have no beginning in the log and are left out")
+
+
+def _batch(
+    rows: list[tuple[_Event, int | None, bool]], streams: Streams, base: str, tally: Tally
+) -> pa.RecordBatch:
+    names = {device: from_name(device, base) for device in {event.device for event, _, _ in rows}}
+    synced = [event.kind == "sync" for event, _, _ in rows]
+    return batch_of(
+        {
+            "t_submit": [event.at_ns for event, _, _ in rows],
+            "uri": [names[event.device] for event, _, _ in rows],
+            "op": [event.kind for event, _, _ in rows],
+            "offset": [None if sync else e.sector * _SECTOR_BYTES for (e, _, _), sync in zip(rows, synced, strict=True)],
+            "len": [None if sync else e.size for (e, _, _), sync in zip(rows, synced, strict=True)],
+            "bytes": [None if sync or took is None else 0 if failed else e.size for (e, took, failed), sync in zip(rows, synced, strict=True)],
+            "latency": [took for _, took, _ in rows],
+            "worker": [streams.number(event.pid) for event, _, _ in rows],
+            "error": ["io_error" if failed else None for _, _, failed in rows],
+        },
+        [event.number for event, _, _ in rows],
+        tally,
+    )  # fmt: skip
+
+
+def _is_binary(source: Path) -> bool:
+    with opened(source) as stream:
+        try:
+            head = stream.read(4)
+        except BROKEN:
+            return False
+    return len(head) == 4 and any(
+        struct.unpack(order + "I", head)[0] & 0xFFFFFF00 == _MAGIC for order in "<>"
+    )
+
+
+def _binary(source: Path, tally: Tally) -> Iterator[_Event]:
+    """Yield the events of one binary file; times count from the Unix epoch if it says when it began."""
+    with opened(source) as stream:
+        data, at, number = bytearray(), 0, 0
+        order = ""
+        shift_ns = 0
+
+        def more(size: int) -> bool:
+            nonlocal at
+            if len(data) - at >= size:
+                return True
+            del data[:at]
+            at = 0
+            while len(data) < size:
+                try:
+                    part = stream.read(_READ_BYTES)
+                except BROKEN:
+                    part = b""
+                if not part:
+                    return False
+                data.extend(part)
+            return True
+
+        while more(_HEADER_BYTES):
+            number += 1
+            order = order or ("<" if struct.unpack_from("<I", data, at)[0] & 0xFFFFFF00 == _MAGIC else ">")
+            magic, _, when, sector, size, action, pid, device, _, error, extra = struct.unpack_from(
+                order + _HEADER, data, at
+            )
+            if magic != _MAGIC | _VERSION:
+                tally.bad(
+                    number, f"not an event of blktrace's version {_VERSION}: the rest of the file is left out"
+                )
+                return
+            if not more(_HEADER_BYTES + extra):
+                at = len(data) - 1
+                break
+            if action >> 16 & _NOTIFY:
+                if action & 0xFFFF == _TIMESTAMP and extra >= 8:
+                    seconds, nanoseconds = struct.unpack_from(order + "II", data, at + _HEADER_BYTES)
+                    shift_ns = seconds * 10**9 + nanoseconds - when
+            elif action & 0xFFFF in _ACTIONS:
+                name = f"{device >> 20},{device & 0xFFFFF}"
+                yield _Event(when + shift_ns, _ACTIONS[action & 0xFFFF], name, _kind_of_bits(action >> 16, size), sector, size,
+                             pid, error != 0, number)  # fmt: skip
+            at += _HEADER_BYTES + extra
+        if len(data) - at:
+            tally.bad(number + 1, f"the file ends inside an event, after {number} of them")
+
+
+def _kind_of_bits(bits: int, size: int) -> str | None:
+    if bits & _DISCARD:
+        return None
+    if bits & _FLUSH and not size:
+        return "sync"
+    return "write" if bits & _WRITE and size else "read" if bits & _READ and size else None
+
+
+def _text(source: Path, tally: Tally) -> Iterator[_Event]:
+    """Yield the events of blkparse's text; its times count from the start of the trace."""
+    seen = 0
+    for block in ahead(blocks(source, tally)):
+        for number, line in decoded_lines(block, tally):
+            found = _LINE.fullmatch(line)
+            if found is None:
+                if seen and line.strip().startswith(_SUMMARY):  # the totals below the events
+                    return
+                if not (_MESSAGE.fullmatch(line) or line.startswith("Input file ")):
+                    tally.bad(number, "not a line of blkparse")
+                continue
+            seen += 1
+            major, minor, seconds, fraction, pid, action, bits, sector, sectors = found.groups()
+            if action not in ("Q", "D", "C", "R"):
+                continue
+            size = int(sectors or 0) * _SECTOR_BYTES
+            kind = (
+                None
+                if "D" in bits
+                else "sync"
+                if "F" in bits and not size
+                else "write"
+                if "W" in bits
+                else "read"
+                if "R" in bits
+                else None
+            )
+            yield _Event(int(seconds) * 10**9 + int(fraction), action, f"{major},{minor}", kind if size or kind == "sync" else None,
+                         int(sector or 0), size, int(pid), _failed(line), number)  # fmt: skip
+
+
+def _failed(line: str) -> bool:
+    """Return whether a completion has an error number: `[-5]` at its end; others have the name of the program or 0."""
+    found = re.search(r"\[(-\d+)\]\s*$", line)
+    return found is not None
