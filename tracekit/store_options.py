@@ -11,17 +11,23 @@ from typing import Any, get_args
 from tracekit.keywords import AddressingStyle, Client
 from tracekit.validation import Kind, Option, Table, shown_default, table
 
-__all__ = ["BACKEND", "CLIENTS", "STORE", "backend_table", "given_store_options"]
+__all__ = ["BACKEND", "CLIENTS", "SPELLINGS", "STORE", "backend_table", "given_store_options"]
 
 CLIENTS: dict[str, tuple[str, ...]] = {
     "s3": ("native", "obstore", "aiobotocore"),
     "az": ("native", "obstore", "azure-sdk"),
+    "gs": ("native",),
+    "http": ("native",),
+    "https": ("native",),
 }
 """The client libraries of each scheme, the default first."""
 
+SPELLINGS = {"gcs": "gs", "abfs": "az", "abfss": "az"}
+"""Other spellings of a scheme, which have its options."""
+
 _GROUP = "Object stores"
 _ALL = tuple(CLIENTS)
-_STORES = ("s3", "az")
+_STORES = ("s3", "az", "gs")
 _ENVIRONMENT = "from the environment"
 
 

@@ -11,8 +11,9 @@ from tracekit.backends.registry import backend_for, known_schemes
 from tracekit.errors import UsageError
 
 
-def test_the_four_schemes_are_known() -> None:
-    assert known_schemes() == ("file", "direct", "s3", "az")
+def test_every_scheme_is_known() -> None:
+    spelled = ("abfs", "abfss", "gcs")
+    assert known_schemes() == ("file", "direct", "s3", "az", "gs", "https", "http", *spelled)
 
 
 def test_local_schemes_and_plain_paths_get_their_backends() -> None:
@@ -23,10 +24,11 @@ def test_local_schemes_and_plain_paths_get_their_backends() -> None:
 
 def test_an_unknown_scheme_is_named_with_the_known_ones() -> None:
     with pytest.raises(UsageError) as caught:
-        backend_for("gs://user:secret@bucket/key?sig=hidden")
+        backend_for("hdfs://user:secret@bucket/key?sig=hidden")
     assert (
         str(caught.value)
-        == "gs://bucket/key: unknown scheme 'gs' (known are file://, direct://, s3://, az://)"
+        == "hdfs://bucket/key: unknown scheme 'hdfs' (known are file://, direct://, s3://, az://, gs://, "
+        "https://, http://, abfs://, abfss://, gcs://)"
     )
 
 
@@ -48,10 +50,11 @@ def test_a_client_imports_its_own_library_only() -> None:
     libraries = ("obstore", "botocore", "aiobotocore", "aiohttp", "azure")
     shown = f"print(*[name for name in {libraries} if name in sys.modules])"
     assert outcome(f"backend_for('file:///x'); backend_for('direct:///x'); {shown}") == ""
-    assert outcome(f"backend_for('s3://b'); {shown}") == "obstore botocore"
+    assert outcome(f"backend_for('s3://b'); {shown}") == "botocore"
+    assert outcome(f"backend_for('s3://b', client='obstore'); {shown}") == "obstore botocore"
     assert outcome(f"backend_for('s3://b', client='aiobotocore'); {shown}") == "botocore aiobotocore aiohttp"
     az = "import os; os.environ['AZURE_STORAGE_CONNECTION_STRING'] = 'UseDevelopmentStorage=true'\n"
-    assert outcome(f"{az}backend_for('az://b'); {shown}") == "obstore"
+    assert outcome(f"{az}backend_for('az://b'); {shown}") == ""
     assert "obstore" not in outcome(f"{az}backend_for('az://b', client='azure-sdk'); {shown}")
 
 

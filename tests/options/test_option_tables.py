@@ -11,6 +11,8 @@ import pytest
 
 from tracekit import LoaderOptions, ReplayOptions, keywords
 from tracekit.backends.objects.az import AzOptions
+from tracekit.backends.objects.gs import GsOptions
+from tracekit.backends.objects.http import HttpOptions
 from tracekit.backends.objects.s3 import S3Options
 from tracekit.cli.tables import with_tables
 from tracekit.options import FILTERS, LOADER, REPLAY
@@ -25,6 +27,8 @@ DATACLASSES: list[tuple[type[Any], Table]] = [
     (Filters, FILTERS),
     (S3Options, backend_table("s3")),
     (AzOptions, backend_table("az")),
+    (GsOptions, backend_table("gs")),
+    (HttpOptions, backend_table("https")),
 ]
 KEYWORDS: list[tuple[type[Any], Table]] = [
     (keywords.LoaderKeywords, LOADER),

@@ -9,7 +9,7 @@ from typing import Any, Unpack, cast
 from tracekit.backends.base import Backend
 from tracekit.errors import UsageError
 from tracekit.keywords import StoreKeywords
-from tracekit.store_options import BACKEND
+from tracekit.store_options import BACKEND, SPELLINGS
 from tracekit.uri import clean, scheme_of
 
 __all__ = ["applicable", "backend_for", "known_schemes"]
@@ -19,6 +19,12 @@ _SCHEMES = {
     "direct": "tracekit.backends.local.backend:direct_backend",
     "s3": "tracekit.backends.objects.s3:backend",
     "az": "tracekit.backends.objects.az:backend",
+    "gs": "tracekit.backends.objects.gs:backend",
+    "https": "tracekit.backends.objects.http:backend",
+    "http": "tracekit.backends.objects.http:http_backend",
+    "abfs": "tracekit.backends.objects.az:abfs_backend",
+    "abfss": "tracekit.backends.objects.az:abfss_backend",
+    "gcs": "tracekit.backends.objects.gs:gcs_backend",
 }
 """Of each scheme, the module and its function that makes a backend."""
 
@@ -30,7 +36,7 @@ def known_schemes() -> tuple[str, ...]:
 
 def applicable(uri: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """Those of the loader's or replay's `options` that the scheme of `uri` has: none of a local file."""
-    scheme = scheme_of(uri)
+    scheme = SPELLINGS.get(scheme_of(uri), scheme_of(uri))
     return {name: value for name, value in options.items() if scheme in BACKEND[name].schemes}
 
 

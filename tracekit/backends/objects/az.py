@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tracekit.backends.objects.azure_account import AzureSettings, resolve
@@ -20,7 +21,7 @@ from tracekit.validation import assign
 if TYPE_CHECKING:
     from obstore.store import AzureConfig, AzureStore
 
-__all__ = ["AzOptions", "backend"]
+__all__ = ["AzOptions", "abfs_backend", "abfss_backend", "backend"]
 
 
 @dataclass(frozen=True, slots=True, init=False)
@@ -49,12 +50,12 @@ class AzOptions:
         assign(self, backend_table("az"), options)
 
 
-def backend(**options: Any) -> ObjectStoreBackend:
-    """The backend of `az://`. Raises UsageError for an unknown option or an invalid value."""
+def backend(*, scheme: str = "az", **options: Any) -> ObjectStoreBackend:
+    """The backend of `az://`, or of another spelling of it. Raises UsageError for an unknown option or an invalid value."""
     chosen = AzOptions(**options)
     settings = resolve(chosen.endpoint, chosen.account, chosen.anonymous)
     dialect = Dialect(
-        scheme="az",
+        scheme=scheme,
         container="container",
         endpoint=", ".join(settings.endpoints),
         credentials_hint="check AZURE_STORAGE_CONNECTION_STRING, or the key or SAS token in the environment",
@@ -63,6 +64,10 @@ def backend(**options: Any) -> ObjectStoreBackend:
     )
     connect = {"native": _native, "obstore": _obstore, "azure-sdk": _azure_sdk}[chosen.client]
     return ObjectStoreBackend(dialect, connect(settings, chosen), chosen.retries)
+
+
+abfs_backend = partial(backend, scheme="abfs")
+abfss_backend = partial(backend, scheme="abfss")
 
 
 def _native(settings: AzureSettings, options: AzOptions) -> Connect:

@@ -7,6 +7,7 @@ handles and error messages. HTTP, XML and SDKs belong to the `ObjectClient`.
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import threading
 import time
@@ -27,6 +28,8 @@ __all__ = ["Connect", "Dialect", "ObjectHandle", "ObjectStoreBackend"]
 _BACKOFF_BASE_S = 0.1
 _BACKOFF_CAP_S = 5.0
 _T = TypeVar("_T")
+_PROBE_BYTES = 1 << 20
+_log = logging.getLogger("tracekit")
 _AT_END: tuple[int, int | None] = (0, None)
 _LISTING_TELLS_MORE = (ErrorClass.NOT_FOUND, ErrorClass.PERMISSION, ErrorClass.IO_ERROR)
 """A HEAD has no body: for these errors a listing gives the reason."""
@@ -48,6 +51,8 @@ class Dialect:
     credentials_hint: str
     region_hint: str
     bad_key_hint: str
+    trusted: bool = True
+    """Whether the store is known to obey create-only puts; others are probed."""
 
 
 class _Tries:
@@ -109,6 +114,7 @@ class ObjectStoreBackend:
         self._connect = connect
         self._retries = retries
         self._clients: dict[str, ObjectClient] = {}
+        self._create_only: dict[str, bool] = {}
         self._answered: set[str] = set()
         """Containers that are known to exist."""
         self._lock = threading.Lock()
@@ -172,9 +178,47 @@ class ObjectStoreBackend:
     def put(self, uri: str, data: bytes | memoryview, *, overwrite: bool = False) -> int:
         """Write a whole object; without `overwrite` the store itself refuses to replace one."""
         client, key = self._locate(uri)
+        if not overwrite and not self._obeys_create_only(client, uri, key, data):
+            return memoryview(data).nbytes
         self._count("puts")
         self._persist(client, uri, lambda: client.put(key, data, overwrite))
         return memoryview(data).nbytes
+
+    def _obeys_create_only(self, client: ObjectClient, uri: str, key: str, data: bytes | memoryview) -> bool:
+        """Return whether `put` is still to be done; raise `exists` for a store that would replace the object.
+
+        A store other than the vendors' own may ignore the condition. The first create-only put of a
+        container looks for the object, writes it, and writes the same bytes again: a store that accepts
+        them again ignores the condition, and is asked for the object before each later put.
+        """
+        container = split(uri).container
+        known = self._create_only.get(container)
+        if self._dialect.trusted or known:
+            return True
+        self._count("heads")
+        try:
+            self._persist(client, uri, lambda: client.size(key))
+        except BackendError as error:
+            if error.error_class != ErrorClass.NOT_FOUND:
+                raise
+        else:
+            self._give_up(Failure(ErrorClass.EXISTS, "already exists"), uri, _Tries())
+        if known is not None or memoryview(data).nbytes > _PROBE_BYTES:
+            return True
+        self._count("puts", 2)
+        self._persist(client, uri, lambda: client.put(key, data, overwrite=False))
+        try:
+            client.put(key, data, overwrite=False)
+        except client.errors as error:
+            self._create_only[container] = client.failure(error).error_class == ErrorClass.EXISTS
+        else:
+            self._create_only[container] = False
+            _log.warning(
+                "%s://%s ignores create-only puts: each is preceded by a HEAD, which another writer can overtake",
+                self.scheme,
+                container,
+            )
+        return False
 
     def allocate(self, nbytes: int) -> memoryview:
         try:

@@ -51,6 +51,11 @@ def unescape(text: str) -> str:
 @functools.lru_cache(maxsize=65_536)
 def split(uri: str) -> ObjectAddress:
     """Return container and key of a URI. Raises UsageError if it names no container or has a query."""
+    if uri[:4].lower() == "abfs" and "@" in uri.partition("://")[2].partition("/")[0]:
+        raise UsageError(
+            f"{clean(uri)}: a container before the account is not understood",
+            "write abfs://container/key, and give account=",
+        )
     bare = clean(uri)
     match = _ADDRESS.fullmatch(bare)
     if match is None or not match[1]:

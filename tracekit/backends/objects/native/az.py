@@ -42,6 +42,7 @@ class AzService:
     create_only: Mapping[str, str] = field(default_factory=lambda: {"if-none-match": "*"})
     code_header: str = "x-ms-error-code"
     lists: bool = True
+    put_method: str = "PUT"
 
     def endpoints(self) -> Sequence[Endpoint]:
         return self.located

@@ -96,10 +96,25 @@ class NativeClient:
         return self._verified(reception, most), first
 
     def size(self, key: str) -> int:
+        if not self._service.lists:
+            return self._size_by_get(key)
         answer, _ = self.request("HEAD", key)
         if answer.length is None:
             raise OtherBytes("the answer to a HEAD has no Content-Length")
         return answer.length
+
+    def _size_by_get(self, key: str) -> int:
+        """Return the size that a GET of one byte tells: a presigned URL is signed for GET alone."""
+        reception = Reception("GET", _told)
+        try:
+            self._send("GET", key, reception, headers={"range": "bytes=0-0"})
+        except _TooLong as told:
+            return int(str(told))
+        except HttpFailure as error:
+            if error.answer.status == 416:
+                return 0
+            raise
+        return len(reception.body)  # without a length, the whole body came
 
     def pages(self, prefix: str, after: str) -> Iterator[list[tuple[str, int]]]:
         token = ""
@@ -118,7 +133,12 @@ class NativeClient:
             "content-type": "application/octet-stream",
             **({} if overwrite else self._service.create_only),
         }
-        self.request("PUT", key, headers=headers, body=memoryview(data).cast("B") if len(data) else b"")
+        self.request(
+            self._service.put_method,
+            key,
+            headers=headers,
+            body=memoryview(data).cast("B") if len(data) else b"",
+        )
 
     def request(
         self,
@@ -280,6 +300,18 @@ def _whole(most: int | None) -> Callable[[Answer], memoryview | None]:
         return None
 
     return accept
+
+
+def _told(answer: Answer) -> memoryview | None:
+    """Raise _TooLong with the size of the object, if the headers have it; the body is not read."""
+    if answer.status == 206:
+        total = answer.headers.get("content-range", "").rpartition("/")[2]
+        if total.isdigit():
+            raise _TooLong(total)
+        raise OtherBytes("the answer to a GET of one byte does not tell the size of the object")
+    if answer.status == 200 and answer.length is not None:
+        raise _TooLong(str(answer.length))
+    return _any(answer)
 
 
 def _any(answer: Answer) -> memoryview | None:

@@ -95,6 +95,7 @@ class S3Service:
     create_only: Mapping[str, str] = field(default_factory=lambda: {"if-none-match": "*"})
     code_header: str = "x-amz-error-code"
     lists: bool = True
+    put_method: str = "PUT"
 
     def endpoints(self) -> Sequence[Endpoint]:
         return self.locate(self.region)

@@ -43,7 +43,8 @@ class Service(Protocol):
     code_header: str
     """The response header with the store's own error code."""
     lists: bool
-    """Whether the store can list keys."""
+    """Whether the store can list keys. Without a listing, sizes are asked for by a GET of one byte."""
+    put_method: str
 
     def endpoints(self) -> Sequence[Endpoint]:
         """Return the addresses of the container, which requests take in turn."""

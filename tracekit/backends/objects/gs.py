@@ -1,0 +1,116 @@
+"""`gs://bucket/key`: Google Cloud Storage, with application default credentials.
+
+Chooses the client library and the words of messages; everything else is done in `store`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from tracekit.backends.objects.client import ObjectClient
+from tracekit.backends.objects.failures import CREDENTIALS_MARK
+from tracekit.backends.objects.options import check_endpoints
+from tracekit.backends.objects.store import Connect, Dialect, ObjectStoreBackend
+from tracekit.errors import UsageError
+from tracekit.redaction import redact
+from tracekit.store_options import backend_table
+from tracekit.validation import assign
+
+__all__ = ["GsOptions", "backend", "gcs_backend"]
+
+_GOOGLE = "https://storage.googleapis.com"
+_SCOPES = ("https://www.googleapis.com/auth/devstorage.read_write",)
+
+
+@dataclass(frozen=True, slots=True, init=False)
+class GsOptions:
+    """The options of the `gs` scheme. Raises UsageError for an unknown name or an invalid value."""
+
+    client: str
+    endpoint: str | None
+    anonymous: bool
+    timeout_s: float
+    retries: int
+    connect_timeout_s: float
+    total_timeout_s: float | None
+    ca_bundle: str | None
+    client_cert: str | None
+    proxy: str | None
+    pool_size: int
+    verify_checksums: bool
+
+    def __init__(self, **options: Any) -> None:
+        assign(self, backend_table("gs"), options)
+
+
+def backend(*, scheme: str = "gs", **options: Any) -> ObjectStoreBackend:
+    """The backend of `gs://`, or of another spelling of it. Raises UsageError for an unknown option or an invalid value."""
+    chosen = GsOptions(**options)
+    emulator = os.environ.get("STORAGE_EMULATOR_HOST")
+    named = chosen.endpoint or (emulator if not emulator or "://" in emulator else f"http://{emulator}")
+    endpoints = check_endpoints("gs", named or _GOOGLE)
+    anonymous = chosen.anonymous or (chosen.endpoint is None and bool(emulator))
+    if not anonymous and any(one.startswith("http://") for one in endpoints):
+        raise UsageError(
+            f"gs: a login token is not sent to {', '.join(endpoints)} without TLS",
+            "give anonymous=True, or an https:// endpoint",
+        )
+    dialect = Dialect(
+        scheme=scheme,
+        container="bucket",
+        endpoint=", ".join(endpoints),
+        credentials_hint="run gcloud auth application-default login, or set GOOGLE_APPLICATION_CREDENTIALS",
+        region_hint="check the endpoint",
+        bad_key_hint="",
+        trusted=named is None,
+    )
+    return ObjectStoreBackend(dialect, _native(endpoints, anonymous, chosen), chosen.retries)
+
+
+gcs_backend = partial(backend, scheme="gcs")
+
+
+def _native(endpoints: tuple[str, ...], anonymous: bool, options: GsOptions) -> Connect:
+    from tracekit.backends.objects.native.client import NativeClient
+    from tracekit.backends.objects.native.endpoint import endpoint_of, limits_of
+    from tracekit.backends.objects.native.gs import GsService
+
+    token = None if anonymous else _tokens()
+
+    def connect(bucket: str, count: Callable[[str], None]) -> ObjectClient:
+        located = [
+            endpoint_of(
+                url, ca_bundle=options.ca_bundle, client_cert=options.client_cert, proxy=options.proxy
+            )
+            for url in endpoints
+        ]
+        service = GsService(bucket, located, token)
+        return NativeClient(service, limits_of(options), count, options.verify_checksums)
+
+    return connect
+
+
+def _tokens() -> Callable[[], str]:
+    """Return what gives a valid login token whenever it is called, from application default credentials."""
+    import google.auth
+    import google.auth.exceptions
+    import google.auth.transport.requests
+
+    failures = (google.auth.exceptions.GoogleAuthError, OSError, ValueError)
+    held: list[Any] = []
+
+    def token() -> str:
+        try:
+            if not held:
+                held.append(google.auth.default(scopes=_SCOPES)[0])
+            if not held[0].valid:
+                held[0].refresh(google.auth.transport.requests.Request())
+        except failures as error:
+            raise RuntimeError(f"{CREDENTIALS_MARK}{redact(str(error))}") from None
+        return str(held[0].token)
+
+    return token

@@ -1,0 +1,72 @@
+"""Google Cloud Storage over HTTP: the XML API for reads and listings, the JSON API for uploads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from urllib.parse import quote
+
+from tracekit.backends.objects.client import PAGE_OBJECTS
+from tracekit.backends.objects.native.endpoint import Endpoint
+from tracekit.backends.objects.native.s3 import s3_page
+from tracekit.backends.objects.native.service import Page, SignedRequest
+
+__all__ = ["GsService"]
+
+
+@dataclass(slots=True)
+class GsService:
+    """One bucket. `token` returns a login token; None for anonymous access."""
+
+    bucket: str
+    located: Sequence[Endpoint]
+    token: Callable[[], str] | None = field(default=None, repr=False)
+    create_only: Mapping[str, str] = field(default_factory=lambda: {"x-goog-if-generation-match": "0"})
+    code_header: str = "x-guploader-error-code"
+    lists: bool = True
+    put_method: str = "POST"
+
+    def endpoints(self) -> Sequence[Endpoint]:
+        return self.located
+
+    def relocate(self, region: str) -> bool:
+        return False
+
+    def signed(
+        self,
+        endpoint: Endpoint,
+        method: str,
+        key: str | None,
+        query: Mapping[str, str],
+        headers: Mapping[str, str],
+        body: bytes | memoryview,
+    ) -> SignedRequest:
+        sent = dict(headers)
+        asked = dict(query)
+        if self.token is not None:
+            sent["authorization"] = f"Bearer {self.token()}"
+        bucket = quote(self.bucket, safe="")
+        if method == "POST" and key is not None:
+            path = f"{endpoint.base}/upload/storage/v1/b/{bucket}/o"
+            asked |= {"uploadType": "media", "name": key}
+            if sent.pop("x-goog-if-generation-match", None):
+                asked["ifGenerationMatch"] = "0"
+        else:
+            path = f"{endpoint.base}/{bucket}"
+            if key is not None:
+                path = f"{path}/{quote(key, safe='/-_.~', errors='surrogateescape')}"
+        text = "&".join([f"{quote(name, safe='')}={quote(value, safe='')}" for name, value in asked.items()])
+        return SignedRequest(f"{path}?{text}" if text else path, sent)
+
+    def list_query(self, prefix: str, after: str, token: str) -> Mapping[str, str]:
+        asked = {"list-type": "2", "max-keys": str(PAGE_OBJECTS)}
+        if prefix:
+            asked["prefix"] = prefix
+        if token:
+            asked["continuation-token"] = token
+        elif after:
+            asked["start-after"] = after
+        return asked
+
+    def page(self, body: bytes) -> Page:
+        return s3_page(body)
