@@ -49,7 +49,7 @@ class Recorder:
     on. A segment is finished after `segment_ops` ops.
 
     Raises UsageError if there can be no trace at `path`. `record`, `flush` and `close` raise TracekitError
-    if writing has failed, for example because the disk is full or the directory was removed.
+    if writing has failed, for example because the disk is full.
     """
 
     _lock: threading.Lock
@@ -192,10 +192,9 @@ class Recorder:
         self._check()
 
     def close(self) -> None:
-        """Write what is buffered, turn the journal into Parquet, stop the threads. Idempotent.
+        """Write what is buffered, turn the journal into Parquet, stop the threads.
 
-        The last recorder of a trace to close also completes it (`store.index.seal`). A second call, from a
-        signal handler for example, returns when the first has written everything.
+        The last recorder of a trace to close completes it. A further call returns when the first is done.
         """
         with self._lock:
             again, self._closed = self._closed, True

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from tracekit.metrics.histogram import Histogram
-from tracekit.metrics.snapshot import measuring, rows
+from tracekit.metrics.measuring import measuring, rows
 from tracekit.sql import load_sql
 from tracekit.store.reader import TraceLike, TraceReader, open_reader
 

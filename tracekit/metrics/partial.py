@@ -15,14 +15,13 @@ import pyarrow as pa
 
 from tracekit.errors import UsageError
 from tracekit.metrics.histogram import Histogram
+from tracekit.metrics.measuring import measuring, rows
 from tracekit.metrics.snapshot import (
     DISTINCT,
     MetricsSnapshot,
     assemble,
     distributions,
-    measuring,
     records_ends,
-    rows,
 )
 from tracekit.metrics.sweep import Flight, flight
 from tracekit.store.reader import TraceReader

@@ -5,24 +5,20 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import duckdb
 
 from tracekit.errors import ErrorClass, UsageError
 from tracekit.metrics.histogram import Histogram
-from tracekit.metrics.library import install
+from tracekit.metrics.measuring import measuring, rows
 from tracekit.metrics.sweep import Peaks, peaks
 from tracekit.schema import READ_KINDS, WRITE_KINDS
 from tracekit.store.reader import TraceReader
-from tracekit.store.statements import value_errors
-from tracekit.units import format_count, format_duration, format_size, parse_size
+from tracekit.units import format_count, format_duration, format_size
 
 __all__ = [
     "DISTINCT",
@@ -30,16 +26,13 @@ __all__ = [
     "MetricsSnapshot",
     "assemble",
     "distributions",
-    "measuring",
     "records_ends",
-    "rows",
     "snapshot",
 ]
 
 SNAPSHOT_VERSION = 3
 DISTINCT = {"files": "file_ids", "samples": "sample_ids", "steps": "step_ids"}
 """Metrics that count distinct things, and the macro that lists them."""
-_MEMORY = "2GiB"
 _RECORDING = ("loader", "replay", "capture")
 _QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p99_9": 0.999}
 
@@ -294,43 +287,6 @@ def snapshot(
             found = distributions(connection, waited=bool(counts["wait_sum_ns"]))
         peak = peaks(reader) if swept is None else swept.result()
     return assemble(counts, *found, peak, reader.counters, records_ends=records_ends(reader))
-
-
-@contextmanager
-def measuring(
-    reader: TraceReader, *, threads: int | None = None, memory_limit: str | None = None
-) -> Iterator[duckdb.DuckDBPyConnection]:
-    """Connect to the trace with the macros installed and room to spill.
-
-    The limit is for speed, too: 100 million distinct ids took 7 s with it and 37 s without.
-    Raises UsageError if `memory_limit` is not a size or too small for the trace, TraceFormatError
-    for values that no op can have.
-    """
-    limit = memory_limit or _MEMORY
-    allowed = f"{parse_size(limit, name='memory')}B"
-    try:
-        with (
-            TemporaryDirectory(prefix="tracekit-spill-") as spill,
-            closing(
-                reader.connect(threads=threads, memory_limit=allowed, spill_dir=Path(spill))
-            ) as connection,
-            value_errors(reader.path),
-        ):
-            install(connection)
-            yield connection
-    except duckdb.OutOfMemoryException as error:
-        raise UsageError(
-            f"memory limit {limit} is too small to measure {reader.path}", "allow more, such as 2GiB"
-        ) from error
-
-
-def rows(
-    connection: duckdb.DuckDBPyConnection, source: str, params: Mapping[str, Any] | None = None
-) -> list[dict[str, Any]]:
-    """The rows of `FROM source`, a macro call or a subquery, as dictionaries."""
-    relation = connection.sql(f"FROM {source}", params=dict(params) if params else None)
-    found: list[dict[str, Any]] = relation.to_arrow_table().to_pylist()
-    return found
 
 
 def distributions(

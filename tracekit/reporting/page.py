@@ -12,7 +12,8 @@ from typing import Any
 
 from tracekit.comparison.table import Parity
 from tracekit.extras import require
-from tracekit.metrics.snapshot import MetricsSnapshot, measuring, rows, snapshot
+from tracekit.metrics.measuring import measuring, rows
+from tracekit.metrics.snapshot import MetricsSnapshot, snapshot
 from tracekit.replayer.compare import compare
 from tracekit.reporting.charts import figure
 from tracekit.reporting.panel import Panel

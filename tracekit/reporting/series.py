@@ -14,7 +14,7 @@ from typing import Any, Literal
 import duckdb
 
 from tracekit.errors import UsageError
-from tracekit.metrics.snapshot import measuring, rows
+from tracekit.metrics.measuring import measuring, rows
 from tracekit.reporting.heat import heat
 from tracekit.reporting.panel import COLOURS, Axis, Panel, Series
 from tracekit.reporting.table import brief, counted, short_names

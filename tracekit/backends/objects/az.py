@@ -117,7 +117,7 @@ def _store(
 ) -> AzureStore:
     from obstore.store import AzureStore
 
-    from tracekit.backends.objects.obstore_client import NO_RETRIES, client_config
+    from tracekit.backends.objects.obstore_config import NO_RETRIES, client_config
 
     # obstore reads AZURE_* itself: the resolved settings are given, so that the environment cannot change them.
     config: AzureConfig = {

@@ -11,16 +11,11 @@ from __future__ import annotations
 import os
 import queue
 import re
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from datetime import timedelta
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TypeVar, cast
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import obstore
 from obstore.exceptions import (
@@ -34,8 +29,7 @@ from obstore.exceptions import (
 from tracekit.backends.objects import failures
 from tracekit.backends.objects.client import ObjectClient
 from tracekit.backends.objects.failures import CREDENTIALS_MARK, Failure
-from tracekit.backends.objects.native.endpoint import proxy_for
-from tracekit.backends.objects.options import untaken
+from tracekit.backends.objects.obstore_config import documented_variables_only, names_guard
 from tracekit.backends.objects.ranges import OtherBytes
 from tracekit.backends.objects.reader_pool import ReaderPool
 from tracekit.errors import ErrorClass, UsageError
@@ -43,11 +37,9 @@ from tracekit.redaction import redact
 
 if TYPE_CHECKING:
     from obstore import Bytes, GetOptions
-    from obstore.store import AzureStore, ClientConfig, RetryConfig, S3Store
+    from obstore.store import AzureStore, S3Store
 
-__all__ = ["NO_RETRIES", "ObstoreClient", "client_config"]
-
-NO_RETRIES: RetryConfig = {"max_retries": 0, "retry_timeout": timedelta(seconds=0)}
+__all__ = ["ObstoreClient"]
 
 _STATUS = re.compile(r"status code: (\d{3})")
 _CAUSE = re.compile(r'message: "([^"]{1,120})"|error: "([^"]{1,120})"')
@@ -56,126 +48,12 @@ _OTHER_RANGE = re.compile(
     r"Failed to parse value for CONTENT_RANGE header",
     re.IGNORECASE,
 )
-_FOREIGN = frozenset(
-    [
-        "ALLOW_HTTP",
-        "ALLOW_INVALID_CERTIFICATES",
-        "BUCKET",
-        "BUCKET_NAME",
-        "CHECKSUM_ALGORITHM",
-        "CONDITIONAL_PUT",
-        "CONNECT_TIMEOUT",
-        "CONTAINER_NAME",
-        "COPY_IF_NOT_EXISTS",
-        "DEFAULT_CONTENT_TYPE",
-        "DEFAULT_HEADERS",
-        "DISABLE_BULK_DELETE",
-        "DISABLE_TAGGING",
-        "ENCRYPTION_KEY",
-        "ENDPOINT",
-        "FABRIC_CLUSTER_IDENTIFIER",
-        "FABRIC_SESSION_TOKEN",
-        "FABRIC_TOKEN_SERVICE_URL",
-        "FABRIC_WORKLOAD_HOST",
-        "HTTP1_ONLY",
-        "HTTP2_KEEP_ALIVE_INTERVAL",
-        "HTTP2_KEEP_ALIVE_TIMEOUT",
-        "HTTP2_KEEP_ALIVE_WHILE_IDLE",
-        "HTTP2_MAX_FRAME_SIZE",
-        "HTTP2_ONLY",
-        "IMDSV1_FALLBACK",
-        "METADATA_ENDPOINT",
-        "POOL_IDLE_TIMEOUT",
-        "POOL_MAX_IDLE_PER_HOST",
-        "PROXY_CA_CERTIFICATE",
-        "PROXY_EXCLUDES",
-        "PROXY_URL",
-        "RANDOMIZE_ADDRESSES",
-        "READ_TIMEOUT",
-        "REQUEST_PAYER",
-        "REQUESTER_PAYS",
-        "ROOT_CERTIFICATE",
-        "S3_EXPRESS",
-        "SERVER_SIDE_ENCRYPTION",
-        "SKIP_SIGNATURE",
-        "SSE_BUCKET_KEY_ENABLED",
-        "SSE_CUSTOMER_KEY_BASE64",
-        "SSE_KMS_KEY_ID",
-        "TIMEOUT",
-        "UNSIGNED_PAYLOAD",
-        "USER_AGENT",
-        "USE_AZURE_CLI",
-        "USE_EMULATOR",
-        "USE_FABRIC_ENDPOINT",
-        "VIRTUAL_HOSTED_STYLE_REQUEST",
-    ]
-)
-"""Variables, after AWS_, AZURE_ or GOOGLE_, that obstore reads and the vendors' own tools do not."""
-_PREFIXES = ("AWS_", "AZURE_", "GOOGLE_")
-_environment_lock = threading.Lock()
 _CONNECT = re.compile(r"kind: Connect\b|^\s*Connect,$", re.MULTILINE)
 _POOL_THREADS = 64
 """Further reads of event loops use obstore's own asyncio bridge."""
 _BIG_PUT_BYTES = 16 << 20
 _PART_BYTES = 16 << 20
 _SLOWEST_PUT_BYTES_S = 1 << 20
-
-
-def client_config(options: _Transport, endpoint: str, ca_bundle: str | None) -> ClientConfig:
-    """Return obstore's client options. `timeout_s` bounds the wait for the next byte, not the transfer.
-
-    obstore follows redirects and has no setting against it. So every host but the endpoint's is sent
-    through a proxy that refuses connections: a redirect to another host ends there, before any
-    header is sent. A redirect within the host cannot be seen here.
-    """
-    untaken("obstore", client_cert=options.client_cert, verify_checksums=options.verify_checksums)
-    parts = urlsplit(endpoint)
-    host = parts.hostname or ""
-    if proxy_for(parts.scheme, host, options.proxy) is not None:
-        untaken("obstore", proxy="a proxy")
-    config: ClientConfig = {
-        "timeout": timedelta(seconds=options.total_timeout_s or 86400),
-        "read_timeout": timedelta(seconds=options.timeout_s),
-        "connect_timeout": timedelta(seconds=options.connect_timeout_s),
-        "pool_max_idle_per_host": str(options.pool_size),
-        "user_agent": "tracekit",
-        "proxy_url": f"http://127.0.0.1:{_guard_port()}",
-        "proxy_excludes": host,
-    }
-    if ca_bundle is not None:
-        config["root_certificate"] = Path(ca_bundle).read_bytes()
-    if parts.scheme == "http":
-        config["allow_http"] = True
-    return config
-
-
-class _Transport(Protocol):
-    @property
-    def timeout_s(self) -> float: ...
-    @property
-    def connect_timeout_s(self) -> float: ...
-    @property
-    def total_timeout_s(self) -> float | None: ...
-    @property
-    def pool_size(self) -> int: ...
-    @property
-    def client_cert(self) -> str | None: ...
-    @property
-    def verify_checksums(self) -> bool: ...
-    @property
-    def proxy(self) -> str | None: ...
-
-
-_guard: list[socket.socket] = []
-
-
-def _guard_port() -> int:
-    """Return a port of this machine that refuses connections: it is bound, and nobody listens."""
-    if not _guard:
-        held = socket.socket()
-        held.bind(("127.0.0.1", 0))
-        _guard.append(held)
-    return int(_guard[0].getsockname()[1])
 
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -326,7 +204,7 @@ class ObstoreClient:
     def _made(self, timeout_s: float) -> S3Store | AzureStore:
         """Make a store. Raises UsageError for a setting in the environment that obstore does not take."""
         try:
-            with _contract_alone():
+            with documented_variables_only():
                 return self._make_store(timeout_s, self._region)
         except (BaseError, ValueError) as error:
             cause = re.search(r'source: "((?:[^"\\]|\\.)*)"', str(error))
@@ -342,21 +220,6 @@ class ObstoreClient:
                 'start workers with "spawn" or "forkserver", or leave out client=',
             )
         _Process.begun = True
-
-
-@contextmanager
-def _contract_alone() -> Iterator[None]:
-    """Hide the variables that only obstore reads: they are not part of the contract of `aws` and its like."""
-    names = [name for name in os.environ if name.partition("_")[2] in _FOREIGN and name.startswith(_PREFIXES)]
-    if not names:
-        yield
-        return
-    with _environment_lock:
-        hidden = {name: os.environ.pop(name) for name in names if name in os.environ}
-        try:
-            yield
-        finally:
-            os.environ.update(hidden)
 
 
 def _namable(key: str) -> bool:
@@ -412,7 +275,7 @@ def _fill(buffer: memoryview, data: Bytes | None) -> int:
 
 def _of_transport(text: str) -> Failure:
     """Classify a failure without an HTTP status by the kind in the error's debug text."""
-    if _guard and f"127.0.0.1:{_guard_port()}" in text:
+    if names_guard(text):
         return Failure(ErrorClass.WRONG_REGION, "the store redirects to another host")
     if _CONNECT.search(text):
         cause = _CAUSE.search(text)

@@ -152,7 +152,7 @@ def _store(
 ) -> S3Store:
     from obstore.store import S3Store
 
-    from tracekit.backends.objects.obstore_client import NO_RETRIES, client_config
+    from tracekit.backends.objects.obstore_config import NO_RETRIES, client_config
 
     virtual, endpoint = settings.style(bucket)
     # obstore reads AWS_* itself, also names that no AWS tool knows: every setting that decides where
