@@ -14,10 +14,17 @@ import weakref
 from collections.abc import Mapping
 from typing import Protocol
 
-__all__ = ["ConsumerClock", "histogram_bucket", "histogram_bucket_end", "think_histogram"]
+__all__ = [
+    "ConsumerClock",
+    "histogram_bucket",
+    "histogram_bucket_end",
+    "readable_counters",
+    "think_histogram",
+]
 
 _HISTOGRAM = "consumer_think_ns_hist."
-
+_PER_BATCH = ("loader_workers", "consumer_ahead_batches", "loader_stream_batches")
+"""Properties of the loader, counted once a batch."""
 
 _ended: tuple[weakref.ref[object], int] | None = None
 """The trace of the epoch that ended last in this process, and when the consumer learnt of its end."""
@@ -108,3 +115,16 @@ def think_histogram(counters: Mapping[str, int]) -> list[tuple[int, int]]:
         if name.startswith(_HISTOGRAM)
     )
     return sorted(found)
+
+
+def readable_counters(counters: Mapping[str, int]) -> dict[str, int]:
+    """Return the counters of a trace that mean something on their own, as people read them.
+
+    Properties that are counted once a batch are divided by the batches. Buckets of think times are left out.
+    """
+    batches = counters.get("consumer_batches", 0)
+    return {
+        name: round(value / batches) if batches and name in _PER_BATCH else value
+        for name, value in counters.items()
+        if not name.startswith(_HISTOGRAM)
+    }

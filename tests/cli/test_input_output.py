@@ -288,6 +288,21 @@ def test_counters_are_shown_in_words_and_empty_facts_are_left_out(
         assert "steps" not in shown and "samples" not in shown
 
 
+def test_properties_counted_once_a_batch_are_shown_as_they_are_and_think_times_without_buckets(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "a").write_bytes(bytes(1000))
+    tracekit.record(
+        tmp_path / "data", tmp_path / "t", sample_bytes=10, batch_size=10, num_workers=3, prefetch=2
+    )
+    for verb in ("stats", "info"):
+        assert run([verb, str(tmp_path / "t")]) == 0
+        shown = capsys.readouterr().out
+        assert re.search(r"loader workers\s+3\b", shown) and re.search(r"consumer ahead batches\s+2\b", shown)
+        assert "hist" not in shown
+
+
 def test_a_narrow_terminal_shows_bars_on_one_line_and_names_whole(trace: Path) -> None:
     lines = on_a_terminal(60, "stats", trace).splitlines()
     bars = [line for line in lines if "█" in line]

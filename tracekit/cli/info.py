@@ -11,6 +11,7 @@ from rich.text import Text
 import tracekit
 from tracekit.cli import screen
 from tracekit.cli.arguments import JsonOption, TraceArgument, examples
+from tracekit.consumer import readable_counters
 from tracekit.reporting.table import completeness_in_words, in_words
 from tracekit.units import format_count, format_duration, format_named, format_size
 
@@ -42,7 +43,10 @@ def _info(trace: TraceArgument, json: JsonOption = False) -> None:
     if facts["completeness"]:
         rows["completeness"] = completeness_in_words(facts["completeness"])
     options = {f"option {name}": value for name, value in _set(facts["options"])}
-    counters = {f"counter {in_words(name)}": format_named(name, n) for name, n in facts["counters"].items()}
+    counters = {
+        f"counter {in_words(name)}": format_named(name, n)
+        for name, n in readable_counters(facts["counters"]).items()
+    }
     width = max(len(name) for name in (*rows, *options, *counters))
     for name, value in (rows | options | counters).items():
         screen.say(Text.assemble((f"{name:<{width}}  ", "bold"), str(value)))

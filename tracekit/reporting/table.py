@@ -11,6 +11,7 @@ from rich.text import Text
 
 from tracekit.comparison.divergence import Divergence
 from tracekit.comparison.table import Parity, ParityRow
+from tracekit.consumer import readable_counters
 from tracekit.metrics.snapshot import MetricsSnapshot
 from tracekit.units import format_count, format_duration, format_named, format_rate, format_size
 
@@ -186,7 +187,7 @@ def snapshot_tables(found: MetricsSnapshot, *, width: int = 80) -> list[Table]:
     facts.add_column(overflow="fold")
     for name, value in _facts(found).items():
         facts.add_row(Text(name, "bold"), value)
-    for name, count in found.backend_counters.items():
+    for name, count in readable_counters(found.backend_counters).items():
         facts.add_row(Text(in_words(name), "dim"), format_named(name, count))
     ops = rows_table(
         ["scheme", "op", "error", "ops", "bytes"],
