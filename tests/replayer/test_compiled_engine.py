@@ -20,6 +20,10 @@ from properties import examples
 import tracekit
 from tracekit.backends.local.direct import alignment_of
 from tracekit.options import PAGE_CACHE_MODES
+from tracekit.replayer.mapping import parse_rules
+from tracekit.replayer.options import ReplayOptions
+from tracekit.replayer.pacing import dependencies
+from tracekit.replayer.plan import build_plan
 from tracekit.store.reader import open_reader
 from tracekit.store.writer import TraceWriter
 
@@ -86,7 +90,7 @@ OPS = st.lists(
 @examples(25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     ops=OPS,
-    pace=st.sampled_from(["recorded", "asap"]),
+    pace=st.sampled_from(["recorded", "asap", "closed"]),
     mode=st.sampled_from(PAGE_CACHE_MODES),
     scheme=st.sampled_from(["file", "direct"]),
     gate=st.sampled_from([{}, {"max_ops_in_flight": 2}, {"max_bytes_in_flight": 50_000}]),
@@ -144,6 +148,34 @@ def test_padding_of_reads_past_the_cache_is_counted(tmp_path: Path, data: Path) 
         block = alignment_of(file.fileno()).offset
     counters = open_reader(tmp_path / "c").counters
     assert (counters["direct_reads"], counters["alignment_bytes"]) == (2, block - 100)
+
+
+def test_in_a_closed_loop_each_op_follows_what_it_waits_for_by_its_think_time(
+    tmp_path: Path, data: Path
+) -> None:
+    rng = np.random.default_rng(3)
+    ops = [("whole", 4096, 0, 4096, int(gap)) for gap in rng.integers(0, 3 * MS, 300)]
+    trace = write_trace(tmp_path / "t", data, ops)
+    replayed(trace, tmp_path / "c", "compiled", pace="closed", workers_model="recorded")
+    rows = open_reader(tmp_path / "c").query(
+        "SELECT worker, t_submit AS submit, t_submit + latency AS ends FROM ops ORDER BY plan_op"
+    )
+    submit, ends, worker = (rows[name].to_numpy() for name in ("submit", "ends", "worker"))
+    plan = build_plan(open_reader(trace), parse_rules(()), ReplayOptions(pace="closed"))
+    waits_for, think = dependencies(plan)
+    waiting = np.flatnonzero(waits_for >= 0)
+    assert len(waiting) > 200
+    assert (submit[waiting] >= ends[waits_for[waiting]] + think[waiting]).all()
+    for stream in range(3):
+        assert (np.diff(submit[worker == stream]) >= 0).all()
+
+
+def test_a_closed_loop_goes_on_after_an_op_that_no_memory_holds(tmp_path: Path, data: Path) -> None:
+    trace = write_trace(tmp_path / "t", data, [("whole", n, 0, None, MS) for n in (10, 1 << 50, 10, 10)])
+    rows = replayed(trace, tmp_path / "c", "compiled", pace="closed", workers_model="recorded")
+    assert [row["error"] for row in sorted(rows, key=lambda row: row["plan_op"])] == [
+        None, "out_of_memory", None, None,
+    ]  # fmt: skip
 
 
 def test_a_gate_is_never_exceeded(tmp_path: Path, data: Path) -> None:

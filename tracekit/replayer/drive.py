@@ -40,9 +40,9 @@ def drive(
 ) -> tuple[bool, ClientFacts]:  # fmt: skip
     """Drive the plan; return whether it was whole, and the client's facts without wall time."""
     looping = uses_loop(plan, backends, options)
-    fallback = None if looping else _fallback(plan, options)
-    compiled = not looping and fallback is None
     model = model_of_recording(plan, options, reader)
+    fallback = None if looping else _fallback(plan, options, model)
+    compiled = not looping and fallback is None
     threads, most = workers_for(plan, options, model, looping=looping)
     settings = EngineSettings(
         threads, most, options.page_cache_mode, options.overwrite_objects, options.realtime
@@ -87,14 +87,14 @@ def _crew_of(engine: CompiledEngine | LoopEngine | ThreadEngine, threads: int) -
     return engine.crew.size, engine.crew.at_limit
 
 
-def _fallback(plan: Plan, options: ReplayOptions) -> str | None:
+def _fallback(plan: Plan, options: ReplayOptions, model: LoaderModel | None) -> str | None:
     """Why the interpreter drives the plan; None if the compiled engine does.
 
     Raises UsageError if that is asked for and cannot.
     """
     if options.engine == "interpreter":
         return "engine=interpreter was given"
-    reason = unfit(plan, options.pace)
+    reason = unfit(plan, modelled=model is not None)
     if options.engine == "compiled" and reason is not None:
         raise UsageError(f"engine=compiled cannot drive this plan: {reason}", "or leave out engine=")
     return reason

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections import defaultdict
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -20,7 +21,22 @@ from tracekit.replayer.modelled import ModelPacer
 from tracekit.replayer.plan import Plan
 from tracekit.replayer.ready import NEVER, ReadyOps
 
-__all__ = ["AsapPacer", "ClosedPacer", "Pacer", "RecordedPacer", "closed_pacer", "dependencies", "make_pacer"]
+__all__ = [
+    "UNFINISHED",
+    "UNSUBMITTED",
+    "AsapPacer",
+    "ClosedColumns",
+    "ClosedPacer",
+    "Pacer",
+    "RecordedPacer",
+    "closed_columns",
+    "closed_pacer",
+    "dependencies",
+    "make_pacer",
+]
+
+UNFINISHED, UNSUBMITTED = 1, 2
+"""Why an op of a closed loop cannot go: the op that it waits for has not finished, or its predecessor was not submitted."""
 
 
 class Pacer(Protocol):
@@ -84,6 +100,33 @@ class AsapPacer(RecordedPacer):
         return None
 
 
+@dataclass(frozen=True, slots=True)
+class ClosedColumns:
+    """What the ops of a closed loop wait for, by op.
+
+    `waits_for` is the op whose end an op follows (-1: none) after its `think` time; `due` is the
+    earliest submit as far as it is known; `successor` the next op of the stream (-1: none);
+    `blocked` the bits `UNFINISHED` and `UNSUBMITTED`. Times are ns since the start.
+    """
+
+    due: np.ndarray
+    think: np.ndarray
+    waits_for: np.ndarray
+    successor: np.ndarray
+    blocked: np.ndarray
+
+
+def closed_columns(plan: Plan, speed: float) -> ClosedColumns:
+    """The columns of a closed loop per stream, before any op has gone."""
+    waits_for, think = dependencies(plan)
+    due = plan.column("due_ns").copy()
+    due[waits_for >= 0] = 0
+    successor, heads = _stream_order(plan, _streams(plan))
+    blocked = np.where(waits_for >= 0, UNFINISHED, 0) | np.where(heads, 0, UNSUBMITTED)
+    think = np.rint(think / speed).astype(np.int64)
+    return ClosedColumns(due, think, waits_for, successor, blocked.astype(np.int8))
+
+
 class ClosedPacer:
     """Closed loop per stream: keeps each stream's order and think times.
 
@@ -94,23 +137,16 @@ class ClosedPacer:
     """
 
     def __init__(self, plan: Plan, speed: float = 1.0) -> None:
-        waits_for, think = dependencies(plan)
-        due = plan.column("due_ns").copy()
-        due[waits_for >= 0] = 0
-        self._think = np.rint(think / speed).astype(np.int64).data
-        self._due = due.data
+        self.columns = columns = closed_columns(plan, speed)
+        waits_for, blocked = columns.waits_for, columns.blocked
+        self._think, self._due, self._successor = columns.think.data, columns.due.data, columns.successor.data
         self._followers: dict[int, list[int]] = defaultdict(list)
         for op in np.flatnonzero(waits_for >= 0).tolist():
             self._followers[int(waits_for[op])].append(op)
-        streams = _streams(plan)
-        self._successor, heads = _stream_order(plan, streams)
-        # Bit 1: the op that it waits for has not finished; bit 2: its predecessor is not submitted.
-        blocked = np.where(waits_for >= 0, 1, 0) | np.where(heads, 0, 2)
-        self._blocked = bytearray(blocked.astype(np.uint8).tobytes())
-        mine = np.concatenate(streams) if streams else np.zeros(0, np.int64)
-        self.planned = len(mine)
-        self.ready = ReadyOps(len(mine))
-        for op in mine[blocked[mine] == 0].tolist():
+        self._blocked = bytearray(blocked.tobytes())
+        self.planned = len(blocked)
+        self.ready = ReadyOps(self.planned)
+        for op in np.flatnonzero(blocked == 0).tolist():
             self.ready.add(self._due[op], op)
 
     def take(self) -> int | None:
@@ -120,11 +156,11 @@ class ClosedPacer:
         return int(self._due[op])
 
     def submitted(self, op: int) -> None:
-        self._unblock(self._successor[op], 2)
+        self._unblock(self._successor[op], UNSUBMITTED)
 
     def finished(self, op: int, now_ns: int) -> None:
         for follower in self._followers.get(op, ()):
-            self._unblock(follower, 1, now_ns + self._think[follower])
+            self._unblock(follower, UNFINISHED, now_ns + self._think[follower])
 
     def stop(self) -> None:
         self.ready.stop()
@@ -219,10 +255,10 @@ def _streams(plan: Plan) -> list[np.ndarray]:
     return [rows for rows in np.split(order, cuts) if len(rows)]
 
 
-def _stream_order(plan: Plan, streams: list[np.ndarray]) -> tuple[memoryview, np.ndarray]:
+def _stream_order(plan: Plan, streams: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Each op's successor in its stream (-1: none), and whether it is the first of its stream."""
     successor, heads = np.full(plan.ops, -1, np.int64), np.zeros(plan.ops, bool)
     for rows in streams:
         successor[rows[:-1]] = rows[1:]
         heads[rows[0]] = True
-    return successor.data, heads
+    return successor, heads

@@ -25,13 +25,14 @@ from tracekit.gate import Gate
 from tracekit.recorder import Recorder
 from tracekit.replayer.columns import BUSY, DONE, LATE, LOW, SLOTS, STOP, slot
 from tracekit.replayer.engines import words
+from tracekit.replayer.engines.arrays import closed_arrays, packed_files
 from tracekit.replayer.engines.crew import raise_file_limit
 from tracekit.replayer.engines.interpreter import EngineSettings, be_realtime, cpu_wait_ns
 from tracekit.replayer.engines.jit import lacking, load_kernel
 from tracekit.replayer.engines.oplog import hint_rows, op_rows, warm_up
-from tracekit.replayer.pacing import AsapPacer, Pacer
+from tracekit.replayer.pacing import AsapPacer, ClosedPacer, Pacer
 from tracekit.replayer.plan import KINDS, NONE, Plan
-from tracekit.uri import FILE_SCHEMES, scheme_of, to_path
+from tracekit.uri import FILE_SCHEMES, scheme_of
 
 __all__ = ["CompiledEngine", "unfit"]
 
@@ -62,12 +63,12 @@ _OWN_ERRORS = {
 }
 
 
-def unfit(plan: Plan, pace: str) -> str | None:
+def unfit(plan: Plan, *, modelled: bool) -> str | None:
     """Why this engine cannot drive the plan; None if it can."""
     if not all(scheme_of(uri) in FILE_SCHEMES for uri in plan.uris):
         return "it is for local files"
-    if pace == "closed":
-        return "closed pacing is the interpreter's"
+    if modelled:
+        return "closed pacing follows the loader's rule"
     if not plan.streamed and bool((plan.column("kind") == KINDS.index("put")).any()):
         return "the plan writes"
     return lacking()
@@ -117,8 +118,11 @@ class CompiledEngine:
         self._open_files = 1
         self._max_workers = max(settings.threads, settings.max_threads)
         self._control = self._make_control(gate)
+        closed = pacer.columns if isinstance(pacer, ClosedPacer) else None
+        self._due = plan.shared.columns["due_ns"] if closed is None else closed.due
+        self._closed = closed_arrays(closed, self._control)
         self._turns = np.zeros(SLOTS, np.int64)
-        self._files = _packed_files(plan.uris, direct=settings.page_cache_mode == "direct_io")
+        self._files = packed_files(plan.uris, direct=settings.page_cache_mode == "direct_io")
         self._start_mono_ns = 0
         self._hints = 0
         self._cpu: list[tuple[int, int]] = []
@@ -264,23 +268,24 @@ class CompiledEngine:
         self._cpu.append((time.thread_time_ns() - began, cpu_wait_ns() - waited))
 
     def _drive(self, worker: _Worker) -> None:
-        resumed = -1
+        resumed, refused = -1, False
         while True:
-            reason, resumed = self._work(worker, self._header, resumed)
+            reason, resumed = self._work(worker, self._header, resumed, refused)
             if reason != words.NEED_ROOM:
                 return
             try:
-                worker.room = aligned_buffer(self._needed(worker, resumed))
+                worker.room, refused = aligned_buffer(self._needed(worker, resumed)), False
             except BackendError:  # a length that only a damaged or foreign trace has
-                self._fail(worker, resumed)
-                resumed = -1
+                refused = True
 
-    def _work(self, worker: _Worker, header: np.ndarray, resumed: int) -> tuple[int, int]:
+    def _work(
+        self, worker: _Worker, header: np.ndarray, resumed: int = -1, refused: bool = False
+    ) -> tuple[int, int]:
         columns = self._plan.shared.columns
-        plan = [columns[name] for name in ("due_ns", "file", "offset", "length", "recorded_bytes")]
+        plan = [columns[name] for name in ("file", "offset", "length", "recorded_bytes")]
         reason, op = load_kernel().work(
-            resumed, header, *plan, *self._files, self._control, self._turns, worker.state, worker.ring, worker.files,
-            _address(worker.room), len(worker.room), worker.clock, worker.status,
+            resumed, refused, header, self._due, *plan, *self._files, *self._closed, self._control, self._turns,
+            worker.state, worker.ring, worker.files, _address(worker.room), len(worker.room), worker.clock, worker.status,
         )  # fmt: skip
         return int(reason), int(op)
 
@@ -288,7 +293,7 @@ class CompiledEngine:
         """Compile the loop before any op is due: run it where it has to stop at once."""
         header = np.zeros_like(self._header)
         header[STOP] = 1
-        self._work(self._new_worker(0), header, -1)
+        self._work(self._new_worker(0), header)
         self._control[words.NEXT] = 0
 
     def _needed(self, worker: _Worker, op: int) -> int:
@@ -300,17 +305,6 @@ class CompiledEngine:
             size = os.lseek(int(worker.files[entry, words.FD]), 0, os.SEEK_END)
             length = max(size - int(columns["offset"][op]), 1)
         return length + 2 * _LARGEST_BLOCK
-
-    def _fail(self, worker: _Worker, op: int) -> None:
-        """Write the row of an op for which there is no memory. Runs in the worker's thread."""
-        now, head = time.monotonic_ns(), int(worker.state[words.HEAD])
-        while head - int(worker.state[words.TAIL]) >= self._rows:
-            time.sleep(_TURN_S)
-        due = int(self._plan.shared.columns["due_ns"][op]) + self._start_mono_ns if self._timed else 0
-        late = max(now - due, 0) if due else 0
-        worker.ring[head % self._rows] = (op, now, 0, 0, 0, due, late, words.OUT_OF_MEMORY)
-        worker.state[words.OPS] += 1
-        worker.state[words.HEAD] = head + 1
 
     def _flush(self) -> bool:
         """Record rows that have waited long enough, or fill half a ring; whether there are, or will be, more."""
@@ -376,14 +370,6 @@ class CompiledEngine:
         control[words.DROP] = int(mode == "dontneed")
         control[words.MOST_OPEN] = 1
         return control
-
-
-def _packed_files(uris: tuple[str, ...], *, direct: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The paths as NUL-terminated bytes in one array, where each begins, and which are read with O_DIRECT."""
-    names = [os.fsencode(to_path(uri)) + b"\0" for uri in uris]
-    starts = np.cumsum([0, *(len(name) for name in names)])[: len(names)].astype(np.int64)
-    past_cache = np.fromiter((direct or scheme_of(uri) == "direct" for uri in uris), np.int8, len(names))
-    return np.frombuffer(b"".join(names) or b"\0", np.uint8), starts, past_cache
 
 
 def _error_class(code: int) -> ErrorClass:

@@ -15,7 +15,7 @@ from tracekit.cache import cache_directory
 __all__ = ["lacking", "load_kernel"]
 
 _log = logging.getLogger("tracekit")
-_COMPILED = ("kernel.py", "native.py", "words.py")
+_COMPILED = ("kernel.py", "closed.py", "native.py", "words.py")
 
 
 @cache

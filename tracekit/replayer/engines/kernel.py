@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from tracekit.replayer.engines import closed as closed_loop
 from tracekit.replayer.engines import words as w
 from tracekit.replayer.engines.native import (
     compiled,
@@ -239,19 +240,25 @@ def _wait_for_due(at: Any, header: Any, state: Any, clock: Any) -> Any:
 
 @compiled
 def work(
-    resumed: Any, header: Any, due: Any, file: Any, offset: Any, length: Any, recorded: Any, paths: Any, path_at: Any,
-    direct: Any, control: Any, turns: Any, state: Any, ring: Any, cache: Any, room: Any, room_bytes: Any, clock: Any,
-    status: Any,
+    resumed: Any, refused: Any, header: Any, due: Any, file: Any, offset: Any, length: Any, recorded: Any, paths: Any, path_at: Any,
+    direct: Any, think: Any, followed: Any, followers: Any, successor: Any, blocked: Any, heap: Any, control: Any,
+    turns: Any, state: Any, ring: Any, cache: Any, room: Any, room_bytes: Any, clock: Any, status: Any,
 ) -> Any:  # fmt: skip
     """Drive ops until there are none: (DONE, -1), or (NEED_ROOM, op) for a read larger than `room_bytes`.
 
-    `resumed` is an op that needed room (-1: none). `room` is the address of the buffer.
+    `resumed` is an op that needed room (-1: none), and `refused` whether there is none for it.
+    `room` is the address of the buffer. The columns from `think` to `heap` are of closed loops.
     """
+    closed = control[w.CLOSED] != 0
     gated = control[w.MAX_BYTES] > 0 or control[w.MAX_OPS] > 0
     while True:
         op = resumed
         resumed = -1
-        if op < 0:
+        if op < 0 and closed:
+            op = closed_loop.take(header, due, heap, control, state, clock)
+            if op < 0:
+                return w.DONE, -1
+        elif op < 0:
             op = fetch_add(control, w.NEXT, 1)
         exchange(state, w.CURRENT, op)  # first: while it waits for the op to exist, it needs none before
         while op >= load(header, w.READY):
@@ -271,7 +278,9 @@ def work(
         if asked == w.NO_LENGTH:
             asked = max(posix_lseek(fd, 0, _SEEK_END) - offset[op], 0) if failed == 0 else 0
         if asked + 2 * block > room_bytes and failed == 0:
-            return w.NEED_ROOM, op
+            if not refused:
+                return w.NEED_ROOM, op
+            failed, refused = w.OUT_OF_MEMORY, False
         at = due[op] + control[w.START] if control[w.TIMED] != 0 else 0
         backlog = _wait_for_due(at, header, state, clock) if control[w.TIMED] != 0 else 0
         if load(header, w.STOP) != 0:
@@ -279,6 +288,8 @@ def work(
         counted = min(asked, control[w.MAX_BYTES] + 1)  # larger than the cap is larger than the cap
         waited = _admit(control, turns, counted, clock) if gated else 0
         began = now(clock)
+        if closed:
+            closed_loop.submitted(op, due, successor, blocked, heap, control, clock)
         moved = 0
         if failed == 0 and block == 0:
             moved = _read(fd, room, asked, offset[op])
@@ -293,6 +304,9 @@ def work(
             ended = _advise(fd, number, _DONTNEED, first, span, state, ring, clock)
         if gated:
             _release(control, counted)
+        if closed:
+            since = ended - control[w.START]
+            closed_loop.finished(op, since, due, think, followed, followers, blocked, heap, control, clock)
         least = asked if recorded[op] == w.NO_LENGTH else min(asked, recorded[op])
         if failed == 0 and moved < least:
             failed = w.SHORT

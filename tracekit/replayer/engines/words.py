@@ -20,13 +20,13 @@ STATE_WIDTH = 16
 
 (
     NEXT, START, TIMED, MAX_BYTES, MAX_OPS, TICKETS, SERVING, IN_FLIGHT, RELEASES, HEAD_WAITS, OPEN_FLAGS,
-    OPEN_ADVICE, DROP, MOST_OPEN,
-) = range(14)  # fmt: skip
-"""Control words: the next op, start time, whether ops have due times, the gate, and how files are opened."""
+    OPEN_ADVICE, DROP, MOST_OPEN, CLOSED, LOCK, READY_OPS, LEFT, EVENTS, WAITERS,
+) = range(20)  # fmt: skip
+"""Control words: the next op, start time, whether ops have due times, the gate, how files are opened, the closed loop."""
 ONE_OP = 1 << 48
 """One op in `IN_FLIGHT`, whose lower bits count bytes: one word, so that both change at once."""
 MOST_BYTES = ONE_OP - 2
-CONTROL_WIDTH = 16
+CONTROL_WIDTH = 24
 
 FILE, FD, BLOCK = range(3)
 """An entry of a worker's cache of open files: 1 + the file (0: free), its descriptor, and O_DIRECT's block (0: buffered)."""
@@ -35,3 +35,4 @@ FILE_WIDTH = 3
 READY, COMPLETE, STOP = 0, 1, 2  # header words, as `replayer.columns` has them
 NO_LENGTH = -(1 << 63)
 NEED_ROOM, DONE = 1, 0
+UNFINISHED, UNSUBMITTED = 1, 2  # as `replayer.pacing` has them
