@@ -163,15 +163,16 @@ def files(work: Path, path: Path, scale: float) -> Iterator[Row]:
 def processes(work: Path, path: Path, scale: float) -> Iterator[Row]:
     """Time an unmodified program that only calls pread, by its own clock."""
     from tracekit.capture.command import capture_command
-    from tracekit.capture.tools import dftracer as preload
-    from tracekit.capture.tools import strace
+    from tracekit.capture.native import NativeEngine
+    from tracekit.capture.tools.dftracer import DFTracerEngine
+    from tracekit.capture.tools.strace import StraceEngine
 
     told = work / "told"
 
-    def run(method: str | None, calls: int) -> float:
+    def run(method: str | None, call: str, calls: int) -> float:
         program = (
             f"import os, time; fd = os.open({str(path)!r}, os.O_RDONLY); t = time.perf_counter_ns()\n"
-            f"for n in range({calls}): os.pread(fd, 4096, n)\n"
+            f"for n in range({calls}): {call}\n"
             f"open({str(told)!r}, 'w').write(str((time.perf_counter_ns() - t) / {calls} / 1000))"
         )
         command = [sys.executable, "-c", program]
@@ -181,17 +182,16 @@ def processes(work: Path, path: Path, scale: float) -> Iterator[Row]:
             capture_command(command, work / f"{method}.trace", method=method, hooks="", overwrite=True)
         return float(told.read_text())
 
-    for method, there, calls in (
-        ("dftracer", preload.library() is not None, int(200_000 * scale)),
-        ("strace", strace.available() is not None, int(20_000 * scale)),
+    for engine, call, calls in (
+        (NativeEngine(), "os.pread(fd, 4096, n)", 200_000),
+        (NativeEngine(), "os.read(fd, 4)", 200_000),
+        (DFTracerEngine(), "os.pread(fd, 4096, n)", 200_000),
+        (StraceEngine(), "os.pread(fd, 4096, n)", 20_000),
     ):
-        if there:
-            pairs = [(run(None, calls), run(method, calls)) for _ in range(3)]
-            yield (
-                f"capture --method {method}",
-                "os.pread 4 KiB",
-                *(min(side) for side in zip(*pairs, strict=True)),
-            )
+        if engine.available():
+            calls = int(calls * scale)
+            pairs = [(run(None, call, calls), run(engine.name, call, calls)) for _ in range(3)]
+            yield f"capture --method {engine.name}", call, *(min(side) for side in zip(*pairs, strict=True))
 
 
 def objects(work: Path, server: servers.S3Server, scale: float) -> Iterator[Row]:

@@ -262,3 +262,9 @@ def test_info_shows_the_completeness(tmp_path, trace):
     assert "100.0%" in tracekit("info", trace).stdout
     kept = json.loads(tracekit("info", trace, "--json").stdout)["completeness"]
     assert (kept["share"], kept["read_bytes"], kept["written_bytes"]) == (1.0, 100_000, 100_000)
+
+
+def test_the_capture_page_names_every_program_that_is_compared() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "capture.md").read_text(encoding="utf-8")
+    section = page.split("### The native engine", 1)[1].split("\n### ", 1)[0]
+    assert [name for name in programs.COMMANDS if f"`{name}`" not in section] == []
