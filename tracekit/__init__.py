@@ -11,6 +11,7 @@ from tracekit.version import __version__
 
 if TYPE_CHECKING:
     from tracekit import capture as capture
+    from tracekit.backends.doctor import Diagnosis, doctor
     from tracekit.backends.registry import backend_for
     from tracekit.capture import open as open
     from tracekit.capture import sample, step
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from tracekit.walkthrough import DemoResult, demo
 
 _NAMES = {
+    "tracekit.backends.doctor": "Diagnosis doctor",
     "tracekit.backends.registry": "backend_for",
     "tracekit.capture": "open sample step",
     "tracekit.comparison.divergence": "Divergence diverge",
@@ -81,6 +83,7 @@ __all__ = [
     "Batch",
     "Dataset",
     "DemoResult",
+    "Diagnosis",
     "Divergence",
     "ErrorClass",
     "ExportResult",
@@ -111,6 +114,7 @@ __all__ = [
     "create_dataset",
     "demo",
     "diverge",
+    "doctor",
     "dry_run",
     "export_trace",
     "import_trace",

@@ -34,6 +34,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "compare": tracekit.compare,
     "verify": tracekit.verify,
     "repair": tracekit.repair,
+    "doctor": tracekit.doctor,
 }
 PRINTING = {
     "json": "how a result is printed",

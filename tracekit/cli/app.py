@@ -49,6 +49,7 @@ VERBS = {
     "plot": "plot",
     "verify": "verify",
     "repair": "repair",
+    "doctor": "doctor",
 }
 """Verb -> the module of `tracekit.cli` that registers it, in the order of `--help`. `info` is the function `_info`."""
 

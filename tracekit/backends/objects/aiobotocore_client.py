@@ -206,6 +206,13 @@ class AiobotocoreClient:
             return failures.unreachable("the connection broke off")
         return Failure(ErrorClass.IO_ERROR, failures.one_line(str(error).replace("\n", " ")))
 
+    def date(self, key: str) -> str:
+        return ""
+
+    def remove(self, key: str) -> bool:
+        self._loop.run(self._call("delete_object", Key=key))
+        return True
+
     def relocate(self, region: str) -> bool:
         self._region = region
         self._made, made = weakref.WeakKeyDictionary(), self._made

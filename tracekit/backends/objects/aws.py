@@ -73,6 +73,20 @@ class AwsSettings:
         host = found.get("hostname") or f"s3.{region}.amazonaws.com"
         return f"https://{bucket}.{host}" if bucket else f"https://{host}"
 
+    def identity(self) -> str:
+        """Return who signs requests, as a person would recognize it: no secret."""
+        if self.anonymous:
+            return "anonymous"
+        try:
+            found = self.session.get_credentials()
+            return (
+                f"access key ending in {found.access_key[-4:]} ({found.method})"
+                if found
+                else "no credentials"
+            )
+        except credential_errors() as error:
+            return f"no credentials: {why_no_credentials(error)}"
+
     def frozen(self) -> Callable[[], Any]:
         """Return what gives valid credentials whenever it is called; botocore renews them.
 

@@ -21,6 +21,13 @@ from tracekit.validation import assign
 if TYPE_CHECKING:
     from obstore.store import AzureConfig, AzureStore
 
+_IDENTITIES = {
+    "key": "the account's key",
+    "sas": "a SAS token",
+    "default": "the login of DefaultAzureCredential",
+    "anonymous": "anonymous",
+}
+
 __all__ = ["AzOptions", "abfs_backend", "abfss_backend", "backend"]
 
 
@@ -60,6 +67,7 @@ def backend(*, scheme: str = "az", **options: Any) -> ObjectStoreBackend:
         endpoint=", ".join(settings.endpoints),
         credentials_hint="check AZURE_STORAGE_CONNECTION_STRING, or the key or SAS token in the environment",
         region_hint="check the account and its endpoint",
+        facts=lambda: {"account": settings.account, "identity": _IDENTITIES[settings.kind]},
         bad_key_hint='client="azure-sdk" reads such keys, except those with . or .. between slashes',
     )
     connect = {"native": _native, "obstore": _obstore, "azure-sdk": _azure_sdk}[chosen.client]

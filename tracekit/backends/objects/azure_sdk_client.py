@@ -189,6 +189,13 @@ class AzureSdkClient:
             return failures.unreachable("no connection, or it broke off")
         return Failure(ErrorClass.IO_ERROR, failures.one_line(str(error)))
 
+    def date(self, key: str) -> str:
+        return ""
+
+    def remove(self, key: str) -> bool:
+        self._sync.delete_blob(_namable(key))
+        return True
+
     def relocate(self, region: str) -> bool:
         return False
 

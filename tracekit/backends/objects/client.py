@@ -50,6 +50,14 @@ class ObjectClient(Protocol):
 
     def put(self, key: str, data: bytes | memoryview, overwrite: bool) -> None: ...
 
+    def date(self, key: str) -> str:
+        """Return the Date header of an answer; "" if the client does not show it."""
+        ...
+
+    def remove(self, key: str) -> bool:
+        """Send a DELETE; return False if the client cannot."""
+        ...
+
     def relocate(self, region: str) -> bool:
         """Use this region, which the store names, from now on; return whether the client can."""
         ...

@@ -66,6 +66,7 @@ def backend(*, scheme: str = "gs", **options: Any) -> ObjectStoreBackend:
         credentials_hint="run gcloud auth application-default login, or set GOOGLE_APPLICATION_CREDENTIALS",
         region_hint="check the endpoint",
         bad_key_hint="",
+        facts=lambda: {"identity": "anonymous" if anonymous else "application default credentials"},
         trusted=named is None,
     )
     return ObjectStoreBackend(dialect, _native(endpoints, anonymous, chosen), chosen.retries)

@@ -186,6 +186,12 @@ class ObstoreClient:
             return Failure(ErrorClass.BAD_KEY, f"obstore cannot access this key: {_headline(text)}")
         return _of_transport(text)
 
+    def date(self, key: str) -> str:
+        return self._helper.date(key)
+
+    def remove(self, key: str) -> bool:
+        return self._helper.remove(key)
+
     def relocate(self, region: str) -> bool:
         if not self._helper.relocate(region):
             return False

@@ -71,6 +71,7 @@ def backend(**options: Any) -> ObjectStoreBackend:
         endpoint=settings.shown_endpoint,
         credentials_hint="check AWS_PROFILE or the keys in the environment; anonymous=True if public",
         region_hint="give the bucket's own region=, or its endpoint=",
+        facts=lambda: {"region": settings.region, "identity": settings.identity()},
         trusted=settings.endpoint is None,
         bad_key_hint='client="aiobotocore" reads such keys',
     )

@@ -53,6 +53,8 @@ class Dialect:
     bad_key_hint: str
     trusted: bool = True
     """Whether the store is known to obey create-only puts; others are probed."""
+    facts: Callable[[], dict[str, str]] = dict
+    """Who asks, and where, without secrets: for people."""
 
 
 class _Tries:
@@ -219,6 +221,29 @@ class ObjectStoreBackend:
                 container,
             )
         return False
+
+    @property
+    def endpoint(self) -> str:
+        """The endpoint as messages show it."""
+        return self._dialect.endpoint
+
+    def facts(self) -> dict[str, str]:
+        """Return who asks, and where, without secrets."""
+        return {"endpoint": self.endpoint, **self._dialect.facts()}
+
+    def date(self, uri: str) -> str:
+        """Return the store's clock as its Date header has it; "" if the client does not show it."""
+        address = split(uri)
+        return self._client(address.container).date(address.key)
+
+    def remove(self, uri: str) -> bool:
+        """Delete an object that this program has made; return False if the client cannot."""
+        client, key = self._locate(uri)
+        return self._persist(client, uri, lambda: client.remove(key)).answer
+
+    def ignores_create_only(self, uri: str) -> bool:
+        """Return whether the store was found to ignore the condition of a create-only put."""
+        return self._create_only.get(split(uri).container) is False
 
     def allocate(self, nbytes: int) -> memoryview:
         try:

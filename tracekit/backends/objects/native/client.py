@@ -140,6 +140,19 @@ class NativeClient:
             body=memoryview(data).cast("B") if len(data) else b"",
         )
 
+    def date(self, key: str) -> str:
+        if not self._service.lists:
+            return ""
+        try:
+            query = self._service.list_query("", "", "")
+            return self.request("GET", None, query=query)[0].headers.get("date", "")
+        except HttpFailure as error:
+            return error.answer.headers.get("date", "")
+
+    def remove(self, key: str) -> bool:
+        self.request("DELETE", key)
+        return True
+
     def request(
         self,
         method: str,

@@ -1,0 +1,62 @@
+"""`doctor` says what works at a store, changes nothing unless it may, and leaves nothing."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import servers
+
+import tracekit
+
+BODY = bytes(range(256)) * 32
+REMOTE = ("s3-native", "s3-obstore", "s3-aiobotocore", "az-native", "az-azure-sdk")
+
+
+def found(diagnosis: tracekit.Diagnosis) -> dict[str, bool | None]:
+    return {check.name: check.ok for check in diagnosis.checks}
+
+
+@pytest.mark.parametrize("case", REMOTE)
+def test_a_store_that_works_passes_every_check(request: pytest.FixtureRequest, case: str) -> None:
+    scheme, _, client = case.partition("-")
+    name = request.getfixturevalue("s3_bucket" if scheme == "s3" else "az_container")
+    root = f"{scheme}://{name}"
+    backend = tracekit.backend_for(root)
+    backend.put(f"{root}/d/k", BODY)
+    diagnosis = tracekit.doctor(f"{root}/d", allow_writes=True, client=client)
+    assert diagnosis.ok, diagnosis
+    checks = found(diagnosis)
+    assert {"list", "clock", "read", "ranges", "round trip", "write", "identity", "endpoint"} <= set(checks)
+    assert all(checks[name] for name in ("list", "read", "ranges", "round trip", "write"))
+    assert set(diagnosis.latency_ns) == {0, 4096}
+    assert [info.uri for info in backend.list(root)] == [f"{root}/d/k"]
+    secret = servers.AZURITE_KEY if scheme == "az" else "testing-secret-key"
+    assert secret not in json.dumps(diagnosis.to_dict())
+    backend.close()
+
+
+def test_nothing_is_written_unless_asked(s3_bucket: str) -> None:
+    diagnosis = tracekit.doctor(f"s3://{s3_bucket}")
+    assert diagnosis.ok and found(diagnosis)["write"] is None
+    assert list(tracekit.backend_for("s3://").list(f"s3://{s3_bucket}")) == []
+
+
+def test_local_files_can_be_examined(tmp_path: Path) -> None:
+    (tmp_path / "f").write_bytes(BODY)
+    diagnosis = tracekit.doctor(str(tmp_path))
+    assert diagnosis.ok and found(diagnosis)["ranges"]
+
+
+def test_a_failed_check_is_one_line_and_exit_code_1(s3_env: servers.S3Server) -> None:
+    command = [sys.executable, "-m", "tracekit", "doctor", "s3://no-such-bucket-9", "--json"]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert run.returncode == 1 and run.stderr == ""
+    told = json.loads(run.stdout)
+    assert not told["ok"]
+    assert "no such bucket" in next(check["detail"] for check in told["checks"] if check["name"] == "list")
+    shown = subprocess.run(command[:-1], capture_output=True, text=True, check=False)
+    assert shown.returncode == 1 and "FAILED" in shown.stdout and len(shown.stdout.splitlines()) < 24
