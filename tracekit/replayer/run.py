@@ -24,6 +24,7 @@ from tracekit.replayer.checks import PlanSummary, check_targets, check_writes, s
 from tracekit.replayer.columns import STOP
 from tracekit.replayer.compare import compare
 from tracekit.replayer.drive import Watch, drive, model_of_recording, options_to_record
+from tracekit.replayer.engines.jit import preload
 from tracekit.replayer.mapping import parse_rules
 from tracekit.replayer.options import ReplayOptions
 from tracekit.replayer.pacing import closed_pacer
@@ -42,6 +43,7 @@ from tracekit.validation import parse
 
 __all__ = ["ReplayOptions", "Watch", "dry_run", "replay"]
 
+_LONG_PLAN = 1_000_000
 _MEASURED_FILES = 10_000
 
 
@@ -97,6 +99,8 @@ def _replay(
         if kept.resolve() == reader.path.resolve():
             raise UsageError(f"{kept} is the recording itself", "choose another out=")
         check_target(kept, overwrite=options.overwrite)
+    if reader.rows > _LONG_PLAN and options.engine in ("auto", "compiled"):
+        preload()
     plan = build_plan(reader, parse_rules(options.map), options)
     backends = Backends(options.store_options)
     try:

@@ -39,6 +39,7 @@ __all__ = ["CompiledEngine", "unfit"]
 _PR_SET_TIMERSLACK = 29
 _LEAD_NS = 20_000_000
 _ROWS = 4096
+_ROWS_STREAMED = 16_384
 _ROWS_ASAP = 1 << 21
 """Rows of all rings together where ops have no due times: they are converted when the CPU is free again."""
 _FLUSH_ROWS = 1 << 16
@@ -111,10 +112,10 @@ class CompiledEngine:
         self._workers: list[_Worker] = []
         self._crashes: list[BaseException] = []
         self._timed = not isinstance(pacer, AsapPacer)
-        prompt = (
-            self._timed or plan.streamed
-        )  # a streamed plan goes on when the rows of what was done are recorded
-        self._rows = _ROWS if prompt else max(_ROWS_ASAP // settings.threads, _ROWS)
+        # A streamed plan goes on when the rows of what was done are recorded.
+        self._prompt = self._timed or plan.streamed
+        asap = _ROWS_STREAMED if plan.streamed else _ROWS_ASAP // settings.threads
+        self._rows = _ROWS if self._timed else max(asap, _ROWS)
         self._open_files = 1
         self._max_workers = max(settings.threads, settings.max_threads)
         self._control = self._make_control(gate)
@@ -314,7 +315,7 @@ class CompiledEngine:
             ended = worker.ended
             current = int(worker.state[words.CURRENT])
             head, tail = int(worker.state[words.HEAD]), int(worker.state[words.TAIL])
-            old = self._rows == _ROWS and now - worker.flushed_ns >= _FLUSH_NS
+            old = self._prompt and now - worker.flushed_ns >= _FLUSH_NS
             if head > tail and (ended or old or head - tail >= self._rows // 2):
                 upto = min(head, tail + _FLUSH_ROWS)
                 self._record(worker.ring[np.arange(tail, upto) % self._rows])

@@ -6,13 +6,14 @@ import hashlib
 import importlib
 import logging
 import platform
+import threading
 from functools import cache
 from pathlib import Path
 from types import ModuleType
 
 from tracekit.cache import cache_directory
 
-__all__ = ["lacking", "load_kernel"]
+__all__ = ["lacking", "load_kernel", "preload"]
 
 _log = logging.getLogger("tracekit")
 _COMPILED = ("kernel.py", "closed.py", "native.py", "words.py")
@@ -28,6 +29,11 @@ def lacking() -> str | None:
             return "numba is not installed: pip install 'tracekit[fast]'"
         return f"numba cannot be imported: {error}"
     return None
+
+
+def preload() -> None:
+    """Begin to import numba in another thread, while a long plan is read."""
+    threading.Thread(target=lacking, name="tracekit-numba").start()
 
 
 @cache
