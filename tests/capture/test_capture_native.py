@@ -268,3 +268,31 @@ def test_the_capture_page_names_every_program_that_is_compared() -> None:
     page = (Path(__file__).parents[2] / "docs" / "capture.md").read_text(encoding="utf-8")
     section = page.split("### The native engine", 1)[1].split("\n### ", 1)[0]
     assert [name for name in programs.COMMANDS if f"`{name}`" not in section] == []
+
+
+def test_the_logs_of_a_killed_capture_can_be_recovered(tmp_path, trace):
+    (tmp_path / "x.bin").write_bytes(bytes(1000))
+    code = f"""
+        import os
+        fd = os.open({str(tmp_path / "x.bin")!r}, os.O_RDONLY)
+        for n in range(50):
+            os.pread(fd, 10, n)
+        os.kill(os.getppid(), 9)
+    """
+    command = ["--include", f"{tmp_path}/x.bin", "--", *python(code)]
+    assert tracekit("capture", "-o", trace, "--method", "native", *command).returncode == -9
+    assert not trace.exists()
+    again = tracekit("capture", "-o", trace, "--recover")
+    assert (again.returncode, len(rows(trace))) == (0, 50), again.stderr
+    assert "completeness: unknown" in again.stderr
+    assert open_reader(trace).options["method"] == "native"
+    assert not list(tmp_path.glob(".tracekit-*"))
+    nothing = tracekit("capture", "-o", tmp_path / "b.trace", "--recover")
+    assert nothing.returncode == 2 and nothing.stderr.count("\n") == 1
+
+
+def test_logs_that_are_deleted_during_the_run_are_an_error(tmp_path, trace):
+    done = tracekit("capture", "-o", trace, "--", "sh", "-c", f"rm -r {tmp_path}/.tracekit-capture-*")
+    assert done.returncode == 2
+    assert "deleted while the command ran" in done.stderr
+    assert not trace.exists()

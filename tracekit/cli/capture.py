@@ -31,10 +31,11 @@ def register(app: typer.Typer) -> None:
 
 
 def _capture(
-    command: Annotated[
-        list[str], typer.Argument(metavar="-- CMD [ARG]...", help="The command, as it is run without us.")
-    ],
     out: Annotated[str, typer.Option("-o", "--out", metavar="TRACE", help="The new trace.")],
+    command: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="-- CMD [ARG]...", help="The command, as it is run without us."),
+    ] = None,
     method: Annotated[
         str,
         typer.Option(
@@ -78,6 +79,12 @@ def _capture(
             help="Exit 1 unless this share of the bytes that the command moved is known to be recorded, such as 0.99.",
         ),
     ] = None,
+    recover: Annotated[
+        bool,
+        typer.Option(
+            "--recover", help="Run nothing: make the trace from the logs that a killed capture left."
+        ),
+    ] = False,
     overwrite: OverwriteOption = False,
     json: Annotated[
         bool, typer.Option("--json", help="Print what was recorded as JSON, on standard error.")
@@ -85,7 +92,7 @@ def _capture(
 ) -> None:
     """Run a command and record its storage I/O. Exits as the command does (128 + N for signal N)."""
     result = tracekit.capture.run(
-        command,
+        command or (),
         out,
         method=method,
         hooks=hooks,
@@ -93,6 +100,7 @@ def _capture(
         exclude=exclude or (),
         metadata=metadata,
         require_complete=require_complete,
+        recover=recover,
         overwrite=overwrite,
     )
     if json:

@@ -1,0 +1,228 @@
+"""Converts what a captured command logged to one trace.
+
+`tracekit capture` calls it when the command has ended; with `recover`, for the logs of a capture that was killed.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tracekit.capture.completeness import Completeness, judge, judge_reads
+from tracekit.capture.engines import ENGINES
+from tracekit.capture.filters import PathFilter
+from tracekit.capture.native.logs import NativeLogs
+from tracekit.capture.oplog import read_oplog
+from tracekit.capture.scopes import Scopes, hooked_processes
+from tracekit.capture.tools.dftracer import DFTracerLog
+from tracekit.capture.tools.engine import Engine, Log
+from tracekit.errors import TracekitError, UsageError
+from tracekit.store.flat import flat_to_fitting_batch
+from tracekit.store.writer import TraceWriter
+
+__all__ = ["WORK_PREFIX", "CaptureResult", "Job", "convert", "recoverable"]
+
+WORK_PREFIX = ".tracekit-capture-"
+_SETTINGS = "capture.json"
+
+
+@dataclass(frozen=True, slots=True)
+class CaptureResult:
+    """The exit code of the command (128 + N if signal N ended it), and what was recorded."""
+
+    path: Path
+    exit_code: int
+    method: str
+    ops: int
+    notes: tuple[str, ...]
+    completeness: Completeness | None = None
+    """What the capture saw of the bytes that the command moved; None under engines that cannot tell."""
+    complete: bool = True
+    """False if `require_complete` was given and is not known to be reached."""
+
+    def to_dict(self) -> dict[str, Any]:
+        kept = None if self.completeness is None else self.completeness.to_dict()
+        return {**asdict(self), "path": str(self.path), "completeness": kept}
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One capture: what is needed to convert its logs, which lie in the directory `work`."""
+
+    work: Path
+    target: Path
+    pid: int
+    command: str
+    method: str
+    include: tuple[str, ...]
+    exclude: tuple[str, ...]
+    metadata: bool
+
+    @property
+    def paths(self) -> PathFilter:
+        return PathFilter(self.include, (*self.exclude, f"{self.work}/", f"{self.target}/"))
+
+    @property
+    def engine(self) -> Engine | None:
+        return next((engine for engine in ENGINES if engine.name == self.method), None)
+
+    def save(self) -> None:
+        """Write it into its directory, for `recoverable`."""
+        facts = {**asdict(self), "work": str(self.work), "target": str(self.target)}
+        (self.work / _SETTINGS).write_text(json.dumps(facts))
+
+
+def recoverable(target: Path) -> Job:
+    """Return the capture into `target` that was killed before it could write the trace; the last, if there are several.
+
+    Raises UsageError if there is none, or it still runs.
+    """
+    found = [
+        job
+        for settings in target.parent.glob(f"{WORK_PREFIX}*/{_SETTINGS}")
+        if (job := _load(settings)).target == target
+    ]
+    if not found:
+        raise UsageError(
+            f"{target}: no logs of a killed capture lie beside it", "give the path that the capture was given"
+        )
+    job = max(found, key=lambda job: (job.work / _SETTINGS).stat().st_mtime_ns)
+    if Path(f"/proc/{job.pid}").exists():
+        raise UsageError(f"{target}: its capture still runs (process {job.pid})", "wait for it, or stop it")
+    return job
+
+
+def _load(settings: Path) -> Job:
+    facts = json.loads(settings.read_text())
+    lists = {name: tuple(facts[name]) for name in ("include", "exclude")}
+    return Job(**{**facts, **lists, "work": settings.parent, "target": Path(facts["target"])})
+
+
+def convert(
+    job: Job,
+    exit_code: int | None,
+    moved: tuple[int, int] | None,
+    *,
+    require_complete: float | None,
+    overwrite: bool,
+) -> CaptureResult:
+    """Write the trace of a capture and remove its logs.
+
+    `moved` are the bytes that the kernel counted for the whole command; None for a capture that was killed, whose
+    completeness is unknown.
+    """
+    if not (job.work / "logs").is_dir():
+        raise TracekitError(
+            f"the logs of the capture, {job.work}, were deleted while the command ran",
+            "capture into another directory",
+        )
+    options = {
+        "command": job.command, "method": job.method, "exit_code": exit_code, "metadata": job.metadata,
+        "include": list(job.include), "exclude": list(job.exclude),
+    }  # fmt: skip
+    with TraceWriter(job.target, source="capture", overwrite=overwrite, options=options) as writer:
+        completeness, notes = _write(writer, job, moved)
+        ops = writer.rows
+    shutil.rmtree(job.work, ignore_errors=True)
+    if not ops:
+        notes.insert(0, "no storage I/O was recorded; files of the system and the interpreter need include=")
+    enough = require_complete is None or (completeness is not None and completeness.reaches(require_complete))
+    if not enough:
+        notes.append(
+            f"the capture is not known to be complete: require_complete={require_complete} is not reached"
+        )
+    return CaptureResult(job.target, exit_code or 0, job.method, ops, tuple(notes), completeness, enough)
+
+
+def _write(
+    writer: TraceWriter, job: Job, moved: tuple[int, int] | None
+) -> tuple[Completeness | None, list[str]]:
+    """Write all logs into one trace; return how complete they are, and notes."""
+    work, engine, paths, metadata = job.work, job.engine, job.paths, job.metadata
+    objects = _add_hooked(writer, work / "hooked")
+    notes: list[str] = []
+    completeness = None
+    if engine is not None:
+        with engine.read(work / "logs") as log:
+            kept = _add_recorded(writer, log, work / "scopes", paths, metadata)
+            mapped = sum(map(paths.admits, log.mapped_files))
+            writer.count("mapped_files", mapped)
+            notes += log.notes()
+            if moved is None:
+                notes.append("completeness: unknown, because the capture was killed")
+            elif isinstance(log, NativeLogs):
+                hooked = hooked_processes(work / "scopes")
+                completeness = judge(
+                    log.processes, moved, kept, mapped_files=mapped, object_bytes=objects, hooked=hooked
+                )
+            elif isinstance(log, DFTracerLog):
+                completeness = judge_reads(log.read_bytes, moved, mapped_files=mapped)
+            elif mapped:
+                notes.append(f"files mapped into memory: {mapped}; reads through a mapping are not recorded")
+    if completeness is not None:
+        writer.describe(completeness=completeness.to_dict())
+        notes += completeness.notes()
+    if not writer.rows:
+        writer.count("ops_recorded", 0)
+    return completeness, notes
+
+
+def _add_recorded(
+    writer: TraceWriter, log: Log, scopes: Path, paths: PathFilter, metadata: bool
+) -> tuple[int, int]:
+    """Write the ops of an engine's log that the filters keep; return the bytes that they read and wrote."""
+    threads = log.threads()
+    placed = Scopes(scopes, threads) if threads else None
+    read = written = 0
+    for batch in _kept(log.batches(), paths.admits, metadata):
+        writer.write(batch if placed is None else placed.place(batch))
+        reads = pc.equal(pc.cast(batch.column("op"), pa.string()), "read")
+        read += pc.sum(batch.filter(reads).column("bytes")).as_py() or 0
+        written += pc.sum(batch.filter(pc.invert(reads)).column("bytes")).as_py() or 0
+    return read, written
+
+
+def _kept(
+    batches: Iterable[pa.RecordBatch], admits: Callable[[str], bool], metadata: bool
+) -> Iterator[pa.RecordBatch]:
+    """Yield the ops on files that `admits` keeps; `stat` and `list` ops only with `metadata`."""
+    verdicts: dict[str, bool] = {}
+    for batch in batches:
+        uris, ops = _coded(batch.column("uri")), _coded(batch.column("op"))
+        for uri in uris.dictionary.to_pylist():
+            if uri not in verdicts:
+                verdicts[uri] = admits(uri)
+        keep = pa.array([verdicts[uri] for uri in uris.dictionary.to_pylist()], pa.bool_()).take(uris.indices)
+        if not metadata:
+            wanted = [kind not in ("stat", "list") for kind in ops.dictionary.to_pylist()]
+            keep = pc.and_(keep, pa.array(wanted, pa.bool_()).take(ops.indices))
+        yield batch.filter(keep)
+
+
+def _coded(column: pa.Array) -> pa.DictionaryArray:
+    return column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
+
+
+def _add_hooked(writer: TraceWriter, hooked: Path) -> int:
+    """Add the ops that hooks recorded in the command's Python processes; return the bytes of objects."""
+    moved = 0
+    for log in sorted(hooked.glob("*.ops")):
+        for part in read_oplog(log):
+            batch, misfit = flat_to_fitting_batch(
+                part.values, epoch_mono_ns=-part.clock_offset, rank=part.rank, worker=0
+            )
+            writer.write(batch)
+            if misfit is not None:
+                writer.count("hook_errors.recorder")
+            local = pc.starts_with(pc.cast(batch.column("uri"), pa.string()), "file://")
+            moved += pc.sum(batch.filter(pc.invert(local)).column("bytes")).as_py() or 0
+            for name, number in part.counters.items():
+                writer.count(name, number)
+    return moved
