@@ -26,13 +26,13 @@ class CustomBuildHook(BuildHookInterface[Any]):
         assert spec is not None and spec.loader is not None
         build = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(build)
-        for old in folder.glob("engine-*.so"):
+        for old in folder.glob("engine-*.so.1"):
             old.unlink()
         if build.compile_engine(folder) is None:
             self.app.display_warning(
                 f"the native capture engine is left out: {build.reason_against() or 'it does not compile'}"
             )
             return
-        build_data["artifacts"].append("tracekit/capture/native/engine-*.so")
+        build_data["artifacts"].append("tracekit/capture/native/engine-*.so.1")
         build_data["pure_python"] = False
         build_data["tag"] = "py3-none-" + sysconfig.get_platform().replace("-", "_").replace(".", "_")

@@ -31,8 +31,8 @@ _FLAGS = (
 
 
 def file_name() -> str:
-    """Return the file name of the compiled engine, which holds a digest of its source."""
-    return f"engine-{hashlib.sha256(SOURCE.read_bytes()).hexdigest()[:12]}-{platform.machine()}.so"
+    """Return the file name of the compiled engine: a digest of its source, and no suffix of a Python module."""
+    return f"engine-{hashlib.sha256(SOURCE.read_bytes()).hexdigest()[:12]}-{platform.machine()}.so.1"
 
 
 def reason_against() -> str | None:
