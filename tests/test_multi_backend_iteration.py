@@ -68,8 +68,8 @@ def filled(request: pytest.FixtureRequest, root_of: Callable[[str], str], bodies
     return root
 
 
-def test_there_are_four_schemes() -> None:
-    assert set(known_schemes()) == {"file", "direct", "s3", "az"}
+def test_the_schemes_of_the_cases_are_known() -> None:
+    assert {"file", "direct", "s3", "az"} <= set(known_schemes())
 
 
 def test_two_batches_and_more_carry_the_bytes_that_were_put(filled: str, bodies: dict[str, bytes]) -> None:

@@ -162,6 +162,8 @@ class AzureSdkClient:
             return failures.other_bytes(str(error))
         if isinstance(error, _BodyBroke):
             error = error.cause
+        if isinstance(error, ValueError) and "Content-Range" in str(error):
+            return failures.other_bytes(str(error))
         if isinstance(error, azure_errors.ClientAuthenticationError) and not error.status_code:
             return failures.credentials_failure(str(error))
         if isinstance(error, azure_errors.HttpResponseError) and error.status_code:

@@ -45,6 +45,7 @@ _STATUS = re.compile(r"status code: (\d{3})")
 _CAUSE = re.compile(r'message: "([^"]{1,120})"|error: "([^"]{1,120})"')
 _OTHER_RANGE = re.compile(
     r"Requested \d+\.\.\d+, got \d+\.\.\d+|Received non-partial response|Content-Range header not present|"
+    r"(?:ETag|Last-Modified|Content-Length) Header missing|(?:etag|last.modified|content.length) header missing|"
     r"Failed to parse value for CONTENT_RANGE header",
     re.IGNORECASE,
 )

@@ -1,0 +1,245 @@
+"""The matrix of servers, clients and capabilities, and the table of faults, in docs/backends.md are measured here.
+
+With TRACEKIT_WRITE_MATRIX=1 the tests write the tables in place of comparing them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import servers
+
+from tracekit import BackendError, UsageError, backend_for
+from tracekit.store_options import CLIENTS
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "backends.md"
+BODY = bytes(range(256)) * 4
+ODD = ("a//b", "/lead", "tab\there", "dot/../dot")
+CAPABILITIES = (
+    "stat",
+    "range",
+    "get",
+    "list",
+    "odd keys",
+    "put",
+    "create only",
+    "missing key",
+    "missing bucket",
+)
+S3_KEYS = {"AWS_ACCESS_KEY_ID": "S3RVER", "AWS_SECRET_ACCESS_KEY": "S3RVER", "AWS_REGION": "us-east-1"}
+Place = tuple[str, dict[str, str], dict[str, Any]]
+
+
+@contextlib.contextmanager
+def moto(request: pytest.FixtureRequest, folder: Path) -> Iterator[Place]:
+    yield f"s3://{request.getfixturevalue('s3_bucket')}", {}, {}
+
+
+@contextlib.contextmanager
+def azurite(request: pytest.FixtureRequest, folder: Path) -> Iterator[Place]:
+    yield f"az://{request.getfixturevalue('az_container')}", {}, {}
+
+
+@contextlib.contextmanager
+def s3rver(request: pytest.FixtureRequest, folder: Path) -> Iterator[Place]:
+    with servers.s3rver(folder, folder.parent / "log") as server:
+        yield "s3://bucket", S3_KEYS, {"endpoint": server.endpoint}
+
+
+@contextlib.contextmanager
+def fake_gcs(request: pytest.FixtureRequest, folder: Path) -> Iterator[Place]:
+    with servers.gcs_server(folder.parent / "log") as endpoint:
+        made = json.dumps({"name": "bucket"}).encode()
+        asked = urllib.request.Request(f"{endpoint}/storage/v1/b", made, {"Content-Type": "application/json"})
+        urllib.request.urlopen(asked, timeout=20).close()
+        yield "gs://bucket", {"STORAGE_EMULATOR_HOST": endpoint}, {}
+
+
+@contextlib.contextmanager
+def nginx(request: pytest.FixtureRequest, folder: Path) -> Iterator[Place]:
+    for name in ("k", "l"):
+        (folder / name).write_bytes(BODY)
+    with servers.nginx_bucket(folder, folder.parent / "nginx") as server:
+        yield f"{server.endpoint}/bucket", {}, {}
+
+
+SERVERS: dict[str, tuple[str, Callable[..., Any]]] = {
+    "moto": ("s3", moto),
+    "s3rver": ("s3", s3rver),
+    "Azurite": ("az", azurite),
+    "fake-gcs-server": ("gs", fake_gcs),
+    "nginx": ("http", nginx),
+}
+CASES = [(name, client) for name, (scheme, _) in SERVERS.items() for client in CLIENTS[scheme]]
+
+
+def refused(call: Callable[[], object]) -> str:
+    """The class of the refusal of `call`; "accepted" if there is none."""
+    try:
+        call()
+    except BackendError as error:
+        return f"`{error.error_class}`"
+    except UsageError:
+        return "`usage`"
+    return "accepted"
+
+
+def row(root: str, client: str, options: dict[str, Any]) -> dict[str, str]:
+    """Try every capability of one server with one client."""
+    cells: dict[str, str] = {}
+    with contextlib.closing(backend_for(root, client=client, retries=0, **options)) as backend:
+        cells["put"] = refused(lambda: backend.put(f"{root}/k", BODY, overwrite=True))
+        backend_put = cells["put"] == "accepted"
+        if backend_put:
+            backend.put(f"{root}/l", BODY, overwrite=True)
+        buffer = backend.allocate(100)
+        moved = backend.open(f"{root}/k").read_into(1000, buffer)
+        got = bytes(backend.open(f"{root}/k").get()[0])
+        cells["stat"] = "yes" if backend.stat(f"{root}/k").size == len(BODY) else "WRONG"
+        cells["range"] = "yes" if bytes(buffer[: moved.nbytes]) == BODY[1000:] else "WRONG"
+        cells["get"] = "yes" if got == BODY else "WRONG"
+        if root.startswith("http"):  # a web server has no listing
+            assert [info.uri for info in backend.list(f"{root}/k")] == [f"{root}/k"]
+            cells["list"] = "one URL"
+        else:
+            listed = [info.uri for info in backend.list(root)]
+            cells["list"] = "yes" if listed == [f"{root}/k", f"{root}/l"] else "WRONG"
+        cells["odd keys"] = odd_keys(backend, root) if backend_put else "-"
+        cells["create only"] = create_only(backend, root) if backend_put else "-"
+        cells["missing key"] = refused(lambda: backend.stat(f"{root}/none"))
+        elsewhere = (
+            root.replace("bucket", "no-such-bucket", 1) if "bucket" in root else "az://no-such-container"
+        )
+        cells["missing bucket"] = "-" if root.startswith("http") else missing(backend, elsewhere)
+        cells["put"] = "yes" if backend_put else f"read only: {cells['put']}"
+    return cells
+
+
+def odd_keys(backend: Any, root: str) -> str:
+    from tracekit.backends.objects.uri import escape
+
+    taken = []
+    for key in ODD:
+        uri = f"{root}/{escape(key)}"
+        try:
+            backend.put(uri, key.encode(), overwrite=True)
+        except BackendError:
+            continue
+        try:
+            if bytes(backend.open(uri).get()[0]) == key.encode():
+                taken.append(uri)
+        except BackendError:
+            continue
+    listed = [info.uri for info in backend.list(root)]
+    assert len(listed) == len(set(listed)), "a key is listed twice"
+    good = sum(uri in listed for uri in taken)
+    return f"{good} of {len(ODD)}"
+
+
+def create_only(backend: Any, root: str) -> str:
+    backend.put(f"{root}/once", b"first")
+    told = refused(lambda: backend.put(f"{root}/once", b"second"))
+    assert bytes(backend.open(f"{root}/once").get()[0]) == b"first"
+    assert told == "`exists`"
+    return "asks first" if backend.ignores_create_only(root) else "yes"
+
+
+def missing(backend: Any, root: str) -> str:
+    try:
+        backend.stat(f"{root}/k")
+    except BackendError as error:
+        named = "no such bucket" in str(error) or "no such container" in str(error)
+        return "named" if named else f"`{error.error_class}`"
+    return "WRONG"
+
+
+def held(marker: str, name: tuple[str, ...], cells: list[str]) -> None:
+    """Compare a row of a table on the page with what was measured, or write it."""
+    line = f"| {' | '.join([*name, *cells])} |"
+    text = PAGE.read_text(encoding="utf-8")
+    table = re.search(rf"<!-- {marker} -->\n(.*?)<!-- end of {marker} -->", text, re.DOTALL)
+    assert table is not None
+    start = f"| {' | '.join(name)} |"
+    lines = table[1].splitlines()
+    now = [old for old in lines if old.startswith(start)]
+    if os.environ.get("TRACEKIT_WRITE_MATRIX") and now != [line]:
+        kept = [old for old in lines if not old.startswith(start) and old]
+        fresh = "\n".join([*kept, line]) + "\n\n"
+        PAGE.write_text(text.replace(table[1], "\n" + fresh.lstrip("\n")), encoding="utf-8")
+        return
+    assert now == [line], "run this test with TRACEKIT_WRITE_MATRIX=1 if the change is right"
+
+
+@pytest.mark.server
+@pytest.mark.parametrize(("server", "client"), CASES)
+def test_a_row_of_the_matrix_is_what_was_measured(
+    request: pytest.FixtureRequest, clean_env: pytest.MonkeyPatch, tmp_path: Path, server: str, client: str
+) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    try:
+        with SERVERS[server][1](request, folder) as (root, env, options):
+            for name, value in env.items():
+                clean_env.setenv(name, value)
+            cells = row(root, client, options)
+    except servers.Unavailable as missing_server:
+        pytest.skip(str(missing_server))
+    assert "WRONG" not in cells.values(), cells
+    held("matrix", (server, client), [cells[name] for name in CAPABILITIES])
+
+
+FAULTS = {
+    "429": servers.Fault(429),
+    "503 SlowDown": servers.SLOW_DOWN,
+    "500": servers.Fault(500, "oops"),
+    "cut body": servers.Fault(truncate=True),
+    "dropped": servers.Fault(),
+    "silence": servers.Fault(status=200, stall_s=2.5),
+    "whole for a range": servers.Fault(200, "x" * 5000),
+    "307": servers.Fault(307, "<Error><Code>TemporaryRedirect</Code></Error>"),
+    "403": servers.Fault(403, "<Error><Code>AccessDenied</Code></Error>"),
+    "404": servers.Fault(404, "<Error><Code>NoSuchKey</Code></Error>"),
+    "409": servers.Fault(409, "<Error><Code>Conflict</Code></Error>"),
+    "501": servers.Fault(501, "<Error><Code>NotImplemented</Code></Error>"),
+}
+"""What a server does to each of two requests for a range."""
+
+
+@pytest.mark.server
+@pytest.mark.parametrize(
+    "client", [f"{scheme} {client}" for scheme in ("s3", "az") for client in CLIENTS[scheme]]
+)
+def test_a_row_of_the_faults_is_what_was_measured(
+    request: pytest.FixtureRequest, fault_proxy: Callable[[str], servers.FaultProxy], client: str
+) -> None:
+    scheme, _, library = client.partition(" ")
+    name = request.getfixturevalue("s3_bucket" if scheme == "s3" else "az_container")
+    server = request.getfixturevalue("moto" if scheme == "s3" else "azurite")
+    uri = f"{scheme}://{name}/k"
+    with contextlib.closing(backend_for(uri)) as direct:
+        direct.put(uri, BODY)
+    proxy = fault_proxy(server.endpoint)
+    cells = []
+    with contextlib.closing(
+        backend_for(uri, client=library, endpoint=proxy.endpoint, retries=1, timeout_s=1)
+    ) as backend:
+        for fault in FAULTS.values():
+            proxy.faults[:] = [fault] * 2
+            sent = len(proxy.seen)
+            with pytest.raises(BackendError) as raised:
+                backend.open(uri).read_into(100, backend.allocate(50))
+            assert len(proxy.seen) - sent == raised.value.tries  # nothing is sent that is not counted
+            cells.append(f"`{raised.value.error_class}`, {raised.value.tries}")
+            proxy.faults.clear()
+            buffer = backend.allocate(50)
+            assert backend.open(uri).read_into(100, buffer).nbytes == 50
+            assert bytes(buffer) == BODY[100:150]
+    held("faults", (client,), cells)
