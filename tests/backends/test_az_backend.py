@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 import servers
@@ -221,6 +222,6 @@ def test_sas_urls_leave_no_signature_in_any_error(az_env: servers.AzuriteServer)
         ({"client": "aiobotocore"}, "client='aiobotocore' is not valid"),
     ],
 )
-def test_invalid_azure_options_are_refused(options: dict[str, object], message: str) -> None:
+def test_invalid_azure_options_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         az.backend(**options)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import http.server
 import socket
 import ssl
@@ -368,7 +369,7 @@ def certificate(folder: Path) -> Path:
         [*new, "-x509", *signed, "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1",
          "-addext", "basicConstraints=critical,CA:FALSE", "-keyout", folder / "key.pem", "-out", folder / "leaf.pem"],
     ):  # fmt: skip
-        subprocess.run(command, check=True, capture_output=True)
+        subprocess.run([str(word) for word in command], check=True, capture_output=True)
     path = folder / "cert.pem"
     path.write_text((folder / "leaf.pem").read_text() + (folder / "key.pem").read_text())
     return path
@@ -425,7 +426,7 @@ def test_the_real_cause_of_a_failed_connection_is_named(keys: pytest.MonkeyPatch
             "cannot be resolved": opened("http://no-such-host.invalid", "native", proxy="none"),
         }
         for words, backend in told.items():
-            assert words in str(failure(lambda backend=backend: read(backend)))
+            assert words in str(failure(functools.partial(read, backend)))
             backend.close()
 
 

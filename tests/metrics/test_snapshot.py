@@ -161,8 +161,8 @@ def test_every_figure_matches_a_brute_force_count(
             and r["uri"].split(":")[0].lower() == row["scheme"]
         ]
         assert row["ops"] == len(mine)
-        known = [n for n in map(read_bytes, mine) if n is not None]
-        assert row["bytes"] == (sum(known) if known else None)
+        counted = [n for n in map(read_bytes, mine) if n is not None]
+        assert row["bytes"] == (sum(counted) if counted else None)
     assert sum(row["ops"] for row in found.by_op) == len(rows)
     assert found.backend_counters.get("throttles", 0) == sum(r["error"] == "throttled" for r in rows)
     assert found.backend_counters.get("hints_applied", 0) == sum(r["op"] == "hint" for r in rows)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Any, Protocol, Unpack
@@ -16,6 +16,7 @@ from typing import Any, Protocol, Unpack
 from tracekit.errors import UsageError
 from tracekit.keywords import Count, Duration, Flag, LoaderKeywords
 from tracekit.loader import profiles
+from tracekit.loader.dataset import Source
 from tracekit.loader.loader import AsyncLoader, create_async_loader
 from tracekit.loader.options import LoaderOptions
 from tracekit.options import RECORD
@@ -50,7 +51,7 @@ class RecordResult:
 
 
 def record(
-    uri: str,
+    uri: Source | Iterable[Source],
     out: str | os.PathLike[str],
     options: LoaderOptions | Mapping[str, Any] | None = None,
     *,
