@@ -144,11 +144,24 @@ def very_late(rows: Rows, at: int) -> None:
     rows[at]["t_submit"] += 3_000_000_000
 
 
+def never_end(rows: Rows, at: int) -> None:
+    rows[at]["latency"] = None
+
+
+def fall_short(rows: Rows, at: int) -> None:
+    rows[at]["bytes"] -= 1
+
+
+def say_no_bytes(rows: Rows, at: int) -> None:
+    rows[at]["bytes"] = rows[at]["latency"] = None
+
+
 ALTERATIONS: dict[Callable[[Rows, int], None], str] = {
     drop: "completeness", double: "completeness", move_offset: "identity", lengthen: "identity", rename: "identity",
     retype: "identity", restep: "identity", rework: "identity", fail: "failures", disown: "completeness",
     renumber: "completeness", early: "early_ops", another_due: "due_times", without_due: "due_times", swap: "due_times",
     cut_the_tail: "completeness", very_late: "lateness_max_ns",
+    never_end: "completeness", fall_short: "short_ops", say_no_bytes: "short_ops",
 }  # fmt: skip
 
 

@@ -214,18 +214,30 @@ def test_time_in_flight_matches_brute_force(ops: list[tuple[int, int]]) -> None:
     assert depths(start, latency) == brute
 
 
-def test_bytes_that_no_op_reports_are_unknown_and_not_judged(tmp_path: Path) -> None:
+def test_bytes_that_only_one_run_reports_fail(tmp_path: Path) -> None:
     def silence(rows: Rows) -> None:
         for row in rows:
             row["latency"] = row["bytes"] = None
 
     silent = random_rows(tmp_path, 1, OPS)
     silence(silent)
-    for parity in (compared(tmp_path, silence), compared(tmp_path, lambda rows: None, silent)):
+    for parity, ok in (
+        (compared(tmp_path, silence), False),
+        (compared(tmp_path, lambda rows: None, silent), None),
+    ):
         for metric in ("bytes", "throughput_bytes_per_s"):
             row = parity.row(metric)
-            assert (row.b, row.difference, row.ok) == (None, None, None)
+            assert (row.b, row.difference, row.ok) == (None, None, ok)
     assert dry_run(tmp_path / "a.parquet").peak_ops_in_flight is None
+
+
+def test_a_run_whose_ops_do_not_end_fails(tmp_path: Path) -> None:
+    def leave_open(rows: Rows) -> None:
+        for row in rows[10:20]:
+            row["latency"] = None
+
+    row = compared(tmp_path, leave_open).row("unfinished_ops")
+    assert (row.a, row.b, row.ok) == (0, 10, False)
 
 
 def test_a_parity_prints_its_verdict_in_one_line_and_as_a_table(tmp_path: Path) -> None:

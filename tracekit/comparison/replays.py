@@ -71,6 +71,7 @@ class _Tally:
     planned: int = 0
     issued: int = 0
     repeated: int = 0
+    endless: int = 0
     rows: int = 0
     wrong: Counter[str] = field(default_factory=Counter)
     wrong_ops: int = 0
@@ -104,6 +105,7 @@ class _Tally:
     def _compare(self, part: PlannedOps, issued: np.ndarray, rows: pa.Table) -> None:
         """Compare the ops that were issued, one row each."""
         values = {name: _numbers(rows, name) for name in _INTEGERS}
+        self.endless += int((values["latency"] == NULL).sum())
         self._identity(part, issued, rows, values)
         error = _outcomes(rows.column("error"), part.error_classes)
         self.outcomes.add(part, issued, error)
@@ -200,11 +202,13 @@ class _Tally:
             notes.append(f"{missing} planned ops were never issued")
         if self.repeated:
             notes.append(f"{self.repeated} ops were issued again")
+        if self.endless:
+            notes.append(f"{self.endless} ops never ended")
         if foreign:
             notes.append(f"{foreign} ops are not in the plan")
         ok = (
             (self.planned > 0 or self.rules.allow_empty)
-            and (self.rules.partial or (not interrupted and missing == 0))
+            and (self.rules.partial or (not interrupted and missing == 0 and not self.endless))
             and not self.repeated
             and not foreign
         )

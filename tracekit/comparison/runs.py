@@ -132,11 +132,26 @@ def _table(x: Run, y: Run, tolerance: float, speed: float) -> Iterable[ParityRow
     yield ParityRow(
         "failed_ops", "ops", *failed, None, failed[1] <= failed[0], None, "no more than in the first run"
     )
+    yield _endings(a, b)
     for name in ("latency_p50_ns", "latency_p99_ns"):
         yield shown(name, "ns", a[name], b[name])
     for name in ("lateness_p50_ns", "lateness_p99_ns", "lateness_max_ns"):
         if b[name] is not None:
             yield shown(name, "ns", a[name], b[name])
+
+
+def _endings(a: Mapping[str, Any], b: Mapping[str, Any]) -> ParityRow:
+    """The row on ops that never ended; what ended is unknown of a run without any latency."""
+    of_a, of_b = (
+        run["ops"] - run["ended_ops"] if run["ended_ops"] or not run["ops"] else None for run in (a, b)
+    )
+    if of_a is None or of_b is None:
+        return shown(
+            "unfinished_ops", "ops", of_a, of_b, note="a run without latencies does not say what ended"
+        )
+    return ParityRow(
+        "unfinished_ops", "ops", of_a, of_b, None, of_b <= of_a, None, "no more than in the first run"
+    )
 
 
 def _file_rows(x: Run, y: Run) -> Iterable[ParityRow]:

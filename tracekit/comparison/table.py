@@ -132,7 +132,9 @@ def within(
 def relative(
     metric: str, unit: str, a: float | None, b: float | None, tolerance: float, *, judged: bool = True, note: str = ""
 ) -> ParityRow:  # fmt: skip
-    """A row judged by the difference of `b` from `a`, relative to `a`."""
+    """A row judged by the difference of `b` from `a`, relative to `a`. A value that one side does not know fails."""
+    if judged and (a is None) != (b is None):
+        return ParityRow(metric, unit, a, b, None, False, tolerance, note or "unknown on one side")
     difference = relative_difference(a, b)
     ok = difference <= tolerance if judged and difference is not None else None
     return ParityRow(metric, unit, a, b, difference, ok, tolerance if judged else None, note)

@@ -10,7 +10,7 @@ import numpy as np
 
 from tracekit.comparison.distances import total_variation
 from tracekit.comparison.planned import NULL, PlannedOps
-from tracekit.comparison.table import ParityRow, relative, within
+from tracekit.comparison.table import ParityRow, exact, relative, within
 
 __all__ = ["Volumes"]
 
@@ -23,6 +23,7 @@ class Volumes:
 
     planned_bytes: int = 0
     moved_bytes: int = 0
+    short_ops: int = 0
     planned_sizes: Counter[int] = field(default_factory=Counter)
     sizes: Counter[int] = field(default_factory=Counter)
     steps: dict[tuple[int, int], list[int]] = field(default_factory=dict)
@@ -38,6 +39,8 @@ class Volumes:
     ) -> None:
         """Add the ops that were issued; bytes of an op that failed in both runs are not compared."""
         expected, nbytes = part.moves[issued], values["bytes"]
+        succeeded = ~failed & (expected != NULL)
+        self.short_ops += int((succeeded & (nbytes < expected)).sum())  # NULL is less than any size
         known = (expected != NULL) & ~(failed & (part.error[issued] >= 0)) & (nbytes != NULL)
         self.planned_bytes += int(expected[known].sum())
         self.moved_bytes += int(nbytes[known].sum())
@@ -58,7 +61,8 @@ class Volumes:
         return within("req_bytes_hist", "distance", distance, 0.0)
 
     def bytes_rows(self, tolerance: float, *, partial: bool) -> Iterable[ParityRow]:
-        """The rows on bytes, in all and of each step."""
+        """The rows on bytes: ops that moved less than they should, or do not say; all bytes; those of each step."""
+        yield exact("short_ops", "ops", 0, self.short_ops)
         yield relative("bytes", "bytes", self.planned_bytes, self.moved_bytes, tolerance)
         if not self.steps:
             return
