@@ -170,3 +170,22 @@ def test_times_of_day_have_a_zone_and_a_bound_that_is_none_is_named(tmp_path: Pa
             import_trace("jsonl", tmp_path / "log", tmp_path / "s", since=bad)
     with pytest.raises(UsageError, match="until=5s is not after since=9s"):
         import_trace("jsonl", tmp_path / "log", tmp_path / "s", since="9s", until="5s")
+
+
+def test_a_trace_says_which_columns_its_log_knows_and_what_was_left_out(tmp_path: Path) -> None:
+    (tmp_path / "io.log").write_text("fio version 3 iolog\n5 /d/x read 0 512\n6 /d/x trim 0 512\nnonsense\n")
+    import_trace("fio", tmp_path / "io.log", tmp_path / "t")
+    reader = open_reader(tmp_path / "t")
+    (segment,) = reader.segments
+    assert segment.metadata["has"] == "len,offset,op,t_submit,uri"
+    assert reader.completeness == {
+        "share": None,
+        "skipped_lines": 1,
+        "unseen": ["trim 1", "lines that could not be read 1"],
+    }
+    (tmp_path / "log").write_text(
+        '{"uri": "/a", "t_submit": 1, "latency": 5}\n{"uri": "/a", "t_submit": 2}\n'
+    )
+    import_trace("jsonl", tmp_path / "log", tmp_path / "u")
+    assert "latency" in open_reader(tmp_path / "u").segments[0].metadata["has"]
+    assert open_reader(tmp_path / "u").completeness == {}

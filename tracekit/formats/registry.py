@@ -24,6 +24,7 @@ from tracekit.formats.sound import op_map
 from tracekit.formats.sources import Log, SourceLike, opened
 from tracekit.formats.text.lines import ahead
 from tracekit.formats.window import Window, parse_window
+from tracekit.schema import OPS
 from tracekit.store.reader import TraceLike, open_reader
 from tracekit.store.writer import TraceWriter
 from tracekit.units import parse_size
@@ -163,8 +164,12 @@ def import_trace(
         tally = Tally(logs[0].path, strict, several=len(logs) > 1)
         about = {"from": ", ".join(log.name.rpartition("/")[2] for log in logs[:10])}
         with TraceWriter(out, source=f"import:{format}", overwrite=overwrite, options=about) as writer:
+            known: set[str] = set()
             for batch in ahead(_in_window(reads, logs, tally, options, window)):
+                known |= _known_columns(batch, known)
+                writer.describe(has=tuple(sorted(known)))
                 writer.write(batch)
+            writer.describe(has=tuple(sorted(known)), completeness=_completeness(tally))
             if tally.skipped:
                 writer.count("skipped_lines", tally.skipped)
             rows = writer.rows
@@ -173,6 +178,22 @@ def import_trace(
     return ImportResult(
         rows, tally.skipped, tuple(tally.examples), tuple(tally.notes), reads.carries.lacking()
     )
+
+
+def _known_columns(batch: pa.RecordBatch, known: set[str]) -> set[str]:
+    """Return the columns of the schema that hold a value in `batch`, but for those of `known`."""
+    names = (name for name in batch.schema.names if name in OPS.names and name not in known)
+    return {name for name in names if batch.column(name).null_count < batch.num_rows}
+
+
+def _completeness(tally: Tally) -> dict[str, Any] | None:
+    """Return what the import has not taken from the log, if anything; its share of all is not known."""
+    unseen = {**tally.left_out, **tally.unknown_ops}
+    if not unseen and not tally.skipped:
+        return None
+    names = [f"{name} {count}" for name, count in unseen.items()]
+    lines = [f"lines that could not be read {tally.skipped}"] if tally.skipped else []
+    return {"share": None, "skipped_lines": tally.skipped, "unseen": [*names, *lines]}
 
 
 def _in_window(

@@ -33,6 +33,8 @@ class Labels:
     world_size: int | None = None
     completeness: dict[str, Any] | None = None
     """The share of what a program really moved that a capture or an import saw."""
+    has: tuple[str, ...] | None = None
+    """The columns that the source of an import knows; a null in another column is unknown."""
 
     def __post_init__(self) -> None:
         check_numbers(rank=self.rank, world_size=self.world_size)
@@ -62,6 +64,8 @@ class Labels:
         }
         if self.completeness is not None:
             values["completeness"] = json.dumps(redact_value(self.completeness), sort_keys=True)
+        if self.has is not None:
+            values["has"] = ",".join(self.has)
         return {f"{META_PREFIX}{key}".encode(): str(value).encode() for key, value in values.items()}
 
 

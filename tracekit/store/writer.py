@@ -101,9 +101,14 @@ class TraceWriter:
         """Add `n` to a counter of the trace."""
         self._counters[name] = self._counters.get(name, 0) + n
 
-    def describe(self, *, completeness: dict[str, Any]) -> None:
-        """State what the trace holds of what really happened, in the segments still to be written."""
-        self._labels = replace(self._labels, completeness=completeness)
+    def describe(
+        self, *, completeness: dict[str, Any] | None = None, has: tuple[str, ...] | None = None
+    ) -> None:
+        """State what the trace holds of what really happened, in the segments still to be written.
+
+        `has` names the columns that an import's source knows.
+        """
+        self._labels = replace(self._labels, completeness=completeness, has=has)
 
     def abort(self) -> None:
         """Discard everything written; nothing appears at `path`."""
