@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import itertools
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
 
 import pytest
 import servers
 from hypothesis import settings
 from properties import QUICK
+
+from tracekit.replayer.engines.jit import is_compiled
 
 # CI runs the same examples every time, so that a push does not fail for an unrelated find.
 settings.register_profile("ci", derandomize=True)
@@ -28,6 +33,24 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if isinstance(item, pytest.Function) and _SERVERS.intersection(item.fixturenames):
             item.add_marker("server")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compiled_engine(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Compile the replay engine once for this user, before a test expects silence on standard error."""
+    if find_spec("numba") is None or is_compiled():
+        return
+    folder = tmp_path_factory.mktemp("compile")
+    (folder / "data").write_bytes(b"a")
+    (folder / "ops.csv").write_text(f"t_submit,uri,offset,len,latency\n0,file://{folder}/data,0,1,1\n")
+    for command in (["import", "csv", "ops.csv", "-o", "t"], ["replay", "t", "--engine", "compiled"]):
+        subprocess.run(
+            [sys.executable, "-m", "tracekit", *command],
+            cwd=folder,
+            check=False,
+            capture_output=True,
+            timeout=300,
+        )
 
 
 @pytest.fixture(scope="session")

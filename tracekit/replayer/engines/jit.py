@@ -8,12 +8,13 @@ import logging
 import platform
 import threading
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
 
 from tracekit.cache import cache_directory
 
-__all__ = ["lacking", "load_kernel", "preload"]
+__all__ = ["is_compiled", "lacking", "load_kernel", "preload"]
 
 _log = logging.getLogger("tracekit")
 _COMPILED = ("kernel.py", "closed.py", "native.py", "words.py")
@@ -41,23 +42,28 @@ def load_kernel() -> ModuleType:
     """The module `kernel`. Its machine code is cached for the user, never beside the source."""
     import numba
 
-    folder = cache_directory(_directory(numba.__version__))
+    folder = _directory()
     before = numba.config.CACHE_DIR
     numba.config.CACHE_DIR = str(folder)
     try:
         kernel = importlib.import_module("tracekit.replayer.engines.kernel")
     finally:
         numba.config.CACHE_DIR = before
-    if not any(folder.rglob("kernel.work-*.nbc")):
+    if not is_compiled():
         _log.warning("compiling the replay engine: some seconds, once for each user and version")
     return kernel
 
 
-def _directory(numba_version: str) -> str:
-    """The name of the directory of the machine code, by the compiled source, numba and the architecture.
+def is_compiled() -> bool:
+    """Whether this user has machine code of this version already. Does not import numba, which is installed."""
+    return any(_directory().rglob("kernel.work-*.nbc"))
+
+
+def _directory() -> Path:
+    """The directory of the machine code. Its name tells the compiled source, numba and the architecture apart.
 
     numba itself keeps the code of each processor model apart.
     """
     sources = [(Path(__file__).parent / name).read_bytes() for name in _COMPILED]
     digest = hashlib.sha256(b"\0".join(sources)).hexdigest()[:12]
-    return f"engine-{digest}-numba-{numba_version}-{platform.machine()}"
+    return cache_directory(f"engine-{digest}-numba-{version('numba')}-{platform.machine()}")
