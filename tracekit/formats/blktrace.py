@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
+from tracekit.errors import ErrorClass
 from tracekit.formats.base import Carries, ImportOptions, Tally
 from tracekit.formats.sound import Streams, batch_of
 from tracekit.formats.text.lines import BROKEN, ahead, blocks, decoded_lines, opened
@@ -148,7 +149,7 @@ def _batch(
             "bytes": [None if sync or took is None else 0 if failed else e.size for (e, took, failed), sync in zip(rows, synced, strict=True)],
             "latency": [took for _, took, _ in rows],
             "worker": [streams.number(event.pid) for event, _, _ in rows],
-            "error": ["io_error" if failed else None for _, _, failed in rows],
+            "error": [ErrorClass.IO_ERROR if failed else None for _, _, failed in rows],
         },
         [event.number for event, _, _ in rows],
         tally,

@@ -10,6 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from tracekit.errors import ErrorClass
 from tracekit.formats.base import Carries, ImportOptions, Tally
 from tracekit.formats.sound import LEFT_OUT, OP_WORDS
 from tracekit.formats.store_requests import API_KINDS, whole_number
@@ -102,5 +103,5 @@ def _op(
         "bytes": (0 if failed else length) if ranged or kind in _WHOLE else 0,
         "latency": took,
         "worker": rank if rank is not None and rank >= 0 else None,
-        "error": "io_error" if failed else None,
+        "error": ErrorClass.IO_ERROR if failed else None,
     }
