@@ -29,6 +29,7 @@ __all__ = [
     "RandomIndexMode",
     "ReaderMode",
     "ReplayKeywords",
+    "ResourceOrder",
     "SampleBy",
     "Seconds",
     "ShardMode",
@@ -57,7 +58,10 @@ RandomIndexMode = Literal["none", "uniform", "zipfian"]
 PageCacheMode = Literal["default", "fadvise_sequential", "fadvise_random", "dontneed", "direct_io"]
 Pace = Literal["recorded", "closed", "asap"]
 Engine = Literal["auto", "compiled", "interpreter", "loop"]
-Op = Literal["read", "get", "put"]
+Op = Literal[
+    "read", "get", "put", "write", "part", "complete", "abort", "sync", "truncate", "rename", "copy", "delete"
+]
+ResourceOrder = Literal["resource", "none"]
 SampleBy = Literal["stream", "file"]
 WorkersModel = Literal["auto", "pool", "stream", "recorded"]
 AddressingStyle = Literal["auto", "path", "virtual"]
@@ -138,6 +142,7 @@ class ReplayKeywords(StoreKeywords, VerdictKeywords, total=False):
     sample_seed: Count
     pace: Pace | str
     workers_model: WorkersModel
+    order: ResourceOrder | str
     speed: Number
     max_gap: Duration | None
     loop: Count
@@ -151,5 +156,7 @@ class ReplayKeywords(StoreKeywords, VerdictKeywords, total=False):
     max_workers: Count
     realtime: Flag
     allow_writes: Flag
+    skip: Op | str | Iterable[str]
+    write_data: str
     overwrite: Flag
     repeat: Count

@@ -17,6 +17,7 @@ from tracekit.keywords import (
     PageCacheMode,
     RandomIndexMode,
     ReaderMode,
+    ResourceOrder,
     SampleBy,
     ShardMode,
     WorkersModel,
@@ -224,6 +225,13 @@ REPLAY: Table = {
             "auto",
             choices=get_args(WorkersModel),
         ),
+        Option(
+            "order",
+            Kind.CHOICE,
+            "Let an op wait for the changes of its object that had ended before it began (resource), or not (none).",
+            "resource",
+            choices=get_args(ResourceOrder),
+        ),
         Option("speed", Kind.NUMBER, "Divide recorded times by this.", 1.0, above=0),
         Option("max_gap", Kind.DURATION, "Shorten longer pauses to this.", unset="no limit"),
         Option("loop", Kind.COUNT, "Replay the whole this often.", 1, low=1),
@@ -267,6 +275,22 @@ REPLAY: Table = {
     **table(
         "Output and verdict",
         Option("allow_writes", Kind.FLAG, "Replay writes, too, under mapped targets only.", False),
+        Option(
+            "skip",
+            Kind.CHOICE,
+            "Leave out this kind of op, such as one that the target cannot do.",
+            (),
+            choices=get_args(Op),
+            repeats=True,
+        ),
+        Option(
+            "write_data",
+            Kind.TEXT,
+            "What writes send: seeded pseudo-random bytes (random), zeros, or bytes that shrink to a RATIOth "
+            "(compressible:RATIO).",
+            "random",
+            metavar="DATA",
+        ),
         Option(
             "overwrite",
             Kind.FLAG,

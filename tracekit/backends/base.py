@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
+from tracekit.backends.changing import Changer
+
 __all__ = ["NOTHING_MOVED", "Backend", "Handle", "Hint", "Moved", "ObjectInfo"]
 
 
@@ -104,6 +106,11 @@ class Backend(Protocol):
     counters: dict[str, int]
     """What rows cannot show, by name: `hints_applied`, `direct_reads`, `alignment_bytes`,
     `range_gets`, `whole_gets`, `retries`, `throttles`, ..."""
+
+    @property
+    def changer(self) -> Changer:
+        """What changes objects of this scheme, other than by whole puts."""
+        ...
 
     def preflight(self, uri: str) -> None:
         """Raise BackendError or UsageError in one line if nothing under `uri` can be read."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
@@ -14,6 +15,7 @@ from tracekit.cli.options import takes
 from tracekit.errors import UsageError
 from tracekit.options import DRY_RUN, REPLAY
 from tracekit.replayer.checks import PlanSummary
+from tracekit.replayer.kinds import CHANGES
 from tracekit.replayer.result import ReplayResult
 from tracekit.replayer.run import dry_run as summarize_replay
 from tracekit.replayer.run import replay
@@ -28,6 +30,8 @@ _EXAMPLES = examples(
     "tracekit replay run.trace --pace closed --max-bytes-in-flight 64MiB --json",
     "tracekit replay run.trace --dry-run  # what it would do, and what is missing",
 )
+
+_NAMES_SHOWN = 20
 
 
 def register(app: typer.Typer) -> None:
@@ -52,7 +56,7 @@ def _replay(
 ) -> None:
     """Re-drive a trace and measure parity. Exit 1 if an op failed or parity does not hold."""
     if dry_run:
-        _show_plan(summarize_replay(trace, **options), json=json)
+        _show_plan(summarize_replay(trace, **options), options.get("skip", ()), json=json)
         return
     if "latency" in options:
         raise UsageError("latency= is an option of dry_run=True", "give both, or neither")
@@ -89,7 +93,7 @@ def _show(result: ReplayResult) -> None:
         )
     if result.assumed_lengths:
         say(f"{format_count(result.assumed_lengths)} ops had no length: each read to the end of its file")
-    _show_skipped(result.skipped)
+    _show_skipped(result.skipped, result.options["skip"])
     if result.failed_ops:
         say(Text.assemble((f"{format_count(result.failed_ops)} ops failed", "red"), ", first:"))
         for failure in result.failures:
@@ -112,6 +116,7 @@ def _show_times(result: ReplayResult) -> None:
         )
     limits = {
         "none": ("the client kept up", "green"),
+        "dependency": ("ops waited for the changes that they follow", "yellow"),
         "gate": ("the in-flight cap was the limit", "yellow"),
         "workers": ("the number of workers was the limit", "yellow"),
         "client": ("the client was the limit, not the storage", "yellow"),
@@ -120,24 +125,24 @@ def _show_times(result: ReplayResult) -> None:
     say(Text.assemble(limits[result.verdict.limit], f": {result.verdict.reason}"), soft_wrap=True)
 
 
-def _show_skipped(skipped: dict[str, int]) -> None:
-    others = {kind: n for kind, n in sorted(skipped.items()) if kind not in ("hint", "put")}
+def _show_skipped(skipped: dict[str, int], chosen: Sequence[str]) -> None:
+    refused = {kind: n for kind, n in skipped.items() if kind in CHANGES and kind not in chosen}
+    others = {kind: n for kind, n in sorted(skipped.items()) if kind not in ("hint", *refused)}
     if others:
         counts = ", ".join(f"{format_count(n)} {kind}" for kind, n in others.items())
         screen.console.print(f"not replayed: {counts}")
-    if puts := skipped.get("put"):
-        screen.console.print(
-            Text.assemble((f"{format_count(puts)} puts refused", "yellow"), ": give --allow-writes")
-        )
+    if refused:
+        counts = ", ".join(f"{format_count(n)} {kind}" for kind, n in sorted(refused.items()))
+        screen.console.print(Text.assemble((f"refused: {counts}", "yellow"), ": give --allow-writes"))
 
 
-def _show_plan(summary: PlanSummary, *, json: bool) -> None:
+def _show_plan(summary: PlanSummary, skip: Sequence[str], *, json: bool) -> None:
     if json:
         screen.emit_json(summary.to_dict())
         return
     say = screen.console.print
     say(
-        f"{format_count(summary.ops)} ops ({format_count(summary.puts)} puts), {format_size(summary.bytes)},"
+        f"{format_count(summary.ops)} ops ({format_count(sum(summary.changes.values()))} changes), {format_size(summary.bytes)},"
         f" {format_count(summary.files)} files, over {format_duration(summary.span_ns)}"
     )
     if summary.peak_ops_in_flight is None or summary.peak_bytes_in_flight is None:
@@ -162,4 +167,14 @@ def _show_plan(summary: PlanSummary, *, json: bool) -> None:
         say(
             f"{format_count(summary.assumed_offsets)} ops have no offset: each is assumed to follow the last op of its file"
         )
-    _show_skipped(summary.skipped)
+    for what, names in (
+        ("created", summary.creates), ("replaced", summary.replaces),
+        ("renamed", summary.renames), ("deleted", summary.deletes),
+    ):  # fmt: skip
+        if names:
+            say(f"{format_count(len(names))} objects would be {what}:")
+            for name in names[:_NAMES_SHOWN]:
+                say(Text(f"  {name}"), soft_wrap=True)
+            if len(names) > _NAMES_SHOWN:
+                say(f"  and {format_count(len(names) - _NAMES_SHOWN)} more (all with --json)")
+    _show_skipped(summary.skipped, skip)

@@ -131,9 +131,11 @@ class Order:
 
     def add(self, op: np.ndarray, values: Mapping[str, np.ndarray]) -> None:
         """Add ops in plan order: their indices in the plan, and columns of their rows. Times in ns."""
-        submit, rank, sample = values["t_submit"], values["rank"], values["sample_id"]
+        rank, sample = values["rank"], values["sample_id"]
+        # An op that waits for changes of its object is overtaken meanwhile: what counts is when its turn came.
+        submit = values["t_submit"] - np.maximum(values["dependency"], 0)
         if self.pace == "asap":
-            self.overtaking.add(op, submit, submit + np.maximum(values["latency"], 0))
+            self.overtaking.add(op, submit, values["t_submit"] + np.maximum(values["latency"], 0))
             return
         self.streams.add(np.stack([rank, values["worker"]]), submit, carry=True)
         if self.pace != "closed":

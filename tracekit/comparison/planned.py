@@ -20,8 +20,8 @@ NULL = np.iinfo(np.int64).min
 class PlannedOps:
     """A part of a plan as arrays of one length, in plan order. Times in ns, sizes in bytes.
 
-    `targets`, `kinds` and `error_classes` are what `file`, `kind` and `error` index (`error`
-    -1: the recorded op succeeded). `moves` are the bytes that an op should move. Columns of
+    `targets`, `kinds` and `error_classes` are what `file` and `to_file` (-1: none), `kind` and `error` (-1: the
+    recorded op succeeded) index. `moves` are the bytes that an op should move. Columns of
     int64 hold NULL where the value is unknown.
     """
 
@@ -40,6 +40,8 @@ class PlannedOps:
     step: np.ndarray
     rank: np.ndarray
     worker: np.ndarray
+    part: np.ndarray
+    to_file: np.ndarray
     error: np.ndarray
 
     def __len__(self) -> int:

@@ -1,9 +1,11 @@
 -- The requests of a replay that belong to a range of its plan, over the view `ops`.
 --
--- Needs the extra column `plan_op` (index in the plan).
+-- Needs the extra column `plan_op` (index in the plan). `dependency` is missing in older replays.
 -- Parameters: $first, $last  the range of plan_op, $last exclusive
--- Columns: the op schema's, plan_op BIGINT
-SELECT plan_op, t_submit, t_due, uri, op, "offset", len, bytes, latency, sample_id, step, rank, worker, error
+-- Columns: the op schema's, plan_op BIGINT, dependency BIGINT (ns waited for ops that it depends on)
+SELECT COLUMNS(
+    '^(plan_op|t_submit|t_due|uri|op|offset|len|bytes|latency|sample_id|step|rank|worker|part|to_uri|error|dependency)$'
+)
 FROM ops
 WHERE op <> 'hint' AND plan_op >= $first AND plan_op < $last
 ORDER BY plan_op, t_submit

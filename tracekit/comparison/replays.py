@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tracekit.comparison.cadence import Cadence
+from tracekit.comparison.changes import ChangeTally
 from tracekit.comparison.order import Order, Overtaking
 from tracekit.comparison.outcomes import Outcomes
 from tracekit.comparison.planned import NULL, PlannedOps, ReplayRules, share
@@ -32,7 +33,7 @@ from tracekit.store.statements import value_errors
 __all__ = ["judge_replay"]
 
 _DUE_SLACK_NS = 1_000_000
-_IDENTITY = ("uri", "op", "offset", "len", "sample_id", "step", "rank", "worker")
+_IDENTITY = ("uri", "op", "offset", "len", "sample_id", "step", "rank", "worker", "part", "to_uri")
 
 
 def judge_replay(
@@ -80,6 +81,7 @@ class _Tally:
     volumes: Volumes = field(default_factory=Volumes)
     outcomes: Outcomes = field(default_factory=Outcomes)
     cadence: Cadence = field(default_factory=Cadence)
+    changes: ChangeTally = field(default_factory=ChangeTally)
     latencies: list[np.ndarray] = field(default_factory=list)
     recorded_latencies: list[np.ndarray] = field(default_factory=list)
 
@@ -98,6 +100,7 @@ class _Tally:
             self.rows += len(rows)
             self._compare(part, issued, rows.take(pa.array(first)))
         self.volumes.planned(part)
+        self.changes.plan(part.kinds, part.kind, part.moves, part.error >= 0)
         self.outcomes.planned(part)
         if not self.rules.partial:
             self.cadence.missing(part.due_ns[~issued], part.moves[~issued], part.latency[~issued])
@@ -110,6 +113,7 @@ class _Tally:
         error = _outcomes(rows.column("error"), part.error_classes)
         self.outcomes.add(part, issued, error)
         self.volumes.add(part, issued, values, error != -1)
+        self.changes.rows(part.kinds, part.kind[issued], values["bytes"], error != -1)
         for kept, found in (
             (self.latencies, values["latency"]),
             (self.recorded_latencies, part.latency[issued]),
@@ -123,11 +127,15 @@ class _Tally:
         planned = {
             "uri": part.file, "op": part.kind, "offset": part.offset, "len": part.length,
             "sample_id": part.sample_id, "step": part.step, "rank": part.rank, "worker": part.worker,
+            "part": part.part, "to_uri": part.to_file,
         }  # fmt: skip
         found = {
             **values,
             "uri": _codes(rows.column("uri"), part.targets),
             "op": _codes(rows.column("op"), part.kinds),
+            "to_uri": np.where(
+                rows.column("to_uri").is_valid().to_numpy(), _codes(rows.column("to_uri"), part.targets), -1
+            ),
         }
         wrong = np.zeros(int(issued.sum()), bool)
         for name in _IDENTITY:
@@ -148,6 +156,7 @@ class _Tally:
             off = np.abs(values["t_due"] - due - self.cadence.origin_ns) > _DUE_SLACK_NS
             self.wrong_due += int((~has_due | off).sum())
             self.early += int((late < -_DUE_SLACK_NS).sum())
+            late -= np.maximum(values["dependency"], 0)  # an op that waits for its data is not late
         else:
             late = np.zeros(len(due), np.int64)
         self.cadence.add(
@@ -182,6 +191,7 @@ class _Tally:
             timed=self.rules.timed, tolerance=self.rules.tolerance, max_lateness_ns=self.rules.max_lateness_ns,
             planned_bytes=self.volumes.planned_bytes, moved_bytes=self.volumes.moved_bytes,
         )  # fmt: skip
+        yield from self.changes.table(replay.counters, judged=not self.rules.partial)
         yield from self.outcomes.table(expect_failures=self.rules.expect_failures)
         if self.rules.capped:
             yield from self._caps(replay)
@@ -231,10 +241,15 @@ class _Tally:
                 )
 
 
-_INTEGERS = ("t_submit", "t_due", "offset", "len", "bytes", "latency", "sample_id", "step", "rank", "worker")
+_INTEGERS = (
+    *("t_submit", "t_due", "dependency", "offset", "len", "bytes", "latency"),
+    *("sample_id", "step", "rank", "worker", "part"),
+)
 
 
 def _numbers(rows: pa.Table, name: str) -> np.ndarray:
+    if name not in rows.column_names:
+        return np.full(len(rows), NULL)
     found: np.ndarray = pc.fill_null(rows.column(name).cast(pa.int64()), NULL).to_numpy()
     return found
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -12,15 +10,14 @@ import numpy as np
 
 from tracekit.errors import BackendError, ErrorClass, UsageError
 from tracekit.replayer.backends import Backends
-from tracekit.replayer.mapping import parse_rules
 from tracekit.replayer.options import ReplayOptions
 from tracekit.replayer.plan import Plan
 from tracekit.replayer.totals import PlanTotals
-from tracekit.uri import FILE_SCHEMES, scheme_of, to_path
+from tracekit.replayer.touched import Touched, found_sizes, touched_by
+from tracekit.uri import FILE_SCHEMES, scheme_of
 
-__all__ = ["PlanSummary", "check_targets", "check_writes", "summarize", "uses_loop"]
+__all__ = ["PlanSummary", "check_targets", "summarize", "uses_loop"]
 
-_STATS_AT_ONCE = 16
 _PROBES = 20
 
 
@@ -28,11 +25,14 @@ _PROBES = 20
 class PlanSummary:
     """What a replay would do. Sizes in bytes, times in ns; `missing` and `too_small` name targets.
 
+    `changes` counts the ops that change something, by kind; `creates`, `replaces`, `renames` (FROM -> TO) and
+    `deletes` name objects at the target.
+
     The peaks are what would be in flight if every op took as long as recorded; None if no latency is recorded.
     """
 
     ops: int
-    puts: int
+    changes: dict[str, int]
     bytes: int
     files: int
     span_ns: int
@@ -43,6 +43,10 @@ class PlanSummary:
     skipped: dict[str, int]
     assumed_offsets: int
     assumed_lengths: int
+    creates: tuple[str, ...] = ()
+    replaces: tuple[str, ...] = ()
+    renames: tuple[str, ...] = ()
+    deletes: tuple[str, ...] = ()
     predicted_duration_ns: int | None = None
     """In closed pacing, from the first submit to the last end."""
     loader_model: str | None = None
@@ -53,16 +57,17 @@ class PlanSummary:
         return asdict(self)
 
 
-def summarize(totals: PlanTotals, backends: Backends) -> PlanSummary:
-    """Summarize a plan. Asks the target for the size of each object that is read and not written."""
+def summarize(totals: PlanTotals, backends: Backends, touched: Touched) -> PlanSummary:
+    """Summarize a plan that changes `touched`. Asks the target for the size of each object that has to be there."""
     plan, sizes = totals.plan, totals.sizes
-    read = np.flatnonzero(totals.read & ~totals.put).tolist()
-    found = _sizes(backends, [plan.uris[index] for index in read])
+    read = np.flatnonzero(totals.read).tolist()
+    found = found_sizes(backends, [plan.uris[index] for index in read])
+    outcome = touched.outcome()
     return PlanSummary(
         ops=totals.ops,
-        puts=totals.puts,
+        changes=totals.changes,
         bytes=totals.bytes,
-        files=int((totals.read | totals.put).sum()),
+        files=int(totals.used.sum()),
         span_ns=totals.span_ns,
         # An op of known latency is in flight for at least 1 ns.
         peak_ops_in_flight=totals.peaks.ops if totals.peaks.ops or not totals.ops else None,
@@ -76,19 +81,21 @@ def summarize(totals: PlanTotals, backends: Backends) -> PlanSummary:
         skipped=plan.skipped,
         assumed_offsets=plan.assumed_offsets,
         assumed_lengths=plan.assumed_lengths,
+        creates=outcome["creates"],
+        replaces=outcome["replaces"],
+        renames=outcome["renames"],
+        deletes=outcome["deletes"],
     )
 
 
-def check_targets(plan: Plan, backends: Backends, options: ReplayOptions) -> None:
-    """Raise UsageError or BackendError if no object of a scheme that the plan reads can be reached."""
-    if not plan.streamed:
-        check_writes(plan, plan.files_of("put"), backends, options)
-    put = set() if plan.streamed else set(plan.files_of("put"))
-    read = (
-        plan.uris
-        if plan.streamed
-        else [plan.uris[i] for i in plan.files_of("read", "get", existing=True) if i not in put]
-    )
+def check_targets(plan: Plan, backends: Backends, options: ReplayOptions) -> Touched:
+    """Return what the plan changes.
+
+    Raises UsageError or BackendError if no object of a scheme that the plan reads can be reached, or if a
+    change is impossible or not allowed.
+    """
+    touched, needed = touched_by(plan, backends, options) if not plan.streamed else (Touched(), [])
+    read = plan.uris if plan.streamed else [plan.uris[index] for index in needed]
     for scheme in {scheme_of(uri) for uri in read}:
         _reach([uri for uri in read if scheme_of(uri) == scheme], backends)
     remote = [uri for uri in read if scheme_of(uri) not in FILE_SCHEMES]
@@ -96,34 +103,7 @@ def check_targets(plan: Plan, backends: Backends, options: ReplayOptions) -> Non
         raise UsageError(
             f"cold= and warm= are for local files; {remote[0]} has no page cache here", "leave them out"
         )
-
-
-def check_writes(plan: Plan, put: Sequence[int], backends: Backends, options: ReplayOptions) -> None:
-    """Raise UsageError if a put (to the URIs `put`) would leave the mapped targets or replace an object."""
-    for index in put:
-        if not options.map or _same_place(plan.uris[index], plan.sources[index]):
-            raise UsageError(
-                f"{plan.uris[index]} would be written where it was recorded",
-                "give another target as map=FROM=TO",
-            )
-    rules = parse_rules(options.map)
-    for index in put:
-        rules.check_inside(plan.sources[index], plan.uris[index])
-    if put and not options.overwrite_objects:
-        targets = [plan.uris[index] for index in put]
-        there = [u for u, size in zip(targets, _sizes(backends, targets), strict=True) if size is not None]
-        if there:
-            more = f" and {len(there) - 1} more" if len(there) > 1 else ""
-            raise UsageError(
-                f"{there[0]}{more} would be overwritten", "choose another target, or give overwrite=True"
-            )
-
-
-def _same_place(uri: str, other: str) -> bool:
-    """Whether both URIs name one object; links of local files are resolved."""
-    if uri == other or not {scheme_of(uri), scheme_of(other)} <= set(FILE_SCHEMES):
-        return uri == other
-    return os.path.realpath(to_path(uri)) == os.path.realpath(to_path(other))
+    return touched
 
 
 def uses_loop(plan: Plan, backends: Backends, options: ReplayOptions) -> bool:
@@ -154,18 +134,3 @@ def _reach(uris: Sequence[str], backends: Backends) -> None:
             "say with map= where the data is, or make objects of the right sizes with `tracekit materialize`"
         )
         raise BackendError(missing.message, hint, missing.error_class) from missing
-
-
-def _sizes(backends: Backends, uris: Sequence[str]) -> list[int | None]:
-    def size(uri: str) -> int | None:
-        try:
-            return backends.of(uri).stat(uri).size
-        except BackendError as error:
-            if error.error_class == ErrorClass.NOT_FOUND:
-                return None
-            raise
-
-    if all(scheme_of(uri) in FILE_SCHEMES for uri in uris):
-        return [size(uri) for uri in uris]
-    with ThreadPoolExecutor(_STATS_AT_ONCE) as pool:
-        return list(pool.map(size, uris))

@@ -126,6 +126,7 @@ def _options(b: TraceReader, noted: dict[str, Any]) -> ReplayOptions:
         "max_gap",
         "map",
         "allow_writes",
+        "skip",
         "max_ops_in_flight",
         "max_bytes_in_flight",
         "threads",

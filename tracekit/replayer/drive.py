@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tracekit.comparison.changes import OBJECTS, WRONG_OBJECTS
 from tracekit.comparison.fingerprint import fingerprint
 from tracekit.errors import UsageError
 from tracekit.gate import Gate
@@ -25,6 +26,7 @@ from tracekit.replayer.options import ReplayOptions
 from tracekit.replayer.pacing import make_pacer
 from tracekit.replayer.plan import Plan
 from tracekit.replayer.sizing import workers_for
+from tracekit.replayer.touched import Touched
 from tracekit.replayer.verdict import ClientFacts
 from tracekit.store.reader import TraceReader
 from tracekit.units import format_count, format_duration
@@ -36,16 +38,22 @@ Watch = Callable[[int, int, str], None]
 
 
 def drive(
-    plan: Plan, backends: Backends, options: ReplayOptions, reader: TraceReader, target: Path, watch: Watch | None
-) -> tuple[bool, ClientFacts]:  # fmt: skip
-    """Drive the plan; return whether it was whole, and the client's facts without wall time."""
+    plan: Plan, backends: Backends, options: ReplayOptions, reader: TraceReader, target: Path, watch: Watch | None,
+    touched: Touched,
+) -> tuple[bool, ClientFacts, list[str]]:  # fmt: skip
+    """Drive the plan; return whether it was whole, the client's facts without wall time, and what is wrong at the target."""
     looping = uses_loop(plan, backends, options)
     model = model_of_recording(plan, options, reader)
     fallback = None if looping else _fallback(plan, options, model)
     compiled = not looping and fallback is None
     threads, most = workers_for(plan, options, model, looping=looping)
     settings = EngineSettings(
-        threads, most, options.page_cache_mode, options.overwrite_objects, options.realtime
+        threads,
+        most,
+        options.page_cache_mode,
+        options.overwrite_objects,
+        options.write_data,
+        options.realtime,
     )
     noted = {
         "replay": {**options_to_record(options), "of": reader.trace_id, "fingerprint": fingerprint(reader)}
@@ -69,13 +77,16 @@ def drive(
         workers, at_limit = _crew_of(engine, threads)
         # The number of workers is above 0, so that a replay of no op is written, too.
         recorder.set_counters({**counters, "replay_planned_ops": plan.ops, "replay_workers": workers})
+        wrong = touched.wrong(backends) if whole else []
+        if touched.targets and whole:
+            recorder.set_counters({OBJECTS: len(touched.targets), WRONG_OBJECTS: len(wrong)})
         if not whole:
             recorder.count("replay_interrupted")
     name = "compiled" if compiled else "loop" if looping else "interpreter"
     return whole, ClientFacts(
         name, workers, engine.cpu_ns, engine.cpu_wait_ns, at_limit=at_limit, fallback=fallback,
         cores=min(workers, len(os.sched_getaffinity(0))) if compiled else 1,
-    )  # fmt: skip
+    ), wrong  # fmt: skip
 
 
 def _crew_of(engine: CompiledEngine | LoopEngine | ThreadEngine, threads: int) -> tuple[int, bool]:
@@ -112,7 +123,7 @@ def _gate(options: ReplayOptions, model: LoaderModel | None) -> Gate | None:
 
 def model_of_recording(plan: Plan, options: ReplayOptions, reader: TraceReader) -> LoaderModel | None:
     """The rule that closed pacing follows; None for other paces, or to go stream by stream."""
-    if options.pace != "closed" or plan.streamed:
+    if options.pace != "closed" or plan.streamed or plan.changes:
         return None
     return model_for(
         plan, options.workers_model, reader.counters, reader.options, filtered=bool(options.filters)

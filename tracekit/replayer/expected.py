@@ -7,9 +7,10 @@ from collections.abc import Iterator
 import numpy as np
 
 from tracekit.comparison.planned import PlannedOps
+from tracekit.replayer.kinds import KINDS, READS, code_of
 from tracekit.replayer.mapping import MappingRules, parse_rules
 from tracekit.replayer.options import ReplayOptions
-from tracekit.replayer.plan import KINDS, NONE, Plan, plan_parts
+from tracekit.replayer.plan import NONE, Plan, plan_parts
 from tracekit.store.reader import TraceReader
 
 __all__ = ["planned_ops"]
@@ -38,6 +39,8 @@ def _targets(plan: Plan, rules: MappingRules, known: int) -> list[str]:
 
 def _part(plan: Plan, rows: slice, targets: list[str]) -> PlannedOps:
     columns = {name: values[rows].copy() for name, values in plan.columns.items()}
+    placed = (columns["kind"] < len(READS)) | np.isin(columns["kind"], [code_of("write"), code_of("part")])
+    columns["offset"][~placed] = NONE
     unknown = (columns["recorded_bytes"] == NONE) & (columns["length"] == NONE)
     return PlannedOps(
         first=rows.start,
@@ -55,5 +58,7 @@ def _part(plan: Plan, rows: slice, targets: list[str]) -> PlannedOps:
         step=columns["step"],
         rank=columns["rank"],
         worker=columns["worker"],
+        part=columns["part"],
+        to_file=columns["to_file"],
         error=columns["recorded_error"],
     )

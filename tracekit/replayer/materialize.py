@@ -15,6 +15,7 @@ from tracekit.keywords import Count, StoreKeywords
 from tracekit.options import MATERIALIZE
 from tracekit.replayer.backends import Backends
 from tracekit.replayer.mapping import parse_rules
+from tracekit.replayer.options import ReplayOptions
 from tracekit.replayer.totals import plan_totals
 from tracekit.store.reader import TraceLike, open_reader
 from tracekit.store_options import STORE
@@ -60,7 +61,7 @@ def materialize(
     if not options["map"]:
         raise UsageError("materialize needs a target", "give map='FROM=TO'")
     rules = parse_rules(options["map"])
-    totals = plan_totals(open_reader(trace), rules)
+    totals = plan_totals(open_reader(trace), rules, ReplayOptions(allow_writes=True))
     with closing(Backends({name: options[name] for name in STORE if options[name] is not None})) as backends:
         read = np.flatnonzero(totals.read).tolist()
         uris, sizes = [totals.plan.uris[i] for i in read], totals.sizes[read].tolist()

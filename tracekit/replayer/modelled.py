@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from tracekit.replayer.depend import Waits
 from tracekit.replayer.loader_model import LoaderModel
 from tracekit.replayer.plan import NONE, Plan
 from tracekit.replayer.ready import ReadyOps
@@ -38,6 +39,9 @@ class ModelPacer:
 
     Times between the ops of a task are the recorded ones, over `speed`. Thread-safe.
     """
+
+    waits: Waits | None = None
+    """A plan whose ops depend on each other is not a loader's."""
 
     def __init__(self, plan: Plan, model: LoaderModel, speed: float = 1.0) -> None:
         self.model = model

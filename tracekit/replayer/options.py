@@ -12,12 +12,11 @@ from typing import Any, Unpack
 from tracekit.errors import UsageError
 from tracekit.keywords import ReplayKeywords, VerdictKeywords
 from tracekit.options import FILTERS, REPLAY, VERDICT
+from tracekit.replayer.payload import compression_of
 from tracekit.store_options import given_store_options
 from tracekit.validation import assign, merge
 
-__all__ = ["READS", "Filters", "ReplayOptions", "VerdictOptions"]
-
-READS = ("read", "get")
+__all__ = ["Filters", "ReplayOptions", "VerdictOptions"]
 
 
 @dataclass(frozen=True, slots=True, init=False)
@@ -84,6 +83,7 @@ class ReplayOptions:
     sample_seed: int
     pace: str
     workers_model: str
+    order: str
     speed: float
     max_gap: int | None
     loop: int
@@ -97,6 +97,8 @@ class ReplayOptions:
     max_workers: int
     realtime: bool
     allow_writes: bool
+    skip: tuple[str, ...]
+    write_data: str
     overwrite: bool
     repeat: int
     tolerance: float
@@ -130,6 +132,7 @@ class ReplayOptions:
             raise UsageError("cold=True and warm=True exclude each other", "give one of them")
         if self.start is not None and self.end is not None and self.end <= self.start:
             raise UsageError(f"end={self.end} is not after start={self.start}", "both are times in ns")
+        compression_of(self.write_data)
 
     @property
     def verdict(self) -> VerdictOptions:

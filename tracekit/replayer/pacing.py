@@ -16,6 +16,7 @@ import numpy as np
 
 from tracekit.errors import UsageError
 from tracekit.options import REPLAY
+from tracekit.replayer.depend import Waits
 from tracekit.replayer.loader_model import LoaderModel
 from tracekit.replayer.modelled import ModelPacer
 from tracekit.replayer.plan import Plan
@@ -37,14 +38,19 @@ __all__ = [
 
 UNFINISHED, UNSUBMITTED = 1, 2
 """Why an op of a closed loop cannot go: the op that it waits for has not finished, or its predecessor was not submitted."""
+DEPENDENT = 4
+"""The same: a change of its object that it depends on has not ended."""
 
 
 class Pacer(Protocol):
     """Hands out the ops of a plan, each once. Thread-safe.
 
     Times are ns since the start of the replay. A pacer whose ops wait for each other has an
-    attribute `ready`, a `ReadyOps`, for engines that do not block in `take`.
+    attribute `ready`, a `ReadyOps`, for engines that do not block in `take`. An engine lets each op
+    wait for its turn in `waits` once it is due, if there are any.
     """
+
+    waits: Waits | None
 
     def take(self) -> int | None:
         """The next op's index, waiting for it; None when there are no more."""
@@ -75,6 +81,7 @@ class RecordedPacer:
         self._due = plan.view("due_ns")
         self._next = itertools.count().__next__  # atomic under the interpreter lock
         self._stopped = False
+        self.waits = Waits(plan.order) if plan.order is not None else None
 
     def take(self) -> int | None:
         op = self._next()
@@ -84,13 +91,16 @@ class RecordedPacer:
         return int(self._due[op])
 
     def submitted(self, op: int) -> None:
-        """No op waits for this one."""
+        """No op waits for this one's submit."""
 
     def finished(self, op: int, now_ns: int) -> None:
-        """No op waits for this one."""
+        if self.waits is not None:
+            self.waits.finish(op)
 
     def stop(self) -> None:
         self._stopped = True
+        if self.waits is not None:
+            self.waits.stop()
 
 
 class AsapPacer(RecordedPacer):
@@ -133,7 +143,8 @@ class ClosedPacer:
     An op waits for the op of its stream that had finished last when it was submitted in the
     recording, and then for the recorded time between the two (over `speed`). Ops that
     overlapped wait for the same op, so they overlap again. An op never goes before its
-    predecessor in the stream. Ops that waited for none go at their recorded times.
+    predecessor in the stream, nor before an op that it depends on has ended. Ops that waited for none go
+    at their recorded times.
     """
 
     def __init__(self, plan: Plan, speed: float = 1.0) -> None:
@@ -143,6 +154,11 @@ class ClosedPacer:
         self._followers: dict[int, list[int]] = defaultdict(list)
         for op in np.flatnonzero(waits_for >= 0).tolist():
             self._followers[int(waits_for[op])].append(op)
+        self.waits = Waits(plan.order) if plan.order is not None else None
+        if plan.order is not None:
+            held = np.array([op for op in plan.order.waits_for if op < plan.ops], np.int64)
+            blocked = blocked.copy()
+            blocked[held] |= DEPENDENT
         self._blocked = bytearray(blocked.tobytes())
         self.planned = len(blocked)
         self.ready = ReadyOps(self.planned)
@@ -161,9 +177,13 @@ class ClosedPacer:
     def finished(self, op: int, now_ns: int) -> None:
         for follower in self._followers.get(op, ()):
             self._unblock(follower, UNFINISHED, now_ns + self._think[follower])
+        for freed in self.waits.finish(op) if self.waits is not None else ():
+            self._unblock(freed, DEPENDENT, now_ns)
 
     def stop(self) -> None:
         self.ready.stop()
+        if self.waits is not None:
+            self.waits.stop()
 
     def _unblock(self, op: int, bit: int, not_before_ns: int = 0) -> None:
         if op < 0:

@@ -20,8 +20,11 @@ import pyarrow.compute as pc
 
 from tracekit.errors import ErrorClass, TraceFormatError, UsageError
 from tracekit.replayer.columns import COMPLETE, LOW, READY, STOP, SharedColumns
+from tracekit.replayer.depend import Dependencies, dependencies_of
+from tracekit.replayer.kinds import CHANGES, DATA, KINDS, READS, code_of
 from tracekit.replayer.mapping import MappingRules
-from tracekit.replayer.options import READS, ReplayOptions
+from tracekit.replayer.options import ReplayOptions
+from tracekit.replayer.positions import Positions
 from tracekit.replayer.select import fits, text
 from tracekit.sql import load_sql
 from tracekit.store.merge import ordered_batches
@@ -36,23 +39,14 @@ COLUMNS: dict[str, type[np.generic]] = {
     "due_ns": np.int64, "file": np.int32, "kind": np.int8, "offset": np.int64, "length": np.int64,
     "sample_id": np.int64, "step": np.int64, "rank": np.int32, "worker": np.int32, "recorded_ns": np.int64,
     "recorded_latency": np.int64, "recorded_bytes": np.int64, "recorded_error": np.int16,
+    "part": np.int64, "to_file": np.int32,
 }  # fmt: skip
-KINDS = ("read", "get", "put")
-"""The kinds of op; the column `kind` holds indexes into them."""
 
 _FROM_TRACE = [
-    "uri",
-    "op",
-    "offset",
-    "len",
-    "bytes",
-    "latency",
-    "sample_id",
-    "step",
-    "rank",
-    "worker",
-    "error",
+    *("uri", "op", "offset", "len", "bytes", "latency", "sample_id", "step", "rank", "worker", "error"),
+    *("part", "to_uri"),
 ]
+_MOVING = [code_of(kind) for kind in (*READS, *DATA)]
 _STREAM_FROM = 4_000_000
 _AHEAD = 1_000_000
 _GIVE_BACK = 250_000
@@ -64,8 +58,8 @@ _LONGEST_NS = 1 << 62
 class Plan:
     """Ops in order of `due_ns` (ns from the start of the replay).
 
-    `file` indexes `uris` (targets) and `sources` (as recorded). `length` NONE means to the
-    object's end. `recorded_*` are the recording's submit (ns since its epoch), latency, bytes
+    `file` and `to_file` (of a rename or a copy, else -1) index `uris` (targets) and `sources` (as
+    recorded). `length` NONE means to the object's end. `recorded_*` are the recording's submit (ns since its epoch), latency, bytes
     (NONE: unknown, or failed) and error (an index into `error_classes`; -1 for success). A plan
     that is `streamed` holds only some of its rows at a time.
     """
@@ -81,6 +75,8 @@ class Plan:
     max_gap_ns: int | None = None
     error_classes: list[str] = field(default_factory=list)
     failure: BaseException | None = None
+    order: Dependencies | None = None
+    """Which ops wait for which; None if none does."""
 
     @property
     def columns(self) -> dict[str, np.ndarray]:
@@ -123,7 +119,7 @@ class Plan:
     def bytes(self) -> int:
         """Requested bytes, of ops of known length."""
         length = self.column("length")
-        return int(length[length != NONE].sum())
+        return int(length[(length != NONE) & np.isin(self.column("kind"), _MOVING)].sum())
 
     def moves(self, rows: slice = slice(None)) -> np.ndarray:
         """Bytes that each op should move: as recorded, or its length where that failed or is unknown."""
@@ -131,6 +127,7 @@ class Plan:
         length = np.maximum(self.column("length")[rows], 0)
         capped = np.where(length == 0, recorded, np.minimum(recorded, length))
         moved: np.ndarray = np.where(recorded == NONE, length, capped)
+        moved[~np.isin(self.column("kind")[rows], _MOVING)] = 0
         return moved
 
     def absent(self, rows: slice = slice(None)) -> np.ndarray:
@@ -142,10 +139,15 @@ class Plan:
 
     def files_of(self, *kinds: str, existing: bool = False) -> list[int]:
         """Indexes of the URIs that ops of these kinds use; with `existing`, of ops that found their object."""
-        chosen = np.isin(self.column("kind"), [KINDS.index(kind) for kind in kinds])
+        chosen = np.isin(self.column("kind"), [code_of(kind) for kind in kinds])
         if existing:
             chosen &= ~self.absent()
         return [int(index) for index in np.unique(self.column("file")[chosen])]
+
+    @property
+    def changes(self) -> bool:
+        """Whether the plan holds an op that changes what is stored. A streamed plan holds none."""
+        return not self.streamed and bool((self.column("kind") >= len(READS)).any())
 
     def peak_in_flight(self) -> tuple[int, int]:
         """The most (ops, bytes) in flight, if every op took as long as recorded."""
@@ -162,7 +164,7 @@ class Plan:
 
 
 def build_plan(reader: TraceReader, rules: MappingRules, options: ReplayOptions | None = None) -> Plan:
-    """Make the plan of a replay of `reader`: its reads, and its puts if writes are allowed.
+    """Make the plan of a replay of `reader`: its reads, and its changes if writes are allowed.
 
     Due times count from the first op kept, divided by `speed`; pauses between submits longer than
     `max_gap` (as recorded) are shortened to it; `loop` repeats the whole. An op without offset
@@ -181,6 +183,8 @@ def build_plan(reader: TraceReader, rules: MappingRules, options: ReplayOptions 
     for _ in builder.fill():
         pass
     builder.place(tuple(builder.codes))
+    if builder.plan.changes and options.order == "resource":
+        builder.plan.order = dependencies_of(builder.plan)
     return builder.plan
 
 
@@ -212,13 +216,15 @@ class _Builder:
         )  # fmt: skip
         self.codes: dict[str, int] = {}
         self._reader = reader
+        self._old = any(int(each.metadata.get("schema_version", 1)) < 2 for each in reader.segments)
         self._rules = rules
         self._options = options
-        self._kinds = KINDS if options.allow_writes else READS
+        allowed = (*READS, *CHANGES) if options.allow_writes else READS
+        self._kinds = tuple(kind for kind in allowed if kind not in options.skip)
         self._origin: int | None = None
         self._previous: int | None = None
         self._elapsed = 0  # ns from the first op kept to the last, as recorded, gaps squeezed
-        self._ends = np.zeros(0, np.int64)  # by file: where its last op ended
+        self._positions = Positions(NONE)
 
     def place(self, sources: tuple[str, ...]) -> None:
         """Set the target of every recorded URI. Raises UsageError if the rules do not give one."""
@@ -244,7 +250,7 @@ class _Builder:
             if round_:  # each round begins one mean gap after the last op of the one before
                 pause = max(self._elapsed // max(self.plan.ops - 1, 1), 1)
                 self._previous, self._elapsed = None, self._elapsed + pause
-                self._ends[:] = 0
+                self._positions.reset()
             for table in ordered_batches(self._reader, _FROM_TRACE):
                 self._add(table, count_skipped=not round_)
                 yield self.plan.ops
@@ -305,6 +311,7 @@ class _Builder:
             ("recorded_ns", kept.column("t_submit")), ("recorded_latency", kept.column("latency")),
             ("offset", kept.column("offset")), ("length", length), ("sample_id", kept.column("sample_id")),
             ("step", kept.column("step")), ("recorded_bytes", kept.column("bytes")),
+            ("part", kept.column("part").cast(pa.int64())),
         ):  # fmt: skip
             columns[name][at] = pc.fill_null(values, NONE).to_numpy()
         for name in ("rank", "worker"):
@@ -313,12 +320,18 @@ class _Builder:
         columns["recorded_bytes"][at][columns["recorded_error"][at] >= 0] = NONE
         columns["kind"][at] = pc.index_in(kept.column("op"), pa.array(KINDS)).to_numpy()
         columns["file"][at] = self._files(kept.column("uri"))
-        self._assume(at)
+        columns["to_file"][at] = self._to_files(kept)
+        here = {name: columns[name][at] for name in ("offset", "length", "file", "kind", "rank", "worker")}
+        self.plan.assumed_lengths += int(((here["length"] == NONE) & (here["kind"] == code_of("read"))).sum())
+        self.plan.assumed_offsets += self._positions.assume(here, len(self.codes))
         columns["due_ns"][at] = self._due(columns["recorded_ns"][at])
         self.plan.shared.header[READY] = first + rows
 
     def _kept(self, table: pa.Table, *, count_skipped: bool) -> pa.Table:
         kinds = pc.fill_null(text(table.column("op")), "read")
+        if self._old:  # it had no word for range writes
+            ranged = pc.and_(pc.equal(kinds, "put"), pc.is_valid(table.column("offset")))
+            kinds = pc.if_else(ranged, "write", kinds)
         table = table.set_column(table.schema.get_field_index("op"), "op", kinds)
         replayed = pc.is_in(kinds, pa.array(self._kinds))
         if count_skipped:
@@ -363,6 +376,14 @@ class _Builder:
         found: np.ndarray = codes[indexes]
         return found
 
+    def _to_files(self, kept: pa.Table) -> np.ndarray:
+        """The second object of each op; -1 for none."""
+        found = np.full(len(kept), -1, np.int32)
+        given = kept.column("to_uri").is_valid().to_numpy()
+        if given.any():
+            found[given] = self._files(kept.column("to_uri").filter(pa.array(given)))
+        return found
+
     def _due(self, recorded: np.ndarray) -> np.ndarray:
         before = recorded[0] if self._previous is None else self._previous
         gaps = np.diff(recorded, prepend=before)
@@ -377,22 +398,3 @@ class _Builder:
                 f"speed={self._options.speed} makes the replay last for centuries", "give a higher speed"
             )
         return np.rint(elapsed / self._options.speed)
-
-    def _assume(self, at: slice) -> None:
-        """Set missing offsets: 0 for whole objects, else the end of the last op of the file."""
-        columns = self.plan.shared.columns
-        offset, length = columns["offset"][at], columns["length"][at]
-        file, whole = columns["file"][at], columns["kind"][at] != KINDS.index("read")
-        offset[whole & (offset == NONE)] = 0
-        self.plan.assumed_lengths += int(((length == NONE) & ~whole).sum())
-        unknown = offset == NONE
-        self.plan.assumed_offsets += int(unknown.sum())
-        if len(self._ends) < len(self.codes):
-            self._ends = np.concatenate([self._ends, np.zeros(len(self.codes), np.int64)])
-        for code in np.unique(file[unknown]).tolist():
-            cursor = int(self._ends[code])
-            for row in np.flatnonzero(file == code).tolist():
-                if offset[row] == NONE:
-                    offset[row] = cursor
-                cursor = int(offset[row]) + max(int(length[row]), 0)
-        self._ends[file] = offset + np.maximum(length, 0)

@@ -20,7 +20,7 @@ from tracekit.keywords import Duration, ReplayKeywords
 from tracekit.options import DRY_RUN, VERDICT
 from tracekit.replayer import residency
 from tracekit.replayer.backends import Backends
-from tracekit.replayer.checks import PlanSummary, check_targets, check_writes, summarize
+from tracekit.replayer.checks import PlanSummary, check_targets, summarize
 from tracekit.replayer.columns import STOP
 from tracekit.replayer.compare import compare
 from tracekit.replayer.drive import Watch, drive, model_of_recording, options_to_record
@@ -33,6 +33,7 @@ from tracekit.replayer.predict import predict_duration
 from tracekit.replayer.residency import Residency
 from tracekit.replayer.result import ReplayResult
 from tracekit.replayer.totals import plan_totals
+from tracekit.replayer.touched import Touched, touched_by
 from tracekit.replayer.verdict import ClientFacts, judge
 from tracekit.sql import load_sql
 from tracekit.store.locate import local_path
@@ -45,6 +46,7 @@ __all__ = ["ReplayOptions", "Watch", "dry_run", "replay"]
 
 _LONG_PLAN = 1_000_000
 _MEASURED_FILES = 10_000
+_WRONG_NAMED = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,7 @@ class _Run:
     client: ClientFacts
     before: Residency | None
     after: Residency | None
+    wrong: list[str]
 
 
 def replay(
@@ -104,12 +107,12 @@ def _replay(
     plan = build_plan(reader, parse_rules(options.map), options)
     backends = Backends(options.store_options)
     try:
-        check_targets(plan, backends, options)
+        touched = check_targets(plan, backends, options)
         with tempfile.TemporaryDirectory(prefix="tracekit-replay-") as scratch:
             target = kept if kept is not None else Path(scratch) / "replay.trace"
             with replacing(target, overwrite=options.overwrite):
                 pass  # the empty trace that takes the old one's place is the one that the replay joins
-            run = _run(plan, backends, options, reader, target, watch)
+            run = _run(plan, backends, options, reader, target, watch, touched)
             return _result(reader, plan, open_reader(target), options, kept, run)
     finally:
         plan.shared.header[STOP] = 1
@@ -133,9 +136,14 @@ def dry_run(
     latency_ns = parse(DRY_RUN["latency"], latency)
     with closing(Backends(options.store_options)) as backends:
         totals = plan_totals(reader, parse_rules(options.map), options)
-        check_writes(totals.plan, np.flatnonzero(totals.put).tolist(), backends, options)
+        touched = Touched()
+        if totals.changes:
+            plan = build_plan(reader, parse_rules(options.map), options)
+            touched = touched_by(plan, backends, options)[0]
         predicted_ns, rule = _predict(reader, options, latency_ns)
-        return replace(summarize(totals, backends), predicted_duration_ns=predicted_ns, loader_model=rule)
+        return replace(
+            summarize(totals, backends, touched), predicted_duration_ns=predicted_ns, loader_model=rule
+        )
 
 
 def _predict(
@@ -162,18 +170,19 @@ def _predict(
 
 
 def _run(
-    plan: Plan, backends: Backends, options: ReplayOptions, reader: TraceReader, target: Path, watch: Watch | None
+    plan: Plan, backends: Backends, options: ReplayOptions, reader: TraceReader, target: Path, watch: Watch | None,
+    touched: Touched,
 ) -> _Run:  # fmt: skip
     local = residency.local_files(plan.uris)
     measured = bool(local) and (options.cold or options.warm or len(local) <= _MEASURED_FILES)
     ready = residency.drop if options.cold else residency.warm if options.warm else residency.measure
     before = ready(local) if measured else None
     began = time.monotonic_ns()
-    whole, client = drive(plan, backends, options, reader, target, watch)
+    whole, client, wrong = drive(plan, backends, options, reader, target, watch, touched)
     client = replace(client, wall_ns=time.monotonic_ns() - began)
     if plan.failure is not None:
         raise plan.failure
-    return _Run(whole, client, before, residency.measure(local) if measured else None)
+    return _Run(whole, client, before, residency.measure(local) if measured else None, wrong)
 
 
 def _result(
@@ -192,7 +201,7 @@ def _result(
         assumed_offsets=plan.assumed_offsets, assumed_lengths=plan.assumed_lengths, counters=done.counters,
         parity=parity, timing=timing, client=run.client, verdict=judge(timing, run.client, _needed_workers(done, timing, run.client)),
         residency_before=run.before, residency_after=run.after, options=options_to_record(options),
-        warnings=tuple(_warnings(reader, plan, options, run.before)),
+        warnings=tuple(_warnings(reader, plan, options, run)),
     )  # fmt: skip
 
 
@@ -205,12 +214,12 @@ def _needed_workers(done: TraceReader, timing: dict[str, Any], client: ClientFac
     return None if row is None else row[0]
 
 
-def _warnings(
-    reader: TraceReader, plan: Plan, options: ReplayOptions, before: Residency | None
-) -> Iterator[str]:
+def _warnings(reader: TraceReader, plan: Plan, options: ReplayOptions, run: _Run) -> Iterator[str]:
     """Yield requests that could not be honoured, and likely mistakes."""
     if not plan.ops and reader.rows:
         yield "no op of the trace passes the filters" if options.filters else "the trace has no op to replay"
+    before = run.before
+    yield from run.wrong[:_WRONG_NAMED]
     if before is None:
         return
     total, cached = format_size(before.bytes), format_size(before.resident_bytes)

@@ -11,35 +11,37 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from tracekit.metrics.sweep import Peaks, sweep
+from tracekit.replayer.kinds import CHANGES, KINDS, READS
 from tracekit.replayer.mapping import MappingRules
 from tracekit.replayer.options import ReplayOptions
-from tracekit.replayer.plan import KINDS, NONE, Plan, plan_parts
+from tracekit.replayer.plan import NONE, Plan, plan_parts
+from tracekit.replayer.stored import Stored
 from tracekit.store.reader import TraceReader
 
 __all__ = ["PlanTotals", "plan_totals"]
 
-_PUT = KINDS.index("put")
-
 
 @dataclass(slots=True)
 class PlanTotals:
-    """Ops, puts, requested bytes and span of a plan, and its peaks if every op took as long as recorded.
+    """Ops, changes by kind, requested bytes and span of a plan, and its peaks if every op took as long as recorded.
 
-    For each of `plan.uris`: `sizes` is the smallest size in bytes at which every read moves what it
-    moved when recorded (a short read without an error ended at the object's end); `read` and `put`
-    say whether ops read and write it. An object that was not there when it was recorded counts as
-    not read. The rows of `plan` have been freed.
+    For each of `plan.uris`: `read` says whether it must be there at the start, because ops read it
+    before they write it; `sizes` is the smallest size in bytes at which every read moves what it moved
+    when recorded (a short read without an error ended at the object's end). An object that was not
+    there when it was recorded counts as not read. `stored` follows the objects that ops change. The rows
+    of `plan` have been freed.
     """
 
     plan: Plan
     ops: int = 0
-    puts: int = 0
+    changes: dict[str, int] = field(default_factory=dict)
     bytes: int = 0
     span_ns: int = 0
     peaks: Peaks = field(default_factory=lambda: Peaks(0, 0))
     sizes: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     read: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
-    put: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
+    used: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
+    stored: Stored = field(default_factory=Stored)
 
 
 def plan_totals(reader: TraceReader, rules: MappingRules, options: ReplayOptions | None = None) -> PlanTotals:
@@ -48,9 +50,13 @@ def plan_totals(reader: TraceReader, rules: MappingRules, options: ReplayOptions
     totals = PlanTotals(plan)
     totals.peaks = sweep(_added(totals, parts)).peaks
     missing = len(plan.uris) - len(totals.sizes)
-    totals.sizes, totals.read, totals.put = (
-        np.pad(x, (0, missing)) for x in (totals.sizes, totals.read, totals.put)
+    totals.sizes, totals.read, totals.used = (
+        np.pad(x, (0, missing)) for x in (totals.sizes, totals.read, totals.used)
     )
+    codes = {uri: code for code, uri in enumerate(plan.sources)} if totals.stored.needed else {}
+    for uri, size in totals.stored.needed.items():
+        totals.read[codes[uri]] = True
+        totals.sizes[codes[uri]] = max(totals.sizes[codes[uri]], size)
     return totals
 
 
@@ -61,18 +67,20 @@ def _added(totals: PlanTotals, parts: Iterator[slice]) -> Iterator[tuple[np.ndar
         columns = {name: values[rows] for name, values in totals.plan.columns.items()}
         due, file, length = columns["due_ns"], columns["file"], columns["length"]
         first_ns = int(due[0]) if first_ns is None else first_ns
-        writes = columns["kind"] == _PUT
         totals.ops += len(due)
-        totals.puts += int(writes.sum())
+        for code, n in enumerate(np.bincount(columns["kind"], minlength=len(KINDS)).tolist()):
+            if n and KINDS[code] in CHANGES:
+                totals.changes[KINDS[code]] = totals.changes.get(KINDS[code], 0) + n
         totals.bytes += int(length[length != NONE].sum())
         totals.span_ns = int(due[-1]) - first_ns
         more = max(int(file.max()) + 1 - len(totals.sizes), 0)
-        totals.sizes, totals.read, totals.put = (
-            np.pad(x, (0, more)) for x in (totals.sizes, totals.read, totals.put)
+        totals.sizes, totals.read, totals.used = (
+            np.pad(x, (0, more)) for x in (totals.sizes, totals.read, totals.used)
         )
-        reads = ~writes & ~totals.plan.absent(rows)
+        totals.used[file[~totals.plan.absent(rows)]] = True
+        alone = totals.stored.add(totals.plan, rows)
+        reads = alone & (columns["kind"] < len(READS)) & ~totals.plan.absent(rows)
         totals.read[file[reads]] = True
-        totals.put[file[writes]] = True
         np.maximum.at(totals.sizes, file[reads], (columns["offset"] + totals.plan.moves(rows))[reads])
         latency = columns["recorded_latency"]
         ended = latency != NONE

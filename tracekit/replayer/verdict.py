@@ -46,7 +46,7 @@ class ClientFacts:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """`limit` is none, gate, client, workers or storage; `reason` gives the measurement."""
+    """`limit` is none, gate, dependency, client, workers or storage; `reason` gives the measurement."""
 
     limit: str
     reason: str
@@ -55,8 +55,8 @@ class Verdict:
 def judge(timing: dict[str, Any], facts: ClientFacts, needed_workers: int | None = None) -> Verdict:
     """Judge the row of `timing.sql`.
 
-    Lateness is the sum of three waits: backlog (the op was due and no worker was free),
-    wake-up (a worker was free and woke late) and gate. The largest sum decides. A backlog is
+    Lateness is the sum of four waits: backlog (the op was due and no worker was free),
+    wake-up (a worker was free and woke late), dependency (the changes that it follows had not ended) and gate. The largest sum decides. A backlog is
     due to the gate if workers waited there, to the number of workers if its limit was reached
     and they were in requests, and else to the client. It is never due to the storage: an open
     loop submits ops however long the storage takes. `needed_workers` is the peak of ops in
@@ -76,13 +76,17 @@ def judge(timing: dict[str, Any], facts: ClientFacts, needed_workers: int | None
     late = timing["lateness_p99_ns"]
     if late <= _KEPT_NS:
         return Verdict("none", f"99 % of ops went within {format_duration(late)} of their time; {used}")
-    waits = {name: timing[f"{name}_sum_ns"] or 0 for name in ("gate", "backlog", "wake")}
+    waits = {name: timing.get(f"{name}_sum_ns") or 0 for name in ("gate", "dependency", "backlog", "wake")}
     largest = max(waits, key=lambda name: waits[name])
     mean = format_duration(waits[largest] / timing["ops"])
     held = (timing["gate_sum_ns"] or 0) / (facts.wall_ns * facts.workers) if facts.wall_ns else 0.0
     if largest == "gate" or (largest == "backlog" and held > max(busy, 1 - _WORKER_BOUND)):
         mean = format_duration((timing["gate_sum_ns"] or 0) / timing["ops"])
         return Verdict("gate", f"ops waited {mean} on average for the in-flight cap; {in_requests}")
+    if largest == "dependency":
+        return Verdict(
+            "dependency", f"ops waited {mean} on average for changes of their objects; {in_requests}"
+        )
     if largest == "wake":
         return Verdict("client", f"workers woke {mean} late on average (scheduler, interpreter lock); {used}")
     overdue = f"ops were {mean} overdue on average before a worker was free"

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Literal
 
 from tracekit.backends.base import ObjectInfo
+from tracekit.backends.local.changing import LocalChanger
 from tracekit.backends.local.direct import DirectHandle, probe_folder
 from tracekit.backends.local.file import FileHandle
 from tracekit.backends.local.files import (
@@ -29,7 +30,7 @@ class LocalBackend:
     """Local files. Thread-safe.
 
     Counts `hints_applied`, `direct_reads`, `alignment_bytes` (read beyond the request, to whole blocks)
-    and `skipped_links`. The page cache mode `direct_io` opens a file of `file://` as `direct://` does.
+    and `skipped_links`; with O_DIRECT also `buffered_write_bytes` (writes that are not whole blocks). The page cache mode `direct_io` opens a file of `file://` as `direct://` does.
     """
 
     remote = False
@@ -39,6 +40,7 @@ class LocalBackend:
         hints = ["hints_applied"] if scheme == "file" else []
         self._counters = Counters(*hints, "direct_reads", "alignment_bytes")
         self.counters = self._counters.values
+        self.changer = LocalChanger(self._counters, direct=scheme == "direct")
 
     def preflight(self, uri: str) -> None:
         """Raise BackendError if there is nothing readable at `uri`, or no O_DIRECT where it is needed."""

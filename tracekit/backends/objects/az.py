@@ -12,6 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tracekit.backends.objects.azure_account import AzureSettings, resolve
+from tracekit.backends.objects.changing import ObjectChanges
 from tracekit.backends.objects.client import ObjectClient
 from tracekit.backends.objects.options import one_endpoint, untaken
 from tracekit.backends.objects.store import Connect, Dialect, ObjectStoreBackend
@@ -71,7 +72,7 @@ def backend(*, scheme: str = "az", **options: Any) -> ObjectStoreBackend:
         bad_key_hint='client="azure-sdk" reads such keys, except those with . or .. between slashes',
     )
     connect = {"native": _native, "obstore": _obstore, "azure-sdk": _azure_sdk}[chosen.client]
-    return ObjectStoreBackend(dialect, connect(settings, chosen), chosen.retries)
+    return ObjectStoreBackend(dialect, connect(settings, chosen), _changes(settings, chosen), chosen.retries)
 
 
 abfs_backend = partial(backend, scheme="abfs")
@@ -152,3 +153,12 @@ def _azure_sdk(settings: AzureSettings, options: AzOptions) -> Connect:
     one_endpoint("azure-sdk", settings.endpoints)
     untaken("azure-sdk", verify_checksums=options.verify_checksums)
     return lambda container, _: AzureSdkClient(container, settings, options)
+
+
+def _changes(settings: AzureSettings, options: AzOptions) -> Callable[[str], ObjectChanges]:
+    def connect(container: str) -> ObjectChanges:
+        from tracekit.backends.objects.az_changes import AzChanges
+
+        return AzChanges(container, settings, options)
+
+    return connect

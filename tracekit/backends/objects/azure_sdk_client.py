@@ -16,7 +16,7 @@ from contextvars import ContextVar
 from typing import Any, Protocol
 
 import azure.core.exceptions as azure_errors
-from azure.storage.blob import ContainerClient, ExponentialRetry
+from azure.storage.blob import BlobClient, ContainerClient, ExponentialRetry
 from azure.storage.blob.aio import ContainerClient as AsyncContainerClient
 from azure.storage.blob.aio import ExponentialRetry as AsyncExponentialRetry
 
@@ -27,7 +27,7 @@ from tracekit.backends.objects.failures import Failure
 from tracekit.backends.objects.ranges import OtherBytes, check_body, range_bytes
 from tracekit.errors import ErrorClass
 
-__all__ = ["AzureSdkClient"]
+__all__ = ["AzureSdkClient", "Transport"]
 
 _ONE_GET_BYTES = 1 << 40
 """The SDK splits longer downloads: there are none."""
@@ -39,7 +39,7 @@ _ASKED_AGAIN_AFTER = (
 logging.getLogger("azure").addHandler(logging.NullHandler())  # keeps its warnings off the terminal
 
 
-class _Transport(Protocol):
+class Transport(Protocol):
     @property
     def timeout_s(self) -> float: ...
     @property
@@ -74,7 +74,7 @@ class AzureSdkClient:
         *(ValueError, _BadKey, _BodyBroke, OtherBytes),  # the SDK's parsers raise ValueError
     )
 
-    def __init__(self, container: str, settings: AzureSettings, options: _Transport) -> None:
+    def __init__(self, container: str, settings: AzureSettings, options: Transport) -> None:
         self._container = container
         self._settings = settings
         self._transport = options
@@ -152,6 +152,10 @@ class AzureSdkClient:
 
     def put(self, key: str, data: bytes | memoryview, overwrite: bool) -> None:
         self._sync.upload_blob(_namable(key), bytes(data), overwrite=overwrite)
+
+    def blob(self, key: str) -> BlobClient:
+        """The SDK's client of one object."""
+        return self._sync.get_blob_client(_namable(key))
 
     def failure(self, error: Exception) -> Failure:
         if isinstance(error, _BadKey):
@@ -334,7 +338,7 @@ class _AsyncOneTry(AsyncExponentialRetry):
         return _noted(await super().send(request))  # type: ignore[no-untyped-call]
 
 
-def _aio_transport(options: _Transport) -> Any:
+def _aio_transport(options: Transport) -> Any:
     """Return the SDK's transport over a session that sends nothing twice; aiohttp would, uncounted."""
     import aiohttp
     from azure.core.pipeline.transport import AioHttpTransport
@@ -357,7 +361,7 @@ def _aio_transport(options: _Transport) -> Any:
     )
 
 
-def _pooled_transport(options: _Transport) -> Any:
+def _pooled_transport(options: Transport) -> Any:
     """Return the SDK's transport with a connection for each of many threads."""
     import requests
     import requests.adapters

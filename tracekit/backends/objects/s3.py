@@ -11,6 +11,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from tracekit.backends.objects.aws import AwsSettings, resolve
+from tracekit.backends.objects.changing import ObjectChanges
 from tracekit.backends.objects.client import ObjectClient
 from tracekit.backends.objects.options import one_endpoint, untaken
 from tracekit.backends.objects.store import Connect, Dialect, ObjectStoreBackend
@@ -76,7 +77,7 @@ def backend(**options: Any) -> ObjectStoreBackend:
         bad_key_hint='client="aiobotocore" reads such keys',
     )
     connect = {"native": _native, "obstore": _obstore, "aiobotocore": _aiobotocore}[chosen.client]
-    return ObjectStoreBackend(dialect, connect(settings, chosen), chosen.retries)
+    return ObjectStoreBackend(dialect, connect(settings, chosen), _changes(settings, chosen), chosen.retries)
 
 
 def _native(settings: AwsSettings, options: S3Options) -> Connect:
@@ -187,3 +188,12 @@ def _aiobotocore(settings: AwsSettings, options: S3Options) -> Connect:
     one_endpoint("aiobotocore", settings.endpoints)
     untaken("aiobotocore", verify_checksums=options.verify_checksums)
     return lambda bucket, _: AiobotocoreClient(bucket, settings, options)
+
+
+def _changes(settings: AwsSettings, options: S3Options) -> Callable[[str], ObjectChanges]:
+    def connect(bucket: str) -> ObjectChanges:
+        from tracekit.backends.objects.s3_changes import S3Changes
+
+        return S3Changes(bucket, settings, options)
+
+    return connect

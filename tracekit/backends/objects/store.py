@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Generic, NoReturn, TypeAlias, TypeVar
 
 from tracekit.backends.base import NOTHING_MOVED, Hint, Moved, ObjectInfo
+from tracekit.backends.objects.changing import CHANGE_COUNTERS, ObjectChanger, ObjectChanges
 from tracekit.backends.objects.client import ObjectClient
 from tracekit.backends.objects.failures import Failure
 from tracekit.backends.objects.uri import join, split
@@ -34,7 +35,7 @@ _AT_END: tuple[int, int | None] = (0, None)
 _LISTING_TELLS_MORE = (ErrorClass.NOT_FOUND, ErrorClass.PERMISSION, ErrorClass.IO_ERROR)
 """A HEAD has no body: for these errors a listing gives the reason."""
 _Page = list[tuple[str, int]]
-_COUNTERS = ("range_gets", "whole_gets", "retries", "throttles", "puts", "lists", "heads")
+_COUNTERS = ("range_gets", "whole_gets", "retries", "throttles", "puts", "lists", "heads", *CHANGE_COUNTERS)
 
 
 Connect: TypeAlias = Callable[[str, Callable[[str], None]], ObjectClient]
@@ -101,19 +102,22 @@ class ObjectStoreBackend:
     `connect` makes the client of a container; it is called once for each. A request that was
     throttled, timed out or broke off is sent again at most `retries` times, each after a random
     wait of at most 0.1 s, doubled each time up to 5 s. `counters` holds `range_gets`,
-    `whole_gets`, `puts`, `lists` (pages), `heads`, `throttles` and `retries`; a request
-    that is sent again counts as a retry only.
+    `whole_gets`, `puts`, `lists` (pages), `heads`, `throttles` and `retries`, and `parts`, `completes`, `aborts`,
+    `copies` and `deletes`; a request that is sent again counts as a retry only.
     """
 
     scheme: str
     remote = True
     counters: dict[str, int]
 
-    def __init__(self, dialect: Dialect, connect: Connect, retries: int) -> None:
+    def __init__(
+        self, dialect: Dialect, connect: Connect, changes: Callable[[str], ObjectChanges], retries: int
+    ) -> None:
         self.scheme = dialect.scheme
         self.counters = dict.fromkeys(_COUNTERS, 0)
         self._dialect = dialect
         self._connect = connect
+        self.changer = ObjectChanger(self, changes)
         self._retries = retries
         self._clients: dict[str, ObjectClient] = {}
         self._create_only: dict[str, bool] = {}
@@ -128,7 +132,7 @@ class ObjectStoreBackend:
         client = self._client(container)
         if key:
             try:
-                self._count("heads")
+                self.count("heads")
                 self._persist(client, uri, lambda: client.size(key.rstrip("/")), patient=False)
                 return
             except BackendError as error:
@@ -160,7 +164,7 @@ class ObjectStoreBackend:
     def stat(self, uri: str) -> ObjectInfo:
         container, key = split(uri)
         client = self._client(container)
-        self._count("heads")
+        self.count("heads")
         try:
             size = self._persist(client, uri, lambda: client.size(self._object_key(uri, key))).answer
         except BackendError as error:
@@ -182,7 +186,7 @@ class ObjectStoreBackend:
         client, key = self._locate(uri)
         if not overwrite and not self._obeys_create_only(client, uri, key, data):
             return memoryview(data).nbytes
-        self._count("puts")
+        self.count("puts")
         self._persist(client, uri, lambda: client.put(key, data, overwrite))
         return memoryview(data).nbytes
 
@@ -197,7 +201,7 @@ class ObjectStoreBackend:
         known = self._create_only.get(container)
         if self._dialect.trusted or known:
             return True
-        self._count("heads")
+        self.count("heads")
         try:
             self._persist(client, uri, lambda: client.size(key))
         except BackendError as error:
@@ -207,7 +211,7 @@ class ObjectStoreBackend:
             self._give_up(Failure(ErrorClass.EXISTS, "already exists"), uri, _Tries())
         if known is not None or memoryview(data).nbytes > _PROBE_BYTES:
             return True
-        self._count("puts", 2)
+        self.count("puts", 2)
         self._persist(client, uri, lambda: client.put(key, data, overwrite=False))
         try:
             client.put(key, data, overwrite=False)
@@ -258,6 +262,7 @@ class ObjectStoreBackend:
             clients, self._clients = list(self._clients.values()), {}
         for client in clients:
             client.close()
+        self.changer.close()
 
     async def aclose(self) -> None:
         """Release what belongs to the running event loop; the backend stays usable."""
@@ -279,14 +284,14 @@ class ObjectStoreBackend:
             with self._lock:
                 client = self._clients.get(container)
                 if client is None:
-                    client = self._clients[container] = self._connect(container, self._count)
+                    client = self._clients[container] = self._connect(container, self.count)
         return client
 
     def _blame_container(self, client: ObjectClient, uri: str, container: str) -> None:
         """Raise if the container is missing, which the 404 of a HEAD does not say; asked once for each."""
         if container in self._answered:
             return
-        self._count("lists")
+        self.count("lists")
         try:
             next(client.pages("", ""), None)
         except client.errors as error:
@@ -310,7 +315,7 @@ class ObjectStoreBackend:
                 pages = client.pages(key.rstrip("/"), after)
                 continue
             if page is not None or not seen:
-                self._count("lists")
+                self.count("lists")
             if page is None:
                 self._answered.add(split(uri).container)
                 return
@@ -320,9 +325,13 @@ class ObjectStoreBackend:
                 after = page[-1][0]
                 yield page
 
+    def persist(self, client: ObjectChanges, uri: str, request: Callable[[], _T]) -> _T:
+        """Return the answer to a request that changes an object, with retries."""
+        return self._persist(client, uri, request).answer
+
     def _persist(
         self,
-        client: ObjectClient,
+        client: ObjectClient | ObjectChanges,
         uri: str,
         request: Callable[[], _T],
         at_end: _T | None = None,
@@ -361,7 +370,12 @@ class ObjectStoreBackend:
             tries.again()
 
     def _pause_or_give_up(
-        self, client: ObjectClient, failure: Failure, uri: str, tries: _Tries, patient: bool = True
+        self,
+        client: ObjectClient | ObjectChanges,
+        failure: Failure,
+        uri: str,
+        tries: _Tries,
+        patient: bool = True,
     ) -> float:
         """Count the next try and return the seconds to wait before it; raise if there is none.
 
@@ -369,10 +383,10 @@ class ObjectStoreBackend:
         the right region is asked again there; the client keeps to it.
         """
         if failure.error_class == ErrorClass.THROTTLED:
-            self._count("throttles")
+            self.count("throttles")
         if failure.region and not tries.relocated and client.relocate(failure.region):
             tries.relocated = True
-            self._count("retries")
+            self.count("retries")
             return 0.0
         retries = (
             self._retries
@@ -381,7 +395,7 @@ class ObjectStoreBackend:
         )
         if not failure.retryable or tries.number > retries:
             self._give_up(failure, uri, tries)
-        self._count("retries")
+        self.count("retries")
         jitter_s = random.uniform(0, min(_BACKOFF_CAP_S, _BACKOFF_BASE_S * 2 ** (tries.number - 1)))
         return max(jitter_s, failure.retry_after_s)
 
@@ -425,7 +439,7 @@ class ObjectStoreBackend:
         }
         return wordings.get(failure.error_class, (detail or "the request failed", ""))
 
-    def _count(self, name: str, number: int = 1) -> None:
+    def count(self, name: str, number: int = 1) -> None:
         with self._count_lock:
             self.counters[name] = self.counters.get(name, 0) + number
 
@@ -455,7 +469,7 @@ class ObjectHandle:
         if not len(buffer):
             return NOTHING_MOVED
         backend, client = self._backend, self._client
-        backend._count("range_gets")
+        backend.count("range_gets")
         done = backend._persist(
             client, self.uri, lambda: client.read(self._key, offset, buffer), at_end=_AT_END
         )
@@ -464,7 +478,7 @@ class ObjectHandle:
     def get(self, most: int | None = None) -> tuple[memoryview, Moved]:
         """Read the whole object with one GET; if it is larger than `most` bytes, that many with another."""
         backend, client = self._backend, self._client
-        backend._count("whole_gets")
+        backend.count("whole_gets")
         done = backend._persist(client, self.uri, lambda: client.get(self._key, most))
         data, first = done.answer
         if data is not None:
@@ -478,7 +492,7 @@ class ObjectHandle:
         if not len(buffer):
             return NOTHING_MOVED
         backend, client = self._backend, self._client
-        backend._count("range_gets")
+        backend.count("range_gets")
         done = await backend._apersist(
             client, self.uri, lambda: client.aread(self._key, offset, buffer), at_end=_AT_END
         )
@@ -487,7 +501,7 @@ class ObjectHandle:
     async def aget(self, most: int | None = None) -> tuple[memoryview, Moved]:
         """`get` on the running event loop."""
         backend, client = self._backend, self._client
-        backend._count("whole_gets")
+        backend.count("whole_gets")
         done = await backend._apersist(client, self.uri, lambda: client.aget(self._key, most))
         data, first = done.answer
         if data is not None:

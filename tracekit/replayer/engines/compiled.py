@@ -31,7 +31,7 @@ from tracekit.replayer.engines.interpreter import EngineSettings, be_realtime, c
 from tracekit.replayer.engines.jit import lacking, load_kernel
 from tracekit.replayer.engines.oplog import hint_rows, op_rows, warm_up
 from tracekit.replayer.pacing import AsapPacer, ClosedPacer, Pacer
-from tracekit.replayer.plan import KINDS, NONE, Plan
+from tracekit.replayer.plan import NONE, Plan
 from tracekit.uri import FILE_SCHEMES, scheme_of
 
 __all__ = ["CompiledEngine", "unfit"]
@@ -70,7 +70,7 @@ def unfit(plan: Plan, *, modelled: bool) -> str | None:
         return "it is for local files"
     if modelled:
         return "closed pacing follows the loader's rule"
-    if not plan.streamed and bool((plan.column("kind") == KINDS.index("put")).any()):
+    if plan.changes:
         return "the plan writes"
     return lacking()
 

@@ -6,32 +6,32 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
-
 from tracekit.backends.base import NOTHING_MOVED, Backend, Handle, Moved
-from tracekit.backends.local.files import allocation_failure
 from tracekit.errors import BackendError, ErrorClass
+from tracekit.replayer.engines.changes import Changes
 from tracekit.replayer.engines.oplog import OpLog
-from tracekit.replayer.plan import KINDS, NONE, Plan
+from tracekit.replayer.kinds import READS, code_of
+from tracekit.replayer.plan import NONE, Plan
 
-__all__ = ["OPEN_FILES", "Prepared", "Worker", "payload"]
+__all__ = ["OPEN_FILES", "Prepared", "Worker"]
 
 OPEN_FILES = 512
-_READ, _GET, _PUT = (KINDS.index(kind) for kind in ("read", "get", "put"))
-_PAYLOAD = 1 << 20
+_GET = code_of("get")
 
 
 @dataclass(slots=True)
 class Prepared:
     """An op that is ready to be sent, or the reason why it cannot be.
 
-    A put has no handle, a GET of a whole object no buffer.
+    A change has no handle, a GET of a whole object no buffer. With `late`, `Worker.open` has to be
+    called when all ops before it have ended.
     """
 
     handle: Handle | None
     buffer: memoryview | None
     nbytes: int
     error: ErrorClass | None = None
+    late: bool = False
 
 
 class Worker:
@@ -42,13 +42,13 @@ class Worker:
 
     def __init__(
         self, plan: Plan, log: OpLog, backend_of: Callable[[str], Backend], *,
-        page_cache_mode: str, most_open: Callable[[], int], overwrite: bool,
+        page_cache_mode: str, most_open: Callable[[], int], changes: Changes,
     ) -> None:  # fmt: skip
         self._uris = plan.uris
         self._log = log
         self._backend_of = backend_of
         self._page_cache_mode = page_cache_mode
-        self._overwrite = overwrite
+        self._changes = changes
         self._most_open = most_open
         self._handles: OrderedDict[int, Handle] = OrderedDict()
         self._room = memoryview(bytearray())
@@ -58,21 +58,37 @@ class Worker:
 
     def prepare(self, op: int) -> Prepared:
         """Open the object of the op and find a buffer for it."""
-        length = self._length[op]
         try:
-            kind, file = self._kind[op], self._file[op]
-            if kind == _PUT:
-                return Prepared(None, payload(max(length, 0)), max(length, 0))
-            handle = self._handles.get(file) or self._open(file)
-            if len(self._handles) > 1:
-                self._handles.move_to_end(file)
-            if kind == _GET and self._backend_of(handle.uri).remote:
-                return Prepared(handle, None, max(length, 0))
-            if length == NONE:
-                length = max(handle.size - self._offset[op], 0)
-            return Prepared(handle, self._sized(file, length), length)
+            if self._kind[op] >= len(READS):
+                return Prepared(None, self._changes.prepare(op), self._changes.nbytes(op), late=True)
+            if self._file[op] in self._changes.files:
+                return Prepared(None, None, max(self._length[op], 0), late=True)
+            return self._opened(op)
         except BackendError as error:
-            return Prepared(None, None, max(length, 0), error.error_class)
+            return Prepared(None, None, max(self._length[op], 0), error.error_class)
+
+    def open(self, op: int, ready: Prepared) -> Prepared:
+        """Open an object that other ops change, after these."""
+        try:
+            if self._kind[op] < len(READS):
+                self._close_one(self._file[op])
+                return self._opened(op)
+            if ready.error is None:
+                self._changes.open(op)
+            return ready
+        except BackendError as error:
+            return Prepared(None, None, ready.nbytes, error.error_class)
+
+    def _opened(self, op: int) -> Prepared:
+        kind, file, length = self._kind[op], self._file[op], self._length[op]
+        handle = self._handles.get(file) or self._open(file)
+        if len(self._handles) > 1:
+            self._handles.move_to_end(file)
+        if kind == _GET and self._backend_of(handle.uri).remote:
+            return Prepared(handle, None, max(length, 0))
+        if length == NONE:
+            length = max(handle.size - self._offset[op], 0)
+        return Prepared(handle, self._sized(file, length), length)
 
     def perform(self, op: int, ready: Prepared) -> tuple[Moved, ErrorClass | None]:
         """Make the request; return what it moved, and its error if it failed."""
@@ -85,15 +101,18 @@ class Worker:
             elif handle is not None:
                 moved = handle.get(None if self._length[op] == NONE else wanted)[1]
             else:
-                uri = self._uris[self._file[op]]
-                put = self._backend_of(uri).put(uri, buffer or b"", overwrite=self._overwrite)
-                return Moved(put), None
+                return Moved(self._changes.perform(op, memoryview(b"") if buffer is None else buffer)), None
         except BackendError as error:
             return Moved(0, tries=error.tries, wait_ns=error.wait_ns), error.error_class
         # A read is short only if it moves less than it did when it was recorded.
         recorded = self._recorded[op]
         least = wanted if recorded == NONE else min(wanted, recorded)
         return moved, ErrorClass.SHORT_READ if moved.nbytes < least else None
+
+    def _close_one(self, file: int) -> None:
+        handle = self._handles.pop(file, None)
+        if handle is not None:
+            handle.close()
 
     def close(self) -> None:
         for handle in self._handles.values():
@@ -114,15 +133,3 @@ class Worker:
         if len(self._room) < length:
             self._room = self._backend_of(self._uris[file]).allocate(length)
         return self._room[:length]
-
-
-def payload(nbytes: int) -> memoryview:
-    """Return seeded bytes to write: the same for the same length, and never zeros.
-
-    Raises BackendError of class `out_of_memory` if there is no room for them.
-    """
-    block = np.random.default_rng(0).bytes(min(nbytes, _PAYLOAD))
-    try:
-        return memoryview((block * (nbytes // max(len(block), 1) + 1))[:nbytes])
-    except (MemoryError, OverflowError):
-        raise allocation_failure(nbytes) from None

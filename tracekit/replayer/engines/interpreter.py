@@ -23,6 +23,7 @@ from tracekit.errors import UsageError
 from tracekit.gate import Gate
 from tracekit.recorder import Recorder
 from tracekit.replayer.columns import BUSY, DONE, LATE, LOW, STOP, slot
+from tracekit.replayer.engines.changes import Changes
 from tracekit.replayer.engines.crew import Crew, raise_file_limit
 from tracekit.replayer.engines.files import OPEN_FILES, Worker
 from tracekit.replayer.engines.oplog import OpLog, warm_up
@@ -44,6 +45,7 @@ class EngineSettings:
     max_threads: int
     page_cache_mode: str = "default"
     overwrite_objects: bool = False
+    write_data: str = "random"
     realtime: bool = False
 
 
@@ -69,6 +71,9 @@ class ThreadEngine:
         self._open_files = min(OPEN_FILES, -(-budget // 2))
         first = min(settings.threads, self._open_files)  # each keeps a file open
         most = max(first, min(settings.max_threads, budget - self._open_files))
+        self._changes = Changes(
+            plan, backend_of, overwrite=settings.overwrite_objects, write_data=settings.write_data
+        )
         self._crashes: list[BaseException] = []
         self._start_mono_ns = 0
         self._cpu: list[tuple[int, int]] = []
@@ -90,6 +95,7 @@ class ThreadEngine:
         try:
             whole = self.crew.run(watch, self.stop)
         finally:
+            self._changes.close()
             resource.setrlimit(resource.RLIMIT_NOFILE, self._file_limit)
             sys.setswitchinterval(interval)
             if collecting:
@@ -123,7 +129,7 @@ class ThreadEngine:
             log = OpLog(self._recorder, self._plan, index)
             worker = Worker(
                 self._plan, log, self._backend_of, page_cache_mode=self._settings.page_cache_mode,
-                most_open=lambda: self._open_files // self.crew.size, overwrite=self._settings.overwrite_objects,
+                most_open=lambda: self._open_files // self.crew.size, changes=self._changes,
             )  # fmt: skip
             self._plan.shared.header[slot(index, LOW)] = 1
             self._work(log, worker, index)
@@ -148,8 +154,12 @@ class ThreadEngine:
             if due is not None:
                 due += start
                 backlog = wait_until(due, header, log)
+            dependency = self._turn(op)
             if header[STOP]:
                 break
+            if ready.late:
+                ready = worker.open(op, ready)
+                nbytes = ready.nbytes
             waited = gate.acquire(nbytes) if gate is not None else 0
             self.crew.begin()
             submit = now()
@@ -164,7 +174,7 @@ class ThreadEngine:
             pacer.finished(op, end - start)
             log.add(
                 op, submit, end - submit, moved, error,
-                gate_wait_ns=waited, due_ns=due or 0, backlog_ns=backlog,
+                gate_wait_ns=waited, due_ns=due or 0, backlog_ns=backlog, dependency_ns=dependency,
             )  # fmt: skip
             header[done] += 1
             header[busy] += end - submit
@@ -172,6 +182,17 @@ class ThreadEngine:
             if not log.rows:
                 header[low] = op + 1
         log.flush()
+
+    def _turn(self, op: int) -> int:
+        """Wait for the ops that this one depends on; return the ns waited."""
+        waits = self._pacer.waits
+        if waits is None or not waits.held(op):
+            return 0
+        self.crew.begin()  # as in a request: another worker has to be free for the next op
+        try:
+            return waits.wait(op)
+        finally:
+            self.crew.end()
 
 
 def wait_until(due_mono_ns: int, header: memoryview, log: OpLog) -> int:

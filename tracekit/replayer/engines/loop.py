@@ -16,6 +16,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 from tracekit.backends.base import NOTHING_MOVED, Backend, Moved
 from tracekit.backends.local.descriptors import open_file_budget
@@ -23,11 +24,12 @@ from tracekit.errors import BackendError, ErrorClass, TracekitError
 from tracekit.gate import Gate
 from tracekit.recorder import Recorder
 from tracekit.replayer.columns import BUSY, DONE, LATE, LOW, STOP, slot
-from tracekit.replayer.engines.files import payload
+from tracekit.replayer.engines.changes import Changes
 from tracekit.replayer.engines.interpreter import EngineSettings, cpu_wait_ns
 from tracekit.replayer.engines.oplog import OpLog, warm_up
+from tracekit.replayer.kinds import READS, code_of
 from tracekit.replayer.pacing import Pacer
-from tracekit.replayer.plan import KINDS, NONE, Plan
+from tracekit.replayer.plan import NONE, Plan
 from tracekit.replayer.ready import NEVER, ReadyOps
 
 __all__ = ["LoopEngine"]
@@ -39,7 +41,9 @@ _KEPT_BYTES = 64 << 20
 """Buffers kept for reuse. Their sizes are powers of two, so that ops of different lengths share them."""
 _GRACE_NS = 5_000_000_000
 """How long requests in flight may take after Ctrl-C; a second Ctrl-C cancels them at once."""
-_GET, _PUT = KINDS.index("get"), KINDS.index("put")
+_MOST_CHANGES = 64
+"""Changes in flight at once: each takes a thread."""
+_READ, _GET = code_of("read"), code_of("get")
 
 
 class LoopEngine:
@@ -56,6 +60,12 @@ class LoopEngine:
         self._recorder = recorder
         self._backend_of = backend_of
         self._settings = settings
+        self._changes = Changes(
+            plan, backend_of, overwrite=settings.overwrite_objects, write_data=settings.write_data
+        )
+        self._threads: ThreadPoolExecutor | None = None
+        if plan.changes:
+            self._threads = ThreadPoolExecutor(_MOST_CHANGES, thread_name_prefix="tracekit-change")
         self._most = min(settings.threads, open_file_budget())  # each request may hold a socket
         self._free: dict[int, list[memoryview]] = {}
         self._kept_bytes = 0
@@ -104,6 +114,9 @@ class LoopEngine:
         finally:
             watching.cancel()
             self._log.flush()
+            if self._threads is not None:
+                self._threads.shutdown()
+                self._changes.close()
             for uri in {uri.partition("://")[0]: uri for uri in self._plan.uris}.values():
                 backend = self._backend_of(uri)
                 await backend.aclose()
@@ -165,8 +178,10 @@ class LoopEngine:
 
     async def _op(self, op: int, due_mono_ns: int, backlog_ns: int) -> None:
         plan, gate, now, header = self._plan, self._gate, time.monotonic_ns, self._plan.shared.header
+        waits = self._pacer.waits
+        dependency = await waits.await_turn(op) if waits is not None and waits.held(op) else 0
         length = await self._length(op)
-        body, error = _body(length) if plan.columns["kind"][op] == _PUT else (None, None)
+        body, error = self._body(op)
         waited = await gate.aacquire(length) if gate is not None else 0
         submit = now()
         try:
@@ -183,7 +198,7 @@ class LoopEngine:
         self._pacer.finished(op, end - self._start_mono_ns)
         self._log.add(
             op, submit, end - submit, moved, error,
-            gate_wait_ns=waited, due_ns=due_mono_ns, backlog_ns=backlog_ns,
+            gate_wait_ns=waited, due_ns=due_mono_ns, backlog_ns=backlog_ns, dependency_ns=dependency,
         )  # fmt: skip
         header[slot(0, DONE)] += 1
         header[slot(0, BUSY)] += end - submit
@@ -194,11 +209,13 @@ class LoopEngine:
 
     async def _length(self, op: int) -> int:
         """Bytes to request for the op; up to the object's end if the plan has no length."""
-        length = int(self._plan.columns["length"][op])
-        if length != NONE or self._plan.columns["kind"][op] != KINDS.index("read"):
+        length, kind = int(self._plan.columns["length"][op]), self._plan.columns["kind"][op]
+        if kind >= len(READS):
+            return self._changes.nbytes(op)
+        if length != NONE or kind != _READ:
             return max(length, 0)
         file = int(self._plan.columns["file"][op])
-        if file not in self._sizes:
+        if file not in self._sizes or file in self._changes.files:
             uri = self._plan.uris[file]
             try:
                 self._sizes[file] = (await asyncio.to_thread(self._backend_of(uri).stat, uri)).size
@@ -216,6 +233,8 @@ class LoopEngine:
             return Moved(0, tries=failed.tries, wait_ns=failed.wait_ns), failed.error_class
         except asyncio.CancelledError:
             return NOTHING_MOVED, ErrorClass.CANCELLED
+        if body is not None:
+            return moved, None
         recorded = int(self._plan.columns["recorded_bytes"][op])
         short = moved.nbytes < (length if recorded == NONE else min(length, recorded))
         return moved, ErrorClass.SHORT_READ if short else None
@@ -225,8 +244,10 @@ class LoopEngine:
         uri, kind = self._plan.uris[columns["file"][op]], columns["kind"][op]
         backend = self._backend_of(uri)
         if body is not None:
-            overwrite = self._settings.overwrite_objects
-            return Moved(await asyncio.to_thread(backend.put, uri, body, overwrite=overwrite))
+            changing = asyncio.get_running_loop().run_in_executor(
+                self._threads, self._changes.perform, op, body
+            )
+            return Moved(await changing)
         handle = backend.open(uri)
         if kind == _GET:
             return (await handle.aget(None if columns["length"][op] == NONE else length))[1]
@@ -238,6 +259,15 @@ class LoopEngine:
                 self._kept_bytes += len(buffer)
                 self._free.setdefault(len(buffer), []).append(buffer)
 
+    def _body(self, op: int) -> tuple[memoryview | None, ErrorClass | None]:
+        """What a change sends, or the error that there is no room for it; nothing for a read."""
+        if self._plan.columns["kind"][op] < len(READS):
+            return None, None
+        try:
+            return self._changes.prepare(op), None
+        except BackendError as error:
+            return None, error.error_class
+
     def _buffer(self, length: int, backend: Backend) -> memoryview:
         """A buffer of at least `length` bytes, reused if possible."""
         size = 1 << max(length - 1, 0).bit_length()
@@ -246,13 +276,6 @@ class LoopEngine:
             return backend.allocate(size)
         self._kept_bytes -= size
         return free.pop()
-
-
-def _body(length: int) -> tuple[memoryview | None, ErrorClass | None]:
-    try:
-        return payload(length), None
-    except BackendError as error:
-        return None, error.error_class
 
 
 async def _now_and_then(watch: Callable[[], None]) -> None:

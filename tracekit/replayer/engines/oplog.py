@@ -13,7 +13,8 @@ import pyarrow as pa
 from tracekit.backends.base import Hint, Moved
 from tracekit.errors import ErrorClass
 from tracekit.recorder import Recorder
-from tracekit.replayer.plan import KINDS, NONE, Plan
+from tracekit.replayer.kinds import DATA, KINDS, READS, code_of
+from tracekit.replayer.plan import NONE, Plan
 
 __all__ = ["ROWS", "OpLog", "hint_rows", "op_rows", "warm_up"]
 
@@ -24,25 +25,27 @@ _EASE_NS = 250_000_000
 _SLACK_NS = 15_000_000
 """After `_EASE_NS`, a worker passes its rows on if its next op is this far off: a flush takes
 milliseconds, and flushes in the middle of a burst made every op of the burst late."""
-_COLUMNS = 7
+_COLUMNS = 8
+_MOVES_BYTES = [code_of(kind) for kind in (*READS, *DATA)]
+_AT_OFFSET = [code_of(kind) for kind in (*READS, "write", "part")]
 
 
 _NO_TRIES: Mapping[int, tuple[int, int]] = MappingProxyType({})
 
 
 class OpLog:
-    """The results of up to 4,096 ops, seven integers each. Used by one thread.
+    """The results of up to 4,096 ops, eight integers each. Used by one thread.
 
     Besides the op schema's columns, rows carry `gate_wait` (ns waited for admission),
-    `backlog` (ns that the op was overdue before a worker was free for it) and `plan_op`
-    (its index in the plan).
+    `backlog` (ns that the op was overdue before a worker was free for it), `dependency` (ns waited for
+    ops that it depends on) and `plan_op` (its index in the plan).
     """
 
     def __init__(self, recorder: Recorder, plan: Plan, number: int = 0) -> None:
         self._recorder = recorder
         self._plan = plan
         self._columns = np.zeros((_COLUMNS, ROWS), np.int64)
-        self.op, self.submit, self.latency, self.bytes, self.gate, self.due, self.backlog = (
+        self.op, self.submit, self.latency, self.bytes, self.gate, self.due, self.backlog, self.dependency = (
             row.data for row in self._columns
         )
         self._errors: dict[int, ErrorClass] = {}
@@ -59,7 +62,7 @@ class OpLog:
 
     def add(
         self, op: int, submit_ns: int, latency_ns: int, moved: Moved, error: ErrorClass | None, *,
-        gate_wait_ns: int, due_ns: int, backlog_ns: int,
+        gate_wait_ns: int, due_ns: int, backlog_ns: int, dependency_ns: int = 0,
     ) -> None:  # fmt: skip
         """Add an op that ended. Times are monotonic readings (`due_ns` 0: none)."""
         row = self.rows
@@ -72,6 +75,7 @@ class OpLog:
         self.gate[row] = gate_wait_ns
         self.due[row] = due_ns
         self.backlog[row] = backlog_ns
+        self.dependency[row] = dependency_ns
         self.rows = row + 1
         if row + 1 == ROWS or submit_ns >= self.flush_at:
             self.flush()
@@ -121,29 +125,27 @@ def op_rows(
 ) -> pa.RecordBatch:
     """A batch of ops that have ended.
 
-    `kept` has seven int64 rows: op, submit, latency, bytes, gate wait, due (0: none) and backlog;
-    times are ns on the monotonic clock. `errors`, `first_bytes` and `tries` (with the wait between
-    them) are by column of `kept`.
+    `kept` has int64 rows: op, submit, latency, bytes, gate wait, due (0: none), backlog and, where ops depend
+    on each other, the wait for that; times are ns on the monotonic clock. `errors`, `first_bytes` and `tries`
+    (with the wait between them) are by column of `kept`.
     """
-    op, submit, latency, moved, gate_wait, due, backlog = kept
-    codes, files = np.unique(plan.columns["file"][op], return_inverse=True)
-    uris = pa.DictionaryArray.from_arrays(
-        pa.array(files.reshape(-1).astype(np.int32)),
-        pa.array([plan.uris[code] for code in codes], pa.string()),
-    )
-    kinds = pa.DictionaryArray.from_arrays(
-        pa.array(plan.columns["kind"][op].astype(np.int32)), pa.array(KINDS)
-    )
+    op, submit, latency, moved, gate_wait, due, backlog = kept[:7]
+    dependency = kept[7] if len(kept) > 7 else np.zeros(len(op), np.int64)
+    kind = plan.columns["kind"][op]
+    kinds = pa.DictionaryArray.from_arrays(pa.array(kind.astype(np.int32)), pa.array(KINDS))
     columns = {
-        "t_submit": submit, "uri": uris, "op": kinds,
-        "offset": plan.columns["offset"][op], "len": _nullable(plan.columns["length"][op]),
-        "bytes": moved, "latency": latency,
+        "t_submit": submit, "uri": _names(plan, plan.columns["file"][op]), "op": kinds,
+        "offset": pa.array(plan.columns["offset"][op], mask=~np.isin(kind, _AT_OFFSET)), "len": _nullable(plan.columns["length"][op]),
+        "bytes": pa.array(moved, mask=~np.isin(kind, _MOVES_BYTES)), "latency": latency,
         "sample_id": _nullable(plan.columns["sample_id"][op]),
         "step": _nullable(plan.columns["step"][op]),
         "rank": plan.columns["rank"][op], "worker": plan.columns["worker"][op],
         "t_due": pa.array(due, mask=due == 0),
-        "gate_wait": gate_wait, "backlog": backlog, "plan_op": op,
+        "gate_wait": gate_wait, "backlog": backlog, "dependency": dependency, "plan_op": op,
     }  # fmt: skip
+    if plan.order is not None or (kind >= len(READS)).any():
+        columns["part"] = _nullable(plan.columns["part"][op])
+        columns["to_uri"] = _names(plan, plan.columns["to_file"][op])
     if errors:
         columns["error"] = pa.array([errors.get(row) for row in range(len(op))], pa.string())
     if first_bytes:
@@ -166,7 +168,7 @@ def hint_rows(hints: list[tuple[str, Hint]]) -> pa.RecordBatch:
             "offset": pa.array([hint.offset for _, hint in hints], pa.int64()),
             "len": pa.array([hint.length for _, hint in hints], pa.int64()),
             "latency": pa.array([hint.latency for _, hint in hints], pa.int64()),
-            "gate_wait": nothing, "backlog": nothing, "plan_op": nothing,
+            "gate_wait": nothing, "backlog": nothing, "dependency": nothing, "plan_op": nothing,
         }
     )  # fmt: skip
 
@@ -174,6 +176,15 @@ def hint_rows(hints: list[tuple[str, Hint]]) -> pa.RecordBatch:
 def warm_up() -> None:
     """Trigger the imports of Arrow's first conversion, which hold the interpreter lock for half a second."""
     pa.array(np.zeros(1, np.int64), mask=np.zeros(1, bool))
+
+
+def _names(plan: Plan, files: np.ndarray) -> pa.DictionaryArray:
+    """The targets of files by number; null for numbers below 0."""
+    codes, which = np.unique(files, return_inverse=True)
+    return pa.DictionaryArray.from_arrays(
+        pa.array(which.reshape(-1).astype(np.int32), mask=files < 0),
+        pa.array([plan.uris[code] if code >= 0 else None for code in codes], pa.string()),
+    )
 
 
 def _nullable(values: np.ndarray) -> pa.Array:

@@ -1,0 +1,350 @@
+"""Replaying changes: writes go to their places, ops follow what they depend on, and the target ends as recorded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tracekit.errors import BackendError, UsageError
+from tracekit.replayer.compare import compare
+from tracekit.replayer.mapping import MappingRules
+from tracekit.replayer.materialize import materialize
+from tracekit.replayer.options import ReplayOptions
+from tracekit.replayer.plan import build_plan
+from tracekit.replayer.run import dry_run, replay
+from tracekit.store.reader import open_reader
+
+LOOSE = {"allow_writes": True, "tolerance": 1e9, "max_lateness": "1h"}
+PART = 5 << 20
+
+
+def trace_of(path: Path, *ops: dict[str, Any]) -> Path:
+    """A recording of `ops`, 2 ms apart, each lasting 1 ms unless it says otherwise."""
+    rows = [
+        {
+            "t_submit": index * 2_000_000, "latency": 1_000_000, "sample_id": index, "offset": None, "len": None,
+            "bytes": op.get("len") if op["op"] in ("read", "get", "put", "write", "part") else None,
+            "rank": 0, "worker": 0, "part": None, "to_uri": None, "error": None, **op,
+        }
+        for index, op in enumerate(ops)
+    ]  # fmt: skip
+    integers = ("t_submit", "latency", "sample_id", "offset", "len", "bytes", "rank", "worker", "part")
+    columns = {
+        name: pa.array([row[name] for row in rows], pa.int64() if name in integers else pa.string())
+        for name in rows[0]
+    }
+    pq.write_table(pa.table(columns), path)
+    return path
+
+
+def checkpoint(root: str) -> list[dict[str, Any]]:
+    """A file written in pieces out of order under a temporary name, synced, renamed, read; another one deleted."""
+    name, final, old = f"{root}/model.tmp", f"{root}/model", f"{root}/old"
+    pieces = [(0, 1000), (1000, 70_000), (200_000, 5000), (71_000, 129_000)]
+    return [
+        {"uri": old, "op": "put", "len": 3000},
+        *({"uri": name, "op": "write", "offset": at, "len": size} for at, size in pieces),
+        {"uri": name, "op": "sync"},
+        {"uri": name, "op": "rename", "to_uri": final},
+        {"uri": final, "op": "read", "offset": 150_000, "len": 55_000},
+        {"uri": final, "op": "copy", "to_uri": f"{root}/copy"},
+        {"uri": old, "op": "get", "len": 3000},
+        {"uri": old, "op": "delete"},
+    ]
+
+
+def upload(uri: str, *sizes: int) -> list[dict[str, Any]]:
+    """An upload in parts, sent in reverse order."""
+    numbered = list(enumerate(sizes, start=1))[::-1]
+    parts = [{"uri": uri, "op": "part", "part": number, "len": size} for number, size in numbered]
+    return [*parts, {"uri": uri, "op": "complete"}]
+
+
+@pytest.mark.parametrize("pace", ["recorded", "closed", "asap"])
+@pytest.mark.parametrize("scheme", ["file", "direct"])
+def test_a_checkpoint_ends_with_the_recorded_names_and_sizes(tmp_path: Path, scheme: str, pace: str) -> None:
+    ops = [*checkpoint("file:///run"), *upload("file:///run/parts", PART, 4096, 777)]
+    trace = trace_of(tmp_path / "t.parquet", *ops)
+    rule = f"file:///run={scheme}://{tmp_path}/new"
+    result = replay(trace, map=rule, pace=pace, out=tmp_path / "r.trace", **LOOSE)
+    assert result.failures == ()
+    assert result.ok, result.parity
+    sizes = {path.name: path.stat().st_size for path in (tmp_path / "new").iterdir()}
+    assert sizes == {"model": 205_000, "copy": 205_000, "parts": PART + 4096 + 777}
+    rows = {row.metric: (row.a, row.b) for row in result.parity.rows}
+    assert rows["bytes_written"] == (3000 + 205_000 + PART + 4096 + 777,) * 2
+    assert (
+        rows["syncs"] == rows["renames"] == rows["deletes"] == rows["copies"] == rows["completes"] == (1, 1)
+    )
+    assert (rows["parts"], rows["writes"], rows["puts"]) == ((3, 3), (4, 4), (1, 1))
+    assert rows["objects"] == (5, 5)
+    assert compare(trace, tmp_path / "r.trace", tolerance=1e9, max_lateness="1h").ok
+
+
+@pytest.mark.parametrize("there", ["s3", "az"])
+def test_a_checkpoint_of_files_ends_as_objects_of_the_same_names_and_sizes(
+    request: pytest.FixtureRequest, tmp_path: Path, there: str
+) -> None:
+    from tracekit.backends.registry import backend_for
+
+    container = request.getfixturevalue("s3_bucket" if there == "s3" else "az_container")
+    pieces = [
+        {"uri": "file:///run/large", "op": "write", "offset": at << 20, "len": 1 << 20} for at in range(20)
+    ]
+    ops = [*checkpoint("file:///run"), *upload("file:///run/parts", PART, PART, 777), *pieces]
+    trace = trace_of(tmp_path / "t.parquet", *ops)
+    options = {**LOOSE, "map": f"file:///run={there}://{container}/new"}
+    with pytest.raises(UsageError, match=f"{there}:// cannot sync .1 ops"):
+        replay(trace, **options)
+    result = replay(trace, skip="sync", out=tmp_path / "r.trace", **options)
+    assert result.failures == ()
+    assert result.ok, result.parity
+    found = {
+        info.uri.rpartition("/")[2]: info.size
+        for info in backend_for(f"{there}://").list(f"{there}://{container}")
+    }
+    assert found == {"model": 205_000, "copy": 205_000, "parts": 2 * PART + 777, "large": 20 << 20}
+    counters = open_reader(tmp_path / "r.trace").counters
+    assert (counters["parts"], counters["completes"]) == (3 + 3, 2)  # of 8 MiB: 20 writes are gathered
+    with pytest.raises(UsageError, match="would be overwritten"):
+        replay(trace, skip="sync", **options)
+
+
+def test_parity_fails_if_the_target_does_not_end_as_the_recording(tmp_path: Path) -> None:
+    trace = trace_of(
+        tmp_path / "t.parquet",
+        {"uri": "file:///run/a", "op": "write", "offset": 0, "len": 10},
+        {"uri": "file:///run/a", "op": "truncate", "len": 4},
+        {"uri": "file:///run/b", "op": "put", "len": 4},
+        {"uri": "file:///run/b", "op": "delete"},
+    )
+    rule = f"file:///run={tmp_path}/new"
+    replay(trace, map=rule, out=tmp_path / "r.trace", **LOOSE)
+    whole = compare(trace, tmp_path / "r.trace", tolerance=1e9, max_lateness="1h")
+    assert whole.ok and whole.row("objects").b == 2
+    lacking = replay(trace, map=rule, skip=["truncate", "delete"], overwrite=True, **LOOSE)
+    assert lacking.ok  # it is judged as what it was told to do
+    assert (tmp_path / "new" / "a").stat().st_size == 10
+
+
+def test_an_op_waits_for_the_changes_that_had_ended_before_it(tmp_path: Path) -> None:
+    a, b = "file:///run/a", "file:///run/b"
+    ops = [
+        {"uri": a, "op": "write", "offset": 0, "len": 10},  # 0
+        {"uri": a, "op": "write", "offset": 10, "len": 10},  # 1
+        {"uri": a, "op": "read", "offset": 12, "len": 2},  # 2: of 1
+        {"uri": a, "op": "write", "offset": 5, "len": 10, "latency": 100_000_000},  # 3: over 0 and 1, slow
+        {"uri": a, "op": "read", "offset": 0, "len": 20},  # 4: 3 has not ended
+        {"uri": b, "op": "put", "len": 3},  # 5: another object
+        {"uri": a, "op": "sync"},  # 6
+        {"uri": a, "op": "rename", "to_uri": b},  # 7: of everything on both that had ended
+        {"uri": b, "op": "get"},  # 8
+        {"uri": b, "op": "delete"},  # 9: not before the read
+    ]
+    plan = build_plan(
+        open_reader(trace_of(tmp_path / "t.parquet", *ops)), MappingRules(), ReplayOptions(allow_writes=True)
+    )
+    assert plan.order is not None
+    before = [plan.order.before(op) for op in range(plan.ops)]
+    assert before[:7] == [set(), set(), {1}, {0, 1}, {0, 1}, set(), {0, 1}]
+    assert {5, 0, 1, 2, 4} <= before[7] and 3 not in before[7]
+    assert 7 in before[8] and {7, 8} <= before[9]
+    free = ReplayOptions(allow_writes=True, order="none")
+    assert build_plan(open_reader(tmp_path / "t.parquet"), MappingRules(), free).order is None
+
+
+def test_many_writes_make_few_dependencies(tmp_path: Path) -> None:
+    writes = [{"uri": "file:///a", "op": "write", "offset": i * 10, "len": 10} for i in range(500)]
+    syncs = [{"uri": "file:///a", "op": "sync"} for _ in range(500)]
+    trace = trace_of(tmp_path / "t.parquet", *writes, *syncs)
+    plan = build_plan(open_reader(trace), MappingRules(), ReplayOptions(allow_writes=True))
+    assert plan.order is not None
+    assert sum(map(len, plan.order.waits_for.values())) < 1500
+    assert plan.order.before(999) == set(range(500))
+
+
+def test_a_renamed_directory_takes_its_files_along(tmp_path: Path) -> None:
+    trace = trace_of(
+        tmp_path / "t.parquet",
+        {"uri": "file:///run/step.tmp/a", "op": "write", "offset": 0, "len": 10},
+        {"uri": "file:///run/step.tmp/b", "op": "put", "len": 20},
+        {"uri": "file:///run/step.tmp", "op": "rename", "to_uri": "file:///run/step"},
+        {"uri": "file:///run/step/b", "op": "read", "offset": 0, "len": 20},
+    )
+    result = replay(trace, map=f"file:///run={tmp_path}/new", pace="asap", **LOOSE)
+    assert result.ok, result.failures
+    assert {p.name: p.stat().st_size for p in (tmp_path / "new/step").iterdir()} == {"a": 10, "b": 20}
+
+
+def test_positions_are_kept_by_file_direction_and_stream(tmp_path: Path) -> None:
+    a = {"uri": "file:///a", "len": 100}
+    ops = [
+        {**a, "op": "write"}, {**a, "op": "read"}, {**a, "op": "write"}, {**a, "op": "read"},
+        {**a, "op": "write", "rank": 1}, {**a, "op": "get"}, {**a, "op": "read"},
+        {**a, "op": "truncate", "len": 0}, {**a, "op": "write"},
+    ]  # fmt: skip
+    trace = open_reader(trace_of(tmp_path / "t.parquet", *ops))
+    plan = build_plan(trace, MappingRules(), ReplayOptions(allow_writes=True))
+    assert plan.column("offset").tolist() == [0, 0, 100, 100, 0, 0, 200, 0, 0]
+    assert plan.assumed_offsets == 7
+
+
+def test_nothing_that_exists_is_changed_without_overwrite(tmp_path: Path) -> None:
+    (tmp_path / "new").mkdir()
+    kept = tmp_path / "new" / "kept"
+    kept.write_bytes(b"precious")
+    rule = f"file:///run={tmp_path}/new"
+    for op in (
+        {"op": "write", "offset": 0, "len": 3}, {"op": "truncate", "len": 0}, {"op": "delete"},
+        {"op": "rename", "to_uri": "file:///run/other"}, {"op": "part", "part": 1, "len": 3},
+    ):  # fmt: skip
+        ops = [{"uri": "file:///run/kept", **op}]
+        ops += [{"uri": "file:///run/kept", "op": "complete"}] if op["op"] == "part" else []
+        trace = trace_of(tmp_path / "t.parquet", *ops)
+        with pytest.raises(UsageError, match="would be overwritten"):
+            replay(trace, map=rule, **LOOSE)
+    for op in ({"op": "rename"}, {"op": "copy"}):
+        trace = trace_of(
+            tmp_path / "t.parquet",
+            {"uri": "file:///run/new", "op": "put", "len": 3},
+            {"uri": "file:///run/new", "to_uri": "file:///run/kept", **op},
+        )
+        with pytest.raises(UsageError, match="would be overwritten"):
+            replay(trace, map=rule, **LOOSE)
+    assert kept.read_bytes() == b"precious"
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["kept"]
+
+
+@pytest.mark.parametrize("kind", ["rename", "copy"])
+def test_no_rename_or_copy_leaves_the_target(tmp_path: Path, kind: str) -> None:
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / "door").symlink_to(tmp_path)
+    trace = trace_of(
+        tmp_path / "t.parquet",
+        {"uri": "file:///run/a", "op": "put", "len": 3},
+        {"uri": "file:///run/a", "op": kind, "to_uri": "file:///run/door/outside"},
+    )
+    with pytest.raises(UsageError, match="outside the mapped target"):
+        replay(trace, map=f"file:///run={tmp_path}/new", **LOOSE)
+    assert not (tmp_path / "outside").exists()
+
+
+def test_a_dry_run_names_what_would_change(tmp_path: Path) -> None:
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / "old").write_bytes(b"x")
+    trace = trace_of(tmp_path / "t.parquet", *checkpoint("file:///run"))
+    summary = dry_run(trace, map=f"file:///run={tmp_path}/new", allow_writes=True, overwrite=True)
+    at = f"file://{tmp_path}/new"
+    assert summary.creates == (f"{at}/copy", f"{at}/model")
+    assert summary.renames == (f"{at}/model.tmp -> {at}/model",)
+    assert (summary.replaces, summary.deletes) == ((), (f"{at}/old",))
+    assert summary.changes == {"put": 1, "write": 4, "sync": 1, "rename": 1, "copy": 1, "delete": 1}
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["old"]
+
+
+def test_what_a_trace_reads_before_it_writes_it_is_made_and_nothing_else(tmp_path: Path) -> None:
+    trace = trace_of(
+        tmp_path / "t.parquet",
+        {"uri": "file:///run/kept", "op": "read", "offset": 100, "len": 50},
+        {"uri": "file:///run/made", "op": "put", "len": 50},
+        {"uri": "file:///run/made", "op": "read", "offset": 0, "len": 50},
+        {"uri": "file:///run/moved", "op": "rename", "to_uri": "file:///run/there"},
+        {"uri": "file:///run/there", "op": "read", "offset": 0, "len": 30},
+    )
+    rule = f"file:///run={tmp_path}/new"
+    assert materialize(trace, rule).made == 2
+    assert {p.name: p.stat().st_size for p in (tmp_path / "new").iterdir()} == {"kept": 150, "moved": 30}
+    result = replay(trace, map=rule, overwrite=True, **LOOSE)
+    assert result.ok, result.failures
+
+
+def test_a_store_refuses_writes_into_objects_that_are_there(tmp_path: Path, s3_bucket: str) -> None:
+    trace = trace_of(
+        tmp_path / "t.parquet",
+        {"uri": "file:///run/a", "op": "put", "len": 100},
+        {"uri": "file:///run/a", "op": "write", "offset": 10, "len": 10},
+    )
+    with pytest.raises(UsageError, match="cannot write to parts of objects"):
+        replay(trace, map=f"file:///run=s3://{s3_bucket}", **LOOSE)
+
+
+def test_kinds_that_are_skipped_are_left_out(tmp_path: Path) -> None:
+    trace = trace_of(tmp_path / "t.parquet", *checkpoint("file:///run"))
+    result = replay(trace, map=f"file:///run={tmp_path}/new", skip=["sync", "copy"], **LOOSE)
+    assert result.ok and result.skipped == {"sync": 1, "copy": 1}
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["model"]
+
+
+def test_a_wait_for_a_change_is_named_in_the_lateness(tmp_path: Path) -> None:
+    trace = trace_of(
+        tmp_path / "t.parquet",
+        {"uri": "file:///run/a", "op": "put", "len": 32 << 20, "latency": 1000},
+        {"uri": "file:///run/a", "op": "read", "offset": 0, "len": 10, "t_submit": 2000},
+    )
+    result = replay(trace, map=f"file:///run={tmp_path}/new", out=tmp_path / "r.trace", **LOOSE)
+    assert result.failed_ops == 0
+    rows = open_reader(tmp_path / "r.trace").query("SELECT * FROM ops ORDER BY t_submit").to_pylist()
+    assert rows[0]["dependency"] == 0 < rows[1]["dependency"]
+    assert rows[1]["t_submit"] >= rows[0]["t_submit"] + rows[0]["latency"]
+    assert result.timing["dependency_sum_ns"] == rows[1]["dependency"]
+
+
+@pytest.mark.parametrize("write_data", ["random", "zeros", "compressible:4"])
+def test_written_bytes_are_as_compressible_as_asked(tmp_path: Path, write_data: str) -> None:
+    import zlib
+
+    size = 1 << 20
+    pieces = [{"uri": "file:///run/a", "op": "write", "offset": i * size, "len": size} for i in range(2)]
+    trace = trace_of(tmp_path / "t.parquet", *pieces)
+    options = {"map": f"file:///run={tmp_path}/new", "write_data": write_data, "overwrite": True, **LOOSE}
+    replay(trace, **options)
+    first = (tmp_path / "new" / "a").read_bytes()
+    replay(trace, **options)
+    assert (tmp_path / "new" / "a").read_bytes() == first
+    ratio = len(first) / len(zlib.compress(first, 1))
+    if write_data == "random":
+        assert ratio < 1.01
+        blocks = [first[at : at + 4096] for at in range(0, len(first), 4096)]
+        assert len(set(blocks)) == len(blocks)
+    elif write_data == "zeros":
+        assert not any(first)
+    else:
+        assert 3 < ratio < 5
+
+
+def test_an_unknown_kind_of_data_is_refused() -> None:
+    for wrong in ("ones", "compressible", "compressible:0.5", "compressible:x"):
+        with pytest.raises(UsageError, match="write_data"):
+            ReplayOptions(write_data=wrong)
+
+
+def test_an_upload_without_an_end_leaves_nothing_behind(tmp_path: Path) -> None:
+    trace = trace_of(tmp_path / "t.parquet", *upload("file:///run/a", 10, 20)[:-1])
+    result = replay(trace, map=f"file:///run={tmp_path}/new", **LOOSE)
+    assert result.failed_ops == 0
+    assert list((tmp_path / "new").iterdir()) == []
+
+
+def test_a_complete_without_parts_is_a_failed_op(tmp_path: Path) -> None:
+    trace = trace_of(tmp_path / "t.parquet", *upload("file:///run/a", 10)[-1:])
+    result = replay(trace, map=f"file:///run={tmp_path}/new", **LOOSE)
+    assert [failure["error"] for failure in result.failures] == ["unsupported"]
+    assert not result.ok
+
+
+def test_changes_of_files_raise_one_line(tmp_path: Path) -> None:
+    from tracekit.backends.registry import backend_for
+
+    changer = backend_for("file:///").changer
+    for call in (
+        lambda: changer.delete(f"file://{tmp_path}/none"),
+        lambda: changer.rename(f"file://{tmp_path}/none", f"file://{tmp_path}/other"),
+        lambda: changer.copy(f"file://{tmp_path}/none", f"file://{tmp_path}/other"),
+        lambda: changer.sync(f"file://{tmp_path}/none"),
+    ):
+        with pytest.raises(BackendError, match="No such file"):
+            call()

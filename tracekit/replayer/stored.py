@@ -1,0 +1,169 @@
+"""What a plan needs to find at its target, and what it leaves behind: objects and their sizes.
+
+The ops of a plan are carried out on names and sizes alone. Ops that failed in the recording change
+nothing. This module touches no storage.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tracekit.replayer.kinds import KINDS, READS
+
+if TYPE_CHECKING:
+    from tracekit.replayer.plan import Plan
+
+__all__ = ["Stored"]
+
+_TOUCHING = frozenset({"put", "write", "complete", "truncate", "copy"})
+
+
+@dataclass(slots=True)
+class _Object:
+    """An object while the plan runs.
+
+    `base` is the name that it had at the start, empty if the plan made it; its first bytes are then
+    unknown up to its size, unless they were cut off (`whole`). `size` is how far the plan wrote it.
+    """
+
+    base: str
+    size: int = 0
+    whole: bool = False
+
+
+@dataclass(slots=True)
+class Stored:
+    """Follows the objects of a plan by their recorded URIs.
+
+    `needed` are the objects that must be there at the start, with the bytes that ops read of them;
+    `touched` those that ops change.
+    """
+
+    needed: dict[str, int] = field(default_factory=dict)
+    touched: set[str] = field(default_factory=set)
+    renamed: list[tuple[str, str]] = field(default_factory=list)
+    deleted: list[str] = field(default_factory=list)
+    _objects: dict[str, _Object | None] = field(default_factory=dict)
+    _parts: dict[str, dict[int, int]] = field(default_factory=dict)
+
+    def add(self, plan: Plan, rows: slice) -> np.ndarray:
+        """Carry out a part of a plan; return which rows read objects that no change has touched.
+
+        Those rows are left to the caller, who can add them up at once.
+        """
+        kind, file = plan.column("kind")[rows], plan.column("file")[rows]
+        changing = kind >= len(READS)
+        if not changing.any() and not self._objects:
+            return np.ones(len(kind), bool)
+        sources, to_file = plan.sources, plan.column("to_file")[rows]
+        involved = np.union1d(file[changing], to_file[changing & (to_file >= 0)])
+        known = [code for code in np.unique(file).tolist() if sources[code] in self._objects]
+        families = any(KINDS[code] in ("rename", "delete") for code in np.unique(kind).tolist())
+        mine = np.isin(file, np.union1d(involved, known)) if not families else np.ones(len(kind), bool)
+        moves, failed = plan.moves(rows), plan.column("recorded_error")[rows] >= 0
+        offset, part, length = (plan.column(name)[rows] for name in ("offset", "part", "length"))
+        for row in np.flatnonzero(mine & ~failed).tolist():
+            to = int(to_file[row])
+            self._step(
+                KINDS[kind[row]], sources[file[row]], sources[to] if to >= 0 else "",
+                int(offset[row]), int(moves[row]), int(part[row]), int(length[row]),
+            )  # fmt: skip
+        rest: np.ndarray = ~mine
+        return rest
+
+    def sizes(self, at_start: Mapping[str, int]) -> dict[str, int | None]:
+        """The size of every touched object at the end, None for one that is gone.
+
+        `at_start` has the sizes of objects that were there before the plan.
+        """
+        found: dict[str, int | None] = {}
+        for uri in self.touched:
+            there = self._objects.get(uri)
+            found[uri] = None if there is None else self._size(there, at_start)
+        return found
+
+    def _size(self, there: _Object, at_start: Mapping[str, int]) -> int:
+        base = 0 if there.whole or not there.base else at_start.get(there.base, 0)
+        return max(there.size, base)
+
+    def _step(
+        self, kind: str, uri: str, to: str, offset: int, moved: int, part: int, length: int
+    ) -> None:  # fmt: skip
+        if kind in READS:
+            self._read(uri, offset + moved)
+        elif kind == "write":
+            there = self._find(uri) or self._make(uri)
+            there.size = max(there.size, offset + moved)
+        elif kind == "put":
+            self._put(uri, moved)
+        elif kind == "truncate":
+            there = self._find(uri) or self._make(uri)
+            there.size, there.whole = max(length, 0), True
+        elif kind == "part":
+            self._parts.setdefault(uri, {})[part if part > 0 else len(self._parts.get(uri, ())) + 1] = moved
+        elif kind == "complete":
+            self._put(uri, sum(self._parts.pop(uri, {}).values()))
+        elif kind == "abort":
+            self._parts.pop(uri, None)
+        elif kind == "delete":
+            self._delete(uri)
+        elif kind == "rename":
+            self._rename(uri, to)
+        elif kind == "copy":
+            self._copy(uri, to)
+        if kind in _TOUCHING:
+            self.touched.add(to if kind == "copy" else uri)
+
+    def _find(self, uri: str) -> _Object | None:
+        """The object; None if the plan has not made it or has deleted it."""
+        return self._objects.get(uri)
+
+    def _make(self, uri: str) -> _Object:
+        """An object that the plan writes: new if it was deleted, else perhaps there at the start."""
+        made = self._objects[uri] = _Object("" if uri in self._objects else uri)
+        return made
+
+    def _put(self, uri: str, size: int) -> None:
+        self._objects[uri] = _Object("", size, whole=True)
+
+    def _read(self, uri: str, end: int) -> None:
+        there = self._require(uri) if uri not in self._objects else self._objects[uri]
+        if there is not None and there.base and not there.whole and end > there.size:
+            self.needed[there.base] = max(self.needed.get(there.base, 0), end)
+
+    def _require(self, uri: str) -> _Object:
+        """An object that the plan uses before it makes it."""
+        self.needed.setdefault(uri, 0)
+        made = self._objects[uri] = _Object(uri)
+        return made
+
+    def _delete(self, uri: str) -> None:
+        for each in self._below(uri) or [uri]:
+            if each not in self._objects:
+                self._require(each)
+            self._objects[each] = None
+            self.touched.add(each)
+        self.deleted.append(uri)
+
+    def _rename(self, uri: str, to: str) -> None:
+        for each in self._below(uri) or [uri]:
+            target = to + each[len(uri) :]
+            self._objects[target] = self._objects[each] if each in self._objects else self._require(each)
+            self._objects[each] = None
+            self.touched.update((each, target))
+        self.renamed.append((uri, to))
+
+    def _copy(self, uri: str, to: str) -> None:
+        there = self._objects[uri] if uri in self._objects else self._require(uri)
+        self._objects[to] = None if there is None else _Object(there.base, there.size, there.whole)
+
+    def _below(self, uri: str) -> list[str]:
+        """The objects below a directory; none if `uri` is an object itself."""
+        if self._objects.get(uri) is not None:
+            return []
+        root = uri.rstrip("/") + "/"
+        return [name for name, there in self._objects.items() if there is not None and name.startswith(root)]
