@@ -99,7 +99,9 @@ class Overtaking:
 
     def share(self) -> float:
         """The largest share of ops that overtook others in a way that workers do not explain."""
-        near = (self.inverted[distance] / n for distance, n in self.pairs.items() if n)
+        # A worker may be held up once while it makes the bytes that an op writes.
+        held = self.workers - 1
+        near = (max(self.inverted[distance] - held, 0) / n for distance, n in self.pairs.items() if n)
         return max((*near, self._far()))
 
     def _far(self) -> float:
