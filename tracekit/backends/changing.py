@@ -18,10 +18,11 @@ CAPABILITIES: dict[str, frozenset[str]] = {
     "direct": _LOCAL,
     "s3": _OBJECTS,
     "az": _OBJECTS,
+    "gs": frozenset({"put"}),
 }
 """The kinds of change that a target of each scheme can do.
 
-Object stores have no `sync`: what was answered is durable. They `write` only objects that are written
+A scheme that is not named can only be read. Object stores have no `sync`: what was answered is durable. They `write` only objects that are written
 from beginning to end before they are read, as an upload in parts; they `truncate` only to nothing; and
 `rename` is a copy and a deletion.
 """

@@ -141,7 +141,7 @@ def _check_kinds(plan: Plan, backends: Backends) -> None:
         name, chosen = KINDS[code], kind == code
         for scheme in np.unique(of_op[chosen]).tolist():
             mine = chosen & (of_op == scheme)
-            if name not in CAPABILITIES[scheme]:
+            if name not in CAPABILITIES.get(scheme, ()):
                 raise _cannot(scheme, name, int(mine.sum()))
             if scheme not in FILE_SCHEMES:
                 _check_objects(plan, backends, scheme, name, mine)

@@ -72,7 +72,7 @@ def backend(*, scheme: str = "az", **options: Any) -> ObjectStoreBackend:
         bad_key_hint='client="azure-sdk" reads such keys, except those with . or .. between slashes',
     )
     connect = {"native": _native, "obstore": _obstore, "azure-sdk": _azure_sdk}[chosen.client]
-    return ObjectStoreBackend(dialect, connect(settings, chosen), _changes(settings, chosen), chosen.retries)
+    return ObjectStoreBackend(dialect, connect(settings, chosen), chosen.retries, _changes(settings, chosen))
 
 
 abfs_backend = partial(backend, scheme="abfs")

@@ -68,9 +68,9 @@ class ObjectChanges(Protocol):
 
 
 class ObjectChanger:
-    """Changes objects of the scheme of `backend`; `connect` makes the changes of a container."""
+    """Changes objects of the scheme of `backend`; `connect` makes the changes of a container (None: it has none)."""
 
-    def __init__(self, backend: Requests, connect: Callable[[str], ObjectChanges]) -> None:
+    def __init__(self, backend: Requests, connect: Callable[[str], ObjectChanges] | None) -> None:
         self._backend = backend
         self._connect = connect
         self._made: dict[str, ObjectChanges] = {}
@@ -126,6 +126,12 @@ class ObjectChanger:
 
     def _of(self, uri: str) -> tuple[ObjectChanges, str]:
         container, key = split(uri)
+        if self._connect is None:
+            raise BackendError(
+                f"{uri}: this kind of change is not supported here",
+                "map to another target",
+                ErrorClass.UNSUPPORTED,
+            )
         with self._lock:
             changes = self._made.get(container)
             if changes is None:

@@ -77,7 +77,7 @@ def backend(**options: Any) -> ObjectStoreBackend:
         bad_key_hint='client="aiobotocore" reads such keys',
     )
     connect = {"native": _native, "obstore": _obstore, "aiobotocore": _aiobotocore}[chosen.client]
-    return ObjectStoreBackend(dialect, connect(settings, chosen), _changes(settings, chosen), chosen.retries)
+    return ObjectStoreBackend(dialect, connect(settings, chosen), chosen.retries, _changes(settings, chosen))
 
 
 def _native(settings: AwsSettings, options: S3Options) -> Connect:

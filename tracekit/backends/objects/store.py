@@ -111,7 +111,11 @@ class ObjectStoreBackend:
     counters: dict[str, int]
 
     def __init__(
-        self, dialect: Dialect, connect: Connect, changes: Callable[[str], ObjectChanges], retries: int
+        self,
+        dialect: Dialect,
+        connect: Connect,
+        retries: int,
+        changes: Callable[[str], ObjectChanges] | None = None,
     ) -> None:
         self.scheme = dialect.scheme
         self.counters = dict.fromkeys(_COUNTERS, 0)
