@@ -39,7 +39,7 @@ class Volumes:
     ) -> None:
         """Add the ops that were issued; bytes of an op that failed in both runs are not compared."""
         expected, nbytes = part.moves[issued], values["bytes"]
-        succeeded = ~failed & (expected != NULL)
+        succeeded = ~failed & (expected > 0)  # syncs, renames and the like move nothing
         self.short_ops += int((succeeded & (nbytes < expected)).sum())  # NULL is less than any size
         known = (expected != NULL) & ~(failed & (part.error[issued] >= 0)) & (nbytes != NULL)
         self.planned_bytes += int(expected[known].sum())
