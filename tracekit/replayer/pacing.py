@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -83,9 +84,9 @@ class RecordedPacer:
         self._stopped = False
         self.waits = Waits(plan.order) if plan.order is not None else None
 
-    def take(self) -> int | None:
+    def take(self, starved: Callable[[int], None] | None = None) -> int | None:
         op = self._next()
-        return int(op) if not self._stopped and self._plan.wait_for(op) else None
+        return int(op) if not self._stopped and self._plan.wait_for(op, starved) else None
 
     def due(self, op: int) -> int | None:
         return int(self._due[op])

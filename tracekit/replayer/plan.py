@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 
@@ -100,13 +100,19 @@ class Plan:
         """A column as a memoryview, the cheapest way to read single items."""
         return self.shared.columns[name].data
 
-    def wait_for(self, op: int) -> bool:
-        """Whether the op exists; waits while the plan is being filled."""
+    def wait_for(self, op: int, starved: Callable[[int], None] | None = None) -> bool:
+        """Whether the op exists; waits while the plan is being filled.
+
+        `starved` is called with the op before the wait: a streamed plan goes on when workers let go of rows.
+        """
         header = self.shared.header
         while op >= header[READY]:
             if header[COMPLETE] or header[STOP]:
                 return op < header[READY] and not header[STOP]
-            time.sleep(0.0005)
+            if starved is not None:
+                starved(op)
+                starved = None
+            time.sleep(_PAUSE_S)
         return True
 
     @property

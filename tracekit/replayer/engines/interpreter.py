@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from tracekit.backends.base import Backend
@@ -27,7 +28,7 @@ from tracekit.replayer.engines.changes import Changes
 from tracekit.replayer.engines.crew import Crew, raise_file_limit
 from tracekit.replayer.engines.files import OPEN_FILES, Worker
 from tracekit.replayer.engines.oplog import OpLog, warm_up
-from tracekit.replayer.pacing import Pacer
+from tracekit.replayer.pacing import Pacer, RecordedPacer
 from tracekit.replayer.plan import Plan
 
 __all__ = ["EngineSettings", "ThreadEngine", "be_realtime", "cpu_wait_ns", "wait_until"]
@@ -146,7 +147,14 @@ class ThreadEngine:
         plan, pacer, gate, start = self._plan, self._pacer, self._gate, self._start_mono_ns
         now, header = time.monotonic_ns, plan.shared.header
         low, done, late, busy = (slot(number, counter) for counter in (LOW, DONE, LATE, BUSY))
-        while (op := pacer.take()) is not None:
+
+        def starved(op: int) -> None:
+            """Let go of the rows before `op`, for which the plan waits."""
+            log.flush()
+            header[low] = op + 1
+
+        take = partial(pacer.take, starved) if isinstance(pacer, RecordedPacer) else pacer.take
+        while (op := take()) is not None:
             ready = worker.prepare(op)
             nbytes = ready.nbytes
             due = pacer.due(op)
