@@ -21,12 +21,15 @@ __all__ = [
     "READ_KINDS",
     "SCHEMA_VERSION",
     "WRITE_KINDS",
+    "WRITE_VERSION",
     "check_error_classes",
     "problems",
 ]
 
 SCHEMA_VERSION = 2
 """Version 1 lacked the columns from `tries` to `to_uri` and the kinds between `write` and `copy`."""
+WRITE_VERSION = 2
+"""The version that told `write` from `put`: before it, a `put` with an offset is a `write`."""
 META_PREFIX = "tracekit."
 
 READ_KINDS = ("read", "get")

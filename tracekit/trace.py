@@ -80,6 +80,7 @@ class Trace:
             "path": str(reader.path),
             "trace_id": reader.trace_id,
             "source": reader.source,
+            "schema_versions": list(reader.schema_versions),
             "ops": reader.rows,
             "bytes": total.bytes,
             "streams": total.streams,

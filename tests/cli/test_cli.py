@@ -113,8 +113,8 @@ def test_info_prints_json(trace: Path) -> None:
 
 def test_info_prints_one_line_for_each_fact_without_padding(trace: Path) -> None:
     lines = tracekit("info", trace).stdout.splitlines()
-    assert [line.split()[0] for line in lines[:8]] == [
-        "trace", "source", "ops", "bytes", "streams", "span", "segments", "columns",
+    assert [line.split()[0] for line in lines[:9]] == [
+        "trace", "source", "schema", "ops", "bytes", "streams", "span", "segments", "columns",
     ]  # fmt: skip
     assert all(line == line.rstrip() for line in lines)
 

@@ -209,6 +209,44 @@ def test_a_newer_schema_version_is_refused_and_named(tmp_path: Path) -> None:
         open_reader(tmp_path / "new.parquet")
 
 
+PUTS: dict[str, list[Any]] = CORE | {"op": ["put", "put"], "offset": [0, None]}
+
+
+@pytest.mark.parametrize("version, first", [(None, "write"), ("1", "write"), ("2", "put")])
+def test_a_put_with_an_offset_is_a_write_before_version_2(
+    tmp_path: Path, version: str | None, first: str
+) -> None:
+    labels = {} if version is None else {"tracekit.schema_version": version}
+    pq.write_table(pa.table(PUTS).replace_schema_metadata(labels), tmp_path / "a.parquet")
+    before = (tmp_path / "a.parquet").read_bytes()
+    reader = open_reader(tmp_path / "a.parquet")
+    rows = reader.query("SELECT op, tries, wait_ns, part, to_uri FROM ops ORDER BY t_submit").to_pylist()
+    nothing = {"tries": None, "wait_ns": None, "part": None, "to_uri": None}
+    assert rows == [{"op": first} | nothing, {"op": "put"} | nothing]
+    merged = pa.concat_tables(ordered_batches(reader, ["op"]))
+    assert merged.to_pydict() == {"t_submit": [5, 7], "op": [first, "put"]}
+    assert reader.schema_versions == (() if version is None else (int(version),))
+    with TraceWriter(tmp_path / "new", source="import:test") as writer:
+        for batch in reader.batches():
+            writer.write(batch)
+    written = open_reader(tmp_path / "new")
+    assert (written.schema_versions, written.query("SELECT op FROM ops").to_pydict()["op"]) == (
+        (2,),
+        [first, "put"],
+    )
+    assert (tmp_path / "a.parquet").read_bytes() == before
+
+
+def test_a_trace_may_hold_segments_of_both_versions(tmp_path: Path) -> None:
+    for name, version in (("old", "1"), ("new", "2")):
+        table = pa.table(PUTS).replace_schema_metadata({"tracekit.schema_version": version})
+        pq.write_table(table, tmp_path / f"{name}.parquet")
+    reader = open_reader([tmp_path / "old.parquet", tmp_path / "new.parquet"])
+    assert reader.schema_versions == (1, 2)
+    counted = reader.query("SELECT op, count(*) AS n FROM ops GROUP BY op ORDER BY op").to_pylist()
+    assert counted == [{"op": "put", "n": 3}, {"op": "write", "n": 1}]
+
+
 def test_a_segment_has_the_documented_encoding_and_metadata(tmp_path: Path) -> None:
     path = recorded(tmp_path / "t")
     (segment,) = segments_of(path)

@@ -13,6 +13,7 @@ from tracekit.cli import screen
 from tracekit.cli.arguments import JsonOption, TraceArgument, examples
 from tracekit.consumer import readable_counters
 from tracekit.reporting.table import completeness_in_words, in_words
+from tracekit.schema import SCHEMA_VERSION
 from tracekit.units import format_count, format_duration, format_named, format_size
 
 __all__ = ["register"]
@@ -33,6 +34,7 @@ def _info(trace: TraceArgument, json: JsonOption = False) -> None:
     rows = {
         "trace": facts["path"],
         "source": facts["source"],
+        "schema": _versions(facts["schema_versions"]),
         "ops": format_count(facts["ops"]),
         "bytes": format_size(facts["bytes"]),
         "streams": format_count(facts["streams"]),
@@ -55,6 +57,13 @@ def _info(trace: TraceArgument, json: JsonOption = False) -> None:
             f"{facts['unfinished_segments']} segments are unfinished: they are being recorded, or a crash left them "
             f"({facts['torn_bytes']} torn bytes). Every op in them is counted above; `tracekit repair` finishes them"
         )
+
+
+def _versions(versions: list[int]) -> str:
+    if not versions:
+        return "no version stated, read as version 1"
+    words = f"version{'s' if len(versions) > 1 else ''} {' and '.join(map(str, versions))}"
+    return words if versions == [SCHEMA_VERSION] else f"{words}, read as version {SCHEMA_VERSION}"
 
 
 def _set(options: Mapping[str, Any], within: str = "") -> Iterator[tuple[str, Any]]:

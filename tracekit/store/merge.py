@@ -94,7 +94,8 @@ def _merged(parts: list[pa.Table]) -> pa.Table:
 
 
 def _batches(segment: SegmentInfo, columns: list[str], shift: int) -> Iterator[pa.Table]:
-    present = [name for name in columns if name in segment.schema.names]
+    needed = [*columns, "offset"] if segment.puts_are_ranges and "op" in columns else columns
+    present = [name for name in dict.fromkeys(needed) if name in segment.schema.names]
     if segment.journal or not segment.is_sorted:
         # Conform first: Arrow cannot sort every encoding.
         whole = _shaped(segment, _whole(segment).select(present), columns, shift)
@@ -121,11 +122,24 @@ def _shaped(segment: SegmentInfo, table: pa.Table, columns: list[str], shift: in
         raise TraceFormatError(
             f"{segment.path}: values do not fit the op schema: {error}", "see docs/trace.md"
         ) from error
+    if segment.puts_are_ranges:
+        table = _upgraded(table)
     if shift:
         for name in ("t_submit", "t_due"):
             index = table.schema.get_field_index(name)
             table = table.set_column(index, table.field(index), pc.add(table.column(index), shift))
     return table.select(columns)
+
+
+def _upgraded(table: pa.Table) -> pa.Table:
+    """Return conforming ops of schema version 1 with `write` for a `put` of a range, as `op_of_version_1.sql` does."""
+    index = table.schema.get_field_index("op")
+    op = table.column(index)
+    ranges = pc.and_(pc.equal(op, "put"), pc.is_valid(table.column("offset")))
+    if not pc.any(ranges).as_py():
+        return table
+    words = pc.if_else(ranges, "write", op.cast(pa.string())).dictionary_encode()
+    return table.set_column(index, table.field(index), words)
 
 
 def _first_submit(segment: SegmentInfo, reader: TraceReader) -> int:

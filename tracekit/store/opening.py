@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tracekit.errors import TraceFormatError
-from tracekit.schema import META_PREFIX, problems
+from tracekit.schema import META_PREFIX, WRITE_VERSION, problems
 from tracekit.store.journal import COUNTERS_KEY, JournalContents, read_journal
 from tracekit.store.layout import JOURNAL_SUFFIX, OLD_JOURNAL_SUFFIX, segment_of
 from tracekit.store.manifest import check_version
@@ -47,6 +47,17 @@ class SegmentInfo:
     @property
     def source(self) -> str:
         return self.metadata.get("source", "unknown")
+
+    @property
+    def schema_version(self) -> int | None:
+        """The version of the op schema that the file states; None for other tools' files."""
+        raw = self.metadata.get("schema_version")
+        return int(raw) if raw is not None else None
+
+    @property
+    def puts_are_ranges(self) -> bool:
+        """Whether a `put` with an offset is a `write`: version 1, and files without a version, have no `write`."""
+        return (self.schema_version or 1) < WRITE_VERSION
 
     @property
     def is_sorted(self) -> bool:

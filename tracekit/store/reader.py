@@ -70,6 +70,12 @@ class TraceReader:
         return {}
 
     @property
+    def schema_versions(self) -> tuple[int, ...]:
+        """The versions of the op schema that the files state, ascending; empty if none states one."""
+        stated = {segment.schema_version for segment in self.segments}
+        return tuple(sorted(version for version in stated if version is not None))
+
+    @property
     def counters(self) -> dict[str, int]:
         """Backend counters, added over segments."""
         total: dict[str, int] = {}
@@ -170,15 +176,15 @@ class TraceReader:
         connection.table("ops_template_arrow").create("ops_template")
         connection.unregister("ops_template_arrow")
         parts = [connection.table("internal.ops_template")]
-        for shift, segments in self._by_shift().items():
+        for (shift, old), segments in self._by_reading().items():
             parquet = [literal(segment.path) for segment in segments if not segment.journal]
             if parquet:
-                parts.append(_shifted(connection.read_parquet(parquet, union_by_name=True), shift))
+                parts.append(_read_as(connection.read_parquet(parquet, union_by_name=True), shift, old))
             for segment in segments:
                 if segment.journal:
                     name = f"journal_{stem_of(segment.path)}"
                     connection.register(name, journal_table(segment))
-                    parts.append(_shifted(connection.table(name), shift))
+                    parts.append(_read_as(connection.table(name), shift, old))
         names = []
         for index, part in enumerate(parts):
             part.create_view(f"segments_{index}")
@@ -189,12 +195,13 @@ class TraceReader:
         scan = connection.view("internal.ops_scan")
         (scan.order("t_submit") if ordered and not self._in_order() else scan).create_view("ops")
 
-    def _by_shift(self) -> dict[int, list[SegmentInfo]]:
-        """Return the segments that hold ops, by their `shift_of`."""
-        groups: dict[int, list[SegmentInfo]] = {}
+    def _by_reading(self) -> dict[tuple[int, bool], list[SegmentInfo]]:
+        """Return the segments that hold ops, by their `shift_of` and `puts_are_ranges`."""
+        groups: dict[tuple[int, bool], list[SegmentInfo]] = {}
         for segment in self.segments:
             if segment.rows:
-                groups.setdefault(self.shift_of(segment), []).append(segment)
+                how = self.shift_of(segment), segment.puts_are_ranges
+                groups.setdefault(how, []).append(segment)
         return groups
 
     def _in_order(self) -> bool:
@@ -312,15 +319,17 @@ def _segment_files(root: Path) -> list[Path]:
     return finished + [entry for entry in journals if stem_of(entry) not in stems]
 
 
-def _shifted(relation: duckdb.DuckDBPyRelation, shift: int) -> duckdb.DuckDBPyRelation:
-    if shift == 0:
+def _read_as(relation: duckdb.DuckDBPyRelation, shift: int, puts_are_ranges: bool) -> duckdb.DuckDBPyRelation:
+    """Return the ops of some segments with times `shift` ns later and, from old files, ranges of a `put` as `write`."""
+    columns = relation.columns
+    changed = {}
+    if shift:
+        for name in {"t_submit", "t_due"} & set(columns):
+            changed[name] = duckdb.ColumnExpression(name) + duckdb.ConstantExpression(shift)
+    if puts_are_ranges and {"op", "offset"} <= set(columns):
+        changed["op"] = duckdb.SQLExpression(load_sql("tracekit.store", "op_of_version_1"))
+    if not changed:
         return relation
-    times = {"t_submit", "t_due"} & set(relation.columns)
     return relation.project(
-        *(
-            (duckdb.ColumnExpression(name) + duckdb.ConstantExpression(shift)).alias(name)
-            if name in times
-            else duckdb.ColumnExpression(name)
-            for name in relation.columns
-        )
+        *(changed.get(name, duckdb.ColumnExpression(name)).alias(name) for name in columns)
     )
