@@ -22,6 +22,7 @@ from tracekit.loader.record import record
 from tracekit.options import LOADER
 from tracekit.recorder import Recorder
 from tracekit.store.reader import open_reader
+from tracekit.store.target import claiming
 from tracekit.store_options import STORE
 
 
@@ -106,6 +107,37 @@ def test_an_existing_trace_is_replaced_only_with_overwrite_and_only_by_a_run(
 def test_a_run_that_fails_to_start_leaves_no_trace(data: Path, tmp_path: Path) -> None:
     with pytest.raises(BackendError):
         record(str(data / "missing"), tmp_path / "t")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("flags", [(), ("--overwrite",)])
+def test_of_several_runs_that_begin_at_one_path_one_gets_it(
+    data: Path, tmp_path: Path, flags: tuple[str, ...]
+) -> None:
+    runs = [
+        tracekit("record", str(data), "-o", tmp_path / "t", *flags, "--epochs", "2", "--json")
+        for _ in range(3)
+    ]
+    ended = [(*run.communicate(timeout=200), run.returncode) for run in runs]
+    for out, errors, code in ended:
+        assert code == 0 or (code, errors.count("\n"), json.loads(out)["error"]["exit_code"]) == (2, 1, 2), (
+            errors
+        )
+    kept = [json.loads(out)["ops"] for out, _, code in ended if code == 0]
+    assert len(kept) == 1 or flags  # with --overwrite, a later run may replace one that has ended
+    assert open_reader(tmp_path / "t").rows in kept
+    assert [entry.name for entry in tmp_path.iterdir()] == ["t"]
+
+
+def test_a_path_that_another_process_has_claimed_is_refused_and_a_failed_claim_leaves_nothing(
+    data: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(RuntimeError), claiming(tmp_path / "t", overwrite=False):
+        with pytest.raises(UsageError, match="exists"):
+            record(str(data), tmp_path / "t")
+        with pytest.raises(UsageError, match="is being recorded"):
+            record(str(data), tmp_path / "t", overwrite=True)
+        raise RuntimeError
     assert list(tmp_path.iterdir()) == []
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Any, Protocol, Unpack
@@ -21,7 +22,7 @@ from tracekit.loader.loader import AsyncLoader, create_async_loader
 from tracekit.loader.options import LoaderOptions
 from tracekit.options import RECORD
 from tracekit.store.locate import local_path
-from tracekit.store.target import check_target, replacing
+from tracekit.store.target import claiming
 from tracekit.units import format_size
 from tracekit.validation import parse_all
 
@@ -79,11 +80,9 @@ def record(
     )
     chosen = _options(options, profile, dict(given))
     target = local_path(out)
-    if not (run_options["join"] and target.exists()):
-        check_target(target, overwrite=run_options["overwrite"])
     began = time.monotonic_ns()
     run = _Consumer(watch, run_options["step_time"])
-    with replacing(target, overwrite=run_options["overwrite"] and not run_options["join"]):
+    with nullcontext() if run_options["join"] else claiming(target, overwrite=run_options["overwrite"]):
         opened = create_async_loader(uri, chosen, target, keep_data=False)
     with opened as loader:
         interrupted = run.read(loader, run_options["epochs"], run_options["steps"])

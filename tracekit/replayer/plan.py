@@ -222,7 +222,6 @@ class _Builder:
         )  # fmt: skip
         self.codes: dict[str, int] = {}
         self._reader = reader
-        self._old = any(int(each.metadata.get("schema_version", 1)) < 2 for each in reader.segments)
         self._rules = rules
         self._options = options
         allowed = (*READS, *CHANGES) if options.allow_writes else READS
@@ -335,9 +334,6 @@ class _Builder:
 
     def _kept(self, table: pa.Table, *, count_skipped: bool) -> pa.Table:
         kinds = pc.fill_null(text(table.column("op")), "read")
-        if self._old:  # it had no word for range writes
-            ranged = pc.and_(pc.equal(kinds, "put"), pc.is_valid(table.column("offset")))
-            kinds = pc.if_else(ranged, "write", kinds)
         table = table.set_column(table.schema.get_field_index("op"), "op", kinds)
         replayed = pc.is_in(kinds, pa.array(self._kinds))
         if count_skipped:

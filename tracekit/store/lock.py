@@ -44,13 +44,7 @@ class SharedLock:
 
     def holds(self) -> bool:
         """Return whether the directory is still at its path."""
-        if self._directory < 0:
-            return True
-        try:
-            there, held = self._root.stat(), os.fstat(self._directory)
-        except OSError:
-            return False
-        return (there.st_dev, there.st_ino) == (held.st_dev, held.st_ino)
+        return self._directory < 0 or _is_at(self._root, self._directory)
 
     def release(self) -> bool:
         """Release the lock, and return whether it was held. In a forked child the parent keeps its lock."""
@@ -95,10 +89,19 @@ def _lock_alone(root: Path) -> int | None:
     except BlockingIOError:
         os.close(directory)
         return None
-    if not supported and _writers(root):
+    if (not supported and _writers(root)) or not _is_at(root, directory):
         os.close(directory)
         return None
     return directory
+
+
+def _is_at(root: Path, directory: int) -> bool:
+    """Return whether the open `directory` is the one at `root`: it may have been replaced before it was locked."""
+    try:
+        there, held = root.stat(), os.fstat(directory)
+    except OSError:
+        return False
+    return (there.st_dev, there.st_ino) == (held.st_dev, held.st_ino)
 
 
 def _open(root: Path) -> int:

@@ -129,10 +129,11 @@ def _create_or_join(path: Path) -> Manifest:
     return manifest
 
 
-def write_manifest(path: Path, manifest: Manifest) -> None:
-    """Write `manifest` into `path`, whole, unless another process was first (then keep theirs)."""
+def write_manifest(path: Path, manifest: Manifest) -> bool:
+    """Write `manifest` into `path`, whole, unless another process was first; return whether it is ours that is there."""
     target = path / MANIFEST_NAME
     temporary = partial_path(target)
+    first = True
     try:
         with temporary.open("x", encoding="utf-8") as file:
             file.write(json.dumps(manifest_values(manifest), indent=1) + "\n")
@@ -141,13 +142,15 @@ def write_manifest(path: Path, manifest: Manifest) -> None:
         try:
             os.link(temporary, target)
         except FileExistsError:
-            pass
+            first = False
         except OSError:  # a file system without hard links: the rename may replace another process's manifest
-            if not target.exists():
+            first = not target.exists()
+            if first:
                 temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
     fsync_dir(path)
+    return first
 
 
 def read_manifest(path: Path) -> Manifest | None:

@@ -22,11 +22,11 @@ import pyarrow.parquet as pq
 from tracekit.errors import UsageError
 from tracekit.schema import META_PREFIX
 from tracekit.store.layout import SEGMENT_SUFFIX, is_trace_file, partial_path
-from tracekit.store.lock import exclusive
+from tracekit.store.lock import SharedLock, exclusive, try_exclusive
 from tracekit.store.manifest import new_manifest, read_manifest, write_manifest
 from tracekit.whole import fsync_dir
 
-__all__ = ["check_target", "publish", "replacing"]
+__all__ = ["check_target", "claiming", "publish", "replacing"]
 
 _log = logging.getLogger(__name__)
 _RENAME_EXCHANGE = 2
@@ -98,15 +98,54 @@ def replacing(path: Path, *, overwrite: bool) -> Iterator[None]:
     aside = partial_path(real)
     aside.mkdir()
     write_manifest(aside, new_manifest())
-    with exclusive(real, "replace"):
-        _exchange(aside, real)
+    held = SharedLock(aside)
+    exchanged = False
     try:
+        with exclusive(real, "replace"):
+            _exchange(aside, real)
+        exchanged = True
         yield
     except BaseException:
-        _exchange(aside, real)
+        if exchanged:
+            _exchange(aside, real)
         shutil.rmtree(aside, ignore_errors=True)
         raise
+    finally:
+        held.release()
     _remove_trace(aside)
+
+
+@contextmanager
+def claiming(path: Path, *, overwrite: bool) -> Iterator[None]:
+    """Put an empty trace at `path` for this process alone, as `replacing` does if there is a trace.
+
+    Of several processes that claim one path at once, one gets it; the others get a UsageError, as if they had
+    come later. If the body raises, the new trace is removed.
+    """
+    check_target(path, overwrite=overwrite)
+    real = Path(os.path.realpath(path))
+    if real.exists() and any(real.iterdir()):
+        with replacing(path, overwrite=overwrite):
+            yield
+        return
+    created = not real.exists()
+    real.mkdir(parents=True, exist_ok=True)
+    held = SharedLock(real)
+    try:
+        if not write_manifest(real, new_manifest()):
+            raise UsageError(
+                f"{path} exists", "another process has just begun to record there; choose another path"
+            )
+        try:
+            yield
+        except BaseException:
+            held.release()
+            with try_exclusive(real) as alone:  # unless another rank has joined
+                if alone and not _empty_trace(real) and created:
+                    real.rmdir()
+            raise
+    finally:
+        held.release()
 
 
 def publish(aside: Path, path: Path, *, overwrite: bool) -> None:
@@ -138,12 +177,18 @@ def _exchange(first: Path, second: Path) -> None:
     between.rename(first)
 
 
-def _remove_trace(root: Path) -> None:
-    """Remove a trace that has been replaced; anything else that appeared in it meanwhile stays, and is logged."""
+def _empty_trace(root: Path) -> set[str]:
+    """Remove the files of the trace `root`; return the names of what else is there."""
     foreign = set(_foreign(root))
     for entry in root.iterdir():
         if entry.name not in foreign:
             entry.unlink()
+    return foreign
+
+
+def _remove_trace(root: Path) -> None:
+    """Remove a trace that has been replaced; anything else that appeared in it meanwhile stays, and is logged."""
+    foreign = _empty_trace(root)
     if foreign:
         _log.warning(
             "%s is kept: %s appeared in the trace as it was replaced", root, ", ".join(sorted(foreign))
