@@ -18,7 +18,7 @@ from tracekit.replayer.plan import build_plan
 from tracekit.replayer.run import dry_run, replay
 from tracekit.store.reader import open_reader
 
-LOOSE = {"allow_writes": True, "tolerance": 1e9, "max_lateness": "1h"}
+LOOSE: dict[str, Any] = {"allow_writes": True, "tolerance": 1e9, "max_lateness": "1h"}
 PART = 5 << 20
 
 
@@ -97,7 +97,7 @@ def test_a_checkpoint_of_files_ends_as_objects_of_the_same_names_and_sizes(
     ]
     ops = [*checkpoint("file:///run"), *upload("file:///run/parts", PART, PART, 777), *pieces]
     trace = trace_of(tmp_path / "t.parquet", *ops)
-    options = {**LOOSE, "map": f"file:///run={there}://{container}/new"}
+    options: dict[str, Any] = {**LOOSE, "map": f"file:///run={there}://{container}/new"}
     with pytest.raises(UsageError, match=f"{there}:// cannot sync .1 ops"):
         replay(trace, **options)
     result = replay(trace, skip="sync", out=tmp_path / "r.trace", **options)
@@ -133,7 +133,7 @@ def test_parity_fails_if_the_target_does_not_end_as_the_recording(tmp_path: Path
 
 def test_an_op_waits_for_the_changes_that_had_ended_before_it(tmp_path: Path) -> None:
     a, b = "file:///run/a", "file:///run/b"
-    ops = [
+    ops: list[dict[str, Any]] = [
         {"uri": a, "op": "write", "offset": 0, "len": 10},  # 0
         {"uri": a, "op": "write", "offset": 10, "len": 10},  # 1
         {"uri": a, "op": "read", "offset": 12, "len": 2},  # 2: of 1
@@ -300,7 +300,12 @@ def test_written_bytes_are_as_compressible_as_asked(tmp_path: Path, write_data: 
     size = 1 << 20
     pieces = [{"uri": "file:///run/a", "op": "write", "offset": i * size, "len": size} for i in range(2)]
     trace = trace_of(tmp_path / "t.parquet", *pieces)
-    options = {"map": f"file:///run={tmp_path}/new", "write_data": write_data, "overwrite": True, **LOOSE}
+    options: dict[str, Any] = {
+        "map": f"file:///run={tmp_path}/new",
+        "write_data": write_data,
+        "overwrite": True,
+        **LOOSE,
+    }
     replay(trace, **options)
     first = (tmp_path / "new" / "a").read_bytes()
     replay(trace, **options)
