@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +93,7 @@ def test_a_checkpoint_of_files_ends_as_objects_of_the_same_names_and_sizes(
     from tracekit.backends.registry import backend_for
 
     container = request.getfixturevalue("s3_bucket" if there == "s3" else "az_container")
-    pieces = [
+    pieces: list[dict[str, Any]] = [
         {"uri": "file:///run/large", "op": "write", "offset": at << 20, "len": 1 << 20} for at in range(20)
     ]
     ops = [*checkpoint("file:///run"), *upload("file:///run/parts", PART, PART, 777), *pieces]
@@ -158,8 +159,10 @@ def test_an_op_waits_for_the_changes_that_had_ended_before_it(tmp_path: Path) ->
 
 
 def test_many_writes_make_few_dependencies(tmp_path: Path) -> None:
-    writes = [{"uri": "file:///a", "op": "write", "offset": i * 10, "len": 10} for i in range(500)]
-    syncs = [{"uri": "file:///a", "op": "sync"} for _ in range(500)]
+    writes: list[dict[str, Any]] = [
+        {"uri": "file:///a", "op": "write", "offset": i * 10, "len": 10} for i in range(500)
+    ]
+    syncs: list[dict[str, Any]] = [{"uri": "file:///a", "op": "sync"} for _ in range(500)]
     trace = trace_of(tmp_path / "t.parquet", *writes, *syncs)
     plan = build_plan(open_reader(trace), MappingRules(), ReplayOptions(allow_writes=True))
     assert plan.order is not None
@@ -298,7 +301,9 @@ def test_written_bytes_are_as_compressible_as_asked(tmp_path: Path, write_data: 
     import zlib
 
     size = 1 << 20
-    pieces = [{"uri": "file:///run/a", "op": "write", "offset": i * size, "len": size} for i in range(2)]
+    pieces: list[dict[str, Any]] = [
+        {"uri": "file:///run/a", "op": "write", "offset": i * size, "len": size} for i in range(2)
+    ]
     trace = trace_of(tmp_path / "t.parquet", *pieces)
     options: dict[str, Any] = {
         "map": f"file:///run={tmp_path}/new",
@@ -345,11 +350,12 @@ def test_changes_of_files_raise_one_line(tmp_path: Path) -> None:
     from tracekit.backends.registry import backend_for
 
     changer = backend_for("file:///").changer
-    for call in (
+    calls: tuple[Callable[[], None], ...] = (
         lambda: changer.delete(f"file://{tmp_path}/none"),
         lambda: changer.rename(f"file://{tmp_path}/none", f"file://{tmp_path}/other"),
         lambda: changer.copy(f"file://{tmp_path}/none", f"file://{tmp_path}/other"),
         lambda: changer.sync(f"file://{tmp_path}/none"),
-    ):
+    )
+    for call in calls:
         with pytest.raises(BackendError, match="No such file"):
             call()
