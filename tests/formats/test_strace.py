@@ -312,7 +312,8 @@ def test_syncs_truncates_and_renames_are_ops(tmp_path: Path) -> None:
         ("truncate", "file:///w/a", None, None, 0, None), ("sync", "file:///w/a", None, None, None, None),
         ("sync", "file:///w/a", None, None, None, "io_error"), ("sync", "file:///w/a", None, 4096, 8192, None),
         ("truncate", "file:///w/a", None, None, 77, None), ("truncate", "file:///w/b, c", None, None, 5, None),
-        ("rename", "file:///w/a", "file:///w/b", None, None, None), ("rename", 'file:///w/x "y', "file:///z", None, None, None)
+        ("rename", "file:///w/a", "file:///w/b", None, None, None), ("rename", 'file:///w/x "y', "file:///z", None, None, None),
+        ("rename", "file:///w/a", "file:///w/b", None, None, None),
     ]  # fmt: skip
 
 

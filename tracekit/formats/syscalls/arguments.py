@@ -20,15 +20,15 @@ __all__ = [
     "result_of",
     "scalar",
     "vector_length",
+    "working_directory",
 ]
 
 _FD = re.compile(r"(-?\d{1,9})(?:<((?:[^<>]|\\[0-7]{2,3})*)>)?(?:\(deleted\))?")
 _BOTH_FDS = re.compile(
     r"(-?\d{1,9}(?:<(?:[^<>]|\\[0-7]{2,3})*>)?(?:\(deleted\))?), (?:(NULL|\[\d{1,18}\])[^,]*, )?"
 )
-_DIRECTORY = re.compile(r"(?:AT_FDCWD|\d{1,9})(?:<([^<>]*)>)?, ")
-_PATH = re.compile(r'(?:(?:AT_FDCWD|\d{1,9})(?:<([^<>]*)>)?, )?"((?:[^"\\]|\\.)*)"(\.\.\.)?')
-_QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"(\.\.\.)?')
+_WORKING = re.compile(r"AT_FDCWD<([^<>]*)>")
+_PATH = re.compile(r'(?:(AT_FDCWD|\d{1,9})(?:<([^<>]*)>)?, )?"((?:[^"\\]|\\.)*)"(\.\.\.)?')
 _IOVEC = re.compile(r"iov_len=(\d{1,18})")
 _IOCB = re.compile(r"\{(?:[^{}]|\{[^{}]*\})*\}")
 _IOCB_WORD = re.compile(r"IOCB_CMD_(\w+)|(?<=[{ ])(p?(?:read|write)v?)(?=, fil)")
@@ -107,37 +107,48 @@ def vector_length(args: str) -> int | None:
     return sum(int(size) for size in sizes) if sizes and "}, ..." not in args else None
 
 
-def opened_path(args: str, result: str) -> str | None:
-    """Return the path that an open call opened."""
+def opened_path(args: str, result: str, here: str | None = None) -> str | None:
+    """Return the path that an open call opened; `here` is as for `path_argument`."""
     named = re.match(r"\d{1,9}<([^<>]*)>", result)
-    return _unescaped(named[1]) if named else path_argument(args)
+    return _unescaped(named[1]) if named else path_argument(args, here)
 
 
-def path_argument(args: str) -> str | None:
-    """Return the path that a call names; a relative one only if the log shows its directory."""
-    quoted = _QUOTED.search(args)
-    if quoted is None or quoted[2]:
+def working_directory(args: str) -> str | None:
+    """Return the working directory that the call shows for `AT_FDCWD`."""
+    found = _WORKING.search(args)
+    return None if found is None else _unescaped(found[1])
+
+
+def path_argument(args: str, here: str | None = None) -> str | None:
+    """Return the path that a call names; a relative one only if its directory is known.
+
+    `here` is the working directory of the process, where it is known.
+    """
+    found = _PATH.search(args)
+    return None if found is None else _whole(found, here)
+
+
+def both_paths(args: str, here: str | None = None) -> tuple[str, str] | None:
+    """Return the two paths that a call names, each as `path_argument` does; None if one cannot be made whole."""
+    found = [_whole(path, here) for path in list(_PATH.finditer(args))[:2]]
+    if len(found) < 2 or found[0] is None or found[1] is None:
         return None
-    path = _unescaped(quoted[1])
+    return found[0], found[1]
+
+
+def _whole(found: re.Match[str], here: str | None) -> str | None:
+    """Return the path of a match of `_PATH`, made whole with its directory; None if that is unknown or it was cut."""
+    word, directory, name, cut = found.groups()
+    path = _unescaped(name)
+    if cut:
+        return None
     if path.startswith("/"):
         return path
-    directory = _DIRECTORY.match(args)
-    if directory is None or directory[1] is None:
+    if directory is not None:
+        here = _unescaped(directory)
+    elif word not in (None, "AT_FDCWD"):
         return None
-    return os.path.normpath(os.path.join(_unescaped(directory[1]), path))
-
-
-def both_paths(args: str) -> tuple[str, str] | None:
-    """Return the two paths that a call names, each made whole with its directory; None if one cannot be."""
-    found = []
-    for directory, name, cut in _PATH.findall(args)[:2]:
-        path = _unescaped(name)
-        if not path.startswith("/") and directory:
-            path = os.path.normpath(os.path.join(_unescaped(directory), path))
-        if cut or not path.startswith("/"):
-            return None
-        found.append(path)
-    return (found[0], found[1]) if len(found) == 2 else None
+    return None if here is None else os.path.normpath(os.path.join(here, path))
 
 
 def _unescaped(text: str) -> str:

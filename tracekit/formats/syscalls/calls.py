@@ -20,6 +20,7 @@ from tracekit.formats.syscalls.arguments import (
     result_of,
     scalar,
     vector_length,
+    working_directory,
 )
 
 __all__ = ["TRACED", "VECTORED", "Processes", "Row"]
@@ -63,6 +64,10 @@ _COPIES = {"sendfile": (1, 0), "sendfile64": (1, 0), "copy_file_range": (0, 1), 
 _SYNCS = ("fsync", "fdatasync", "sync_file_range")
 _FD_TRUNCATES = ("ftruncate", "ftruncate64")
 _TRUNCATES = ("truncate", "truncate64")
+_MOVES = ("chdir", "fchdir")
+"""Calls that change the working directory."""
+_HERE = -100
+"""The descriptor of the working directory, as the kernel numbers it (AT_FDCWD)."""
 _RENAMES = ("rename", "renameat", "renameat2")
 _ASYNC = {
     "PREAD": "read",
@@ -79,7 +84,7 @@ VECTORED = ("readv", "writev", "preadv", "preadv2", "pwritev", "pwritev2", "io_s
 TRACED = (
     *(name for name in _DATA if name not in ("pread", "pwrite")), *_OPENS, *_STATS, *_LISTS, *_DELETES,
     *_SEEKS, *_DUPS, "fcntl", "fcntl64", "close", "close_range", *_FORKS, *_HINTS, *_MAPS, *_COPIES, "io_submit",
-    *_SYNCS, *_FD_TRUNCATES, *_TRUNCATES, *_RENAMES, *_LEFT_OUT,
+    *_SYNCS, *_FD_TRUNCATES, *_TRUNCATES, *_RENAMES, *_MOVES, *_LEFT_OUT,
 )  # fmt: skip
 """What to trace: every call that the reader understands or counts, but for `fstat`, which moves nothing."""
 
@@ -150,6 +155,8 @@ class Processes:
         table = self._table(thread)
         thread = 0 if thread == self._first else thread
         value, error = result_of(result)
+        if "AT_FDCWD<" in args:
+            table[_HERE] = _File(working_directory(args), None)
         if name in _FORKS:
             self._forked(thread, table, value, args)
             return []
@@ -172,7 +179,7 @@ class Processes:
         if name in _DATA:
             yield from self._data(table, name, args, moved)
         elif name in _OPENS:
-            path = opened_path(args, result)
+            path = opened_path(args, result, _here(table))
             opened = value is not None and value >= 0
             if value is not None and opened:
                 table[value] = _File(path, None if "O_APPEND" in args else 0, opened=True)
@@ -180,13 +187,15 @@ class Processes:
                 emptied = opened and (name == "creat" or "O_TRUNC" in args)
                 yield _Part("truncate", path, length=0) if emptied else _Part("stat", path)
         elif name in _STATS:
-            yield _Part("stat", path_argument(args))
+            yield _Part("stat", path_argument(args, _here(table)))
         elif name in _DELETES:
-            yield _Part("delete", path_argument(args))
+            yield _Part("delete", path_argument(args, _here(table)))
         elif name in _TRUNCATES:
-            yield _Part("truncate", path_argument(args), length=scalar(args, -1))
+            yield _Part("truncate", path_argument(args, _here(table)), length=scalar(args, -1))
         elif name in _RENAMES:
-            yield from self._renamed(name, args)
+            yield from self._renamed(table, name, args)
+        elif name in _MOVES:
+            _moved(table, args, failed=error is not None)
         elif name in _COPIES:
             yield from _copied(table, name, args, moved)
         elif name == "io_submit":
@@ -230,9 +239,9 @@ class Processes:
             self.asynchronous += 1
             yield _Part(kind, file.path, *((None, None) if kind == "sync" else (offset, length)))
 
-    def _renamed(self, name: str, args: str) -> Iterator[_Part]:
-        """A rename; one of relative names without their directories, or one that exchanges two files, is counted."""
-        paths = both_paths(args)
+    def _renamed(self, table: _Table, name: str, args: str) -> Iterator[_Part]:
+        """A rename; one of names whose directories are unknown, or one that exchanges two files, is counted."""
+        paths = both_paths(args, _here(table))
         if paths is None or "RENAME_EXCHANGE" in args:
             self.left_out[name] += 1
         else:
@@ -333,6 +342,21 @@ def _close_range(table: _Table, args: str, value: int | None) -> None:
     end = 2**32 if last is None or last < 0 else last
     for number in [number for number in table if first[0] <= number <= end]:
         del table[number]
+
+
+def _here(table: _Table) -> str | None:
+    """Return the working directory, where the log has shown it."""
+    known = table.get(_HERE)
+    return None if known is None else known.path
+
+
+def _moved(table: _Table, args: str, *, failed: bool) -> None:
+    """Note a new working directory. It is unknown after a call whose directory is."""
+    if failed:
+        return
+    file = _file(table, args)
+    path = path_argument(args, _here(table)) if file is None else file.path
+    table[_HERE] = _File(path, None)
 
 
 def _handed_down(table: _Table, args: str) -> _Table:
