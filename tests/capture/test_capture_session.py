@@ -120,7 +120,7 @@ def test_a_failing_hook_is_counted_logged_once_and_swallowed(trace, tmp_path, ca
         raise RuntimeError("the hook's own fault")
 
     with caplog.at_level(logging.WARNING), capture.start(trace, hooks=["files"]):
-        monkeypatch.setattr("tracekit.capture.hooks.files._admitted", broken)
+        monkeypatch.setattr("tracekit.capture.hooks.files.admitted", broken)
         for _ in range(3):
             with open(data, "rb") as file:
                 assert file.read() == b"x" * 100

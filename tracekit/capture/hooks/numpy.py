@@ -12,7 +12,7 @@ from time import monotonic_ns
 from typing import Any
 
 from tracekit.capture import session as sessions
-from tracekit.capture.hooks.files import uri_of_descriptor
+from tracekit.capture.hooks.descriptors import uri_of_descriptor
 from tracekit.capture.outcome import error_class
 from tracekit.capture.session import hook_failed, record
 
