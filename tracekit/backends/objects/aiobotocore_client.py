@@ -15,7 +15,7 @@ import time
 import weakref
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import aiobotocore.session
 import aiohttp
@@ -73,6 +73,12 @@ _CREDENTIAL_ERRORS = (
 )
 
 
+_Made: TypeAlias = weakref.WeakKeyDictionary[
+    asyncio.AbstractEventLoop, tuple[AsyncExitStack, asyncio.Future[Any]]
+]
+"""The client of each event loop, and what closes it."""
+
+
 class AiobotocoreClient:
     """One bucket."""
 
@@ -117,9 +123,9 @@ class AiobotocoreClient:
             response_checksum_validation="when_required",
             s3={"addressing_style": "virtual" if virtual else "path"},
         )
-        self._made: weakref.WeakKeyDictionary[
-            asyncio.AbstractEventLoop, tuple[AsyncExitStack, asyncio.Future[Any]]
-        ] = weakref.WeakKeyDictionary()
+        self._made: _Made = weakref.WeakKeyDictionary()
+        # Held apart from this object: the collector finalizes the members of a cycle in any order.
+        weakref.finalize(self, _abandoned, self._loop, self._made).atexit = False
         _open.add(self)
 
     def read(self, key: str, offset: int, buffer: memoryview) -> tuple[int, int | None]:
@@ -215,8 +221,9 @@ class AiobotocoreClient:
 
     def relocate(self, region: str) -> bool:
         self._region = region
-        self._made, made = weakref.WeakKeyDictionary(), self._made
-        for loop, (stack, _) in list(made.items()):
+        made = list(self._made.items())
+        self._made.clear()
+        for loop, (stack, _) in made:
             if loop.is_running():
                 asyncio.run_coroutine_threadsafe(stack.aclose(), loop)
         return True
@@ -225,12 +232,6 @@ class AiobotocoreClient:
         _open.discard(self)
         self._loop.run(self.aclose())
         self._loop.stop()
-
-    def __del__(self) -> None:  # the collector may run in any thread, hence without a wait
-        loop = self._loop.running()
-        made = self._made.pop(loop, None) if loop is not None else None
-        if made is not None and not sys.is_finalizing():
-            self._loop.finish(made[0].aclose())
 
     async def aclose(self) -> None:
         made = self._made.pop(asyncio.get_running_loop(), None)
@@ -268,6 +269,14 @@ class AiobotocoreClient:
 
 
 _open: weakref.WeakSet[AiobotocoreClient] = weakref.WeakSet()
+
+
+def _abandoned(thread: LoopThread, made: _Made) -> None:
+    """Close what an abandoned client has open. The collector may run in any thread, hence without a wait."""
+    loop = thread.running()
+    found = made.pop(loop, None) if loop is not None else None
+    if found is not None and not sys.is_finalizing():
+        thread.finish(found[0].aclose())
 
 
 def _close_all() -> None:

@@ -15,7 +15,8 @@ from tracekit.backends.objects.azure_account import AzureSettings, resolve
 from tracekit.backends.objects.changing import ObjectChanges
 from tracekit.backends.objects.client import ObjectClient
 from tracekit.backends.objects.options import one_endpoint, untaken
-from tracekit.backends.objects.store import Connect, Dialect, ObjectStoreBackend
+from tracekit.backends.objects.retrying import Dialect
+from tracekit.backends.objects.store import Connect, ObjectStoreBackend
 from tracekit.store_options import backend_table
 from tracekit.validation import assign
 

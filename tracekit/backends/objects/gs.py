@@ -14,7 +14,8 @@ from typing import Any
 from tracekit.backends.objects.client import ObjectClient
 from tracekit.backends.objects.failures import CREDENTIALS_MARK
 from tracekit.backends.objects.options import check_endpoints
-from tracekit.backends.objects.store import Connect, Dialect, ObjectStoreBackend
+from tracekit.backends.objects.retrying import Dialect
+from tracekit.backends.objects.store import Connect, ObjectStoreBackend
 from tracekit.errors import UsageError
 from tracekit.redaction import redact
 from tracekit.store_options import backend_table

@@ -13,7 +13,8 @@ from typing import Any
 
 from tracekit.backends.base import ObjectInfo
 from tracekit.backends.objects.client import ObjectClient
-from tracekit.backends.objects.store import Dialect, ObjectHandle, ObjectStoreBackend
+from tracekit.backends.objects.retrying import Dialect
+from tracekit.backends.objects.store import ObjectHandle, ObjectStoreBackend
 from tracekit.backends.objects.uri import split
 from tracekit.errors import BackendError, ErrorClass
 from tracekit.store_options import backend_table

@@ -14,7 +14,8 @@ from tracekit.backends.objects.aws import AwsSettings, resolve
 from tracekit.backends.objects.changing import ObjectChanges
 from tracekit.backends.objects.client import ObjectClient
 from tracekit.backends.objects.options import one_endpoint, untaken
-from tracekit.backends.objects.store import Connect, Dialect, ObjectStoreBackend
+from tracekit.backends.objects.retrying import Dialect
+from tracekit.backends.objects.store import Connect, ObjectStoreBackend
 from tracekit.errors import UsageError
 from tracekit.store_options import backend_table
 from tracekit.validation import assign

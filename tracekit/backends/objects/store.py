@@ -1,33 +1,29 @@
 """The object-store backend: any client library behind one protocol, every request counted.
 
-It does what must be the same for every library: URIs, retries with jitter, counters,
-handles and error messages. HTTP, XML and SDKs belong to the `ObjectClient`.
+It does what must be the same for every library: URIs, counters and handles; `retrying` has retries and
+messages. HTTP, XML and SDKs belong to the `ObjectClient`.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import random
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass
-from typing import Generic, NoReturn, TypeAlias, TypeVar
+from collections.abc import Callable, Iterator
+from typing import TypeAlias, TypeVar
 
 from tracekit.backends.base import NOTHING_MOVED, Hint, Moved, ObjectInfo
 from tracekit.backends.objects.changing import CHANGE_COUNTERS, ObjectChanger, ObjectChanges
 from tracekit.backends.objects.client import ObjectClient
 from tracekit.backends.objects.failures import Failure
+from tracekit.backends.objects.retrying import Dialect, Retrier, Tries
 from tracekit.backends.objects.uri import join, split
 from tracekit.errors import BackendError, ErrorClass, UsageError
 from tracekit.options import PAGE_CACHE_MODES
 from tracekit.uri import clean
 
-__all__ = ["Connect", "Dialect", "ObjectHandle", "ObjectStoreBackend"]
+__all__ = ["Connect", "ObjectHandle", "ObjectStoreBackend"]
 
-_BACKOFF_BASE_S = 0.1
-_BACKOFF_CAP_S = 5.0
 _T = TypeVar("_T")
 _PROBE_BYTES = 1 << 20
 _log = logging.getLogger("tracekit")
@@ -40,60 +36,6 @@ _COUNTERS = ("range_gets", "whole_gets", "retries", "throttles", "puts", "lists"
 
 Connect: TypeAlias = Callable[[str, Callable[[str], None]], ObjectClient]
 """Makes the client of a container; the client adds to the backend's counters with the function."""
-
-
-@dataclass(frozen=True, slots=True)
-class Dialect:
-    """The words of a scheme's messages: its container, its endpoint, its hints."""
-
-    scheme: str
-    container: str
-    endpoint: str
-    credentials_hint: str
-    region_hint: str
-    bad_key_hint: str
-    trusted: bool = True
-    """Whether the store is known to obey create-only puts; others are probed."""
-    facts: Callable[[], dict[str, str]] = dict
-    """Who asks, and where, without secrets: for people."""
-
-
-class _Tries:
-    """How often one request was sent, and when: waiting between tries is not the store's latency."""
-
-    __slots__ = ("began", "first", "number", "relocated")
-
-    def __init__(self) -> None:
-        self.number = 1
-        self.relocated = False
-        self.first = self.began = time.monotonic_ns()
-
-    @property
-    def wait_ns(self) -> int:
-        """From the first submit to the last."""
-        return self.began - self.first
-
-    def again(self) -> None:
-        self.number += 1
-        self.began = time.monotonic_ns()
-
-    def done(self, answer: _T) -> _Done[_T]:
-        return _Done(answer, self)
-
-
-@dataclass(slots=True)
-class _Done(Generic[_T]):
-    """The answer to a request, and the tries that it took."""
-
-    answer: _T
-    tries: _Tries
-
-    def moved(self, count: int, first: int | None, further: Moved = NOTHING_MOVED) -> Moved:
-        """What the read did; `further` is that of a second request that it took."""
-        tries = self.tries
-        ttfb = None if first is None else first - tries.began
-        number, wait_ns = tries.number, tries.wait_ns
-        return Moved(count, ttfb, None, number + (further.tries or 1) - 1, wait_ns + further.wait_ns)
 
 
 class ObjectStoreBackend:
@@ -122,7 +64,7 @@ class ObjectStoreBackend:
         self._dialect = dialect
         self._connect = connect
         self.changer = ObjectChanger(self, changes)
-        self._retries = retries
+        self.retrier = Retrier(dialect, retries, self.count)
         self._clients: dict[str, ObjectClient] = {}
         self._create_only: dict[str, bool] = {}
         self._answered: set[str] = set()
@@ -137,7 +79,7 @@ class ObjectStoreBackend:
         if key:
             try:
                 self.count("heads")
-                self._persist(client, uri, lambda: client.size(key.rstrip("/")), patient=False)
+                self.retrier.send(client, uri, lambda: client.size(key.rstrip("/")), patient=False)
                 return
             except BackendError as error:
                 if error.error_class not in _LISTING_TELLS_MORE:
@@ -170,7 +112,7 @@ class ObjectStoreBackend:
         client = self._client(container)
         self.count("heads")
         try:
-            size = self._persist(client, uri, lambda: client.size(self._object_key(uri, key))).answer
+            size = self.retrier.send(client, uri, lambda: client.size(self._object_key(uri, key))).answer
         except BackendError as error:
             if error.error_class == ErrorClass.NOT_FOUND:
                 self._blame_container(client, uri, container)
@@ -191,7 +133,7 @@ class ObjectStoreBackend:
         if not overwrite and not self._obeys_create_only(client, uri, key, data):
             return memoryview(data).nbytes
         self.count("puts")
-        self._persist(client, uri, lambda: client.put(key, data, overwrite))
+        self.retrier.send(client, uri, lambda: client.put(key, data, overwrite))
         return memoryview(data).nbytes
 
     def _obeys_create_only(self, client: ObjectClient, uri: str, key: str, data: bytes | memoryview) -> bool:
@@ -207,16 +149,16 @@ class ObjectStoreBackend:
             return True
         self.count("heads")
         try:
-            self._persist(client, uri, lambda: client.size(key))
+            self.retrier.send(client, uri, lambda: client.size(key))
         except BackendError as error:
             if error.error_class != ErrorClass.NOT_FOUND:
                 raise
         else:
-            self._give_up(Failure(ErrorClass.EXISTS, "already exists"), uri, _Tries())
+            self.retrier.give_up(Failure(ErrorClass.EXISTS, "already exists"), uri, Tries())
         if known is not None or memoryview(data).nbytes > _PROBE_BYTES:
             return True
         self.count("puts", 2)
-        self._persist(client, uri, lambda: client.put(key, data, overwrite=False))
+        self.retrier.send(client, uri, lambda: client.put(key, data, overwrite=False))
         try:
             client.put(key, data, overwrite=False)
         except client.errors as error:
@@ -247,7 +189,7 @@ class ObjectStoreBackend:
     def remove(self, uri: str) -> bool:
         """Delete an object that this program has made; return False if the client cannot."""
         client, key = self._locate(uri)
-        return self._persist(client, uri, lambda: client.remove(key)).answer
+        return self.retrier.send(client, uri, lambda: client.remove(key)).answer
 
     def ignores_create_only(self, uri: str) -> bool:
         """Return whether the store was found to ignore the condition of a create-only put."""
@@ -301,20 +243,20 @@ class ObjectStoreBackend:
         except client.errors as error:
             failure = client.failure(error)
             if failure.container_missing:
-                self._give_up(failure, uri, _Tries())
+                self.retrier.give_up(failure, uri, Tries())
         self._answered.add(container)
 
     def _pages(self, uri: str, client: ObjectClient, key: str, patient: bool = True) -> Iterator[_Page]:
         """Yield non-empty listing pages below `key`; a page that fails is requested again from its start."""
         after = ""
         seen = 0
-        tries = _Tries()
+        tries = Tries()
         pages = client.pages(key.rstrip("/"), after)
         while True:
             try:
                 page = next(pages, None)
             except client.errors as error:
-                time.sleep(self._pause_or_give_up(client, client.failure(error), uri, tries, patient))
+                time.sleep(self.retrier.pause_or_give_up(client, client.failure(error), uri, tries, patient))
                 tries.again()
                 pages = client.pages(key.rstrip("/"), after)
                 continue
@@ -325,123 +267,13 @@ class ObjectStoreBackend:
                 return
             seen += 1
             if page:  # an empty page is no progress
-                tries = _Tries()
+                tries = Tries()
                 after = page[-1][0]
                 yield page
 
     def persist(self, client: ObjectChanges, uri: str, request: Callable[[], _T]) -> _T:
         """Return the answer to a request that changes an object, with retries."""
-        return self._persist(client, uri, request).answer
-
-    def _persist(
-        self,
-        client: ObjectClient | ObjectChanges,
-        uri: str,
-        request: Callable[[], _T],
-        at_end: _T | None = None,
-        patient: bool = True,
-    ) -> _Done[_T]:
-        """Return the answer to `request`, with retries; `at_end` if the range is past the object's end."""
-        tries = _Tries()
-        while True:
-            try:
-                return tries.done(request())
-            except client.errors as error:
-                failure = client.failure(error)
-                if at_end is not None and failure.error_class == ErrorClass.OUT_OF_RANGE:
-                    return tries.done(at_end)
-                pause_s = self._pause_or_give_up(client, failure, uri, tries, patient)
-            time.sleep(pause_s)
-            tries.again()
-
-    async def _apersist(
-        self,
-        client: ObjectClient,
-        uri: str,
-        request: Callable[[], Awaitable[_T]],
-        at_end: _T | None = None,
-    ) -> _Done[_T]:
-        tries = _Tries()
-        while True:
-            try:
-                return tries.done(await request())
-            except client.errors as error:
-                failure = client.failure(error)
-                if at_end is not None and failure.error_class == ErrorClass.OUT_OF_RANGE:
-                    return tries.done(at_end)
-                pause_s = self._pause_or_give_up(client, failure, uri, tries)
-            await asyncio.sleep(pause_s)
-            tries.again()
-
-    def _pause_or_give_up(
-        self,
-        client: ObjectClient | ObjectChanges,
-        failure: Failure,
-        uri: str,
-        tries: _Tries,
-        patient: bool = True,
-    ) -> float:
-        """Count the next try and return the seconds to wait before it; raise if there is none.
-
-        Without `patient`, a store that does not answer at all is not asked again. A store that names
-        the right region is asked again there; the client keeps to it.
-        """
-        if failure.error_class == ErrorClass.THROTTLED:
-            self.count("throttles")
-        if failure.region and not tries.relocated and client.relocate(failure.region):
-            tries.relocated = True
-            self.count("retries")
-            return 0.0
-        retries = (
-            self._retries
-            if patient or failure.error_class in (ErrorClass.THROTTLED, ErrorClass.SERVER_ERROR)
-            else 0
-        )
-        if not failure.retryable or tries.number > retries:
-            self._give_up(failure, uri, tries)
-        self.count("retries")
-        jitter_s = random.uniform(0, min(_BACKOFF_CAP_S, _BACKOFF_BASE_S * 2 ** (tries.number - 1)))
-        return max(jitter_s, failure.retry_after_s)
-
-    def _give_up(self, failure: Failure, uri: str, tries: _Tries) -> NoReturn:
-        """Raise `failure` as a BackendError of one line."""
-        what, hint = self._wording(failure)
-        again = f" (sent {tries.number} times)" if tries.number > 1 else ""
-        where = clean(uri)
-        if failure.container_missing:
-            where = f"{self.scheme}://{split(uri).container}"
-        raise BackendError(
-            f"{where}: {what}{again}", hint, failure.error_class, tries.number, tries.wait_ns
-        ) from None
-
-    def _wording(self, failure: Failure) -> tuple[str, str]:
-        dialect = self._dialect
-        if failure.container_missing:
-            return f"no such {dialect.container} at {dialect.endpoint}", "check the name and the endpoint"
-        detail = failure.detail
-        wordings: dict[str, tuple[str, str]] = {
-            ErrorClass.NOT_FOUND: ("no such object", "list the prefix to see what is there"),
-            ErrorClass.PERMISSION: (f"access denied: {detail}", dialect.credentials_hint),
-            ErrorClass.EXISTS: ("already exists", "give overwrite=True, or choose another target"),
-            ErrorClass.UNREACHABLE: (
-                f"the connection to {dialect.endpoint} failed: {detail}",
-                "check the endpoint and the network",
-            ),
-            ErrorClass.TIMEOUT: (
-                f"no answer from {dialect.endpoint} in time: {detail}",
-                "raise timeout_s=, or read less at once",
-            ),
-            ErrorClass.THROTTLED: (
-                f"the store throttles requests: {detail}",
-                "lower the rate or max_bytes_in_flight=",
-            ),
-            ErrorClass.WRONG_REGION: (
-                f"the {dialect.container} is in another region or at another host: {detail}",
-                dialect.region_hint,
-            ),
-            ErrorClass.BAD_KEY: (detail, dialect.bad_key_hint),
-        }
-        return wordings.get(failure.error_class, (detail or "the request failed", ""))
+        return self.retrier.send(client, uri, request).answer
 
     def count(self, name: str, number: int = 1) -> None:
         with self._count_lock:
@@ -474,7 +306,7 @@ class ObjectHandle:
             return NOTHING_MOVED
         backend, client = self._backend, self._client
         backend.count("range_gets")
-        done = backend._persist(
+        done = backend.retrier.send(
             client, self.uri, lambda: client.read(self._key, offset, buffer), at_end=_AT_END
         )
         return done.moved(*done.answer)
@@ -483,7 +315,7 @@ class ObjectHandle:
         """Read the whole object with one GET; if it is larger than `most` bytes, that many with another."""
         backend, client = self._backend, self._client
         backend.count("whole_gets")
-        done = backend._persist(client, self.uri, lambda: client.get(self._key, most))
+        done = backend.retrier.send(client, self.uri, lambda: client.get(self._key, most))
         data, first = done.answer
         if data is not None:
             return data, done.moved(len(data), first)
@@ -497,7 +329,7 @@ class ObjectHandle:
             return NOTHING_MOVED
         backend, client = self._backend, self._client
         backend.count("range_gets")
-        done = await backend._apersist(
+        done = await backend.retrier.asend(
             client, self.uri, lambda: client.aread(self._key, offset, buffer), at_end=_AT_END
         )
         return done.moved(*done.answer)
@@ -506,7 +338,7 @@ class ObjectHandle:
         """`get` on the running event loop."""
         backend, client = self._backend, self._client
         backend.count("whole_gets")
-        done = await backend._apersist(client, self.uri, lambda: client.aget(self._key, most))
+        done = await backend.retrier.asend(client, self.uri, lambda: client.aget(self._key, most))
         data, first = done.answer
         if data is not None:
             return data, done.moved(len(data), first)
