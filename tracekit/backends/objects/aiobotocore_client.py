@@ -29,6 +29,7 @@ from tracekit.backends.objects.aws import AwsSettings, check_sendable, credentia
 from tracekit.backends.objects.client import PAGE_OBJECTS
 from tracekit.backends.objects.failures import Failure
 from tracekit.backends.objects.loop_thread import LoopThread
+from tracekit.backends.objects.options import Transport, certificate_pair
 from tracekit.backends.objects.ranges import OtherBytes, check_body, range_bytes, whole_bytes
 from tracekit.errors import ErrorClass
 
@@ -39,17 +40,7 @@ class _NoCredentials(Exception):
     """The AWS chain has no credentials, or they cannot be obtained."""
 
 
-class _Transport(Protocol):
-    @property
-    def timeout_s(self) -> float: ...
-    @property
-    def connect_timeout_s(self) -> float: ...
-    @property
-    def total_timeout_s(self) -> float | None: ...
-    @property
-    def client_cert(self) -> str | None: ...
-    @property
-    def proxy(self) -> str | None: ...
+class _Options(Transport, Protocol):
     @property
     def requester_pays(self) -> bool: ...
     @property
@@ -97,7 +88,7 @@ class AiobotocoreClient:
         self,
         bucket: str,
         settings: AwsSettings,
-        options: _Transport,
+        options: _Options,
     ) -> None:
         self._bucket = bucket
         self._settings = settings
@@ -115,7 +106,7 @@ class AiobotocoreClient:
             connect_timeout=options.connect_timeout_s,
             read_timeout=options.timeout_s,
             proxies=proxies,
-            client_cert=_pair(options.client_cert),
+            client_cert=certificate_pair(options.client_cert),
             max_pool_connections=_CONNECTIONS,
             http_session_cls=_OneTrySession,
             signature_version=UNSIGNED if settings.anonymous else None,
@@ -303,12 +294,6 @@ async def _require_credentials(session: Any) -> None:
         check_sendable(frozen.access_key, frozen.token)
     except credential_errors() as error:
         raise _NoCredentials(f"no AWS credentials: {why_no_credentials(error)}") from None
-
-
-def _pair(client_cert: str | None) -> str | tuple[str, str] | None:
-    """Return a client certificate as botocore takes it."""
-    certificate, comma, key = (client_cert or "").partition(",")
-    return (certificate, key) if comma else certificate or None
 
 
 def _cause(error: Exception) -> object:

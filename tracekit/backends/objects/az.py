@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -83,19 +82,13 @@ abfss_backend = partial(backend, scheme="abfss")
 def _native(settings: AzureSettings, options: AzOptions) -> Connect:
     from tracekit.backends.objects.native.az import AzService
     from tracekit.backends.objects.native.client import NativeClient
-    from tracekit.backends.objects.native.endpoint import endpoint_of, limits_of
+    from tracekit.backends.objects.native.endpoint import endpoints_of, limits_of
 
     def connect(container: str, count: Callable[[str], None]) -> ObjectClient:
-        located = [
-            endpoint_of(
-                url, ca_bundle=options.ca_bundle, client_cert=options.client_cert, proxy=options.proxy
-            )
-            for url in settings.endpoints
-        ]
         service = AzService(
             container,
             settings.account,
-            located,
+            endpoints_of(settings.endpoints, options),
             key=settings.secret if settings.kind == "key" else "",
             sas=settings.secret if settings.kind == "sas" else "",
             token=settings.bearer() if settings.kind == "default" else None,
@@ -139,10 +132,7 @@ def _store(
     return AzureStore(
         container,
         config=config,
-        client_options={
-            **client_config(options, settings.endpoint, options.ca_bundle),
-            "read_timeout": timedelta(seconds=timeout_s),
-        },
+        client_options=client_config(options, settings.endpoint, options.ca_bundle, timeout_s),
         retry_config=NO_RETRIES,
         credential_provider=credential,
     )

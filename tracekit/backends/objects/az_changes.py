@@ -1,6 +1,6 @@
 """Changes of one Azure container, through azure-storage-blob: blocks and block lists, copies, deletions.
 
-The default client, obstore, has no calls for single blocks.
+The native client and obstore have no calls for single blocks.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from functools import partial
 from azure.storage.blob import BlobBlock, BlobClient
 
 from tracekit.backends.objects.azure_account import AzureSettings
-from tracekit.backends.objects.azure_sdk_client import AzureSdkClient, Transport
+from tracekit.backends.objects.azure_sdk_client import AzureSdkClient
 from tracekit.backends.objects.failures import Failure
+from tracekit.backends.objects.options import Transport
 
 __all__ = ["AzChanges"]
 

@@ -13,7 +13,7 @@ import weakref
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, Protocol
+from typing import Any
 
 import azure.core.exceptions as azure_errors
 from azure.storage.blob import BlobClient, ContainerClient, ExponentialRetry
@@ -24,10 +24,11 @@ from tracekit.backends.objects import failures
 from tracekit.backends.objects.azure_account import AzureSettings
 from tracekit.backends.objects.client import PAGE_OBJECTS
 from tracekit.backends.objects.failures import Failure
+from tracekit.backends.objects.options import Transport, certificate_pair
 from tracekit.backends.objects.ranges import OtherBytes, check_body, range_bytes
 from tracekit.errors import ErrorClass
 
-__all__ = ["AzureSdkClient", "Transport"]
+__all__ = ["AzureSdkClient"]
 
 _ONE_GET_BYTES = 1 << 40
 """The SDK splits longer downloads: there are none."""
@@ -37,21 +38,6 @@ _ASKED_AGAIN_AFTER = (
     *(azure_errors.DecodeError, azure_errors.ServiceResponseError),
 )
 logging.getLogger("azure").addHandler(logging.NullHandler())  # keeps its warnings off the terminal
-
-
-class Transport(Protocol):
-    @property
-    def timeout_s(self) -> float: ...
-    @property
-    def connect_timeout_s(self) -> float: ...
-    @property
-    def total_timeout_s(self) -> float | None: ...
-    @property
-    def ca_bundle(self) -> str | None: ...
-    @property
-    def client_cert(self) -> str | None: ...
-    @property
-    def proxy(self) -> str | None: ...
 
 
 class _BadKey(Exception):
@@ -357,7 +343,7 @@ def _aio_transport(options: Transport) -> Any:
         connection_timeout=options.connect_timeout_s,
         read_timeout=options.timeout_s,
         connection_verify=options.ca_bundle or True,
-        connection_cert=_pair(options.client_cert),
+        connection_cert=certificate_pair(options.client_cert),
     )
 
 
@@ -381,11 +367,5 @@ def _pooled_transport(options: Transport) -> Any:
         connection_timeout=options.connect_timeout_s,
         read_timeout=options.timeout_s,
         connection_verify=options.ca_bundle or True,
-        connection_cert=_pair(options.client_cert),
+        connection_cert=certificate_pair(options.client_cert),
     )
-
-
-def _pair(client_cert: str | None) -> str | tuple[str, str] | None:
-    """Return a client certificate as the SDK takes it."""
-    certificate, comma, key = (client_cert or "").partition(",")
-    return (certificate, key) if comma else certificate or None

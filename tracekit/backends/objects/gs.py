@@ -78,19 +78,13 @@ gcs_backend = partial(backend, scheme="gcs")
 
 def _native(endpoints: tuple[str, ...], anonymous: bool, options: GsOptions) -> Connect:
     from tracekit.backends.objects.native.client import NativeClient
-    from tracekit.backends.objects.native.endpoint import endpoint_of, limits_of
+    from tracekit.backends.objects.native.endpoint import endpoints_of, limits_of
     from tracekit.backends.objects.native.gs import GsService
 
     token = None if anonymous else _tokens()
 
     def connect(bucket: str, count: Callable[[str], None]) -> ObjectClient:
-        located = [
-            endpoint_of(
-                url, ca_bundle=options.ca_bundle, client_cert=options.client_cert, proxy=options.proxy
-            )
-            for url in endpoints
-        ]
-        service = GsService(bucket, located, token)
+        service = GsService(bucket, endpoints_of(endpoints, options), token)
         return NativeClient(service, limits_of(options), count, options.verify_checksums)
 
     return connect

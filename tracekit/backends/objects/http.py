@@ -71,17 +71,14 @@ class WebBackend(ObjectStoreBackend):
 def backend(*, scheme: str = "https", **options: Any) -> WebBackend:
     """The backend of `https://` or `http://`. Raises UsageError for an unknown option or an invalid value."""
     from tracekit.backends.objects.native.client import NativeClient
-    from tracekit.backends.objects.native.endpoint import endpoint_of, limits_of
+    from tracekit.backends.objects.native.endpoint import endpoints_of, limits_of
     from tracekit.backends.objects.native.web import WebService
 
     chosen = HttpOptions(**options)
 
     def connect(host: str, count: Callable[[str], None]) -> ObjectClient:
         place = f"{scheme}://{host}"
-        located = [
-            endpoint_of(place, ca_bundle=chosen.ca_bundle, client_cert=chosen.client_cert, proxy=chosen.proxy)
-        ]
-        service = WebService(located, _queries.setdefault(place, {}))
+        service = WebService(endpoints_of([place], chosen), _queries.setdefault(place, {}))
         return NativeClient(service, limits_of(chosen), count, chosen.verify_checksums)
 
     dialect = Dialect(

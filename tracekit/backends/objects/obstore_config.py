@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from tracekit.backends.objects.native.endpoint import proxy_for
-from tracekit.backends.objects.options import untaken
+from tracekit.backends.objects.options import Transport, untaken
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, RetryConfig
@@ -81,7 +81,7 @@ _PREFIXES = ("AWS_", "AZURE_", "GOOGLE_")
 _environment_lock = threading.Lock()
 
 
-def client_config(options: _Transport, endpoint: str, ca_bundle: str | None) -> ClientConfig:
+def client_config(options: Transport, endpoint: str, ca_bundle: str | None, timeout_s: float) -> ClientConfig:
     """Return obstore's client options. `timeout_s` bounds the wait for the next byte, not the transfer.
 
     obstore follows redirects and has no setting against it. So every host but the endpoint's is sent
@@ -95,7 +95,7 @@ def client_config(options: _Transport, endpoint: str, ca_bundle: str | None) -> 
         untaken("obstore", proxy="a proxy")
     config: ClientConfig = {
         "timeout": timedelta(seconds=options.total_timeout_s or 86400),
-        "read_timeout": timedelta(seconds=options.timeout_s),
+        "read_timeout": timedelta(seconds=timeout_s),
         "connect_timeout": timedelta(seconds=options.connect_timeout_s),
         "pool_max_idle_per_host": str(options.pool_size),
         "user_agent": "tracekit",
@@ -107,23 +107,6 @@ def client_config(options: _Transport, endpoint: str, ca_bundle: str | None) -> 
     if parts.scheme == "http":
         config["allow_http"] = True
     return config
-
-
-class _Transport(Protocol):
-    @property
-    def timeout_s(self) -> float: ...
-    @property
-    def connect_timeout_s(self) -> float: ...
-    @property
-    def total_timeout_s(self) -> float | None: ...
-    @property
-    def pool_size(self) -> int: ...
-    @property
-    def client_cert(self) -> str | None: ...
-    @property
-    def verify_checksums(self) -> bool: ...
-    @property
-    def proxy(self) -> str | None: ...
 
 
 _guard: list[socket.socket] = []

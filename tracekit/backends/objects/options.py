@@ -1,12 +1,40 @@
-"""The check of an object store's endpoint. `tracekit.options` describes the options themselves."""
+"""What the clients of object stores make of their options. `tracekit.store_options` describes the options themselves."""
 
 from __future__ import annotations
 
+from typing import Protocol
 from urllib.parse import urlsplit
 
 from tracekit.errors import UsageError
 
-__all__ = ["check_endpoint", "check_endpoints", "one_endpoint", "untaken"]
+__all__ = ["Transport", "certificate_pair", "check_endpoint", "check_endpoints", "one_endpoint", "untaken"]
+
+
+class Transport(Protocol):
+    """The options that say how requests are carried; every scheme has them."""
+
+    @property
+    def timeout_s(self) -> float: ...
+    @property
+    def connect_timeout_s(self) -> float: ...
+    @property
+    def total_timeout_s(self) -> float | None: ...
+    @property
+    def pool_size(self) -> int: ...
+    @property
+    def ca_bundle(self) -> str | None: ...
+    @property
+    def client_cert(self) -> str | None: ...
+    @property
+    def proxy(self) -> str | None: ...
+    @property
+    def verify_checksums(self) -> bool: ...
+
+
+def certificate_pair(client_cert: str | None) -> str | tuple[str, str] | None:
+    """Return a client certificate as client libraries take it: one file, or a certificate and its key."""
+    certificate, comma, key = (client_cert or "").partition(",")
+    return (certificate, key) if comma else certificate or None
 
 
 def check_endpoints(scheme: str, endpoints: str | None) -> tuple[str, ...]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from tracekit.backends.objects.aws import AwsSettings, resolve
@@ -92,13 +91,7 @@ def _native(settings: AwsSettings, options: S3Options) -> Connect:
         def locate(region: str) -> list[Endpoint]:
             urls = settings.endpoints or (settings.aws_endpoint(None, region),)
             return [
-                endpoint_of(
-                    url,
-                    ca_bundle=settings.ca_bundle,
-                    client_cert=options.client_cert,
-                    proxy=options.proxy,
-                    bucket=bucket if virtual else "",
-                )
+                endpoint_of(url, options, ca_bundle=settings.ca_bundle, bucket=bucket if virtual else "")
                 for url in urls
             ]
 
@@ -174,10 +167,7 @@ def _store(
     return S3Store(
         bucket,
         config=config,
-        client_options={
-            **client_config(options, endpoint, settings.ca_bundle),
-            "read_timeout": timedelta(seconds=timeout_s),
-        },
+        client_options=client_config(options, endpoint, settings.ca_bundle, timeout_s),
         retry_config=NO_RETRIES,
         credential_provider=credentials,
     )

@@ -6,7 +6,7 @@ Its retries are off, as in every client. The default client, obstore, has no cal
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import botocore.exceptions as boto_errors
 from botocore import UNSIGNED
@@ -15,6 +15,7 @@ from botocore.config import Config
 from tracekit.backends.objects import failures
 from tracekit.backends.objects.aws import AwsSettings, credential_errors
 from tracekit.backends.objects.failures import Failure
+from tracekit.backends.objects.options import Transport
 from tracekit.errors import BackendError, ErrorClass
 
 __all__ = ["S3Changes"]
@@ -22,22 +23,12 @@ __all__ = ["S3Changes"]
 _CONNECTIONS = 256
 
 
-class Timeouts(Protocol):
-    """The options that this client takes."""
-
-    @property
-    def timeout_s(self) -> float: ...
-
-    @property
-    def connect_timeout_s(self) -> float: ...
-
-
 class S3Changes:
     """One bucket."""
 
     errors: tuple[type[Exception], ...] = (boto_errors.BotoCoreError, boto_errors.ClientError, OSError)
 
-    def __init__(self, bucket: str, settings: AwsSettings, options: Timeouts) -> None:
+    def __init__(self, bucket: str, settings: AwsSettings, options: Transport) -> None:
         self._bucket = bucket
         virtual, _ = settings.style(bucket)
         config = Config(

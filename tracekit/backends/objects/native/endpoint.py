@@ -9,16 +9,27 @@ from __future__ import annotations
 import math
 import socket
 import ssl
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Protocol
 from urllib.parse import urlsplit
 from urllib.request import getproxies_environment, proxy_bypass_environment  # type: ignore[attr-defined]
 
+from tracekit.backends.objects.options import Transport
 from tracekit.errors import ErrorClass, UsageError
 
-__all__ = ["Broken", "Endpoint", "Limits", "Proxy", "broken", "endpoint_of", "limits_of", "proxy_for"]
+__all__ = [
+    "Broken",
+    "Endpoint",
+    "Limits",
+    "Proxy",
+    "broken",
+    "endpoint_of",
+    "endpoints_of",
+    "limits_of",
+    "proxy_for",
+]
 
 
 class Broken(Exception):
@@ -82,27 +93,17 @@ class Endpoint:
         return self.proxy is not None and self.context is None
 
 
-class _Timing(Protocol):
-    @property
-    def timeout_s(self) -> float: ...
-    @property
-    def connect_timeout_s(self) -> float: ...
-    @property
-    def total_timeout_s(self) -> float | None: ...
-    @property
-    def pool_size(self) -> int: ...
-
-
-def limits_of(options: _Timing) -> Limits:
+def limits_of(options: Transport) -> Limits:
     """Return the limits among the options of a backend."""
     total = math.inf if options.total_timeout_s is None else options.total_timeout_s
     return Limits(options.connect_timeout_s, options.timeout_s, total, options.pool_size)
 
 
-def endpoint_of(
-    url: str, *, ca_bundle: str | None, client_cert: str | None, proxy: str | None, bucket: str = ""
-) -> Endpoint:
-    """Return the endpoint at `url`; with `bucket` as the first label of its host, if one is given."""
+def endpoint_of(url: str, options: Transport, *, ca_bundle: str | None, bucket: str = "") -> Endpoint:
+    """Return the endpoint at `url`; with `bucket` as the first label of its host, if one is given.
+
+    `ca_bundle` takes the place of the option, for a store that also looks for one elsewhere.
+    """
     parts = urlsplit(url)
     host = parts.hostname or ""
     secure = parts.scheme == "https"
@@ -111,9 +112,14 @@ def endpoint_of(
         f"{bucket}.{host}" if bucket else host,
         parts.port or (443 if secure else 80),
         parts.path.rstrip("/"),
-        _context(ca_bundle, client_cert) if secure else None,
-        proxy_for(parts.scheme, host, proxy),
+        _context(ca_bundle, options.client_cert) if secure else None,
+        proxy_for(parts.scheme, host, options.proxy),
     )
+
+
+def endpoints_of(urls: Iterable[str], options: Transport) -> list[Endpoint]:
+    """Return the endpoints at `urls`."""
+    return [endpoint_of(url, options, ca_bundle=options.ca_bundle) for url in urls]
 
 
 def proxy_for(scheme: str, host: str, given: str | None) -> Proxy | None:
