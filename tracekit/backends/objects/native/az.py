@@ -9,11 +9,18 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from email.utils import formatdate
-from urllib.parse import quote, unquote
+from urllib.parse import unquote
 
 from tracekit.backends.objects.client import PAGE_OBJECTS
 from tracekit.backends.objects.native.endpoint import Endpoint
-from tracekit.backends.objects.native.service import BadKey, Page, SignedRequest, xml_text
+from tracekit.backends.objects.native.service import (
+    BadKey,
+    Page,
+    SignedRequest,
+    encoded_query,
+    request_path,
+    xml_text,
+)
 
 __all__ = ["AzService"]
 
@@ -61,9 +68,7 @@ class AzService:
     ) -> SignedRequest:
         if key is not None and not {".", ".."}.isdisjoint(key.split("/")):
             raise BadKey("Azure cannot name a key with . or .. between slashes")
-        path = f"{endpoint.base}/{self.container}"
-        if key is not None:
-            path = f"{path}/{quote(key, safe='/-_.~', errors='surrogateescape')}"
+        path = request_path(endpoint, self.container, key)
         sent = {**headers, "x-ms-version": _VERSION}
         if method == "PUT" and key is not None and "comp" not in query and "x-ms-copy-source" not in headers:
             sent["x-ms-blob-type"] = "BlockBlob"
@@ -73,8 +78,7 @@ class AzService:
             sent["x-ms-date"] = formatdate(time.time(), usegmt=True)
             length = {"content-length": str(len(body))} if len(body) else {}
             sent["authorization"] = self._authorization(method, path, query, {**sent, **length})
-        parts = [f"{quote(name, safe='')}={quote(value, safe='')}" for name, value in query.items()]
-        asked = "&".join(parts + ([self.sas] if self.sas else []))
+        asked = "&".join(part for part in (encoded_query(query), self.sas) if part)
         return SignedRequest(f"{path}?{asked}" if asked else path, sent)
 
     def list_query(self, prefix: str, after: str, token: str) -> Mapping[str, str]:

@@ -6,10 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import quote
 
-from tracekit.backends.objects.client import PAGE_OBJECTS
 from tracekit.backends.objects.native.endpoint import Endpoint
-from tracekit.backends.objects.native.s3 import s3_page
-from tracekit.backends.objects.native.service import Page, SignedRequest
+from tracekit.backends.objects.native.s3 import s3_list_query, s3_page
+from tracekit.backends.objects.native.service import Page, SignedRequest, encoded_query, request_path
 
 __all__ = ["GsService"]
 
@@ -52,21 +51,12 @@ class GsService:
             if sent.pop("x-goog-if-generation-match", None):
                 asked["ifGenerationMatch"] = "0"
         else:
-            path = f"{endpoint.base}/{bucket}"
-            if key is not None:
-                path = f"{path}/{quote(key, safe='/-_.~', errors='surrogateescape')}"
-        text = "&".join([f"{quote(name, safe='')}={quote(value, safe='')}" for name, value in asked.items()])
+            path = request_path(endpoint, bucket, key)
+        text = encoded_query(asked)
         return SignedRequest(f"{path}?{text}" if text else path, sent)
 
     def list_query(self, prefix: str, after: str, token: str) -> Mapping[str, str]:
-        asked = {"list-type": "2", "max-keys": str(PAGE_OBJECTS)}
-        if prefix:
-            asked["prefix"] = prefix
-        if token:
-            asked["continuation-token"] = token
-        elif after:
-            asked["start-after"] = after
-        return asked
+        return s3_list_query(prefix, after, token)
 
     def page(self, body: bytes) -> Page:
         return s3_page(body)

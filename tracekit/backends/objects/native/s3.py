@@ -9,13 +9,19 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import quote, unquote_plus
+from urllib.parse import unquote_plus
 
 from tracekit.backends.objects.client import PAGE_OBJECTS
 from tracekit.backends.objects.native.endpoint import Endpoint
-from tracekit.backends.objects.native.service import Page, SignedRequest, xml_text
+from tracekit.backends.objects.native.service import (
+    Page,
+    SignedRequest,
+    encoded_query,
+    request_path,
+    xml_text,
+)
 
-__all__ = ["S3Service", "Signer"]
+__all__ = ["S3Service", "Signer", "s3_list_query", "s3_page"]
 
 _EMPTY_HASH = hashlib.sha256(b"").hexdigest()
 _ENTRY = re.compile(r"<Contents>(.*?)</Contents>", re.DOTALL)
@@ -113,14 +119,10 @@ class S3Service:
         headers: Mapping[str, str],
         body: bytes | memoryview,
     ) -> SignedRequest:
-        path = endpoint.base if self.virtual else f"{endpoint.base}/{self.bucket}"
-        path = (
-            f"{path}/{quote(key, safe='/-_.~', errors='surrogateescape')}" if key is not None else path or "/"
-        )
+        path = request_path(endpoint, "" if self.virtual else self.bucket, key)
         if self.version_id is not None and key is not None and method in ("GET", "HEAD"):
             query = {**query, "versionId": self.version_id}
-        asked = "&".join([f"{quote(name, safe='-_.~')}={quote(value, safe='-_.~', errors='surrogateescape')}"
-                          for name, value in sorted(query.items())]) if query else ""  # fmt: skip
+        asked = encoded_query(query)
         if self.requester_pays:
             headers = {**headers, "x-amz-request-payer": "requester"}
         if self.checksums and method == "GET" and key is not None and "range" not in headers:
@@ -138,17 +140,22 @@ class S3Service:
         return SignedRequest(f"{path}?{asked}" if asked else path, headers)
 
     def list_query(self, prefix: str, after: str, token: str) -> Mapping[str, str]:
-        asked = {"list-type": "2", "max-keys": str(PAGE_OBJECTS), "encoding-type": "url"}
-        if prefix:
-            asked["prefix"] = prefix
-        if token:
-            asked["continuation-token"] = token
-        elif after:
-            asked["start-after"] = after
-        return asked
+        return {**s3_list_query(prefix, after, token), "encoding-type": "url"}
 
     def page(self, body: bytes) -> Page:
         return s3_page(body)
+
+
+def s3_list_query(prefix: str, after: str, token: str) -> dict[str, str]:
+    """Return the query of ListObjectsV2."""
+    asked = {"list-type": "2", "max-keys": str(PAGE_OBJECTS)}
+    if prefix:
+        asked["prefix"] = prefix
+    if token:
+        asked["continuation-token"] = token
+    elif after:
+        asked["start-after"] = after
+    return asked
 
 
 def s3_page(body: bytes) -> Page:

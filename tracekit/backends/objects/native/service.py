@@ -6,10 +6,11 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
+from urllib.parse import quote
 
 from tracekit.backends.objects.native.endpoint import Endpoint
 
-__all__ = ["BadKey", "Page", "Service", "SignedRequest", "xml_text"]
+__all__ = ["BadKey", "Page", "Service", "SignedRequest", "encoded_query", "request_path", "xml_text"]
 
 _ENTITY = re.compile(r"&(#x?[0-9A-Fa-f]+|[a-z]+);")
 _NAMED = {"amp": "&", "lt": "<", "gt": ">", "quot": '"', "apos": "'"}
@@ -71,6 +72,20 @@ class Service(Protocol):
     def relocate(self, region: str) -> bool:
         """Use this region from now on; return whether the store has regions."""
         ...
+
+
+def request_path(endpoint: Endpoint, container: str, key: str | None) -> str:
+    """Return the encoded path of `key`, or of the container; a `container` in the host's name is ""."""
+    path = f"{endpoint.base}/{container}" if container else endpoint.base
+    if key is None:
+        return path or "/"
+    return f"{path}/{quote(key, safe='/-_.~', errors='surrogateescape')}"
+
+
+def encoded_query(query: Mapping[str, str]) -> str:
+    """Return `query` as it stands in a request, in the order of its names."""
+    return "&".join([f"{quote(name, safe='-_.~')}={quote(value, safe='-_.~', errors='surrogateescape')}"
+                     for name, value in sorted(query.items())]) if query else ""  # fmt: skip
 
 
 def xml_text(text: str) -> str:
