@@ -4,7 +4,7 @@
 WITH numbered AS (
     SELECT uri, "offset", row_number() OVER (ORDER BY t_submit, uri, "offset") AS place
     FROM ops
-    WHERE op IN ('read', 'get')
+    WHERE is_read(op)
 ),
 again AS (
     SELECT place - lag(place) OVER (PARTITION BY uri, "offset" ORDER BY place) AS distance FROM numbered

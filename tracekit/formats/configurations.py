@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 import shlex
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from typing import BinaryIO
 
 from tracekit.formats.base import Carries, ExportOptions, Tally
@@ -16,7 +18,7 @@ from tracekit.formats.fit import Fit, Sizes, distance, fit, in_percent
 from tracekit.store.reader import TraceReader
 from tracekit.uri import FILE_SCHEMES, scheme_of
 
-__all__ = ["Dlio", "ElbenchoCommand", "FioJob", "MlpStorage", "WarpCommand"]
+__all__ = ["Configuration", "Dlio", "ElbenchoCommand", "FioJob", "MlpStorage", "WarpCommand"]
 
 _FIO_SIZES_MAX = 60
 _FIO_BLOCK_BYTES = 512
@@ -30,73 +32,23 @@ _CARRIES = Carries(
 )
 
 
-class FioJob:
-    """Writes a job file: mix, sizes (`bssplit`), rate, concurrency, number and size of files."""
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """Writes what `lines` makes of the figures of a trace."""
 
-    name = "fio-job"
-    about = "fio job file with the trace's mix, sizes, rate and concurrency"
-    carries = _CARRIES
-
-    def write(self, trace: TraceReader, sink: BinaryIO, tally: Tally, options: ExportOptions) -> int:
-        """As the protocol says."""
-        return _written(trace, sink, tally, _fio)
-
-
-class Dlio:
-    """Writes a workload of DLIO: files, record sizes, batch, threads and computation time."""
-
-    name = "dlio"
-    about = "DLIO workload (YAML) with the trace's files, batches and computation time"
-    carries = _CARRIES
+    name: str
+    about: str
+    lines: Callable[[Fit], list[str]]
+    carries: Carries = _CARRIES
 
     def write(self, trace: TraceReader, sink: BinaryIO, tally: Tally, options: ExportOptions) -> int:
         """As the protocol says."""
-        return _written(trace, sink, tally, _dlio)
-
-
-class MlpStorage:
-    """Writes the command line of MLPerf Storage's `mlpstorage training run` with DLIO's parameters."""
-
-    name = "mlpstorage"
-    about = "mlpstorage command line with the trace's files, batches and computation time"
-    carries = _CARRIES
-
-    def write(self, trace: TraceReader, sink: BinaryIO, tally: Tally, options: ExportOptions) -> int:
-        """As the protocol says."""
-        return _written(trace, sink, tally, _mlpstorage)
-
-
-class WarpCommand:
-    """Writes a command line of warp."""
-
-    name = "warp-command"
-    about = "MinIO warp command line with the trace's mix, object size and concurrency"
-    carries = _CARRIES
-
-    def write(self, trace: TraceReader, sink: BinaryIO, tally: Tally, options: ExportOptions) -> int:
-        """As the protocol says."""
-        return _written(trace, sink, tally, _warp)
-
-
-class ElbenchoCommand:
-    """Writes a command line of elbencho."""
-
-    name = "elbencho-command"
-    about = "elbencho command line with the trace's files, block size and concurrency"
-    carries = _CARRIES
-
-    def write(self, trace: TraceReader, sink: BinaryIO, tally: Tally, options: ExportOptions) -> int:
-        """As the protocol says."""
-        return _written(trace, sink, tally, _elbencho)
-
-
-def _written(trace: TraceReader, sink: BinaryIO, tally: Tally, lines: Callable[[Fit], list[str]]) -> int:
-    figures = fit(trace)
-    sink.write(("\n".join(lines(figures)) + "\n").encode())
-    tally.note(
-        "a configuration keeps mixes and distributions: the order of ops, their times and names are not in it"
-    )
-    return figures.ops
+        figures = fit(trace)
+        sink.write(("\n".join(self.lines(figures)) + "\n").encode())
+        tally.note(
+            "a configuration keeps mixes and distributions: the order of ops, their times and names are not in it"
+        )
+        return figures.ops
 
 
 def _about(figures: Fit) -> list[str]:
@@ -284,3 +236,29 @@ def _elbencho(figures: Fit) -> list[str]:
     lines = [*_about(figures), _error("number of files", per_thread * threads, figures.files),
              f"# fit of sizes: {100 * distance(sizes, ((block, 1),)):.1f} % of the ops have another size than the mean"]  # fmt: skip
     return [*lines, shlex.join([*words, "s3://BUCKET" if remote else "DIRECTORY"])]
+
+
+FioJob = partial(
+    Configuration, "fio-job", "fio job file with the trace's mix, sizes, rate and concurrency", _fio
+)
+Dlio = partial(
+    Configuration, "dlio", "DLIO workload (YAML) with the trace's files, batches and computation time", _dlio
+)
+MlpStorage = partial(
+    Configuration,
+    "mlpstorage",
+    "mlpstorage command line with the trace's files, batches and computation time",
+    _mlpstorage,
+)
+WarpCommand = partial(
+    Configuration,
+    "warp-command",
+    "MinIO warp command line with the trace's mix, object size and concurrency",
+    _warp,
+)
+ElbenchoCommand = partial(
+    Configuration,
+    "elbencho-command",
+    "elbencho command line with the trace's files, block size and concurrency",
+    _elbencho,
+)

@@ -17,7 +17,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tracekit.errors import TraceFormatError, UsageError
-from tracekit.extras import require
 from tracekit.formats.base import WAIT_UNITS, Exporter, ExportOptions, Importer, ImportOptions, Tally
 from tracekit.formats.sink import open_sink
 from tracekit.formats.sound import op_map
@@ -290,9 +289,4 @@ def _load(known: dict[str, tuple[str, str]], name: str, what: str) -> object:
         hint = f"{near}{' ' if near else ''}choose {', '.join(known)}"
         raise UsageError(f"unknown format {name!r} to {what}", hint)
     module, cls = known[name]
-    try:
-        return getattr(importlib.import_module(module), cls)()
-    except ModuleNotFoundError as error:
-        if error.name != "polars":
-            raise
-        return require("polars", extra="polars")
+    return getattr(importlib.import_module(module), cls)()

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from urllib.parse import unquote
 
 from tracekit.formats.sound import error_class
+from tracekit.schema import READ_KINDS, WRITE_KINDS
 
 __all__ = ["API_KINDS", "HTTP_COLUMNS", "http_op", "object_name", "whole_number"]
 
@@ -24,8 +25,6 @@ API_KINDS = {
 """Names of API calls in lower case, of S3, Azure and Google; a call that is not here moves no object data."""
 
 HTTP_COLUMNS = ("len", "bytes", "latency", "ttfb", "rank", "part", "error", "object_size")
-_READS = ("get", "read")
-_WRITES = ("put", "part", "write")
 _PARTIAL = 206
 _FAILED = 400
 _ENDS_A_NAME = re.compile(r"[?#\x00-\x1f\x7f]")
@@ -41,11 +40,11 @@ def http_op(
     failed = status is not None and status >= _FAILED
     if kind == "get" and status == _PARTIAL:
         kind = "read"
-    moved = sent if kind in _READS else received if kind in _WRITES else 0
+    moved = sent if kind in READ_KINDS else received if kind in WRITE_KINDS else 0
     return {
         "op": kind,
         "bytes": 0 if failed else moved,
-        "len": received if kind in _WRITES else None,
+        "len": received if kind in WRITE_KINDS else None,
         "error": error_class(f"{status} {code}") if failed else None,
     }
 

@@ -9,7 +9,7 @@
 WITH reads AS (
     SELECT uri, t_submit, "offset" AS start
     FROM ops
-    WHERE op IN ('read', 'get') AND "offset" IS NOT NULL
+    WHERE is_read(op) AND "offset" IS NOT NULL
 ),
 used AS (
     SELECT uri, row_number() OVER (ORDER BY count(*) DESC, uri) AS file, max(start) AS high, count(*) OVER () AS of_files,
