@@ -15,6 +15,7 @@ import pytest
 
 from tracekit.metrics.library import install, library
 from tracekit.metrics.sweep import peaks
+from tracekit.schema import DATA_KINDS, OP_KINDS, READ_KINDS, WRITE_KINDS
 from tracekit.store.reader import open_reader
 from tracekit.store.writer import TraceWriter
 from tracekit.trace import open_trace
@@ -208,3 +209,12 @@ def test_a_prefix_has_the_given_number_of_path_parts_with_or_without_a_scheme(tm
     )
     assert row == {"file": "file:///data/train", "plain": "/data/train", "relative": "data/train",
                    "s3": "s3://bucket/data/train"}  # fmt: skip
+
+
+def test_the_kinds_of_the_macros_are_those_of_the_schema() -> None:
+    with closing(duckdb.connect()) as connection:
+        connection.register("ops", pa.table({"op": OP_KINDS}))
+        connection.execute(library()["base"])
+        for macro, kinds in (("is_read", READ_KINDS), ("is_write", WRITE_KINDS), ("is_data", DATA_KINDS)):
+            found = connection.execute(f"SELECT op FROM ops WHERE {macro}(op)").fetchall()
+            assert {kind for (kind,) in found} == set(kinds), macro
