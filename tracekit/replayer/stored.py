@@ -96,12 +96,12 @@ class Stored:
         if kind in READS:
             self._read(uri, offset + moved)
         elif kind == "write":
-            there = self._find(uri) or self._make(uri)
+            there = self._objects.get(uri) or self._make(uri)
             there.size = max(there.size, offset + moved)
         elif kind == "put":
             self._put(uri, moved)
         elif kind == "truncate":
-            there = self._find(uri) or self._make(uri)
+            there = self._objects.get(uri) or self._make(uri)
             there.size, there.whole = max(length, 0), True
         elif kind == "part":
             self._parts.setdefault(uri, {})[part if part > 0 else len(self._parts.get(uri, ())) + 1] = moved
@@ -117,10 +117,6 @@ class Stored:
             self._copy(uri, to)
         if kind in _TOUCHING:
             self.touched.add(to if kind == "copy" else uri)
-
-    def _find(self, uri: str) -> _Object | None:
-        """The object; None if the plan has not made it or has deleted it."""
-        return self._objects.get(uri)
 
     def _make(self, uri: str) -> _Object:
         """An object that the plan writes: new if it was deleted, else perhaps there at the start."""
