@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import programs
 
 from tracekit.capture.command import capture_command
+from tracekit.capture.conversion import convert, recoverable
 from tracekit.capture.native import NativeEngine
 from tracekit.capture.tools.strace import StraceEngine
 from tracekit.store.reader import open_reader
@@ -289,6 +290,21 @@ def test_the_logs_of_a_killed_capture_can_be_recovered(tmp_path, trace):
     assert not list(tmp_path.glob(".tracekit-*"))
     nothing = tracekit("capture", "-o", tmp_path / "b.trace", "--recover")
     assert nothing.returncode == 2 and nothing.stderr.count("\n") == 1
+
+
+def test_a_capture_whose_bytes_the_kernel_does_not_count_is_not_said_to_be_complete(tmp_path, trace):
+    (tmp_path / "x.bin").write_bytes(bytes(1000))
+    code = f"""
+        import os
+        os.pread(os.open({str(tmp_path / "x.bin")!r}, os.O_RDONLY), 1000, 0)
+        os.kill(os.getppid(), 9)
+    """
+    tracekit(
+        "capture", "-o", trace, "--method", "native", "--include", f"{tmp_path}/x.bin", "--", *python(code)
+    )
+    found = convert(recoverable(trace), 0, None, require_complete=0.5, overwrite=False)
+    assert (found.ops, found.completeness, found.complete) == (1, None, False)
+    assert any("/proc/self/io cannot be read" in note for note in found.notes)
 
 
 def test_logs_that_are_deleted_during_the_run_are_an_error(tmp_path, trace):

@@ -98,7 +98,7 @@ def capture_command(
     except BaseException:
         shutil.rmtree(work, ignore_errors=True)
         raise
-    moved = after[0] - before[0], after[1] - before[1]
+    moved = None if before is None or after is None else (after[0] - before[0], after[1] - before[1])
     # If this fails (a full disk), the logs stay: recover=True converts them later.
     return convert(job, exit_code, moved, require_complete=require_complete, overwrite=overwrite)
 

@@ -102,13 +102,16 @@ class Completeness:
             yield f"{', '.join(self.unseen)} was used; its requests are not recorded"
 
 
-def counted_bytes() -> tuple[int, int]:
-    """Bytes read and written by system calls of this process and of every child that it has waited for."""
+def counted_bytes() -> tuple[int, int] | None:
+    """Bytes read and written by system calls of this process and of every child that it has waited for.
+
+    None where the kernel does not say.
+    """
     try:
         lines = Path("/proc/self/io").read_text().split()
         return int(lines[1]), int(lines[3])
     except (OSError, ValueError, IndexError):
-        return 0, 0
+        return None
 
 
 def judge(

@@ -115,8 +115,8 @@ def convert(
 ) -> CaptureResult:
     """Write the trace of a capture and remove its logs.
 
-    `moved` are the bytes that the kernel counted for the whole command; None for a capture that was killed, whose
-    completeness is unknown.
+    `moved` are the bytes that the kernel counted for the whole command; None if they are not
+    known, so that completeness is not: after a capture that was killed (`exit_code` is None), or without /proc.
     """
     if not (job.work / "logs").is_dir():
         raise TracekitError(
@@ -128,7 +128,7 @@ def convert(
         "include": list(job.include), "exclude": list(job.exclude),
     }  # fmt: skip
     with TraceWriter(job.target, source="capture", overwrite=overwrite, options=options) as writer:
-        completeness, notes = _write(writer, job, moved)
+        completeness, notes = _write(writer, job, moved, killed=exit_code is None)
         ops = writer.rows
     shutil.rmtree(job.work, ignore_errors=True)
     if not ops:
@@ -142,7 +142,7 @@ def convert(
 
 
 def _write(
-    writer: TraceWriter, job: Job, moved: tuple[int, int] | None
+    writer: TraceWriter, job: Job, moved: tuple[int, int] | None, *, killed: bool
 ) -> tuple[Completeness | None, list[str]]:
     """Write all logs into one trace; return how complete they are, and notes."""
     work, engine, paths, metadata = job.work, job.engine, job.paths, job.metadata
@@ -156,7 +156,8 @@ def _write(
             writer.count("mapped_files", mapped)
             notes += log.notes()
             if moved is None:
-                notes.append("completeness: unknown, because the capture was killed")
+                why = "the capture was killed" if killed else "/proc/self/io cannot be read"
+                notes.append(f"completeness: unknown, because {why}")
             elif isinstance(log, NativeLogs):
                 hooked = hooked_processes(work / "scopes")
                 completeness = judge(
