@@ -13,11 +13,13 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 
 from tracekit.errors import ErrorClass, TraceFormatError, UsageError
 from tracekit.schema import META_PREFIX, OP_KINDS
 from tracekit.sql import load_sql
+from tracekit.store.footer import parquet_errors
 from tracekit.store.index import Entry, Index, append_entry, digest_of, read_index, seal
 from tracekit.store.layout import (
     BROKEN_SUFFIX,
@@ -291,7 +293,8 @@ def _intact_groups(file: Path) -> list[pa.Table]:
     with open_pages(file) as parquet:
         for group in range(parquet.num_row_groups):
             try:
-                found.append(parquet.read_row_group(group))
+                with parquet_errors():
+                    found.append(parquet.read_row_group(group))
             except (pa.ArrowException, OSError):
                 continue
     return found
@@ -327,6 +330,8 @@ def _odd_values(reader: TraceReader) -> list[Finding]:
             rows = connection.execute(sql, known).fetchall()
     except TraceFormatError as error:
         return [Finding("ops", error.message, True)]
+    except duckdb.Error as error:  # of a damaged footer that is not sealed
+        return [Finding("ops", f"cannot be read: {str(error).splitlines()[0]}", True)]
     return [Finding("ops", what.format(count), bool(broken)) for what, count, broken in rows]
 
 
@@ -337,7 +342,7 @@ def _damage(file: Path, entry: Entry | None) -> list[Finding]:
             Finding(file.name, "is damaged: its digest is not that of the segment as it was written", True)
         ]
     try:
-        with open_pages(file) as parquet:
+        with parquet_errors(), open_pages(file) as parquet:
             for _ in parquet.iter_batches(batch_size=262_144):
                 pass
     except (pa.ArrowException, OSError) as error:

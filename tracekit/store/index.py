@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 
 from tracekit.errors import TraceFormatError
 from tracekit.schema import META_PREFIX, OPS
+from tracekit.store.footer import parquet_errors, read_footer
 from tracekit.store.layout import (
     INDEX_NAME,
     MANIFEST_NAME,
@@ -159,8 +160,8 @@ def seal(root: Path) -> None:
     index = read_index(root) or Index()
     for file in segments_of(root):
         if file.name not in index.entries:
-            with contextlib.suppress(pa.ArrowException, OSError), file.open("rb") as opened:
-                footer = pq.read_metadata(opened)
+            with contextlib.suppress(pa.ArrowException, OSError):
+                footer = read_footer(file)
                 if (footer.metadata or {}).get(
                     f"{META_PREFIX}trace_id".encode()
                 ) == manifest.trace_id.encode():
@@ -187,8 +188,8 @@ def _common_schema(segments: list[Path]) -> pa.Schema:
     """Return the columns that the segments hold, so that tools read them and `_trace.parquet` as one table."""
     found: dict[tuple[str, ...], pa.Schema] = {}
     for file in segments:
-        with contextlib.suppress(OSError, pa.ArrowException), file.open("rb") as opened:
-            schema = pq.read_schema(opened)
+        with contextlib.suppress(OSError, pa.ArrowException), parquet_errors():
+            schema = read_footer(file).schema.to_arrow_schema()
             found.setdefault(tuple(schema.names), schema.remove_metadata())
     try:
         return pa.unify_schemas(list(found.values())) if found else OPS

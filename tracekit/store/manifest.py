@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from tracekit.errors import TraceFormatError, UsageError
 from tracekit.schema import META_PREFIX, SCHEMA_VERSION
+from tracekit.store.footer import read_footer
 from tracekit.store.layout import (
     MANIFEST_NAME,
     OLD_MANIFEST_NAME,
@@ -196,8 +196,7 @@ def _sealed_text(file: Path) -> str:
 
 def sealed_metadata(file: Path) -> Mapping[bytes, bytes]:
     """Return the file metadata of a `_trace.parquet`. Raises FileNotFoundError, pa.ArrowException."""
-    with file.open("rb") as opened:
-        found: Mapping[bytes, bytes] = pq.read_metadata(opened).metadata or {}
+    found: Mapping[bytes, bytes] = read_footer(file).metadata or {}
     return found
 
 

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from tracekit.errors import TraceFormatError
 from tracekit.schema import META_PREFIX, WRITE_VERSION, problems
+from tracekit.store.footer import parquet_errors, read_footer
 from tracekit.store.journal import COUNTERS_KEY, JournalContents, read_journal
 from tracekit.store.layout import JOURNAL_SUFFIX, OLD_JOURNAL_SUFFIX, segment_of
 from tracekit.store.manifest import check_version
@@ -92,7 +93,8 @@ def open_pages(file: Path) -> pq.ParquetFile:
 def damage_errors(file: Path) -> Iterator[None]:
     """Raise TraceFormatError, in one line, for what Arrow says of a damaged segment."""
     try:
-        yield
+        with parquet_errors():
+            yield
     except (pa.ArrowException, OSError) as error:
         raise TraceFormatError(
             f"{file} is damaged: {str(error).splitlines()[0]}",
@@ -112,9 +114,9 @@ def journal_table(segment: SegmentInfo) -> pa.Table:
 
 def _segment(file: Path) -> SegmentInfo:
     try:
-        with file.open("rb") as opened:
-            footer = pq.read_metadata(opened)
-        schema = footer.schema.to_arrow_schema()
+        footer = read_footer(file)
+        with parquet_errors():
+            schema = footer.schema.to_arrow_schema()
     except FileNotFoundError:
         raise
     except IsADirectoryError as error:
@@ -141,7 +143,7 @@ def _segment(file: Path) -> SegmentInfo:
         journal=False,
         file_bytes=file.stat().st_size,
         metadata=metadata,
-        counters=json.loads(metadata.get(COUNTERS_KEY.removeprefix(META_PREFIX), "{}")),
+        counters=json.loads(metadata.get(COUNTERS_KEY.removeprefix(META_PREFIX)) or "{}"),
         first_submit=first,
         last_submit=last,
     )
@@ -201,7 +203,7 @@ def _journal_submits(contents: JournalContents) -> dict[str, int]:
 def _metadata(raw: Mapping[bytes, bytes] | None) -> dict[str, str]:
     prefix = META_PREFIX.encode()
     return {
-        key.removeprefix(prefix).decode(): value.decode(errors="replace")
+        key.removeprefix(prefix).decode(errors="replace"): value.decode(errors="replace")
         for key, value in (raw or {}).items()
         if key.startswith(prefix)
     }

@@ -1,7 +1,7 @@
 """One finished segment: how ops become Parquet bytes.
 
 The encoding: zstd, dictionaries for text, delta packing for integers, row groups of about a million rows,
-sorted by `t_submit`, a checksum on each page.
+sorted by `t_submit`, a checksum on each page, a digest of the footer.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tracekit.schema import OPS, check_error_classes, problems
+from tracekit.store.footer import seal_footer, seal_key
 from tracekit.store.index import Entry, entry_of
 from tracekit.store.journal import COUNTERS_KEY
 from tracekit.store.totals import describe_segment
@@ -111,6 +112,8 @@ def write_segment(
             write_page_checksum=True,
         ) as writer:
             writer.write_table(ordered.cast(schema), row_group_size=ROW_GROUP_ROWS)
+            writer.add_key_value_metadata(seal_key())
+        seal_footer(aside)
         return entry_of(aside, len(table), name=path.name)
 
 

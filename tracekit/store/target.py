@@ -17,10 +17,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from tracekit.errors import UsageError
 from tracekit.schema import META_PREFIX
+from tracekit.store.footer import read_footer
 from tracekit.store.layout import SEGMENT_SUFFIX, is_trace_file, partial_path
 from tracekit.store.lock import SharedLock, exclusive, try_exclusive
 from tracekit.store.manifest import new_manifest, read_manifest, write_manifest
@@ -76,8 +76,7 @@ def _other_trace(file: Path, trace_id: str) -> bool:
     if file.suffix != SEGMENT_SUFFIX or file.name.startswith(("_", ".")):
         return False
     try:
-        with file.open("rb") as opened:
-            metadata = pq.read_metadata(opened).metadata or {}
+        metadata = read_footer(file).metadata or {}
     except (OSError, pa.ArrowException):
         return not is_trace_file(file.name)
     return bool(metadata.get(f"{META_PREFIX}trace_id".encode(), b"").decode(errors="replace") != trace_id)
