@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from tracekit.backends.base import Backend
+from tracekit.backends.local.backend import LocalBackend
+from tracekit.backends.local.beneath import Fence
 from tracekit.backends.registry import applicable, backend_for
 from tracekit.uri import scheme_of
 
@@ -16,10 +18,12 @@ __all__ = ["Backends"]
 class Backends:
     """Creates and keeps one backend for each scheme. Thread-safe; only creation takes a lock.
 
-    `store_options` (`client`, `endpoint`, ...) are passed to object stores only.
+    `store_options` (`client`, `endpoint`, ...) are passed to object stores only. Local files are changed only
+    below `roots`.
     """
 
-    def __init__(self, store_options: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, store_options: Mapping[str, Any] | None = None, *, roots: Iterable[str] = ()) -> None:
+        self.fence = Fence(roots)
         self._store_options = dict(store_options or {})
         self._made: dict[str, Backend] = {}
         self._lock = threading.Lock()
@@ -33,7 +37,10 @@ class Backends:
                 backend = self._made.get(scheme)
                 if backend is None:
                     options = applicable(uri, self._store_options)
-                    backend = self._made[scheme] = backend_for(uri, **options)
+                    backend = backend_for(uri, **options)
+                    if isinstance(backend, LocalBackend):
+                        backend.enclose(self.fence)
+                    self._made[scheme] = backend
         return backend
 
     def counters(self) -> dict[str, int]:
@@ -47,3 +54,4 @@ class Backends:
     def close(self) -> None:
         for backend in self._made.values():
             backend.close()
+        self.fence.close()

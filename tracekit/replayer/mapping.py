@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from tracekit.backends.objects.uri import escape, unescape
 from tracekit.backends.registry import known_schemes
 from tracekit.errors import UsageError
-from tracekit.uri import FILE_SCHEMES, clean, scheme_of, to_path, with_scheme
+from tracekit.uri import FILE_SCHEMES, clean, has_scheme, scheme_of, to_path, with_scheme
 
 __all__ = ["MappingRules", "parse_rules"]
 
@@ -72,9 +72,16 @@ class MappingRules:
         covering = [(source, target) for source, target in self.prefixes if _covers(source, uri)]
         if covering:
             return max(covering, key=lambda rule: len(rule[0]))[1]
-        replacement = next(text for pattern, text in self.patterns if pattern.search(uri))
-        fixed = replacement.partition("\\")[0]
-        return fixed if fixed == replacement else fixed.rpartition("/")[0] or fixed
+        return _begin(next(text for pattern, text in self.patterns if pattern.search(uri)))
+
+    def local_roots(self) -> list[str]:
+        """The local paths below which the rules map: TO, or the directory that REPLACEMENT begins with."""
+        targets = [target for _, target in self.prefixes] + [_begin(text) for _, text in self.patterns]
+        return [
+            str(to_path(target))
+            for target in targets
+            if not has_scheme(target) or scheme_of(target) in FILE_SCHEMES
+        ]
 
     def apply_all(self, uris: Sequence[str]) -> list[str]:
         """Return the target of each of `uris`, or the URIs themselves if there are no rules.
@@ -131,6 +138,12 @@ def parse_rules(rules: Iterable[str]) -> MappingRules:
     if doubled:
         raise UsageError(f"map= has two rules for {min(doubled)}", "keep one of them")
     return MappingRules(tuple(prefixes), tuple(patterns))
+
+
+def _begin(replacement: str) -> str:
+    """Return the part of a replacement that is the same for every URI: all of it, or up to a directory."""
+    fixed = replacement.partition("\\")[0]
+    return fixed if fixed == replacement else fixed.rpartition("/")[0] or fixed
 
 
 def _carried(uri: str, source: str, target: str) -> str:

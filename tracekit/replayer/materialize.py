@@ -62,7 +62,8 @@ def materialize(
         raise UsageError("materialize needs a target", "give map='FROM=TO'")
     rules = parse_rules(options["map"])
     totals = plan_totals(open_reader(trace), rules, ReplayOptions(allow_writes=True))
-    with closing(Backends({name: options[name] for name in STORE if options[name] is not None})) as backends:
+    given = {name: options[name] for name in STORE if options[name] is not None}
+    with closing(Backends(given, roots=rules.local_roots())) as backends:
         read = np.flatnonzero(totals.read).tolist()
         uris, sizes = [totals.plan.uris[i] for i in read], totals.sizes[read].tolist()
         missing, kept = _missing(uris, sizes, backends)
@@ -72,9 +73,9 @@ def materialize(
         for index, (uri, size) in enumerate(missing):
             if scheme_of(uri) in FILE_SCHEMES:
                 if options["seed"] is None:
-                    make_sparse(uri, size)
+                    make_sparse(uri, size, fence=backends.fence)
                 else:
-                    make_file(uri, size, seed=options["seed"] + index)
+                    make_file(uri, size, seed=options["seed"] + index, fence=backends.fence)
             else:
                 backends.of(uri).put(uri, _content(size, (options["seed"] or 0) + index))
             if watch is not None:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Literal
 
 from tracekit.backends.base import ObjectInfo
+from tracekit.backends.local.beneath import Fence
 from tracekit.backends.local.changing import LocalChanger
 from tracekit.backends.local.direct import DirectHandle, probe_folder
 from tracekit.backends.local.file import FileHandle
@@ -42,6 +43,10 @@ class LocalBackend:
         self.counters = self._counters.values
         self.changer = LocalChanger(self._counters, direct=scheme == "direct")
 
+    def enclose(self, fence: Fence) -> None:
+        """Change nothing outside `fence` from now on."""
+        self.changer.fence = fence
+
     def preflight(self, uri: str) -> None:
         """Raise BackendError if there is nothing readable at `uri`, or no O_DIRECT where it is needed."""
         path = preflight_path(uri)
@@ -68,7 +73,9 @@ class LocalBackend:
 
     def put(self, uri: str, data: bytes | memoryview, *, overwrite: bool = False) -> int:
         """Write the whole file; it is synced and dropped from the page cache."""
-        return write_whole(uri, (data,), memoryview(data).nbytes, overwrite=overwrite)
+        return write_whole(
+            uri, (data,), memoryview(data).nbytes, overwrite=overwrite, fence=self.changer.fence
+        )
 
     def allocate(self, nbytes: int) -> memoryview:
         return aligned_buffer(nbytes)

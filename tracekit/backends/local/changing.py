@@ -8,13 +8,17 @@ import errno
 import os
 import secrets
 import shutil
+import stat
+from collections.abc import Callable, Iterator
 
+from tracekit.backends.local.beneath import EVERYWHERE, Fence
 from tracekit.backends.local.files import Counters, failure
 from tracekit.errors import BackendError, ErrorClass
-from tracekit.uri import from_path, to_path
+from tracekit.uri import to_path
 
 __all__ = ["LocalChanger", "LocalFileWriter"]
 
+_COPY_BYTES = 1 << 20
 _BLOCK = 4096
 """Offsets, lengths and buffers of O_DIRECT writes are multiples of it."""
 
@@ -22,57 +26,67 @@ _BLOCK = 4096
 class LocalChanger:
     """Changes files of `file://`, or with `direct` of `direct://`. Thread-safe."""
 
-    def __init__(self, counters: Counters, *, direct: bool = False) -> None:
+    def __init__(self, counters: Counters, *, direct: bool = False, fence: Fence = EVERYWHERE) -> None:
         self._counters = counters
         self._direct = direct
+        self.fence = fence
 
     def prepare(self, uri: str) -> None:
         """Do nothing: local files need no connection."""
 
     def open_for_writing(self, uri: str) -> LocalFileWriter:
-        return LocalFileWriter(uri, self._counters, direct=self._direct)
+        with _failing(uri, "open"), self.fence.parent(to_path(uri), make=True):
+            pass
+        return LocalFileWriter(
+            uri, lambda flags: self.fence.open(to_path(uri), flags), self._counters, direct=self._direct
+        )
 
     def upload(self, uri: str) -> _LocalUpload:
-        return _LocalUpload(uri, self._counters, direct=self._direct)
+        return _LocalUpload(uri, self._counters, self.fence, direct=self._direct)
 
     def rename(self, uri: str, to_uri: str) -> None:
-        try:
-            target = to_path(to_uri)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            to_path(uri).rename(target)
-        except OSError as error:
-            raise failure(uri, error, "rename") from error
+        with (
+            _failing(uri, "rename"),
+            self.fence.parent(to_path(uri)) as (folder, name),
+            self.fence.parent(to_path(to_uri), make=True) as (to_folder, to_name),
+        ):
+            os.rename(name, to_name, src_dir_fd=folder, dst_dir_fd=to_folder)
 
     def copy(self, uri: str, to_uri: str) -> None:
-        try:
-            target = to_path(to_uri)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(to_path(uri), target)
-        except shutil.SameFileError as error:
-            raise BackendError(f"cannot copy {uri}: onto itself", "", ErrorClass.EXISTS) from error
-        except OSError as error:
-            raise failure(uri, error, "copy") from error
+        with _failing(uri, "copy"), to_path(uri).open("rb") as source:
+            with self.fence.parent(to_path(to_uri), make=True):
+                pass
+            target = self.fence.open(to_path(to_uri), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC)
+            with open(target, "wb") as copied:  # noqa: PTH123 - a descriptor
+                if os.path.sameopenfile(source.fileno(), copied.fileno()):
+                    raise BackendError(f"cannot copy {uri}: onto itself", "", ErrorClass.EXISTS)
+                copied.truncate(0)
+                shutil.copyfileobj(source, copied, _COPY_BYTES)
 
     def sync(self, uri: str) -> None:
         """Call fsync."""
-        try:
+        with _failing(uri, "sync"):
             fd = os.open(to_path(uri), os.O_RDONLY | os.O_CLOEXEC)
             try:
                 os.fsync(fd)
             finally:
                 os.close(fd)
-        except OSError as error:
-            raise failure(uri, error, "sync") from error
 
     def delete(self, uri: str) -> None:
-        path = to_path(uri)
-        try:
-            if path.is_dir() and not path.is_symlink():
-                path.rmdir()
+        with _failing(uri, "delete"), self.fence.parent(to_path(uri)) as (folder, name):
+            if stat.S_ISDIR(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
+                os.rmdir(name, dir_fd=folder)
             else:
-                path.unlink()
-        except OSError as error:
-            raise failure(uri, error, "delete") from error
+                os.unlink(name, dir_fd=folder)
+
+
+@contextlib.contextmanager
+def _failing(uri: str, doing: str) -> Iterator[None]:
+    """Raise what the system says as a BackendError."""
+    try:
+        yield
+    except OSError as error:
+        raise failure(uri, error, doing) from error
 
 
 class LocalFileWriter:
@@ -81,22 +95,22 @@ class LocalFileWriter:
     What is not a whole block goes through the page cache, and is counted in `buffered_write_bytes`.
     """
 
-    def __init__(self, uri: str, counters: Counters, *, direct: bool) -> None:
+    def __init__(self, uri: str, opened: Callable[[int], int], counters: Counters, *, direct: bool) -> None:
         self.uri = uri
         self._counters = counters
         self._fds: list[int] = []
         flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
-        path = to_path(uri)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._fds.append(os.open(path, flags, 0o666))
+            self._fds.append(opened(flags))
             if direct:
-                self._fds.append(os.open(path, flags | os.O_DIRECT))
+                self._fds.append(opened(flags | os.O_DIRECT))
         except OSError as error:
             self.close()
             if direct and error.errno == errno.EINVAL:
                 raise BackendError(
-                    f"the file system of {path} has no O_DIRECT", "map to file://", ErrorClass.UNSUPPORTED
+                    f"the file system of {to_path(uri)} has no O_DIRECT",
+                    "map to file://",
+                    ErrorClass.UNSUPPORTED,
                 ) from error
             raise failure(uri, error, "open") from error
 
@@ -143,11 +157,20 @@ class LocalFileWriter:
 class _LocalUpload:
     """Parts as ranges of a file beside the target, which takes its name when they are complete."""
 
-    def __init__(self, uri: str, counters: Counters, *, direct: bool) -> None:
-        self._path = to_path(uri)
-        self._aside = self._path.with_name(f".{self._path.name[:200]}.{secrets.token_hex(4)}.part")
-        self._file = LocalFileWriter(from_path(self._aside, "file"), counters, direct=direct)
+    def __init__(self, uri: str, counters: Counters, fence: Fence, *, direct: bool) -> None:
         self._uri = uri
+        self._held = contextlib.ExitStack()
+        with _failing(uri, "open"):
+            self._folder, self._name = self._held.enter_context(fence.parent(to_path(uri), make=True))
+        self._aside = f".{self._name[:200]}.{secrets.token_hex(4)}.part"
+        try:
+            self._file = LocalFileWriter(uri, self._opened, counters, direct=direct)
+        except BaseException:
+            self._held.close()
+            raise
+
+    def _opened(self, flags: int) -> int:
+        return os.open(self._aside, flags | os.O_NOFOLLOW, 0o666, dir_fd=self._folder)
 
     def part(self, number: int, offset: int, data: memoryview) -> int:
         """Write the part to its place."""
@@ -156,16 +179,14 @@ class _LocalUpload:
     def complete(self) -> None:
         """Give the file its name."""
         self._file.close()
-        try:
-            self._aside.replace(self._path)
-        except OSError as error:
-            raise failure(self._uri, error, "complete") from error
+        with _failing(self._uri, "complete"), self._held:
+            os.replace(self._aside, self._name, src_dir_fd=self._folder, dst_dir_fd=self._folder)
 
     def abort(self) -> None:
         """Remove the file."""
         self._file.close()
-        with contextlib.suppress(FileNotFoundError):
-            self._aside.unlink()
+        with self._held, contextlib.suppress(FileNotFoundError):
+            os.unlink(self._aside, dir_fd=self._folder)
 
 
 def _write_all(fd: int, data: memoryview, offset: int) -> None:

@@ -18,10 +18,10 @@ from pathlib import Path
 import numpy as np
 
 from tracekit.backends.base import Handle, Moved, ObjectInfo
+from tracekit.backends.local.beneath import EVERYWHERE, Fence
 from tracekit.errors import BackendError, ErrorClass, UsageError
 from tracekit.options import PAGE_CACHE_MODES
 from tracekit.uri import from_path, to_path
-from tracekit.whole import fsync_dir
 
 __all__ = [
     "Counters",
@@ -200,48 +200,59 @@ def list_files(uri: str, scheme: str, counters: Counters) -> Iterator[ObjectInfo
 
 
 def write_whole(
-    uri: str, chunks: Iterable[bytes | memoryview], size: int, *, overwrite: bool, sync: bool = True
+    uri: str,
+    chunks: Iterable[bytes | memoryview],
+    size: int,
+    *,
+    overwrite: bool,
+    sync: bool = True,
+    fence: Fence = EVERYWHERE,
 ) -> int:
     """Write `chunks` to the file at `uri`, which appears whole or not at all; return its size.
 
     The file gets `size` bytes: where the chunks are shorter, the rest is a hole. With `sync`, data
-    and name are on stable storage on return, and the data is out of the page cache.
+    and name are on stable storage on return, and the data is out of the page cache. `fence` says where it may be.
     """
     path = to_path(uri)
-    aside = path.with_name(f".{path.name[:200]}.{secrets.token_hex(4)}.part")
     try:
         if not overwrite and path.exists():
             raise FileExistsError(errno.EEXIST, "already exists")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with aside.open("xb", buffering=0) as out:
-            for chunk in chunks:
-                _write_all(out.fileno(), memoryview(chunk).cast("B"))
-            out.truncate(size)
-            if sync:
-                os.fsync(out.fileno())
-                os.posix_fadvise(out.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-        _give_name(aside, path, overwrite)
-        if sync:
-            fsync_dir(path.parent)
+        with fence.parent(path, make=True) as (folder, name):
+            aside = f".{name[:200]}.{secrets.token_hex(4)}.part"
+            try:
+                flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+                file = os.open(aside, flags, 0o666, dir_fd=folder)
+                try:
+                    for chunk in chunks:
+                        _write_all(file, memoryview(chunk).cast("B"))
+                    os.ftruncate(file, size)
+                    if sync:
+                        os.fsync(file)
+                        os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
+                finally:
+                    os.close(file)
+                _give_name(folder, aside, name, overwrite=overwrite)
+                if sync:
+                    _fsync_folder(folder)
+            finally:
+                with contextlib.suppress(OSError):  # gone already, if it got its name
+                    os.unlink(aside, dir_fd=folder)
     except OSError as error:
         raise failure(uri, error, "write") from error
-    finally:
-        with contextlib.suppress(OSError):  # gone already, if it got its name
-            aside.unlink()
     return size
 
 
-def make_file(uri: str, size: int, *, seed: int, overwrite: bool = False) -> int:
+def make_file(uri: str, size: int, *, seed: int, overwrite: bool = False, fence: Fence = EVERYWHERE) -> int:
     """Make a file of `size` bytes of seeded content, whole or not at all; return its size.
 
     Raises BackendError of class `exists` if it is there and `overwrite` is false.
     """
-    return write_whole(uri, seeded_content(size, seed), size, overwrite=overwrite)
+    return write_whole(uri, seeded_content(size, seed), size, overwrite=overwrite, fence=fence)
 
 
-def make_sparse(uri: str, size: int, *, overwrite: bool = False) -> int:
+def make_sparse(uri: str, size: int, *, overwrite: bool = False, fence: Fence = EVERYWHERE) -> int:
     """Like `make_file`, but the file is a hole: it takes no space and reads as zeros."""
-    return write_whole(uri, (), size, overwrite=overwrite, sync=False)
+    return write_whole(uri, (), size, overwrite=overwrite, sync=False, fence=fence)
 
 
 def seeded_content(size: int, seed: int) -> Iterator[memoryview]:
@@ -319,15 +330,24 @@ def _write_all(descriptor: int, data: memoryview) -> None:
         data = data[os.write(descriptor, data) :]
 
 
-def _give_name(aside: Path, path: Path, overwrite: bool) -> None:
+def _give_name(folder: int, aside: str, name: str, *, overwrite: bool) -> None:
     if overwrite:
-        aside.replace(path)
+        os.replace(aside, name, src_dir_fd=folder, dst_dir_fd=folder)
         return
-    try:
-        os.link(aside, path)  # unlike a rename, this fails if the name has appeared meanwhile
+    try:  # unlike a rename, this fails if the name has appeared meanwhile
+        os.link(aside, name, src_dir_fd=folder, dst_dir_fd=folder)
     except OSError as error:
         if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS):
             raise
-        if path.exists():  # no hard links on this file system
+        with contextlib.suppress(FileNotFoundError):
+            os.stat(name, dir_fd=folder)
             raise FileExistsError(errno.EEXIST, "already exists") from None
-        aside.replace(path)
+        os.replace(aside, name, src_dir_fd=folder, dst_dir_fd=folder)  # no hard links on this file system
+
+
+def _fsync_folder(folder: int) -> None:
+    opened = os.open(".", os.O_RDONLY | os.O_DIRECTORY, dir_fd=folder)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
