@@ -21,9 +21,8 @@ from tracekit.metrics.library import install
 from tracekit.metrics.partial import Partial, Window, partial, windows
 from tracekit.metrics.snapshot import MetricsSnapshot, snapshot
 from tracekit.store.reader import TraceLike, TraceReader, open_reader
-from tracekit.store.statements import query_errors, select
+from tracekit.store.statements import collected, query_errors, select
 from tracekit.store.totals import totals
-from tracekit.units import parse_size
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -108,11 +107,12 @@ class Trace:
         """Run DuckDB SQL over the view `ops`, ordered by `t_submit`, and return an Arrow table.
 
         The macros of docs/metrics.md are defined. `params` fills `?` from a sequence and `$name` from a
-        mapping. `threads` and `memory` (bytes, or text such as `"4GiB"`) limit the query. Raises
-        UsageError, with DuckDB's message, if the SQL is invalid or does anything but read.
+        mapping. `threads` and `memory` (bytes, or text such as `"4GiB"`) limit the query; `memory` also limits
+        the result. Raises UsageError, with DuckDB's message, if the SQL is invalid, does anything but read, or
+        needs more memory (default: the environment's TRACEKIT_MEMORY, else 2 GiB).
         """
         with self.relation(sql, params, threads=threads, memory=memory) as relation:
-            return relation.to_arrow_table()
+            return collected(relation, memory)
 
     @contextmanager
     def relation(
@@ -124,8 +124,7 @@ class Trace:
         memory: int | str | None = None,
     ) -> Iterator[duckdb.DuckDBPyRelation]:
         """Run `sql` as `query` does and yield the DuckDB relation, which is valid inside the `with` block."""
-        limit = None if memory is None else f"{parse_size(memory, name='memory')}B"
-        connecting = self.reader.connect(ordered=True, threads=threads, memory_limit=limit)
+        connecting = self.reader.connect(ordered=True, threads=threads, memory=memory)
         with closing(connecting) as connection, query_errors():
             install(connection)
             yield select(connection, sql, params)
@@ -153,7 +152,7 @@ class Trace:
 
         `threads` and `memory` (bytes, or text such as `"4GiB"`) limit the queries.
         """
-        return snapshot(self.reader, threads=threads, memory_limit=None if memory is None else str(memory))
+        return snapshot(self.reader, threads=threads, memory=memory)
 
     def windows(self, parts: int) -> list[Window]:
         """Cut the trace into `parts` windows of equal length: [start, end) in ns, None at the outer ends."""
@@ -163,8 +162,7 @@ class Trace:
         self, window: Window, *, threads: int | None = None, memory: int | str | None = None
     ) -> Partial:
         """Measure the ops submitted in `window`. Partials pickle, merge, and give the snapshot of the whole."""
-        limit = None if memory is None else str(memory)
-        return partial(self.reader, window, threads=threads, memory_limit=limit)
+        return partial(self.reader, window, threads=threads, memory=memory)
 
     def histogram(self, name: str = "latency_us") -> Histogram:
         """Compute one histogram: `latency_us` or `req_bytes`. Raises UsageError for another name."""

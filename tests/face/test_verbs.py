@@ -39,6 +39,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
 PRINTING = {
     "json": "how a result is printed",
     "csv": "how a result is printed",
+    "safe_csv": "how a query is printed",
     "format": "how a query is printed",
     "parquet": "how a query is printed",
     "out": "where a snapshot, a query or facts are printed",

@@ -262,7 +262,7 @@ def test_histograms_of_different_units_do_not_add() -> None:
 @pytest.mark.parametrize("limit", ["plenty", "1KiB"])
 def test_an_invalid_or_too_small_memory_limit_is_named(tmp_path: Path, limit: str) -> None:
     with pytest.raises(UsageError, match="memory"):
-        snapshot(open_reader(fixed_trace(tmp_path / "t")), memory_limit=limit)
+        snapshot(open_reader(fixed_trace(tmp_path / "t")), memory=limit)
 
 
 def test_a_step_of_hints_alone_is_no_step(tmp_path: Path) -> None:

@@ -204,6 +204,10 @@ def _run(words: list[str]) -> int:
         if isinstance(left.__context__, BrokenPipeError):
             return _discard_output()
         raise
+    except MemoryError:
+        return _fail(
+            words, "out of memory", 2, "free some, allow the process more, or work on a part of the trace"
+        )
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         return _fail(words, f"{where}{error.strerror or error}", 2)

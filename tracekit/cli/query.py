@@ -21,8 +21,8 @@ from tracekit.cli.arguments import (
     output,
 )
 from tracekit.errors import UsageError
-from tracekit.formats.rows import as_csv, as_rows, as_values, storable
-from tracekit.whole import whole_file
+from tracekit.formats.rows import as_values, write_csv, write_json, write_parquet
+from tracekit.store.statements import streamed
 
 if TYPE_CHECKING:
     import duckdb
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["register"]
 
 _SHOWN_ROWS = 200
+_BATCH_ROWS = 65_536
 _FORMATS = ("table", "csv", "json", "parquet")
 
 
@@ -53,6 +54,13 @@ def _query(
         str, typer.Option(metavar="FORMAT", help=f"How to print: {', '.join(_FORMATS)}.", **choices(_FORMATS))
     ] = "table",
     csv: Annotated[bool, typer.Option("--csv", help="Short for --format csv.")] = False,
+    safe_csv: Annotated[
+        bool,
+        typer.Option(
+            "--safe-csv",
+            help="CSV for spreadsheets: an apostrophe before text that would be a formula.",
+        ),
+    ] = False,
     json: JsonOption = False,
     parquet: Annotated[
         bool, typer.Option("--parquet", help="Short for --format parquet (needs -o).")
@@ -62,13 +70,13 @@ def _query(
     memory: MemoryOption = None,
 ) -> None:
     """Run SQL over the ops of a trace. It can only read the trace: no other files, no writes, no extensions."""
-    how = _how(format, csv=csv, json=json, parquet=parquet, out=out)
+    how = _how(format, csv=csv or safe_csv, json=json, parquet=parquet, out=out)
     opened = tracekit.open_trace(trace)
     with opened.relation(sql, threads=threads, memory=memory) as relation:
         if how == "table":
             _show(relation)
         else:
-            _emit(relation.to_arrow_table(), how, out)
+            _emit(streamed(relation, _BATCH_ROWS), how, out, safe=safe_csv)
 
 
 def _how(format: str, *, csv: bool, json: bool, parquet: bool, out: Path | None) -> str:
@@ -92,14 +100,11 @@ def _show(relation: duckdb.DuckDBPyRelation) -> None:
         screen.note(f"the first {_SHOWN_ROWS} rows; --csv, --json or --parquet give all")
 
 
-def _emit(table: pa.Table, how: str, out: Path | None) -> None:
-    if how == "json":
-        screen.emit_json(as_rows(table), out)
-    elif how == "csv":
-        screen.emit_text(as_csv(table), out)
-    elif out is not None:
-        import pyarrow.parquet as pq
-
-        with whole_file(output(out)) as aside:
-            pq.write_table(storable(table), aside, compression="zstd")
-        screen.note(f"wrote {out}")
+def _emit(rows: pa.RecordBatchReader, how: str, out: Path | None, *, safe: bool) -> None:
+    with rows, screen.emitting(out if how != "parquet" else output(out)) as aside:
+        if how == "json":
+            write_json(rows, aside)
+        elif how == "csv":
+            write_csv(rows, aside, safe=safe)
+        else:
+            write_parquet(rows, aside)

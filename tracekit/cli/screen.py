@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json as json_format
 import os
+import shutil
 import sys
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -40,6 +42,7 @@ __all__ = [
     "emit_json",
     "emit_outcome",
     "emit_text",
+    "emitting",
     "errors",
     "note",
     "notes",
@@ -146,8 +149,25 @@ def emit_text(text: str, target: Path | None = None) -> None:
     if target is None or str(target) == "-":
         sys.stdout.write(text)
         return
-    with whole_file(target) as aside:
+    with emitting(target) as aside:
         aside.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def emitting(target: Path | None) -> Iterator[Path]:
+    """Yield a file for a long result; on a clean exit it is printed, or appears at `target` whole.
+
+    `-` is standard output.
+    """
+    if target is None or str(target) == "-":
+        with tempfile.TemporaryDirectory(prefix="tracekit-") as folder:
+            aside = Path(folder) / "out"
+            yield aside
+            with aside.open(encoding="utf-8", newline="") as file:
+                shutil.copyfileobj(file, sys.stdout)
+        return
+    with whole_file(target) as aside:
+        yield aside
     if not is_stream(target):
         note(f"wrote {target}")
 

@@ -10,7 +10,7 @@ import pyarrow.csv as pacsv
 from tracekit.formats.base import Carries, ExportOptions, Tally
 from tracekit.sql import load_sql
 from tracekit.store.reader import TraceReader
-from tracekit.store.statements import select
+from tracekit.store.statements import select, streamed, value_errors
 
 __all__ = ["BlockCsv"]
 
@@ -30,8 +30,8 @@ class BlockCsv:
         done = 0
         sink.write((",".join(_COLUMNS) + "\n").encode())
         form = pacsv.WriteOptions(include_header=False, quoting_style="none")
-        with closing(trace.connect()) as connection:
-            rows = select(connection, load_sql("tracekit.formats", "block_csv")).to_arrow_reader(_BATCH_ROWS)
+        with closing(trace.connect()) as connection, value_errors(trace.path):
+            rows = streamed(select(connection, load_sql("tracekit.formats", "block_csv")), _BATCH_ROWS)
             for batch in rows:
                 pacsv.write_csv(batch, sink, form)
                 done += batch.num_rows

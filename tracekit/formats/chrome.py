@@ -21,7 +21,7 @@ from tracekit.formats.base import Carries, ExportOptions, Tally
 from tracekit.metrics.library import install
 from tracekit.sql import load_sql
 from tracekit.store.reader import TraceReader
-from tracekit.store.statements import select
+from tracekit.store.statements import select, streamed, value_errors
 
 __all__ = ["Chrome"]
 
@@ -143,9 +143,9 @@ def _us(ns: int) -> str:
 
 def _counters(trace: TraceReader) -> Iterator[str]:
     sql = load_sql("tracekit.formats", "in_flight")
-    with closing(trace.connect()) as connection:
+    with closing(trace.connect()) as connection, value_errors(trace.path):
         install(connection)
-        for batch in select(connection, sql, {"points": _COUNTER_POINTS}).to_arrow_reader(65_536):
+        for batch in streamed(select(connection, sql, {"points": _COUNTER_POINTS}), 65_536):
             yield from _counter_events(batch)
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import re
-import tempfile
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -25,6 +24,8 @@ from tracekit.formats.sound import map_dictionary, sound_batch, uris
 from tracekit.formats.spans import innermost
 from tracekit.formats.text.lines import Block, ahead, blocks, decoded_lines
 from tracekit.sql import load_sql
+from tracekit.store.memory import bounded, memory_bytes, memory_errors
+from tracekit.store.statements import streamed
 
 __all__ = ["DFTracer", "DFTracerLogs"]
 
@@ -94,14 +95,12 @@ class DFTracerLogs:
     def __init__(
         self, files: list[Path], tally: Tally, base: str | None = None, *, every_open: bool = True
     ) -> None:
-        self._spill = tempfile.TemporaryDirectory(prefix="tracekit-")
-        self.connection = duckdb.connect(
-            config={"temp_directory": self._spill.name, "autoinstall_known_extensions": False}
-        )
+        self.connection = bounded(memory_bytes())
         self._base = base
         self._every_open = every_open
         try:
-            self._read(files, tally)
+            with memory_errors():
+                self._read(files, tally)
         except BaseException:
             self.close()
             raise
@@ -109,11 +108,11 @@ class DFTracerLogs:
     def close(self) -> None:
         """Release the memory and the disk space of the events."""
         self.connection.close()
-        self._spill.cleanup()
 
     def batches(self, sql: str = "FROM ops ORDER BY t_submit, number") -> Iterator[pa.RecordBatch]:
         """Return what `sql` says of the table `ops`."""
-        yield from self.connection.sql(sql).to_arrow_reader(_BATCH_ROWS)
+        with memory_errors():
+            yield from streamed(self.connection.sql(sql), _BATCH_ROWS)
 
     def notes(self) -> Iterator[str]:
         """Return notes on what the logs do not say."""

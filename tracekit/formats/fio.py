@@ -21,7 +21,7 @@ from tracekit.formats.sound import MAX_INT, batch_of
 from tracekit.formats.text.lines import ahead, blocks, decoded_lines
 from tracekit.sql import load_sql
 from tracekit.store.reader import TraceReader
-from tracekit.store.statements import select
+from tracekit.store.statements import select, streamed, value_errors
 from tracekit.uri import from_name
 
 __all__ = ["Fio"]
@@ -76,8 +76,8 @@ class Fio:
         done = split = 0
         remote = False
         left: Counter[str] = Counter()
-        with closing(trace.connect()) as connection:
-            for batch in select(connection, sql, given).to_arrow_reader(_BATCH_ROWS):
+        with closing(trace.connect()) as connection, value_errors(trace.path):
+            for batch in streamed(select(connection, sql, given), _BATCH_ROWS):
                 lines, why, pieces, objects = batch.columns
                 sink.write("".join(pc.drop_null(lines).to_pylist()).encode())
                 left.update(pc.drop_null(why).to_pylist())

@@ -10,7 +10,7 @@ from tracekit.errors import UsageError
 from tracekit.metrics.library import install
 from tracekit.sql import load_sql
 from tracekit.store.reader import TraceReader
-from tracekit.store.statements import select
+from tracekit.store.statements import select, value_errors
 
 __all__ = ["Fit", "Sizes", "distance", "fit", "in_percent"]
 
@@ -67,7 +67,7 @@ class Fit:
 
 def fit(trace: TraceReader) -> Fit:
     """Return the figures of `trace`. Raises UsageError if it has no op that moves data."""
-    with closing(trace.connect()) as connection:
+    with closing(trace.connect()) as connection, value_errors(trace.path):
         install(connection)
         (row,) = select(connection, load_sql("tracekit.formats", "fit")).to_arrow_table().to_pylist()
     if not row["reads"] + row["writes"]:

@@ -15,7 +15,7 @@ from tracekit.errors import UsageError
 from tracekit.formats.base import Carries, ExportOptions, Tally
 from tracekit.sql import load_sql
 from tracekit.store.reader import TraceReader
-from tracekit.store.statements import select
+from tracekit.store.statements import select, streamed, value_errors
 
 __all__ = ["RECORD", "LibCacheSim"]
 
@@ -48,9 +48,9 @@ class LibCacheSim:
             raise UsageError(f"object_by={options.object_by!r} is unknown", "give " + " or ".join(_OBJECTS))
         sql = load_sql("tracekit.formats", "next_use")
         done = 0
-        with closing(trace.connect()) as connection:
+        with closing(trace.connect()) as connection, value_errors(trace.path):
             result = select(connection, sql, {"by_uri": options.object_by == "uri"})
-            for batch in result.to_arrow_reader(262_144):
+            for batch in streamed(result, 262_144):
                 records = np.empty(batch.num_rows, RECORD)
                 for name in RECORD.names or ():
                     values = batch.column(name).to_numpy(zero_copy_only=False)

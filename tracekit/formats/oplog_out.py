@@ -15,7 +15,7 @@ from tracekit.formats.base import Tally
 from tracekit.formats.text.delimited import LINE_ENDS
 from tracekit.sql import load_sql
 from tracekit.store.reader import TraceReader
-from tracekit.store.statements import select
+from tracekit.store.statements import select, streamed, value_errors
 
 __all__ = ["WARP_COLUMNS", "write_oplog"]
 
@@ -45,9 +45,9 @@ def write_oplog(
     words = {**_WORDS, "read": range_word}
     given = {"epoch_unix_ns": trace.epoch_unix_ns or 0, "kinds": list(words), "words": list(words.values())}
     form = pacsv.WriteOptions(include_header=False, delimiter="\t", quoting_style="needed")
-    with closing(trace.connect()) as connection:
+    with closing(trace.connect()) as connection, value_errors(trace.path):
         rows = select(connection, load_sql("tracekit.formats", "oplog_rows"), given)
-        for batch in rows.to_arrow_reader(_BATCH_ROWS):
+        for batch in streamed(rows, _BATCH_ROWS):
             pacsv.write_csv(batch.select(list(columns)), sink, form)
             done += batch.num_rows
     torn, ranges = trace.query(_COUNTS).to_pylist()[0].values()

@@ -6,19 +6,33 @@ name. Types that a form lacks are converted; the rest stays as it is.
 
 from __future__ import annotations
 
-import io
 import json
 import math
+import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as arrow_csv
+import pyarrow.parquet as pq
 
-__all__ = ["as_csv", "as_rows", "as_values", "for_csv", "plain", "storable"]
+__all__ = [
+    "as_rows",
+    "as_values",
+    "for_csv",
+    "plain",
+    "storable",
+    "write_csv",
+    "write_json",
+    "write_parquet",
+]
+
+_FORMULA = r"^\s*[=+\-@\t\r|%＝＋－＠]"
+"""What spreadsheets take for the begin of a formula, also in full width, or of a command (DDE)."""
 
 
 def plain(value: Any) -> Any:
@@ -49,11 +63,55 @@ def as_values(table: pa.Table) -> list[tuple[Any, ...]]:
     return list(zip(*columns, strict=True))
 
 
-def as_csv(table: pa.Table) -> str:
-    """CSV with a header; lists and structs as JSON, bytes and intervals as DuckDB shows them."""
-    buffer = io.BytesIO()
-    arrow_csv.write_csv(for_csv(table), buffer)
-    return buffer.getvalue().decode()
+def write_csv(rows: pa.RecordBatchReader, path: Path, *, safe: bool = False) -> None:
+    """Write CSV with a header; lists and structs as JSON, bytes and intervals as DuckDB shows them.
+
+    With `safe`, a text that a spreadsheet would take for a formula gets an apostrophe in front.
+    """
+    shape = _harmless if safe else for_csv
+    with (
+        path.open("wb") as file,
+        arrow_csv.CSVWriter(file, shape(rows.schema.empty_table()).schema) as writer,
+    ):
+        for table in _tables(rows):
+            writer.write_table(shape(table))
+
+
+def write_json(rows: pa.RecordBatchReader, path: Path) -> None:
+    """Write the rows as one JSON array of objects."""
+    with path.open("w", encoding="utf-8") as file:
+        lead = "[\n"
+        for table in _tables(rows):
+            if len(table):
+                text = json.dumps(as_rows(table), indent=2, allow_nan=False)
+                file.write(lead + text[2:-2])
+                lead = ",\n"
+        file.write("[]\n" if lead == "[\n" else "\n]\n")
+
+
+def write_parquet(rows: pa.RecordBatchReader, path: Path) -> None:
+    """Write the rows as one Parquet file."""
+    schema = storable(rows.schema.empty_table()).schema
+    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+        for table in _tables(rows):
+            writer.write_table(storable(table))
+
+
+def _tables(rows: pa.RecordBatchReader) -> Iterator[pa.Table]:
+    return (pa.Table.from_batches([batch]) for batch in rows)
+
+
+def _harmless(table: pa.Table) -> pa.Table:
+    """Return what `for_csv` returns, with an apostrophe before text and names that begin a formula."""
+    table = for_csv(table)
+    for index, field in enumerate(table.schema):
+        if not pa.types.is_string(field.type) and not pa.types.is_large_string(field.type):
+            continue
+        column = table.column(index)
+        marked = pc.binary_join_element_wise("'", column, "")
+        begins = pc.match_substring_regex(column, _FORMULA)
+        table = table.set_column(index, field.name, pc.if_else(begins, marked, column))
+    return table.rename_columns([re.sub(_FORMULA, r"'\g<0>", name) for name in table.column_names])
 
 
 def for_csv(table: pa.Table) -> pa.Table:

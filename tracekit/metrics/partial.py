@@ -87,11 +87,11 @@ def partial(
     window: Window = (None, None),
     *,
     threads: int | None = None,
-    memory_limit: str | None = None,
+    memory: int | str | None = None,
 ) -> Partial:
     """Measure the ops submitted in `window`. Counters have no time: the first window gets them."""
     start_ns, stop_ns = window
-    with measuring(reader, threads=threads, memory_limit=memory_limit) as connection:
+    with measuring(reader, threads=threads, memory=memory) as connection:
         _narrow(connection, start_ns, stop_ns)
         counts = rows(connection, "totals()")[0]
         by_op, sizes, latencies, responses = distributions(connection, waited=bool(counts["wait_sum_ns"]))

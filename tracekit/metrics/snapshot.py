@@ -272,15 +272,15 @@ def _of_older_versions(raw: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def snapshot(
-    reader: TraceReader, *, threads: int | None = None, memory_limit: str | None = None
+    reader: TraceReader, *, threads: int | None = None, memory: int | str | None = None
 ) -> MetricsSnapshot:
     """Measure every op of the trace, with queries over `ops` and one sweep in order of time.
 
-    The queries keep to `memory_limit` (default 2GiB) and spill the rest to the temporary directory.
+    The queries keep to `memory` and spill the rest to a scratch directory.
     """
     with ThreadPoolExecutor(1) as pool:  # the sweep uses one thread: DuckDB has the other cores
         swept = pool.submit(peaks, reader) if threads != 1 else None
-        with measuring(reader, threads=threads, memory_limit=memory_limit) as connection:
+        with measuring(reader, threads=threads, memory=memory) as connection:
             counts = rows(connection, "totals()")[0]
             for name, macro in DISTINCT.items():
                 counts[name] = rows(connection, f"(SELECT count(*) AS n FROM {macro}())")[0]["n"]

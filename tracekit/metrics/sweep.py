@@ -22,6 +22,7 @@ from tracekit.store.reader import TraceReader
 
 __all__ = ["Flight", "Peaks", "flight", "peaks", "sweep"]
 
+_MANY_OPEN = 65_536
 _NEVER = np.iinfo(np.int64).max
 _Columns = tuple[np.ndarray, np.ndarray, np.ndarray]
 _Levels = tuple[tuple[int, int], ...]
@@ -84,8 +85,8 @@ class Flight:
         return Flight(
             self.first_submit_ns,
             later.last_submit_ns,
-            _records(self.ops_records, lifted(later.ops_records, True)),
-            _records(self.bytes_records, lifted(later.bytes_records, False)),
+            _higher(self.ops_records, lifted(later.ops_records, True)),
+            _higher(self.bytes_records, lifted(later.bytes_records, False)),
             tuple(sorted((*self.pending[still:], *later.pending))),
             self.never_ops + later.never_ops,
             self.never_bytes + later.never_bytes,
@@ -94,7 +95,7 @@ class Flight:
 
 def peaks(reader: TraceReader) -> Peaks:
     """The peaks of the whole trace. Hints do not count; an op without a length counts the bytes that it moved."""
-    return flight(reader).peaks
+    return sweep(_windowed(reader, None, None), only_peaks=True).peaks
 
 
 def flight(reader: TraceReader, *, start_ns: int | None = None, stop_ns: int | None = None) -> Flight:
@@ -102,9 +103,12 @@ def flight(reader: TraceReader, *, start_ns: int | None = None, stop_ns: int | N
     return sweep(_windowed(reader, start_ns, stop_ns))
 
 
-def sweep(batches: Iterable[_Columns]) -> Flight:
-    """Sweep batches of (submit, end, weight) arrays, int64, with submits ascending over all batches."""
-    open_end, open_weight = np.empty(0, np.int64), np.empty(0, np.int64)
+def sweep(batches: Iterable[_Columns], *, only_peaks: bool = False) -> Flight:
+    """Sweep batches of (submit, end, weight) arrays, int64, with submits ascending over all batches.
+
+    With `only_peaks`, the records before the peaks are left out: the result cannot be merged.
+    """
+    open_end, open_ops, open_weight = (np.empty(0, np.int64) for _ in range(3))
     never_ops = never_bytes = 0
     first = last = None
     ops_records: _Levels = ()
@@ -113,35 +117,56 @@ def sweep(batches: Iterable[_Columns]) -> Flight:
         if not len(submit):
             continue
         ends, weights = np.concatenate([open_end, end]), np.concatenate([open_weight, weight])
+        counts = np.concatenate([open_ops, np.ones(len(end), np.int64)])
         order = np.argsort(ends, kind="stable")
-        ends, weights = ends[order], weights[order]
-        gone = np.searchsorted(ends, submit, side="right")
-        gone_bytes = np.concatenate([[0], np.cumsum(weights)])[gone]
-        begun = never_ops + len(open_end) + np.arange(1, len(submit) + 1)
+        ends, counts, weights = ends[order], counts[order], weights[order]
+        at = np.searchsorted(ends, submit, side="right")
+        gone = np.concatenate([[0], np.cumsum(counts)])[at]
+        gone_bytes = np.concatenate([[0], np.cumsum(weights)])[at]
+        begun = never_ops + open_ops.sum() + np.arange(1, len(submit) + 1)
         begun_bytes = never_bytes + open_weight.sum() + np.cumsum(weight)
-        ops_records = _records(ops_records, _rises(submit, begun - gone, ops_records))
-        bytes_records = _records(bytes_records, _rises(submit, begun_bytes - gone_bytes, bytes_records))
+        add = _peak if only_peaks else _records
+        ops_records = add(ops_records, submit, begun - gone)
+        bytes_records = add(bytes_records, submit, begun_bytes - gone_bytes)
         first, last = int(submit[0]) if first is None else first, int(submit[-1])
         # Ops that never end are counted, not carried, so that no batch has to sort them again.
         left, ever = int(np.searchsorted(ends, last, side="right")), int(np.searchsorted(ends, _NEVER))
-        never_ops += len(ends) - ever
+        never_ops += int(counts[ever:].sum())
         never_bytes += int(weights[ever:].sum())
-        open_end, open_weight = ends[left:ever], weights[left:ever]
-    pending = tuple(zip(open_end.tolist(), open_weight.tolist(), strict=True))
+        open_end, open_ops, open_weight = _together(ends[left:ever], counts[left:ever], weights[left:ever])
+    pending = tuple(
+        (end, weight if first_of_end else 0)
+        for end, count, weight in zip(open_end.tolist(), open_ops.tolist(), open_weight.tolist(), strict=True)
+        for first_of_end in (True, *(False,) * (count - 1))
+    )
     return Flight(first, last, ops_records, bytes_records, pending, never_ops, never_bytes)
 
 
-def _rises(t: np.ndarray, level: np.ndarray, before: _Levels) -> Iterable[tuple[int, int]]:
-    """The times and levels at which `level` is higher than ever, `before` included."""
+def _together(end: np.ndarray, ops: np.ndarray, weight: np.ndarray) -> _Columns:
+    """Add up the ops of equal ends, if there are many ops: else every batch would have to sort them all again."""
+    if len(end) < _MANY_OPEN:
+        return end, ops, weight
+    begins = np.flatnonzero(np.concatenate([[True], end[1:] != end[:-1]]))
+    return end[begins], np.add.reduceat(ops, begins), np.add.reduceat(weight, begins)
+
+
+def _records(before: _Levels, t: np.ndarray, level: np.ndarray) -> _Levels:
+    """Append to `before` the times and levels at which `level` is higher than ever."""
     most = before[-1][1] if before else 0
     if int(level.max()) <= most:
-        return ()
+        return before
     so_far = np.maximum.accumulate(np.concatenate([[most], level]))
     at = np.flatnonzero(so_far[1:] > so_far[:-1])
-    return zip(t[at].tolist(), level[at].tolist(), strict=True)
+    return (*before, *zip(t[at].tolist(), level[at].tolist(), strict=True))
 
 
-def _records(before: _Levels, more: Iterable[tuple[int, int]]) -> _Levels:
+def _peak(before: _Levels, t: np.ndarray, level: np.ndarray) -> _Levels:
+    """Return the highest level, and when it was first reached."""
+    at = int(level.argmax())
+    return ((int(t[at]), int(level[at])),) if not before or level[at] > before[0][1] else before
+
+
+def _higher(before: _Levels, more: Iterable[tuple[int, int]]) -> _Levels:
     """Append to `before` those of `more` that are higher than all before them."""
     found = list(before)
     for t, level in more:

@@ -29,6 +29,7 @@ from tracekit.replayer.select import fits, text
 from tracekit.sql import load_sql
 from tracekit.store.merge import ordered_batches
 from tracekit.store.reader import TraceReader
+from tracekit.store.statements import value_errors
 
 __all__ = ["COLUMNS", "KINDS", "NONE", "Plan", "build_plan", "plan_parts"]
 
@@ -208,7 +209,7 @@ def plan_parts(
 
 def _distinct_uris(reader: TraceReader) -> tuple[str, ...]:
     sql = load_sql("tracekit.replayer", "uris")
-    with closing(reader.connect()) as connection:
+    with closing(reader.connect()) as connection, value_errors(reader.path):
         return tuple(row[0] for row in connection.execute(sql, {"kinds": list(READS)}).fetchall())
 
 

@@ -38,6 +38,7 @@ from tracekit.replayer.verdict import ClientFacts, judge
 from tracekit.sql import load_sql
 from tracekit.store.locate import local_path
 from tracekit.store.reader import TraceLike, TraceReader, open_reader
+from tracekit.store.statements import value_errors
 from tracekit.store.target import check_target, replacing
 from tracekit.units import format_size
 from tracekit.validation import parse
@@ -104,8 +105,9 @@ def _replay(
         check_target(kept, overwrite=options.overwrite)
     if reader.rows > _LONG_PLAN and options.engine in ("auto", "compiled"):
         preload()
-    plan = build_plan(reader, parse_rules(options.map), options)
-    backends = Backends(options.store_options)
+    rules = parse_rules(options.map)
+    plan = build_plan(reader, rules, options)
+    backends = Backends(options.store_options, roots=rules.local_roots())
     try:
         touched = check_targets(plan, backends, options)
         with tempfile.TemporaryDirectory(prefix="tracekit-replay-") as scratch:
@@ -188,7 +190,7 @@ def _run(
 def _result(
     reader: TraceReader, plan: Plan, done: TraceReader, options: ReplayOptions, out: Path | None, run: _Run
 ) -> ReplayResult:  # fmt: skip
-    with closing(done.connect()) as connection:
+    with closing(done.connect()) as connection, value_errors(done.path):
         failures = connection.sql(_sql("failures"), params={"most": 5}).to_arrow_table().to_pylist()
         timing: dict[str, Any] = {"ops": 0}
         if "gate_wait" in done.columns:  # else there is no op to tell of
@@ -209,7 +211,7 @@ def _needed_workers(done: TraceReader, timing: dict[str, Any], client: ClientFac
     """How many ops would have been in flight at once had each gone when it was due; None if workers were not the limit."""
     if not client.at_limit or timing.get("lateness_p99_ns") is None:
         return None
-    with closing(done.connect()) as connection:
+    with closing(done.connect()) as connection, value_errors(done.path):
         row = connection.execute(_sql("needed_workers")).fetchone()
     return None if row is None else row[0]
 

@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from tracekit.errors import TraceFormatError
+from tracekit.store.locate import literal
 from tracekit.store.opening import SegmentInfo, damage_errors, journal_table, open_pages
 from tracekit.store.reader import TraceReader
 from tracekit.store.segment import conform
+from tracekit.store.statements import streamed, value_errors
 
 __all__ = ["ordered_batches"]
 
@@ -28,7 +31,7 @@ def ordered_batches(reader: TraceReader, columns: Sequence[str]) -> Iterator[pa.
     """Yield columns (of the op schema) of every op, ascending in `t_submit`, in tables of some 10,000s of rows.
 
     `t_submit` is always included, counted from the trace's epoch. Memory is a few batches for each
-    overlapping segment. Unsorted segments (other tools' Parquet files, journals) are sorted in memory.
+    overlapping segment. Journals are sorted in memory, other tools' Parquet files by DuckDB, which may spill.
     """
     wanted = list(dict.fromkeys(["t_submit", *columns]))
     waiting = [
@@ -96,23 +99,31 @@ def _merged(parts: list[pa.Table]) -> pa.Table:
 def _batches(segment: SegmentInfo, columns: list[str], shift: int) -> Iterator[pa.Table]:
     needed = [*columns, "offset"] if segment.puts_are_ranges and "op" in columns else columns
     present = [name for name in dict.fromkeys(needed) if name in segment.schema.names]
-    if segment.journal or not segment.is_sorted:
-        # Conform first: Arrow cannot sort every encoding.
-        whole = _shaped(segment, _whole(segment).select(present), columns, shift)
+    if segment.journal:
+        whole = _shaped(segment, journal_table(segment).select(present), columns, shift)
         ordered = whole.sort_by([("t_submit", "ascending")])
         for start in range(0, len(ordered), _BATCH_ROWS):
             yield ordered.slice(start, _BATCH_ROWS)
+        return
+    if not segment.is_sorted:
+        for batch in _sorted(segment, present):
+            yield _shaped(segment, pa.Table.from_batches([batch]), columns, shift)
         return
     with damage_errors(segment.path), open_pages(segment.path) as file:
         for batch in file.iter_batches(batch_size=_BATCH_ROWS, columns=present):
             yield _shaped(segment, pa.Table.from_batches([batch]), columns, shift)
 
 
-def _whole(segment: SegmentInfo) -> pa.Table:
-    if segment.journal:
-        return journal_table(segment)
-    with damage_errors(segment.path), open_pages(segment.path) as file:
-        return file.read()
+def _sorted(segment: SegmentInfo, columns: list[str]) -> Iterator[pa.RecordBatch]:
+    """Yield columns of another tool's file in order of time; ops of one time stay in the order of the file.
+
+    DuckDB sorts it, because it may be larger than memory.
+    """
+    lone = TraceReader(segment.path, (segment,), None, None)
+    names = ", ".join(f'"{name}"' for name in columns)
+    sql = f"SELECT {names} FROM read_parquet($file) ORDER BY t_submit, file_row_number"
+    with closing(lone.connect()) as connection, value_errors(segment.path):
+        yield from streamed(connection.sql(sql, params={"file": literal(segment.path)}), _BATCH_ROWS)
 
 
 def _shaped(segment: SegmentInfo, table: pa.Table, columns: list[str], shift: int) -> pa.Table:
@@ -145,7 +156,7 @@ def _upgraded(table: pa.Table) -> pa.Table:
 def _first_submit(segment: SegmentInfo, reader: TraceReader) -> int:
     first = segment.first_submit
     if first is None:
-        first = pc.min(_whole(segment).column("t_submit")).as_py()
+        first = TraceReader(segment.path, (segment,), None, None).extent()[0]
     if first is None:
         raise TraceFormatError(f"{segment.path}: its ops have no t_submit", "every op needs t_submit and uri")
     return first + reader.shift_of(segment)

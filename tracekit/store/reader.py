@@ -25,8 +25,9 @@ from tracekit.store.index import Index, read_index
 from tracekit.store.layout import MANIFEST_NAME, journals_of, segment_of, segments_of, stem_of
 from tracekit.store.locate import Name, literal, trace_paths
 from tracekit.store.manifest import Manifest, read_manifest
+from tracekit.store.memory import bounded, memory_bytes, memory_errors
 from tracekit.store.opening import SegmentInfo, journal_table, open_file, open_segment
-from tracekit.store.statements import query_errors, select, value_errors
+from tracekit.store.statements import collected, query_errors, select, streamed, value_errors
 
 __all__ = ["HasReader", "SegmentInfo", "TraceLike", "TraceReader", "index_problems", "open_reader"]
 
@@ -99,35 +100,33 @@ class TraceReader:
         *,
         ordered: bool = False,
         threads: int | None = None,
-        memory_limit: str | None = None,
-        spill_dir: Path | None = None,
+        memory: int | str | None = None,
     ) -> duckdb.DuckDBPyConnection:
         """Return a new DuckDB connection with the view `ops`, and `internal.ops_scan`: the same rows in file order.
 
         Both have every schema column (see `ops.sql`). With `ordered`, `ops` is in order of `t_submit`. The
         connection can read the trace's files and nothing else: no other files, writes, extensions or
-        settings. `memory_limit` is DuckDB's (`4GiB`); with `spill_dir`, larger work spills there.
+        settings. It keeps to `memory` (default: `memory_bytes()`); larger work spills to a scratch directory.
         """
-        config: dict[str, Any] = {"autoinstall_known_extensions": False, "autoload_known_extensions": False}
-        if threads is not None:
-            config["threads"] = threads
-        if memory_limit is not None:
-            config["memory_limit"] = memory_limit
-        config["temp_directory"] = str(spill_dir) if spill_dir is not None else ""
-        connection = duckdb.connect(":memory:", config=config)
-        try:
-            self._define_views(connection, ordered)
-            files = [segment.path for segment in self.segments if not segment.journal]
-            allowed = [*map(str, files), *map(literal, files)]
-            connection.execute("SET allowed_paths = $paths", {"paths": allowed})
-            connection.execute("SET enable_progress_bar = false")  # it prints on stdout, into our JSON
-            connection.execute("SET python_enable_replacements = false")
-            connection.execute("SET enable_external_access = false")
-            connection.execute("SET lock_configuration = true")
-        except BaseException:
-            connection.close()
-            raise
+        with memory_errors():
+            connection = bounded(memory_bytes(memory), threads)
+            try:
+                self._define_views(connection, ordered)
+                self._enclose(connection)
+            except BaseException:
+                connection.close()
+                raise
         return connection
+
+    def _enclose(self, connection: duckdb.DuckDBPyConnection) -> None:
+        """Take from the connection what is not needed to read the trace."""
+        files = [segment.path for segment in self.segments if not segment.journal]
+        allowed = [*map(str, files), *map(literal, files)]
+        connection.execute("SET allowed_paths = $paths", {"paths": allowed})
+        connection.execute("SET enable_progress_bar = false")  # it prints on stdout, into our JSON
+        connection.execute("SET python_enable_replacements = false")
+        connection.execute("SET enable_external_access = false")
+        connection.execute("SET lock_configuration = true")
 
     def query(self, sql: str, params: Sequence[Any] | Mapping[str, Any] | None = None) -> pa.Table:
         """Return the result of `sql` over the view `ops` (in order of `t_submit`), as an Arrow table.
@@ -135,7 +134,7 @@ class TraceReader:
         Raises UsageError with DuckDB's message if the query is wrong or does more than read.
         """
         with closing(self.connect(ordered=True)) as connection, query_errors():
-            return select(connection, sql, params).to_arrow_table()
+            return collected(select(connection, sql, params))
 
     def batches(
         self, columns: Sequence[str] | None = None, *, batch_rows: int = 65_536, ordered: bool = True
@@ -149,7 +148,7 @@ class TraceReader:
                     f"no column {', '.join(sorted(unknown))}", f"the columns are {', '.join(view.columns)}"
                 )
             chosen = view.select(*(duckdb.ColumnExpression(name) for name in columns)) if columns else view
-            yield from chosen.to_arrow_reader(batch_rows)
+            yield from streamed(chosen, batch_rows)
 
     def extent(self) -> tuple[int | None, int | None]:
         """Return the first and last submit, ns since the trace's epoch; from statistics if every file has them."""

@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import pyarrow as pa
 
 from tracekit.errors import TraceFormatError, UsageError
+from tracekit.store.memory import memory_bytes, memory_errors, too_large
 
-__all__ = ["query_errors", "select", "value_errors"]
+__all__ = ["collected", "query_errors", "select", "streamed", "value_errors"]
 
 _READING = (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN)
 _EXPLAIN = re.compile(r"\s*EXPLAIN\b\s*(?:ANALYZE\b\s*)?(?:\([^()]*\)\s*)?", re.IGNORECASE)
@@ -27,6 +29,13 @@ _NO_TABLE = "Catalog Error: Table with name"
 _SUGGESTING = ("Candidate", "Did you mean")
 _SUGGESTED = 3
 """How many lines of a list of candidates to keep; there may be a dozen overloads."""
+_ERRORS: dict[str, type[duckdb.Error]] = {
+    "Out of Memory Error": duckdb.OutOfMemoryException,
+    "IO Error": duckdb.IOException,
+    "INTERRUPT Error": duckdb.InterruptException,
+}
+"""How messages of errors that are not about values begin."""
+_TABLE_BATCH_ROWS = 262_144
 _BARE_OFFSET = re.compile(r'(?<![".\w])offset(?![\w"])', re.IGNORECASE)
 
 
@@ -68,11 +77,41 @@ def _operators(plan: list[dict[str, Any]]) -> Iterator[str]:
         yield from _operators(node["children"])
 
 
+def streamed(relation: duckdb.DuckDBPyRelation, batch_rows: int = 65_536) -> pa.RecordBatchReader:
+    """Return a reader of the rows of `relation`, which raises DuckDB's errors also for a later row."""
+    reader = relation.to_arrow_reader(batch_rows)
+    return pa.RecordBatchReader.from_batches(reader.schema, _batches(reader))
+
+
+def _batches(reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
+    try:
+        yield from reader
+    except OSError as error:  # what Arrow makes of an error of DuckDB
+        said = str(error)
+        for beginning, kind in _ERRORS.items():
+            if said.startswith(beginning):
+                raise kind(said) from error
+        raise duckdb.DataError(said) from error
+
+
+def collected(relation: duckdb.DuckDBPyRelation, memory: int | str | None = None) -> pa.Table:
+    """Return the rows of `relation` as a table. Raises UsageError if they need more than `memory`."""
+    limit, held, batches = memory_bytes(memory), 0, []
+    with streamed(relation, _TABLE_BATCH_ROWS) as reader:
+        for batch in reader:
+            held += batch.nbytes
+            if held > limit:
+                raise too_large(limit)
+            batches.append(batch)
+        return pa.Table.from_batches(batches, reader.schema)
+
+
 @contextmanager
 def query_errors() -> Iterator[None]:
     """Raise DuckDB's errors as UsageError: the first line, with the suggestions as the hint."""
     try:
-        yield
+        with memory_errors():
+            yield
     except duckdb.Error as error:
         raise UsageError(f"query: {str(error).splitlines()[0]}", _hint(error)) from error
 
@@ -91,9 +130,17 @@ def _hint(error: duckdb.Error) -> str:
 
 @contextmanager
 def value_errors(path: Path) -> Iterator[None]:
-    """Raise DuckDB's errors about impossible values (such as an overflow) as TraceFormatError, in one line."""
+    """Raise DuckDB's errors about impossible values (such as an overflow) as TraceFormatError, in one line.
+
+    Memory that does not suffice is a UsageError.
+    """
     try:
-        yield
+        with memory_errors():
+            yield
+    except duckdb.IOException as error:
+        raise TraceFormatError(
+            f"{path} cannot be read: {str(error).splitlines()[0]}", "tracekit verify describes the damage"
+        ) from error
     except (duckdb.DataError, duckdb.InvalidInputException) as error:
         said = str(error).splitlines()[0]
         raise TraceFormatError(
