@@ -168,3 +168,28 @@ def test_repair_completes_a_trace_whose_start_was_interrupted(tmp_path: Path) ->
     with Recorder(tmp_path / "t") as recorder:
         recorder.record("file:///x", 0, 1, time.monotonic_ns(), 1)
     assert open_reader(tmp_path / "t").rows == 1
+
+
+@pytest.mark.parametrize("flags", [(), ("--overwrite",)], ids=["new", "overwrite"])
+@pytest.mark.parametrize("verb", ["replay", "import"])
+def test_of_several_commands_that_write_one_path_at_once_one_trace_is_left(
+    tmp_path: Path, verb: str, flags: tuple[str, ...]
+) -> None:
+    (tmp_path / "f").write_bytes(bytes(100))
+    recording = tmp_path / "from.parquet"
+    pq.write_table(pa.table({**CORE, "uri": [f"file://{tmp_path}/f"] * 2}), recording)
+    (tmp_path / "log.csv").write_text("uri,offset,len,t_submit,sample_id,latency\nfile:///f,0,1,5,1,10\n")
+    words = {"replay": ["replay", str(recording)], "import": ["import", "csv", str(tmp_path / "log.csv")]}
+    (tmp_path / "out").mkdir()
+    out = imported(tmp_path / "out" / "t") if flags else tmp_path / "out" / "t"
+    command = [sys.executable, "-m", "tracekit", *words[verb], "-o", str(out), *flags]
+    runs = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(3)
+    ]
+    ended = [(*run.communicate(timeout=100), run.returncode) for run in runs]
+    codes = sorted(code for _, _, code in ended)
+    assert codes == [0, 2, 2] or (flags and codes[0] == 0), ended
+    assert all(errors.count("\n") == 1 for _, errors, code in ended if code == 2), ended
+    assert open_reader(out).rows == (2 if verb == "replay" else 1)
+    assert verify(out) == []
+    assert [entry.name for entry in out.parent.iterdir()] == ["t"]

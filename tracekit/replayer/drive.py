@@ -29,6 +29,7 @@ from tracekit.replayer.sizing import workers_for
 from tracekit.replayer.touched import Touched
 from tracekit.replayer.verdict import ClientFacts
 from tracekit.store.reader import TraceReader
+from tracekit.store.target import claiming
 from tracekit.units import format_count, format_duration
 
 __all__ = ["Watch", "drive", "model_of_recording", "options_to_record"]
@@ -61,7 +62,9 @@ def drive(
     tell = _teller(plan, reader.rows * options.loop, watch)
     gate = _gate(options, model)
     pacer = make_pacer(options.pace, plan, speed=options.speed, model=model)
-    with Recorder(target, source="replay", options=noted) as recorder:
+    with claiming(target, overwrite=options.overwrite):
+        recorder = Recorder(target, source="replay", options=noted)
+    with recorder:
         engine: CompiledEngine | LoopEngine | ThreadEngine
         if compiled:
             engine = CompiledEngine(plan, pacer, gate, recorder, settings=settings)

@@ -39,7 +39,7 @@ from tracekit.sql import load_sql
 from tracekit.store.locate import local_path
 from tracekit.store.reader import TraceLike, TraceReader, open_reader
 from tracekit.store.statements import value_errors
-from tracekit.store.target import check_target, replacing
+from tracekit.store.target import check_target
 from tracekit.units import format_size
 from tracekit.validation import parse
 
@@ -112,8 +112,6 @@ def _replay(
         touched = check_targets(plan, backends, options)
         with tempfile.TemporaryDirectory(prefix="tracekit-replay-") as scratch:
             target = kept if kept is not None else Path(scratch) / "replay.trace"
-            with replacing(target, overwrite=options.overwrite):
-                pass  # the empty trace that takes the old one's place is the one that the replay joins
             run = _run(plan, backends, options, reader, target, watch, touched)
             return _result(reader, plan, open_reader(target), options, kept, run)
     finally:

@@ -6,6 +6,7 @@ renamed into place when it is complete.
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -126,7 +127,9 @@ class TraceWriter:
             publish(self._aside, self.path, overwrite=self._overwrite)
         except OSError as error:
             self.abort()
-            raise UsageError(f"{self.path}: {error.strerror}", "choose another path") from error
+            taken = error.errno in (errno.ENOTEMPTY, errno.EEXIST)  # by another process, since the beginning
+            what = f"{self.path} exists" if taken else f"{self.path}: {error.strerror}"
+            raise UsageError(what, "choose another path") from error
 
     def __enter__(self) -> TraceWriter:
         return self
