@@ -29,8 +29,8 @@ test: $(VENV)/.installed-dev $(CACHE)/.servers ## run all tests but the soak tes
 quick: $(VENV)/.installed-dev ## run the tests that need no servers, in less than a minute
 	$(BIN)/python -m pytest -q -m "not soak and not server" --hypothesis-profile=quick $(QUICK)
 
-soak: $(VENV)/.installed-dev $(CACHE)/.servers ## run the tests that take minutes each
-	$(BIN)/python -m pytest -q -m soak --timeout 1800
+soak: $(VENV)/.installed-dev $(CACHE)/.servers ## run the tests that take minutes each; ONLY=NAME runs some (docs/reliability.md)
+	$(BIN)/python -m pytest -q -m soak --timeout 1800 $(if $(ONLY),-k '$(ONLY)')
 
 lint: $(VENV)/.installed-dev ## ruff, ruff format, mypy --strict on tracekit/, mypy on tests/
 	$(BIN)/ruff check .

@@ -101,7 +101,7 @@ def _show(relation: duckdb.DuckDBPyRelation) -> None:
 
 
 def _emit(rows: pa.RecordBatchReader, how: str, out: Path | None, *, safe: bool) -> None:
-    with rows, screen.emitting(out if how != "parquet" else output(out)) as aside:
+    with rows, screen.emitting(output(out) if how == "parquet" and out is not None else out) as aside:
         if how == "json":
             write_json(rows, aside)
         elif how == "csv":

@@ -137,12 +137,14 @@ def value_errors(path: Path) -> Iterator[None]:
     try:
         with memory_errors():
             yield
-    except duckdb.IOException as error:
-        raise TraceFormatError(
-            f"{path} cannot be read: {str(error).splitlines()[0]}", "tracekit verify describes the damage"
-        ) from error
     except (duckdb.DataError, duckdb.InvalidInputException) as error:
         said = str(error).splitlines()[0]
         raise TraceFormatError(
             f"{path} holds values that no op can have: {said}", "tracekit verify describes them"
+        ) from error
+    except (duckdb.ProgrammingError, duckdb.InterruptException):
+        raise  # a defect of ours, Ctrl-C
+    except duckdb.Error as error:  # of a damaged file
+        raise TraceFormatError(
+            f"{path} cannot be read: {str(error).splitlines()[0]}", "tracekit verify describes the damage"
         ) from error

@@ -1,0 +1,102 @@
+"""Limits: full disks, few descriptors, little address space."""
+
+from __future__ import annotations
+
+import random
+import resource
+from collections.abc import Callable
+from pathlib import Path
+
+from faults import Row as _Row
+from faults import core_file, one_line, recorded, run
+
+from tracekit.store.check import verify
+
+
+def _verbs(folder: Path) -> dict[str, list[object]]:
+    """Return a command line of each verb that reads or writes traces; `{out}` is where it writes."""
+    (folder / "data").mkdir()
+    for i in range(3):
+        (folder / "data" / f"{i}.bin").write_bytes(bytes(200_000))
+    trace = recorded(folder / "a.trace", 400)
+    small = core_file(folder / "small.parquet", [f"file://{folder}/data/{i % 3}.bin" for i in range(60)])
+    (folder / "log.csv").write_text(
+        "uri,offset,len,t_submit,sample_id,latency\n" + "file:///f,0,1,5,1,10\n" * 2000
+    )
+    return {
+        "record": ["record", folder / "data", "-o", "{out}", "--epochs", 40],
+        "import": ["import", "csv", folder / "log.csv", "-o", "{out}"],
+        "export": ["export", trace, "chrome", "-o", "{out}"],
+        "query": ["query", trace, "FROM ops", "--parquet", "-o", "{out}"],
+        "stats": ["stats", trace, "--csv", "-o", "{out}"],
+        "replay": ["replay", small, "--pace", "asap", "-o", "{out}"],
+        "capture": ["capture", "-o", "{out}", "--with", "hooks", "--", "true"],
+        "report": ["report", trace, "-o", "{out}"],
+        "plot": ["plot", "offsets", trace, "-o", "{out}.png"],
+        "materialize": ["materialize", small, "--map", f"file://{folder}/data=file://{folder}/{{out}}", "--seed", 1],
+        "info": ["info", trace],
+        "verify": ["verify", trace],
+        "compare": ["compare", trace, trace],
+    }  # fmt: skip
+
+
+def _filled(words: list[object], out: Path) -> list[str]:
+    return [str(word).replace("{out}", out.name if "=file://" in str(word) else str(out)) for word in words]
+
+
+def _limited(what: int, amount: int) -> Callable[[], None]:
+    def limit() -> None:
+        resource.setrlimit(what, (amount, amount))
+
+    return limit
+
+
+def full_disk(folder: Path, times: int, draw: random.Random) -> tuple[int, str]:
+    """Let no file grow beyond some kilobytes; a write beyond fails as on a full disk."""
+    verbs = list(_verbs(folder).items())
+    tried = 0
+    for limit in (1000, 20_000, 4000, 60_000, 300)[: max(times // len(verbs), 1)]:
+        for name, words in verbs[:times]:
+            out = folder / f"{name}-{limit}"
+            done = run(*_filled(words, out), preexec_fn=_limited(resource.RLIMIT_FSIZE, limit))
+            one_line(done, 0, 1, 2)
+            tried += 1
+            if done.returncode == 2 and out.is_file():
+                raise AssertionError(f"{name}: failed, and left {out}")
+            if out.is_dir() and name in ("record", "import", "replay", "capture") and done.returncode == 0:
+                assert verify(out) == []
+    return tried, "what does not fit; no half file, one line"
+
+
+def few_descriptors(folder: Path, times: int, draw: random.Random) -> tuple[int, str]:
+    verbs = list(_verbs(folder).items())
+    tried = 0
+    for limit in (64, 32, 256)[: max(times // len(verbs), 1)]:
+        for name, words in verbs[:times]:
+            done = run(
+                *_filled(words, folder / f"{name}-{limit}"),
+                preexec_fn=_limited(resource.RLIMIT_NOFILE, limit),
+            )
+            one_line(done, 0, 1, 2)
+            tried += 1
+    return tried, "nothing, or one line"  # fmt: skip
+
+
+def little_memory(folder: Path, times: int, draw: random.Random) -> tuple[int, str]:
+    verbs = list(_verbs(folder).items())
+    tried = 0
+    for limit in (1 << 30, 700 << 20, 2 << 30)[: max(times // len(verbs), 1)]:
+        for name, words in verbs[:times]:
+            done = run(
+                *_filled(words, folder / f"{name}-{limit}"), preexec_fn=_limited(resource.RLIMIT_AS, limit)
+            )
+            one_line(done, 0, 1, 2)
+            tried += 1
+    return tried, "nothing, or one line"  # fmt: skip
+
+
+ROWS = [
+    _Row("full-disk", "no file may grow beyond some kilobytes (`RLIMIT_FSIZE`), for every verb", "one line, exit code 2, no half file", 4, 65, full_disk),
+    _Row("few-descriptors", "`RLIMIT_NOFILE` of 32, 64 and 256, for every verb", "it works, or ends in one line", 3, 39, few_descriptors),
+    _Row("address-space", "`RLIMIT_AS` of 700 MiB, 1 GiB and 2 GiB, for every verb", "it works, or ends in one line", 2, 39, little_memory),
+]  # fmt: skip
