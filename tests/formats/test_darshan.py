@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -34,6 +37,17 @@ def test_a_real_log_comes_in_with_its_known_facts(tmp_path: Path) -> None:
     assert reader.epoch_unix_ns is not None
     assert 0 <= reader.epoch_unix_ns - 1587455133 * 10**9 < 10**10
     assert first["uri"].startswith("file:///")
+
+
+@here
+@pytest.mark.parametrize("pack", [gzip.compress, bz2.compress], ids=["gz", "bz2"])
+def test_a_compressed_log_is_read_as_the_plain_one(tmp_path: Path, pack: Callable[[bytes], bytes]) -> None:
+    packed = pack(REAL.read_bytes())
+    (tmp_path / "log").write_bytes(packed)
+    assert import_trace("darshan", tmp_path / "log", tmp_path / "t", strict=True).ops == 6126 + 1497
+    (tmp_path / "cut").write_bytes(packed[:-1000])
+    with pytest.raises(TraceFormatError, match="cut cannot be read"):
+        import_trace("darshan", tmp_path / "cut", tmp_path / "u")
 
 
 @here

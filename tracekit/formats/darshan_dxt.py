@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from tracekit.errors import TraceFormatError, UsageError
 from tracekit.formats.base import Carries, ImportOptions, Tally
+from tracekit.formats.packed import unpacked_file
 from tracekit.formats.sound import sound_batch
 from tracekit.uri import from_name
 
@@ -49,40 +50,46 @@ class DarshanDxt:
         """As the protocol says. MPI-IO requests are kept only where no POSIX ones are, since they cause these."""
         if importlib.util.find_spec("darshan") is None:
             raise UsageError("the package darshan is not installed", "pip install 'tracekit[darshan]'")
-        command = [
-            sys.executable,
-            "-c",
-            "from tracekit.formats.darshan_dxt import serve; serve()",
-            str(source),
-        ]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as child:
-            assert child.stdout is not None
-            rows = 0
-            facts: dict[bytes, bytes] = {}
-            broken: Exception | None = None
-            try:
-                with pa.ipc.open_stream(child.stdout) as stream:
-                    facts = stream.schema.metadata or {}
-                    for batch in stream:
-                        yield _ops(batch, int(facts[b"epoch_unix_ns"]), rows, options.base, tally)
-                        rows += batch.num_rows
-            except (pa.ArrowException, OSError) as error:
-                broken = error
-            finally:
-                child.stdout.close()
-                child.wait()
-        if child.returncode == 1:
-            raise TraceFormatError(f"{source} cannot be read as a Darshan log", "is it whole?") from broken
-        if child.returncode != 0 or broken is not None:
-            raise TraceFormatError(
-                f"{source} is cut short or damaged: {rows} ops could be read before that",
-                "copy the log again",
-            ) from broken
-        if not rows:
-            raise TraceFormatError(
-                f"{source} contains no DXT records", "record with DXT_ENABLE_IO_TRACE=1 in the environment"
-            )
-        _say(tally, rows, facts)
+        with unpacked_file(source) as plain:
+            yield from _read(source, plain, tally, options)
+
+
+def _read(source: Path, plain: Path, tally: Tally, options: ImportOptions) -> Iterator[pa.RecordBatch]:
+    """Yield the ops of the log `plain`, which messages call `source`."""
+    command = [
+        sys.executable,
+        "-c",
+        "from tracekit.formats.darshan_dxt import serve; serve()",
+        str(plain),
+    ]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as child:
+        assert child.stdout is not None
+        rows = 0
+        facts: dict[bytes, bytes] = {}
+        broken: Exception | None = None
+        try:
+            with pa.ipc.open_stream(child.stdout) as stream:
+                facts = stream.schema.metadata or {}
+                for batch in stream:
+                    yield _ops(batch, int(facts[b"epoch_unix_ns"]), rows, options.base, tally)
+                    rows += batch.num_rows
+        except (pa.ArrowException, OSError) as error:
+            broken = error
+        finally:
+            child.stdout.close()
+            child.wait()
+    if child.returncode == 1:
+        raise TraceFormatError(f"{source} cannot be read as a Darshan log", "is it whole?") from broken
+    if child.returncode != 0 or broken is not None:
+        raise TraceFormatError(
+            f"{source} is cut short or damaged: {rows} ops could be read before that",
+            "copy the log again",
+        ) from broken
+    if not rows:
+        raise TraceFormatError(
+            f"{source} contains no DXT records", "record with DXT_ENABLE_IO_TRACE=1 in the environment"
+        )
+    _say(tally, rows, facts)
 
 
 def _say(tally: Tally, rows: int, facts: dict[bytes, bytes]) -> None:

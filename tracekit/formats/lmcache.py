@@ -18,8 +18,8 @@ import pyarrow as pa
 from tracekit.errors import TraceFormatError
 from tracekit.formats.base import Carries, ImportOptions, Tally
 from tracekit.formats.msgpack import unpack
+from tracekit.formats.packed import BROKEN, opened
 from tracekit.formats.sound import batch_of
-from tracekit.formats.text.lines import BROKEN, opened
 from tracekit.uri import from_name
 
 __all__ = ["LMCache"]

@@ -48,6 +48,8 @@ def opened(
     given = [sources] if isinstance(sources, str | os.PathLike) else list(sources)
     if not given:
         raise TraceFormatError("no log is given", f"give a {format} log")
+    if sum(os.fspath(source) == STANDARD_INPUT for source in given) > 1:
+        raise TraceFormatError("standard input is given twice", "give - once")
     with tempfile.TemporaryDirectory(prefix="tracekit-") as folder:
         found: list[Log] = []
         for number, source in enumerate(given):
@@ -70,7 +72,7 @@ def _files(path: Path, format: str, *, directories: bool) -> list[Log]:
         return [Log(path, str(path))]
     if not path.exists() and _PATTERN.search(str(path)):
         found = Path(path.anchor).glob(str(path.relative_to(path.anchor)))
-        matches = sorted(match for match in found if match.is_file())
+        matches = sorted(match for match in found if match.is_file() or (directories and match.is_dir()))
         if matches:
             return [Log(match, str(match)) for match in matches]
         raise TraceFormatError(f"{path}: no file matches", f"give a {format} log")
@@ -85,7 +87,8 @@ def _objects(uri: str, spool: Path) -> list[Log]:
         found = _PATTERN.search(uri)
         if found:
             prefix = uri[: found.start()].rpartition("/")[0] + "/"
-            names = sorted(one.uri for one in backend.list(prefix) if fnmatchcase(one.uri, uri))
+            there = {one.uri for one in backend.list(prefix)}
+            names = [uri] if uri in there else sorted(name for name in there if fnmatchcase(name, uri))
             if not names:
                 raise TraceFormatError(f"{clean(uri)}: no object matches", "see what is there")
         spool.mkdir()

@@ -1,13 +1,11 @@
 """Reads text logs as blocks of whole, numbered lines, decompressed on the way, in bounded memory.
 
-Recognises gzip, zstd, bzip2, xz and lz4 by their first bytes, and all three line ends. It knows
-nothing of what the lines say.
+Recognises all three line ends, and UTF-16 by its byte order mark. It knows nothing of what the lines say.
 """
 
 from __future__ import annotations
 
 import codecs
-import lzma
 import os
 import queue
 import re
@@ -15,29 +13,21 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Protocol, TypeVar
-
-import pyarrow as pa
+from typing import TypeVar
 
 from tracekit.errors import TraceFormatError
 from tracekit.formats.base import Tally
+from tracekit.formats.packed import BROKEN, Stream, codec_of, opened, up_to_the_break
 
-__all__ = ["BROKEN", "Block", "ahead", "blocks", "decoded_lines", "in_parallel", "opened"]
+__all__ = ["Block", "ahead", "blocks", "decoded_lines", "in_parallel"]
 
-_MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bz2", b"\xfd7zXZ\x00": "xz",
-          b"\x04\x22\x4d\x18": "lz4"}  # fmt: skip
-_RATIO_MAX = 500
-_RATIO_FROM_BYTES = 64 << 20
-_TOTAL_MAX_BYTES = 1 << 40
-"""A compressed log that grows beyond these is taken for one that was made to fill the disk."""
+_TAR = b"ustar"
+_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _NOT_EMPTY = re.compile(rb"[^\n]+")
 _BLOCK_BYTES = 8 << 20
 _READ_BYTES = 1 << 20
-BROKEN = (OSError, EOFError, lzma.LZMAError, pa.ArrowException)
-"""What reading raises where a compressed stream breaks off."""
 _LINE_MAX_BYTES = 64 << 20
 _WORKERS = min(os.cpu_count() or 1, 4)
 T = TypeVar("T")
@@ -60,9 +50,8 @@ def blocks(source: Path, tally: Tally, *, block_bytes: int = _BLOCK_BYTES) -> It
     could be read before the break, and for a line longer than 64 MiB.
     """
     line, rest = 1, b""
-    for number, piece in enumerate(_pieces(source, block_bytes)):
-        parts = piece.parts if number else _without_mark(piece.parts)
-        whole, rest = _whole_lines([rest, *parts])
+    for piece in _pieces(source, block_bytes):
+        whole, rest = _whole_lines([rest, *piece.parts])
         if len(rest) > _LINE_MAX_BYTES:
             at = line + whole.count(b"\n")
             raise TraceFormatError(f"{source}, line {at}: longer than 64 MiB", "is this a text log?")
@@ -159,9 +148,37 @@ def in_parallel(work: Callable[[T], R], items: Iterator[T]) -> Iterator[R]:
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _without_mark(parts: list[bytes]) -> list[bytes]:
-    """Return the first parts of a text without its byte order mark."""
-    return [parts[0].removeprefix(codecs.BOM_UTF8), *parts[1:]] if parts else parts
+class _Text:
+    """The text of a stream in UTF-8 without a byte order mark; a mark of UTF-16 says that it is to be converted."""
+
+    def __init__(self, source: Path, stream: Stream) -> None:
+        self._stream = stream
+        self._source = source
+        self._decoder: codecs.IncrementalDecoder | None = None
+        self.taken = 0
+
+    def read(self, size: int) -> bytes:
+        """Return some of the text; nothing at its end."""
+        while True:
+            part = self._stream.read(size)
+            text = self.converted(part)
+            if text or not part:
+                return text
+
+    def converted(self, part: bytes) -> bytes:
+        """Return the next `part` of the stream in UTF-8. Raises TraceFormatError if the first is not text."""
+        given = len(part)
+        if part and not self.taken:
+            if codec_of(part) is not None or part[257:262] == _TAR:
+                what = "a tar archive" if part[257:262] == _TAR else "compressed twice"
+                raise TraceFormatError(f"{self._source} is {what}", "unpack it first")
+            if part.startswith(_UTF16):
+                self._decoder = codecs.getincrementaldecoder("utf-16")("replace")
+            part = part.removeprefix(codecs.BOM_UTF8)
+        self.taken += given
+        if self._decoder is None:
+            return part
+        return self._decoder.decode(part, final=not part).encode("utf-8", "replace")
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,72 +189,23 @@ class _Piece:
 
 def _pieces(source: Path, block_bytes: int) -> Iterator[_Piece]:
     with opened(source) as stream:
+        text = _Text(source, stream)
         while True:
             parts, size = [], 0
             try:
                 while size < block_bytes:
-                    part = stream.read(_READ_BYTES)
+                    part = text.read(_READ_BYTES)
                     if not part:
                         break
                     parts.append(part)
                     size += len(part)
             except BROKEN as error:
-                yield _Piece(parts, " ".join(str(error).split()))
+                rest = b"".join(up_to_the_break(source, text.taken))
+                yield _Piece([*parts, text.converted(rest)], " ".join(str(error).split()))
                 return
             if not parts:
                 return
             yield _Piece(parts)
-
-
-class _Stream(Protocol):
-    def read(self, size: int, /) -> bytes: ...
-
-
-@contextmanager
-def opened(source: Path) -> Iterator[_Stream]:
-    """Open `source` for reading, decompressed. Raises TraceFormatError if it cannot be opened."""
-    try:
-        file = source.open("rb")
-    except OSError as error:
-        raise TraceFormatError(f"{source}: {error.strerror}", "give a log file") from error
-    with file:
-        head = file.read(6)
-        file.seek(0)
-        codec = next((name for magic, name in _MAGIC.items() if head.startswith(magic)), None)
-        if codec is None:
-            yield file
-        elif codec == "xz":
-            with lzma.open(file) as unpacked:
-                yield _Bounded(source, file, unpacked)
-        else:
-            with pa.CompressedInputStream(pa.PythonFile(file, "r"), codec) as unpacked:
-                yield _Bounded(source, file, unpacked)
-
-
-class _Bounded:
-    """A decompressed stream that refuses to grow without bounds."""
-
-    def __init__(self, source: Path, packed: BinaryIO, unpacked: _Stream) -> None:
-        self._source = source
-        self._packed = packed
-        self._unpacked = unpacked
-        self._done = 0
-
-    def read(self, size: int, /) -> bytes:
-        """Return up to `size` bytes. Raises TraceFormatError beyond the bounds."""
-        part = self._unpacked.read(size)
-        self._done += len(part)
-        read = self._packed.tell()
-        if self._done > _RATIO_FROM_BYTES and self._done > _RATIO_MAX * read:
-            raise TraceFormatError(
-                f"{self._source}: {read} compressed bytes have grown to {self._done}",
-                "if that is right, decompress the log before the import",
-            )
-        if self._done > _TOTAL_MAX_BYTES:
-            raise TraceFormatError(
-                f"{self._source} is larger than 1 TiB when decompressed", "import a part of it"
-            )
-        return part
 
 
 def _whole_lines(parts: list[bytes]) -> tuple[bytes, bytes]:
