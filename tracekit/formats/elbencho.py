@@ -41,7 +41,7 @@ class Elbencho:
 
     def read(self, source: Path, tally: Tally, options: ImportOptions) -> Iterator[pa.RecordBatch]:
         """As the protocol says. Worker is elbencho's rank of the worker."""
-        begun: dict[_Key, list[int]] = defaultdict(list)
+        begun: dict[_Key, list[tuple[int, int]]] = defaultdict(list)
         lines = 0
 
         def records(number: int, text: str) -> Iterator[Record]:
@@ -52,9 +52,9 @@ class Elbencho:
                    whole_number(row, "length"))  # fmt: skip
             at = iso_ns(row["date"])
             if not row["is_finished"]:
-                begun[key].append(at)
+                begun[key].append((number, at))
                 return
-            start = begun[key].pop(0) if begun[key] else None
+            start = begun[key].pop(0)[1] if begun[key] else None
             yield from _op(
                 key,
                 at if start is None else start,
@@ -64,12 +64,18 @@ class Elbencho:
                 tally,
             )
 
-        yield from read_records(source, tally, records, columns=_COLUMNS)
+        def unended() -> Iterator[tuple[int, Record]]:
+            for key, waiting in begun.items():
+                for number, at in waiting:
+                    for op in _op(key, at, None, False, options, tally):
+                        yield number, {**op, "bytes": None}
+
+        yield from read_records(source, tally, records, columns=_COLUMNS, rest=unended)
         if not lines:
             raise tally.nothing("write the log with elbencho --opslog")
         left = sum(len(waiting) for waiting in begun.values())
         if left:
-            tally.note(f"{left} operations left out, because the log does not see them end")
+            tally.note(f"{left} operations do not end in the log")
         tally.note("times are whole ms")
 
 

@@ -22,11 +22,17 @@ _ALWAYS = ("t_submit", "uri", "op")
 
 
 def read_records(
-    source: Path, tally: Tally, records: Callable[[int, str], Iterator[Record]], *, columns: tuple[str, ...]
+    source: Path,
+    tally: Tally,
+    records: Callable[[int, str], Iterator[Record]],
+    *,
+    columns: tuple[str, ...],
+    rest: Callable[[], Iterator[tuple[int, Record]]] | None = None,
 ) -> Iterator[pa.RecordBatch]:
     """Yield the ops that `records` makes of each line (its number and text), with `columns` besides the first three.
 
-    A ValueError of `records` counts its line as bad, for the reason that it gives.
+    A ValueError of `records` counts its line as bad, for the reason that it gives. `rest` gives the ops
+    that the log does not see end, with the lines in which they begin.
     """
     names = [name for name in _COLUMNS if name in _ALWAYS or name in columns]
     for block in ahead(blocks(source, tally, block_bytes=4 << 20)):
@@ -41,3 +47,7 @@ def read_records(
             rows += found
             lines += [number] * len(found)
         yield batch_of({name: [row.get(name) for row in rows] for name in names}, lines, tally)
+    if rest is not None:
+        left = list(rest())
+        columns_left = {name: [row.get(name) for _, row in left] for name in names}
+        yield batch_of(columns_left, [number for number, _ in left], tally)
