@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-__all__ = ["redact", "redact_value"]
+__all__ = ["is_secret_name", "redact", "redact_value"]
 
 _MASK = "***"
 
@@ -79,6 +79,11 @@ def redact(text: str) -> str:
     return _QUERY.sub(r"\1\2", "".join(parts))
 
 
+def is_secret_name(name: str) -> bool:
+    """Return whether what is called `name` is a secret."""
+    return _SECRET_KEY.fullmatch(name) is not None
+
+
 def _secrets(text: str) -> Iterator[tuple[int, int]]:
     """Yield where the secrets begin and end; they may overlap."""
     for before, secret in _COMPILED:
@@ -97,7 +102,7 @@ def redact_value(value: Any) -> Any:
         return redact(value)
     if isinstance(value, dict):
         return {
-            redact(str(key)): _masked(inner) if _SECRET_KEY.fullmatch(str(key)) else redact_value(inner)
+            redact(str(key)): _masked(inner) if is_secret_name(str(key)) else redact_value(inner)
             for key, inner in value.items()
         }
     if isinstance(value, (list, tuple)):

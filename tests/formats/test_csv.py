@@ -191,3 +191,35 @@ def test_extra_columns_of_any_shape_go_out_as_text(tmp_path: Path) -> None:
     (row,) = csv.DictReader((tmp_path / "out.csv").open())
     assert json.loads(row["tags"]) == ["x", "y"]
     assert row["raw"] == "\\xFF"
+
+
+@pytest.mark.parametrize("bad", ["", "/z,x,1,1\n"], ids=["whole", "with a bad line"])
+def test_numbers_of_other_tools_are_read_alike_with_and_without_a_bad_line_beside_them(
+    tmp_path: Path, bad: str
+) -> None:
+    lines = "/a,1,0x1000,5.0\n/b,2,NaN,NA\n/c,3,+7,null\n/d,4,4096.00,\\N\n"
+    (tmp_path / "log").write_text("uri,t_submit,len,latency\n" + lines + bad)
+    done = import_trace("csv", tmp_path / "log", tmp_path / "t")
+    assert done.skipped == bool(bad)
+    assert [(r["len"], r["latency"]) for r in rows(tmp_path / "t")] == [
+        (4096, 5),
+        (None, None),
+        (7, None),
+        (4096, None),
+    ]
+
+
+def test_logs_that_were_put_together_with_their_headers_are_one_log(tmp_path: Path) -> None:
+    text = "uri|t_submit\n/a|1\n"
+    assert [r["uri"] for r in brought(tmp_path, text + text)] == ["file:///a", "file:///a"]
+
+
+def test_columns_of_the_logs_own_lose_their_secrets(tmp_path: Path) -> None:
+    url = "https://b.example/k?X-Amz-Signature=abcdef"
+    (row,) = brought(tmp_path, f"uri,t_submit,url,api_key,host\n{url},1,{url},kk-secret-kk,h1\n")
+    assert (row["uri"], row["url"], row["api_key"], row["host"]) == (
+        "https://b.example/k",
+        "https://b.example/k",
+        "***",
+        "h1",
+    )

@@ -169,3 +169,69 @@ def test_presets_name_their_format_and_parse() -> None:
     for preset in PRESETS.values():
         assert preset.format in ("csv", "jsonl")
         assert {"uri", "t_submit"} <= {column.name for column in parse_mapping(preset.columns)}
+
+
+def test_the_time_of_an_end_becomes_a_latency_and_names_become_numbers(tmp_path: Path) -> None:
+    text = "at,until,first,host,thread,status,dev\n1.5,2.25,1.75,b,t9,200,x\n1.6,1.7,1.65,a,t9,ok,x\n1.7,1.9,,b,t1,404,y\n"
+    spec = ("t_submit=at:s,latency=until:end-s,ttfb=first:end-s,rank=host:name,worker=thread:name,error=status,uri=dev,op='read'")  # fmt: skip
+    found = [
+        (r["latency"], r["ttfb"], r["rank"], r["worker"], r["error"])
+        for r in brought(tmp_path, "csv", text, map_columns=spec)
+    ]
+    assert found == [
+        (750_000_000, 250_000_000, 0, 0, None),
+        (100_000_000, 50_000_000, 1, 0, None),
+        (200_000_000, None, 0, 1, "not_found"),
+    ]
+    lines = "at,end\n2026-01-01T00:00:00Z,2026-01-01T00:00:00.25Z\n"
+    (row,) = brought(
+        tmp_path, "csv", lines, map_columns="t_submit=at:iso,latency=end:end-iso,uri='/x',op='get'"
+    )
+    assert row["latency"] == 250_000_000
+    with pytest.raises(UsageError, match="unknown unit for latency"):
+        brought(tmp_path, "csv", lines, map_columns="t_submit=at:iso,latency=end:until,uri='/x'")
+
+
+def test_a_named_host_is_one_rank_in_all_logs(tmp_path: Path) -> None:
+    for name, hosts in (("a", "ab"), ("b", "bc")):
+        (tmp_path / name).write_text("at,host\n" + "".join(f"{at},{host}\n" for at, host in enumerate(hosts)))
+    spec = "t_submit=at,rank=host:name,uri='/x',op='read'"
+    import_trace("csv", [tmp_path / "a", tmp_path / "b"], tmp_path / "t", map_columns=spec)
+    assert sorted(row["rank"] for row in rows(tmp_path / "t")) == [0, 1, 1, 2]
+
+
+def test_a_word_that_an_earlier_source_covers_is_not_looked_up(tmp_path: Path) -> None:
+    text = "at,a,b\n1,read,nonsense\n2,,write\n"
+    found = brought(tmp_path, "csv", text, map_columns="t_submit=at,op=a|b,uri='/x'")
+    assert [row["op"] for row in found] == ["read", "write"]
+
+
+def test_a_header_names_columns_in_any_case(tmp_path: Path) -> None:
+    (row,) = brought(tmp_path, "csv", "URI,T_Submit_ms,Len_KiB,Op\n/x,5,4,READ\n")
+    assert (row["uri"], row["len"], row["op"]) == ("file:///x", 4096, "read")
+
+
+def test_kvikios_reads_have_their_threads_latencies_and_errors(tmp_path: Path) -> None:
+    common = {
+        "level": "trace",
+        "source": "https://b.example/k.parquet",
+        "start": 1_785_255_603_191_754_437,
+        "status": "ok",
+    }
+    read = {**common, "event": "read", "end": 1_785_255_603_272_868_402, "offset": 1024, "size": 512, "bytesRead": 512,
+            "threadId": 14_621_804_004_366_526_777, "backend": "remote", "isDeviceBuffer": True, "requestId": 7, "method": "GET"}  # fmt: skip
+    lines = [
+        {"event": "log", "timestamp": 5, "threadId": 5, "level": "info", "message": "hello"},
+        {**common, "event": "http", "end": common["start"], "threadId": 5, "method": "HEAD", "purpose": "metadata"},
+        read,
+        {**read, "source": "/d/x", "status": "error", "bytesRead": 0},
+    ]  # fmt: skip
+    found = brought(
+        tmp_path, "jsonl", "".join(json.dumps(line) + "\n" for line in lines), map_columns="kvikio"
+    )
+    names = ("op", "uri", "offset", "len", "bytes", "latency", "worker", "error")
+    assert sorted((tuple(row[name] for name in names) for row in found), key=str) == [
+        ("read", "file:///d/x", 1024, 512, 0, 81_113_965, 1, "unknown"),
+        ("read", "https://b.example/k.parquet", 1024, 512, 512, 81_113_965, 1, None),
+        ("stat", "https://b.example/k.parquet", None, None, None, 0, 0, None),
+    ]

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 
 from tracekit.errors import ErrorClass, UsageError
 from tracekit.formats.base import Lines, Tally
+from tracekit.redaction import is_secret_name, redact_value
 from tracekit.schema import OP_KINDS, OPS
 from tracekit.uri import from_name
 
@@ -58,6 +59,9 @@ OP_WORDS = {
 }
 """Other tools' words (in lower case) for the kinds of op; warp's last two move no object data."""
 
+_HARMLESS = r"^([\w./ -]{0,15}|[0-9a-fA-F-]{0,64})$"
+"""Texts that hold no secret: short words, numbers and ids."""
+
 _RANGES = (
     *(field.name for field in OPS if pa.types.is_integer(field.type) and field.name != "t_submit"),
     "object_size",
@@ -77,10 +81,11 @@ def sound_batch(columns: Mapping[str, pa.Array], lines: Lines, tally: Tally) -> 
             _drop(keep, lines, _nulls(columns[name]), f"has no {name} that can be read", tally)
     _drop(keep, lines, _equal(uri, ""), "names no object", tally)
     for name in ("t_submit", *_RANGES):
-        if name in columns:
+        if name in columns and pa.types.is_integer(columns[name].type):
             top = 2**31 - 1 if name in _INT32 else MAX_INT
             _drop(keep, lines, _outside(columns[name], top), f"its {name} is negative or out of range", tally)
-    batch = pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns))
+    safe = [_without_secrets(name, column) for name, column in columns.items()]
+    batch = pa.RecordBatch.from_arrays(safe, names=list(columns))
     return batch if keep.all() else batch.filter(pa.array(keep))
 
 
@@ -166,6 +171,21 @@ class Streams:
         coded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
         codes = pa.array([self.number(name) for name in coded.dictionary.to_pylist()], pa.int32())
         return codes.take(coded.indices) if len(codes) else pa.nulls(len(column), pa.int32())
+
+
+def _without_secrets(name: str, column: pa.Array) -> pa.Array:
+    """Return a column that the schema does not have, such as one of URLs, without secrets in its texts."""
+    if name in OPS.names or not pa.types.is_string(getattr(column.type, "value_type", column.type)):
+        return column
+    coded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
+    doubtful = coded.dictionary
+    if (
+        not is_secret_name(name)
+        and not pc.any(pc.invert(pc.match_substring_regex(doubtful, _HARMLESS))).as_py()
+    ):
+        return column
+    masked = [next(iter(redact_value({name: text}).values())) for text in doubtful.to_pylist()]
+    return map_dictionary(coded, masked)
 
 
 def _drop(keep: npt.NDArray[np.bool_], lines: Lines, bad: npt.NDArray[np.bool_] | None, why: str,

@@ -19,6 +19,7 @@ from tracekit.formats.text.delimited import LINE_ENDS, TEXT, Layout, kind_of, on
 from tracekit.formats.text.lines import Block, blocks, in_parallel
 from tracekit.formats.text.mapping import (
     Column,
+    Numbering,
     mapped,
     named_columns,
     parse_mapping,
@@ -36,7 +37,7 @@ class Csv:
 
     name = "csv"
     about = "delimited text; map_columns= names the columns, or one of the presets of public traces"
-    carries = Carries("any unit", samples="yes")
+    carries = Carries("any unit", samples="yes", reads="by mapping")
 
     def read(self, source: Path, tally: Tally, options: ImportOptions) -> Iterator[pa.RecordBatch]:
         """As the protocol says. Without a mapping, the header must name schema columns."""
@@ -51,10 +52,11 @@ class Csv:
             return _ops(block, plan, part), part
 
         rows = 0
+        numbering = Numbering(plan.mapping, tally)
         for batch, part in in_parallel(parsed, chain([rest], text)):
             tally.add(part)
             rows += batch.num_rows
-            yield batch
+            yield numbering.numbered(batch)
         if not rows and tally.skipped:
             raise tally.nothing("say which column is which with map_columns=")
 
@@ -117,9 +119,9 @@ def _plan(source: Path, block: Block, options: ImportOptions) -> tuple[_Plan, Bl
     if len(set(names)) != len(names):
         raise TraceFormatError(f"{source}: its header names a column twice", "rename one")
     named = not names[0].startswith("#")
-    extras = tuple(n for n in names if named and n and n not in types and n not in OPS.names)
+    extras = tuple(n for n in names if named and n and n not in types and n.lower() not in OPS.names)
     types.update(dict.fromkeys(extras, TEXT))
-    layout = Layout(names, types, separator, optional=preset.optional if preset is not None else 0)
+    layout = Layout(names, types, separator, optional=preset.optional if preset is not None else 0, gaps=True)
     return _Plan(layout, mapping, options.base or "", extras, options.map_ops), rest
 
 
@@ -151,7 +153,7 @@ def _first_line(block: Block) -> tuple[str, int, int]:
 
 def _separator(given: str | None, first: str) -> str:
     words = {"tab": "\t", "\\t": "\t", "space": " ", "comma": ",", "semicolon": ";"}
-    separator = words.get(given, given) if given else max("\t,;", key=first.count)
+    separator = words.get(given, given) if given else max("\t,;|", key=first.count)
     if len(separator) != 1 or not separator.isascii() or separator in '"\r\n\x00':
         raise UsageError(f"separator: {given!r} is not one character", "give one, or tab, space")
     return separator

@@ -30,15 +30,19 @@ DECIMAL = pa.decimal128(38, 9)
 TIMESTAMP = pa.timestamp("ns", "UTC")
 LINE_ENDS = "{} ops left out: a name that holds a line end or a NUL cannot be written"
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:?\d\d)")
-_WHOLE = re.compile(r"-?\d{1,20}")
-_NUMBER = re.compile(r"-?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d{1,3})?")
+_WHOLE = re.compile(r"([+-]?\d{1,20})(?:\.0*)?", re.ASCII)
+_HEXADECIMAL = re.compile(r"0[xX][0-9a-fA-F]{1,15}")
+_NOTHING = ("NaN", "nan", "NA", "N/A", "null", "NULL", "None", "-", "\\N")
+"""What other tools write for a number that there is not."""
+_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d{1,3})?")
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
     """How lines are split: `names` of the columns in order, `types` of the wanted ones.
 
-    The last `optional` fields may be missing. A blank as separator stands for one or more.
+    The last `optional` fields may be missing. A blank as separator stands for one or more. With `gaps`, words
+    such as `NaN` stand for a number that there is not.
     """
 
     names: tuple[str, ...]
@@ -46,6 +50,7 @@ class Layout:
     separator: str
     quoted: bool = True
     optional: int = 0
+    gaps: bool = False
 
     @property
     def ragged(self) -> bool:
@@ -177,16 +182,26 @@ def _one(column: pa.ChunkedArray) -> pa.Array:
 def _line_by_line(block: Block, layout: Layout, tally: Tally) -> tuple[dict[str, pa.Array], Lines]:
     places = {name: layout.names.index(name) for name in layout.types}
     least = len(layout.names) - layout.optional
+    header = [name.lower() for name in layout.names]
+    numeric = [name for name, kind in layout.types.items() if kind != TEXT]
 
     def rows() -> Iterator[tuple[int, dict[str, str | None]]]:
         for number, text in decoded_lines(block, tally):
             if text.startswith("#"):
                 continue
             fields = _cut(text, layout)
+            if [field.lower() for field in fields] == header:  # of another log behind the first
+                continue
             if not least <= len(fields) <= len(layout.names):
                 tally.bad(number, f"has {len(fields)} fields, not {len(layout.names)}")
                 continue
-            yield number, {name: fields[at] for name, at in places.items() if at < len(fields)}
+            row = {name: fields[at] for name, at in places.items() if at < len(fields)}
+            if layout.gaps:
+                row = {
+                    name: "" if name in numeric and text.strip() in _NOTHING else text
+                    for name, text in row.items()
+                }
+            yield number, row
 
     return columns_of(rows(), layout.types, tally)
 
@@ -218,15 +233,23 @@ def _value(text: str | None, reader: Callable[[str], object]) -> object:
     return reader(text) if text else None
 
 
+def _whole(text: str) -> int | None:
+    """Return a whole number: decimal, hexadecimal, or with a fraction of zero, as pandas writes a column with gaps."""
+    if _HEXADECIMAL.fullmatch(text):
+        return int(text, 16)
+    found = _WHOLE.fullmatch(text)
+    return None if found is None else int(found[1])
+
+
 def _integer(text: str) -> object:
     text = text.strip(" \t")
-    value = int(text) if _WHOLE.fullmatch(text) else None
+    value = _whole(text)
     return value if value is not None and -(2**63) <= value < 2**63 else _UNREADABLE
 
 
 def _unsigned(text: str) -> object:
     text = text.strip(" \t")
-    value = int(text) if _WHOLE.fullmatch(text) else None
+    value = _whole(text)
     return value if value is not None and 0 <= value < 2**64 else _UNREADABLE
 
 

@@ -24,7 +24,7 @@ from tracekit.formats.rows import plain
 from tracekit.formats.sound import error_class, map_dictionary, op_kinds, sound_batch, uris
 from tracekit.formats.text.delimited import TEXT, columns_of
 from tracekit.formats.text.lines import Block, ahead, blocks, decoded_lines, in_parallel
-from tracekit.formats.text.mapping import mapped, parse_mapping, source_types, with_preset
+from tracekit.formats.text.mapping import Numbering, mapped, parse_mapping, source_types, with_preset
 from tracekit.schema import OPS
 from tracekit.store.reader import TraceReader
 
@@ -112,6 +112,7 @@ def _mapped(source: Path, tally: Tally, options: ImportOptions) -> Iterator[pa.R
     if missing:
         raise UsageError(f"map_columns= has no {' and no '.join(missing)}", "say which keys hold them")
     types = source_types(columns)
+    numbering = Numbering(columns, tally)
     paths = {name: name.split(".") for name in types}
     tops = {path[0] for path in paths.values()}
     extras: list[str] = []
@@ -129,7 +130,8 @@ def _mapped(source: Path, tally: Tally, options: ImportOptions) -> Iterator[pa.R
             rows.append((number, found))
         kinds = {**types, **dict.fromkeys(extras, TEXT)}
         raw, lines = columns_of(rows, kinds, tally)
-        yield mapped(raw, columns, lines, tally, base=options.base, map_ops=options.map_ops, extras=tuple(extras))  # fmt: skip
+        batch = mapped(raw, columns, lines, tally, base=options.base, map_ops=options.map_ops, extras=tuple(extras))  # fmt: skip
+        yield numbering.numbered(batch)
 
 
 def _objects(block: Block, tally: Tally) -> Iterator[tuple[int, dict[str, Any]]]:

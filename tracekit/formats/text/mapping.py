@@ -7,20 +7,21 @@ is the key `size` inside `args`), `#N` (from 1) a place in a line without a head
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tracekit.errors import UsageError
+from tracekit.errors import ErrorClass, UsageError
 from tracekit.formats.base import ImportOptions, Lines, Tally
-from tracekit.formats.sound import error_class, map_dictionary, op_kinds, op_map, sound_batch, uris
+from tracekit.formats.sound import Streams, error_class, map_dictionary, op_kinds, op_map, sound_batch, uris
 from tracekit.formats.text.delimited import DECIMAL, INTEGER, TEXT, TIMESTAMP, arrays_of, kind_of
 from tracekit.formats.text.presets import PRESETS, Preset
 from tracekit.schema import OPS
 
-__all__ = ["SIZES", "TIMES", "Column", "Source", "mapped", "named_columns", "parse_mapping", "source_types",
+__all__ = ["SIZES", "TIMES", "Column", "Numbering", "Source", "mapped", "named_columns", "parse_mapping", "source_types",
            "with_preset"]  # fmt: skip
 
 TIMES = {"ns": 1, "100ns": 100, "us": 1_000, "ms": 1_000_000, "s": 1_000_000_000, "min": 60_000_000_000}
@@ -37,8 +38,18 @@ _TIME_COLUMNS = ("t_submit", "latency", "ttfb", "t_due", "wait_ns")
 _SIZE_COLUMNS = ("offset", "len", "bytes", "object_size")
 _URI_COLUMNS = ("uri", "to_uri")
 _TEXT_COLUMNS = (*_URI_COLUMNS, "op", "error")
+_STREAM_COLUMNS = ("rank", "worker")
+_NAME = "name"
+"""A unit of `rank` and `worker`: the source is any text, numbered in order of appearance."""
+_UNTIL = "end-"
+"""Before a unit of `latency` or `ttfb`: the source is a time of that unit, from which `t_submit` is subtracted."""
+_CLOCKS = (*TIMES, "iso", "filetime")
+_NO_ERROR = re.compile(r"(?i:ok|success|succeeded|none|null|false|-|0)|[123]\d\d")
+"""Words, and statuses of HTTP, that are no error."""
 _COLUMNS = (*OPS.names, "object_size")
 _DEFAULT_UNIT = {**dict.fromkeys(_TIME_COLUMNS, "ns"), **dict.fromkeys(_SIZE_COLUMNS, "bytes")}
+_DEPENDENT = ("len", "latency", "ttfb")
+"""Columns whose values may need those of others, which are therefore made first."""
 _WITHOUT_LENGTH = ("stat", "list", "delete", "rename", "copy", "sync", "complete", "abort")
 
 
@@ -52,11 +63,12 @@ class Source:
 
     def kind(self, column: str) -> pa.DataType:
         """Return the type that the log's text is parsed as, exact for every unit."""
-        if column in _TEXT_COLUMNS:
+        if column in _TEXT_COLUMNS or self.unit == _NAME:
             return TEXT
-        if self.unit == "iso":
+        unit = self.unit.removeprefix(_UNTIL)
+        if unit == "iso":
             return TIMESTAMP
-        return DECIMAL if self.unit in ("us", "ms", "s", "min") else INTEGER
+        return DECIMAL if unit in ("us", "ms", "s", "min") else INTEGER
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,12 +121,13 @@ def parse_mapping(text: str) -> tuple[Column, ...]:
 
 
 def named_columns(names: tuple[str, ...], taken: set[str]) -> tuple[Column, ...]:
-    """Return the schema columns that a log's own names say: `len`, or with a unit, `latency_us`."""
+    """Return the schema columns that a log's own names say, in any case: `len`, or with a unit, `latency_us`."""
     found: dict[str, Column] = {}
     for name in names:
+        lower = name.lower()
         for column in _COLUMNS:
-            unit = "" if name == column else name.removeprefix(f"{column}_").lower()
-            if column in taken or column in found or (name != column and not name.startswith(f"{column}_")):
+            unit = "" if lower == column else lower.removeprefix(f"{column}_")
+            if column in taken or column in found or (unit == lower):
                 continue
             if not unit or unit in _units(column):
                 source = Source((name,), unit or _DEFAULT_UNIT.get(column, ""))
@@ -145,12 +158,13 @@ def mapped(
 ) -> pa.RecordBatch:
     """Return the ops of the columns `raw` of a log, whose rows are the lines `lines`."""
     done: dict[str, pa.Array] = {}
-    for column in sorted(columns, key=lambda one: one.name == "len"):  # a length may need the offset
+    for column in sorted(columns, key=lambda one: one.name in _DEPENDENT):
         values = None
         for source in column.sources:
             if values is not None and not values.null_count:
                 break
-            found = _values(column.name, source, raw, lines, tally, done.get("offset"), base, map_ops)
+            texts = raw if values is None or column.name != "op" else _where_null(values, raw, source.names)
+            found = _values(column.name, source, texts, lines, tally, done, base, map_ops)
             values = found if values is None else _coalesced(values, found)
         done[column.name] = values
     if "op" in done and any(column.name == "len" and not column.own for column in columns):
@@ -158,6 +172,22 @@ def mapped(
     done = {column.name: done[column.name] for column in columns}
     done.update({name: raw[name] for name in extras})
     return sound_batch(done, lines, tally)
+
+
+class Numbering:
+    """The numbers of ranks and workers that a log calls by name, in order of appearance, over all blocks of it."""
+
+    def __init__(self, columns: tuple[Column, ...], tally: Tally) -> None:
+        named = {column.name for column in columns if any(source.unit == _NAME for source in column.sources)}
+        self._streams = {name: Streams(tally.clients if name == "rank" else None) for name in named}
+        tally.shares_ranks = tally.shares_ranks or "rank" in named
+
+    def numbered(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """Return `batch`, whose names of ranks and workers become their numbers."""
+        for name, streams in self._streams.items():
+            place = batch.schema.get_field_index(name)
+            batch = batch.set_column(place, name, streams.numbers(batch.column(place)))
+        return batch
 
 
 def _source(item: str, column: str, text: str) -> Source:
@@ -187,8 +217,12 @@ def _source(item: str, column: str, text: str) -> Source:
 
 
 def _units(column: str) -> tuple[str, ...]:
+    if column in ("t_submit", "t_due"):
+        return _CLOCKS
     if column in _TIME_COLUMNS:
-        return (*TIMES, *(("iso", "filetime") if column in ("t_submit", "t_due") else ()))
+        return (*TIMES, *(f"{_UNTIL}{unit}" for unit in (_CLOCKS if column in _DEPENDENT else ())))
+    if column in _STREAM_COLUMNS:
+        return (_NAME,)
     if column in _SIZE_COLUMNS:
         return (*SIZES, *(_ENDS if column == "len" else ()))
     return tuple(_OP_CODES) if column == "op" else ()
@@ -200,11 +234,11 @@ def _values(
     raw: Mapping[str, pa.Array],
     lines: Lines,
     tally: Tally,
-    offset: pa.Array | None,
+    done: Mapping[str, pa.Array],
     base: str | None,
     map_ops: Mapping[str, str],
 ) -> pa.Array:
-    """Return the values of one column of the schema, from one of its sources."""
+    """Return the values of one column of the schema, from one of its sources; `done` are those before it."""
     kind = source.kind(column)
     if source.constant is not None:
         texts: list[str | None] = [source.constant] * len(lines)
@@ -215,17 +249,42 @@ def _values(
     if column in _URI_COLUMNS:
         return _uri(parts, base)
     if column == "error":
-        return map_dictionary(values, [error_class(text) for text in values.dictionary.to_pylist()])
+        return map_dictionary(values, [_failure(text) for text in values.dictionary.to_pylist()])
     if column == "op":
         return op_kinds(values, lines, tally, {**_OP_CODES.get(source.unit, {}), **map_ops})
-    if source.unit == "iso":
-        return values.cast(pa.int64())
-    if source.unit == "filetime":
-        return _scaled(pc.subtract(values, _FILETIME_TO_UNIX), 100)
+    if source.unit == _NAME:
+        return values
     if source.unit in _ENDS:
-        begin = pa.nulls(len(values), pa.int64()) if offset is None else offset
+        begin = done.get("offset", pa.nulls(len(values), pa.int64()))
         return pc.add(pc.subtract(values, begin), _ENDS[source.unit])
-    return _scaled(values, (TIMES | SIZES).get(source.unit, 1))
+    if source.unit.startswith(_UNTIL):
+        return pc.subtract(_in_base_unit(values, source.unit.removeprefix(_UNTIL)), done["t_submit"])
+    return _in_base_unit(values, source.unit)
+
+
+def _where_null(values: pa.Array, raw: Mapping[str, pa.Array], names: tuple[str, ...]) -> dict[str, pa.Array]:
+    """Return the columns `names` where `values` has nothing yet: a word that does not count is not looked up."""
+    missing = pc.is_null(values)
+    nothing = pa.scalar(None, pa.int32())
+    return {
+        name: pa.DictionaryArray.from_arrays(
+            pc.if_else(missing, raw[name].indices, nothing), raw[name].dictionary
+        )
+        for name in names
+    }
+
+
+def _in_base_unit(values: pa.Array, unit: str) -> pa.Array:
+    """Return times in ns, and sizes in bytes."""
+    if unit == "iso":
+        return values.cast(pa.int64())
+    if unit == "filetime":
+        return _scaled(pc.subtract(values, _FILETIME_TO_UNIX), 100)
+    return _scaled(values, (TIMES | SIZES).get(unit, 1))
+
+
+def _failure(text: str | None) -> ErrorClass | None:
+    return None if text is None or _NO_ERROR.fullmatch(text.strip()) else error_class(text)
 
 
 def _as(values: pa.Array, kind: pa.DataType) -> pa.Array:

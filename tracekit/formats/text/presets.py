@@ -49,6 +49,11 @@ PRESETS = {
         "t_submit=#1:ms,op=#2,uri=#3,object_size=#4,offset=#5,len=#6:last|#4", "s3://ibm-cos/", " ", 6, 3,
         "rest.get.object=read,rest.put.object=put,rest.head.object=stat,rest.delete.object=delete,rest.copy.object=none",
     ),
+    "kvikio": Preset(
+        "jsonl", "KvikIO's reads, with KVIKIO_LOG_LEVEL=TRACE and KVIKIO_LOG_FORMAT=JSON",
+        "t_submit=start,latency=end:end-ns,uri=source,op=purpose|event,offset=offset,len=size,bytes=bytesRead,"
+        "worker=threadId:name,error=status", "file:///", ops="read=read,metadata=stat,log=none",
+    ),
     "mlperf-kv": Preset(
         "csv", "MLPerf Storage KV-cache benchmark with --io-trace-log: Timestamp (s), Operation, Object_Size_Bytes, Tier, Key",
         "t_submit=Timestamp:s,op=Operation,len=Object_Size_Bytes,uri=Tier+Key", "kv://mlperf/", ",",
