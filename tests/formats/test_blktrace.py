@@ -172,3 +172,14 @@ def test_binary_files_and_the_real_blkparse_give_the_same_ops(
     first, second = rows(folder / "a"), rows(folder / "b")
     keys = ("t_submit", "op", "uri", "offset", "len", "bytes", "latency")
     assert [[row[key] for key in keys] for row in first] == [[row[key] for key in keys] for row in second]
+
+
+def test_a_request_that_is_completed_in_parts_ends_with_its_last_one(tmp_path: Path) -> None:
+    parts = [issued(100, READ, 64, 8192), issued(110, READ, 200, 4096), completed(300, READ, 64, 4096),
+             completed(350, READ, 200, 4096, error=5), completed(400, READ, 72, 4096)]  # fmt: skip
+    (tmp_path / "sda.blktrace.0").write_bytes(b"".join(parts))
+    import_trace("blktrace", tmp_path / "sda.blktrace.0", tmp_path / "t", strict=True)
+    assert [(r["offset"], r["len"], r["bytes"], r["latency"], r["error"]) for r in rows(tmp_path / "t")] == [
+        (32768, 8192, 8192, 300, None),
+        (102400, 4096, 0, 240, "io_error"),
+    ]

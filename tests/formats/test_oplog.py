@@ -208,3 +208,11 @@ def test_requests_without_object_data_are_left_out_by_name(tmp_path: Path) -> No
     done = import_trace("warp", log, tmp_path / "t", strict=True)
     assert done.ops == 1
     assert "left out: RETENTION 2, COMMIT 1" in done.notes
+
+
+def test_columns_are_found_in_any_case_and_unknown_ones_are_kept(tmp_path: Path) -> None:
+    header = HEADER_15.upper() + "\tzone"
+    (tmp_path / "log").write_text(f"{header}\n{line_15()}\teu-1\n{header}\n{line_15()}\teu-2\n")
+    import_trace("warp", tmp_path / "log", tmp_path / "t", strict=True)
+    found = rows(tmp_path / "t", "SELECT zone, worker, bytes FROM ops ORDER BY zone")
+    assert [tuple(row.values()) for row in found] == [("eu-1", 3, 10), ("eu-2", 3, 10)]

@@ -11,6 +11,7 @@ import re
 import struct
 from collections import defaultdict, deque
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,8 +19,9 @@ import pyarrow as pa
 
 from tracekit.errors import ErrorClass
 from tracekit.formats.base import Carries, ImportOptions, Tally
+from tracekit.formats.packed import BROKEN, opened
 from tracekit.formats.sound import Streams, batch_of
-from tracekit.formats.text.lines import BROKEN, ahead, blocks, decoded_lines, opened
+from tracekit.formats.text.lines import ahead, blocks, decoded_lines
 from tracekit.uri import from_name
 
 __all__ = ["Blktrace"]
@@ -70,6 +72,15 @@ class _Event(NamedTuple):
     number: int
 
 
+@dataclass(slots=True)
+class _Request:
+    """A request under way: how it began, and how many of its bytes are not completed yet."""
+
+    begun: _Event
+    left: int
+    failed: bool = False
+
+
 class Blktrace:
     """Reads `DEVICE.blktrace.CPU` files and the default output of blkparse."""
 
@@ -104,29 +115,36 @@ class Blktrace:
 
 
 def _ops(events: list[_Event], start: str, tally: Tally, base: str) -> Iterator[pa.RecordBatch]:
-    open_now: dict[tuple[str, int], deque[_Event]] = defaultdict(deque)
+    open_now: dict[tuple[str, int], deque[_Request]] = defaultdict(deque)
     streams = Streams()
     rows: list[tuple[_Event, int | None, bool]] = []
     unmatched = 0
     for event in events:
-        key = (event.device, event.sector)
+        waiting = open_now[event.device, event.sector]
         if event.kind is None:
             if event.action == start:
                 tally.left_out["discard or other request"] += 1
         elif event.action == start:
-            open_now[key].append(event)
-        elif event.action == "R" and open_now[key]:  # requeued: it is issued again
-            open_now[key].pop()
+            waiting.append(_Request(event, event.size))
+        elif event.action == "R" and waiting:  # requeued: it is issued again
+            waiting.pop()
         elif event.action == "C":
-            if not open_now[key]:
+            if not waiting:
                 unmatched += 1
                 continue
-            begun = open_now[key].popleft()
-            rows.append((begun, event.at_ns - begun.at_ns, event.error))
+            request = waiting.popleft()
+            request.left -= event.size
+            request.failed = request.failed or event.error
+            if (
+                request.left > 0 and event.size
+            ):  # a part of it: the rest is completed later, under its own sector
+                open_now[event.device, event.sector + event.size // _SECTOR_BYTES].appendleft(request)
+                continue
+            rows.append((request.begun, event.at_ns - request.begun.at_ns, request.failed))
         if len(rows) >= _BATCH_ROWS:
             yield _batch(rows, streams, base, tally)
             rows = []
-    never = [event for waiting in open_now.values() for event in waiting]
+    never = [request.begun for waiting in open_now.values() for request in waiting]
     yield _batch([*rows, *((event, None, False) for event in never)], streams, base, tally)
     if never:
         tally.note(f"{len(never)} requests were not completed when the trace ended")

@@ -24,7 +24,7 @@ from tracekit.formats.oplog_out import WARP_COLUMNS, write_oplog
 from tracekit.formats.sound import Streams, error_class, map_dictionary, op_kinds, sound_batch
 from tracekit.formats.text.delimited import INTEGER, TEXT, TIMESTAMP, UNSIGNED, Layout, parse
 from tracekit.formats.text.lines import Block, blocks, in_parallel
-from tracekit.schema import DATA_KINDS, WRITE_KINDS
+from tracekit.schema import DATA_KINDS, OPS, WRITE_KINDS
 from tracekit.store.reader import TraceReader
 from tracekit.uri import clean, from_name
 
@@ -40,6 +40,8 @@ _TYPES = {
     "duration_ns": INTEGER, "cat": INTEGER,
 }  # fmt: skip
 _EXTRA = ("client_id", "n_objects", "endpoint", "cat")
+_MADE_ANEW = ("idx", "last_byte")
+"""Columns that other ones, or the order of the rows, say again."""
 
 
 class Warp:
@@ -132,17 +134,22 @@ def _header(source: Path, block: Block) -> tuple[Layout, Block]:
                 "warp writes its op log (.csv.zst) when it runs with its option full",
             )
         separator = "\t" if "\t" in text else ","
-        names = tuple(name.strip() for name in text.split(separator))
+        names = tuple(_known(name.strip()) for name in text.split(separator))
         missing = [name for name in _NEEDED if name not in names]
         if missing or len(set(names)) != len(names):
             raise TraceFormatError(
                 f"{source}, line {line - 1}: not an op log header ({', '.join(missing) or 'a name twice'})",
                 "the first line must name the columns: idx, thread, op, …, end, duration_ns",
             )
-        types = {name: _TYPES[name] for name in names if name in _TYPES}
+        types = {name: _TYPES.get(name, TEXT) for name in names if name and name not in _MADE_ANEW}
         done = line - block.first_line
         return Layout(names, types, separator), Block(block.data[start:], line, block.lines - done)
     raise TraceFormatError(f"{source} contains no header", "the first line must name the columns")
+
+
+def _known(name: str) -> str:
+    """Return the name of a column, in lower case if it is one of the format's."""
+    return name.lower() if name.lower() in (*_TYPES, *_MADE_ANEW) else name
 
 
 def _ops(raw: dict[str, pa.Array], lines: Lines, state: _State) -> pa.RecordBatch:
@@ -169,7 +176,8 @@ def _ops(raw: dict[str, pa.Array], lines: Lines, state: _State) -> pa.RecordBatc
     if "error" in raw:
         messages = raw["error"].dictionary.to_pylist()
         columns["error"] = map_dictionary(raw["error"], [error_class(message) for message in messages])
-    columns.update({name: raw[name] for name in _EXTRA if name in raw})
+    unknown = [name for name in raw if name not in _TYPES and name not in OPS.names]
+    columns.update({name: raw[name] for name in (*_EXTRA, *unknown) if name in raw})
     if "endpoint" in columns:
         hosts = raw["endpoint"].dictionary.to_pylist()
         columns["endpoint"] = map_dictionary(raw["endpoint"], [host and clean(host) for host in hosts])
