@@ -408,3 +408,27 @@ def test_names_with_raw_control_bytes_quotes_and_bytes_that_are_no_utf_8_are_kep
         'file:///d/q"uote',
         "file:///d/\ufffd",
     ]
+
+
+@pytest.mark.parametrize("form", ["hosts", "no hosts", "one log"])
+def test_a_process_number_that_two_hosts_use_is_two_processes(tmp_path: Path, form: str) -> None:
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    for host, path in (("h1", "/d/x"), ("h2", "/d/y")):
+        where = {} if form == "no hosts" else {"hhash": host}
+        lines = [
+            event("FH", 0, cat="dftracer", ph="M", name=path, value="77", **where),
+            *(event("pread", 10 + at, fhash="77", ret=5, count=5, offset=at, **where) for at in range(3)),
+        ]
+        name = "all.pfw" if form == "one log" else f"{host}.pfw"
+        with (folder / name).open("a") as file:
+            file.write("\n".join(lines) + "\n")
+    for source in (folder, [*sorted(folder.iterdir())], folder / "*.pfw"):
+        import_trace("dftracer", source, tmp_path / "t", overwrite=True)
+        found = open_reader(tmp_path / "t").query(
+            "SELECT uri, rank, count(*) AS n FROM ops GROUP BY ALL ORDER BY ALL"
+        )
+        assert [tuple(row.values()) for row in found.to_pylist()] == [
+            ("file:///d/x", 0, 3),
+            ("file:///d/y", 1, 3),
+        ]

@@ -7,10 +7,10 @@ stored. An unknown value stays null; it is never made up.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +28,7 @@ __all__ = [
     "Importer",
     "Lines",
     "Tally",
+    "TogetherImporter",
 ]
 
 Lines = npt.NDArray[np.int64]
@@ -119,6 +120,16 @@ class Tally:
         if self.left_out:
             yield "left out: " + ", ".join(f"{name} {count}" for name, count in self.left_out.most_common())
 
+    def note_mapped(self, files: int) -> None:
+        """Note how many files were mapped into memory, if any: reads through a mapping are not calls."""
+        if files:
+            self.note(f"files mapped into memory: {files}; reads through a mapping are not in the log")
+
+    def not_understood(self, log: str) -> Iterator[str]:
+        """Return a note on the bad lines of a log that a tool of ours had written, if there are any."""
+        if self.skipped:
+            yield f"{self.skipped} lines of the {log} were not understood, the first: {self.examples[0]}"
+
     def note(self, text: str) -> None:
         """Add `text` to the notes, once."""
         if text not in self.notes:
@@ -154,9 +165,10 @@ class ExportOptions:
 
 @dataclass(frozen=True, slots=True)
 class Carries:
-    """What a format can hold, in the words of the table in docs/formats.md: `yes`, `no`, or how.
+    """What a format can hold: `yes`, `no`, or how. The table in docs/formats.md and an import's closing line are made of it.
 
-    `completeness` is what the log says of its own: whether the reader can tell that ops are missing.
+    `completeness` is what the log says of its own: whether the reader can tell that ops are missing. `reads`
+    and `writes` are versions or conditions of the format, where it can be read or written at all.
     """
 
     times: str
@@ -167,12 +179,27 @@ class Carries:
     streams: str = "yes"
     errors: str = "class"
     completeness: str = "no"
+    reads: str = "yes"
+    writes: str = "yes"
 
     def lacking(self) -> tuple[str, ...]:
         """Return the names of what no log of the format holds."""
-        words = {"latency": "latencies", "offset": "offsets", "length": "lengths", "samples": "samples and steps",
-                 "streams": "streams", "errors": "errors"}  # fmt: skip
-        return tuple(word for name, word in words.items() if getattr(self, name) == "no")
+        return tuple(word for name, word in _CARRIED.items() if getattr(self, name) == "no")
+
+    def closing(self, name: str) -> str:
+        """Return a sentence on what the format, called `name`, holds, and what it does not."""
+        told = {word: getattr(self, field) for field, word in {"times": "times", **_CARRIED}.items()}
+        held = [word if how == "yes" else f"{word} ({how})" for word, how in told.items() if how != "no"]
+        lacking = f"; not {', '.join(self.lacking())}" if self.lacking() else ""
+        whole = "it does not say whether ops are missing"
+        if self.completeness != "no":
+            whole = f"of its completeness it says: {self.completeness}"
+        return f"the format {name} holds {', '.join(held)}{lacking}; {whole}"
+
+
+_CARRIED = {"latency": "latencies", "offset": "offsets", "length": "lengths", "samples": "samples and steps",
+            "streams": "streams", "errors": "errors"}  # fmt: skip
+"""What may be absent from a format, by field of `Carries`."""
 
 
 class Importer(Protocol):
@@ -188,6 +215,17 @@ class Importer(Protocol):
         Logs without absolute time count from an epoch of their own. Raises
         TraceFormatError if `source` is not such a log.
         """
+        ...
+
+
+@runtime_checkable
+class TogetherImporter(Importer, Protocol):
+    """A format whose logs of one run belong together, so that all are read at once."""
+
+    def read_together(
+        self, sources: Sequence[Path], tally: Tally, options: ImportOptions
+    ) -> Iterator[pa.RecordBatch]:
+        """As `read`, for several logs."""
         ...
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -33,6 +33,7 @@ _FIELDS = (
     "$.name", "$.cat", "$.ph", "$.pid", "$.tid", "$.ts", "$.dur", "$.args.fname", "$.args.fhash", "$.args.fd", "$.args.ret",
     "$.args.count", "$.args.size", "$.args.offset", "$.args.len", "$.args.whence", "$.args.flags", "$.args.dirfd",
     "$.args.pathname_hash", "$.args.cwd", "$.args.image_idx", "$.args.step", "$.args.epoch", "$.args.name", "$.args.value",
+    "$.args.hhash",
 )  # fmt: skip
 _CONTROL = re.compile(r"[\x00-\x1f]")
 _UNITS_NS = {"NS": 1, "US": 1_000, "MS": 1_000_000, "S": 1_000_000_000}
@@ -50,16 +51,26 @@ class DFTracer:
     )  # fmt: skip
 
     def read(self, source: Path, tally: Tally, options: ImportOptions) -> Iterator[pa.RecordBatch]:
-        """As the protocol says. Rank is the order of the process, worker that of the thread within it.
+        """As the protocol says, for one file or directory."""
+        yield from self.read_together([source], tally, options)
 
-        All files of a directory are read together. Events are held by DuckDB, which spills to
-        disk, since offsets need them in order of time.
+    def read_together(
+        self, sources: Sequence[Path], tally: Tally, options: ImportOptions
+    ) -> Iterator[pa.RecordBatch]:
+        """As the protocol says, for the logs of one run. Rank is the order of the process, worker that of the thread in it.
+
+        Events are held by DuckDB, which spills to disk, since offsets need them in order of time.
         """
-        files = sorted(source.glob("*.pfw*")) if source.is_dir() else [source]
-        logs = DFTracerLogs(files, tally, options.base)
-        with closing(logs):
+        files = [
+            file
+            for source in sources
+            for file in (sorted(source.glob("*.pfw*")) if source.is_dir() else [source])
+        ]
+        with closing(DFTracerLogs(files, tally, options.base)) as logs:
             if not logs.events:
-                raise TraceFormatError(f"{source} contains no DFTracer event", "give a .pfw or .pfw.gz file")
+                raise TraceFormatError(
+                    f"{sources[0]} contains no DFTracer event", "give a .pfw or .pfw.gz file"
+                )
             for batch in logs.batches(_RANKED):
                 lines = batch.column("number").to_numpy()
                 columns = {
@@ -72,11 +83,12 @@ class DFTracer:
                 yield sound_batch(columns, lines, tally)
             for note in logs.notes():
                 tally.note(note)
+            tally.note_mapped(len(logs.mapped_files))
 
 
 _RANKED = """
     WITH threads AS (
-        SELECT pid, tid, dense_rank() OVER (ORDER BY try_cast(pid AS BIGINT)) - 1 AS rank,
+        SELECT pid, tid, dense_rank() OVER (ORDER BY try_cast(split_part(pid, '@', 1) AS BIGINT), pid) - 1 AS rank,
             dense_rank() OVER (PARTITION BY pid ORDER BY try_cast(tid AS BIGINT)) - 1 AS worker
         FROM (SELECT DISTINCT pid, tid FROM ops)
     )
@@ -122,8 +134,6 @@ class DFTracerLogs:
             yield f"{self.unnamed} reads and writes left out: the log does not name their file"
         if self.ambiguous:
             yield f"of {self.ambiguous} calls the file's hash stands for several names, none of their process's"
-        if self.mapped_files:
-            yield f"files mapped into memory: {len(self.mapped_files)}; reads through a mapping are not in the log"
 
     def _read(self, files: list[Path], tally: Tally) -> None:
         con = self.connection
@@ -131,7 +141,7 @@ class DFTracerLogs:
         steps = con.extract_statements(load_sql("tracekit.formats", "dftracer"))
         given: dict[str, object] = {"every_open": self._every_open}
         for step in steps:
-            if "CREATE TABLE definitions" in step.query:
+            if "CREATE TABLE processes" in step.query:
                 for place, log in enumerate(files):
                     tally.source = log
                     self._add_events(log, place, tally)

@@ -23,8 +23,19 @@ CREATE MACRO as_integer(t) AS coalesce(
 CREATE TABLE events (
     seq BIGINT, number BIGINT, name VARCHAR, cat VARCHAR, ph VARCHAR, pid VARCHAR, tid VARCHAR, ts BIGINT, dur BIGINT, fname VARCHAR,
     fhash VARCHAR, fd BIGINT, ret BIGINT, count BIGINT, size BIGINT, offset_arg BIGINT, len_arg BIGINT, whence BIGINT, flags BIGINT,
-    dirfd BIGINT, pathname_hash VARCHAR, cwd VARCHAR, image_idx BIGINT, step BIGINT, epoch BIGINT, meta_name VARCHAR, meta_value VARCHAR
+    dirfd BIGINT, pathname_hash VARCHAR, cwd VARCHAR, image_idx BIGINT, step BIGINT, epoch BIGINT, meta_name VARCHAR, meta_value VARCHAR,
+    host VARCHAR
 );
+
+-- processes: numbers of processes that several hosts use (where the log names no host: several logs), with another name for each
+CREATE TABLE processes AS
+WITH seen AS (SELECT DISTINCT seq >> 40 AS log, pid, host FROM events),
+hosts AS (SELECT *, coalesce(host, max(host) OVER (PARTITION BY log, pid), 'log ' || log) AS known_host FROM seen)
+SELECT log, pid, host, pid || '@' || known_host AS name FROM hosts
+WHERE pid IN (SELECT pid FROM hosts GROUP BY pid HAVING count(DISTINCT known_host) > 1);
+
+UPDATE events SET pid = p.name FROM processes p
+WHERE p.log = events.seq >> 40 AND p.pid = events.pid AND p.host IS NOT DISTINCT FROM events.host;
 
 -- definitions: what a hash stands for, process by process, in order of appearance
 CREATE TABLE definitions AS

@@ -23,7 +23,7 @@ SELECT number,
     f[14] AS offset_arg, f[15] AS len_arg, f[16] AS whence, f[17] AS flags, f[18] AS dirfd, f[19] AS pathname_hash, f[20] AS cwd,
     f[21] AS image_idx, f[22] AS step, f[23] AS epoch,
     CASE WHEN torn.value <> '' THEN torn.name ELSE f[24] END AS meta_name,
-    CASE WHEN torn.value <> '' THEN torn.value ELSE f[25] END AS meta_value
+    CASE WHEN torn.value <> '' THEN torn.value ELSE f[25] END AS meta_value, f[26] AS host
 FROM split;
 
 -- timed: the same with times in ns; null where a time is missing, negative or out of range
@@ -40,7 +40,7 @@ SELECT * REPLACE (
 INSERT INTO events
 SELECT $log::BIGINT * 1099511627776 + number, number, name, cat, ph, pid, tid, ts, dur, fname, fhash, as_integer(fd), as_integer(ret),
     as_integer(count), as_integer(size), as_integer(offset_arg), as_integer(len_arg), as_integer(whence), as_integer(flags), as_integer(dirfd),
-    pathname_hash, cwd, as_integer(image_idx), as_integer(step), as_integer(epoch), meta_name, meta_value
+    pathname_hash, cwd, as_integer(image_idx), as_integer(step), as_integer(epoch), meta_name, meta_value, host
 FROM timed
 WHERE (ph = 'M' AND name = 'FH' AND meta_value IS NOT NULL)
     OR (ph = 'X' AND name IS NOT NULL AND ts IS NOT NULL AND dur IS NOT NULL

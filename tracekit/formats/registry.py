@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -17,10 +17,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tracekit.errors import TraceFormatError, UsageError
-from tracekit.formats.base import WAIT_UNITS, Exporter, ExportOptions, Importer, ImportOptions, Tally
-from tracekit.formats.sink import open_sink
+from tracekit.formats.base import (
+    WAIT_UNITS,
+    Exporter,
+    ExportOptions,
+    Importer,
+    ImportOptions,
+    Tally,
+    TogetherImporter,
+)
+from tracekit.formats.sink import STANDARD_OUTPUT, open_sink
 from tracekit.formats.sound import op_map
-from tracekit.formats.sources import Log, SourceLike, opened
+from tracekit.formats.sources import STANDARD_INPUT, Log, SourceLike, opened
 from tracekit.formats.text.lines import ahead
 from tracekit.formats.window import Window, parse_window
 from tracekit.schema import OPS
@@ -54,6 +62,7 @@ _IMPORTERS = {
     "lmcache": ("tracekit.formats.lmcache", "LMCache"),
     "minio-trace": ("tracekit.formats.minio", "MinioTrace"),
     "mooncake": ("tracekit.formats.mooncake", "Mooncake"),
+    "nfsdump": ("tracekit.formats.nfsdump", "Nfsdump"),
     "s3-access-log": ("tracekit.formats.s3_access_log", "S3AccessLog"),
     "s3dlio": ("tracekit.formats.oplog", "S3dlio"),
     "strace": ("tracekit.formats.syscalls.strace", "Strace"),
@@ -79,13 +88,17 @@ _EXPORTERS = {
 
 @dataclass(frozen=True, slots=True)
 class ImportResult:
-    """What was imported: ops, lines that could not be read (and the first few), notes, and what no such log holds."""
+    """What was imported: ops, lines that could not be read (and the first few), notes, and what no such log holds.
+
+    `closing` says in a sentence what a log of the format holds.
+    """
 
     ops: int
     skipped: int
     examples: tuple[str, ...]
     notes: tuple[str, ...]
     lacking: tuple[str, ...] = ()
+    closing: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -174,8 +187,10 @@ def import_trace(
             rows = writer.rows
     for text in tally.closing_notes():
         tally.note(text)
+    examples = tuple(_in_names(text, logs) for text in tally.examples)
+    carries = reads.carries
     return ImportResult(
-        rows, tally.skipped, tuple(tally.examples), tuple(tally.notes), reads.carries.lacking()
+        rows, tally.skipped, examples, tuple(tally.notes), carries.lacking(), carries.closing(format)
     )
 
 
@@ -217,15 +232,15 @@ def _in_window(
 
 def _all(reads: Importer, logs: list[Log], tally: Tally, options: ImportOptions) -> Iterator[pa.RecordBatch]:
     """Yield the ops of all `logs`. Ranks of different logs differ, unless the format's ranks have names."""
-    together: Callable[..., Iterator[pa.RecordBatch]] | None = getattr(reads, "read_together", None)
-    if together is not None:
-        yield from _settled(together([log.path for log in logs], tally, options), tally)
+    if isinstance(reads, TogetherImporter):
+        together = reads.read_together([log.path for log in logs], tally, options)
+        yield from _named(logs, _settled(together, tally))
         return
     first_rank = 0
     for log in logs:
         tally.source = log.path if log.name == str(log.path) else Path(log.name)
         highest = -1
-        for batch in _named(log, _settled(reads.read(log.path, tally, options), tally)):
+        for batch in _named([log], _settled(reads.read(log.path, tally, options), tally)):
             if len(logs) > 1 and not tally.shares_ranks:
                 batch, most = _shifted(batch, first_rank)
                 highest = max(highest, most)
@@ -250,25 +265,33 @@ def export_trace(
     overwrite: bool = False,
     object_by: str = "range",
 ) -> ExportResult:
-    """Write `trace` to the file `out` in `format`; it appears whole or not at all.
+    """Write `trace` to the file `out` (`-`: standard output) in `format`; it appears whole or not at all.
 
-    A name that ends in `.zst` or `.gz` is compressed. Raises UsageError for an unknown
+    A name that ends in `.zst`, `.gz`, `.bz2`, `.xz` or `.lz4` is compressed. Raises UsageError for an unknown
     format or a taken `out`.
     """
     writes = exporter(format)
     reader = open_reader(trace)
-    tally = Tally(Path(out))
-    with open_sink(Path(out), overwrite=overwrite) as sink:
+    target = STANDARD_OUTPUT if os.fspath(out) == STANDARD_INPUT else Path(out)
+    tally = Tally(target)
+    with open_sink(target, overwrite=overwrite) as sink:
         ops = writes.write(reader, sink, tally, ExportOptions(object_by=object_by))
     return ExportResult(ops, tuple(tally.notes))
 
 
-def _named(log: Log, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+def _named(logs: Sequence[Log], batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     """Yield `batches`; an error of a log that was copied first names the log, not the copy."""
     try:
         yield from batches
     except TraceFormatError as error:
-        raise TraceFormatError(error.message.replace(str(log.path), log.name), error.hint) from error
+        raise TraceFormatError(_in_names(error.message, logs), error.hint) from error
+
+
+def _in_names(text: str, logs: Sequence[Log]) -> str:
+    """Return a message about logs with their names in place of their paths."""
+    for log in logs:
+        text = text.replace(str(log.path), log.name)
+    return text
 
 
 def _settled(batches: Iterator[pa.RecordBatch], tally: Tally) -> Iterator[pa.RecordBatch]:
