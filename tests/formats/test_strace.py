@@ -66,6 +66,24 @@ def test_a_real_programs_reads_come_in_with_their_offsets(tmp_path: Path) -> Non
     assert missing[0]["error"] == "not_found"
 
 
+@pytest.mark.skipif(STRACE is None, reason="strace is not installed")
+@pytest.mark.parametrize(
+    "more", [["-n"], ["-i"], ["-Y"], ["-k"], ["-C"], ["-n", "-i", "-Y", "-yy", "-C"], ["-x"], ["-v"]]
+)
+def test_what_an_option_of_strace_adds_to_its_lines_changes_no_op(tmp_path: Path, more: list[str]) -> None:
+    (tmp_path / "data").write_bytes(bytes(3000))
+    program = "import os, sys\nfor fd in [os.open(sys.argv[1], 0)] * 3: os.read(fd, 1000)\nos.wait() if os.fork() else os.read(fd, 9)"
+    command = [str(STRACE), "-f", "-ttt", "-T", "-y", *more, "-e", "trace=openat,read,fork,clone,vfork,close", "-o", str(tmp_path / "log"),
+               sys.executable, "-c", program, str(tmp_path / "data")]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    if done.returncode and ("ptrace" in done.stderr.lower() or "not supported" in done.stderr):
+        pytest.skip(f"strace cannot do this here: {done.stderr.strip()[:80]}")
+    assert done.returncode == 0, done.stderr
+    assert import_trace("strace", tmp_path / "log", tmp_path / "t", strict=True).skipped == 0
+    got = rows(tmp_path / "t", f"op = 'read' AND uri = 'file://{tmp_path}/data'")
+    assert [(r["offset"], r["bytes"]) for r in got] == [(0, 1000), (1000, 1000), (2000, 1000), (3000, 0)]
+
+
 def test_calls_that_other_threads_interrupt_are_put_together(tmp_path: Path) -> None:
     first, second = brought(
         tmp_path,

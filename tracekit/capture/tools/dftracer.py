@@ -69,9 +69,10 @@ class DFTracerEngine:
         if not files:
             yield DFTracerLog(None)
             return
-        found = DFTracerLogs(files, Tally(logs), every_open=False)
+        tally = Tally(logs)
+        found = DFTracerLogs(files, tally, every_open=False)
         try:
-            yield DFTracerLog(found)
+            yield DFTracerLog(found, tally)
         finally:
             found.close()
 
@@ -79,8 +80,9 @@ class DFTracerEngine:
 class DFTracerLog:
     """The logs of one run; None if no process left any."""
 
-    def __init__(self, logs: DFTracerLogs | None) -> None:
+    def __init__(self, logs: DFTracerLogs | None, tally: Tally | None = None) -> None:
         self._logs = logs
+        self._tally = tally
 
     @property
     def mapped_files(self) -> set[str]:
@@ -106,4 +108,5 @@ class DFTracerLog:
             )
 
     def notes(self) -> Iterator[str]:
-        yield from ()
+        if self._tally is not None:
+            yield from self._tally.not_understood("DFTracer logs")

@@ -70,8 +70,4 @@ class _Log:
 
     def notes(self) -> Iterator[str]:
         yield from self._log.not_recorded()
-        if self._tally.skipped:
-            yield (
-                f"{self._tally.skipped} lines of the strace log were not understood, the first:"
-                f" {self._tally.examples[0]}"
-            )
+        yield from self._tally.not_understood("strace log")

@@ -24,17 +24,21 @@ from tracekit.uri import from_name
 __all__ = ["Strace", "StraceLog"]
 
 _LINE = re.compile(
-    r"\s*(?:\[pid\s+(?P<bpid>\d{1,10})\]\s+|(?P<pid>\d{1,10})\s+)?"
+    r"\s*(?:\[pid\s+(?P<bpid>\d{1,10})(?:<.{0,64}?>)?\]\s+|(?P<pid>\d{1,10})(?:<.{0,64}?>)?\s+)?"
     r"(?:(?P<unix>\d{1,10}\.\d{1,9})|(?P<clock>\d\d:\d\d:\d\d(?:\.\d{1,9})?))"
-    r"(?:\s+\(\+\s*\d+\.\d{1,9}\))?\s+(?P<rest>.*)"
+    r"(?:\s+\(\+\s*\d+\.\d{1,9}\))?\s+(?:\[\s*\d+\]\s+)?(?:\[[0-9a-f?]{8,16}\]\s+)?(?P<rest>.*)"
 )
+"""A line of a log, with what `-Y`, `-n` and `-i` add: names of programs, numbers of calls and instruction pointers."""
+_SUMMARY = re.compile(r"% time .*|-{6} .*|\s*\d{1,3}\.\d\d\s+\d+\.\d{6}(?:\s+\d+){1,3}\s+\w+")
+"""A line of the table that `-C` appends."""
 _WHOLE = re.compile(r"(\d{1,10}) +(\d{10})\.(\d{6}) (\w+)\((.*)\)\s+= (.*?)\s+<(\d{1,9})\.(\d{6})>", re.ASCII)
 _RESUMED = re.compile(r"<\.\.\. (\w+) resumed>\s?(.*)")
 _UNFINISHED = "<unfinished ...>"
 _CALL = re.compile(r"(\w+)\((.*)")
 _ENDED = re.compile(r"(.*)\)\s+= (.*?)(?:\s+<(\d{1,9}\.\d{1,9})>)?$")
+_STACK = " > "
 _SKIPPED = ("--- ", "strace: ", "[ Process PID=")
-_NOT_CALLS = (*_SKIPPED, "+++ ")
+_NOT_CALLS = (*_SKIPPED, "+++ ", _STACK)
 _ENDS = ("+++ exited", "+++ killed")
 _RELATIVE_BELOW_NS = 10**17
 """Times of `-r` are waits since the line before: less than three years, which no Unix time of a trace is."""
@@ -62,10 +66,7 @@ class Strace:
             )
         for text in (*log.about_the_log(), *log.not_recorded()):
             tally.note(text)
-        if log.mapped_files:
-            tally.note(
-                f"files mapped into memory: {len(log.mapped_files)}; reads through a mapping are not in the log"
-            )
+        tally.note_mapped(len(log.mapped_files))
 
 
 class StraceLog:
@@ -170,7 +171,7 @@ class StraceLog:
             return self._processes.call(
                 int(pid), at_ns, name, args.rstrip(), result, int(took_s + took_us) * 1000
             )
-        if text.startswith(_NOT_CALLS):
+        if text.startswith(_NOT_CALLS) or _SUMMARY.fullmatch(text):
             return []
         found = _LINE.match(text)
         if found is None:
