@@ -85,6 +85,39 @@ def test_the_real_fio_runs_the_job_with_the_mix_and_sizes_of_the_trace(tmp_path:
     assert distance(sorted(sizes["read"].items()), [(4096, 5), (65536, 2)]) < 0.05
 
 
+@pytest.mark.skipif(FIO is None, reason="fio is not installed")
+def test_the_real_fio_reads_where_the_trace_reads(tmp_path: Path) -> None:
+    """Seven of ten reads are in the first tenth of the file, three in the last."""
+    tenth = 409_600
+    offsets = [(at * 7919 % 100) * 4096 + (9 * tenth if at % 10 > 6 else 0) for at in range(2000)]
+    made(
+        tmp_path / "t", t_submit=[at * 200_000 for at in range(2000)], uri=["file:///d/x"] * 2000, op=["read"] * 2000,
+        offset=offsets, len=[4096] * 2000, bytes=[4096] * 2000, latency=[100_000] * 2000,
+    )  # fmt: skip
+    job = exported("fio-job", tmp_path / "t", tmp_path)
+    assert "random_distribution=zoned:70/10:0/10:0/10:0/10:0/10:0/10:0/10:0/10:0/10:30/10" in job
+    assert "# fit of offsets: 0.0 % of the ops begin in another tenth of their file" in job
+    command = [
+        str(FIO),
+        f"--directory={tmp_path}",
+        str(tmp_path / "fio-job"),
+        f"--write_iolog={tmp_path}/io.log",
+    ]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert run.returncode == 0, run.stderr + run.stdout
+    import_trace("fio", tmp_path / "io.log", tmp_path / "again", strict=True)
+    found = open_reader(tmp_path / "again").query('SELECT "offset" FROM ops').to_pylist()
+    where = Counter(row["offset"] // tenth for row in found)
+    assert abs(len(found) - 2000) <= 1
+    assert distance(sorted(where.items()), [(0, 7), (9, 3)]) < 0.05
+
+
+def test_offsets_that_are_even_need_no_distribution(tmp_path: Path) -> None:
+    job = exported("fio-job", mixed(tmp_path / "t"), tmp_path)
+    assert "random_distribution" not in job
+    assert re.search(r"# fit of offsets: [0-4]\.\d % of the ops", job)
+
+
 def test_a_dlio_workload_has_the_files_batches_and_pauses_of_the_trace(tmp_path: Path) -> None:
     text = exported("dlio", loader_like(tmp_path / "t"), tmp_path)
     said = dict(re.findall(r"^  (\w+): (\S+)$", text, re.M))

@@ -22,6 +22,8 @@ __all__ = ["Configuration", "Dlio", "ElbenchoCommand", "FioJob", "MlpStorage", "
 
 _FIO_SIZES_MAX = 60
 _FIO_BLOCK_BYTES = 512
+_UNEVEN = 0.05
+"""How far from even the offsets of a trace are before a job says where they are."""
 _CARRIES = Carries(
     "rates",
     latency="no",
@@ -107,11 +109,29 @@ def _fio(figures: Fit) -> list[str]:
     if random is not None:
         lines.append(f"percentage_random={round(random)}")
         lines.insert(5, _error("random ops in percent", round(random), random))
+        zones, comment = _zones(figures)
+        lines += zones if random else []
+        lines.insert(5, comment)
     split = ",".join(
         ":".join(f"{size}/{percent}" for size, percent in part) for part in (reads, writes or reads)
     )
     lines.append(f"bssplit={split if reads else ',' + split.rpartition(',')[2]}")
     return lines
+
+
+def _zones(figures: Fit) -> tuple[list[str], str]:
+    """Return fio's distribution of random offsets over the tenths of a file, where it is not even, and a comment on it."""
+    even = tuple((tenth, 10) for tenth in range(10))
+    fitted = in_percent(figures.tenths, 10)
+    spread = distance(figures.tenths, even) > _UNEVEN
+    off = 100 * distance(figures.tenths, fitted if spread else even)
+    comment = f"# fit of offsets: {off:.1f} % of the ops begin in another tenth of their file"
+    if not spread:
+        return [], comment
+    shares = dict(fitted)
+    return [
+        f"random_distribution=zoned:{':'.join(f'{shares.get(tenth, 0)}/10' for tenth, _ in even)}"
+    ], comment
 
 
 def _rates(figures: Fit, jobs: int, seconds: float) -> str:

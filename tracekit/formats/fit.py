@@ -39,6 +39,7 @@ class Fit:
     directory: str
     followed: int
     random: int
+    tenths: Sizes
     streams: int
     ranks: int
     span_ns: int
@@ -72,7 +73,7 @@ def fit(trace: TraceReader) -> Fit:
         (row,) = select(connection, load_sql("tracekit.formats", "fit")).to_arrow_table().to_pylist()
     if not row["reads"] + row["writes"]:
         raise UsageError(f"{trace.path}: no op moves data", "export a trace with reads or writes")
-    for name in ("read_sizes", "write_sizes"):
+    for name in ("read_sizes", "write_sizes", "tenths"):
         row[name] = tuple((one["size"], one["ops"]) for one in row[name] or ())
     return Fit(
         **{**row, "file_bytes": row["file_bytes"] or 0.0, "file_bytes_dev": row["file_bytes_dev"] or 0.0}

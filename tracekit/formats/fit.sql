@@ -11,6 +11,7 @@
 --   file_bytes, file_bytes_dev  DOUBLE  mean and deviation of their extents
 --   directory            VARCHAR  the first file's directory
 --   followed, random     BIGINT   ops behind another of their stream, file and direction; those that do not begin where it ended
+--   tenths               STRUCT(size BIGINT, ops BIGINT)[]  in which tenth of its file (0 to 9) an op begins, where it is known
 --   streams, ranks       BIGINT
 --   span_ns              BIGINT   first submit to last end
 --   depth                DOUBLE   mean ops in flight while any was; null without latencies
@@ -26,6 +27,13 @@ walks AS (
     SELECT "offset" - lag("offset" + size) OVER (PARTITION BY rank, worker, uri, reads ORDER BY t_submit, "offset") AS gap
     FROM data
     WHERE "offset" IS NOT NULL
+),
+extents AS (SELECT uri, max(coalesce("offset", 0) + size) AS extent FROM data GROUP BY uri),
+tenths AS (
+    SELECT least("offset" * 10 // extent, 9)::BIGINT AS tenth, count(*) AS n
+    FROM data JOIN extents USING (uri)
+    WHERE "offset" IS NOT NULL AND extent > 0
+    GROUP BY tenth
 ),
 sizes AS (SELECT reads, size, count(*) AS n FROM data WHERE size > 0 GROUP BY reads, size),
 steps AS (
@@ -52,11 +60,12 @@ SELECT
     (SELECT list(struct_pack(size := size, ops := n) ORDER BY size) FROM sizes WHERE reads) AS read_sizes,
     (SELECT list(struct_pack(size := size, ops := n) ORDER BY size) FROM sizes WHERE NOT reads) AS write_sizes,
     count(DISTINCT uri) AS files,
-    (SELECT avg(extent) FROM (SELECT max(coalesce("offset", 0) + size) AS extent FROM data GROUP BY uri)) AS file_bytes,
-    (SELECT stddev_pop(extent) FROM (SELECT max(coalesce("offset", 0) + size) AS extent FROM data GROUP BY uri)) AS file_bytes_dev,
+    (SELECT avg(extent) FROM extents) AS file_bytes,
+    (SELECT stddev_pop(extent) FROM extents) AS file_bytes_dev,
     regexp_replace(min(uri), '[^/]*$', '') AS directory,
     (SELECT count(*) FROM walks WHERE gap IS NOT NULL) AS followed,
     (SELECT count(*) FROM walks WHERE gap <> 0) AS random,
+    (SELECT list(struct_pack(size := tenth, ops := n) ORDER BY tenth) FROM tenths) AS tenths,
     count(DISTINCT (rank, worker)) AS streams,
     count(DISTINCT rank) AS ranks,
     max(t_submit + coalesce(latency, 0)) - min(t_submit) AS span_ns,
