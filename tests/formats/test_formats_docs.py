@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tracekit.formats.matrix import matrix
-from tracekit.formats.registry import names
+from tracekit.formats.registry import import_trace, importer, importers, names
 from tracekit.formats.text.presets import PRESETS
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "formats.md").read_text(encoding="utf-8")
@@ -32,3 +32,22 @@ def test_the_table_is_what_the_formats_declare() -> None:
 
 def test_every_preset_is_named() -> None:
     assert all(f"`{name}`" in PAGE or f"columns {name}`" in PAGE for name in PRESETS)
+
+
+@pytest.mark.parametrize("name", importers())
+def test_the_closing_line_is_what_the_format_declares(name: str) -> None:
+    carries = importer(name).carries
+    line = carries.closing(name)
+    assert line.startswith(f"the format {name} holds times ({carries.times})")
+    assert all(word in line.partition("; not ")[2] for word in carries.lacking())
+    assert (carries.completeness == "no") == ("does not say whether ops are missing" in line)
+    assert carries.completeness == "no" or carries.completeness in line
+
+
+def test_an_import_ends_with_the_closing_line_of_its_format(tmp_path: Path) -> None:
+    (tmp_path / "log").write_text("fio version 3 iolog\n5 /d/x read 0 512\n")
+    done = import_trace("fio", tmp_path / "log", tmp_path / "t")
+    assert done.closing == (
+        "the format fio holds times (us, from the start), offsets, lengths; not latencies, samples and steps, streams,"
+        " errors; it does not say whether ops are missing"
+    )

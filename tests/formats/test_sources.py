@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from properties import examples
 
 from tracekit.errors import TraceFormatError, UsageError
-from tracekit.formats.registry import import_trace
+from tracekit.formats.registry import export_trace, import_trace
 from tracekit.store.reader import open_reader
 
 LINE = '{"uri": "/d/a", "t_submit": %d}\n'
@@ -39,6 +39,34 @@ def test_a_dash_is_standard_input_and_errors_call_it_that(tmp_path: Path) -> Non
     done = subprocess.run([*command, "--overwrite"], input=b"nothing", capture_output=True, timeout=100)
     assert done.returncode == 2
     assert b"standard input contains no op" in done.stderr
+
+
+def test_standard_input_is_given_once(tmp_path: Path) -> None:
+    with pytest.raises(TraceFormatError, match="standard input is given twice"):
+        import_trace("jsonl", ["-", "-"], tmp_path / "t")
+
+
+@pytest.mark.parametrize("name", ["gz", "zst", "bz2", "xz", "lz4", "GZ"])
+def test_an_export_is_compressed_as_its_name_says(tmp_path: Path, name: str) -> None:
+    (tmp_path / "log").write_text(LINE % 5)
+    import_trace("jsonl", tmp_path / "log", tmp_path / "t")
+    export_trace("jsonl", tmp_path / "t", tmp_path / f"out.{name}")
+    assert not (tmp_path / f"out.{name}").read_bytes().startswith(b"{")
+    assert import_trace("jsonl", tmp_path / f"out.{name}", tmp_path / "u", strict=True).ops == 1
+
+
+def test_a_dash_is_standard_output_of_an_export_and_standard_input_of_a_query(tmp_path: Path) -> None:
+    (tmp_path / "log").write_text(LINE % 5)
+    import_trace("jsonl", tmp_path / "log", tmp_path / "t")
+    script = "import sys, tracekit; tracekit.export_trace('jsonl', sys.argv[1], '-')"
+    done = subprocess.run([sys.executable, "-c", script, str(tmp_path / "t")], capture_output=True, cwd=tmp_path, timeout=100)  # fmt: skip
+    assert done.stdout.startswith(b'{"t_submit":5,"uri":"file:///d/a"'), done.stderr
+    assert not (tmp_path / "-").exists()
+    command = [sys.executable, "-m", "tracekit", "query", str(tmp_path / "t"), "-", "--csv"]
+    done = subprocess.run(command, input=b"SELECT count(*) AS n FROM ops", capture_output=True, timeout=100)
+    assert (done.returncode, done.stdout) == (0, b'"n"\n1\n'), done.stderr
+    done = subprocess.run(command, input=b"\xff", capture_output=True, timeout=100)
+    assert (done.returncode, b"not UTF-8" in done.stderr) == (2, True)
 
 
 def test_several_logs_are_one_trace_with_ranks_of_their_own(tmp_path: Path) -> None:
@@ -98,6 +126,8 @@ def test_logs_in_a_store_are_read_by_uri_and_by_pattern(tmp_path: Path, s3_bucke
         backend.put(f"s3://{s3_bucket}/{name}", (LINE % 7).encode())
     assert import_trace("jsonl", f"s3://{s3_bucket}/logs/1.jsonl", tmp_path / "one").ops == 1
     assert import_trace("jsonl", f"s3://{s3_bucket}/logs/*.jsonl", tmp_path / "two").ops == 2
+    backend.put(f"s3://{s3_bucket}/logs/[1].jsonl", (LINE % 7).encode())
+    assert import_trace("jsonl", f"s3://{s3_bucket}/logs/[1].jsonl", tmp_path / "literal").ops == 1
     with pytest.raises(TraceFormatError, match="no object matches"):
         import_trace("jsonl", f"s3://{s3_bucket}/logs/*.csv", tmp_path / "none")
 

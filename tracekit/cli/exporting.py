@@ -38,7 +38,7 @@ def _export(
             "-o",
             "--out",
             metavar="DST",
-            help="The file, compressed if it ends in .zst or .gz; - is standard output.",
+            help="The file, compressed if it ends in .zst, .gz, .bz2, .xz or .lz4; - is standard output.",
         ),
     ],
     object_by: Annotated[
@@ -51,7 +51,7 @@ def _export(
     json: JsonOption = False,
 ) -> None:
     """Write a trace as another tool's log, and say what that format cannot carry."""
-    done = tracekit.export_trace(format, trace, output(out), overwrite=overwrite, object_by=object_by)
+    done = tracekit.export_trace(format, trace, out, overwrite=overwrite, object_by=object_by)
     screen.emit_outcome(
         {"out": str(out), **done.to_dict()}, f"{format_count(done.ops)} ops in {out}", output(out), json=json
     )

@@ -133,5 +133,4 @@ def _import(
         for example in done.examples:
             screen.note(f"  {example}")
     screen.notes(done.notes)
-    if done.lacking:
-        screen.note(f"note: a {format} log does not hold {', '.join(done.lacking)}")
+    screen.note(f"note: {done.closing}")

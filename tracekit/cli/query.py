@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,6 +23,7 @@ from tracekit.cli.arguments import (
 )
 from tracekit.errors import UsageError
 from tracekit.formats.rows import as_values, write_csv, write_json, write_parquet
+from tracekit.formats.sources import STANDARD_INPUT
 from tracekit.store.statements import streamed
 
 if TYPE_CHECKING:
@@ -42,6 +44,7 @@ def register(app: typer.Typer) -> None:
         epilog=examples(
             'tracekit query run.trace "SELECT op, count(*) FROM ops GROUP BY op"',
             'tracekit query run.trace "FROM ops LIMIT 10" --csv',
+            "tracekit query run.trace - < busiest.sql",
             "tracekit query run.trace \"FROM tail_by(0.001, 'uri') LIMIT 10\"  # docs/metrics.md lists the macros",
         ),
     )(_query)
@@ -49,7 +52,10 @@ def register(app: typer.Typer) -> None:
 
 def _query(
     trace: TraceArgument,
-    sql: Annotated[str, typer.Argument(metavar="SQL", help="DuckDB SQL over the view ops.")],
+    sql: Annotated[
+        str,
+        typer.Argument(metavar="SQL", help="DuckDB SQL over the view ops; - reads it from standard input."),
+    ],
     format: Annotated[
         str, typer.Option(metavar="FORMAT", help=f"How to print: {', '.join(_FORMATS)}.", **choices(_FORMATS))
     ] = "table",
@@ -72,11 +78,23 @@ def _query(
     """Run SQL over the ops of a trace. It can only read the trace: no other files, no writes, no extensions."""
     how = _how(format, csv=csv or safe_csv, json=json, parquet=parquet, out=out)
     opened = tracekit.open_trace(trace)
-    with opened.relation(sql, threads=threads, memory=memory) as relation:
+    with opened.relation(
+        _standard_input() if sql == STANDARD_INPUT else sql, threads=threads, memory=memory
+    ) as relation:
         if how == "table":
             _show(relation)
         else:
             _emit(streamed(relation, _BATCH_ROWS), how, out, safe=safe_csv)
+
+
+def _standard_input() -> str:
+    """Return the SQL on standard input. Raises UsageError if it is not UTF-8."""
+    try:
+        return sys.stdin.buffer.read().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UsageError(
+            f"the SQL on standard input is not UTF-8 (byte {error.start})", "convert it"
+        ) from None
 
 
 def _how(format: str, *, csv: bool, json: bool, parquet: bool, out: Path | None) -> str:

@@ -44,7 +44,9 @@ class Fio:
 
     name = "fio"
     about = "fio iolog (reads v2 and v3, writes v3): offsets and times, no latencies"
-    carries = Carries("us, from the start", latency="no", streams="no", errors="no")
+    carries = Carries(
+        "us, from the start", latency="no", streams="no", errors="no", reads="v2 and v3", writes="v3"
+    )
 
     def read(self, source: Path, tally: Tally, options: ImportOptions) -> Iterator[pa.RecordBatch]:
         """As the protocol says; times count from the start of the run."""

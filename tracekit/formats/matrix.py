@@ -13,8 +13,6 @@ __all__ = ["matrix"]
 
 _HEADER = ("format", "in", "out", "times", "latency", "offset", "length asked", "sample, step", "streams", "errors",
            "completeness")  # fmt: skip
-_IN = {"csv": "by mapping", "fio": "v2 and v3"}
-_OUT = {"fio": "v3"}
 
 
 def matrix() -> str:
@@ -22,8 +20,8 @@ def matrix() -> str:
     rows = [_HEADER, ("---",) * len(_HEADER)]
     for name in names():
         carries = (importer(name) if name in importers() else exporter(name)).carries
-        reads = _IN.get(name, "yes") if name in importers() else "no"
-        writes = _OUT.get(name, "yes") if name in exporters() else "no"
+        reads = carries.reads if name in importers() else "no"
+        writes = carries.writes if name in exporters() else "no"
         rows.append((f"`{name}`", reads, writes, carries.times, carries.latency, carries.offset, carries.length, carries.samples,
                      carries.streams, carries.errors, carries.completeness))  # fmt: skip
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import lzma
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,9 +13,11 @@ import pyarrow as pa
 from tracekit.errors import UsageError
 from tracekit.whole import is_stream, whole_file
 
-__all__ = ["open_sink"]
+__all__ = ["STANDARD_OUTPUT", "open_sink"]
 
-_CODECS = {".zst": "zstd", ".gz": "gzip", ".bz2": "bz2"}
+STANDARD_OUTPUT = Path("/dev/stdout")
+_CODECS = {".zst": "zstd", ".gz": "gzip", ".bz2": "bz2", ".lz4": "lz4"}
+_XZ = ".xz"
 
 
 @contextmanager
@@ -28,10 +31,13 @@ def open_sink(path: Path, *, overwrite: bool = False) -> Iterator[BinaryIO]:
         raise UsageError(f"{path} is a directory", "choose another out=")
     if path.exists() and not overwrite and not is_stream(path):
         raise UsageError(f"{path} exists", "choose another out=, or give overwrite=True")
-    codec = _CODECS.get(path.suffix)
+    codec = _CODECS.get(path.suffix.lower())
     try:
         with whole_file(path) as aside, aside.open("xb") as file:
-            if codec is None:
+            if path.suffix.lower() == _XZ:
+                with lzma.open(file, "wb") as packed:
+                    yield cast(BinaryIO, packed)
+            elif codec is None:
                 yield file
             else:
                 with pa.CompressedOutputStream(pa.PythonFile(file, "w"), codec) as stream:
