@@ -53,6 +53,8 @@ GOOD = {
         b'd\x00'
     ),
     "mooncake": b'{"timestamp": 0, "input_length": 900, "output_length": 9, "hash_ids": [1, 2]}\n{"timestamp": 27482, "hash_ids": [1]}\n',
+    "nfsdump": b"1006231504.285023 32.03fd 30.0801 T C3 f1 6 read fh cfbc off 0 count 2000 con = 1 len = 1\n"
+    b"1006231504.294708 30.0801 32.03fd T R3 f1 6 read OK ftype 1 count 2000 eof 0 status=0 pl = 0 con = 1 len = 1\n",
     "s3-access-log": b'79a5 B [06/Feb/2019:00:00:38 +0000] 192.0.2.3 - 3E57 REST.GET.OBJECT a/b "GET /a/b HTTP/1.1" 200 - '
     b'1000 5000 70 10 "-" "agent" -\n',
     "s3dlio": b"idx\tthread\top\tclient_id\tn_objects\tbytes\tendpoint\tfile\terror\tstart\tfirst_byte\tend\tduration_ns\n"
