@@ -6,7 +6,6 @@ Recognises gzip, zstd, bzip2, xz and lz4 by their first bytes. Other packed file
 from __future__ import annotations
 
 import lzma
-import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -75,12 +74,18 @@ def unpacked_file(source: Path) -> Iterator[Path]:
             return
     with tempfile.TemporaryDirectory(prefix="tracekit-") as folder, opened(source) as stream:
         plain = Path(folder) / source.name
-        try:
-            with plain.open("wb") as out:
-                shutil.copyfileobj(stream, out, _SKIP_BYTES)
-        except BROKEN as error:
-            raise TraceFormatError(f"{source} cannot be read: {error}", "is the file whole?") from error
+        with plain.open("wb") as out:
+            while part := _sure(source, stream):
+                out.write(part)
         yield plain
+
+
+def _sure(source: Path, stream: Stream) -> bytes:
+    """Return the next part of a log of which nothing may be missing. Raises TraceFormatError if it breaks off."""
+    try:
+        return stream.read(_SKIP_BYTES)
+    except BROKEN as error:
+        raise TraceFormatError(f"{source} cannot be read: {error}", "is the file whole?") from error
 
 
 def codec_of(head: bytes) -> str | None:

@@ -195,12 +195,9 @@ def _line_by_line(block: Block, layout: Layout, tally: Tally) -> tuple[dict[str,
             if not least <= len(fields) <= len(layout.names):
                 tally.bad(number, f"has {len(fields)} fields, not {len(layout.names)}")
                 continue
-            row = {name: fields[at] for name, at in places.items() if at < len(fields)}
+            row: dict[str, str | None] = {name: fields[at] for name, at in places.items() if at < len(fields)}
             if layout.gaps:
-                row = {
-                    name: "" if name in numeric and text.strip() in _NOTHING else text
-                    for name, text in row.items()
-                }
+                row.update({name: None for name in numeric if (row.get(name) or "").strip() in _NOTHING})
             yield number, row
 
     return columns_of(rows(), layout.types, tally)
