@@ -79,11 +79,19 @@ class Volumes:
         stepped = step != NULL
         if not stepped.any():
             return
-        pairs = np.stack([rank[stepped], step[stepped]]).astype(np.int64)
-        keys, which = np.unique(pairs, axis=1, return_inverse=True)
-        sums = np.bincount(which.reshape(-1), weights=nbytes[stepped])
-        for key, total in zip(map(tuple, keys.T.tolist()), sums.tolist(), strict=True):
-            self.steps.setdefault(key, [0, 0])[side] += int(total)
+        rank, step, nbytes = rank[stepped], step[stepped], nbytes[stepped]
+        # Ops of a step mostly stand together: add those up before anything is sorted.
+        changes = np.flatnonzero((rank[1:] != rank[:-1]) | (step[1:] != step[:-1])) + 1
+        starts = np.concatenate([[0], changes])
+        sums = np.add.reduceat(nbytes, starts)
+        ranks, which_rank = np.unique(rank[starts], return_inverse=True)
+        steps, which_step = np.unique(step[starts], return_inverse=True)
+        pairs, which = np.unique(which_step * len(ranks) + which_rank, return_inverse=True)
+        totals = np.zeros(len(pairs), np.int64)
+        np.add.at(totals, which, sums)
+        keys = zip(ranks[pairs % len(ranks)].tolist(), steps[pairs // len(ranks)].tolist(), strict=True)
+        for key, total in zip(keys, totals.tolist(), strict=True):
+            self.steps.setdefault(key, [0, 0])[side] += total
 
 
 def _count(into: Counter[int], lengths: np.ndarray) -> None:

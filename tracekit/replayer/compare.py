@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Unpack
 
-from tracekit.comparison.fingerprint import fingerprint
 from tracekit.comparison.gates import Gate, check_gates, parse_gates
 from tracekit.comparison.junit import write_junit
 from tracekit.comparison.planned import ReplayRules
@@ -20,6 +19,7 @@ from tracekit.keywords import VerdictKeywords
 from tracekit.replayer.expected import planned_ops
 from tracekit.replayer.options import Filters, ReplayOptions, VerdictOptions
 from tracekit.replayer.sizing import most_asap_workers
+from tracekit.store.fingerprint import fingerprint
 from tracekit.store.locate import local_path
 from tracekit.store.reader import TraceLike, TraceReader, open_reader
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from tracekit.comparison.changes import OBJECTS, WRONG_OBJECTS
-from tracekit.comparison.fingerprint import fingerprint
 from tracekit.errors import UsageError
 from tracekit.gate import Gate
 from tracekit.options import FILTERS, VERDICT
@@ -28,6 +27,7 @@ from tracekit.replayer.plan import Plan
 from tracekit.replayer.sizing import workers_for
 from tracekit.replayer.touched import Touched
 from tracekit.replayer.verdict import ClientFacts
+from tracekit.store.fingerprint import fingerprint
 from tracekit.store.reader import TraceReader
 from tracekit.store.target import claiming
 from tracekit.units import format_count, format_duration
@@ -79,7 +79,9 @@ def drive(
         counters = {**backends.counters(), **(engine.counters if isinstance(engine, CompiledEngine) else {})}
         workers, at_limit = _crew_of(engine, threads)
         # The number of workers is above 0, so that a replay of no op is written, too.
-        recorder.set_counters({**counters, "replay_planned_ops": plan.ops, "replay_workers": workers})
+        recorder.set_counters({**counters, "replay_workers": workers})
+        if whole or not plan.streamed:  # else the plan was not made to its end
+            recorder.set_counters({"replay_planned_ops": plan.ops})
         wrong = touched.wrong(backends) if whole else []
         if touched.targets and whole:
             recorder.set_counters({OBJECTS: len(touched.targets), WRONG_OBJECTS: len(wrong)})

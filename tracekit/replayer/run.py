@@ -195,8 +195,11 @@ def _result(
             define_percentile(connection, done.rows)
             timing = connection.sql(_sql("timing")).to_arrow_table().to_pylist()[0]
     parity = compare(reader, done, **{name: getattr(options, name) for name in VERDICT})
+    planned = plan.ops
+    if not run.whole and plan.streamed:  # the plan was not made to its end
+        planned = int(parity.row("completeness").a or 0)
     return ReplayResult(
-        out=out, planned_ops=plan.ops, ops=int(timing["ops"]), partial=not run.whole,
+        out=out, planned_ops=planned, ops=int(timing["ops"]), partial=not run.whole,
         failed_ops=int(parity.row("failed_ops").b or 0), failures=tuple(failures), skipped=plan.skipped,
         assumed_offsets=plan.assumed_offsets, assumed_lengths=plan.assumed_lengths, counters=done.counters,
         parity=parity, timing=timing, client=run.client, verdict=judge(timing, run.client, _needed_workers(done, timing, run.client)),

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from tracekit.schema import META_PREFIX
 from tracekit.store.locate import literal
 
-__all__ = ["parquet_errors", "read_footer", "seal_footer", "seal_key"]
+__all__ = ["is_sealed", "parquet_errors", "read_footer", "seal_footer", "seal_key", "without_seal"]
 
 _KEY = f"{META_PREFIX}footer_digest".encode()
 _DIGITS = 32
@@ -65,6 +65,16 @@ def read_footer(file: Path) -> pq.FileMetaData:
         if at < 0:
             _check_types(file, footer)
     return footer
+
+
+def is_sealed(footer: pq.FileMetaData) -> bool:
+    """Return whether the file of `footer`, as `read_footer` returned it, has a seal."""
+    return _KEY in (footer.metadata or {})
+
+
+def without_seal(metadata: Mapping[bytes, bytes] | None) -> dict[bytes, bytes]:
+    """Return key-value metadata of a footer without the seal, which is of one file only."""
+    return {key: value for key, value in (metadata or {}).items() if key != _KEY}
 
 
 @contextmanager

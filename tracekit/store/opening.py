@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from tracekit.errors import TraceFormatError
 from tracekit.schema import META_PREFIX, WRITE_VERSION, problems
-from tracekit.store.footer import parquet_errors, read_footer
+from tracekit.store.footer import is_sealed, parquet_errors, read_footer, without_seal
 from tracekit.store.journal import COUNTERS_KEY, JournalContents, read_journal
 from tracekit.store.layout import JOURNAL_SUFFIX, OLD_JOURNAL_SUFFIX, segment_of
 from tracekit.store.manifest import check_version
@@ -30,7 +30,8 @@ class SegmentInfo:
     """One file of a trace, from its footer or journal. Sizes in bytes.
 
     `first_submit` and `last_submit` are ns since the segment's own epoch; None if it has no ops, or no
-    statistics. `torn_bytes` and `damaged_bytes` are what could not be read of a journal.
+    statistics. `torn_bytes` and `damaged_bytes` are what could not be read of a journal. `sealed` is a file that
+    is as tracekit wrote it: what its metadata says of its ops is true.
     """
 
     path: Path
@@ -44,6 +45,7 @@ class SegmentInfo:
     last_submit: int | None = None
     torn_bytes: int = 0
     damaged_bytes: int = 0
+    sealed: bool = False
 
     @property
     def source(self) -> str:
@@ -132,7 +134,7 @@ def _segment(file: Path) -> SegmentInfo:
             f"{file} is truncated or not a Parquet file",
             "tracekit repair keeps what can be read of a trace",
         ) from error
-    metadata = _metadata(footer.metadata)
+    metadata = _metadata(without_seal(footer.metadata))
     _check(file, schema, metadata)
     _check_nulls(file, footer)
     first, last = _submits(footer)
@@ -142,6 +144,7 @@ def _segment(file: Path) -> SegmentInfo:
         schema=schema,
         journal=False,
         file_bytes=file.stat().st_size,
+        sealed=is_sealed(footer),
         metadata=metadata,
         counters=json.loads(metadata.get(COUNTERS_KEY.removeprefix(META_PREFIX)) or "{}"),
         first_submit=first,

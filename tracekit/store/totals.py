@@ -1,13 +1,12 @@
 """Bytes moved and streams of a trace, from the metadata of its segments.
 
-Segments that tracekit wrote have both in their metadata. If one does not (a journal, a file of another tool),
-a query over the ops computes them.
+Segments that tracekit wrote have both in their metadata, and a seal. If one does not (a journal, a file of
+another tool, which may have copied the metadata of a segment), a query over the ops computes them.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
 
@@ -15,8 +14,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tracekit.schema import DATA_KINDS, META_PREFIX
+from tracekit.schema import META_PREFIX
 from tracekit.sql import load_sql
+from tracekit.store.fingerprint import FINGERPRINT, fingerprint_of, moved_bytes
+from tracekit.store.opening import SegmentInfo
 from tracekit.store.reader import TraceReader
 from tracekit.store.statements import value_errors
 
@@ -35,16 +36,11 @@ class Totals:
 
 
 def describe_segment(table: pa.Table) -> dict[bytes, bytes]:
-    """Return the metadata with the totals of the (conforming) ops of a segment."""
-    moved = table.column("bytes")
-    if moved.null_count:
-        ended = pc.and_(pc.is_valid(table.column("latency")), pc.is_null(table.column("error")))
-        moving = pc.is_in(table.column("op").cast(pa.string()), pa.array(DATA_KINDS))
-        moved = pc.coalesce(moved, pc.if_else(pc.and_(ended, moving), table.column("len"), None))
+    """Return the metadata with the totals and the fingerprint of the (conforming) ops of a segment."""
     rank, worker = (pc.fill_null(table.column(name), 0).to_numpy() for name in ("rank", "worker"))
     pairs = rank.astype(np.int64) << 32 | worker.view(np.uint32)
     streams = pc.unique(pa.array(pairs)).to_numpy()
-    described = {"bytes": str(pc.sum(moved).as_py() or 0)}
+    described = {"bytes": str(pc.sum(moved_bytes(table)).as_py() or 0), FINGERPRINT: fingerprint_of(table)}
     if len(streams) <= _MOST_STREAMS:
         known = zip((streams >> 32).tolist(), streams.astype(np.int32).tolist(), strict=True)
         described["streams"] = json.dumps(sorted(known))
@@ -53,7 +49,7 @@ def describe_segment(table: pa.Table) -> dict[bytes, bytes]:
 
 def totals(reader: TraceReader) -> Totals:
     """Return the totals of a trace. Raises TraceFormatError for values that no op can have."""
-    described = [_described(segment.metadata) for segment in reader.segments if segment.rows]
+    described = [_described(segment) for segment in reader.segments if segment.rows]
     known = [each for each in described if each is not None]
     if len(known) == len(described):
         return Totals(sum(moved for moved, _ in known), len(set().union(*(streams for _, streams in known))))
@@ -63,8 +59,8 @@ def totals(reader: TraceReader) -> Totals:
     return Totals(int(moved), int(streams))
 
 
-def _described(metadata: Mapping[str, str]) -> tuple[int, set[tuple[int, int]]] | None:
-    try:
-        return int(metadata["bytes"]), {(rank, worker) for rank, worker in json.loads(metadata["streams"])}
-    except (KeyError, ValueError, TypeError):  # absent, or written by another tool
+def _described(segment: SegmentInfo) -> tuple[int, set[tuple[int, int]]] | None:
+    bytes_, streams = (segment.metadata.get(key) if segment.sealed else None for key in ("bytes", "streams"))
+    if bytes_ is None or streams is None:
         return None
+    return int(bytes_), {(rank, worker) for rank, worker in json.loads(streams)}
