@@ -31,13 +31,17 @@ _SECRET_FLAG = re.compile(rf"(?i)--?{_NAME}")
 _QUOTED = r"(?:\\+(?P<quote>['\"]).*?(?:\\+(?P=quote)|$)|'(?:[^'\\]|\\.)*(?:'|$)|\"(?:[^\"\\]|\\.)*(?:\"|$))"
 """A quoted text: with escapes inside, itself escaped (JSON in JSON), or cut short."""
 
+_SCHEME = r"(?:bearer|basic|token|digest|negotiate|sharedkey|aws4-hmac-sha256)"
+_OPENING = re.compile(rf"{_SCHEME}\s|[\[({{]*\s*[bfru]{{0,2}}\\*['\"]", re.IGNORECASE)
+"""How a secret begins that may go on where one without a quote would end."""
+
 # Each entry: what stands before a secret, and the secret.
 _PLACES = [
     # name=secret, name: secret, "name": "secret", name => 'secret'. A comma, semicolon or ampersand ends the
     # secret if another name or nothing follows it.
     (
         rf"(?:(?:{_WORDS}){_NUMBER}\\*['\"]?\s*(?:=>|:=|[=:])|{_PLURAL}(?:\\*['\"]\s*[=:]|\s*=))\s*",
-        rf"(?:(?:bearer|basic|token|digest|negotiate|sharedkey|aws4-hmac-sha256)\s+)?"
+        rf"(?:{_SCHEME}\s+)?"
         rf"(?:\*\*\*(?!\w)|[\[({{]*\s*[bfru]{{0,2}}{_QUOTED}"
         r"|(?:[^\s&;,'\"<>]|[&;,](?![\s'\"]|$|[\w.-]+\s*[=:])|'[^'\s]+'|\"[^\"\s]+\")+)",
     ),
@@ -53,14 +57,16 @@ _PLACES = [
     (r"(?:bearer|sharedkey)\s+", r"[A-Za-z0-9+/=._~:-]{6,}"),
     # Key ids of AWS, JSON web tokens, and the tokens of services that give theirs a prefix.
     (r"\b(?=AKIA|ASIA)", r"(?-i:[A-Z0-9]{16,})\b"),
-    (r"\b(?=eyJ)", r"[\w-]{10,}\.[\w-]+\.[\w-]*"),
+    (r"\b(?=eyJ)", r"[\w-]{10,2048}\.[\w-]+\.[\w-]*"),
     (r"\b(?=hf_|gh[pousr]_|github_pat_|glpat-|xox[abprs]-)", r"[\w-]{20,}"),
 ]
 _COMPILED = [tuple(re.compile(part, re.IGNORECASE | re.DOTALL) for part in place) for place in _PLACES]
 
 _NOT_A_FILE = r"(?!(?:file|direct)://)\b([A-Za-z][A-Za-z0-9+.-]{0,30}://)"
 _USERINFO = re.compile(rf"{_NOT_A_FILE}[^\s/?#'\"]*@")
-_QUERY = re.compile(rf"{_NOT_A_FILE}([^\s?#'\"<>]*)[?#][^\s'\"<>]*")
+_URL_START = re.compile(_NOT_A_FILE)
+_QUERY_START = re.compile(r"[?#]")
+_WORD = re.compile(r"[^\s'\"<>]+")
 
 
 def redact(text: str) -> str:
@@ -76,7 +82,15 @@ def redact(text: str) -> str:
             parts += [text[kept:begin], _MASK]
         kept = max(kept, end)
     parts.append(text[kept:])
-    return _QUERY.sub(r"\1\2", "".join(parts))
+    return _WORD.sub(_without_query, "".join(parts))
+
+
+def _without_query(word: re.Match[str]) -> str:
+    """Return a word up to the query or fragment of the first URL in it."""
+    text = word.group()
+    url = _URL_START.search(text) if "://" in text else None
+    query = url and _QUERY_START.search(text, url.end())
+    return text[: query.start()] if query else text
 
 
 def is_secret_name(name: str) -> bool:
@@ -87,9 +101,16 @@ def is_secret_name(name: str) -> bool:
 def _secrets(text: str) -> Iterator[tuple[int, int]]:
     """Yield where the secrets begin and end; they may overlap."""
     for before, secret in _COMPILED:
+        reached = 0
         for match in before.finditer(text):
+            # Inside a secret of this kind another one ends where that does, unless it is quoted. To look
+            # again at each of many names in a row would take quadratic time.
+            quoted = _QUOTED in secret.pattern and _OPENING.match(text, match.end())
+            if match.end() < reached and not quoted:
+                continue
             found = secret.match(text, match.end())
             if found is not None:
+                reached = max(reached, found.end())
                 yield found.span()
 
 

@@ -122,7 +122,7 @@ def model(recording: Path, real: Path) -> tuple[float, str]:
     from tracekit.replayer.mapping import MappingRules
     from tracekit.replayer.options import ReplayOptions
     from tracekit.replayer.pacing import closed_pacer
-    from tracekit.replayer.plan import build_plan
+    from tracekit.replayer.planning import build_plan
     from tracekit.replayer.predict import predict_duration
     from tracekit.store.reader import open_reader
 

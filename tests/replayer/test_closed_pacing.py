@@ -15,7 +15,8 @@ from properties import examples
 from tracekit.replayer.mapping import MappingRules
 from tracekit.replayer.options import ReplayOptions
 from tracekit.replayer.pacing import ClosedPacer
-from tracekit.replayer.plan import Plan, build_plan
+from tracekit.replayer.plan import Plan
+from tracekit.replayer.planning import build_plan
 from tracekit.replayer.run import replay
 from tracekit.store.reader import open_reader
 from tracekit.store.writer import TraceWriter

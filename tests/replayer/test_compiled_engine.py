@@ -23,7 +23,7 @@ from tracekit.options import PAGE_CACHE_MODES
 from tracekit.replayer.mapping import parse_rules
 from tracekit.replayer.options import ReplayOptions
 from tracekit.replayer.pacing import dependencies
-from tracekit.replayer.plan import build_plan
+from tracekit.replayer.planning import build_plan
 from tracekit.store.reader import open_reader
 from tracekit.store.writer import TraceWriter
 

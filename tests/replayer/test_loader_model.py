@@ -19,7 +19,8 @@ from tracekit.replayer.loader_model import LoaderModel, infer_model, model_for, 
 from tracekit.replayer.mapping import MappingRules
 from tracekit.replayer.modelled import ModelPacer
 from tracekit.replayer.options import ReplayOptions
-from tracekit.replayer.plan import Plan, build_plan
+from tracekit.replayer.plan import Plan
+from tracekit.replayer.planning import build_plan
 from tracekit.replayer.predict import predict_duration
 from tracekit.store.reader import open_reader
 from tracekit.store.writer import TraceWriter

@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 from properties import examples
 
 from tracekit.errors import UsageError
-from tracekit.replayer import plan as plan_module
+from tracekit.replayer import planning
 from tracekit.replayer.mapping import MappingRules, parse_rules
 from tracekit.replayer.materialize import materialize
 from tracekit.replayer.options import ReplayOptions
 from tracekit.replayer.pacing import ClosedPacer, dependencies
-from tracekit.replayer.plan import NONE, Plan, build_plan
+from tracekit.replayer.plan import NONE, Plan
+from tracekit.replayer.planning import build_plan
 from tracekit.replayer.run import dry_run, replay
 from tracekit.replayer.totals import plan_totals
 from tracekit.store.reader import open_reader
@@ -142,8 +143,8 @@ def test_the_totals_of_a_dry_run_are_those_of_the_plan(
 def test_the_totals_of_a_streamed_plan_cover_the_whole_plan(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plan_module, "_STREAM_FROM", 1000)
-    monkeypatch.setattr(plan_module, "_AHEAD", 2000)
+    monkeypatch.setattr(planning, "_STREAM_FROM", 1000)
+    monkeypatch.setattr(planning, "_AHEAD", 2000)
     (tmp_path / "data").mkdir()
     count = 150_000  # more than one batch; the last op reaches furthest
     with TraceWriter(tmp_path / "t", source="import:test", epoch_unix_ns=0) as writer:
@@ -167,7 +168,7 @@ def test_the_totals_of_a_streamed_plan_cover_the_whole_plan(
 def test_a_long_plan_with_writes_is_built_first_and_its_puts_are_checked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plan_module, "_STREAM_FROM", 100)
+    monkeypatch.setattr(planning, "_STREAM_FROM", 100)
     count = 200
     with TraceWriter(tmp_path / "t", source="import:test", epoch_unix_ns=0) as writer:
         columns = {
@@ -191,7 +192,7 @@ def test_a_long_plan_with_writes_is_built_first_and_its_puts_are_checked(
 def test_parity_of_a_streamed_plan_compares_with_what_it_planned(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plan_module, "_STREAM_FROM", 100)
+    monkeypatch.setattr(planning, "_STREAM_FROM", 100)
     (tmp_path / "a").write_bytes(bytes(4096))
     count = 300
     columns: dict[str, Any] = {

@@ -320,11 +320,11 @@ def test_the_verdict_names_the_client_when_it_has_no_worker_free(tmp_path: Path,
 def test_a_long_plan_is_streamed_and_frees_its_memory(
     tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tracekit.replayer import plan as plan_module
+    from tracekit.replayer import planning
 
-    monkeypatch.setattr(plan_module, "_STREAM_FROM", 1000)
-    monkeypatch.setattr(plan_module, "_AHEAD", 40_000)
-    monkeypatch.setattr(plan_module, "_GIVE_BACK", 10_000)
+    monkeypatch.setattr(planning, "_STREAM_FROM", 1000)
+    monkeypatch.setattr(planning, "_AHEAD", 40_000)
+    monkeypatch.setattr(planning, "_GIVE_BACK", 10_000)
     count = 150_000
     reader = trace_of(
         tmp_path,

@@ -15,7 +15,7 @@ from tracekit.replayer.compare import compare
 from tracekit.replayer.mapping import MappingRules
 from tracekit.replayer.materialize import materialize
 from tracekit.replayer.options import ReplayOptions
-from tracekit.replayer.plan import build_plan
+from tracekit.replayer.planning import build_plan
 from tracekit.replayer.run import dry_run, replay
 from tracekit.store.reader import open_reader
 

@@ -10,7 +10,8 @@ from tracekit.comparison.planned import PlannedOps
 from tracekit.replayer.kinds import KINDS, READS, code_of
 from tracekit.replayer.mapping import MappingRules, parse_rules
 from tracekit.replayer.options import ReplayOptions
-from tracekit.replayer.plan import NONE, Plan, plan_parts
+from tracekit.replayer.plan import NONE, Plan
+from tracekit.replayer.planning import plan_parts
 from tracekit.store.reader import TraceReader
 
 __all__ = ["planned_ops"]

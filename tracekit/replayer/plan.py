@@ -1,6 +1,6 @@
 """The plan of a replay: which ops go to which target, and when they are due. Columns, no objects.
 
-A plan is filled from ops in order of time into columns, which engines read from many threads
+A plan is filled (`planning`) from ops in order of time into columns, which engines read from many threads
 without copies. A long plan is filled while it is replayed, and rows
 that have been replayed are freed, so that any length needs little memory. This module
 touches no storage.
@@ -8,30 +8,18 @@ touches no storage.
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
-from tracekit.errors import ErrorClass, TraceFormatError, UsageError
-from tracekit.replayer.columns import COMPLETE, LOW, READY, STOP, SharedColumns
-from tracekit.replayer.depend import Dependencies, dependencies_of
-from tracekit.replayer.kinds import CHANGES, DATA, KINDS, READS, code_of
-from tracekit.replayer.mapping import MappingRules
-from tracekit.replayer.options import ReplayOptions
-from tracekit.replayer.positions import Positions
-from tracekit.replayer.select import fits, text
-from tracekit.sql import load_sql
-from tracekit.store.merge import ordered_batches
-from tracekit.store.reader import TraceReader
-from tracekit.store.statements import value_errors
+from tracekit.errors import ErrorClass
+from tracekit.replayer.columns import COMPLETE, READY, STOP, SharedColumns
+from tracekit.replayer.depend import Dependencies
+from tracekit.replayer.kinds import DATA, READS, code_of
 
-__all__ = ["COLUMNS", "KINDS", "NONE", "Plan", "build_plan", "plan_parts"]
+__all__ = ["COLUMNS", "NONE", "Plan"]
 
 NONE = np.iinfo(np.int64).min
 """Null in the int64 columns of a plan."""
@@ -43,16 +31,8 @@ COLUMNS: dict[str, type[np.generic]] = {
     "part": np.int64, "to_file": np.int32,
 }  # fmt: skip
 
-_FROM_TRACE = [
-    *("uri", "op", "offset", "len", "bytes", "latency", "sample_id", "step", "rank", "worker", "error"),
-    *("part", "to_uri"),
-]
 _MOVING = [code_of(kind) for kind in (*READS, *DATA)]
-_STREAM_FROM = 4_000_000
-_AHEAD = 1_000_000
-_GIVE_BACK = 250_000
 _PAUSE_S = 0.005
-_LONGEST_NS = 1 << 62
 
 
 @dataclass(slots=True)
@@ -168,236 +148,3 @@ class Plan:
         if not len(order):
             return 0, 0
         return int(np.cumsum(ops[order]).max()), int(np.cumsum((ops * np.tile(length, 2))[order]).max())
-
-
-def build_plan(reader: TraceReader, rules: MappingRules, options: ReplayOptions | None = None) -> Plan:
-    """Make the plan of a replay of `reader`: its reads, and its changes if writes are allowed.
-
-    Due times count from the first op kept, divided by `speed`; pauses between submits longer than
-    `max_gap` (as recorded) are shortened to it; `loop` repeats the whole. An op without offset
-    continues where the last op of its file ended, and one without length reads to the object's
-    end: both are counted. Above some million ops, a plan without filters, rounds, gaps, closed
-    pacing and writes is streamed: it is returned when its first rows are filled.
-
-    Raises UsageError for URIs that no rule matches, TraceFormatError for lengths or offsets below 0.
-    """
-    options = options or ReplayOptions()
-    builder = _Builder(reader, rules, options)
-    plain = options.loop == 1 and options.max_gap is None and not options.filters
-    if plain and not options.allow_writes and options.pace != "closed" and reader.rows > _STREAM_FROM:
-        builder.place(_distinct_uris(reader))
-        return builder.stream()
-    for _ in builder.fill():
-        pass
-    builder.place(tuple(builder.codes))
-    if builder.plan.changes and options.order == "resource":
-        builder.plan.order = dependencies_of(builder.plan)
-    return builder.plan
-
-
-def plan_parts(
-    reader: TraceReader, rules: MappingRules, options: ReplayOptions, *, least: int = 1
-) -> tuple[Plan, Iterator[slice]]:
-    """The plan that `build_plan` makes, and its rows part by part, each of `least` ops or more.
-
-    The rows of a part are valid until the next part is asked for. `plan.sources` holds the URIs
-    of the parts so far; `plan.uris` is set after the last part.
-    """
-    builder = _Builder(reader, rules, options)
-    return builder.plan, builder.parts(least)
-
-
-def _distinct_uris(reader: TraceReader) -> tuple[str, ...]:
-    sql = load_sql("tracekit.replayer", "uris")
-    with closing(reader.connect()) as connection, value_errors(reader.path):
-        return tuple(row[0] for row in connection.execute(sql, {"kinds": list(READS)}).fetchall())
-
-
-class _Builder:
-    """Fills a plan batch by batch, and keeps the state between batches."""
-
-    def __init__(self, reader: TraceReader, rules: MappingRules, options: ReplayOptions) -> None:
-        self.plan = Plan(
-            SharedColumns(COLUMNS, reader.rows * options.loop), (), (),
-            rounds=options.loop, max_gap_ns=options.max_gap,
-        )  # fmt: skip
-        self.codes: dict[str, int] = {}
-        self._reader = reader
-        self._rules = rules
-        self._options = options
-        allowed = (*READS, *CHANGES) if options.allow_writes else READS
-        self._kinds = tuple(kind for kind in allowed if kind not in options.skip)
-        self._origin: int | None = None
-        self._previous: int | None = None
-        self._elapsed = 0  # ns from the first op kept to the last, as recorded, gaps squeezed
-        self._positions = Positions(NONE)
-
-    def place(self, sources: tuple[str, ...]) -> None:
-        """Set the target of every recorded URI. Raises UsageError if the rules do not give one."""
-        self.codes = {uri: code for code, uri in enumerate(sources)}
-        self.plan.sources = sources
-        self.plan.uris = tuple(self._rules.apply_all(sources))
-
-    def stream(self) -> Plan:
-        """Return the plan as soon as it has rows; a thread fills the rest, some way ahead of the replay."""
-        self.plan.streamed = True
-        thread = threading.Thread(target=self._feed, name="tracekit-plan", daemon=True)
-        thread.start()
-        while not self.plan.ops and not self.plan.shared.header[COMPLETE]:
-            time.sleep(0.001)
-        if self.plan.failure is not None:
-            raise self.plan.failure
-        return self.plan
-
-    def fill(self) -> Iterator[int]:
-        """Fill the plan; yield the number of ops after each batch."""
-        header = self.plan.shared.header
-        for round_ in range(self._options.loop):
-            if round_:  # each round begins one mean gap after the last op of the one before
-                pause = max(self._elapsed // max(self.plan.ops - 1, 1), 1)
-                self._previous, self._elapsed = None, self._elapsed + pause
-                self._positions.reset()
-            for table in ordered_batches(self._reader, _FROM_TRACE):
-                self._add(table, count_skipped=not round_)
-                yield self.plan.ops
-        header[COMPLETE] = 1
-
-    def parts(self, least: int = 1) -> Iterator[slice]:
-        """Fill in parts of `least` ops or more; free each part when the next is asked for."""
-        done = 0
-        for ready in self.fill():
-            if ready >= done + least:
-                yield self._part(done, ready)
-                self.plan.shared.free_before(ready)
-                done = ready
-        if self.plan.ops > done:
-            yield self._part(done, self.plan.ops)
-        self.place(tuple(self.codes))
-
-    def _part(self, first: int, last: int) -> slice:
-        if len(self.plan.sources) < len(self.codes):
-            self.plan.sources = tuple(self.codes)
-        return slice(first, last)
-
-    def _feed(self) -> None:
-        header = self.plan.shared.header
-        freed = 0
-        try:
-            for ready in self.fill():
-                while ready - freed > _AHEAD and not header[STOP]:
-                    low = self._lowest_needed()
-                    if low - freed >= _GIVE_BACK:
-                        self.plan.shared.free_before(low)
-                        freed = low
-                    else:
-                        time.sleep(_PAUSE_S)
-                if header[STOP]:
-                    break
-        except BaseException as error:  # noqa: BLE001 - raised again where the engine ends
-            self.plan.failure = error
-        header[COMPLETE] = 1
-
-    def _lowest_needed(self) -> int:
-        """The lowest op that a worker still needs. Counters hold 1 + that op; 0 is a slot without a worker."""
-        lows = self.plan.shared.counters(LOW)
-        used = lows[lows > 0]
-        return int(used.min()) - 1 if len(used) else 0
-
-    def _add(self, table: pa.Table, *, count_skipped: bool) -> None:
-        if self._origin is None:
-            self._origin = table.column("t_submit")[0].as_py()
-        kept = self._kept(table, count_skipped=count_skipped)
-        rows, first = len(kept), self.plan.ops
-        if not rows:
-            return
-        at, columns = slice(first, first + rows), self.plan.shared.columns
-        self._refuse_negative(kept)
-        length = pc.coalesce(kept.column("len"), kept.column("bytes"))
-        for name, values in (
-            ("recorded_ns", kept.column("t_submit")), ("recorded_latency", kept.column("latency")),
-            ("offset", kept.column("offset")), ("length", length), ("sample_id", kept.column("sample_id")),
-            ("step", kept.column("step")), ("recorded_bytes", kept.column("bytes")),
-            ("part", kept.column("part").cast(pa.int64())),
-        ):  # fmt: skip
-            columns[name][at] = pc.fill_null(values, NONE).to_numpy()
-        for name in ("rank", "worker"):
-            columns[name][at] = pc.fill_null(kept.column(name), 0).to_numpy()
-        columns["recorded_error"][at] = self._errors(kept.column("error"))
-        columns["recorded_bytes"][at][columns["recorded_error"][at] >= 0] = NONE
-        columns["kind"][at] = pc.index_in(kept.column("op"), pa.array(KINDS)).to_numpy()
-        columns["file"][at] = self._files(kept.column("uri"))
-        columns["to_file"][at] = self._to_files(kept)
-        here = {name: columns[name][at] for name in ("offset", "length", "file", "kind", "rank", "worker")}
-        self.plan.assumed_lengths += int(((here["length"] == NONE) & (here["kind"] == code_of("read"))).sum())
-        self.plan.assumed_offsets += self._positions.assume(here, len(self.codes))
-        columns["due_ns"][at] = self._due(columns["recorded_ns"][at])
-        self.plan.shared.header[READY] = first + rows
-
-    def _kept(self, table: pa.Table, *, count_skipped: bool) -> pa.Table:
-        kinds = pc.fill_null(text(table.column("op")), "read")
-        table = table.set_column(table.schema.get_field_index("op"), "op", kinds)
-        replayed = pc.is_in(kinds, pa.array(self._kinds))
-        if count_skipped:
-            for kind in pc.value_counts(kinds.filter(pc.invert(replayed))).to_pylist():
-                name = kind["values"]
-                self.plan.skipped[name] = self.plan.skipped.get(name, 0) + kind["counts"]
-        table = table.filter(replayed)
-        keep = fits(table, self._options.filters, self._origin or 0)
-        return table if keep.all() else table.filter(pa.array(keep))
-
-    def _refuse_negative(self, kept: pa.Table) -> None:
-        """Raise TraceFormatError for a length or an offset below 0, which no storage can serve."""
-        for name in ("len", "bytes", "offset"):
-            least = pc.min(kept.column(name)).as_py()
-            if least is not None and least < 0:
-                uri = text(kept.column("uri").filter(pc.less(kept.column(name), 0)))[0].as_py()
-                raise TraceFormatError(
-                    f"{self._reader.path}: an op on {uri} has {name} {least}",
-                    "lengths and offsets are 0 or more",
-                )
-
-    def _errors(self, column: pa.ChunkedArray) -> np.ndarray:
-        """Each op's error class as an index into `plan.error_classes`; -1 for success."""
-        if column.null_count == len(column):
-            return np.full(len(column), -1, np.int16)
-        encoded = text(column).combine_chunks().dictionary_encode()
-        classes = self.plan.error_classes
-        names = encoded.dictionary.to_pylist()
-        classes += [name for name in names if name not in classes]
-        codes = np.array([*(classes.index(name) for name in names), -1], np.int16)
-        found: np.ndarray = codes[pc.fill_null(encoded.indices, len(names)).to_numpy()]
-        return found
-
-    def _files(self, uris: pa.ChunkedArray) -> np.ndarray:
-        encoded = uris.dictionary_encode() if not pa.types.is_dictionary(uris.type) else uris
-        encoded = encoded.unify_dictionaries().combine_chunks()
-        indexes = encoded.indices.to_numpy()
-        names = encoded.dictionary.to_pylist()
-        codes = np.zeros(max(len(names), 1), np.int32)
-        for index in np.unique(indexes).tolist():
-            codes[index] = self.codes.setdefault(names[index], len(self.codes))
-        found: np.ndarray = codes[indexes]
-        return found
-
-    def _to_files(self, kept: pa.Table) -> np.ndarray:
-        """The second object of each op; -1 for none."""
-        found = np.full(len(kept), -1, np.int32)
-        given = kept.column("to_uri").is_valid().to_numpy()
-        if given.any():
-            found[given] = self._files(kept.column("to_uri").filter(pa.array(given)))
-        return found
-
-    def _due(self, recorded: np.ndarray) -> np.ndarray:
-        before = recorded[0] if self._previous is None else self._previous
-        gaps = np.diff(recorded, prepend=before)
-        if self._options.max_gap is not None:
-            np.minimum(gaps, self._options.max_gap, out=gaps)
-        elapsed: np.ndarray = self._elapsed + np.cumsum(gaps)
-        self._previous, self._elapsed = int(recorded[-1]), int(elapsed[-1])
-        if self._options.speed == 1:
-            return elapsed
-        if self._elapsed / self._options.speed > _LONGEST_NS:
-            raise UsageError(
-                f"speed={self._options.speed} makes the replay last for centuries", "give a higher speed"
-            )
-        return np.rint(elapsed / self._options.speed)

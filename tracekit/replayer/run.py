@@ -28,7 +28,8 @@ from tracekit.replayer.engines.jit import preload
 from tracekit.replayer.mapping import parse_rules
 from tracekit.replayer.options import ReplayOptions
 from tracekit.replayer.pacing import closed_pacer
-from tracekit.replayer.plan import Plan, build_plan
+from tracekit.replayer.plan import Plan
+from tracekit.replayer.planning import build_plan
 from tracekit.replayer.predict import predict_duration
 from tracekit.replayer.residency import Residency
 from tracekit.replayer.result import ReplayResult

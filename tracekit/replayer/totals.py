@@ -14,7 +14,8 @@ from tracekit.metrics.sweep import Peaks, sweep
 from tracekit.replayer.kinds import CHANGES, KINDS, READS
 from tracekit.replayer.mapping import MappingRules
 from tracekit.replayer.options import ReplayOptions
-from tracekit.replayer.plan import NONE, Plan, plan_parts
+from tracekit.replayer.plan import NONE, Plan
+from tracekit.replayer.planning import plan_parts
 from tracekit.replayer.stored import Stored
 from tracekit.store.reader import TraceReader
 
