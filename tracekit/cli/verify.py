@@ -7,6 +7,7 @@ import typer
 import tracekit
 from tracekit.cli import screen
 from tracekit.cli.arguments import JsonOption, TraceArgument, examples
+from tracekit.store.locate import local_path
 from tracekit.units import format_count
 
 __all__ = ["register"]
@@ -31,7 +32,8 @@ def _verify(trace: TraceArgument, json: JsonOption = False) -> None:
         for finding in findings:
             screen.say(f"{finding.where}: {finding.what}")
         if broken:
-            screen.say(f"{trace} is damaged; `tracekit repair` salvages what it can")
+            remedy = "; `tracekit repair` salvages what it can" if local_path(trace).is_dir() else ""
+            screen.say(f"{trace} is damaged{remedy}")
         else:
             screen.say(f"{trace} is whole: {format_count(tracekit.open_trace(trace).ops)} ops")
     if broken:

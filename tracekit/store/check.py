@@ -34,7 +34,7 @@ from tracekit.store.layout import (
 from tracekit.store.locate import local_path
 from tracekit.store.lock import exclusive
 from tracekit.store.manifest import UPGRADE, Manifest, read_manifest, write_manifest
-from tracekit.store.opening import SegmentInfo, open_file, open_pages, open_segment
+from tracekit.store.opening import NotOpsError, SegmentInfo, open_file, open_pages, open_segment
 from tracekit.store.reader import TraceReader, index_problems, open_reader
 from tracekit.store.rolling import compact
 from tracekit.store.segment import conform, write_segment
@@ -81,11 +81,13 @@ def verify(
     """Return the problems of the trace at `trace`; an empty list if it is whole.
 
     Reads every byte of every segment and checks digests, page checksums, and the values of all ops.
-    `watch(done, total)` is called for each segment. Raises TraceFormatError if there is no trace.
+    `watch(done, total)` is called for each segment. Raises TraceFormatError if there is no trace, or for a
+    single file whose columns are not those of ops.
     """
     root = local_path(trace)
     files = _files(root)
-    found = [finding for file in files if (finding := _unreadable(file)) is not None]
+    alone = root.is_file()
+    found = [finding for file in files if (finding := _unreadable(file, alone=alone)) is not None]
     manifest = read_manifest(root) if root.is_dir() else None
     index = read_index(root) if manifest is not None else None
     if manifest is not None and index is not None and not found:
@@ -311,11 +313,11 @@ def _files(root: Path) -> list[Path]:
     return segments + [file for file in journals if stem_of(file) not in stems]
 
 
-def _unreadable(file: Path) -> Finding | None:
+def _unreadable(file: Path, *, alone: bool) -> Finding | None:
     try:
         open_segment(file)
     except TraceFormatError as error:
-        if error.hint == UPGRADE:  # it may well be whole
+        if error.hint == UPGRADE or (alone and isinstance(error, NotOpsError)):  # it may well be whole
             raise
         return Finding(file.name, error.message, True)
     return None

@@ -22,7 +22,19 @@ from tracekit.store.journal import COUNTERS_KEY, JournalContents, read_journal
 from tracekit.store.layout import JOURNAL_SUFFIX, OLD_JOURNAL_SUFFIX, segment_of
 from tracekit.store.manifest import check_version
 
-__all__ = ["SegmentInfo", "damage_errors", "journal_table", "open_file", "open_pages", "open_segment"]
+__all__ = [
+    "NotOpsError",
+    "SegmentInfo",
+    "damage_errors",
+    "journal_table",
+    "open_file",
+    "open_pages",
+    "open_segment",
+]
+
+
+class NotOpsError(TraceFormatError):
+    """A Parquet file can be read, but its columns are not those of ops."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,4 +244,4 @@ def _check(file: Path, schema: pa.Schema, metadata: Mapping[str, str]) -> None:
             schema.metadata or {}
         ):  # pandas makes integers with gaps doubles, and leaves out an index
             hint = "write df.reset_index().convert_dtypes() if the columns are in it; " + hint
-        raise TraceFormatError(f"{file} does not hold ops: {'; '.join(found)}", hint)
+        raise NotOpsError(f"{file} does not hold ops: {'; '.join(found)}", hint)
