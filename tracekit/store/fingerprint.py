@@ -18,7 +18,8 @@ FINGERPRINT = "fingerprint"
 """The metadata key under which a segment keeps the fingerprint of its ops."""
 _NUMBERS = ("t_submit", "offset", "len", "bytes", "latency", "sample_id", "step", "rank", "worker", "part")
 _TEXTS = ("uri", "op", "error", "to_uri")
-_ABSENT = {"rank": 0, "worker": 0, "op": "read"}
+_ABSENT_NUMBERS = {"rank": 0, "worker": 0}
+_ABSENT_TEXTS = {"op": "read"}
 """What readers take for a null."""
 _FACTOR = np.uint64(0x9E3779B97F4A7C15)
 _SHIFT = np.uint64(32)
@@ -49,7 +50,7 @@ def fingerprint_of(ops: pa.Table) -> str:
     """Return the fingerprint of the rows of `ops` (conforming, or of the view `ops`), times as they are."""
     rows = len(ops)
     numbers = [_numbers(ops, name) for name in _NUMBERS]
-    columns = [*numbers, *(_names(ops.column(name), _ABSENT.get(name)) for name in _TEXTS)]
+    columns = [*numbers, *(_names(ops.column(name), _ABSENT_TEXTS.get(name)) for name in _TEXTS)]
     low = high = 0
     for first in range(0, rows, _BLOCK):
         block = slice(first, min(first + _BLOCK, rows))
@@ -75,7 +76,7 @@ def moved_bytes(ops: pa.Table) -> pa.ChunkedArray:
     if not moved.null_count:
         return moved
     ended = pc.and_(pc.is_valid(ops.column("latency")), pc.is_null(ops.column("error")))
-    kinds = pc.fill_null(ops.column("op").cast(pa.string()), _ABSENT["op"])
+    kinds = pc.fill_null(ops.column("op").cast(pa.string()), _ABSENT_TEXTS["op"])
     moving = pc.is_in(kinds, pa.array(DATA_KINDS))
     return pc.coalesce(moved, pc.if_else(pc.and_(ended, moving), ops.column("len"), None))
 
@@ -96,8 +97,8 @@ def _text(rows: int, high: int, low: int) -> str:
 
 def _numbers(ops: pa.Table, name: str) -> tuple[np.ndarray, np.ndarray | None] | None:
     column = moved_bytes(ops) if name == "bytes" else ops.column(name)
-    if name in _ABSENT:
-        column = column.fill_null(_ABSENT[name])
+    if name in _ABSENT_NUMBERS:
+        column = column.fill_null(_ABSENT_NUMBERS[name])
     if column.null_count == len(column):
         return None
     absent = column.is_null().to_numpy() if column.null_count else None

@@ -194,6 +194,7 @@ def _journal(file: Path) -> SegmentInfo | None:
         return None
     metadata = _metadata(contents.schema.metadata)
     _check(file, contents.schema, metadata)
+    first, last = _journal_submits(contents)
     return SegmentInfo(
         path=file,
         rows=contents.rows,
@@ -204,15 +205,16 @@ def _journal(file: Path) -> SegmentInfo | None:
         damaged_bytes=contents.damaged_bytes,
         metadata=metadata,
         counters=contents.counters,
-        **_journal_submits(contents),
+        first_submit=first,
+        last_submit=last,
     )
 
 
-def _journal_submits(contents: JournalContents) -> dict[str, int]:
+def _journal_submits(contents: JournalContents) -> tuple[int | None, int | None]:
     if not contents.rows:
-        return {}
+        return None, None
     found = pc.min_max(contents.table().column("t_submit")).as_py()
-    return {"first_submit": found["min"], "last_submit": found["max"]}
+    return found["min"], found["max"]
 
 
 def _metadata(raw: Mapping[bytes, bytes] | None) -> dict[str, str]:
