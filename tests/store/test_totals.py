@@ -16,7 +16,7 @@ from tracekit import schema
 from tracekit.recorder import Recorder
 from tracekit.store import totals as module
 from tracekit.store.reader import TraceReader, open_reader
-from tracekit.store.totals import Totals, totals
+from tracekit.store.totals import Totals, distinct_uris, totals
 from tracekit.store.writer import TraceWriter
 
 OPS = st.lists(
@@ -80,3 +80,19 @@ def test_totals_of_more_streams_than_a_footer_holds_come_from_a_query(
         writer.write(pa.RecordBatch.from_pydict(columns))
     assert "streams" not in open_reader(tmp_path / "t").segments[0].metadata
     assert totals(open_reader(tmp_path / "t")) == Totals(35, 5)
+
+
+@examples(40)
+@given(ops=OPS)
+def test_distinct_uris_from_the_column_alone_are_those_of_the_view(
+    tmp_path_factory: pytest.TempPathFactory, ops: list[dict[str, object]]
+) -> None:
+    path = tmp_path_factory.mktemp("t") / "trace"
+    with TraceWriter(path, source="import:test", epoch_unix_ns=0, segment_ops=3) as writer:
+        for at, op in enumerate(ops):
+            row = {"t_submit": at, "uri": f"file:///{at % 5}{op['op']}", "offset": 0, **op}
+            writer.write(pa.RecordBatch.from_pylist([row], schema=schema.OPS))
+    reader = open_reader(path)
+    for kinds in (("read", "get"), ("read", "get", "put", "stat", "hint")):
+        wanted = {f"file:///{at % 5}{op['op']}" for at, op in enumerate(ops) if op["op"] in kinds}
+        assert distinct_uris(reader, kinds) == tuple(sorted(wanted))

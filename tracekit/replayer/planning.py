@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing
 
 import numpy as np
 import pyarrow as pa
@@ -20,9 +19,9 @@ from tracekit.replayer.options import ReplayOptions
 from tracekit.replayer.plan import COLUMNS, NONE, Plan
 from tracekit.replayer.positions import Positions
 from tracekit.replayer.select import fits, text
-from tracekit.sql import load_sql
 from tracekit.store.merge import ordered_batches
 from tracekit.store.reader import TraceReader
+from tracekit.store.totals import distinct_uris
 
 __all__ = ["build_plan", "plan_parts"]
 
@@ -52,7 +51,7 @@ def build_plan(reader: TraceReader, rules: MappingRules, options: ReplayOptions 
     builder = _Builder(reader, rules, options)
     plain = options.loop == 1 and options.max_gap is None and not options.filters
     if plain and not options.allow_writes and options.pace != "closed" and reader.rows > _STREAM_FROM:
-        builder.place(_distinct_uris(reader))
+        builder.place(distinct_uris(reader, READS))
         return builder.stream()
     for _ in builder.fill():
         pass
@@ -72,12 +71,6 @@ def plan_parts(
     """
     builder = _Builder(reader, rules, options)
     return builder.plan, builder.parts(least)
-
-
-def _distinct_uris(reader: TraceReader) -> tuple[str, ...]:
-    sql = load_sql("tracekit.replayer", "uris")
-    with closing(reader.connect()) as connection:
-        return tuple(row[0] for row in connection.execute(sql, {"kinds": list(READS)}).fetchall())
 
 
 class _Builder:

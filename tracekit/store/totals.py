@@ -7,6 +7,7 @@ another tool, which may have copied the metadata of a segment), a query over the
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from contextlib import closing
 from dataclasses import dataclass
 
@@ -17,11 +18,12 @@ import pyarrow.compute as pc
 from tracekit.schema import META_PREFIX
 from tracekit.sql import load_sql
 from tracekit.store.fingerprint import FINGERPRINT, fingerprint_of, moved_bytes
+from tracekit.store.locate import literal
 from tracekit.store.opening import SegmentInfo
 from tracekit.store.reader import TraceReader
 from tracekit.store.statements import value_errors
 
-__all__ = ["Totals", "describe_segment", "totals"]
+__all__ = ["Totals", "describe_segment", "distinct_uris", "totals"]
 
 _MOST_STREAMS = 4096
 """A segment with more streams does not list them in its footer; a query counts them."""
@@ -44,6 +46,7 @@ def describe_segment(table: pa.Table) -> dict[bytes, bytes]:
     if len(streams) <= _MOST_STREAMS:
         known = zip((streams >> 32).tolist(), streams.astype(np.int32).tolist(), strict=True)
         described["streams"] = json.dumps(sorted(known))
+    described["kinds"] = json.dumps(sorted(pc.unique(table.column("op").cast(pa.string())).to_pylist()))
     return {f"{META_PREFIX}{key}".encode(): value.encode() for key, value in described.items()}
 
 
@@ -57,6 +60,25 @@ def totals(reader: TraceReader) -> Totals:
     with closing(reader.connect()) as connection, value_errors(reader.path):
         moved, streams = connection.execute(sql).fetchone() or (0, 0)
     return Totals(int(moved), int(streams))
+
+
+def distinct_uris(reader: TraceReader, kinds: Collection[str]) -> tuple[str, ...]:
+    """Return the URIs of the ops of these kinds, each once, in order."""
+    full = [segment for segment in reader.segments if segment.rows]
+    with closing(reader.connect()) as connection:
+        if full and all(_kinds(segment) <= set(kinds) for segment in full):
+            # One column of the files as they are: a fourth of the time that the view takes.
+            files = connection.read_parquet([literal(segment.path) for segment in full], union_by_name=True)
+            rows = files.project("uri").distinct().order("uri").fetchall()
+        else:
+            rows = connection.execute(load_sql("tracekit.store", "uris"), {"kinds": list(kinds)}).fetchall()
+    return tuple(uri for (uri,) in rows)
+
+
+def _kinds(segment: SegmentInfo) -> set[str]:
+    """Return the op kinds in a segment; one that is no kind if that is not known."""
+    known = segment.metadata.get("kinds") if segment.sealed else None
+    return {""} if known is None else set(json.loads(known))
 
 
 def _described(segment: SegmentInfo) -> tuple[int, set[tuple[int, int]]] | None:

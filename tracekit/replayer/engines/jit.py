@@ -13,6 +13,7 @@ from pathlib import Path
 from types import ModuleType
 
 from tracekit.cache import cache_directory
+from tracekit.replayer.engines.oplog import warm_up
 
 __all__ = ["is_compiled", "lacking", "load_kernel", "preload"]
 
@@ -33,8 +34,13 @@ def lacking() -> str | None:
 
 
 def preload() -> None:
-    """Begin to import numba in another thread, while a long plan is read."""
-    threading.Thread(target=lacking, name="tracekit-numba").start()
+    """Begin the imports that take long in another thread, while a long plan is read."""
+
+    def imports() -> None:
+        lacking()
+        warm_up()
+
+    threading.Thread(target=imports, name="tracekit-imports").start()
 
 
 @cache
