@@ -10,8 +10,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from test_integrity import recorded
 
-from tests.store.test_integrity import recorded
 from tracekit.errors import TraceFormatError
 from tracekit.store.check import verify
 from tracekit.store.footer import read_footer, seal_key
