@@ -15,7 +15,7 @@ QUICK := tests/project tests/units tests/uri tests/redaction tests/whole tests/g
          --ignore tests/options/test_option_flags.py --ignore tests/store/test_target.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test quick soak lint bench docs ci clean
+.PHONY: help demo test quick soak lint bench docs lock ci clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -43,6 +43,12 @@ bench: $(VENV)/.installed-dev $(CACHE)/.servers ## run every benchmark; CSV file
 
 docs: $(VENV)/.installed-dev ## regenerate the generated pages of docs/
 	$(BIN)/python -m tracekit.cli.reference docs/cli-reference.md
+
+lock: $(VENV)/.installed-dev ## pin the whole closure with hashes in requirements.lock, and list its licences
+	$(PIP) --target $(CACHE)/uv --upgrade uv
+	$(CACHE)/uv/bin/uv pip compile pyproject.toml -q --all-extras --universal --python-version 3.11 --generate-hashes \
+	  --no-annotate -c constraints.txt --custom-compile-command 'make lock' -o requirements.lock
+	$(BIN)/python .ci/licences.py
 
 ci: ## run what a push must pass
 	.ci/run

@@ -62,6 +62,22 @@ def test_the_known_good_versions_hold_what_is_declared() -> None:
             assert pinned >= [int(part) for part in requirement.partition(">=")[2].split(".")], requirement
 
 
+def test_the_lock_has_a_hash_for_every_package_and_agrees_with_the_known_good_versions() -> None:
+    lock = (layers.REPO / "requirements.lock").read_text(encoding="utf-8")
+    entries = re.findall(r"^([\w.-]+)==([\w.]+)(.*\n(?: .*\n?)*)", lock, re.MULTILINE)
+    assert len(entries) > 100
+    assert [name for name, _, rest in entries if "--hash=sha256:" not in rest] == []
+    locked = {canonical(name): version for name, version, _ in entries}
+    lines = (layers.REPO / "constraints.txt").read_text().splitlines()
+    pins = {canonical(line): line.partition("==")[2] for line in lines if "==" in line}
+    different = {name: (pin, locked[name]) for name, pin in pins.items() if locked.get(name, pin) != pin}
+    assert different == {}, "run `make lock`"
+    listed = (layers.REPO / "docs" / "licences.md").read_text(encoding="utf-8")
+    assert [name for name, version, _ in entries if f"| {name} | {version} |" not in listed] == [], (
+        "run `make lock`"
+    )
+
+
 def test_the_version_stands_in_one_place() -> None:
     assert "version" in PROJECT["dynamic"] and "version" not in PROJECT
     holders = [path for path in layers.PACKAGE.rglob("*.py") if f'"{__version__}"' in path.read_text()]
