@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-__all__ = ["CAPABILITIES", "Changer", "FileWriter", "Upload"]
+__all__ = ["CAPABILITIES", "LEAST_PART", "ONE_UPLOAD_AT_A_TIME", "Changer", "FileWriter", "Upload"]
 
 _UPLOADS = ("part", "complete", "abort")
 _LOCAL = frozenset({"put", "write", *_UPLOADS, "sync", "truncate", "rename", "copy", "delete"})
@@ -18,7 +18,10 @@ CAPABILITIES: dict[str, frozenset[str]] = {
     "direct": _LOCAL,
     "s3": _OBJECTS,
     "az": _OBJECTS,
+    "abfs": _OBJECTS,
+    "abfss": _OBJECTS,
     "gs": frozenset({"put"}),
+    "gcs": frozenset({"put"}),
 }
 """The kinds of change that a target of each scheme can do.
 
@@ -26,6 +29,11 @@ A scheme that is not named can only be read. Object stores have no `sync`: what 
 from beginning to end before they are read, as an upload in parts; they `truncate` only to nothing; and
 `rename` is a copy and a deletion.
 """
+
+LEAST_PART = {"s3": 5 << 20}
+"""The smallest part, in bytes, that a store of a scheme takes, but for the last one of an upload."""
+ONE_UPLOAD_AT_A_TIME = frozenset({"az", "abfs", "abfss"})
+"""Schemes where the end of an upload drops the parts of every other upload of the same object."""
 
 
 class FileWriter(Protocol):
@@ -62,7 +70,7 @@ class Changer(Protocol):
     """Changes objects of one scheme. Thread-safe. Every call raises BackendError if it fails."""
 
     def prepare(self, uri: str) -> None:
-        """Connect to where `uri` is. Raises UsageError for a library that is not installed."""
+        """Get ready for changes where `uri` is. Raises UsageError or BackendError for settings that are not valid."""
         ...
 
     def open_for_writing(self, uri: str) -> FileWriter:
@@ -74,7 +82,7 @@ class Changer(Protocol):
         ...
 
     def rename(self, uri: str, to_uri: str) -> None:
-        """Give an object another name; an object of that name is replaced."""
+        """Give an object another name; an object of that name is replaced, the object itself is left as it is."""
         ...
 
     def copy(self, uri: str, to_uri: str) -> None:

@@ -255,12 +255,17 @@ def make_sparse(uri: str, size: int, *, overwrite: bool = False, fence: Fence = 
     return write_whole(uri, (), size, overwrite=overwrite, sync=False, fence=fence)
 
 
-def seeded_content(size: int, seed: int) -> Iterator[memoryview]:
-    """Yield `size` incompressible bytes in chunks of 1 MiB, the same for the same seed."""
-    random = np.random.Generator(np.random.Philox(key=seed))
+def seeded_content(size: int, seed: int, first: int = 0) -> Iterator[memoryview]:
+    """Yield `size` incompressible bytes in chunks of 1 MiB, the same for the same seed.
+
+    They are the bytes from `first`, a multiple of 1 MiB, of a longer content.
+    """
+    words = np.random.Philox(key=seed)
+    words.advance(first // 32)  # of 32 bytes each
+    random = np.random.Generator(words)
     for start in range(0, size, _CONTENT_CHUNK_BYTES):
-        words = random.integers(0, 1 << 64, _CONTENT_CHUNK_BYTES // 8, dtype=np.uint64)
-        yield words.view(np.uint8).data[: min(_CONTENT_CHUNK_BYTES, size - start)]
+        chunk = random.integers(0, 1 << 64, _CONTENT_CHUNK_BYTES // 8, dtype=np.uint64)
+        yield chunk.view(np.uint8).data[: min(_CONTENT_CHUNK_BYTES, size - start)]
 
 
 def _is_special(mode: int) -> bool:

@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tracekit.backends.objects.azure_account import AzureSettings, resolve
-from tracekit.backends.objects.changing import ObjectChanges
+from tracekit.backends.objects.changing import ConnectChanges
 from tracekit.backends.objects.client import ObjectClient
 from tracekit.backends.objects.options import one_endpoint, untaken
 from tracekit.backends.objects.retrying import Dialect
@@ -21,6 +21,8 @@ from tracekit.validation import assign
 
 if TYPE_CHECKING:
     from obstore.store import AzureConfig, AzureStore
+
+    from tracekit.backends.objects.native.client import NativeClient
 
 _IDENTITIES = {
     "key": "the account's key",
@@ -79,12 +81,14 @@ abfs_backend = partial(backend, scheme="abfs")
 abfss_backend = partial(backend, scheme="abfss")
 
 
-def _native(settings: AzureSettings, options: AzOptions) -> Connect:
+def _native(
+    settings: AzureSettings, options: AzOptions
+) -> Callable[[str, Callable[[str], None]], NativeClient]:
     from tracekit.backends.objects.native.az import AzService
     from tracekit.backends.objects.native.client import NativeClient
     from tracekit.backends.objects.native.endpoint import endpoints_of, limits_of
 
-    def connect(container: str, count: Callable[[str], None]) -> ObjectClient:
+    def connect(container: str, count: Callable[[str], None]) -> NativeClient:
         service = AzService(
             container,
             settings.account,
@@ -146,10 +150,8 @@ def _azure_sdk(settings: AzureSettings, options: AzOptions) -> Connect:
     return lambda container, _: AzureSdkClient(container, settings, options)
 
 
-def _changes(settings: AzureSettings, options: AzOptions) -> Callable[[str], ObjectChanges]:
-    def connect(container: str) -> ObjectChanges:
-        from tracekit.backends.objects.az_changes import AzChanges
+def _changes(settings: AzureSettings, options: AzOptions) -> ConnectChanges:
+    from tracekit.backends.objects.az_changes import AzChanges
 
-        return AzChanges(container, settings, options)
-
-    return connect
+    native = _native(settings, options)
+    return lambda container, count: AzChanges(native(container, count), settings)

@@ -1,6 +1,6 @@
-"""Changes of one Azure container, through azure-storage-blob: blocks and block lists, copies, deletions.
+"""Changes of one Azure container: blocks and block lists, copies, deletions.
 
-The native client and obstore have no calls for single blocks.
+They go through the native client whichever client reads: obstore has no calls for single blocks.
 """
 
 from __future__ import annotations
@@ -9,32 +9,29 @@ import base64
 import secrets
 import time
 from collections.abc import Sequence
-from functools import partial
-
-from azure.storage.blob import BlobBlock, BlobClient
+from urllib.parse import quote
 
 from tracekit.backends.objects.azure_account import AzureSettings
-from tracekit.backends.objects.azure_sdk_client import AzureSdkClient
 from tracekit.backends.objects.failures import Failure
-from tracekit.backends.objects.options import Transport
+from tracekit.backends.objects.native.client import NativeClient
 
 __all__ = ["AzChanges"]
 
 _COPY_POLL_S = 0.05
+_STATE = "x-ms-copy-status"
 
 
 class AzChanges:
     """One container."""
 
-    errors = AzureSdkClient.errors
+    errors = NativeClient.errors
 
-    def __init__(self, container: str, settings: AzureSettings, options: Transport) -> None:
-        self._connect = partial(AzureSdkClient, settings=settings, options=options)
-        self._container = container
-        self._sdk = self._connect(container)
+    def __init__(self, client: NativeClient, settings: AzureSettings) -> None:
+        self._client = client
+        self._settings = settings
 
     def relocate(self, region: str) -> bool:
-        """Return False: the region is to be given."""
+        """Return False: Azure has no regions."""
         return False
 
     def begin(self, key: str) -> str:
@@ -44,35 +41,39 @@ class AzChanges:
     def part(self, key: str, upload: str, number: int, data: memoryview) -> str:
         """Stage a block."""
         name = base64.b64encode(f"{upload}{number:08d}".encode()).decode()
-        self._blob(key).stage_block(name, bytes(data), len(data))
+        self._client.request("PUT", key, query={"comp": "block", "blockid": name}, body=data)
         return name
 
     def complete(self, key: str, upload: str, parts: Sequence[tuple[int, str]]) -> None:
         """Commit the block list."""
-        self._blob(key).commit_block_list([BlobBlock(block_id=name) for _, name in parts])
+        listed = "".join(f"<Latest>{name}</Latest>" for _, name in parts)
+        body = f'<?xml version="1.0" encoding="utf-8"?><BlockList>{listed}</BlockList>'.encode()
+        self._client.request("PUT", key, query={"comp": "blocklist"}, body=body)
 
     def abort(self, key: str, upload: str) -> None:
         """Do nothing: Azure drops blocks that were not committed, after a week."""
 
-    def copy(self, key: str, to_container: str, to_key: str) -> None:
+    def copy(self, container: str, key: str, to_key: str) -> None:
         """Start a copy and wait for its end."""
-        sdk = self._sdk if to_container == self._container else self._connect(to_container)
-        target = sdk.blob(to_key)
-        state: object = target.start_copy_from_url(self._blob(key).url)["copy_status"]
-        while state == "pending":
+        source = self._url(container, key)
+        answer = self._client.request("PUT", to_key, headers={"x-ms-copy-source": source})[0]
+        while answer.headers.get(_STATE) == "pending":
             time.sleep(_COPY_POLL_S)
-            state = target.get_blob_properties().copy.status
-        if state != "success":
-            raise OSError(f"the copy ended as {state}")
+            answer = self._client.request("HEAD", to_key)[0]
+        if answer.headers.get(_STATE) != "success":
+            raise OSError(f"the copy ended as {answer.headers.get(_STATE)}")
 
     def delete(self, key: str) -> None:
-        self._blob(key).delete_blob()
+        self._client.request("DELETE", key)
 
     def failure(self, error: Exception) -> Failure:
-        return self._sdk.failure(error)
+        return self._client.failure(error)
 
     def close(self) -> None:
-        self._sdk.close()
+        self._client.close()
 
-    def _blob(self, key: str) -> BlobClient:
-        return self._sdk.blob(key)
+    def _url(self, container: str, key: str) -> str:
+        """The address of an object, as the store itself reads it."""
+        path = quote(f"{container}/{key}", safe="/-_.~", errors="surrogateescape")
+        sas = f"?{self._settings.secret}" if self._settings.kind == "sas" else ""
+        return f"{self._settings.endpoint.rstrip('/')}/{path}{sas}"

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from typing import NoReturn, Protocol, TypeVar
+from typing import NoReturn, Protocol, TypeAlias, TypeVar
 
 from tracekit.backends.objects.failures import Failure
 from tracekit.backends.objects.uri import split
-from tracekit.errors import BackendError, ErrorClass, UsageError
+from tracekit.errors import BackendError, ErrorClass
 
-__all__ = ["CHANGE_COUNTERS", "ObjectChanger", "ObjectChanges"]
+__all__ = ["CHANGE_COUNTERS", "ConnectChanges", "ObjectChanger", "ObjectChanges"]
 
 _T = TypeVar("_T")
 CHANGE_COUNTERS = ("parts", "completes", "aborts", "copies", "deletes")
@@ -60,31 +60,31 @@ class ObjectChanges(Protocol):
 
     def abort(self, key: str, upload: str) -> None: ...
 
-    def copy(self, key: str, to_container: str, to_key: str) -> None: ...
+    def copy(self, container: str, key: str, to_key: str) -> None:
+        """Copy the object `key` of `container` into this container."""
+        ...
 
     def delete(self, key: str) -> None: ...
 
     def close(self) -> None: ...
 
 
+ConnectChanges: TypeAlias = Callable[[str, Callable[[str], None]], ObjectChanges]
+"""Makes the changes of a container; they add to the backend's counters with the function."""
+
+
 class ObjectChanger:
     """Changes objects of the scheme of `backend`; `connect` makes the changes of a container (None: it has none)."""
 
-    def __init__(self, backend: Requests, connect: Callable[[str], ObjectChanges] | None) -> None:
+    def __init__(self, backend: Requests, connect: ConnectChanges | None) -> None:
         self._backend = backend
         self._connect = connect
         self._made: dict[str, ObjectChanges] = {}
         self._lock = threading.Lock()
 
     def prepare(self, uri: str) -> None:
-        """Connect. Raises UsageError for a library that is not installed."""
-        try:
-            self._of(uri)
-        except ModuleNotFoundError as error:
-            raise UsageError(
-                f"writes to {self._backend.scheme}:// need the package {error.name}, which is not installed",
-                "pip install 'tracekit[clients]'",
-            ) from None
+        """Make the client. Raises UsageError or BackendError for settings that are not valid."""
+        self._of(uri)
 
     def open_for_writing(self, uri: str) -> NoReturn:
         """Raise BackendError: objects have no writes of ranges."""
@@ -98,13 +98,15 @@ class ObjectChanger:
 
     def copy(self, uri: str, to_uri: str) -> None:
         """Have the store copy an object, without its bytes going through this client."""
-        changes, key = self._of(uri)
-        target = split(to_uri)
+        source = split(uri)
+        changes, to_key = self._of(to_uri)
         self._backend.count("copies")
-        self._backend.persist(changes, uri, lambda: changes.copy(key, target.container, target.key))
+        self._backend.persist(changes, uri, lambda: changes.copy(source.container, source.key, to_key))
 
     def rename(self, uri: str, to_uri: str) -> None:
-        """Copy an object, then delete it: stores have no renames."""
+        """Copy an object, then delete it: stores have no renames. Nothing is done to keep a name."""
+        if split(uri) == split(to_uri):
+            return
         self.copy(uri, to_uri)
         self.delete(uri)
 
@@ -135,7 +137,7 @@ class ObjectChanger:
         with self._lock:
             changes = self._made.get(container)
             if changes is None:
-                changes = self._made[container] = self._connect(container)
+                changes = self._made[container] = self._connect(container, self._backend.count)
         return changes, key
 
 

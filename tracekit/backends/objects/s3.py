@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tracekit.backends.objects.aws import AwsSettings, resolve
-from tracekit.backends.objects.changing import ObjectChanges
+from tracekit.backends.objects.changing import ConnectChanges
 from tracekit.backends.objects.client import ObjectClient
 from tracekit.backends.objects.options import one_endpoint, untaken
 from tracekit.backends.objects.retrying import Dialect
@@ -21,6 +21,8 @@ from tracekit.validation import assign
 
 if TYPE_CHECKING:
     from obstore.store import S3Config, S3Credential, S3Store
+
+    from tracekit.backends.objects.native.client import NativeClient
 
 __all__ = ["S3Options", "backend"]
 
@@ -80,12 +82,14 @@ def backend(**options: Any) -> ObjectStoreBackend:
     return ObjectStoreBackend(dialect, connect(settings, chosen), chosen.retries, _changes(settings, chosen))
 
 
-def _native(settings: AwsSettings, options: S3Options) -> Connect:
+def _native(
+    settings: AwsSettings, options: S3Options
+) -> Callable[[str, Callable[[str], None]], NativeClient]:
     from tracekit.backends.objects.native.client import NativeClient
     from tracekit.backends.objects.native.endpoint import Endpoint, endpoint_of, limits_of
     from tracekit.backends.objects.native.s3 import S3Service, Signer
 
-    def connect(bucket: str, count: Callable[[str], None]) -> ObjectClient:
+    def connect(bucket: str, count: Callable[[str], None]) -> NativeClient:
         virtual = settings.is_virtual(bucket)
 
         def locate(region: str) -> list[Endpoint]:
@@ -181,10 +185,8 @@ def _aiobotocore(settings: AwsSettings, options: S3Options) -> Connect:
     return lambda bucket, _: AiobotocoreClient(bucket, settings, options)
 
 
-def _changes(settings: AwsSettings, options: S3Options) -> Callable[[str], ObjectChanges]:
-    def connect(bucket: str) -> ObjectChanges:
-        from tracekit.backends.objects.s3_changes import S3Changes
+def _changes(settings: AwsSettings, options: S3Options) -> ConnectChanges:
+    from tracekit.backends.objects.s3_changes import S3Changes
 
-        return S3Changes(bucket, settings, options)
-
-    return connect
+    native = _native(settings, options)
+    return lambda bucket, count: S3Changes(native(bucket, count))

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import TypeAlias, TypeVar
 
 from tracekit.backends.base import NOTHING_MOVED, Hint, Moved, ObjectInfo
-from tracekit.backends.objects.changing import CHANGE_COUNTERS, ObjectChanger, ObjectChanges
+from tracekit.backends.objects.changing import CHANGE_COUNTERS, ConnectChanges, ObjectChanger, ObjectChanges
 from tracekit.backends.objects.client import ObjectClient
 from tracekit.backends.objects.failures import Failure
 from tracekit.backends.objects.retrying import Dialect, Retrier, Tries
@@ -57,7 +57,7 @@ class ObjectStoreBackend:
         dialect: Dialect,
         connect: Connect,
         retries: int,
-        changes: Callable[[str], ObjectChanges] | None = None,
+        changes: ConnectChanges | None = None,
     ) -> None:
         self.scheme = dialect.scheme
         self.counters = dict.fromkeys(_COUNTERS, 0)

@@ -20,7 +20,7 @@ from tracekit.backends.objects.native.wire import Answer, Reception, Refused, re
 from tracekit.backends.objects.ranges import OtherBytes, check_body, range_bytes, whole_bytes
 from tracekit.errors import ErrorClass
 
-__all__ = ["NativeClient"]
+__all__ = ["HttpFailure", "NativeClient"]
 
 _ERROR_BYTES = 64 << 10
 
