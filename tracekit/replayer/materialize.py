@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from itertools import islice
 from typing import Any, Unpack
 
 import numpy as np
 
-from tracekit.backends.local.files import make_file, make_sparse
-from tracekit.errors import BackendError, ErrorClass, UsageError
+from tracekit.backends.base import Backend
+from tracekit.backends.changing import CAPABILITIES, Upload
+from tracekit.backends.local.files import make_file, make_sparse, seeded_content
+from tracekit.errors import UsageError
 from tracekit.keywords import Count, StoreKeywords
 from tracekit.options import MATERIALIZE
 from tracekit.replayer.backends import Backends
 from tracekit.replayer.mapping import parse_rules
 from tracekit.replayer.options import ReplayOptions
 from tracekit.replayer.totals import plan_totals
+from tracekit.replayer.touched import found_sizes
 from tracekit.store.reader import TraceLike, open_reader
 from tracekit.store_options import STORE
 from tracekit.uri import FILE_SCHEMES, scheme_of
@@ -24,7 +30,10 @@ from tracekit.validation import parse_all
 
 __all__ = ["Materialized", "materialize"]
 
-_CHUNK = 1 << 20
+_PART = 8 << 20
+"""Larger objects are uploaded in parts of this size or a multiple of it, so that none is held in memory."""
+_MOST_PARTS = 9000
+_REQUESTS_AT_ONCE = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,16 +79,9 @@ def materialize(
         sources = dict(zip(totals.plan.uris, totals.plan.sources, strict=True))
         for uri, _ in missing:
             rules.check_inside(sources[uri], uri)
-        for index, (uri, size) in enumerate(missing):
-            if scheme_of(uri) in FILE_SCHEMES:
-                if options["seed"] is None:
-                    make_sparse(uri, size, fence=backends.fence)
-                else:
-                    make_file(uri, size, seed=options["seed"] + index, fence=backends.fence)
-            else:
-                backends.of(uri).put(uri, _content(size, (options["seed"] or 0) + index))
+        for made, _ in enumerate(_make(missing, options["seed"], backends), start=1):
             if watch is not None:
-                watch(index + 1, len(missing))
+                watch(made, len(missing))
     return Materialized(len(missing), kept, sum(size for _, size in missing))
 
 
@@ -88,20 +90,93 @@ def _missing(
 ) -> tuple[list[tuple[str, int]], int]:
     """Return the objects to create, and how many exist. Raises UsageError for one that exists and is too small."""
     missing = []
-    for uri, size in zip(uris, sizes, strict=True):
-        try:
-            there = backends.of(uri).stat(uri).size
-        except BackendError as error:
-            if error.error_class != ErrorClass.NOT_FOUND:
-                raise
+    for uri, size, there in zip(uris, sizes, found_sizes(backends, uris), strict=True):
+        if there is None:
             missing.append((uri, size))
-            continue
-        if there < size:
+        elif there < size:
             raise UsageError(
                 f"{uri} exists with {there} bytes; the trace needs {size}", "map to another target"
             )
     return missing, len(uris) - len(missing)
 
 
-def _content(size: int, seed: int) -> bytes:
-    return np.random.default_rng(seed).bytes(size)
+def _make(objects: Sequence[tuple[str, int]], seed: int | None, backends: Backends) -> Iterator[None]:
+    """Create objects, those on stores several at once; yield after each that is whole."""
+    stored: list[_Stored] = []
+    for index, (uri, size) in enumerate(objects):
+        if scheme_of(uri) not in FILE_SCHEMES:
+            stored.append(_Stored(uri, size, (seed or 0) + index, backends.of(uri)))
+            continue
+        if seed is None:
+            make_sparse(uri, size, fence=backends.fence)
+        else:
+            make_file(uri, size, seed=seed + index, fence=backends.fence)
+        yield
+    pieces = ((each, first) for each in stored for first in each.pieces())
+    running: set[Future[bool]] = set()
+    with ThreadPoolExecutor(_REQUESTS_AT_ONCE, thread_name_prefix="tracekit-make") as pool:
+        try:
+            while True:
+                for each, first in islice(pieces, _REQUESTS_AT_ONCE - len(running)):
+                    running.add(pool.submit(each.send, first))
+                if not running:
+                    return
+                ended, running = wait(running, return_when=FIRST_COMPLETED)
+                for piece in ended:
+                    if piece.result():
+                        yield
+        except BaseException:
+            wait(running)
+            for each in stored:
+                each.give_up()
+            raise
+
+
+@dataclass(slots=True)
+class _Stored:
+    """An object to be made on a store: by one put, or as an upload of parts if it is large. Thread-safe."""
+
+    uri: str
+    size: int
+    seed: int
+    backend: Backend
+    sent: int = 0
+    upload: Upload | None = None
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def pieces(self) -> range:
+        """Where the pieces begin that are sent one by one."""
+        return range(0, max(self.size, 1), self._piece)
+
+    def send(self, first: int) -> bool:
+        """Send the piece that begins at `first`; return whether the object is whole then."""
+        data = bytearray(min(self._piece, self.size - first))
+        at = 0
+        for chunk in seeded_content(len(data), self.seed, first):
+            data[at : at + len(chunk)] = chunk
+            at += len(chunk)
+        if len(self.pieces()) == 1:
+            self.backend.put(self.uri, memoryview(data))
+            return True
+        with self.lock:
+            if self.upload is None:
+                self.upload = self.backend.changer.upload(self.uri)
+        self.upload.part(first // self._piece + 1, first, memoryview(data))
+        with self.lock:
+            self.sent += 1
+            last = self.sent == len(self.pieces())
+        if last:
+            self.upload.complete()
+            self.upload = None
+        return last
+
+    def give_up(self) -> None:
+        """Abort an upload that is not complete."""
+        if self.upload is not None:
+            self.upload.abort()
+
+    @property
+    def _piece(self) -> int:
+        if "part" not in CAPABILITIES.get(self.backend.scheme, ()):
+            return max(self.size, 1)
+        return max(_PART, -(-self.size // _MOST_PARTS // _PART) * _PART)
