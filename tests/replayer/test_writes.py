@@ -332,10 +332,15 @@ def test_an_unknown_kind_of_data_is_refused() -> None:
             ReplayOptions(write_data=wrong)
 
 
-def test_an_upload_without_an_end_leaves_nothing_behind(tmp_path: Path) -> None:
-    trace = trace_of(tmp_path / "t.parquet", *upload("file:///run/a", 10, 20)[:-1])
+@pytest.mark.parametrize("end", [[], [{"uri": "file:///run/a", "op": "abort"}]], ids=["open", "aborted"])
+def test_an_upload_that_is_not_completed_leaves_nothing_behind(
+    tmp_path: Path, end: list[dict[str, Any]]
+) -> None:
+    trace = trace_of(tmp_path / "t.parquet", *upload("file:///run/a", 10, 20)[:-1], *end)
     result = replay(trace, map=f"file:///run={tmp_path}/new", **LOOSE)
     assert result.failed_ops == 0
+    assert result.ok, result.parity
+    assert result.parity.row("objects").b == 0
     assert list((tmp_path / "new").iterdir()) == []
 
 
@@ -359,3 +364,227 @@ def test_changes_of_files_raise_one_line(tmp_path: Path) -> None:
     for call in calls:
         with pytest.raises(BackendError, match="No such file"):
             call()
+
+
+def places(tmp_path: Path, request: pytest.FixtureRequest, scheme: str) -> str:
+    """An empty place of a scheme."""
+    if scheme in ("file", "direct"):
+        return f"{scheme}://{tmp_path}/new"
+    return f"{scheme}://{request.getfixturevalue('s3_bucket' if scheme == 's3' else 'az_container')}/new"
+
+
+def found_at(place: str) -> dict[str, int]:
+    """The names and sizes below a place."""
+    from tracekit.backends.registry import backend_for
+
+    backend = backend_for(place)
+    try:
+        return {info.uri.removeprefix(f"{place}/"): info.size for info in backend.list(place)}
+    finally:
+        backend.close()
+
+
+def part(number: int, size: int, **more: Any) -> dict[str, Any]:
+    return {"uri": "file:///run/a", "op": "part", "part": number, "len": size, **more}
+
+
+END = {"uri": "file:///run/a", "op": "complete"}
+ABORT = {"uri": "file:///run/a", "op": "abort"}
+MIXED: dict[str, tuple[list[dict[str, Any]], int]] = {
+    "by turns": ([part(1, PART), part(1, PART + 1), part(2, 20), part(2, 30), END, END], PART + 31),
+    "the first ends in between": ([part(1, PART), part(1, PART + 1), part(2, 20), END, part(2, 30), END], PART + 31),
+    "by streams": (
+        [
+            part(1, PART, rank=0), part(1, PART, rank=1), part(2, 30, rank=1), part(2, 20, rank=0),
+            {**END, "rank": 1}, {**END, "rank": 0},
+        ],
+        PART + 20,
+    ),
+    "three in a row": (
+        [
+            part(1, PART), part(1, PART + 1), part(2, 20), END, part(1, PART + 2), part(2, 30), END, part(2, 40), END
+        ],
+        PART + 42,
+    ),
+    "a part sent again": ([part(1, PART), part(2, 20), part(2, 30), END], PART + 30),
+    "a part sent again, and the next step": (
+        [part(1, PART), part(2, 20), part(2, 30), END, part(1, PART + 1), part(2, 40), END],
+        PART + 41,
+    ),
+    "an abort and a retry": ([part(1, PART), part(2, 20), ABORT, part(2, 40), part(1, PART), END], PART + 40),
+    "one aborted beside another": (
+        [
+            part(1, PART, rank=0), part(1, PART + 1, rank=1), part(2, 20, rank=0), part(2, 30, rank=1),
+            {**ABORT, "rank": 0}, {**END, "rank": 1},
+        ],
+        PART + 31,
+    ),
+}  # fmt: skip
+MANY = ("by turns", "the first ends in between", "by streams", "three in a row", "one aborted beside another")
+"""Azure drops the blocks of the other upload when one is committed."""
+
+
+@pytest.mark.parametrize("scheme", ["file", "s3", "az"])
+@pytest.mark.parametrize("how", MIXED)
+def test_uploads_of_one_object_at_once_are_told_apart(
+    tmp_path: Path, request: pytest.FixtureRequest, how: str, scheme: str
+) -> None:
+    ops, size = MIXED[how]
+    place = places(tmp_path, request, scheme)
+    trace = trace_of(tmp_path / "t.parquet", *ops)
+    if scheme == "az" and how in MANY:
+        with pytest.raises(UsageError, match="several uploads of one object"):
+            replay(trace, map=f"file:///run={place}", pace="asap", **LOOSE)
+        return
+    result = replay(trace, map=f"file:///run={place}", pace="asap", **LOOSE)
+    assert result.failures == ()
+    assert result.ok, result.parity
+    assert found_at(place) == {"a": size}
+
+
+@pytest.mark.parametrize("scheme", ["file", "direct", "s3", "az"])
+def test_directories_are_renamed_and_removed_everywhere(
+    tmp_path: Path, request: pytest.FixtureRequest, scheme: str
+) -> None:
+    step: list[dict[str, Any]] = []
+    for number in (1, 2):  # the same temporary names in every step
+        step += [
+            {"uri": "file:///run/tmp/a", "op": "write", "offset": 0, "len": 10 * number},
+            {"uri": "file:///run/tmp/sub/b", "op": "write", "offset": 0, "len": 20 * number},
+            {"uri": "file:///run/tmp", "op": "rename", "to_uri": f"file:///run/step{number}"},
+            {"uri": f"file:///run/step{number}/a", "op": "read", "offset": 0, "len": 10},
+        ]
+    ops = [
+        *step,
+        {"uri": "file:///run/step1/a", "op": "delete"},
+        {"uri": "file:///run/step1/sub/b", "op": "delete"},
+        {"uri": "file:///run/step1/sub", "op": "delete"},
+        {"uri": "file:///run/step1", "op": "delete"},
+        {"uri": "file:///run/step2/a", "op": "put", "len": 77},
+    ]
+    place = places(tmp_path, request, scheme)
+    trace = trace_of(tmp_path / "t.parquet", *ops)
+    result = replay(trace, map=f"file:///run={place}", pace="asap", **LOOSE)
+    assert result.failures == ()
+    assert result.ok, result.parity
+    assert found_at(place) == {"step2/a": 77, "step2/sub/b": 40}
+    if scheme == "file":
+        assert not (tmp_path / "new" / "step1").exists()
+
+
+@pytest.mark.parametrize("scheme", ["file", "direct"])
+def test_a_file_that_is_synced_before_its_first_write_is_there(tmp_path: Path, scheme: str) -> None:
+    trace = trace_of(
+        tmp_path / "t.parquet",
+        {"uri": "file:///run/d/.metadata.tmp", "op": "sync"},
+        {"uri": "file:///run/d/.metadata.tmp", "op": "write", "offset": 0, "len": 1704},
+        {"uri": "file:///run/d/.metadata.tmp", "op": "rename", "to_uri": "file:///run/d/.metadata"},
+        {"uri": "file:///run/d", "op": "sync"},
+    )
+    result = replay(trace, map=f"file:///run={scheme}://{tmp_path}/new", pace="asap", **LOOSE)
+    assert result.ok, (result.failures, result.parity)
+    assert {p.name: p.stat().st_size for p in (tmp_path / "new" / "d").iterdir()} == {".metadata": 1704}
+
+
+def test_a_file_that_is_only_synced_has_to_be_there(tmp_path: Path) -> None:
+    trace = trace_of(tmp_path / "t.parquet", {"uri": "file:///run/a", "op": "sync"})
+    rule = f"file:///run={tmp_path}/new"
+    with pytest.raises(BackendError, match="new/a"):
+        replay(trace, map=rule, **LOOSE)
+    assert materialize(trace, rule).made == 1
+    assert replay(trace, map=rule, **LOOSE).ok
+
+
+@pytest.mark.parametrize("scheme", ["file", "direct", "s3", "az"])
+def test_an_object_keeps_its_bytes_when_it_is_given_its_own_name(
+    tmp_path: Path, request: pytest.FixtureRequest, scheme: str
+) -> None:
+    name = "file:///run/a"
+    trace = trace_of(
+        tmp_path / "t.parquet",
+        {"uri": name, "op": "put", "len": 50},
+        {"uri": name, "op": "rename", "to_uri": name},
+        {"uri": name, "op": "copy", "to_uri": name},
+        {"uri": name, "op": "read", "offset": 0, "len": 50},
+    )
+    place = places(tmp_path, request, scheme)
+    result = replay(trace, map=f"file:///run={place}", pace="asap", **LOOSE)
+    assert result.ok, (result.failures, result.parity)
+    assert found_at(place) == {"a": 50}
+
+
+@pytest.mark.parametrize("scheme", ["file", "direct"])
+def test_files_are_truncated_written_on_and_made_again_as_recorded(tmp_path: Path, scheme: str) -> None:
+    a, b = "file:///run/a", "file:///run/b"
+    trace = trace_of(
+        tmp_path / "t.parquet",
+        {"uri": a, "op": "write", "offset": 0, "len": 10},
+        {"uri": a, "op": "truncate", "len": 5000},
+        {"uri": b, "op": "put", "len": 9999},
+        {"uri": a, "op": "rename", "to_uri": b},
+        {"uri": b, "op": "write", "offset": 5000, "len": 3},
+        {"uri": b, "op": "read", "offset": 4000, "len": 1003},
+        {"uri": a, "op": "write", "offset": 0, "len": 4},
+        {"uri": a, "op": "delete"},
+        {"uri": a, "op": "write", "offset": 0, "len": 2},
+    )
+    result = replay(trace, map=f"file:///run={scheme}://{tmp_path}/new", pace="asap", **LOOSE)
+    assert result.ok, (result.failures, result.parity)
+    assert {p.name: p.stat().st_size for p in (tmp_path / "new").iterdir()} == {"a": 2, "b": 5003}
+
+
+def test_a_store_refuses_writes_into_what_was_renamed_or_copied_there(tmp_path: Path, s3_bucket: str) -> None:
+    for op in ("rename", "copy"):
+        trace = trace_of(
+            tmp_path / "t.parquet",
+            {"uri": "file:///run/b", "op": "write", "offset": 0, "len": 10},
+            {"uri": "file:///run/a", "op": "put", "len": 100},
+            {"uri": "file:///run/a", "op": op, "to_uri": "file:///run/b"},
+            {"uri": "file:///run/b", "op": "write", "offset": 10, "len": 10},
+        )
+        with pytest.raises(UsageError, match="cannot write to parts of objects"):
+            replay(trace, map=f"file:///run=s3://{s3_bucket}", **LOOSE)
+
+
+@pytest.mark.parametrize("scheme", ["s3", "az"])
+def test_large_objects_are_made_in_parts_with_the_bytes_of_files(
+    tmp_path: Path, request: pytest.FixtureRequest, scheme: str
+) -> None:
+    from tracekit.backends.registry import backend_for
+
+    sizes = {"small": 1000, "large": (17 << 20) + 5, "empty": 0}
+    trace = trace_of(
+        tmp_path / "t.parquet",
+        *(
+            {"uri": f"file:///run/{name}", "op": "read", "offset": 0, "len": size}
+            for name, size in sizes.items()
+        ),
+    )
+    place = places(tmp_path, request, scheme)
+    seen: list[tuple[int, int]] = []
+    done = materialize(trace, f"file:///run={place}", seed=3, watch=lambda made, of: seen.append((made, of)))
+    assert (done.made, done.bytes) == (3, sum(sizes.values()))
+    assert seen == [(1, 3), (2, 3), (3, 3)]
+    assert found_at(place) == sizes
+    materialize(trace, f"file:///run={tmp_path}/files", seed=3)
+    backend = backend_for(place)
+    for name in sizes:
+        assert bytes(backend.open(f"{place}/{name}").get()[0]) == (tmp_path / "files" / name).read_bytes()
+    backend.close()
+
+
+@pytest.mark.parametrize("last", [END, ABORT], ids=["completed", "aborted"])
+@pytest.mark.parametrize("scheme", ["file", "s3", "az"])
+def test_parts_of_any_size_make_an_object_on_every_target(
+    tmp_path: Path, request: pytest.FixtureRequest, scheme: str, last: dict[str, Any]
+) -> None:
+    ops = [part(number, 3 << 20) for number in (2, 1, 3, 5, 4)]
+    place = places(tmp_path, request, scheme)
+    trace = trace_of(tmp_path / "t.parquet", *ops, part(6, 17), last)
+    result = replay(trace, map=f"file:///run={place}", pace="asap", out=tmp_path / "r.trace", **LOOSE)
+    assert result.failures == ()
+    assert result.ok, result.parity
+    assert (result.parity.row("parts").b, result.parity.row("bytes_written").b) == (6, (15 << 20) + 17)
+    assert found_at(place) == ({"a": (15 << 20) + 17} if last is END else {})
+    if scheme == "s3":
+        assert open_reader(tmp_path / "r.trace").counters["parts"] == (2 if last is END else 1)

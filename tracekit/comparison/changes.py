@@ -12,10 +12,12 @@ import numpy as np
 
 from tracekit.comparison.table import ParityRow, exact, shown
 
-__all__ = ["OBJECTS", "WRONG_OBJECTS", "ChangeTally"]
+__all__ = ["COMPARED", "OBJECTS", "WRONG_OBJECTS", "ChangeTally"]
 
 OBJECTS = "replay_objects"
 """Counter of a replay: the objects that it changed."""
+COMPARED = "replay_compared"
+"""Counter of a replay: above 0 if the target was compared with what the recording left behind."""
 WRONG_OBJECTS = "replay_objects_wrong"
 """Counter of a replay: those that have another size than after the recording, or should not be there, or are not."""
 
@@ -51,7 +53,7 @@ class ChangeTally:
         for kind, metric in _METRICS.items():
             if kind in self.planned or kind in self.done:
                 yield row(metric, "ops", self.planned.get(kind, 0), self.done.get(kind, 0))
-        objects = counters.get(OBJECTS)
+        objects = counters.get(OBJECTS, 0 if COMPARED in counters else None)  # counters of 0 are not kept
         if objects is None:
             yield ParityRow(
                 "objects", "objects", None, None, None, False if judged else None, 0.0, "never compared with the target"

@@ -21,6 +21,7 @@ from typing import Protocol
 import numpy as np
 
 from tracekit.replayer.kinds import KINDS, READS, TWO_OBJECTS, WHOLE_CHANGES
+from tracekit.replayer.uploads import Uploads
 
 __all__ = ["Dependencies", "Families", "Waits", "dependencies_of"]
 
@@ -75,7 +76,8 @@ class _Object:
     """What happened to one object so far.
 
     `starts`, `ends` and `writers` describe disjoint ranges, ascending: which changes a reader of the range waits
-    for. `pending` holds changes that have not ended yet; `readers` and `parts` ops that later changes wait for.
+    for. `pending` holds changes that have not ended yet; `readers` and `parts`, by upload, ops that later changes
+    wait for.
     """
 
     starts: list[int] = field(default_factory=list)
@@ -83,7 +85,7 @@ class _Object:
     writers: list[tuple[int, ...]] = field(default_factory=list)
     pending: list[tuple[int, int, int, int]] = field(default_factory=list)
     readers: list[int] = field(default_factory=list)
-    parts: list[int] = field(default_factory=list)
+    parts: dict[int, list[int]] = field(default_factory=dict)
 
     def overlapping(self, first: int, last: int) -> slice:
         """The ranges that overlap [first, last)."""
@@ -126,6 +128,8 @@ class _Builder:
         self._end_of_join: dict[int, int] = {}
         self._objects: defaultdict[int, _Object] = defaultdict(_Object)
         self._families = Families(plan.sources)
+        self._uploads = Uploads()
+        self._uploads.add(plan, slice(0, plan.ops))
 
     def rows(self) -> list[int]:
         """The ops that use an object which some op changes."""
@@ -157,9 +161,11 @@ class _Builder:
             self._change(op, file, int(self._first[op]), int(self._last[op]))
         elif kind in ("part", "abort"):
             needed |= self._of_upload(op, file, ends=kind == "abort")
+        elif kind == "sync":
+            for member in (file, *self._families.below(file)):  # a directory is synced with its entries
+                needed |= self._read(op, member, 0, _END)
         else:
-            whole = kind in ("get", "sync")
-            first, last = (0, _END) if whole else (int(self._first[op]), int(self._last[op]))
+            first, last = (0, _END) if kind == "get" else (int(self._first[op]), int(self._last[op]))
             needed |= self._read(op, file, first, last)
         needed.discard(op)
         if needed:
@@ -169,7 +175,8 @@ class _Builder:
         known = self._objects[file]
         needed = self._written(op, file, first, last)
         if KINDS[self._kind[op]] == "sync":
-            needed |= {part for part in known.parts if self._ended[part] <= self._start[op]}
+            sent = (part for parts in known.parts.values() for part in parts)
+            needed |= {part for part in sent if self._ended[part] <= self._start[op]}
         known.readers.append(op)
         return needed
 
@@ -183,13 +190,17 @@ class _Builder:
         return needed
 
     def _of_upload(self, op: int, file: int, *, ends: bool) -> set[int]:
-        """The parts that the end of an upload waits for; notes `op` if it is a part."""
-        known = self._objects[file]
-        if not ends:
-            known.parts.append(op)
-            return set()
-        parts, known.parts = known.parts, []
-        return {part for part in parts if self._ended[part] <= self._start[op]}
+        """The parts that the end of an upload waits for, or that `op` sends again; notes `op` if it is a part."""
+        parts, upload = self._objects[file].parts, self._uploads.of[op]
+        replaced: set[int] = set()
+        if ends:
+            before = parts.pop(upload, [])
+        else:  # a store may drop the parts that it has when the object is replaced
+            replaced = self._written(op, file, 0, _END)
+            number = self._uploads.part[op]
+            before = [part for part in parts.get(upload, ()) if self._uploads.part[part] == number]
+            parts.setdefault(upload, []).append(op)
+        return replaced | {part for part in before if self._ended[part] <= self._start[op]}
 
     def _written(self, op: int, file: int, first: int, last: int) -> set[int]:
         """The changes of a range that had ended when `op` began."""

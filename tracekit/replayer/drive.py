@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tracekit.comparison.changes import OBJECTS, WRONG_OBJECTS
+from tracekit.comparison.changes import COMPARED, OBJECTS, WRONG_OBJECTS
 from tracekit.errors import UsageError
 from tracekit.gate import Gate
 from tracekit.options import FILTERS, VERDICT
@@ -83,8 +83,8 @@ def drive(
         if whole or not plan.streamed:  # else the plan was not made to its end
             recorder.set_counters({"replay_planned_ops": plan.ops})
         wrong = touched.wrong(backends) if whole else []
-        if touched.targets and whole:
-            recorder.set_counters({OBJECTS: len(touched.targets), WRONG_OBJECTS: len(wrong)})
+        if plan.changes and whole:
+            recorder.set_counters({COMPARED: 1, OBJECTS: len(touched.targets), WRONG_OBJECTS: len(wrong)})
         if not whole:
             recorder.count("replay_interrupted")
     name = "compiled" if compiled else "loop" if looping else "interpreter"

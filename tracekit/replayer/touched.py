@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from tracekit.backends.changing import CAPABILITIES
+from tracekit.backends.changing import CAPABILITIES, ONE_UPLOAD_AT_A_TIME
 from tracekit.errors import BackendError, ErrorClass, UsageError
 from tracekit.replayer.backends import Backends
 from tracekit.replayer.engines.gather import series_of
@@ -18,6 +18,7 @@ from tracekit.replayer.mapping import MappingRules, parse_rules
 from tracekit.replayer.options import ReplayOptions
 from tracekit.replayer.plan import NONE, Plan
 from tracekit.replayer.stored import Stored
+from tracekit.replayer.uploads import Uploads
 from tracekit.uri import FILE_SCHEMES, scheme_of, to_path
 
 __all__ = ["Touched", "found_sizes", "touched_by"]
@@ -158,6 +159,14 @@ def _check_objects(plan: Plan, backends: Backends, scheme: str, name: str, mine:
         backends.of(first).changer.prepare(first)
     if name == "truncate" and (bad := int((mine & (plan.column("length") > 0)).sum())):
         raise _cannot(scheme, "truncate", bad, " to another size than 0")
+    if name == "part" and scheme in ONE_UPLOAD_AT_A_TIME:
+        uploads = Uploads()
+        uploads.add(plan, slice(0, plan.ops))
+        if mixed := [uri for file in sorted(uploads.at_once) if scheme_of(uri := plan.uris[file]) == scheme]:
+            raise UsageError(
+                f"{scheme}:// cannot hold several uploads of one object at once, such as {mixed[0]}",
+                "map to another target, or give skip=['part', 'complete']",
+            )
     if name == "write":
         series = series_of(plan, lambda uri: scheme_of(uri) == scheme)
         broken = [op for op, each in series.items() if not each.whole]

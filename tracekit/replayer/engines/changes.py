@@ -14,13 +14,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from tracekit.backends.base import Backend
-from tracekit.backends.changing import FileWriter, Upload
+from tracekit.backends.changing import LEAST_PART, FileWriter, Upload
 from tracekit.errors import BackendError, ErrorClass
 from tracekit.replayer.depend import Families
-from tracekit.replayer.engines.gather import series_of
+from tracekit.replayer.engines.gather import Series, series_of, small_uploads
 from tracekit.replayer.kinds import DATA, KINDS, READS, code_of
 from tracekit.replayer.payload import Payload
 from tracekit.replayer.plan import Plan
+from tracekit.replayer.uploads import Uploads
+from tracekit.uri import scheme_of
 
 __all__ = ["Changes"]
 
@@ -52,14 +54,23 @@ class Changes:
         )
         self.files: set[int] = set()
         """Files that ops change: what is known of them is not to be kept from one op to the next."""
-        self._series, self._parts = {}, _Parts.none()
+        self._series: dict[int, Series] = {}
+        self._uploads = Uploads()
+        self._places: dict[int, tuple[int, int]] = {}
+        self._folders: set[int] = set()
+        self._written: set[int] = set()
+        self._families = Families(plan.sources)
         if plan.changes:
-            self.files = _changed_files(plan)
+            self.files = _changed_files(plan, self._families)
+            self._folders = _folders(plan, self._families)
+            self._written = set(plan.files_of(*DATA, "truncate"))
             self._series = series_of(plan, lambda uri: backend_of(uri).remote)
-            self._parts = _Parts.of(plan)
+            self._uploads.add(plan, slice(0, plan.ops))
+            self._places = self._uploads.places(plan)
+            self._series |= small_uploads(plan, self._uploads, lambda uri: LEAST_PART.get(scheme_of(uri), 0))
         self._made: set[int] = set()
         self._open: OrderedDict[str, _Open] = OrderedDict()
-        self._uploads: dict[int, Upload] = {}
+        self._begun: dict[int, Upload] = {}
         self._lock = threading.Lock()
 
     def nbytes(self, op: int) -> int:
@@ -76,7 +87,10 @@ class Changes:
         kind, file = KINDS[self._kind[op]], self._file[op]
         uri = self._plan.uris[file]
         backend = self._backend_of(uri)
-        if op in self._series:
+        if op in self._series and kind == "abort":
+            moved = 0
+            self._series[op].give_up()
+        elif op in self._series:
             moved = self._series[op].write(op, self.nbytes(op), backend, uri, self._payload)
         elif kind == "write":
             moved = self._with_file(uri, backend, lambda opened: opened.write(self._offset[op], data))
@@ -105,35 +119,58 @@ class Changes:
         """Close files, and give up uploads that no op completes."""
         with self._lock:
             files, self._open = list(self._open.values()), OrderedDict()
-            uploads, self._uploads = list(self._uploads.values()), {}
+            uploads, self._begun = list(self._begun.values()), {}
         for each in files:
             each.file.close()
         for upload in uploads:
             upload.abort()
+        for series in {id(each): each for each in self._series.values()}.values():
+            series.give_up()
 
     def _whole(self, op: int, kind: str, uri: str, backend: Backend) -> None:
-        to = self._plan.uris[self._to[op]] if self._to[op] >= 0 else ""
         if kind == "sync":
-            backend.changer.sync(uri)
+            self._sync(op, uri, backend)
         elif kind == "truncate" and backend.remote:
             backend.put(uri, b"", overwrite=True)
         elif kind == "truncate":
             self._with_file(uri, backend, lambda opened: _truncate(opened, max(self._length[op], 0)))
         elif kind == "delete":
             self._drop(uri)
-            backend.changer.delete(uri)
+            if not (backend.remote and self._file[op] in self._folders):  # stores have no directories
+                backend.changer.delete(uri)
         else:
-            self._drop(uri)
-            self._drop(to)
-            (backend.changer.rename if kind == "rename" else backend.changer.copy)(uri, to)
-            self._made.add(self._to[op])
+            self._to_another_name(op, kind, uri, backend)
+
+    def _sync(self, op: int, uri: str, backend: Backend) -> None:
+        try:
+            backend.changer.sync(uri)
+        except BackendError as error:
+            if error.error_class != ErrorClass.NOT_FOUND or self._file[op] not in self._written:
+                raise
+            # A program that syncs a file before its first write created it when it opened it.
+            self._with_file(uri, backend, lambda opened: 0)
+            backend.changer.sync(uri)
+
+    def _to_another_name(self, op: int, kind: str, uri: str, backend: Backend) -> None:
+        """Rename or copy an object, or rename a directory, which on a store is all that lies below it."""
+        file, to_file = self._file[op], self._to[op]
+        to = self._plan.uris[to_file]
+        self._drop(uri)
+        self._drop(to)
+        change = backend.changer.rename if kind == "rename" else backend.changer.copy
+        if backend.remote and kind == "rename" and file in self._folders:
+            for each in list(backend.list(uri.rstrip("/") + "/")):
+                change(each.uri, to + each.uri[len(uri.rstrip("/")) :])
+        else:
+            change(uri, to)
+        self._made.update((to_file, *self._families.below(to_file)))
 
     def _upload(self, op: int, kind: str, uri: str, backend: Backend, data: memoryview) -> int:
         if kind == "part":
-            number, offset = self._parts.place[op]
+            number, offset = self._places[op]
             return self._uploading(op, uri).part(number, offset, data)
         with self._lock:
-            upload = self._uploads.pop(op, None)
+            upload = self._begun.pop(self._uploads.of[op], None)
         if kind == "abort":
             if upload is not None:
                 upload.abort()
@@ -148,11 +185,11 @@ class Changes:
 
     def _uploading(self, op: int, uri: str) -> Upload:
         """The upload that the part belongs to, begun if it is the first."""
-        end = self._parts.end[op]
+        number = self._uploads.of[op]
         with self._lock:
-            upload = self._uploads.get(end)
+            upload = self._begun.get(number)
             if upload is None:
-                upload = self._uploads[end] = self._backend_of(uri).changer.upload(uri)
+                upload = self._begun[number] = self._backend_of(uri).changer.upload(uri)
         return upload
 
     def _with_file(self, uri: str, backend: Backend, use: Callable[[FileWriter], int]) -> int:
@@ -188,62 +225,24 @@ class Changes:
                     opened.file.close()
 
 
-@dataclass(slots=True)
-class _Parts:
-    """For each part: the op that ends its upload (below 0: none does), its number and its offset."""
-
-    end: dict[int, int]
-    place: dict[int, tuple[int, int]]
-
-    @classmethod
-    def none(cls) -> _Parts:
-        return cls({}, {})
-
-    @classmethod
-    def of(cls, plan: Plan) -> _Parts:
-        """Find the uploads of a plan: the parts of an object up to its next complete or abort."""
-        found = cls.none()
-        kind, file = plan.column("kind"), plan.column("file")
-        chosen = np.isin(kind, [code_of(name) for name in ("part", "complete", "abort")])
-        waiting: dict[int, list[int]] = {}
-        for op in np.flatnonzero(chosen).tolist():
-            parts = waiting.setdefault(int(file[op]), [])
-            if KINDS[kind[op]] == "part":
-                parts.append(op)
-            else:
-                found._add(plan, parts, op)
-                parts.clear()
-        for code, parts in waiting.items():
-            found._add(plan, parts, -1 - code)
-        return found
-
-    def _add(self, plan: Plan, parts: list[int], end: int) -> None:
-        number, length = plan.column("part"), plan.column("length")
-        numbers = {
-            op: int(number[op]) if number[op] > 0 else place for place, op in enumerate(parts, start=1)
-        }
-        size_of = {numbers[op]: max(int(length[op]), 0) for op in parts}
-        offsets, at = {}, 0
-        for each in sorted(size_of):
-            offsets[each] = at
-            at += size_of[each]
-        for op in parts:
-            self.end[op] = end
-            self.place[op] = numbers[op], offsets[numbers[op]]
-
-
-def _changed_files(plan: Plan) -> set[int]:
+def _changed_files(plan: Plan, families: Families) -> set[int]:
     """Numbers of the files that ops change, also by renaming a directory above them."""
     kind = plan.column("kind")
     changing = kind >= len(READS)
     to_file = plan.column("to_file")[changing]
     found = {*plan.column("file")[changing].tolist(), *to_file[to_file >= 0].tolist()}
     moved = np.isin(kind, [code_of("rename"), code_of("delete")])
-    families = Families(plan.sources)
     for code in {*plan.column("file")[moved].tolist(), *plan.column("to_file")[moved].tolist()}:
         if code >= 0:
             found.update(families.below(code))
     return found
+
+
+def _folders(plan: Plan, families: Families) -> set[int]:
+    """Numbers of the names that are directories: nothing is read or written there, but below them."""
+    named = set(plan.files_of("rename", "delete"))
+    used = set(plan.files_of(*(kind for kind in KINDS if kind not in ("rename", "delete", "sync"))))
+    return {code for code in named - used if any(True for _ in families.below(code))}
 
 
 def _truncate(opened: FileWriter, size: int) -> int:

@@ -1,14 +1,16 @@
-"""Range writes to an object store: gathered into parts of an upload, as file systems on stores do it.
+"""Range writes, and small parts, to an object store: gathered into parts of an upload, as file systems on stores do it.
 
 A store has no writes of ranges. The writes of one object, from its beginning until something else
 uses it, are one series. Each write that completes a part of 8 MiB sends it, and the last one sends the
 rest and completes the upload; a series that fits into one part is one put. What is sent is made up
-anyway, so that nothing is buffered.
+anyway, so that nothing is buffered. An upload with parts that are too small for the store is a series, too, which
+its completion ends.
 """
 
 from __future__ import annotations
 
 import threading
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -17,11 +19,13 @@ import numpy as np
 from tracekit.backends.base import Backend
 from tracekit.backends.changing import Upload
 from tracekit.errors import BackendError
+from tracekit.replayer.depend import Families
 from tracekit.replayer.kinds import KINDS, code_of
 from tracekit.replayer.payload import Payload
 from tracekit.replayer.plan import Plan
+from tracekit.replayer.uploads import Uploads
 
-__all__ = ["Series", "series_of"]
+__all__ = ["Series", "series_of", "small_uploads"]
 
 _PART = 8 << 20
 _MOST_PARTS = 9000
@@ -64,6 +68,13 @@ class Series:
             self._complete(op, backend, uri, payload)
         return nbytes
 
+    def give_up(self) -> None:
+        """Abort what was begun and is not complete."""
+        with self.changed:
+            upload, self.upload = self.upload, None
+        if upload is not None:
+            upload.abort()
+
     def _cuts(self, last: bool) -> Iterator[tuple[int, int, int]]:
         """The parts that are to be sent now: number, offset and size."""
         size = max(_PART, -(-self.size // _MOST_PARTS))
@@ -99,11 +110,11 @@ class Series:
             while self.sending:
                 self.changed.wait()
         if self.failed is not None:
-            if self.upload is not None:
-                self.upload.abort()
+            self.give_up()
             raise self.failed
         if self.upload is not None:
             self.upload.complete()
+            self.upload = None
         else:
             backend.put(uri, payload.of(op, self.size), overwrite=True)
 
@@ -116,16 +127,15 @@ def series_of(plan: Plan, remote: Callable[[str], bool]) -> dict[int, Series]:
     found: dict[int, Series] = {}
     open_: dict[int, Series] = {}
     there: set[int] = set()
-    ends = plan.column("offset") + plan.moves()
-    for op in np.flatnonzero(np.isin(file, stored)).tolist():
-        code, name = int(file[op]), KINDS[kind[op]]
+    offset, moves = plan.column("offset"), plan.moves()
+    for op, code, name in _uses(plan, stored):
         if name == "write":
             series = open_.get(code)
             if series is None:
                 series = open_[code] = Series(appends=code in there)
-            series.size = max(series.size, int(ends[op]))
+            series.size = max(series.size, int(offset[op] + moves[op]))
             series.left += 1
-            series.planned += int(ends[op] - plan.column("offset")[op])
+            series.planned += int(moves[op])
             found[op] = series
         elif name not in _GOES_ON:
             open_.pop(code, None)
@@ -133,3 +143,39 @@ def series_of(plan: Plan, remote: Callable[[str], bool]) -> dict[int, Series]:
             if name in _BEGINS_ANEW:
                 there.discard(code)
     return found
+
+
+def small_uploads(plan: Plan, uploads: Uploads, least: Callable[[str], int]) -> dict[int, Series]:
+    """The series of each op of an upload that has a part, besides its last, smaller than `least(uri)` bytes."""
+    file, length = plan.column("file"), plan.column("length")
+    sizes: defaultdict[int, dict[int, int]] = defaultdict(dict)
+    small: set[int] = set()
+    for op, number in uploads.part.items():
+        sizes[uploads.of[op]][number] = max(int(length[op]), 0)
+    for op, number in uploads.part.items():
+        known = sizes[uploads.of[op]]
+        if number != max(known) and known[number] < least(plan.uris[file[op]]):
+            small.add(uploads.of[op])
+    made = {upload: Series(size=sum(sizes[upload].values()), left=1) for upload in small}
+    for op in uploads.part:
+        if uploads.of[op] in made:
+            made[uploads.of[op]].left += 1
+    return {op: made[upload] for op, upload in uploads.of.items() if upload in made}
+
+
+def _uses(plan: Plan, stored: list[int]) -> Iterator[tuple[int, int, str]]:
+    """Each use of the objects `stored`: the op, the object and the kind; an object that gets a name is `put`.
+
+    A directory that is renamed or deleted takes along what is below it.
+    """
+    kind, file, to_file = (plan.column(name) for name in ("kind", "file", "to_file"))
+    families = Families(plan.sources)
+    wanted = set(stored)
+    moving = np.isin(kind, [code_of("rename"), code_of("delete"), code_of("copy")])
+    for op in np.flatnonzero(np.isin(file, stored) | (moving & bool(stored))).tolist():
+        name, code, to = KINDS[kind[op]], int(file[op]), int(to_file[op])
+        members = (code, *(families.below(code) if name in ("rename", "delete") else ()))
+        yield from ((op, each, name) for each in members if each in wanted)
+        if to >= 0 and moving[op]:
+            gets = (to, *(families.below(to) if name == "rename" else ()))
+            yield from ((op, each, "put") for each in gets if each in wanted)
