@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 import shutil
 import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -133,6 +135,29 @@ def test_a_dlio_workload_has_the_files_batches_and_pauses_of_the_trace(tmp_path:
     line = exported("mlpstorage", tmp_path / "t", tmp_path).splitlines()[-1]
     assert line.startswith("mlpstorage training run ")
     assert "dataset.num_files_train=40 " in line
+
+
+def test_both_spellings_of_the_record_length_are_in_a_dlio_workload(tmp_path: Path) -> None:
+    said = dict(
+        re.findall(r"^  (\w+): (\S+)$", exported("dlio", loader_like(tmp_path / "t"), tmp_path), re.M)
+    )
+    assert said["record_length"] == said["record_length_bytes"] == "65536"
+    assert said["record_length_stdev"] == said["record_length_bytes_stdev"] == "0"
+
+
+@pytest.mark.skipif(importlib.util.find_spec("dlio_benchmark") is None, reason="DLIO is not installed")
+def test_the_real_dlio_takes_every_figure_of_its_workload(tmp_path: Path) -> None:
+    """In a process of its own, because DLIO keeps its configuration in a global object."""
+    exported("dlio", loader_like(tmp_path / "t"), tmp_path)
+    script = (
+        "import json, sys; from omegaconf import OmegaConf; from dlio_benchmark.utils.config import ConfigArguments, LoadConfig\n"
+        "args = ConfigArguments.get_instance(); LoadConfig(args, OmegaConf.load(sys.argv[1]))\n"
+        "names = ('num_files_train', 'num_samples_per_file', 'record_length', 'batch_size', 'read_threads', 'transfer_size', 'epochs')\n"
+        "print(json.dumps([getattr(args, name) for name in names]))"
+    )
+    run = subprocess.run([sys.executable, "-c", script, str(tmp_path / "dlio")], capture_output=True, text=True, cwd=tmp_path, timeout=100)  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    assert json.loads(run.stdout.splitlines()[-1]) == [40, 1, 65536, 4, 1, 4096, 1]
 
 
 def test_command_lines_have_the_sizes_and_concurrency_of_the_trace(tmp_path: Path) -> None:

@@ -179,6 +179,7 @@ def _dlio_figures(figures: Fit) -> tuple[dict[str, object], list[str]]:
         "reader.transfer_size": _mean_size(figures.read_sizes) or record,
         "train.epochs": 1,
         "train.computation_time": round(compute_s, 6),
+        "train.computation_time_stdev": round((figures.step_gap_dev_ns or 0) / 1e9, 6),
     }
     epoch = figures.read_bytes / max(per_file * record * figures.files, 1)
     comments = [
@@ -200,6 +201,11 @@ def _dlio_figures(figures: Fit) -> tuple[dict[str, object], list[str]]:
 
 def _dlio(figures: Fit) -> list[str]:
     values, comments = _dlio_figures(figures)
+    for name in (
+        "record_length",
+        "record_length_stdev",
+    ):  # as DLIO 2.0.0 calls them; each version passes over the other's
+        values[f"dataset.{name}"] = values[f"dataset.{name.replace('length', 'length_bytes')}"]
     lines = [*comments, "model:", "  name: tracekit", "  type: cnn", "framework: pytorch", "workflow:", "  generate_data: False",
              "  train: True", "  checkpoint: False"]  # fmt: skip
     fixed = {"dataset": ["  data_folder: data/tracekit", "  format: npz"],
