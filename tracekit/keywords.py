@@ -14,6 +14,8 @@ import numpy as np
 
 __all__ = [
     "AddressingStyle",
+    "CheckpointLayout",
+    "CheckpointSync",
     "Client",
     "Count",
     "Duration",
@@ -56,6 +58,8 @@ OnError = Literal["raise", "skip"]
 LoadingMode = Literal["sequential", "prefetch", "async_pool"]
 RandomIndexMode = Literal["none", "uniform", "zipfian"]
 PageCacheMode = Literal["default", "fadvise_sequential", "fadvise_random", "dontneed", "direct_io"]
+CheckpointLayout = Literal["rank", "shared"]
+CheckpointSync = Literal["none", "file", "request"]
 Pace = Literal["recorded", "closed", "asap"]
 Engine = Literal["auto", "compiled", "interpreter", "loop"]
 Op = Literal[

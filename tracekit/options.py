@@ -9,6 +9,8 @@ from __future__ import annotations
 from typing import get_args
 
 from tracekit.keywords import (
+    CheckpointLayout,
+    CheckpointSync,
     Engine,
     LoadingMode,
     OnError,
@@ -26,6 +28,7 @@ from tracekit.store_options import STORE
 from tracekit.validation import Kind, Option, Table, table
 
 __all__ = [
+    "CHECKPOINT",
     "DRY_RUN",
     "FILTERS",
     "LOADER",
@@ -329,6 +332,27 @@ DRY_RUN: Table = table(
     ),
 )
 """Options of a dry run besides those of the replay."""
+
+CHECKPOINT: Table = table(
+    "What checkpoint-save writes",
+    Option("checkpoint_ranks", Kind.COUNT, "Ranks that write at once.", 4, low=1, high=1024),
+    Option("checkpoint_bytes", Kind.SIZE, "Bytes that each rank writes.", 256 << 20, low=1),
+    Option(
+        "checkpoint_layout",
+        Kind.CHOICE,
+        "A file of its own for each rank (rank), or one file with a range for each (shared).",
+        "rank",
+        choices=get_args(CheckpointLayout),
+    ),
+    Option(
+        "checkpoint_sync",
+        Kind.CHOICE,
+        "Sync after each request, or at the end of the file, or not.",
+        unset="file for local files, none for object stores",
+        choices=get_args(CheckpointSync),
+    ),
+)
+"""Options of a recorded run that writes checkpoints."""
 
 RECORD: Table = table(
     "",

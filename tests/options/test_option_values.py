@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tracekit import LoaderOptions, ReplayOptions, UsageError
-from tracekit.options import LOADER, MATERIALIZE, RECORD, REPLAY
+from tracekit.options import CHECKPOINT, LOADER, MATERIALIZE, RECORD, REPLAY
 from tracekit.store_options import BACKEND
 from tracekit.validation import Kind, Option, parse
 
@@ -22,6 +22,7 @@ TABLES = {
     "replay": REPLAY,
     "backend": BACKEND,
     "record": RECORD,
+    "checkpoint": CHECKPOINT,
     "materialize": MATERIALIZE,
 }
 EVERY = [pytest.param(o, id=f"{name}-{o.name}") for name, table in TABLES.items() for o in table.values()]

@@ -5,7 +5,9 @@ Everything goes through the command line, in processes of its own.
 
 from __future__ import annotations
 
+import csv
 import json
+import random
 import subprocess
 import sys
 import textwrap
@@ -204,3 +206,56 @@ def test_blocks_of_adlfs_end_with_the_names_and_sizes_of_the_original(
     assert stored(target) == original
     assert found["parts"][0] >= 3 and found["parts"][0] == found["parts"][1]
     assert found["bytes_written"] == (10 * MIB + 70_000,) * 2
+
+
+def kv_trace(folder: Path, ops: int) -> Path:
+    """A log of a KV cache in the form of MLPerf Storage, imported: keys are written, read, and written again.
+
+    Some keys were in the cache before. The log is 10 s long, and many ops of a key follow each other at once.
+    """
+    drawn = random.Random(7)
+    log = folder / "kv.csv"
+    with log.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["Timestamp", "Operation", "Object_Size_Bytes", "Tier", "Key", "Phase"])
+        known: list[str] = []
+        for number in range(ops):
+            at = f"{1700000000 + 10 * (number // 5) / (ops // 5):.6f}"
+            if not known or drawn.random() < 0.3:
+                known.append(f"user{number % 50}/{number}")
+                writer.writerow([at, "Write", 2048, "Tier-2", known[-1], "Prefill"])
+            elif drawn.random() < 0.05:
+                writer.writerow([at, "Read", 2048, "Tier-2", f"before/{drawn.randrange(20)}", "Decode"])
+            else:
+                key = drawn.choice(known[-30:])
+                word = "Write" if drawn.random() < 0.1 else "Read"
+                writer.writerow([at, word, 2048, "Tier-2", key, "Decode"])
+    trace = folder / "kv.trace"
+    done = tracekit("import", "csv", str(log), "--map-columns", "mlperf-kv", "-o", str(trace))
+    assert done.returncode == 0, done.stderr
+    return trace
+
+
+@pytest.mark.parametrize(
+    ("scheme", "ops"),
+    [
+        ("file", 10_000), ("direct", 10_000), ("s3", 1_000), ("az", 1_000),
+        pytest.param("s3", 10_000, marks=pytest.mark.soak), pytest.param("az", 10_000, marks=pytest.mark.soak),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("pace", ["recorded", "closed"])
+def test_no_read_of_a_kv_cache_comes_before_the_write_that_it_follows(
+    tmp_path: Path, place: Callable[[str], str], pace: str, scheme: str, ops: int
+) -> None:
+    trace = kv_trace(tmp_path, ops)
+    target = place(scheme)
+    source = "kv://mlperf"
+    made = tracekit("materialize", str(trace), "--map", f"{source}={target}", "--json")
+    assert made.returncode == 0, made.stderr
+    before = {
+        line.split(",")[4] for line in (tmp_path / "kv.csv").read_text().splitlines() if "before/" in line
+    }
+    assert json.loads(made.stdout)["made"] == len(before) > 0
+    found = parity(replayed(trace, source, target, "--pace", pace, "--speed", "50"))
+    assert found["ops"] == (ops, ops)
+    assert found["failures"][1] == 0

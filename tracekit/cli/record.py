@@ -1,4 +1,4 @@
-"""`tracekit record`: run the built-in loader over a dataset and record every op of it."""
+"""`tracekit record`: run the built-in loader over a dataset, or write checkpoints, and record every op."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from rich.text import Text
 from tracekit.cli import screen
 from tracekit.cli.arguments import JsonOption, choices, examples
 from tracekit.cli.options import takes
-from tracekit.loader.profiles import PROFILES
+from tracekit.loader.profiles import PROFILES, SAVE
 from tracekit.loader.record import RecordResult, record
-from tracekit.options import LOADER, RECORD
+from tracekit.options import CHECKPOINT, LOADER, RECORD
 from tracekit.reporting.table import counted
 from tracekit.units import format_duration, format_rate, format_size
 
@@ -23,6 +23,8 @@ _EXAMPLES = examples(
     "tracekit record 'file:///data/shards/*.tar' -o run.trace --sample-bytes 128KiB --shuffle --num-workers 8",
     "tracekit record s3://bucket/train -o run.trace --reader-mode range --target-request-bytes 1MiB --max-bytes-in-flight 64MiB",
     "tracekit record direct:///data/train -o run.trace --steps 100 --step-time 50ms",
+    "tracekit record /mnt/ckpt -o save.trace --profile checkpoint-save --checkpoint-ranks 8 --checkpoint-bytes 1GiB --epochs 3 --step-time 10s",
+    "tracekit record /mnt/ckpt -o load.trace --profile checkpoint-load --num-workers 8",
 )
 
 
@@ -31,7 +33,7 @@ def register(app: typer.Typer) -> None:
     app.command("record", epilog=_EXAMPLES)(_record)
 
 
-@takes(RECORD, LOADER)
+@takes(RECORD, CHECKPOINT, LOADER)
 def _record(
     uri: Annotated[
         str, typer.Argument(metavar="URI", help="A directory, prefix, glob or object: a path or a URI.")
@@ -41,14 +43,14 @@ def _record(
         str | None,
         typer.Option(
             metavar="NAME",
-            help=f"A preset that other options override: {', '.join(PROFILES)}.",
-            **choices(PROFILES),
+            help=f"A preset that other options override: {', '.join(PROFILES)}; or {SAVE}, which writes.",
+            **choices((*PROFILES, SAVE)),
         ),
     ] = None,
     json: JsonOption = False,
     **options: Any,
 ) -> None:
-    """Read a dataset with the built-in loader and record every op."""
+    """Read a dataset with the built-in loader, or write checkpoints, and record every op."""
     with screen.progress("record") as advance:
         result = record(uri, out, profile=profile, watch=advance, **options)
     if json:

@@ -10,13 +10,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tracekit.cli.options import metavar_of
-from tracekit.options import LOADER, RECORD, REPLAY
+from tracekit.options import CHECKPOINT, LOADER, RECORD, REPLAY
 from tracekit.store_options import BACKEND
 from tracekit.validation import Kind, Option, Table, flag_of, requirement, shown_default
 
 __all__ = ["refresh", "with_tables"]
 
-_TABLES: dict[str, Table] = {"loader": LOADER, "record": RECORD, "replay": REPLAY, "backend": BACKEND}
+_TABLES: dict[str, Table] = {
+    "loader": LOADER, "record": RECORD, "checkpoint": CHECKPOINT, "replay": REPLAY, "backend": BACKEND,
+}  # fmt: skip
 _PLACE = re.compile(r"(<!-- options: (\w+) -->\n).*?(<!-- end of options -->)", re.DOTALL)
 
 

@@ -9,7 +9,7 @@ from tracekit.keywords import LoaderKeywords
 from tracekit.loader.options import LoaderOptions
 from tracekit.validation import nearest
 
-__all__ = ["PROFILES", "profile"]
+__all__ = ["PROFILES", "SAVE", "profile"]
 
 PROFILES: dict[str, LoaderKeywords] = {
     "torch": {
@@ -48,12 +48,22 @@ PROFILES: dict[str, LoaderKeywords] = {
         "target_request_bytes": 128 * 1024,
         "page_cache_mode": "fadvise_sequential",
     },
+    "checkpoint-load": {
+        "batch_size": 1,
+        "num_workers": 4,
+        "prefetch": 4,
+        "reader_mode": "range",
+        "target_request_bytes": 8 * 1024 * 1024,
+    },
 }
 """The options that each profile sets; all others keep their defaults.
 
 `torch` also sets `prefetch` to twice `num_workers`. `imagenet` is for files of 2 to 6 KiB, each read by one
-request. `webdataset` reads shards front to back in records, shuffled through a buffer of 64 records.
+request. `webdataset` reads shards front to back in records, shuffled through a buffer of 64 records. `checkpoint-load` is for
+the files of a checkpoint, several at once, each by requests of 8 MiB.
 """
+SAVE = "checkpoint-save"
+"""The profile of `record` that writes; the loader does not know it."""
 
 
 def profile(name: str, **options: Unpack[LoaderKeywords]) -> LoaderOptions:

@@ -1,4 +1,4 @@
-"""Runs the loader over a dataset only to record it: what `tracekit record` does.
+"""Runs the loader over a dataset, or writes checkpoints, only to record it: what `tracekit record` does.
 
 No batch is used here, so no bytes are kept. `step_time` stands in for the work of a consumer
 between batches. An interrupt ends the run early and is not an error: the trace is whole.
@@ -7,23 +7,38 @@ between batches. An interrupt ends the run early and is not an error: the trace 
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Iterable, Mapping
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass
 from itertools import islice
+from pathlib import Path
 from typing import Any, Protocol, Unpack
 
+from tracekit.backends.registry import applicable, backend_for
 from tracekit.errors import UsageError
-from tracekit.keywords import Count, Duration, Flag, LoaderKeywords
+from tracekit.keywords import (
+    CheckpointLayout,
+    CheckpointSync,
+    Count,
+    Duration,
+    Flag,
+    LoaderKeywords,
+    Size,
+)
 from tracekit.loader import profiles
-from tracekit.loader.dataset import Source
+from tracekit.loader.checkpoint import Shape, check_place, save
+from tracekit.loader.dataset import Source, source_uris
 from tracekit.loader.loader import AsyncLoader, create_async_loader
 from tracekit.loader.options import LoaderOptions
-from tracekit.options import RECORD
+from tracekit.options import CHECKPOINT, RECORD
+from tracekit.recorder import Recorder
 from tracekit.store.locate import local_path
 from tracekit.store.target import claiming
+from tracekit.store_options import STORE
 from tracekit.units import format_size
+from tracekit.uri import clean
 from tracekit.validation import parse_all
 
 __all__ = ["RecordResult", "Watch", "record"]
@@ -62,6 +77,10 @@ def record(
     step_time: Duration = 0,
     join: Flag = False,
     overwrite: Flag = False,
+    checkpoint_ranks: Count | None = None,
+    checkpoint_bytes: Size | None = None,
+    checkpoint_layout: CheckpointLayout | str | None = None,
+    checkpoint_sync: CheckpointSync | str | None = None,
     watch: Watch | None = None,
     **given: Unpack[LoaderKeywords],
 ) -> RecordResult:
@@ -72,14 +91,31 @@ def record(
     read; the consumer pauses for `step_time` (ns, or text such as `"50ms"`) after each batch. With
     `join`, ops are added to an existing trace, as the other ranks of a run do.
 
+    `profile="checkpoint-save"` writes instead: `epochs` checkpoints below `uri`, each a step, with a pause of
+    `step_time` after each. The options `checkpoint_*` and `target_request_bytes` shape them. Nothing that is there is overwritten.
+
     Raises UsageError and BackendError as `create_async_loader` does; an existing trace is kept then.
     """
     run_options = parse_all(
         RECORD,
         {"epochs": epochs, "steps": steps, "step_time": step_time, "join": join, "overwrite": overwrite},
     )
-    chosen = _options(options, profile, dict(given))
+    shape = {
+        "checkpoint_ranks": checkpoint_ranks,
+        "checkpoint_bytes": checkpoint_bytes,
+        "checkpoint_layout": checkpoint_layout,
+        "checkpoint_sync": checkpoint_sync,
+    }
+    named = {name: value for name, value in shape.items() if value is not None}
     target = local_path(out)
+    if profile == profiles.SAVE:
+        _refuse_reading({**(options if isinstance(options, Mapping) else {}), **given}, run_options)
+        return _save(
+            uri, target, LoaderOptions.of(options, **given), parse_all(CHECKPOINT, named), run_options, watch
+        )
+    if named:
+        raise UsageError(f"{next(iter(named))}= is for checkpoints", f'give profile="{profiles.SAVE}", too')
+    chosen = _options(options, profile, dict(given))
     began = time.monotonic_ns()
     run = _Consumer(watch, run_options["step_time"])
     with nullcontext() if run_options["join"] else claiming(target, overwrite=run_options["overwrite"]):
@@ -95,6 +131,54 @@ def record(
         duration_ns=time.monotonic_ns() - began,
         interrupted=interrupted,
     )
+
+
+def _refuse_reading(given: Mapping[str, Any], run: Mapping[str, Any]) -> None:
+    """Raise UsageError for an option that says how to read."""
+    reading = [name for name in given if name not in (*STORE, "target_request_bytes", "seed")]
+    reading += [name for name in ("join", "steps") if run[name]]
+    if reading:
+        raise UsageError(
+            f"{reading[0]}= is for reading, and profile={profiles.SAVE} writes",
+            "leave it out; epochs= is the number of checkpoints",
+        )
+
+
+def _save(
+    uri: Source | Iterable[Source], target: Path, loader: LoaderOptions, shape: Mapping[str, Any],
+    run: Mapping[str, Any], watch: Watch | None,
+) -> RecordResult:  # fmt: skip
+    """Write checkpoints, and record that."""
+    folders = source_uris(uri)
+    if len(folders) != 1:
+        raise UsageError("a checkpoint is written to one place", "give one URI")
+    chosen = Shape.of(folders[0], shape, request_bytes=loader.target_request_bytes, seed=loader.seed)
+    began, done, written = time.monotonic_ns(), 0, 0
+    stop = threading.Event()
+    interrupted = False
+    noted = {"uri": clean(folders[0]), "profile": profiles.SAVE, **shape, **loader.to_dict()}
+    with closing(backend_for(folders[0], **applicable(folders[0], loader.backend_options()))) as backend:
+        check_place(backend, folders[0], chosen, run["epochs"])
+        with claiming(target, overwrite=run["overwrite"]):
+            recorder = Recorder(target, options=noted, world_size=chosen.ranks, rank=0)
+        with recorder:
+            try:
+                for step in range(run["epochs"]):
+                    if step and run["step_time"]:
+                        time.sleep(run["step_time"] / 1e9)
+                    written += save(backend, folders[0], chosen, step, recorder, stop)
+                    done += 1
+                    if watch is not None:
+                        watch(done, run["epochs"], format_size(written))
+            except KeyboardInterrupt:
+                stop.set()
+                interrupted = True
+            recorder.set_counters(backend.counters)
+    return RecordResult(
+        out=str(target), ops=recorder.ops_recorded, steps=done,
+        samples=done * (1 if chosen.shared else chosen.ranks), sample_bytes=written,
+        duration_ns=time.monotonic_ns() - began, interrupted=interrupted,
+    )  # fmt: skip
 
 
 def _options(
