@@ -151,6 +151,7 @@ def test_the_real_dlio_takes_every_figure_of_its_workload(tmp_path: Path) -> Non
     exported("dlio", loader_like(tmp_path / "t"), tmp_path)
     script = (
         "import json, sys; from omegaconf import OmegaConf; from dlio_benchmark.utils.config import ConfigArguments, LoadConfig\n"
+        "from dlio_benchmark.utils.utility import DLIOMPI; DLIOMPI.get_instance().initialize()\n"
         "args = ConfigArguments.get_instance(); LoadConfig(args, OmegaConf.load(sys.argv[1]))\n"
         "names = ('num_files_train', 'num_samples_per_file', 'record_length', 'batch_size', 'read_threads', 'transfer_size', 'epochs')\n"
         "print(json.dumps([getattr(args, name) for name in names]))"

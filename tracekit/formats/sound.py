@@ -59,8 +59,12 @@ OP_WORDS = {
 }
 """Other tools' words (in lower case) for the kinds of op; warp's last two move no object data."""
 
-_HARMLESS = r"^([\w./ -]{0,15}|[0-9a-fA-F-]{0,64})$"
-"""Texts that hold no secret: short words, numbers and ids."""
+_PLAIN = r"^[\w:/.+,-]*$"
+_TELLING = (
+    r"(?i)akia|asia|eyj|hf_|gh[pousr]_|github_pat_|glpat-|xox|sig|cred|pass|secret|token|auth|cookie|connection|key|pwd|sas|"
+    r"jwt|bearer|user|-u"
+)
+"""Texts that are plain and have nothing telling, such as ids and addresses, hold no secret: they need not be looked into."""
 
 _RANGES = (
     *(field.name for field in OPS if pa.types.is_integer(field.type) and field.name != "t_submit"),
@@ -175,17 +179,22 @@ class Streams:
 
 def _without_secrets(name: str, column: pa.Array) -> pa.Array:
     """Return a column that the schema does not have, such as one of URLs, without secrets in its texts."""
-    if name in OPS.names or not pa.types.is_string(getattr(column.type, "value_type", column.type)):
+    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+    if name in OPS.names or not pa.types.is_string(kind):
         return column
     coded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
-    doubtful = coded.dictionary
-    if (
-        not is_secret_name(name)
-        and not pc.any(pc.invert(pc.match_substring_regex(doubtful, _HARMLESS))).as_py()
-    ):
+    texts = coded.dictionary
+    if is_secret_name(name):
+        doubtful = np.ones(len(texts), bool)
+    else:
+        plain = pc.match_substring_regex(texts, _PLAIN)
+        doubtful = _mask(pc.or_(pc.invert(plain), pc.match_substring_regex(texts, _TELLING)))
+    if not doubtful.any():
         return column
-    masked = [next(iter(redact_value({name: text}).values())) for text in doubtful.to_pylist()]
-    return map_dictionary(coded, masked)
+    values = texts.to_pylist()
+    for place in np.flatnonzero(doubtful):
+        values[place] = next(iter(redact_value({name: values[place]}).values()))
+    return map_dictionary(coded, values)
 
 
 def _drop(keep: npt.NDArray[np.bool_], lines: Lines, bad: npt.NDArray[np.bool_] | None, why: str,
