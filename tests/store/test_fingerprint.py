@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from properties import examples
+from test_integrity import recorded
 
-from tests.store.test_integrity import recorded
 from tracekit.schema import OPS
 from tracekit.store import fingerprint as module
 from tracekit.store.fingerprint import fingerprint
