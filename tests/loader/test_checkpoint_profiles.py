@@ -57,6 +57,7 @@ def test_checkpoints_are_written_by_ranks_recorded_and_replayed(
     assert Counter(op["op"] for op in ops) == {"write" if local else "part": 8, **ends}
     assert {(op["step"], op["rank"]) for op in ops} >= {(0, 0), (0, 1), (1, 0), (1, 1)}
     assert done.ops == len(ops)
+    assert {op["tries"] for op in ops} == {None if local else 1}
     moved = f"{source.rpartition('/')[0]}/again"
     options: dict[str, Any] = {"map": f"{source}={moved}", "pace": "asap", "allow_writes": True, **LOOSE}
     result = tracekit.replay(trace, **options)

@@ -588,3 +588,42 @@ def test_parts_of_any_size_make_an_object_on_every_target(
     assert found_at(place) == ({"a": (15 << 20) + 17} if last is END else {})
     if scheme == "s3":
         assert open_reader(tmp_path / "r.trace").counters["parts"] == (2 if last is END else 1)
+
+
+def test_writes_that_were_sent_again_say_so_and_their_waits_are_no_latency(
+    tmp_path: Path, s3_bucket: str, s3_env: Any, fault_proxy: Callable[[str], Any]
+) -> None:
+    import threading
+    import time
+
+    from servers import SLOW_DOWN
+
+    proxy = fault_proxy(s3_env.endpoint)
+    proxy.always["PUT"] = SLOW_DOWN
+
+    def relent() -> None:
+        while sum(seen.startswith("PUT") for seen in proxy.seen) < 3:
+            time.sleep(0.002)
+        proxy.always.clear()
+
+    trace = trace_of(
+        tmp_path / "t.parquet",
+        {"uri": "file:///run/a", "op": "put", "len": 2 << 20},
+        *upload("file:///run/b", PART, 30),
+        {"uri": "file:///run/a", "op": "copy", "to_uri": "file:///run/c"},
+        {"uri": "file:///run/a", "op": "delete"},
+    )
+    helper = threading.Thread(target=relent)
+    helper.start()
+    result = replay(
+        trace, map=f"file:///run=s3://{s3_bucket}", endpoint=proxy.endpoint, pace="asap", threads=1, retries=20,
+        out=tmp_path / "r.trace", **LOOSE,
+    )  # fmt: skip
+    helper.join()
+    assert result.ok, result.parity
+    reader = open_reader(tmp_path / "r.trace")
+    rows = reader.query("SELECT op, tries, wait_ns FROM ops ORDER BY t_submit").to_pylist()
+    assert [row["op"] for row in rows] == ["put", "part", "part", "complete", "copy", "delete"]
+    assert rows[0]["tries"] >= 3 and rows[0]["wait_ns"] > 0
+    assert [(row["tries"], row["wait_ns"]) for row in rows[1:]] == [(1, 0)] * 5
+    assert reader.counters["retries"] == rows[0]["tries"] - 1

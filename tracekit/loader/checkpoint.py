@@ -19,6 +19,7 @@ import pyarrow as pa
 from tracekit.backends.base import Backend
 from tracekit.backends.changing import CAPABILITIES, LEAST_PART, Upload
 from tracekit.backends.local.files import seeded_content
+from tracekit.backends.tally import tally_of_tries
 from tracekit.errors import BackendError, ErrorClass, UsageError
 from tracekit.recorder import Recorder
 from tracekit.units import format_size
@@ -27,7 +28,21 @@ from tracekit.uri import scheme_of
 __all__ = ["Shape", "check_place", "save"]
 
 _REQUEST = 8 << 20
-_COLUMNS = ("t_submit", "uri", "op", "offset", "len", "bytes", "latency", "step", "rank", "part", "error")
+_COLUMNS = (
+    "t_submit",
+    "uri",
+    "op",
+    "offset",
+    "len",
+    "bytes",
+    "latency",
+    "step",
+    "rank",
+    "part",
+    "error",
+    "tries",
+    "wait_ns",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,12 +246,14 @@ class _Save:
             "t_submit": time.monotonic_ns(),
         }  # fmt: skip
         try:
-            yield
-            row["bytes"] = size
+            with tally_of_tries() as tally:
+                yield
+            row |= {"bytes": size, "tries": tally.tries, "wait_ns": tally.wait_ns if tally.tries else None}
         except BackendError as error:
             row |= {"bytes": None if size is None else 0, "error": error.error_class.value}
+            row |= {"tries": error.tries, "wait_ns": error.wait_ns}
             self.stop.set()
             raise
         finally:
-            row["latency"] = time.monotonic_ns() - row["t_submit"]
+            row["latency"] = time.monotonic_ns() - row["t_submit"] - (row.get("wait_ns") or 0)
             self.rows.append(row)

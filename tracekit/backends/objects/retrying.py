@@ -17,6 +17,7 @@ from tracekit.backends.objects.changing import ObjectChanges
 from tracekit.backends.objects.client import ObjectClient
 from tracekit.backends.objects.failures import Failure
 from tracekit.backends.objects.uri import split
+from tracekit.backends.tally import note_tries
 from tracekit.errors import BackendError, ErrorClass
 from tracekit.uri import clean
 
@@ -65,6 +66,7 @@ class Tries:
 
     def done(self, answer: _T) -> Done[_T]:
         """Return the answer to the last try."""
+        note_tries(self.number, self.wait_ns)
         return Done(answer, self)
 
 

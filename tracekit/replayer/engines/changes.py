@@ -13,8 +13,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tracekit.backends.base import Backend
+from tracekit.backends.base import Backend, Moved
 from tracekit.backends.changing import LEAST_PART, FileWriter, Upload
+from tracekit.backends.tally import tally_of_tries
 from tracekit.errors import BackendError, ErrorClass
 from tracekit.replayer.depend import Families
 from tracekit.replayer.engines.gather import Series, series_of, small_uploads
@@ -82,8 +83,13 @@ class Changes:
         series = op in self._series
         return self._payload.of(op, 0 if series else self.nbytes(op))
 
-    def perform(self, op: int, data: memoryview) -> int:
-        """Make the request; return the bytes sent. Raises BackendError if it fails."""
+    def perform(self, op: int, data: memoryview) -> Moved:
+        """Make the request; return what it sent, and how often. Raises BackendError if it fails."""
+        with tally_of_tries() as tally:
+            nbytes = self._perform(op, data)
+        return Moved(nbytes, tries=tally.tries, wait_ns=tally.wait_ns)
+
+    def _perform(self, op: int, data: memoryview) -> int:
         kind, file = KINDS[self._kind[op]], self._file[op]
         uri = self._plan.uris[file]
         backend = self._backend_of(uri)

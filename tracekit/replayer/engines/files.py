@@ -101,7 +101,7 @@ class Worker:
             elif handle is not None:
                 moved = handle.get(None if self._length[op] == NONE else wanted)[1]
             else:
-                return Moved(self._changes.perform(op, memoryview(b"") if buffer is None else buffer)), None
+                return self._changes.perform(op, memoryview(b"") if buffer is None else buffer), None
         except BackendError as error:
             return Moved(0, tries=error.tries, wait_ns=error.wait_ns), error.error_class
         # A read is short only if it moves less than it did when it was recorded.

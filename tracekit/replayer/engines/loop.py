@@ -247,7 +247,7 @@ class LoopEngine:
             changing = asyncio.get_running_loop().run_in_executor(
                 self._threads, self._changes.perform, op, body
             )
-            return Moved(await changing)
+            return await changing
         handle = backend.open(uri)
         if kind == _GET:
             return (await handle.aget(None if columns["length"][op] == NONE else length))[1]
