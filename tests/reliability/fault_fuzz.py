@@ -48,7 +48,7 @@ _SUBJECTS = {
 _PROMISES = {
     "parquet": "they are read, or refused in one line; no crash",
     "journal": "no row appears that was not recorded",
-    "importers": "a trace that verifies, or one line and nothing on disk",
+    "importers": "a whole trace, whose impossible ops `verify` names, or one line and nothing on disk",
     "rules": "no target lies outside that of the rule",
 }
 _TIMES = {"parquet": (60, 3000), "journal": (40, 2000), "importers": (150, 5000), "rules": (2000, 100_000)}
