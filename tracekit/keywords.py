@@ -92,6 +92,7 @@ class StoreKeywords(TypedDict, total=False):
     requester_pays: Flag | None
     version_id: str | None
     pool_size: Count | None
+    http2: Flag | None
     verify_checksums: Flag | None
 
 

@@ -109,6 +109,13 @@ _OPTIONS = (
         "pool_size", Kind.COUNT, "Idle connections kept for reuse, per endpoint.", 1024, low=0, schemes=_ALL
     ),
     Option(
+        "http2",
+        Kind.FLAG,
+        "Let the store choose HTTP/2 (obstore, with TLS); the other clients speak HTTP/1.1.",
+        False,
+        schemes=("s3", "az"),
+    ),
+    Option(
         "verify_checksums",
         Kind.FLAG,
         "Hold whole objects against the checksum that the store sends, if it sends one.",

@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import re
+import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,12 +17,12 @@ from typing import Any
 
 import pytest
 import servers
+from faults import BODY, EXPECTED, EXPECTED_OF, FAULTS, FOLLOWED, KEYS, Handler, Script, place, serving
 
 from tracekit import BackendError, UsageError, backend_for
 from tracekit.store_options import CLIENTS
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "backends.md"
-BODY = bytes(range(256)) * 4
 ODD = ("a//b", "/lead", "tab\there", "dot/../dot")
 CAPABILITIES = (
     "stat",
@@ -55,6 +56,13 @@ def s3rver(request: pytest.FixtureRequest, folder: Path) -> Iterator[Place]:
 
 
 @contextlib.contextmanager
+def rclone(request: pytest.FixtureRequest, folder: Path) -> Iterator[Place]:
+    (folder / "bucket").mkdir()
+    with servers.rclone_s3(folder, folder.parent / "log") as server:
+        yield "s3://bucket", S3_KEYS, {"endpoint": server.endpoint}
+
+
+@contextlib.contextmanager
 def fake_gcs(request: pytest.FixtureRequest, folder: Path) -> Iterator[Place]:
     with servers.gcs_server(folder.parent / "log") as endpoint:
         made = json.dumps({"name": "bucket"}).encode()
@@ -74,6 +82,7 @@ def nginx(request: pytest.FixtureRequest, folder: Path) -> Iterator[Place]:
 SERVERS: dict[str, tuple[str, Callable[..., Any]]] = {
     "moto": ("s3", moto),
     "s3rver": ("s3", s3rver),
+    "rclone": ("s3", rclone),
     "Azurite": ("az", azurite),
     "fake-gcs-server": ("gs", fake_gcs),
     "nginx": ("http", nginx),
@@ -95,16 +104,16 @@ def refused(call: Callable[[], object]) -> str:
 def row(root: str, client: str, options: dict[str, Any]) -> dict[str, str]:
     """Try every capability of one server with one client."""
     cells: dict[str, str] = {}
-    with contextlib.closing(backend_for(root, client=client, retries=0, **options)) as backend:
+    with contextlib.closing(backend_for(root, client=client, retries=0, timeout_s=5, **options)) as backend:
         cells["put"] = refused(lambda: backend.put(f"{root}/k", BODY, overwrite=True))
         backend_put = cells["put"] == "accepted"
         if backend_put:
             backend.put(f"{root}/l", BODY, overwrite=True)
         buffer = backend.allocate(100)
-        moved = backend.open(f"{root}/k").read_into(1000, buffer)
+        moved = backend.open(f"{root}/k").read_into(4000, buffer)
         got = bytes(backend.open(f"{root}/k").get()[0])
         cells["stat"] = "yes" if backend.stat(f"{root}/k").size == len(BODY) else "WRONG"
-        cells["range"] = "yes" if bytes(buffer[: moved.nbytes]) == BODY[1000:] else "WRONG"
+        cells["range"] = "yes" if bytes(buffer[: moved.nbytes]) == BODY[4000:] else "WRONG"
         cells["get"] = "yes" if got == BODY else "WRONG"
         if root.startswith("http"):  # a web server has no listing
             assert [info.uri for info in backend.list(f"{root}/k")] == [f"{root}/k"]
@@ -196,50 +205,74 @@ def test_a_row_of_the_matrix_is_what_was_measured(
     held("matrix", (server, client), [cells[name] for name in CAPABILITIES])
 
 
-FAULTS = {
-    "429": servers.Fault(429),
-    "503 SlowDown": servers.SLOW_DOWN,
-    "500": servers.Fault(500, "oops"),
-    "cut body": servers.Fault(truncate=True),
-    "dropped": servers.Fault(),
-    "silence": servers.Fault(status=200, stall_s=2.5),
-    "whole for a range": servers.Fault(200, "x" * 5000),
-    "307": servers.Fault(307, "<Error><Code>TemporaryRedirect</Code></Error>"),
-    "403": servers.Fault(403, "<Error><Code>AccessDenied</Code></Error>"),
-    "404": servers.Fault(404, "<Error><Code>NoSuchKey</Code></Error>"),
-    "409": servers.Fault(409, "<Error><Code>Conflict</Code></Error>"),
-    "501": servers.Fault(501, "<Error><Code>NotImplemented</Code></Error>"),
-}
-"""What a server does to each of two requests for a range."""
+CLIENTS_OF_FAULTS = [
+    f"{scheme} {client}" for scheme in ("s3", "az", "gs", "http") for client in CLIENTS[scheme]
+]
+LENGTH = 50
 
 
 @pytest.mark.server
-@pytest.mark.parametrize(
-    "client", [f"{scheme} {client}" for scheme in ("s3", "az") for client in CLIENTS[scheme]]
-)
-def test_a_row_of_the_faults_is_what_was_measured(
-    request: pytest.FixtureRequest, fault_proxy: Callable[[str], servers.FaultProxy], client: str
+@pytest.mark.parametrize("client", CLIENTS_OF_FAULTS)
+def test_every_fault_has_the_class_tries_and_bytes_of_the_table(
+    clean_env: pytest.MonkeyPatch, client: str
 ) -> None:
     scheme, _, library = client.partition(" ")
-    name = request.getfixturevalue("s3_bucket" if scheme == "s3" else "az_container")
-    server = request.getfixturevalue("moto" if scheme == "s3" else "azurite")
-    uri = f"{scheme}://{name}/k"
-    with contextlib.closing(backend_for(uri)) as direct:
-        direct.put(uri, BODY)
-    proxy = fault_proxy(server.endpoint)
-    cells = []
-    with contextlib.closing(
-        backend_for(uri, client=library, endpoint=proxy.endpoint, retries=1, timeout_s=1)
-    ) as backend:
-        for fault in FAULTS.values():
-            proxy.faults[:] = [fault] * 2
-            sent = len(proxy.seen)
-            with pytest.raises(BackendError) as raised:
-                backend.open(uri).read_into(100, backend.allocate(50))
-            assert len(proxy.seen) - sent == raised.value.tries  # nothing is sent that is not counted
-            cells.append(f"`{raised.value.error_class}`, {raised.value.tries}")
-            proxy.faults.clear()
-            buffer = backend.allocate(50)
-            assert backend.open(uri).read_into(100, buffer).nbytes == 50
-            assert bytes(buffer) == BODY[100:150]
-    held("faults", (client,), cells)
+    for name, value in KEYS.items():
+        clean_env.setenv(name, value)
+    now: list[Script] = [Handler.ranged]
+    measured: dict[str, str] = {}
+    told: dict[str, tuple[str, int, int]] = {}
+    with serving(lambda handler: now[0](handler)) as (endpoint, seen):
+        uri, options = place(endpoint, scheme)
+        backend = backend_for(uri, client=library, retries=1, timeout_s=1, total_timeout_s=2, **options)
+        with contextlib.closing(backend):
+            for fault, script in FAULTS.items():
+                now[0] = script
+                before, began = len(seen), time.monotonic()
+                outcome, tries, moved = attempt(backend, uri)
+                took_s = time.monotonic() - began
+                if (library, fault) not in FOLLOWED:
+                    assert len(seen) - before == tries, f"{fault}: something was sent that was not counted"
+                told[fault] = outcome, tries, moved
+                measured[fault] = f"{outcome} {tries} · {moved} B · {took_s:.1f} s"
+                now[0] = Handler.ranged
+                assert attempt(backend, uri) == ("ok", 1, LENGTH), f"after {fault}"
+    wanted = {fault: EXPECTED_OF.get((library, fault), EXPECTED[fault]) for fault in FAULTS}
+    assert {fault: found[:2] for fault, found in told.items()} == wanted
+    assert {found[2] for found in told.values() if found[0] != "ok"} == {0}
+    held_column("faults", client, measured)
+
+
+def attempt(backend: Any, uri: str) -> tuple[str, int, int]:
+    """Read a range: the error class or ok, how often the request was sent, and the bytes moved."""
+    buffer = backend.allocate(LENGTH)
+    try:
+        moved = backend.open(uri).read_into(100, buffer)
+    except BackendError as error:
+        return str(error.error_class), error.tries, 0
+    assert bytes(buffer[: moved.nbytes]) == BODY[100 : 100 + moved.nbytes]
+    return "ok", moved.tries or 0, moved.nbytes
+
+
+def held_column(marker: str, name: str, cells: dict[str, str]) -> None:
+    """Compare a column of a table on the page with what was measured, but for the time; or write it."""
+    text = PAGE.read_text(encoding="utf-8")
+    found = re.search(rf"<!-- {marker} -->\n(.*?)<!-- end of {marker} -->", text, re.DOTALL)
+    assert found is not None
+    head, _, *lines = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in found[1].split("\n") if line
+    ]
+    table = {line[0]: dict(zip(head, line, strict=True)) for line in lines}
+    if os.environ.get("TRACEKIT_WRITE_MATRIX"):
+        rows = [
+            [fault, *(cells[fault] if each == name else table.get(fault, {}).get(each, "?") for each in CLIENTS_OF_FAULTS)]
+            for fault in cells
+        ]  # fmt: skip
+        lines = [["fault", *CLIENTS_OF_FAULTS], ["---"] * (len(CLIENTS_OF_FAULTS) + 1), *rows]
+        fresh = "".join(f"| {' | '.join(line)} |\n" for line in lines)
+        PAGE.write_text(text.replace(found[1], f"\n{fresh}\n"), encoding="utf-8")
+        return
+    timeless = {fault: table.get(fault, {}).get(name, "").rpartition(" · ")[0] for fault in cells}
+    assert timeless == {fault: cell.rpartition(" · ")[0] for fault, cell in cells.items()}, (
+        "run this test with TRACEKIT_WRITE_MATRIX=1 if the change is right"
+    )

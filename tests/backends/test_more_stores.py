@@ -135,3 +135,28 @@ def test_other_spellings_of_azure_are_understood(az_container: str, scheme: str)
     with pytest.raises(UsageError, match="give account="):
         backend.stat(f"{scheme}://{az_container}@account.dfs.core.windows.net/k")
     backend.close()
+
+
+@pytest.mark.server
+def test_an_object_that_google_stores_compressed_is_read_as_it_is_stored(
+    gcs: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import gzip
+
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", gcs)
+    packed = gzip.compress(BODY)
+    about = json.dumps({"name": "packed", "contentEncoding": "gzip"}).encode()
+    parts = (b"application/json", about), (b"application/octet-stream", packed)
+    body = (
+        b"".join(b"--x\r\nContent-Type: " + kind + b"\r\n\r\n" + part + b"\r\n" for kind, part in parts)
+        + b"--x--"
+    )
+    upload = f"{gcs}/upload/storage/v1/b/bucket/o?uploadType=multipart"
+    sent = urllib.request.Request(upload, body, {"Content-Type": "multipart/related; boundary=x"})
+    urllib.request.urlopen(sent, timeout=20).close()
+    backend = backend_for("gs://bucket", retries=0)
+    assert bytes(backend.open("gs://bucket/packed").get()[0]) == packed
+    buffer = backend.allocate(10)
+    assert backend.open("gs://bucket/packed").read_into(3, buffer).nbytes == 10
+    assert bytes(buffer) == packed[3:13]
+    backend.close()

@@ -3,97 +3,39 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
-import http.server
-import socket
+import json
 import ssl
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import servers
+from faults import BODY, KEYS, Handler, Script, place, serving
 
-from tracekit import replay
+from tracekit import backend_for, replay
+from tracekit.backends.base import Backend
 from tracekit.backends.objects import s3
 from tracekit.backends.objects.store import ObjectStoreBackend
 from tracekit.errors import BackendError, UsageError
 from tracekit.store.reader import open_reader
 from tracekit.store_options import CLIENTS
 
-BODY = bytes(range(256)) * 16
 WITH_EACH_CLIENT = pytest.mark.parametrize("client", CLIENTS["s3"])
-Script = Callable[["Handler"], None]
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    """Answers as the script says; `reply` and `ranged` help it."""
-
-    protocol_version = "HTTP/1.1"
-    script: Script
-    seen: list[str]
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-    def do_GET(self) -> None:
-        self.seen.append(f"{self.command} {self.path}")
-        length = int(self.headers.get("Content-Length") or 0)
-        self.rfile.read(length)
-        with contextlib.suppress(ConnectionError):
-            type(self).script(self)
-
-    do_HEAD = do_PUT = do_GET
-
-    @property
-    def asked(self) -> tuple[int, int]:
-        first, _, last = self.headers.get("Range", "bytes=0-4095").removeprefix("bytes=").partition("-")
-        return int(first), int(last)
-
-    def reply(self, status: int, body: bytes = b"", length: int | None = None, **headers: str) -> None:
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(body) if length is None else length))
-        self.send_header("ETag", '"e"')
-        self.send_header("Last-Modified", "Mon, 01 Jan 2024 00:00:00 GMT")
-        for name, value in headers.items():
-            self.send_header(name.replace("_", "-"), value)
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
-
-    def ranged(self) -> None:
-        first, last = self.asked
-        self.reply(206, BODY[first : last + 1], Content_Range=f"bytes {first}-{last}/{len(BODY)}")
-
-
-@contextlib.contextmanager
-def serving(script: Script, context: ssl.SSLContext | None = None) -> Iterator[tuple[str, list[str]]]:
-    """Serve `script` on a free port; yield the endpoint and the requests that came."""
-    seen: list[str] = []
-    handler = type("Scripted", (Handler,), {"script": staticmethod(script), "seen": seen})
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    server.daemon_threads = True
-    if context is not None:
-        server.socket = context.wrap_socket(server.socket, server_side=True)
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
-    thread.start()
-    try:
-        yield f"{'http' if context is None else 'https'}://127.0.0.1:{server.server_address[1]}", seen
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+WITH_EVERY_CLIENT = pytest.mark.parametrize(
+    "client", [f"{scheme} {client}" for scheme in ("s3", "az", "gs", "http") for client in CLIENTS[scheme]]
+)
 
 
 @pytest.fixture
 def keys(clean_env: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    clean_env.setenv("AWS_ACCESS_KEY_ID", "k")
-    clean_env.setenv("AWS_SECRET_ACCESS_KEY", "s")
-    clean_env.setenv("AWS_REGION", "us-east-1")
+    for name, value in KEYS.items():
+        clean_env.setenv(name, value)
     return clean_env
 
 
@@ -101,9 +43,9 @@ def opened(endpoint: str, client: str, **options: object) -> ObjectStoreBackend:
     return s3.backend(**{"endpoint": endpoint, "client": client, "retries": 0, "timeout_s": 5, **options})
 
 
-def read(backend: ObjectStoreBackend, offset: int = 100, length: int = 50) -> bytes:
+def read(backend: Backend, offset: int = 100, length: int = 50, uri: str = "s3://bucket/k") -> bytes:
     buffer = backend.allocate(length)
-    return bytes(buffer[: backend.open("s3://bucket/k").read_into(offset, buffer).nbytes])
+    return bytes(buffer[: backend.open(uri).read_into(offset, buffer).nbytes])
 
 
 def failure(call: Callable[[], object]) -> BackendError:
@@ -302,53 +244,80 @@ def test_a_region_that_does_not_help_is_asked_once(keys: pytest.MonkeyPatch) -> 
 
 
 def trickle(handler: Handler) -> None:
-    handler.send_response(200)
-    handler.send_header("Content-Length", "1000")
-    handler.end_headers()
-    for _ in range(100):
+    handler.head(206, Content_Length="1000", Content_Range="bytes 0-999/1000")
+    for _ in range(1000):
         handler.wfile.write(b"x")
-        handler.wfile.flush()
-        time.sleep(0.1)
+        handler.pause(0.1)
 
 
-@WITH_EACH_CLIENT
-def test_a_trickle_ends_with_the_total_timeout(keys: pytest.MonkeyPatch, client: str) -> None:
-    with serving(trickle) as (endpoint, _):
-        backend = opened(endpoint, client, total_timeout_s=1)
-        assert failure(lambda: backend.open("s3://bucket/k").get()).error_class == "timeout"
+def trickle_of_headers(handler: Handler) -> None:
+    handler.wfile.write(b"HTTP/1.1 200 OK\r\n")
+    for _ in range(1000):
+        handler.wfile.write(b"x: y\r\n")
+        handler.pause(0.1)
+
+
+@WITH_EVERY_CLIENT
+@pytest.mark.parametrize("script", [trickle, trickle_of_headers])
+def test_a_trickle_ends_with_the_total_timeout_and_is_not_asked_again(
+    keys: pytest.MonkeyPatch, client: str, script: Script
+) -> None:
+    scheme, _, library = client.partition(" ")
+    with serving(script) as (endpoint, seen):
+        uri, options = place(endpoint, scheme)
+        backend = backend_for(uri, client=library, total_timeout_s=0.5, retries=2, **options)
 
         async def on_a_loop() -> None:
             try:
-                await backend.open("s3://bucket/k").aget()
+                await backend.open(uri).aget()
             finally:
                 await backend.aclose()
 
-        assert failure(lambda: asyncio.run(on_a_loop())).error_class == "timeout"
+        calls: list[Callable[[], object]] = [
+            lambda: backend.open(uri).get(),
+            lambda: asyncio.run(on_a_loop()),
+        ]
+        if script is trickle_of_headers:
+            calls += [lambda: read(backend, uri=uri), lambda: backend.stat(uri)]
+            calls += [] if scheme == "http" else [lambda: list(backend.list(uri)), lambda: put(backend, uri)]
+        for number, call in enumerate(calls, 1):
+            assert failure(call).error_class == "timeout"
+            assert len(seen) == number
         backend.close()
 
 
-@WITH_EACH_CLIENT
-def test_ctrl_c_interrupts_a_get_in_the_main_thread(keys: pytest.MonkeyPatch, client: str) -> None:
+def put(backend: Backend, uri: str) -> None:
+    backend.put(uri, b"x", overwrite=True)
+
+
+@WITH_EVERY_CLIENT
+@pytest.mark.parametrize("call", ["get()", "read_into(0, backend.allocate(100))", "size"])
+def test_ctrl_c_interrupts_a_request_in_the_main_thread(
+    keys: pytest.MonkeyPatch, client: str, call: str
+) -> None:
     code = (
-        "import os, signal, threading, time\n"
+        "import json, os, signal, sys, threading\n"
         "from tracekit import backend_for\n"
-        "import sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "backend = backend_for('s3://', endpoint=sys.argv[1], client=sys.argv[2], retries=0)\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "uri, client, options, call = sys.argv[1:]\n"
+        "backend = backend_for(uri, client=client, retries=0, **json.loads(options))\n"
         "def later():\n"
         "    sys.stdin.readline(); os.kill(os.getpid(), signal.SIGINT)\n"
         "threading.Thread(target=later, daemon=True).start()\n"
-        "try:\n    backend.open('s3://bucket/k').get()\n"
+        "try:\n    eval('backend.open(uri).' + call)\n"
         "except KeyboardInterrupt:\n    print('interrupted', flush=True); os._exit(0)\n"
     )
     waiting = threading.Event()
+    scheme, _, library = client.partition(" ")
 
     def script(handler: Handler) -> None:
         waiting.set()
-        trickle(handler)
+        trickle_of_headers(handler)
 
     with serving(script) as (endpoint, _):
+        uri, options = place(endpoint, scheme)
         child = subprocess.Popen(
-            [sys.executable, "-c", code, endpoint, client],
+            [sys.executable, "-c", code, uri, library, json.dumps(options), call],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
         try:
@@ -399,34 +368,25 @@ def test_a_certificate_is_trusted_with_a_ca_bundle_only(
             each.close()
 
 
-def test_the_real_cause_of_a_failed_connection_is_named(keys: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@WITH_EACH_CLIENT
+def test_the_real_cause_of_a_failed_connection_is_named(
+    keys: pytest.MonkeyPatch, tmp_path: Path, client: str
+) -> None:
     dead = f"http://127.0.0.1:{servers.free_port()}"
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate(tmp_path))
-
-    def ssh() -> None:
-        with contextlib.suppress(OSError):
-            peer, _ = listener.accept()
-            with peer:
-                peer.sendall(b"SSH-2.0-OpenSSH_9.6\r\n")
-                peer.recv(65536)
-
-    with (
-        serving(Handler.ranged) as (plain, _),
-        serving(Handler.ranged, context),
-        socket.create_server(("127.0.0.1", 0)) as listener,
-    ):
-        threading.Thread(target=ssh, daemon=True).start()
-        other = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    with serving(Handler.ranged) as (plain, _), serving(Handler.ranged, context) as (secured, _):
         told = {
-            "does not speak TLS": opened(plain.replace("http:", "https:"), "native"),
-            "the answer is not HTTP": opened(other, "native"),
-            f"by the proxy {dead}": opened(plain, "native", proxy=dead),
-            "connection refused": opened(dead, "native"),
-            "cannot be resolved": opened("http://no-such-host.invalid", "native", proxy="none"),
+            "does not speak TLS": opened(plain.replace("http:", "https:"), client),
+            "certificate is not trusted": opened(secured, client),
+            "connection refused": opened(dead, client),
+            "cannot be resolved": opened("http://no-such-host.invalid", client, proxy="none"),
         }
+        if client == "native":
+            told[f"by the proxy {dead}"] = opened(plain, client, proxy=dead)
         for words, backend in told.items():
-            assert words in str(failure(functools.partial(read, backend)))
+            error = failure(functools.partial(read, backend))
+            assert (error.error_class, words in str(error)) == ("unreachable", True), (words, str(error))
             backend.close()
 
 
@@ -474,3 +434,205 @@ def test_a_wrong_checksum_of_a_whole_object_is_an_error(keys: pytest.MonkeyPatch
         assert wrong.error_class == "io_error" and "checksum" in str(wrong)
         assert backend.counters["checksums_verified"] == 1
         backend.close()
+
+
+def listing(keys: str, token: str) -> bytes:
+    entries = "".join(f"<Contents><Key>{key}</Key><Size>1</Size></Contents>" for key in keys)
+    more = f"<NextContinuationToken>{token}</NextContinuationToken>" if token else ""
+    told = f"<IsTruncated>{str(bool(token)).lower()}</IsTruncated>"
+    return f"<ListBucketResult>{told}{more}{entries}</ListBucketResult>".encode()
+
+
+@WITH_EACH_CLIENT
+def test_no_key_is_listed_twice_where_a_page_begins_with_the_last_key(
+    keys: pytest.MonkeyPatch, client: str
+) -> None:
+    pages = {"": ("ab", "1"), "1": ("bc", "2"), "2": ("bc", "3"), "3": ("d", "")}
+
+    def script(handler: Handler) -> None:
+        token = parse_qs(urlsplit(handler.path).query).get("continuation-token", [""])[0]
+        handler.reply(200, listing(*pages[token]), Content_Type="application/xml")
+
+    with serving(script) as (endpoint, _):
+        backend = opened(endpoint, client)
+        assert [info.uri[-1] for info in backend.list("s3://bucket")] == list("abcd")
+        assert backend.counters["lists"] == 4
+        backend.close()
+
+
+@WITH_EACH_CLIENT
+def test_a_listing_that_repeats_a_page_without_end_is_an_error(keys: pytest.MonkeyPatch, client: str) -> None:
+    with serving(lambda handler: handler.reply(200, listing("ab", str(time.monotonic_ns())))) as (
+        endpoint,
+        _,
+    ):
+        backend = opened(endpoint, client)
+        assert "repeats a page" in str(failure(lambda: list(backend.list("s3://bucket"))))
+        backend.close()
+
+
+def test_a_listing_without_its_end_is_an_error(keys: pytest.MonkeyPatch) -> None:
+    cut = listing("ab", "").removesuffix(b"</ListBucketResult>")
+    with serving(lambda handler: handler.reply(200, cut)) as (endpoint, _):
+        backend = opened(endpoint, "native")
+        assert "breaks off" in str(failure(lambda: list(backend.list("s3://bucket"))))
+        backend.close()
+
+
+@WITH_EACH_CLIENT
+def test_a_part_of_an_object_is_not_taken_for_all_of_it(keys: pytest.MonkeyPatch, client: str) -> None:
+    def part(handler: Handler) -> None:
+        handler.reply(206, BODY[:1000], Content_Range=f"bytes 0-999/{len(BODY)}")
+
+    def empty(handler: Handler) -> None:
+        handler.head(204)
+
+    for script in (part, empty):
+        with serving(script) as (endpoint, _):
+            backend = opened(endpoint, client)
+            assert failure(backend.open("s3://bucket/k").get).error_class == "io_error"
+            backend.close()
+
+
+@WITH_EACH_CLIENT
+def test_an_empty_object_is_read_as_a_whole(keys: pytest.MonkeyPatch, client: str) -> None:
+    def script(handler: Handler) -> None:
+        if "Range" in handler.headers:
+            handler.reply(416, b"<Error><Code>InvalidRange</Code></Error>", Content_Range="bytes */0")
+        else:
+            handler.reply(200)
+
+    with serving(script) as (endpoint, seen):
+        backend = opened(endpoint, client)
+        assert bytes(backend.open("s3://bucket/k").get()[0]) == b""
+        assert read(backend) == b""
+        assert len(seen) == 2
+        backend.close()
+
+
+@pytest.mark.parametrize("told", ["bytes 0-0/4096", "bytes 0-0/*"])
+def test_the_size_of_a_url_is_that_of_the_object_not_of_the_answer(told: str) -> None:
+    def script(handler: Handler) -> None:
+        if handler.command == "HEAD":
+            handler.reply(200, BODY)
+        else:
+            handler.reply(200, b"x", Content_Range=told)
+
+    with serving(script) as (endpoint, _):
+        backend = backend_for(f"{endpoint}/k", retries=0)
+        assert backend.stat(f"{endpoint}/k").size == 4096
+        backend.close()
+
+
+@WITH_EACH_CLIENT
+def test_a_store_that_refuses_the_condition_of_a_create_only_put_is_asked_first(
+    keys: pytest.MonkeyPatch, client: str
+) -> None:
+    stored: dict[str, bytes] = {}
+
+    def script(handler: Handler) -> None:
+        if handler.command == "HEAD":
+            handler.reply(200, stored[handler.path]) if handler.path in stored else handler.reply(404)
+        elif handler.headers.get("If-None-Match"):
+            handler.reply(501, b"<Error><Code>NotImplemented</Code></Error>")
+        else:
+            stored[handler.path] = b"x"
+            handler.reply(200)
+
+    with serving(script) as (endpoint, seen):
+        backend = opened(endpoint, client)
+        backend.put("s3://bucket/a", b"x")
+        backend.put("s3://bucket/b", b"x")
+        assert failure(lambda: backend.put("s3://bucket/a", b"y")).error_class == "exists"
+        assert [line.split()[0] for line in seen] == ["HEAD", "PUT", "PUT", "HEAD", "PUT", "HEAD"]
+        assert backend.counters["puts"] == 3
+        backend.close()
+
+
+@WITH_EACH_CLIENT
+def test_connections_are_counted_by_every_client_that_tells(
+    keys: pytest.MonkeyPatch, client: str, tmp_path: Path
+) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate(tmp_path))
+    with serving(Handler.ranged, context) as (endpoint, _):
+        backend = opened(endpoint, client, ca_bundle=str(tmp_path / "ca.pem"))
+        for _ in range(3):
+            assert read(backend) == BODY[100:150]
+        counters = backend.counters
+        backend.close()
+    names = ("connections_opened", "connections_reused", "tls_handshakes")
+    told = [counters.get(name) for name in names]
+    assert told == ([None] * 3 if client == "obstore" else [1, 2, 1])
+
+
+@WITH_EACH_CLIENT
+def test_variables_outside_the_contract_change_nothing(
+    keys: pytest.MonkeyPatch, client: str, tmp_path: Path
+) -> None:
+    (tmp_path / "config").write_text(
+        "[default]\nregion = eu-west-3\ns3 =\n  use_accelerate_endpoint = true\n"
+    )
+    keys.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    for name in (
+        "USE_DUALSTACK_ENDPOINT",
+        "USE_FIPS_ENDPOINT",
+        "S3_EXPRESS",
+        "REQUEST_PAYER",
+        "UNSIGNED_PAYLOAD",
+    ):
+        keys.setenv(f"AWS_{name}", "true")
+    for name in ("AWS_ENDPOINT", "AWS_PROXY_URL", "AWS_S3_ENDPOINT"):
+        keys.setenv(name, "http://127.0.0.2:9")
+    for name in ("AWS_MAX_ATTEMPTS", "AWS_CHECKSUM_ALGORITHM", "AWS_TIMEOUT", "AWS_AUTH_SCHEME_PREFERENCE"):
+        keys.setenv(name, "7x")
+    keys.setenv("AWS_REGION", "eu-west-1")
+    sent: list[str] = []
+
+    def script(handler: Handler) -> None:
+        sent.append(handler.headers["Authorization"])
+        handler.ranged()
+
+    with serving(script) as (endpoint, seen):
+        backend = opened(endpoint, client)
+        assert read(backend) == BODY[100:150]
+        assert [line.partition("?")[0] for line in seen] == ["GET /bucket/k"]
+        backend.close()
+    assert "/eu-west-1/s3/" in sent[0]  # the environment before the profile
+
+
+def test_a_wait_in_milliseconds_is_obeyed(keys: pytest.MonkeyPatch) -> None:
+    came: list[int] = []
+
+    def busy(handler: Handler) -> None:
+        came.append(time.monotonic_ns())
+        handler.ranged() if len(came) > 1 else handler.reply(503, x_ms_retry_after_ms="700")
+
+    with serving(busy) as (endpoint, _):
+        uri, options = place(endpoint, "az")
+        backend = backend_for(uri, retries=1, **options)
+        assert read(backend, uri=uri) == BODY[100:150]
+        backend.close()
+    assert came[1] - came[0] >= 700_000_000
+
+
+@pytest.mark.server
+def test_http2_is_chosen_by_obstore_if_it_is_asked_for(keys: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pem = certificate(tmp_path)
+    folder = tmp_path / "data"
+    folder.mkdir()
+    (folder / "k").write_bytes(BODY)
+    try:
+        with servers.nginx_bucket(folder, tmp_path / "nginx", certificate=pem) as server:
+            for http2 in (False, True):
+                trusted = str(tmp_path / "ca.pem")
+                backend = opened(server.endpoint, "obstore", http2=http2, ca_bundle=trusted)
+                assert read(backend) == BODY[100:150]
+                backend.close()
+            spoken = (tmp_path / "nginx" / "protocols").read_text().split()
+    except servers.Unavailable as missing:
+        pytest.skip(str(missing))
+    assert spoken == ["HTTP/1.1", "HTTP/2.0"]
+    for client in ("native", "aiobotocore"):
+        with pytest.raises(UsageError, match="http2="):
+            opened("https://127.0.0.1:1", client, http2=True)

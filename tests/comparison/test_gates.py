@@ -7,11 +7,14 @@ import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from traces import Rows, random_rows, recording
 
 from tracekit.errors import UsageError
 from tracekit.replayer.compare import compare
+from tracekit.store.reader import TraceReader, open_reader
 
 
 @pytest.fixture
@@ -39,6 +42,29 @@ def test_a_gate_holds_or_fails_the_comparison(tmp_path: Path, rows: Rows, gate: 
     assert parity.gates[0].metric == gate
     assert not holds or parity.ok, parity.verdict
     assert holds or f"gate failed: {gate}" in parity.verdict
+
+
+def test_gates_tell_latency_from_response_time_tries_and_waiting(tmp_path: Path, rows: Rows) -> None:
+    def written(name: str, waits: int) -> TraceReader:
+        sent = [
+            {**row, "tries": 3 if i < waits else 1, "wait_ns": 50_000_000 if i < waits else 0}
+            for i, row in enumerate(rows)
+        ]
+        pq.write_table(pa.Table.from_pylist(sent), tmp_path / name)
+        return open_reader(tmp_path / name)
+
+    a, b = written("a.parquet", 0), written("b.parquet", 30)
+    gates = {
+        "latency_p99<=1x": True, "latency_max<=1x": True, "response_p99<=1.2x": False, "response_p99_ns>=50ms": True,
+        "response_p50<=1.1x": True, "retried_ops==30": True, "wait_sum_ns<=1s": False, "response_max>=50ms": True,
+    }  # fmt: skip
+    parity = compare(a, b, judge=list(gates))
+    assert [row.ok for row in parity.gates] == list(gates.values())
+    shown = {row.metric: (row.a, row.b) for row in parity.rows}
+    assert shown["retried_ops"] == (0, 30)
+    assert shown["wait_sum_ns"] == (0, 30 * 50_000_000)
+    assert shown["response_p99_ns"][1] >= 50_000_000 > shown["latency_p99_ns"][1]
+    assert "retried_ops" not in {row.metric for row in compare(a, a).rows}
 
 
 def test_a_gate_replaces_the_rule_of_its_metric(tmp_path: Path, rows: Rows) -> None:

@@ -108,14 +108,15 @@ def _checked(gate: Gate, pairs: Mapping[str, tuple[float | None, float | None, s
 
 
 def _snapshot(found: MetricsSnapshot) -> dict[str, float | None]:
-    """Every number of a snapshot by name; latencies in ns as `latency_p99`."""
+    """Every number of a snapshot by name; latencies and response times in ns, as `latency_p99`."""
     values: dict[str, float | None] = {}
     for name, value in found.to_dict().items():
         if isinstance(value, bool) or not isinstance(value, int | float | None):
             continue
         values[name] = value
-    for name, us in found.latency_us.items():
-        values[f"latency_{name}"] = values[f"latency_{name}_ns"] = None if us is None else us * 1e3
+    for what, times in (("latency", found.latency_us), ("response", found.response_us)):
+        for name, us in times.items():
+            values[f"{what}_{name}"] = values[f"{what}_{name}_ns"] = None if us is None else us * 1e3
     return {
         **values,
         **found.backend_counters,
@@ -143,7 +144,7 @@ def _divergence(moved: Divergence) -> dict[str, Any]:
 
 
 def _unit_of(metric: str) -> str:
-    if metric.endswith("_ns") or metric.startswith("latency_"):
+    if metric.endswith("_ns") or metric.startswith(("latency_", "response_")):
         return "ns"
     if metric.endswith("bytes_per_s"):
         return "bytes/s"

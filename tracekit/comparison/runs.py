@@ -135,6 +135,10 @@ def _table(x: Run, y: Run, tolerance: float, speed: float) -> Iterable[ParityRow
     yield _endings(a, b)
     for name in ("latency_p50_ns", "latency_p99_ns"):
         yield shown(name, "ns", a[name], b[name])
+    if a["retried_ops"] or b["retried_ops"]:  # else response times are latencies
+        yield shown("retried_ops", "ops", a["retried_ops"], b["retried_ops"])
+        for name in ("wait_sum_ns", "response_p50_ns", "response_p99_ns"):
+            yield shown(name, "ns", a[name], b[name])
     for name in ("lateness_p50_ns", "lateness_p99_ns", "lateness_max_ns"):
         if b[name] is not None:
             yield shown(name, "ns", a[name], b[name])

@@ -9,7 +9,8 @@
 --   submit_span_ns   BIGINT  first submit to last submit
 --   steps            BIGINT  distinct (rank, step)
 --   bytes_per_step   DOUBLE
---   latency_p50_ns, latency_p99_ns, lateness_p50_ns, lateness_p99_ns, lateness_max_ns  DOUBLE
+--   retried_ops, wait_sum_ns  BIGINT  ops that were sent more than once, and ns spent on their earlier tries; null if unknown
+--   latency_p50_ns, latency_p99_ns, response_p50_ns, response_p99_ns, lateness_p50_ns, lateness_p99_ns, lateness_max_ns  DOUBLE
 SELECT
     ops,
     failed_ops,
@@ -20,11 +21,15 @@ SELECT
     coalesce(last_submit_ns - first_submit_ns, 0) AS submit_span_ns,
     (SELECT count(*) FROM step_ids()) AS steps,
     step_bytes / nullif((SELECT count(*) FROM step_ids()), 0) AS bytes_per_step,
+    retried_ops,
+    wait_sum_ns,
     quantiles.*
 FROM totals(), (
     SELECT
         percentile(latency, 0.5)::DOUBLE AS latency_p50_ns,
         percentile(latency, 0.99)::DOUBLE AS latency_p99_ns,
+        percentile(response_ns(latency, wait_ns), 0.5)::DOUBLE AS response_p50_ns,
+        percentile(response_ns(latency, wait_ns), 0.99)::DOUBLE AS response_p99_ns,
         percentile(t_submit - t_due, 0.5)::DOUBLE AS lateness_p50_ns,
         percentile(t_submit - t_due, 0.99)::DOUBLE AS lateness_p99_ns,
         max(t_submit - t_due)::DOUBLE AS lateness_max_ns

@@ -65,6 +65,7 @@ class LoaderOptions:
     requester_pays: bool | None
     version_id: str | None
     pool_size: int | None
+    http2: bool | None
     verify_checksums: bool | None
 
     def __init__(self, **options: Unpack[LoaderKeywords]) -> None:

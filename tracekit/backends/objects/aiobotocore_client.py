@@ -7,15 +7,11 @@ cannot access; it takes several times the CPU.
 
 from __future__ import annotations
 
-import asyncio
-import atexit
 import logging
-import sys
 import time
-import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol
 
 import aiobotocore.session
 import aiohttp
@@ -25,10 +21,13 @@ from aiobotocore.httpsession import AIOHTTPSession
 from botocore import UNSIGNED
 
 from tracekit.backends.objects import failures
+from tracekit.backends.objects.aio_connections import Redirected, no_answer, watched
 from tracekit.backends.objects.aws import AwsSettings, check_sendable, credential_errors, why_no_credentials
 from tracekit.backends.objects.client import PAGE_OBJECTS
 from tracekit.backends.objects.failures import Failure
-from tracekit.backends.objects.loop_thread import LoopThread
+from tracekit.backends.objects.limits import TooLong, within
+from tracekit.backends.objects.loop_thread import LoopClients
+from tracekit.backends.objects.native.endpoint import endpoint_of
 from tracekit.backends.objects.options import Transport, certificate_pair
 from tracekit.backends.objects.ranges import OtherBytes, check_body, range_bytes, whole_bytes
 from tracekit.errors import ErrorClass
@@ -47,10 +46,6 @@ class _Options(Transport, Protocol):
     def version_id(self) -> str | None: ...
 
 
-class _Redirected(Exception):
-    """The store redirects to another address, which must not get our credentials."""
-
-
 _CONNECTIONS = 1024
 """More than any gate admits at once: the gate is the limit, not a hidden queue here."""
 logging.getLogger("aiobotocore").addHandler(logging.NullHandler())  # keeps its warnings off the terminal
@@ -64,12 +59,6 @@ _CREDENTIAL_ERRORS = (
 )
 
 
-_Made: TypeAlias = weakref.WeakKeyDictionary[
-    asyncio.AbstractEventLoop, tuple[AsyncExitStack, asyncio.Future[Any]]
-]
-"""The client of each event loop, and what closes it."""
-
-
 class AiobotocoreClient:
     """One bucket."""
 
@@ -80,8 +69,10 @@ class AiobotocoreClient:
         TimeoutError,
         OSError,
         _NoCredentials,
+        ValueError,
         OtherBytes,
-        _Redirected,
+        Redirected,
+        TooLong,
     )
 
     def __init__(
@@ -89,17 +80,20 @@ class AiobotocoreClient:
         bucket: str,
         settings: AwsSettings,
         options: _Options,
+        count: Callable[[str], None],
     ) -> None:
         self._bucket = bucket
         self._settings = settings
         self._region = settings.region
+        url = settings.endpoint or settings.aws_endpoint(None, settings.region)
+        self._endpoint = endpoint_of(url, options, ca_bundle=settings.ca_bundle)
         self._version = {"VersionId": options.version_id} if options.version_id else {}
         self._payer = {"RequestPayer": "requester"} if options.requester_pays else {}
         self._total_s = options.total_timeout_s
         proxies = None if options.proxy is None else {"http": options.proxy, "https": options.proxy}
         if options.proxy == "none":
             proxies = {}
-        self._loop = LoopThread(f"tracekit-{bucket}")
+        self._loops: LoopClients[Any] = LoopClients(f"tracekit-{bucket}", self._make)
         virtual, _ = settings.style(bucket)
         self._config = AioConfig(
             retries={"total_max_attempts": 1},
@@ -108,43 +102,44 @@ class AiobotocoreClient:
             proxies=proxies,
             client_cert=certificate_pair(options.client_cert),
             max_pool_connections=_CONNECTIONS,
-            http_session_cls=_OneTrySession,
-            signature_version=UNSIGNED if settings.anonymous else None,
+            http_session_cls=_counting(count, not (settings.endpoint or "").startswith("http:")),
+            signature_version=UNSIGNED if settings.anonymous else "s3v4",
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",
-            s3={"addressing_style": "virtual" if virtual else "path"},
+            use_dualstack_endpoint=settings.dualstack,
+            use_fips_endpoint=settings.fips,
+            s3={"addressing_style": "virtual" if virtual else "path", "use_accelerate_endpoint": False},
         )
-        self._made: _Made = weakref.WeakKeyDictionary()
-        # Held apart from this object: the collector finalizes the members of a cycle in any order.
-        weakref.finalize(self, _abandoned, self._loop, self._made).atexit = False
-        _open.add(self)
 
     def read(self, key: str, offset: int, buffer: memoryview) -> tuple[int, int | None]:
-        return self._loop.run(self.aread(key, offset, buffer))
+        moved: tuple[int, int | None] = self._loops.run(self.aread(key, offset, buffer))
+        return moved
 
     def get(self, key: str, most: int | None) -> tuple[memoryview | None, int | None]:
-        return self._loop.run(self.aget(key, most))
+        found: tuple[memoryview | None, int | None] = self._loops.run(self.aget(key, most))
+        return found
 
     async def aread(self, key: str, offset: int, buffer: memoryview) -> tuple[int, int | None]:
         last = offset + len(buffer) - 1
-        async with asyncio.timeout(self._total_s):
+        async with within(self._total_s):
             answer = await self._get(key, Range=f"bytes={offset}-{last}")
             first = time.monotonic_ns()
             async with answer["Body"] as body:
                 expected = range_bytes(answer.get("ContentRange"), offset, len(buffer))
+                check_body(answer.get("ContentLength", expected), expected)
                 data = await body.read()
         check_body(len(data), expected)
         buffer[: len(data)] = data
         return len(data), first
 
     async def aget(self, key: str, most: int | None) -> tuple[memoryview | None, int | None]:
-        async with asyncio.timeout(self._total_s):
+        async with within(self._total_s):
             answer = await self._get(key)
             first = time.monotonic_ns()
             async with answer["Body"] as body:
                 length = answer.get("ContentLength")
-                if "ContentRange" in answer:
-                    whole_bytes(answer["ContentRange"], length)
+                if "ContentRange" in answer or answer["ResponseMetadata"]["HTTPStatusCode"] != 200:
+                    length = whole_bytes(answer.get("ContentRange"), length)
                 if most is not None and length is not None and length > most:
                     return None, first
                 data = await body.read()
@@ -156,7 +151,9 @@ class AiobotocoreClient:
         return await self._call("get_object", Key=key, **asked, **self._version)
 
     def size(self, key: str) -> int:
-        answer = self._loop.run(self._call("head_object", Key=key, **self._version))
+        answer = self._loops.run(self._call("head_object", Key=key, **self._version))
+        if "ContentLength" not in answer:
+            raise OtherBytes("the answer to a HEAD has no Content-Length")
         return int(answer["ContentLength"])
 
     def pages(self, prefix: str, after: str) -> Iterator[list[tuple[str, int]]]:
@@ -164,16 +161,20 @@ class AiobotocoreClient:
         if after:
             asked["StartAfter"] = after
         while True:
-            answer = self._loop.run(self._call("list_objects_v2", **asked))
-            found = [(entry["Key"], int(entry["Size"])) for entry in answer.get("Contents", [])]
+            answer = self._loops.run(self._call("list_objects_v2", **asked))
+            found = [(entry.get("Key"), entry.get("Size")) for entry in answer.get("Contents", [])]
+            if any(None in entry for entry in found):
+                raise ValueError("an entry of the listing has no key or size")
             yield [(key, size) for key, size in found if size or not key.endswith("/")]
             if not answer.get("IsTruncated"):
                 return
+            if not answer.get("NextContinuationToken"):
+                raise ValueError("the listing is truncated and does not say where it goes on")
             asked["ContinuationToken"] = answer["NextContinuationToken"]
 
     def put(self, key: str, data: bytes | memoryview, overwrite: bool) -> None:
         condition = {} if overwrite else {"IfNoneMatch": "*"}
-        self._loop.run(self._call("put_object", Key=key, Body=bytes(data), **condition))
+        self._loops.run(self._call("put_object", Key=key, Body=bytes(data), **condition))
 
     def failure(self, error: Exception) -> Failure:
         if isinstance(error, boto_errors.ClientError):
@@ -187,14 +188,19 @@ class AiobotocoreClient:
                 code="" if code.isdigit() else code,
                 message=answer.get("Message", ""),
                 region=headers.get("x-amz-bucket-region", "") or answer.get("Region", ""),
-                retry_after=headers.get("retry-after", ""),
+                retry_after=failures.retry_after(headers),
             )
         if isinstance(error, _CREDENTIAL_ERRORS):
             return failures.credentials_failure(str(error))
-        if isinstance(error, _Redirected) or isinstance(_cause(error), _Redirected):
+        if isinstance(error, TooLong):
+            return failures.too_long()
+        if isinstance(error, Redirected) or isinstance(_cause(error), Redirected):
             return Failure(ErrorClass.WRONG_REGION, "the store redirects")
         if isinstance(error, OtherBytes):
             return failures.other_bytes(str(error))
+        why = no_answer(error, self._endpoint)
+        if why is not None:
+            return why
         if isinstance(error, boto_errors.ConnectTimeoutError | boto_errors.EndpointConnectionError):
             return failures.unreachable("no connection")
         if isinstance(error, boto_errors.ReadTimeoutError | TimeoutError):
@@ -204,43 +210,31 @@ class AiobotocoreClient:
         return Failure(ErrorClass.IO_ERROR, failures.one_line(str(error).replace("\n", " ")))
 
     def date(self, key: str) -> str:
-        return ""
+        try:
+            answer = self._loops.run(self._call("list_objects_v2", MaxKeys=1))
+        except boto_errors.ClientError as error:
+            answer = error.response
+        return str(answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date", ""))
 
     def remove(self, key: str) -> bool:
-        self._loop.run(self._call("delete_object", Key=key))
+        self._loops.run(self._call("delete_object", Key=key))
         return True
 
     def relocate(self, region: str) -> bool:
         self._region = region
-        made = list(self._made.items())
-        self._made.clear()
-        for loop, (stack, _) in made:
-            if loop.is_running():
-                asyncio.run_coroutine_threadsafe(stack.aclose(), loop)
+        self._loops.renew()
         return True
 
     def close(self) -> None:
-        _open.discard(self)
-        self._loop.run(self.aclose())
-        self._loop.stop()
+        self._loops.close()
 
     async def aclose(self) -> None:
-        made = self._made.pop(asyncio.get_running_loop(), None)
-        if made is not None:
-            await made[0].aclose()
+        await self._loops.aclose()
 
     async def _call(self, operation: str, **arguments: Any) -> Any:
-        client = await self._client()
-        return await getattr(client, operation)(Bucket=self._bucket, **arguments, **self._payer)
-
-    async def _client(self) -> Any:
-        """Return the client of the running loop; the first caller makes it, others wait for it."""
-        loop = asyncio.get_running_loop()
-        made = self._made.get(loop)
-        if made is None:
-            stack = AsyncExitStack()
-            made = self._made[loop] = stack, asyncio.ensure_future(self._make(stack))
-        return await asyncio.shield(made[1])
+        async with within(self._total_s):
+            client = await self._loops.client()
+            return await getattr(client, operation)(Bucket=self._bucket, **arguments, **self._payer)
 
     async def _make(self, stack: AsyncExitStack) -> Any:
         session = aiobotocore.session.AioSession(profile=self._settings.profile)
@@ -257,26 +251,6 @@ class AiobotocoreClient:
         )
         client.meta.events.register_first("before-call.s3", _follow_no_redirect)
         return client
-
-
-_open: weakref.WeakSet[AiobotocoreClient] = weakref.WeakSet()
-
-
-def _abandoned(thread: LoopThread, made: _Made) -> None:
-    """Close what an abandoned client has open. The collector may run in any thread, hence without a wait."""
-    loop = thread.running()
-    found = made.pop(loop, None) if loop is not None else None
-    if found is not None and not sys.is_finalizing():
-        thread.finish(found[0].aclose())
-
-
-def _close_all() -> None:
-    """Close at exit what nobody closed; aiohttp would print a warning."""
-    for client in list(_open):
-        client.close()
-
-
-atexit.register(_close_all)
 
 
 def _follow_no_redirect(params: dict[str, Any], **_: Any) -> None:
@@ -301,22 +275,19 @@ def _cause(error: Exception) -> object:
     return getattr(error, "kwargs", {}).get("error")
 
 
-async def _refuse_redirect(*_: Any) -> None:
-    raise _Redirected
+def _counting(count: Callable[[str], None], secure: bool) -> type[AIOHTTPSession]:
+    """Return a class of sessions whose connections are counted.
 
-
-class _OneTrySession(AIOHTTPSession):  # type: ignore[misc]
-    """Turns off what aiohttp would send by itself: a GET after a closed connection, and redirects.
-
+    It also turns off what aiohttp would send by itself: a GET after a closed connection, and redirects.
     Neither would be counted, and a redirect would carry the session token to another host.
     """
 
-    async def _get_session(self, proxy_url: str | None) -> Any:
-        session = await super()._get_session(proxy_url)
-        session._retry_connection = False
-        if not session.trace_configs:
-            watch = aiohttp.TraceConfig()
-            watch.on_request_redirect.append(_refuse_redirect)
-            watch.freeze()
-            session.trace_configs.append(watch)
-        return session
+    class OneTrySession(AIOHTTPSession):  # type: ignore[misc]
+        async def _get_session(self, proxy_url: str | None) -> Any:
+            session = await super()._get_session(proxy_url)
+            session._retry_connection = False
+            if not session.trace_configs:
+                session.trace_configs.append(watched(count, secure))
+            return session
+
+    return OneTrySession

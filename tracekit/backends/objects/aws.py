@@ -39,6 +39,8 @@ class AwsSettings:
     anonymous: bool
     profile: str | None
     ca_bundle: str | None
+    dualstack: bool
+    fips: bool
     session: Any
 
     @property
@@ -69,7 +71,8 @@ class AwsSettings:
     def aws_endpoint(self, bucket: str | None, region: str) -> str:
         """Return AWS's own endpoint of the region, with `bucket` as its virtual host if one is given."""
         resolver = self.session.get_component("endpoint_resolver")
-        found = resolver.construct_endpoint("s3", region) or {}
+        variants = {"use_dualstack_endpoint": self.dualstack, "use_fips_endpoint": self.fips}
+        found = resolver.construct_endpoint("s3", region, **variants) or {}
         host = found.get("hostname") or f"s3.{region}.amazonaws.com"
         return f"https://{bucket}.{host}" if bucket else f"https://{host}"
 
@@ -163,11 +166,12 @@ def resolve(
     session = botocore.session.Session(profile=profile)
     try:
         scoped = session.get_scoped_config()
-        region = region or session.get_config_variable("region")
+        region = (
+            region or os.environ.get("AWS_REGION") or session.get_config_variable("region") or "us-east-1"
+        )
         ca_bundle = ca_bundle or session.get_config_variable("ca_bundle") or None
     except BotoCoreError as error:
         raise UsageError(redact(str(error)), "check aws_profile= and AWS_PROFILE") from None
-    region = region or os.environ.get("AWS_REGION") or "us-east-1"
     if re.fullmatch(r"[A-Za-z0-9-]+", region) is None:
         raise UsageError(f"s3: invalid region {region!r}", "use letters, digits and hyphens, as in us-east-1")
     endpoint = endpoint or _configured_endpoint(session, scoped)
@@ -181,6 +185,8 @@ def resolve(
         anonymous=anonymous,
         profile=profile,
         ca_bundle=ca_bundle,
+        dualstack=endpoint is None and session.get_config_variable("use_dualstack_endpoint") is True,
+        fips=endpoint is None and session.get_config_variable("use_fips_endpoint") is True,
         session=session,
     )
 

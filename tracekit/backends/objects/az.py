@@ -54,6 +54,7 @@ class AzOptions:
     client_cert: str | None
     proxy: str | None
     pool_size: int
+    http2: bool
     verify_checksums: bool
 
     def __init__(self, **options: Any) -> None:
@@ -73,6 +74,8 @@ def backend(*, scheme: str = "az", **options: Any) -> ObjectStoreBackend:
         facts=lambda: {"account": settings.account, "identity": _IDENTITIES[settings.kind]},
         bad_key_hint='client="azure-sdk" reads such keys, except those with . or .. between slashes',
     )
+    if chosen.client != "obstore":
+        untaken(chosen.client, "obstore", http2=chosen.http2)
     connect = {"native": _native, "obstore": _obstore, "azure-sdk": _azure_sdk}[chosen.client]
     return ObjectStoreBackend(dialect, connect(settings, chosen), chosen.retries, _changes(settings, chosen))
 
@@ -114,7 +117,7 @@ def _obstore(settings: AzureSettings, options: AzOptions) -> Connect:
         def make_store(timeout_s: float, _: str | None) -> AzureStore:
             return _store(settings, options, container, credential, timeout_s)
 
-        return ObstoreClient(make_store, options.timeout_s, native(container, count))
+        return ObstoreClient(make_store, options, native(container, count), count)
 
     return connect
 
@@ -136,7 +139,9 @@ def _store(
     return AzureStore(
         container,
         config=config,
-        client_options=client_config(options, settings.endpoint, options.ca_bundle, timeout_s),
+        client_options=client_config(
+            options, settings.endpoint, options.ca_bundle, timeout_s, http2=options.http2
+        ),
         retry_config=NO_RETRIES,
         credential_provider=credential,
     )
@@ -147,7 +152,7 @@ def _azure_sdk(settings: AzureSettings, options: AzOptions) -> Connect:
 
     one_endpoint("azure-sdk", settings.endpoints)
     untaken("azure-sdk", verify_checksums=options.verify_checksums)
-    return lambda container, _: AzureSdkClient(container, settings, options)
+    return lambda container, count: AzureSdkClient(container, settings, options, count)
 
 
 def _changes(settings: AzureSettings, options: AzOptions) -> ConnectChanges:

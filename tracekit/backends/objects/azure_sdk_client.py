@@ -6,13 +6,12 @@ for comparison, and for keys that obstore cannot access; it takes several times 
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
-import weakref
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, contextmanager
 from contextvars import ContextVar
+from functools import cached_property
 from typing import Any
 
 import azure.core.exceptions as azure_errors
@@ -21,11 +20,15 @@ from azure.storage.blob.aio import ContainerClient as AsyncContainerClient
 from azure.storage.blob.aio import ExponentialRetry as AsyncExponentialRetry
 
 from tracekit.backends.objects import failures
+from tracekit.backends.objects.aio_connections import Redirected, no_answer, watched
 from tracekit.backends.objects.azure_account import AzureSettings
 from tracekit.backends.objects.client import PAGE_OBJECTS
 from tracekit.backends.objects.failures import Failure
+from tracekit.backends.objects.limits import TooLong, within
+from tracekit.backends.objects.loop_thread import LoopClients
+from tracekit.backends.objects.native.endpoint import Endpoint, endpoint_of
 from tracekit.backends.objects.options import Transport, certificate_pair
-from tracekit.backends.objects.ranges import OtherBytes, check_body, range_bytes
+from tracekit.backends.objects.ranges import OtherBytes, check_body, range_bytes, whole_bytes
 from tracekit.errors import ErrorClass
 
 __all__ = ["AzureSdkClient"]
@@ -58,12 +61,20 @@ class AzureSdkClient:
     errors: tuple[type[Exception], ...] = (
         *(azure_errors.AzureError, TimeoutError, OSError),
         *(ValueError, _BadKey, _BodyBroke, OtherBytes),  # the SDK's parsers raise ValueError
+        *(TooLong, Redirected),
     )
 
-    def __init__(self, container: str, settings: AzureSettings, options: Transport) -> None:
+    def __init__(
+        self,
+        container: str,
+        settings: AzureSettings,
+        options: Transport,
+        count: Callable[[str], None] = lambda _: None,
+    ) -> None:
         self._container = container
         self._settings = settings
         self._transport = options
+        self._endpoint = endpoint_of(settings.endpoint, options, ca_bundle=options.ca_bundle)
         self._total_s = options.total_timeout_s
         self._options: dict[str, Any] = {
             "read_timeout": options.timeout_s,
@@ -73,99 +84,121 @@ class AzureSdkClient:
             "logging_enable": False,
             "permit_redirects": False,
         }
-        self._sync = ContainerClient(
-            settings.endpoint,
-            container,
-            credential=settings.sdk_credential(aio=False),
-            transport=_pooled_transport(options),
-            retry_policy=_OneTry(retry_total=0),
-            **self._options,
-        )
-        self._async: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncContainerClient] = (
-            weakref.WeakKeyDictionary()
-        )
+        self._count = count
+        self._loops: LoopClients[AsyncContainerClient] = LoopClients(f"tracekit-{container}", self._make)
 
     def read(self, key: str, offset: int, buffer: memoryview) -> tuple[int, int | None]:
-        heads = _Heads()
-        with _one_request():
-            stream = self._sync.download_blob(
-                _namable(key), offset, len(buffer), raw_response_hook=heads, decompress=False
-            )
-            data = stream.readall()
-        return heads.fill(offset, buffer, data), heads.at
+        moved: tuple[int, int | None] = self._loops.run(self.aread(key, offset, buffer))
+        return moved
 
     def get(self, key: str, most: int | None) -> tuple[memoryview | None, int | None]:
-        heads = _Heads()
-        with _one_request():  # the SDK requests a range anyway: `most` costs no second request
-            stream = self._sync.download_blob(
-                _namable(key), 0 if most else None, most or None, raw_response_hook=heads, decompress=False
-            )
-            data = stream.readall()
-        return heads.whole(data, most), heads.at
+        found: tuple[memoryview | None, int | None] = self._loops.run(self.aget(key, most))
+        return found
 
     async def aread(self, key: str, offset: int, buffer: memoryview) -> tuple[int, int | None]:
         heads = _Heads()
-        async with asyncio.timeout(self._total_s):
-            with _one_request():
-                stream = await self._client().download_blob(
-                    _namable(key), offset, len(buffer), raw_response_hook=heads, decompress=False
-                )
-                data = await stream.readall()
+        data = await self._download(key, offset, len(buffer), heads)
         return heads.fill(offset, buffer, data), heads.at
 
     async def aget(self, key: str, most: int | None) -> tuple[memoryview | None, int | None]:
-        heads = _Heads()
-        async with asyncio.timeout(self._total_s):
-            with _one_request():
-                stream = await self._client().download_blob(
-                    _namable(key),
-                    0 if most else None,
-                    most or None,
-                    raw_response_hook=heads,
-                    decompress=False,
-                )
-                data = await stream.readall()
+        heads = _Heads()  # the SDK requests a range anyway: `most` costs no second request
+        data = await self._download(key, 0 if most else None, most or None, heads)
         return heads.whole(data, most), heads.at
 
+    async def _download(self, key: str, offset: int | None, length: int | None, heads: _Heads) -> bytes:
+        async with within(self._total_s):
+            client = await self._loops.client()
+            with _one_request():
+                stream = await client.download_blob(
+                    _namable(key), offset, length, raw_response_hook=heads, decompress=False
+                )
+                return await stream.readall()
+
     def size(self, key: str) -> int:
-        return int(self._sync.get_blob_client(_namable(key)).get_blob_properties().size)
+        size = self._loops.run(self._size(key))
+        if size is None:
+            raise OtherBytes("the answer to a HEAD has no Content-Length")
+        return int(size)
+
+    async def _size(self, key: str) -> int | None:
+        async with within(self._total_s):
+            client = (await self._loops.client()).get_blob_client(_namable(key))
+            return (await client.get_blob_properties()).size
 
     def pages(self, prefix: str, after: str) -> Iterator[list[tuple[str, int]]]:
         below = f"{prefix}/" if prefix else None
-        for page in self._sync.list_blobs(below, results_per_page=PAGE_OBJECTS).by_page():
+        listing: Any = None
+
+        async def following() -> list[Any] | None:
+            nonlocal listing
+            async with within(self._total_s):
+                if listing is None:
+                    client = await self._loops.client()
+                    listing = client.list_blobs(below, results_per_page=PAGE_OBJECTS).by_page()
+                try:
+                    return [blob async for blob in await anext(listing)]
+                except StopAsyncIteration:
+                    return None
+
+        while (page := self._loops.run(following())) is not None:
             found = [(blob.name, int(blob.size)) for blob in page]
             yield [(key, size) for key, size in found if key > after and (size or not key.endswith("/"))]
 
     def put(self, key: str, data: bytes | memoryview, overwrite: bool) -> None:
-        self._sync.upload_blob(_namable(key), bytes(data), overwrite=overwrite)
+        self._loops.run(self._put(_namable(key), bytes(data), overwrite))
+
+    async def _put(self, key: str, data: bytes, overwrite: bool) -> None:
+        async with within(self._total_s):
+            await (await self._loops.client()).upload_blob(key, data, overwrite=overwrite)
 
     def blob(self, key: str) -> BlobClient:
         """The SDK's client of one object."""
-        return self._sync.get_blob_client(_namable(key))
+        return self._blocking.get_blob_client(_namable(key))
+
+    @cached_property
+    def _blocking(self) -> ContainerClient:
+        return ContainerClient(
+            self._settings.endpoint,
+            self._container,
+            credential=self._settings.sdk_credential(aio=False),
+            transport=_pooled_transport(self._transport),
+            retry_policy=ExponentialRetry(retry_total=0),
+            **self._options,
+        )
 
     def failure(self, error: Exception) -> Failure:
         if isinstance(error, _BadKey):
             return Failure(
                 ErrorClass.BAD_KEY, "the Azure SDK cannot access a key with . or .. between slashes"
             )
+        if isinstance(error, TooLong):
+            return failures.too_long()
+        if isinstance(error, Redirected) or isinstance(error.__cause__, Redirected):
+            return Failure(ErrorClass.WRONG_REGION, "the store redirects")
         if isinstance(error, OtherBytes):
             return failures.other_bytes(str(error))
         if isinstance(error, _BodyBroke):
             error = error.cause
-        if isinstance(error, ValueError) and "Content-Range" in str(error):
-            return failures.other_bytes(str(error))
+        if isinstance(error, ValueError) and ("Content-Range" in str(error) or "int()" in str(error)):
+            return failures.other_bytes("the answer has no valid Content-Range")
         if isinstance(error, azure_errors.ClientAuthenticationError) and not error.status_code:
             return failures.credentials_failure(str(error))
+        if isinstance(error, azure_errors.HttpResponseError) and 200 <= (error.status_code or 0) < 300:
+            return failures.other_bytes(f"HTTP {error.status_code} is no answer to a GET")
         if isinstance(error, azure_errors.HttpResponseError) and error.status_code:
             code = getattr(error, "error_code", None)
             code = getattr(code, "value", code) or ""
-            headers = getattr(error.response, "headers", None) or {}
+            told = getattr(error.response, "headers", None) or {}
+            headers = {name.lower(): value for name, value in told.items()}
             return failures.from_status(
                 error.status_code,
                 code=str(code),
                 message=error.message or "",
-                retry_after=headers.get("Retry-After", ""),
+                retry_after=failures.retry_after(headers),
             )
+        why = no_answer(error, self._endpoint)
+        if why is not None:
+            return why
         if isinstance(error, azure_errors.ServiceResponseTimeoutError | TimeoutError):
             return failures.timeout("timed out")
         if isinstance(error, azure_errors.ServiceResponseError) and "timed out" in str(error).lower():
@@ -182,35 +215,50 @@ class AzureSdkClient:
         return Failure(ErrorClass.IO_ERROR, failures.one_line(str(error)))
 
     def date(self, key: str) -> str:
-        return ""
+        return str(self._loops.run(self._date()))
+
+    async def _date(self) -> str:
+        heads = _Heads()
+        async with within(self._total_s):
+            client = await self._loops.client()
+            try:
+                await client.get_container_properties(raw_response_hook=heads)
+            except azure_errors.HttpResponseError as error:
+                return str((getattr(error.response, "headers", None) or {}).get("Date", ""))
+        return heads.date
 
     def remove(self, key: str) -> bool:
-        self._sync.delete_blob(_namable(key))
+        self._loops.run(self._remove(_namable(key)))
         return True
+
+    async def _remove(self, key: str) -> None:
+        async with within(self._total_s):
+            await (await self._loops.client()).delete_blob(key)
 
     def relocate(self, region: str) -> bool:
         return False
 
     def close(self) -> None:
-        self._sync.close()
+        self._loops.close()
+        if "_blocking" in self.__dict__:
+            self._blocking.close()
 
     async def aclose(self) -> None:
-        client = self._async.pop(asyncio.get_running_loop(), None)
-        if client is not None:
-            await client.close()
+        await self._loops.aclose()
 
-    def _client(self) -> AsyncContainerClient:
-        loop = asyncio.get_running_loop()
-        client = self._async.get(loop)
-        if client is None:
-            client = self._async[loop] = AsyncContainerClient(
-                self._settings.endpoint,
-                self._container,
-                credential=self._settings.sdk_credential(aio=True),
-                transport=_aio_transport(self._transport),
-                retry_policy=_AsyncOneTry(retry_total=0),
-                **self._options,
-            )
+    async def _make(self, stack: AsyncExitStack) -> AsyncContainerClient:
+        credential = self._settings.sdk_credential(aio=True)
+        if hasattr(credential, "close"):
+            stack.push_async_callback(credential.close)
+        client = AsyncContainerClient(
+            self._settings.endpoint,
+            self._container,
+            credential=credential,
+            transport=_aio_transport(self._endpoint, self._transport, self._count),
+            retry_policy=_OneTry(retry_total=0),
+            **self._options,
+        )
+        stack.push_async_callback(client.close)
         return client
 
 
@@ -223,13 +271,14 @@ def _namable(key: str) -> str:
 class _Heads:
     """A response hook: when the headers of the last answer arrived, and what they announce."""
 
-    __slots__ = ("at", "length", "range", "status")
+    __slots__ = ("at", "date", "length", "range", "status")
 
     def __init__(self) -> None:
         self.at: int | None = None
         self.status = 0
         self.length: int | None = None
         self.range: str | None = None
+        self.date = ""
 
     def __call__(self, response: Any) -> None:
         self.at = time.monotonic_ns()
@@ -238,6 +287,7 @@ class _Heads:
         length = answer.headers.get("Content-Length")
         self.length = int(length) if length is not None else None
         self.range = answer.headers.get("Content-Range")
+        self.date = answer.headers.get("Date", "")
 
     def fill(self, offset: int, buffer: memoryview, data: bytes) -> int:
         """Copy a range into `buffer`. Raises OtherBytes if it is another one."""
@@ -247,39 +297,57 @@ class _Heads:
         return len(data)
 
     def whole(self, data: bytes, most: int | None) -> memoryview:
-        """Return a whole body. Raises OtherBytes if it is not as long as announced."""
-        if self.length is not None and self.status in (200, 206):
+        """Return a whole body, or its first `most` bytes. Raises OtherBytes if they are others."""
+        if self.range is not None and self.status in (200, 206):
+            wanted = whole_bytes(self.range, self.length) if not most else range_bytes(self.range, 0, most)
+            check_body(len(data), wanted)
+        elif self.length is not None and self.status in (200, 206):
             check_body(len(data), self.length)
         return memoryview(data)[:most]
 
 
-_sent: ContextVar[bool | None] = ContextVar("tracekit_azure_sent", default=None)
-"""Within a download: whether its request was sent. None elsewhere."""
+class _Download:
+    """One download: whether its request was sent, and its answer."""
+
+    __slots__ = ("answer", "sent")
+
+    def __init__(self) -> None:
+        self.sent = False
+        self.answer: Any = None
+
+
+_download: ContextVar[_Download | None] = ContextVar("tracekit_azure_download", default=None)
 
 
 @contextmanager
 def _one_request() -> Iterator[None]:
-    """Keep the SDK's downloader from sending a second request when a body breaks off."""
-    token = _sent.set(False)
+    """Keep the SDK's downloader from sending a second request; close an answer that it drops."""
+    download = _Download()
+    token = _download.set(download)
     try:
         yield
+    except BaseException:
+        if download.answer is not None:
+            download.answer.close()
+        raise
     finally:
-        _sent.reset(token)
+        _download.reset(token)
 
 
 def _note_sending() -> None:
-    if _sent.get():
-        raise azure_errors.ServiceResponseError("the connection broke off")
-    if _sent.get() is False:
-        _sent.set(True)
+    download = _download.get()
+    if download is not None and download.sent:
+        raise OtherBytes("the answer is shorter than the requested range")
+    if download is not None:
+        download.sent = True
 
 
 def _noted(response: Any) -> Any:
     """Allow the SDK its second request past the end of an empty object."""
-    answer = response.http_response
-    if _sent.get() and answer.status_code == 416:
-        _sent.set(False)
-    if _sent.get():
+    answer, download = response.http_response, _download.get()
+    if download is not None:
+        download.answer = getattr(answer, "internal_response", None)
+        download.sent = answer.status_code != 416
         stream = answer.stream_download
         answer.stream_download = lambda *given, **named: _Body(stream(*given, **named))
     return response
@@ -294,12 +362,6 @@ class _Body:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
-    def __iter__(self) -> Iterator[bytes]:
-        try:
-            yield from self._stream
-        except _ASKED_AGAIN_AFTER as error:
-            raise _BodyBroke(error) from error
-
     async def __aiter__(self) -> AsyncIterator[bytes]:
         try:
             async for chunk in self._stream:
@@ -308,42 +370,33 @@ class _Body:
             raise _BodyBroke(error) from error
 
 
-class _OneTry(ExponentialRetry):
+class _OneTry(AsyncExponentialRetry):
     """The SDK's retry policy without retries; the base class does the rest of a policy's work."""
-
-    def send(self, request: Any) -> Any:
-        _note_sending()
-        return _noted(super().send(request))  # type: ignore[no-untyped-call]
-
-
-class _AsyncOneTry(AsyncExponentialRetry):
-    """`_OneTry` on an event loop."""
 
     async def send(self, request: Any) -> Any:  # type: ignore[override]
         _note_sending()
         return _noted(await super().send(request))  # type: ignore[no-untyped-call]
 
 
-def _aio_transport(options: Transport) -> Any:
+def _aio_transport(endpoint: Endpoint, options: Transport, count: Callable[[str], None]) -> Any:
     """Return the SDK's transport over a session that sends nothing twice; aiohttp would, uncounted."""
     import aiohttp
     from azure.core.pipeline.transport import AioHttpTransport
 
     session = aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=_CONNECTIONS),
+        connector=aiohttp.TCPConnector(limit=_CONNECTIONS, ssl=endpoint.context or True),
         cookie_jar=aiohttp.DummyCookieJar(),
         auto_decompress=False,
-        proxy=None if options.proxy == "none" else options.proxy,
-        trust_env=options.proxy is None,
+        proxy=endpoint.proxy.with_login if endpoint.proxy else None,
+        trust_env=False,
+        trace_configs=[watched(count, endpoint.context is not None)],
     )
     session._retry_connection = False
     return AioHttpTransport(
         session=session,
-        use_env_settings=options.proxy is None,
+        use_env_settings=False,
         connection_timeout=options.connect_timeout_s,
         read_timeout=options.timeout_s,
-        connection_verify=options.ca_bundle or True,
-        connection_cert=certificate_pair(options.client_cert),
     )
 
 

@@ -7,7 +7,9 @@ detail: only the code and the first line of the message, redacted.
 
 from __future__ import annotations
 
+import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -17,17 +19,22 @@ from tracekit.redaction import redact
 
 __all__ = [
     "CREDENTIALS_MARK",
+    "TOO_LONG",
     "Failure",
     "credentials_failure",
     "from_status",
     "one_line",
     "other_bytes",
+    "retry_after",
     "timeout",
+    "too_long",
     "unreachable",
 ]
 
 CREDENTIALS_MARK = "tracekit-credentials: "
 """Prefix of the message that a credential provider of ours raises inside a client library."""
+
+TOO_LONG = "the request took longer than total_timeout_s"
 
 _CODE = re.compile(r"<Code>([^<]{1,80})</Code>")
 _MESSAGE = re.compile(r"<Message>([^<\n\\]{1,200})")
@@ -89,6 +96,15 @@ def from_status(
     )
 
 
+def retry_after(headers: Mapping[str, str]) -> str:
+    """Return how long the store asks to wait, as Retry-After has it; Azure also says it in milliseconds."""
+    for name in ("retry-after-ms", "x-ms-retry-after-ms"):
+        told = headers.get(name, "")
+        if told.isascii() and told.isdigit() and len(told) < 12:
+            return str(int(told) / 1000)
+    return headers.get("retry-after", "")
+
+
 def other_bytes(detail: str) -> Failure:
     """Classify an answer with other bytes than were asked for: the store is asked again."""
     return Failure(
@@ -99,6 +115,11 @@ def other_bytes(detail: str) -> Failure:
 def timeout(detail: str) -> Failure:
     """Classify a request without an answer, or without a further byte, in time."""
     return Failure(ErrorClass.TIMEOUT, one_line(detail), retryable=True)
+
+
+def too_long() -> Failure:
+    """Classify a request that was not whole in time. It is not sent again: it would take as long."""
+    return Failure(ErrorClass.TIMEOUT, TOO_LONG)
 
 
 def unreachable(detail: str) -> Failure:
@@ -126,7 +147,8 @@ def _seconds(retry_after: str) -> float:
     """Return a Retry-After header in seconds: a number, or a date; 0 if it is neither."""
     text = retry_after.strip()
     try:
-        return min(max(float(text), 0.0), _LONGEST_WAIT_S) if text else 0.0
+        seconds = float(text or 0)
+        return 0.0 if math.isnan(seconds) else min(max(seconds, 0.0), _LONGEST_WAIT_S)
     except ValueError:
         pass
     try:

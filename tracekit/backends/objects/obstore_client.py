@@ -29,7 +29,9 @@ from obstore.exceptions import (
 from tracekit.backends.objects import failures
 from tracekit.backends.objects.client import ObjectClient
 from tracekit.backends.objects.failures import CREDENTIALS_MARK, Failure
+from tracekit.backends.objects.limits import TooLong, timed
 from tracekit.backends.objects.obstore_config import documented_variables_only, names_guard
+from tracekit.backends.objects.options import Transport
 from tracekit.backends.objects.ranges import OtherBytes
 from tracekit.backends.objects.reader_pool import ReaderPool
 from tracekit.errors import ErrorClass, UsageError
@@ -50,6 +52,8 @@ _OTHER_RANGE = re.compile(
     re.IGNORECASE,
 )
 _CONNECT = re.compile(r"kind: Connect\b|^\s*Connect,$", re.MULTILINE)
+_UNTRUSTED = re.compile(r"InvalidCertificate\(\s*(\w+)")
+_HOST = re.compile(r"https?://([^/:\s]{1,255})")
 _POOL_THREADS = 64
 """Further reads of event loops use obstore's own asyncio bridge."""
 _BIG_PUT_BYTES = 16 << 20
@@ -57,6 +61,8 @@ _PART_BYTES = 16 << 20
 _SLOWEST_PUT_BYTES_S = 1 << 20
 
 
+_FROM_START: GetOptions = {"range": {"offset": 0}}
+"""A whole object is asked for as a range: obstore holds the Content-Range of ranges alone against the request."""
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _T = TypeVar("_T")
 
@@ -87,19 +93,25 @@ class ObstoreClient:
         ValueError,
         OSError,
         OtherBytes,
+        TooLong,
+        MemoryError,
     )
     errors = obstore_errors
 
     def __init__(
         self,
         make_store: Callable[[float, str | None], S3Store | AzureStore],
-        timeout_s: float,
+        options: Transport,
         helper: ObjectClient,
+        count: Callable[[str], None],
     ) -> None:
         self._make_store = make_store
-        self._timeout_s = timeout_s
+        self._count = count
+        self._whole: GetOptions | None = _FROM_START
+        self._timeout_s = options.timeout_s
+        self._total_s = options.total_timeout_s
         self._region: str | None = None
-        self._store = self._made(timeout_s)
+        self._store = self._made(options.timeout_s)
         self._helper = helper
         self.errors = (*self.errors, *helper.errors)
         self._pool = ReaderPool(_POOL_THREADS)
@@ -109,14 +121,19 @@ class ObstoreClient:
             return self._helper.read(key, offset, buffer)
         self._enter()
         asked: GetOptions = {"range": (offset, offset + len(buffer))}
-        data, first = _interruptible(partial(_get, self._store, key, asked))
+        data, first = self._ended(partial(_get, self._store, key, asked))
         return _fill(buffer, data), first
 
     def get(self, key: str, most: int | None) -> tuple[memoryview | None, int | None]:
         if not _namable(key):
             return self._helper.get(key, most)
         self._enter()
-        data, first = _interruptible(partial(_get, self._store, key, None, most))
+        try:
+            data, first = self._ended(partial(_get, self._store, key, self._whole, most))
+        except self.obstore_errors as error:
+            if self._ignores_ranges(error):
+                return self.get(key, most)
+            return self._empty(error)
         return None if data is None else memoryview(data), first
 
     async def aread(self, key: str, offset: int, buffer: memoryview) -> tuple[int, int | None]:
@@ -124,22 +141,29 @@ class ObstoreClient:
             return await self._helper.aread(key, offset, buffer)
         self._enter()
         asked: GetOptions = {"range": (offset, offset + len(buffer))}
-        ended = self._pool.submit(partial(_get, self._store, key, asked))
-        data, first = await (ended or _aget(self._store, key, asked))
+        with timed(self._total_s, self.obstore_errors):
+            ended = self._pool.submit(partial(_get, self._store, key, asked))
+            data, first = await (ended or _aget(self._store, key, asked))
         return _fill(buffer, data), first  # here, so that a cancelled read writes nothing
 
     async def aget(self, key: str, most: int | None) -> tuple[memoryview | None, int | None]:
         if not _namable(key):
             return await self._helper.aget(key, most)
         self._enter()
-        data, first = await _aget(self._store, key, None, most)
+        try:
+            with timed(self._total_s, self.obstore_errors):
+                data, first = await _aget(self._store, key, self._whole, most)
+        except self.obstore_errors as error:
+            if self._ignores_ranges(error):
+                return await self.aget(key, most)
+            return self._empty(error)
         return None if data is None else memoryview(data), first
 
     def size(self, key: str) -> int:
         if not _namable(key):
             return self._helper.size(key)
         self._enter()
-        return int(obstore.head(self._store, key)["size"])
+        return int(self._ended(partial(obstore.head, self._store, key))["size"])
 
     def pages(self, prefix: str, after: str) -> Iterator[list[tuple[str, int]]]:
         """List with the native client: obstore lists `a/` as `a`, and fails at keys that it cannot name."""
@@ -154,7 +178,8 @@ class ObstoreClient:
         store = self._store
         if size > _BIG_PUT_BYTES:  # the timeout of the answer starts with the first byte sent
             store = self._made(self._timeout_s + size / _SLOWEST_PUT_BYTES_S)
-        obstore.put(
+        put = partial(
+            obstore.put,
             store,
             key,
             data,
@@ -162,11 +187,16 @@ class ObstoreClient:
             use_multipart=overwrite and size > 4 * _PART_BYTES,  # a multipart upload cannot be create-only
             chunk_size=_PART_BYTES,
         )
+        self._ended(put)
 
     def failure(self, error: Exception) -> Failure:
         if isinstance(error, self._helper.errors) and not isinstance(error, self.obstore_errors):
             return self._helper.failure(error)
+        if isinstance(error, TooLong):
+            return failures.too_long()
         text = str(error)
+        if isinstance(error, MemoryError):
+            return Failure(ErrorClass.OUT_OF_MEMORY, text)
         status = _STATUS.search(text)
         if status:
             return failures.from_status(int(status[1]), text)
@@ -220,6 +250,24 @@ class ObstoreClient:
                 f"obstore cannot be configured: {redact(why)}", "check the AWS_* or AZURE_* variables"
             ) from None
 
+    def _ended(self, call: Callable[[], _T]) -> _T:
+        with timed(self._total_s, self.obstore_errors):
+            return _interruptible(call)
+
+    def _ignores_ranges(self, error: Exception) -> bool:
+        """Whether the store answers a range from byte 0 with the whole object, as it may: it is asked without one."""
+        if self._whole is None or "Received non-partial response" not in str(error):
+            return False
+        self._whole = None
+        self._count("whole_gets")
+        return True
+
+    def _empty(self, error: Exception) -> tuple[memoryview, None]:
+        """Return an empty object, which has no first byte to ask for; raise any other error."""
+        if self.failure(error).error_class != ErrorClass.OUT_OF_RANGE:
+            raise error
+        return memoryview(b""), None
+
     def _enter(self) -> None:
         if _Process.lost:
             raise UsageError(
@@ -259,7 +307,7 @@ def _get(
     """Send one GET; return its bytes (None, and unread, if more than `most`) and when its headers arrived."""
     result = obstore.get(store, key, options=options)
     first = time.monotonic_ns()
-    return None if most is not None and result.meta["size"] > most else result.bytes(), first
+    return None if _overlong(result.meta["size"], most) else result.bytes(), first
 
 
 async def _aget(
@@ -267,7 +315,11 @@ async def _aget(
 ) -> tuple[Bytes | None, int]:
     result = await obstore.get_async(store, key, options=options)
     first = time.monotonic_ns()
-    return None if most is not None and result.meta["size"] > most else await result.bytes_async(), first
+    return None if _overlong(result.meta["size"], most) else await result.bytes_async(), first
+
+
+def _overlong(size: int, most: int | None) -> bool:
+    return most is not None and size > most
 
 
 def _fill(buffer: memoryview, data: Bytes | None) -> int:
@@ -284,13 +336,28 @@ def _of_transport(text: str) -> Failure:
     """Classify a failure without an HTTP status by the kind in the error's debug text."""
     if names_guard(text):
         return Failure(ErrorClass.WRONG_REGION, "the store redirects to another host")
+    untrusted = _UNTRUSTED.search(text)
+    if untrusted:
+        return Failure(
+            ErrorClass.UNREACHABLE,
+            f"its certificate is not trusted: {untrusted[1]} (ca_bundle= names others)",
+        )
+    if "InvalidMessage(" in text:
+        return Failure(ErrorClass.UNREACHABLE, "the port does not speak TLS (try http://)")
+    if "dns error" in text:
+        host = _HOST.search(text)
+        return failures.unreachable(f"the host name {host[1] if host else ''} cannot be resolved")
+    if "kind: ConnectionRefused" in text:
+        return failures.unreachable("connection refused")
     if _CONNECT.search(text):
         cause = _CAUSE.search(text)
         waited = "no connection in time" if "TimedOut" in text else "no connection"
         return failures.unreachable((cause[1] or cause[2]) if cause else waited)
     if "kind: Timeout" in text or "TimedOut" in text:
         return failures.timeout("timed out")
-    if "BareRedirect" in text:
+    if "Parse(" in text:
+        return Failure(ErrorClass.IO_ERROR, "the answer is not HTTP/1.1", retryable=True)
+    if "BareRedirect" in text or "TooManyRedirects" in text or "kind: Redirect" in text:
         return Failure(ErrorClass.WRONG_REGION, "the store redirects")
     if "kind: Interrupted" in text or "IncompleteMessage" in text or "HTTP error" in text:
         return failures.unreachable("the connection broke off")

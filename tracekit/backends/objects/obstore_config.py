@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from tracekit.backends.objects.native.endpoint import proxy_for
+from tracekit.backends.objects.native.endpoint import proxy_for, tls_context
 from tracekit.backends.objects.options import Transport, untaken
 
 if TYPE_CHECKING:
@@ -81,7 +81,9 @@ _PREFIXES = ("AWS_", "AZURE_", "GOOGLE_")
 _environment_lock = threading.Lock()
 
 
-def client_config(options: Transport, endpoint: str, ca_bundle: str | None, timeout_s: float) -> ClientConfig:
+def client_config(
+    options: Transport, endpoint: str, ca_bundle: str | None, timeout_s: float, *, http2: bool
+) -> ClientConfig:
     """Return obstore's client options. `timeout_s` bounds the wait for the next byte, not the transfer.
 
     obstore follows redirects and has no setting against it. So every host but the endpoint's is sent
@@ -99,13 +101,16 @@ def client_config(options: Transport, endpoint: str, ca_bundle: str | None, time
         "connect_timeout": timedelta(seconds=options.connect_timeout_s),
         "pool_max_idle_per_host": str(options.pool_size),
         "user_agent": "tracekit",
+        "http1_only": not http2,
         "proxy_url": f"http://127.0.0.1:{_guard_port()}",
         "proxy_excludes": host,
     }
-    if ca_bundle is not None:
-        config["root_certificate"] = Path(ca_bundle).read_bytes()
     if parts.scheme == "http":
         config["allow_http"] = True
+    elif ca_bundle is not None:
+        tls_context(endpoint, ca_bundle, None)
+        untaken("obstore", ca_bundle="a folder" if Path(ca_bundle).is_dir() else None)
+        config["root_certificate"] = Path(ca_bundle).read_bytes()
     return config
 
 
@@ -129,7 +134,11 @@ def names_guard(text: str) -> bool:
 @contextmanager
 def documented_variables_only() -> Iterator[None]:
     """Hide the variables that only obstore reads: they are not part of the contract of `aws` and its like."""
-    names = [name for name in os.environ if name.partition("_")[2] in _FOREIGN and name.startswith(_PREFIXES)]
+    names = [
+        name
+        for name in os.environ
+        if name.startswith(_PREFIXES) and name.partition("_")[2].removeprefix("STORAGE_") in _FOREIGN
+    ]
     if not names:
         yield
         return

@@ -51,11 +51,11 @@ def one_endpoint(client: str, endpoints: tuple[str, ...]) -> None:
         )
 
 
-def untaken(client: str, **given: object) -> None:
-    """Raise UsageError for the first option that is set and that the client library cannot take."""
+def untaken(client: str, taker: str = "native", /, **given: object) -> None:
+    """Raise UsageError for the first option that is set and that the client library cannot take; `taker` can."""
     for name, value in given.items():
         if value:
-            raise UsageError(f"client={client!r} does not take {name}=", 'client="native" does')
+            raise UsageError(f"client={client!r} does not take {name}=", f'client="{taker}" does')
 
 
 def check_endpoint(scheme: str, endpoint: str) -> str:

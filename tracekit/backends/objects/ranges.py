@@ -10,7 +10,7 @@ import re
 
 __all__ = ["OtherBytes", "check_body", "range_bytes", "whole_bytes"]
 
-_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)", re.IGNORECASE)
+_RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19}|\*)", re.IGNORECASE)
 
 
 class OtherBytes(Exception):
@@ -40,14 +40,18 @@ def range_bytes(content_range: str | None, offset: int, wanted: int) -> int:
     return last - first + 1
 
 
-def whole_bytes(content_range: str | None, length: int | None) -> None:
-    """Check that an answer to a GET of the whole object is not a part of it. Raises OtherBytes if it is."""
+def whole_bytes(content_range: str | None, length: int | None) -> int:
+    """Return the bytes of an answer with a Content-Range to a GET of the whole object.
+
+    Raises OtherBytes if it is a part of the object.
+    """
     found = _RANGE.fullmatch((content_range or "").strip())
     if found is None or found[3] == "*":
         raise OtherBytes("the answer is a part of the object that was asked for as a whole")
     first, last, total = int(found[1]), int(found[2]), int(found[3])
     if first or last + 1 != total or length not in (None, total):
         raise OtherBytes(f"the answer has bytes {first}-{last} of an object of {total} bytes")
+    return total
 
 
 def check_body(count: int, expected: int) -> None:

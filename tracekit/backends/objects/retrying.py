@@ -166,7 +166,7 @@ class Retrier:
 
     def give_up(self, failure: Failure, uri: str, tries: Tries) -> NoReturn:
         """Raise `failure` as a BackendError of one line."""
-        what, hint = self._wording(failure)
+        what, hint = self._wording(failure, again=tries.number > 1)
         again = f" (sent {tries.number} times)" if tries.number > 1 else ""
         where = clean(uri)
         if failure.container_missing:
@@ -175,7 +175,7 @@ class Retrier:
             f"{where}: {what}{again}", hint, failure.error_class, tries.number, tries.wait_ns
         ) from None
 
-    def _wording(self, failure: Failure) -> tuple[str, str]:
+    def _wording(self, failure: Failure, again: bool) -> tuple[str, str]:
         dialect = self._dialect
         if failure.container_missing:
             return f"no such {dialect.container} at {dialect.endpoint}", "check the name and the endpoint"
@@ -183,7 +183,10 @@ class Retrier:
         wordings: dict[str, tuple[str, str]] = {
             ErrorClass.NOT_FOUND: ("no such object", "list the prefix to see what is there"),
             ErrorClass.PERMISSION: (f"access denied: {detail}", dialect.credentials_hint),
-            ErrorClass.EXISTS: ("already exists", "give overwrite=True, or choose another target"),
+            ErrorClass.EXISTS: (
+                "already exists" + ("; an earlier try of this request may have made it" if again else ""),
+                "give overwrite=True, or choose another target",
+            ),
             ErrorClass.UNREACHABLE: (
                 f"the connection to {dialect.endpoint} failed: {detail}",
                 "check the endpoint and the network",

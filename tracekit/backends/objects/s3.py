@@ -51,6 +51,7 @@ class S3Options:
     requester_pays: bool
     version_id: str | None
     pool_size: int
+    http2: bool
     verify_checksums: bool
 
     def __init__(self, **options: Any) -> None:
@@ -78,6 +79,8 @@ def backend(**options: Any) -> ObjectStoreBackend:
         trusted=settings.endpoint is None,
         bad_key_hint='client="aiobotocore" reads such keys',
     )
+    if chosen.client != "obstore":
+        untaken(chosen.client, "obstore", http2=chosen.http2)
     connect = {"native": _native, "obstore": _obstore, "aiobotocore": _aiobotocore}[chosen.client]
     return ObjectStoreBackend(dialect, connect(settings, chosen), chosen.retries, _changes(settings, chosen))
 
@@ -129,7 +132,7 @@ def _obstore(settings: AwsSettings, options: S3Options) -> Connect:
         def make_store(timeout_s: float, region: str | None) -> S3Store:
             return _store(settings, options, bucket, credentials, timeout_s, region or settings.region)
 
-        return ObstoreClient(make_store, options.timeout_s, native(bucket, count))
+        return ObstoreClient(make_store, options, native(bucket, count), count)
 
     return connect
 
@@ -171,7 +174,7 @@ def _store(
     return S3Store(
         bucket,
         config=config,
-        client_options=client_config(options, endpoint, settings.ca_bundle, timeout_s),
+        client_options=client_config(options, endpoint, settings.ca_bundle, timeout_s, http2=options.http2),
         retry_config=NO_RETRIES,
         credential_provider=credentials,
     )
@@ -182,7 +185,7 @@ def _aiobotocore(settings: AwsSettings, options: S3Options) -> Connect:
 
     one_endpoint("aiobotocore", settings.endpoints)
     untaken("aiobotocore", verify_checksums=options.verify_checksums)
-    return lambda bucket, _: AiobotocoreClient(bucket, settings, options)
+    return lambda bucket, count: AiobotocoreClient(bucket, settings, options, count)
 
 
 def _changes(settings: AwsSettings, options: S3Options) -> ConnectChanges:

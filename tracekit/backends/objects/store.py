@@ -6,7 +6,6 @@ messages. HTTP, XML and SDKs belong to the `ObjectClient`.
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +14,7 @@ from typing import TypeAlias, TypeVar
 from tracekit.backends.base import NOTHING_MOVED, Hint, Moved, ObjectInfo
 from tracekit.backends.objects.changing import CHANGE_COUNTERS, ConnectChanges, ObjectChanger, ObjectChanges
 from tracekit.backends.objects.client import ObjectClient
+from tracekit.backends.objects.create_only import CreateOnly
 from tracekit.backends.objects.failures import Failure
 from tracekit.backends.objects.retrying import Dialect, Retrier, Tries
 from tracekit.backends.objects.uri import join, split
@@ -25,8 +25,6 @@ from tracekit.uri import clean
 __all__ = ["Connect", "ObjectHandle", "ObjectStoreBackend"]
 
 _T = TypeVar("_T")
-_PROBE_BYTES = 1 << 20
-_log = logging.getLogger("tracekit")
 _AT_END: tuple[int, int | None] = (0, None)
 _LISTING_TELLS_MORE = (ErrorClass.NOT_FOUND, ErrorClass.PERMISSION, ErrorClass.IO_ERROR)
 """A HEAD has no body: for these errors a listing gives the reason."""
@@ -66,7 +64,7 @@ class ObjectStoreBackend:
         self.changer = ObjectChanger(self, changes)
         self.retrier = Retrier(dialect, retries, self.count)
         self._clients: dict[str, ObjectClient] = {}
-        self._create_only: dict[str, bool] = {}
+        self._create_only = CreateOnly(self.scheme, self.retrier, self.count)
         self._answered: set[str] = set()
         """Containers that are known to exist."""
         self._lock = threading.Lock()
@@ -130,47 +128,12 @@ class ObjectStoreBackend:
     def put(self, uri: str, data: bytes | memoryview, *, overwrite: bool = False) -> int:
         """Write a whole object; without `overwrite` the store itself refuses to replace one."""
         client, key = self._locate(uri)
-        if not overwrite and not self._obeys_create_only(client, uri, key, data):
-            return memoryview(data).nbytes
-        self.count("puts")
-        self.retrier.send(client, uri, lambda: client.put(key, data, overwrite))
+        if overwrite or self._dialect.trusted:
+            self.count("puts")
+            self.retrier.send(client, uri, lambda: client.put(key, data, overwrite))
+        else:
+            self._create_only.put(client, uri, key, data)
         return memoryview(data).nbytes
-
-    def _obeys_create_only(self, client: ObjectClient, uri: str, key: str, data: bytes | memoryview) -> bool:
-        """Return whether `put` is still to be done; raise `exists` for a store that would replace the object.
-
-        A store other than the vendors' own may ignore the condition. The first create-only put of a
-        container looks for the object, writes it, and writes the same bytes again: a store that accepts
-        them again ignores the condition, and is asked for the object before each later put.
-        """
-        container = split(uri).container
-        known = self._create_only.get(container)
-        if self._dialect.trusted or known:
-            return True
-        self.count("heads")
-        try:
-            self.retrier.send(client, uri, lambda: client.size(key))
-        except BackendError as error:
-            if error.error_class != ErrorClass.NOT_FOUND:
-                raise
-        else:
-            self.retrier.give_up(Failure(ErrorClass.EXISTS, "already exists"), uri, Tries())
-        if known is not None or memoryview(data).nbytes > _PROBE_BYTES:
-            return True
-        self.count("puts", 2)
-        self.retrier.send(client, uri, lambda: client.put(key, data, overwrite=False))
-        try:
-            client.put(key, data, overwrite=False)
-        except client.errors as error:
-            self._create_only[container] = client.failure(error).error_class == ErrorClass.EXISTS
-        else:
-            self._create_only[container] = False
-            _log.warning(
-                "%s://%s ignores create-only puts: each is preceded by a HEAD, which another writer can overtake",
-                self.scheme,
-                container,
-            )
-        return False
 
     @property
     def endpoint(self) -> str:
@@ -192,8 +155,8 @@ class ObjectStoreBackend:
         return self.retrier.send(client, uri, lambda: client.remove(key)).answer
 
     def ignores_create_only(self, uri: str) -> bool:
-        """Return whether the store was found to ignore the condition of a create-only put."""
-        return self._create_only.get(split(uri).container) is False
+        """Return whether the store was found not to obey the condition of a create-only put."""
+        return self._create_only.asks_first(uri)
 
     def allocate(self, nbytes: int) -> memoryview:
         try:
@@ -249,7 +212,7 @@ class ObjectStoreBackend:
     def _pages(self, uri: str, client: ObjectClient, key: str, patient: bool = True) -> Iterator[_Page]:
         """Yield non-empty listing pages below `key`; a page that fails is requested again from its start."""
         after = ""
-        seen = 0
+        seen = repeats = 0
         tries = Tries()
         pages = client.pages(key.rstrip("/"), after)
         while True:
@@ -266,7 +229,16 @@ class ObjectStoreBackend:
                 self._answered.add(split(uri).container)
                 return
             seen += 1
+            if page and page[-1][0] == after:
+                repeats += 1
+                if repeats > 1:
+                    failure = Failure(ErrorClass.IO_ERROR, "the listing repeats a page without end")
+                    self.retrier.give_up(failure, uri, tries)
+                continue
+            if page and page[0][0] == after:
+                page = page[1:]
             if page:  # an empty page is no progress
+                repeats = 0
                 tries = Tries()
                 after = page[-1][0]
                 yield page

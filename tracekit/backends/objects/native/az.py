@@ -17,6 +17,7 @@ from tracekit.backends.objects.native.service import (
     BadKey,
     Page,
     SignedRequest,
+    check_listing,
     encoded_query,
     request_path,
     xml_text,
@@ -50,6 +51,7 @@ class AzService:
     code_header: str = "x-ms-error-code"
     lists: bool = True
     put_method: str = "PUT"
+    accept_encoding: str = "identity"
 
     def endpoints(self) -> Sequence[Endpoint]:
         return self.located
@@ -91,8 +93,7 @@ class AzService:
 
     def page(self, body: bytes) -> Page:
         text = body.decode("utf-8-sig", errors="surrogateescape")
-        if "<EnumerationResults" not in text:
-            raise ValueError("the answer is not a listing")
+        check_listing(text, "EnumerationResults")
         entries = []
         for entry in _ENTRY.findall(text):
             name, size = _NAME.search(entry), _SIZE.search(entry)

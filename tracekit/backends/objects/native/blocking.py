@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import os
 import select
 import socket
+import ssl
+import struct
 import threading
 import time
 from collections.abc import Callable
 
-from tracekit.backends.objects.native.endpoint import Broken, Endpoint, Limits, broken
+from tracekit.backends.objects.native.endpoint import Broken, Endpoint, Limits, broken, too_long
 from tracekit.backends.objects.native.wire import Malformed, Reception, Refused
 from tracekit.errors import ErrorClass
 
@@ -17,6 +20,9 @@ __all__ = ["BlockingPool"]
 
 _JOINED_BYTES = 64 << 10
 """Bodies up to this size are sent together with the head."""
+_SENT_BYTES = 1 << 20
+_TURNS = 8
+"""How often a wait for a whole body looks whether bytes still come."""
 
 
 class BlockingPool:
@@ -26,7 +32,7 @@ class BlockingPool:
         self._endpoint = endpoint
         self._limits = limits
         self._count = count
-        self._idle: list[socket.socket] = []
+        self._idle: list[_Connection] = []
         self._lock = threading.Lock()
         self._pid = os.getpid()
 
@@ -37,9 +43,10 @@ class BlockingPool:
         """
         end = time.monotonic() + self._limits.total_s
         connection = self._reused() or self._connect()
+        connection.end = end
         whole = False
         try:
-            first = self._converse(connection, head, body, reception, end)
+            first = _converse(connection, head, body, reception)
             whole = True
             return first
         except Malformed as error:
@@ -56,42 +63,7 @@ class BlockingPool:
         while self._idle:
             self._idle.pop().close()
 
-    def _converse(
-        self,
-        connection: socket.socket,
-        head: bytes,
-        body: bytes | memoryview,
-        reception: Reception,
-        end: float,
-    ) -> int:
-        unsent: OSError | None = None
-        try:
-            if len(body) <= _JOINED_BYTES:
-                connection.sendall(head + bytes(body) if body else head)
-            else:
-                connection.sendall(head)
-                connection.sendall(body)
-        except (BrokenPipeError, ConnectionResetError) as error:
-            unsent = error  # the store may have answered already, with the reason
-        first = 0
-        while True:
-            count = connection.recv_into(reception.buffer())
-            if not first:
-                first = time.monotonic_ns()
-            if not count:
-                if reception.ended():
-                    return first
-                raise unsent or ConnectionResetError("the connection broke off")
-            if reception.received(count):
-                if unsent is not None:
-                    reception.reusable = False
-                return first
-            if time.monotonic() > end:
-                raise Broken(
-                    ErrorClass.TIMEOUT, "the request took longer than total_timeout_s", retryable=False
-                )
-
-    def _reused(self) -> socket.socket | None:
+    def _reused(self) -> _Connection | None:
         if self._pid != os.getpid():  # after a fork the connections are the parent's
             with self._lock:
                 self._idle, self._pid = [], os.getpid()
@@ -100,14 +72,12 @@ class BlockingPool:
                 connection = self._idle.pop()
             except IndexError:
                 return None
-            ready = select.poll()
-            ready.register(connection, select.POLLIN)
-            if not ready.poll(0):
+            if connection.silent():
                 self._count("connections_reused")
                 return connection
             connection.close()  # the store closed it, or sent what nobody asked for
 
-    def _connect(self) -> socket.socket:
+    def _connect(self) -> _Connection:
         endpoint = self._endpoint
         target = endpoint.proxy or endpoint
         connection = None
@@ -127,12 +97,12 @@ class BlockingPool:
             if connection is not None:
                 connection.close()
             raise
-        connection.settimeout(min(self._limits.byte_s, self._limits.total_s))
         self._count("connections_opened")
-        return connection
+        return _Connection(connection, self._limits)
 
     def _tunnel(self, connection: socket.socket) -> None:
         """Have the proxy connect to the endpoint."""
+        end = time.monotonic() + self._limits.connect_s
         connection.sendall(tunnel_request(self._endpoint))
         reception = Reception("HEAD", lambda _: None)  # the answer to CONNECT has no body
         try:
@@ -144,9 +114,109 @@ class BlockingPool:
                     )
                 if reception.received(count):
                     break
+                if time.monotonic() > end:
+                    raise TimeoutError
         except (Malformed, Refused) as error:
             raise Broken(ErrorClass.UNREACHABLE, f"the proxy {_shown(self._endpoint)}: {error}") from None
         check_tunnel(self._endpoint, reception)
+
+
+class _Connection:
+    """One connection. Without TLS it blocks in the kernel, which wakes the thread once for a whole body.
+
+    Python's own time-outs would cost a system call before each, and wake it for every segment.
+    """
+
+    __slots__ = ("_limits", "_plain", "_ready", "_socket", "_turn_s", "end")
+
+    def __init__(self, connected: socket.socket, limits: Limits) -> None:
+        self.end = math.inf
+        """When the current request must be whole, in seconds of the monotonic clock."""
+        self._socket = connected
+        self._limits = limits
+        self._plain = not isinstance(connected, ssl.SSLSocket)
+        self._ready = select.poll()
+        self._ready.register(connected, select.POLLIN)
+        self._turn_s = limits.byte_s / _TURNS if self._plain else limits.byte_s
+        if self._plain:
+            connected.settimeout(None)
+        self._wait_at_most(self._turn_s)
+
+    def send(self, data: bytes | memoryview) -> None:
+        """Send all of `data`. Raises TimeoutError if the store takes nothing for too long."""
+        rest = memoryview(data)
+        patience = time.monotonic() + self._limits.byte_s
+        while rest:
+            self._bound()
+            try:
+                rest = rest[self._socket.send(rest[:_SENT_BYTES]) :]
+                patience = time.monotonic() + self._limits.byte_s
+            except (BlockingIOError, TimeoutError):
+                if time.monotonic() >= patience:
+                    raise TimeoutError from None
+
+    def receive(self, buffer: memoryview, whole: bool) -> int:
+        """Receive into `buffer`: until it is full, if `whole`. Return the bytes, 0 at the end of the stream."""
+        patience = time.monotonic() + self._limits.byte_s
+        while True:
+            self._bound()
+            try:
+                if whole and self._plain:
+                    return self._socket.recv_into(buffer, 0, socket.MSG_WAITALL)
+                return self._socket.recv_into(buffer)
+            except (BlockingIOError, TimeoutError):
+                if time.monotonic() >= patience:
+                    raise TimeoutError from None
+
+    def silent(self) -> bool:
+        """Whether nothing has arrived: neither the end of the stream nor bytes that nobody asked for."""
+        return not self._ready.poll(0)
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def _bound(self) -> None:
+        """Wait no longer than the request may take, if that is limited."""
+        if self.end != math.inf:
+            left_s = self.end - time.monotonic()
+            if left_s <= 0:
+                raise too_long()
+            self._wait_at_most(min(self._turn_s, left_s))
+
+    def _wait_at_most(self, seconds: float) -> None:
+        if not self._plain:
+            self._socket.settimeout(seconds)
+            return
+        whole = int(seconds)
+        value = struct.pack("@ll", whole, max(int((seconds - whole) * 1e6), 0 if whole else 1))
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, value)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, value)
+
+
+def _converse(connection: _Connection, head: bytes, body: bytes | memoryview, reception: Reception) -> int:
+    """Send a request and receive its answer; return when the first byte came, in ns."""
+    unsent: OSError | None = None
+    try:
+        if len(body) <= _JOINED_BYTES:
+            connection.send(head + bytes(body) if body else head)
+        else:
+            connection.send(head)
+            connection.send(body)
+    except (BrokenPipeError, ConnectionResetError) as error:
+        unsent = error  # the store may have answered already, with the reason
+    first = 0
+    while True:
+        count = connection.receive(reception.buffer(), reception.filling)
+        if not first:
+            first = time.monotonic_ns()
+        if not count:
+            if reception.ended():
+                return first
+            raise unsent or ConnectionResetError("the connection broke off")
+        if reception.received(count):
+            if unsent is not None:
+                reception.reusable = False
+            return first
 
 
 def tunnel_request(endpoint: Endpoint) -> bytes:

@@ -16,7 +16,14 @@ from tracekit.backends.objects.native.checksum import verify
 from tracekit.backends.objects.native.endpoint import Broken, Endpoint, Limits
 from tracekit.backends.objects.native.looped import LoopPool
 from tracekit.backends.objects.native.service import BadKey, Service
-from tracekit.backends.objects.native.wire import Answer, Reception, Refused, request_head
+from tracekit.backends.objects.native.wire import (
+    Answer,
+    NoRoom,
+    Overlong,
+    Reception,
+    Refused,
+    request_head,
+)
 from tracekit.backends.objects.ranges import OtherBytes, check_body, range_bytes, whole_bytes
 from tracekit.errors import ErrorClass
 
@@ -33,8 +40,12 @@ class HttpFailure(Refused):
         self.answer, self.body = answer, body
 
 
-class _TooLong(Refused):
-    """The object is longer than the caller wants."""
+class _Told(Refused):
+    """The headers tell the size of the object; the body is not read."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(size)
+        self.size = size
 
 
 class _Site:
@@ -71,50 +82,55 @@ class NativeClient:
 
     def read(self, key: str, offset: int, buffer: memoryview) -> tuple[int, int | None]:
         check = _RangeCheck(offset, buffer)
-        first = self._send("GET", key, check.reception(), headers=check.headers)
+        first = self._send("GET", key, check.reception, headers=check.headers)
         return check.count(), first
 
     def get(self, key: str, most: int | None) -> tuple[memoryview | None, int | None]:
-        reception = Reception("GET", _whole(most))
+        check = _WholeCheck(most)
         try:
-            first = self._send("GET", key, reception)
-        except _TooLong:
+            first = self._send("GET", key, check.reception)
+        except Overlong:
             return None, None
-        return self._verified(reception, most), first
+        return self._verified(check), first
 
     async def aread(self, key: str, offset: int, buffer: memoryview) -> tuple[int, int | None]:
         check = _RangeCheck(offset, buffer)
-        first = await self._asend("GET", key, check.reception(), headers=check.headers)
+        first = await self._asend("GET", key, check.reception, headers=check.headers)
         return check.count(), first
 
     async def aget(self, key: str, most: int | None) -> tuple[memoryview | None, int | None]:
-        reception = Reception("GET", _whole(most))
+        check = _WholeCheck(most)
         try:
-            first = await self._asend("GET", key, reception)
-        except _TooLong:
+            first = await self._asend("GET", key, check.reception)
+        except Overlong:
             return None, None
-        return self._verified(reception, most), first
+        return self._verified(check), first
 
     def size(self, key: str) -> int:
         if not self._service.lists:
             return self._size_by_get(key)
-        answer, _ = self.request("HEAD", key)
-        if answer.length is None:
-            raise OtherBytes("the answer to a HEAD has no Content-Length")
-        return answer.length
+        return self._size_by_head(key)
 
     def _size_by_get(self, key: str) -> int:
         """Return the size that a GET of one byte tells: a presigned URL is signed for GET alone."""
         reception = Reception("GET", _told)
         try:
             self._send("GET", key, reception, headers={"range": "bytes=0-0"})
-        except _TooLong as told:
-            return int(str(told))
+        except _Told as told:
+            return told.size
+        except _Untold:
+            return self._size_by_head(key)
         except HttpFailure as error:
             if error.answer.status == 416:
                 return 0
             raise
         return len(reception.body)  # without a length, the whole body came
+
+    def _size_by_head(self, key: str) -> int:
+        answer, _ = self.request("HEAD", key)
+        if answer.length is None:
+            raise OtherBytes("the answer to a HEAD has no Content-Length")
+        return answer.length
 
     def pages(self, prefix: str, after: str) -> Iterator[list[tuple[str, int]]]:
         token = ""
@@ -141,11 +157,11 @@ class NativeClient:
         )
 
     def date(self, key: str) -> str:
-        if not self._service.lists:
-            return ""
         try:
-            query = self._service.list_query("", "", "")
-            return self.request("GET", None, query=query)[0].headers.get("date", "")
+            if self._service.lists:
+                query = self._service.list_query("", "", "")
+                return self.request("GET", None, query=query)[0].headers.get("date", "")
+            return self.request("GET", key, headers={"range": "bytes=0-0"})[0].headers.get("date", "")
         except HttpFailure as error:
             return error.answer.headers.get("date", "")
 
@@ -178,7 +194,9 @@ class NativeClient:
             return Failure(ErrorClass.BAD_KEY, text)
         if CREDENTIALS_MARK in text:
             return failures.credentials_failure(text.partition(CREDENTIALS_MARK)[2])
-        if isinstance(error, OtherBytes):
+        if isinstance(error, NoRoom):
+            return Failure(ErrorClass.OUT_OF_MEMORY, text)
+        if isinstance(error, OtherBytes | Overlong):
             return failures.other_bytes(text)
         return Failure(ErrorClass.IO_ERROR, failures.one_line(text))
 
@@ -218,7 +236,7 @@ class NativeClient:
     ) -> bytes:
         endpoint = site.endpoint
         request = self._service.signed(endpoint, method, key, query or {}, headers or {}, body)
-        extra: dict[str, str] = {"user-agent": "tracekit"}
+        extra: dict[str, str] = {"user-agent": "tracekit", "accept-encoding": self._service.accept_encoding}
         if len(body) or method in ("PUT", "POST"):
             extra["content-length"] = str(len(body))
         target = request.target
@@ -238,7 +256,11 @@ class NativeClient:
         body: bytes | memoryview = b"",
     ) -> int:
         site = self._site()
-        first = site.blocking.exchange(self._head(site, method, key, query, headers, body), body, reception)
+        head = self._head(site, method, key, query, headers, body)
+        try:
+            first = site.blocking.exchange(head, body, reception)
+        except Overlong as error:
+            raise _refused(reception, error) from None
         return _succeeded(reception, first)
 
     async def _asend(
@@ -246,17 +268,19 @@ class NativeClient:
     ) -> int:
         site = self._site()
         head = self._head(site, method, key, None, headers, b"")
-        return _succeeded(reception, await site.looped.exchange(head, b"", reception))
+        try:
+            first = await site.looped.exchange(head, b"", reception)
+        except Overlong as error:
+            raise _refused(reception, error) from None
+        return _succeeded(reception, first)
 
-    def _verified(self, reception: Reception, most: int | None) -> memoryview:
+    def _verified(self, check: _WholeCheck) -> memoryview:
         """Return the whole body. Raises OtherBytes if the store's checksum says otherwise."""
-        body = reception.body
-        assert reception.answer is not None
+        body, answer = check.body(), check.reception.answer
+        assert answer is not None
         if self._checksums:
-            self._count(
-                "checksums_verified" if verify(reception.answer.headers, body) else "checksums_absent"
-            )
-        return body if most is None else body[:most]
+            self._count("checksums_verified" if verify(answer.headers, body) else "checksums_absent")
+        return body if check.most is None else body[: check.most]
 
     def _http_failure(self, error: HttpFailure) -> Failure:
         headers = error.answer.headers
@@ -266,8 +290,16 @@ class NativeClient:
         if error.answer.status == 400 and "HTTPS" in text and "plain HTTP" in text:
             return Failure(ErrorClass.UNREACHABLE, "the port speaks TLS (use https://)")
         return failures.from_status(
-            error.answer.status, text, code=code, region=region, retry_after=headers.get("retry-after", "")
+            error.answer.status,
+            text,
+            code=code,
+            region=region,
+            retry_after=failures.retry_after(headers),
         )
+
+
+class _Untold(Refused):
+    """The answer to a GET of one byte does not tell the size of the object."""
 
 
 class _RangeCheck:
@@ -278,59 +310,88 @@ class _RangeCheck:
         self._offset = offset
         self._buffer = buffer
         self._expected = 0
-        self._reception: Reception
-
-    def reception(self) -> Reception:
-        self._reception = Reception("GET", self._accept)
-        return self._reception
+        self.reception = Reception("GET", self._accept)
 
     def count(self) -> int:
         """Return the bytes in the buffer. Raises OtherBytes if there are fewer than announced."""
-        body = self._reception.body
+        body = self.reception.body
         check_body(len(body), self._expected)
         if body.obj is not self._buffer.obj:
             self._buffer[: len(body)] = body
         return len(body)
 
     def _accept(self, answer: Answer) -> memoryview | None:
-        if answer.status not in (200, 206):
+        if not _has_bytes(answer):
             return _any(answer)
         self._expected = range_bytes(answer.headers.get("content-range"), self._offset, len(self._buffer))
         if answer.length is None:
+            answer.most = self._expected
             return None
         check_body(answer.length, self._expected)
         return self._buffer[: answer.length]
 
 
-def _whole(most: int | None) -> Callable[[Answer], memoryview | None]:
-    def accept(answer: Answer) -> memoryview | None:
-        if answer.status not in (200, 206):
+class _WholeCheck:
+    """One GET of a whole object, of at most `most` bytes: what may come, and what came."""
+
+    def __init__(self, most: int | None) -> None:
+        self.most = most
+        self.reception = Reception("GET", self._accept)
+        self._total: int | None = None
+
+    def body(self) -> memoryview:
+        """Return the object. Raises OtherBytes if it is shorter than announced."""
+        body = self.reception.body
+        if self._total is not None:
+            check_body(len(body), self._total)
+        return body
+
+    def _accept(self, answer: Answer) -> memoryview | None:
+        if not _has_bytes(answer):
             return _any(answer)
         if answer.status == 206 or "content-range" in answer.headers:
-            whole_bytes(answer.headers.get("content-range"), answer.length)
-        if most is not None and answer.length is not None and answer.length > most:
-            raise _TooLong("longer than wanted")
+            self._total = whole_bytes(answer.headers.get("content-range"), answer.length)
+        size = self._total if answer.length is None else answer.length
+        if self.most is not None and size is not None and size > self.most:
+            raise Overlong("longer than wanted")
+        answer.most = self.most if size is None else size
         return None
 
-    return accept
+
+def _has_bytes(answer: Answer) -> bool:
+    """Whether the body has bytes of the object. Raises OtherBytes for a success without them."""
+    if 200 <= answer.status < 300 and answer.status not in (200, 206):
+        raise OtherBytes(f"HTTP {answer.status} is no answer to a GET")
+    return answer.status in (200, 206)
 
 
 def _told(answer: Answer) -> memoryview | None:
-    """Raise _TooLong with the size of the object, if the headers have it; the body is not read."""
-    if answer.status == 206:
-        total = answer.headers.get("content-range", "").rpartition("/")[2]
-        if total.isdigit():
-            raise _TooLong(total)
-        raise OtherBytes("the answer to a GET of one byte does not tell the size of the object")
-    if answer.status == 200 and answer.length is not None:
-        raise _TooLong(str(answer.length))
-    return _any(answer)
+    """Raise _Told with the size of the object, if the headers have it; the body is not read."""
+    if not _has_bytes(answer):
+        return _any(answer)
+    told = answer.headers.get("content-range")
+    if told is not None or answer.status == 206:
+        total = (told or "").rpartition("/")[2]
+        if total.isascii() and total.isdigit() and len(total) < 20:
+            raise _Told(int(total))
+        raise _Untold(f"Content-Range {told!r}")
+    if answer.length is not None:
+        raise _Told(answer.length)
+    return None
 
 
 def _any(answer: Answer) -> memoryview | None:
-    if answer.status >= 300 and answer.length is not None and answer.length > _ERROR_BYTES:
-        raise HttpFailure(answer)
+    if answer.status >= 300:
+        if answer.length is not None and answer.length > _ERROR_BYTES:
+            raise HttpFailure(answer)
+        answer.most = _ERROR_BYTES
     return None
+
+
+def _refused(reception: Reception, error: Overlong) -> Exception:
+    """Return what an overlong body means: the start of a long error message is enough."""
+    answer = reception.answer
+    return HttpFailure(answer, bytes(reception.body)) if answer and answer.status >= 300 else error
 
 
 def _succeeded(reception: Reception, first: int) -> int:

@@ -6,6 +6,7 @@ another protocol, a proxy that is down.
 
 from __future__ import annotations
 
+import base64
 import math
 import socket
 import ssl
@@ -13,9 +14,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import quote, unquote, urlsplit
 from urllib.request import getproxies_environment, proxy_bypass_environment  # type: ignore[attr-defined]
 
+from tracekit.backends.objects.failures import TOO_LONG
 from tracekit.backends.objects.options import Transport
 from tracekit.errors import ErrorClass, UsageError
 
@@ -29,6 +31,8 @@ __all__ = [
     "endpoints_of",
     "limits_of",
     "proxy_for",
+    "tls_context",
+    "too_long",
 ]
 
 
@@ -38,6 +42,11 @@ class Broken(Exception):
     def __init__(self, error_class: ErrorClass, detail: str, retryable: bool = True) -> None:
         super().__init__(detail)
         self.error_class, self.detail, self.retryable = error_class, detail, retryable
+
+
+def too_long() -> Broken:
+    """Return the failure of a request that is not whole in time: it would take as long again."""
+    return Broken(ErrorClass.TIMEOUT, TOO_LONG, retryable=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +72,13 @@ class Proxy:
     @property
     def shown(self) -> str:
         return f"http://{self.host}:{self.port}"
+
+    @property
+    def with_login(self) -> str:
+        """The URL with the login in it: a secret, for a client library only."""
+        user, _, password = base64.b64decode(self.authorization.removeprefix("Basic ")).partition(b":")
+        login = f"{quote(user, safe='')}:{quote(password, safe='')}@" if user else ""
+        return f"http://{login}{self.host}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +128,7 @@ def endpoint_of(url: str, options: Transport, *, ca_bundle: str | None, bucket: 
         f"{bucket}.{host}" if bucket else host,
         parts.port or (443 if secure else 80),
         parts.path.rstrip("/"),
-        _context(ca_bundle, options.client_cert) if secure else None,
+        tls_context(url, ca_bundle, options.client_cert),
         proxy_for(parts.scheme, host, options.proxy),
     )
 
@@ -144,15 +160,17 @@ def proxy_for(scheme: str, host: str, given: str | None) -> Proxy | None:
             "the proxy must not carry a password: options are written into traces",
             "give it in HTTPS_PROXY or HTTP_PROXY",
         )
-    import base64
-    from urllib.parse import unquote
-
     secret = f"{unquote(parts.username or '')}:{unquote(parts.password or '')}".encode()
     return Proxy(
         parts.hostname or "",
         parts.port or 80,
         f"Basic {base64.b64encode(secret).decode()}" if parts.username else "",
     )
+
+
+def tls_context(url: str | None, ca_bundle: str | None, client_cert: str | None) -> ssl.SSLContext | None:
+    """Return what is trusted at `url` (None: with TLS). Raises UsageError for certificates that cannot be used."""
+    return None if (url or "").startswith("http:") else _context(ca_bundle, client_cert)
 
 
 @lru_cache(maxsize=16)

@@ -24,6 +24,9 @@ class GsService:
     code_header: str = "x-guploader-error-code"
     lists: bool = True
     put_method: str = "POST"
+    accept_encoding: str = (
+        "gzip"  # else Google decompresses objects that are stored as gzip, and ignores ranges
+    )
 
     def endpoints(self) -> Sequence[Endpoint]:
         return self.located

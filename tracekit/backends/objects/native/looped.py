@@ -9,9 +9,8 @@ import weakref
 from collections.abc import Callable
 
 from tracekit.backends.objects.native.blocking import check_tunnel, tunnel_request
-from tracekit.backends.objects.native.endpoint import Broken, Endpoint, Limits, broken
+from tracekit.backends.objects.native.endpoint import Broken, Endpoint, Limits, broken, too_long
 from tracekit.backends.objects.native.wire import Malformed, Reception, Refused
-from tracekit.backends.objects.ranges import OtherBytes
 from tracekit.errors import ErrorClass
 
 __all__ = ["LoopPool"]
@@ -184,7 +183,7 @@ class _Connection(asyncio.BufferedProtocol):
         self._heard = self._loop.time()
         try:
             whole = reception.received(nbytes)
-        except (Malformed, Refused, OtherBytes) as error:
+        except Exception as error:  # noqa: BLE001 - asyncio would print it; the waiter gets it
             self._fail(error)
             return
         if whole:
@@ -222,9 +221,7 @@ class _Connection(asyncio.BufferedProtocol):
             return  # the next request sets it again
         now = self._loop.time()
         if now >= self._end:
-            self._fail(
-                Broken(ErrorClass.TIMEOUT, "the request took longer than total_timeout_s", retryable=False)
-            )
+            self._fail(too_long())
         elif now >= self._heard + self._limits.byte_s:
             self._fail(TimeoutError())
         else:

@@ -16,6 +16,7 @@ from tracekit.backends.objects.native.endpoint import Endpoint
 from tracekit.backends.objects.native.service import (
     Page,
     SignedRequest,
+    check_listing,
     encoded_query,
     request_path,
     xml_text,
@@ -102,6 +103,7 @@ class S3Service:
     code_header: str = "x-amz-error-code"
     lists: bool = True
     put_method: str = "PUT"
+    accept_encoding: str = "identity"
 
     def endpoints(self) -> Sequence[Endpoint]:
         return self.locate(self.region)
@@ -161,8 +163,7 @@ def s3_list_query(prefix: str, after: str, token: str) -> dict[str, str]:
 def s3_page(body: bytes) -> Page:
     """Parse the answer to ListObjectsV2."""
     text = body.decode("utf-8", errors="surrogateescape")
-    if "<ListBucketResult" not in text:
-        raise ValueError("the answer is not a listing")
+    check_listing(text, "ListBucketResult")
     encoded = _URL_ENCODED.search(text) is not None
     entries = []
     for entry in _ENTRY.findall(text):

@@ -10,7 +10,16 @@ from urllib.parse import quote
 
 from tracekit.backends.objects.native.endpoint import Endpoint
 
-__all__ = ["BadKey", "Page", "Service", "SignedRequest", "encoded_query", "request_path", "xml_text"]
+__all__ = [
+    "BadKey",
+    "Page",
+    "Service",
+    "SignedRequest",
+    "check_listing",
+    "encoded_query",
+    "request_path",
+    "xml_text",
+]
 
 _ENTITY = re.compile(r"&(#x?[0-9A-Fa-f]+|[a-z]+);")
 _NAMED = {"amp": "&", "lt": "<", "gt": ">", "quot": '"', "apos": "'"}
@@ -46,6 +55,8 @@ class Service(Protocol):
     lists: bool
     """Whether the store can list keys. Without a listing, sizes are asked for by a GET of one byte."""
     put_method: str
+    accept_encoding: str
+    """The encodings in which objects are accepted: those that the store must not remove, and no others."""
 
     def endpoints(self) -> Sequence[Endpoint]:
         """Return the addresses of the container, which requests take in turn."""
@@ -88,6 +99,15 @@ def encoded_query(query: Mapping[str, str]) -> str:
                      for name, value in sorted(query.items())]) if query else ""  # fmt: skip
 
 
+def check_listing(text: str, element: str) -> None:
+    """Raise ValueError if `text` is not a whole XML document of this element."""
+    if f"<{element}" not in text:
+        raise ValueError("the answer is not a listing")
+    end = text.rstrip()
+    if not end.endswith((f"</{element}>", "/>")):
+        raise ValueError("the listing breaks off")
+
+
 def xml_text(text: str) -> str:
     """Return character data of XML with its entities decoded, control characters too."""
     return _ENTITY.sub(_decoded, text) if "&" in text else text
@@ -96,5 +116,8 @@ def xml_text(text: str) -> str:
 def _decoded(found: re.Match[str]) -> str:
     name = found[1]
     if name[0] == "#":
-        return chr(int(name[2:], 16) if name[1] in "xX" else int(name[1:]))
+        try:
+            return chr(int(name[2:], 16) if name[1] in "xX" else int(name[1:]))
+        except OverflowError:
+            raise ValueError(f"the listing has an invalid character {found[0][:20]!r}") from None
     return _NAMED.get(name, found[0])

@@ -5,16 +5,23 @@ A body whose length is known is received in the buffer that the caller gave, wit
 
 from __future__ import annotations
 
+import mmap
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-__all__ = ["Answer", "Malformed", "Reception", "Refused", "request_head"]
+__all__ = ["Answer", "Malformed", "NoRoom", "Overlong", "Reception", "Refused", "request_head"]
 
-_SCRATCH_BYTES = 16 << 10
+_SCRATCH_BYTES = 8 << 10
 _HEAD_BYTES = 64 << 10
 _CHUNK_LINE_BYTES = 4096
 _END = b"\r\n\r\n"
+_VERSION = b"HTTP/1."
 _NO_BODY = (204, 304)
+_LENGTH = re.compile(r"[0-9]{1,18}")
+_CHUNK_LENGTH = re.compile(rb"[0-9A-Fa-f]{1,15}[ \t]*")
+_MAPPED_BYTES = 64 << 20
+"""Larger bodies are received in mapped memory, which is taken as bytes arrive: a length may be a lie."""
 
 
 class Malformed(Exception):
@@ -25,13 +32,25 @@ class Refused(Exception):
     """The headers show that the body is not what was asked for; `Reception.accept` raises it."""
 
 
+class Overlong(Refused):
+    """A body without an announced length has more bytes than `Answer.most`."""
+
+
+class NoRoom(Refused):
+    """There is no memory for a body of the announced length."""
+
+
 @dataclass(slots=True)
 class Answer:
-    """Status and headers (names in lower case). `length` is that of the body, None if it is not announced."""
+    """Status and headers (names in lower case). `length` is that of the body, None if it is not announced.
+
+    `most` limits a body that announces no length; whoever accepts the answer may set it.
+    """
 
     status: int
     headers: dict[str, str]
     length: int | None
+    most: int | None = None
 
 
 def request_head(method: str, target: str, host: str, headers: Mapping[str, str]) -> bytes:
@@ -70,6 +89,11 @@ class Reception:
         self._chunk = 0  # bytes that are left of the chunk; -1: the line break behind it; -2: trailers
         self._line = b""
 
+    @property
+    def filling(self) -> bool:
+        """Whether `buffer` is the rest of a body of known length: it is to be filled."""
+        return self._got >= 0
+
     def buffer(self) -> memoryview:
         if self._got >= 0:
             return self.body[self._got :]
@@ -98,10 +122,11 @@ class Reception:
     def _head(self, before: int) -> bool:
         end = self._scratch.find(_END, before, self._filled)
         if end < 0:
-            if self._filled == 5 and not self._scratch.startswith(b"HTTP/"):
-                raise Malformed("the answer is not HTTP")
-            if self._filled > 5 and not self._scratch.startswith(b"HTTP/1."):
-                raise Malformed("the answer is not HTTP/1.1")
+            begun = bytes(self._scratch[: min(self._filled, len(_VERSION))])
+            if not _VERSION.startswith(begun):
+                raise Malformed(
+                    "the answer is not HTTP" if begun[:5] != b"HTTP/" else "the answer is not HTTP/1.1"
+                )
             if self._filled == len(self._scratch):
                 if self._filled >= _HEAD_BYTES:
                     raise Malformed("the headers of the answer are longer than 64 KiB")
@@ -122,7 +147,7 @@ class Reception:
         self._chunked = "chunked" in headers.get("transfer-encoding", "").lower()
         if self._chunked:
             answer.length = None
-        self.reusable = headers.get("connection", "").lower() != "close" and headers[":version"] != "1.0"
+        self.reusable = "close" not in headers.get("connection", "").lower() and headers[":version"] != "1.0"
         if self._head_only or answer.status in _NO_BODY:
             self._accept(answer)
             self.reusable = self.reusable and not rest
@@ -131,7 +156,7 @@ class Reception:
         if answer.length is None:
             self._collected = bytearray()
             return self._collect(rest) if rest else False
-        self.body = memoryview(bytearray(answer.length)) if wanted is None else wanted
+        self.body = _room(answer.length) if wanted is None else wanted
         if len(rest) > answer.length:
             self.reusable = False  # bytes that belong to no answer
             rest = rest[: answer.length]
@@ -143,12 +168,15 @@ class Reception:
         """Take bytes of a body without an announced length."""
         collected = self._collected
         assert collected is not None and self.answer is not None
-        if self.answer.status >= 300 and len(collected) > _HEAD_BYTES:
-            raise Malformed(f"HTTP {self.answer.status} with an endless body")
+        most = self.answer.most
         if not self._chunked:
             collected += data
+            if most is not None and len(collected) > most:
+                self._overlong(most)
             return False
         while data:
+            if most is not None and len(collected) > most:
+                self._overlong(most)
             if self._chunk > 0:
                 part = data[: self._chunk]
                 collected += part
@@ -168,6 +196,10 @@ class Reception:
                 return True
         return False
 
+    def _overlong(self, most: int) -> None:
+        self.body = memoryview(bytes(self._collected or b""))
+        raise Overlong(f"the body has more than {most} bytes")
+
     def _chunk_line(self, line: bytes) -> bool:
         """Take a line between chunks; return whether it is the last one."""
         if self._chunk == -2:
@@ -177,27 +209,34 @@ class Reception:
                 raise Malformed("a chunk of the body is longer than announced")
             self._chunk = 0
             return False
-        try:
-            self._chunk = int(line.partition(b";")[0], 16)
-        except ValueError:
-            raise Malformed("a chunk of the body has no valid length") from None
-        if self._chunk < 0:
+        length = line.partition(b";")[0]
+        if _CHUNK_LENGTH.fullmatch(length) is None:
             raise Malformed("a chunk of the body has no valid length")
-        self._chunk = self._chunk or -2
+        self._chunk = int(length, 16) or -2
         return False
+
+
+def _room(length: int) -> memoryview:
+    try:
+        return memoryview(mmap.mmap(-1, length) if length > _MAPPED_BYTES else bytearray(length))
+    except (MemoryError, OverflowError, OSError, ValueError):
+        raise NoRoom(f"a body of {length} bytes does not fit into memory") from None
 
 
 def _parsed(head: str) -> Answer:
     lines = head.split("\r\n")
     version, _, rest = lines[0].partition(" ")
     status = rest[:3]
-    if not version.startswith("HTTP/1.") or not status.isdigit() or len(status) < 3:
+    if not version.startswith("HTTP/1.") or not (status.isascii() and status.isdigit() and len(status) == 3):
         raise Malformed("the answer is not HTTP/1.1")
     headers = {":version": version[5:]}
     for line in lines[1:]:
         name, _, value = line.partition(":")
-        headers[name.strip().lower()] = value.strip()
+        name, value = name.strip().lower(), value.strip()
+        if name == "content-length" and headers.get(name, value) != value:
+            raise Malformed("the answer has two different lengths")
+        headers[name] = value
     length = headers.get("content-length")
-    if length is not None and not (length.isascii() and length.isdigit()):
+    if length is not None and _LENGTH.fullmatch(length) is None:
         raise Malformed("the answer has no valid Content-Length")
     return Answer(int(status), headers, None if length is None else int(length))
