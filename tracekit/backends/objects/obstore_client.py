@@ -63,6 +63,7 @@ _SLOWEST_PUT_BYTES_S = 1 << 20
 
 _FROM_START: GetOptions = {"range": {"offset": 0}}
 """A whole object is asked for as a range: obstore holds the Content-Range of ranges alone against the request."""
+_NO_RANGE = ("Received non-partial response", "Failed to parse value for CONTENT_RANGE header")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _T = TypeVar("_T")
 
@@ -131,9 +132,9 @@ class ObstoreClient:
         try:
             data, first = self._ended(partial(_get, self._store, key, self._whole, most))
         except self.obstore_errors as error:
-            if self._ignores_ranges(error):
-                return self.get(key, most)
-            return self._empty(error)
+            if not self._wants_no_range(error):
+                return self._empty(error)
+            data, first = self._ended(partial(_get, self._store, key, None, most))
         return None if data is None else memoryview(data), first
 
     async def aread(self, key: str, offset: int, buffer: memoryview) -> tuple[int, int | None]:
@@ -154,9 +155,10 @@ class ObstoreClient:
             with timed(self._total_s, self.obstore_errors):
                 data, first = await _aget(self._store, key, self._whole, most)
         except self.obstore_errors as error:
-            if self._ignores_ranges(error):
-                return await self.aget(key, most)
-            return self._empty(error)
+            if not self._wants_no_range(error):
+                return self._empty(error)
+            with timed(self._total_s, self.obstore_errors):
+                data, first = await _aget(self._store, key, None, most)
         return None if data is None else memoryview(data), first
 
     def size(self, key: str) -> int:
@@ -254,11 +256,15 @@ class ObstoreClient:
         with timed(self._total_s, self.obstore_errors):
             return _interruptible(call)
 
-    def _ignores_ranges(self, error: Exception) -> bool:
-        """Whether the store answers a range from byte 0 with the whole object, as it may: it is asked without one."""
-        if self._whole is None or "Received non-partial response" not in str(error):
+    def _wants_no_range(self, error: Exception) -> bool:
+        """Whether to ask for the whole object without a range, and count that.
+
+        A store may answer the range from byte 0 with status 200, and Azurite names no range of an empty object.
+        """
+        if self._whole is None or not any(words in str(error) for words in _NO_RANGE):
             return False
-        self._whole = None
+        if _NO_RANGE[0] in str(error):
+            self._whole = None
         self._count("whole_gets")
         return True
 
