@@ -54,6 +54,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     do_HEAD = do_PUT = do_POST = do_DELETE = do_GET
 
+    def handle_expect_100(self) -> bool:
+        return True  # nothing is said before the answer, as some stores do
+
     def finish(self) -> None:
         with contextlib.suppress(OSError):  # the client may have closed the connection
             super().finish()

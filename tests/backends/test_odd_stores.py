@@ -636,3 +636,19 @@ def test_http2_is_chosen_by_obstore_if_it_is_asked_for(keys: pytest.MonkeyPatch,
     for client in ("native", "aiobotocore"):
         with pytest.raises(UsageError, match="http2="):
             opened("https://127.0.0.1:1", client, http2=True)
+
+
+@WITH_EACH_CLIENT
+def test_a_put_that_the_store_refuses_without_its_body_ends(keys: pytest.MonkeyPatch, client: str) -> None:
+    def hasty(handler: Handler) -> None:
+        handler.reply(403, b"<Error><Code>AccessDenied</Code></Error>", Connection="close")
+        handler.drop()
+
+    with serving(hasty) as (endpoint, seen):
+        backend = opened(endpoint, client)
+        assert (
+            failure(lambda: backend.put("s3://bucket/k", bytes(1000), overwrite=True)).error_class
+            == "permission"
+        )
+        assert len(seen) == 1
+        backend.close()

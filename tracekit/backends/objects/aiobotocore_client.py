@@ -250,12 +250,18 @@ class AiobotocoreClient:
             )
         )
         client.meta.events.register_first("before-call.s3", _follow_no_redirect)
+        client.meta.events.register_last("before-call.s3", _expect_nothing)
         return client
 
 
 def _follow_no_redirect(params: dict[str, Any], **_: Any) -> None:
     """Turn off botocore's redirects: it would send again uncounted, and without a region forever."""
     params["context"].setdefault("s3_redirect", {})["redirected"] = True
+
+
+def _expect_nothing(params: dict[str, Any], **_: Any) -> None:
+    """Send the body at once: aiohttp waits without end for a store that answers a put before it has the body."""
+    params["headers"].pop("Expect", None)
 
 
 async def _require_credentials(session: Any) -> None:
