@@ -195,3 +195,17 @@ def test_the_target_of_a_rule_for_one_file_is_that_file(tmp_path: Path) -> None:
     with pytest.raises(BackendError, match="Operation not permitted"):
         backend.put(f"file://{tmp_path}/two", b"new")
     fence.close()
+
+
+@pytest.mark.parametrize("target", ["file://", "direct://"])
+def test_a_rule_to_a_scheme_alone_maps_to_its_root(tmp_path: Path, target: str) -> None:
+    (tmp_path / "a").write_bytes(bytes(8192))
+    table = pa.table(
+        {
+            "t_submit": [0], "uri": [f"file://{tmp_path}/a"], "offset": [0], "len": [4096], "latency": [1],
+            "sample_id": [0],
+        }
+    )  # fmt: skip
+    pq.write_table(table, tmp_path / "t.parquet")
+    result = replay(tmp_path / "t.parquet", map=f"file://={target}", pace="asap")
+    assert result.failed_ops == 0 and result.ops == 1

@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from tracekit.backends.objects.uri import escape, unescape
 from tracekit.backends.registry import known_schemes
@@ -59,7 +60,7 @@ class MappingRules:
         """
         if scheme_of(target) not in FILE_SCHEMES:
             return
-        root = os.path.realpath(to_path(self._root_of(uri)))
+        root = os.path.realpath(_folder(self._root_of(uri)))
         real = os.path.realpath(to_path(target))
         if real != root and not real.startswith(root.rstrip("/") + "/"):
             raise UsageError(
@@ -78,7 +79,7 @@ class MappingRules:
         """The local paths below which the rules map: TO, or the directory that REPLACEMENT begins with."""
         targets = [target for _, target in self.prefixes] + [_begin(text) for _, text in self.patterns]
         return [
-            str(to_path(target))
+            str(_folder(target))
             for target in targets
             if not has_scheme(target) or scheme_of(target) in FILE_SCHEMES
         ]
@@ -177,6 +178,11 @@ def _refuse_secrets(text: str) -> None:
 def _root(text: str) -> str:
     scheme, separator, path = with_scheme(text).partition("://")
     return scheme + separator + path.rstrip("/")
+
+
+def _folder(target: str) -> Path:
+    """The local directory that a target names; a scheme alone names the root."""
+    return to_path(f"{target}/" if target.endswith("://") else target)
 
 
 def _covers(source: str, uri: str) -> bool:
