@@ -134,7 +134,7 @@ def place(endpoint: str, scheme: str) -> tuple[str, dict[str, Any]]:
 def _error(status: int, code: str = "", **headers: str) -> Script:
     body = f"<Error><Code>{code}</Code><Message>told by the test</Message></Error>".encode() if code else b""
     named = {"x_ms_error_code": code} if code else {}
-    return lambda handler: handler.reply(status, body, **named, **headers)
+    return lambda handler: handler.reply(status, body, None, **named, **headers)
 
 
 def _range(

@@ -257,7 +257,7 @@ def attempt(backend: Any, uri: str) -> tuple[str, int, int]:
     try:
         moved = backend.open(uri).read_into(100, buffer)
     except BackendError as error:
-        return str(error.error_class), error.tries, 0
+        return str(error.error_class), error.tries or 0, 0
     assert bytes(buffer[: moved.nbytes]) == BODY[100 : 100 + moved.nbytes]
     return "ok", moved.tries or 0, moved.nbytes
 
