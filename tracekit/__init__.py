@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from tracekit.backends.registry import backend_for
     from tracekit.capture import open as open
     from tracekit.capture import sample, step
+    from tracekit.capture.proxy.run import Proxy, ProxyResult, proxy
     from tracekit.comparison.divergence import Divergence, diverge
     from tracekit.comparison.table import Parity
     from tracekit.errors import (
@@ -50,6 +51,7 @@ _NAMES = {
     "tracekit.backends.doctor": "Diagnosis doctor",
     "tracekit.backends.registry": "backend_for",
     "tracekit.capture": "open sample step",
+    "tracekit.capture.proxy.run": "Proxy ProxyResult proxy",
     "tracekit.comparison.divergence": "Divergence diverge",
     "tracekit.comparison.table": "Parity",
     "tracekit.errors": "BackendError ErrorClass ParityError TraceFormatError TracekitError UsageError",
@@ -96,6 +98,8 @@ __all__ = [
     "Parity",
     "ParityError",
     "PlanSummary",
+    "Proxy",
+    "ProxyResult",
     "RecordResult",
     "Recorder",
     "Repair",
@@ -123,6 +127,7 @@ __all__ = [
     "open_trace",
     "plot",
     "profile",
+    "proxy",
     "record",
     "repair",
     "replay",

@@ -21,6 +21,8 @@ MODULES = sorted(
     if not module.name.endswith(("__main__", "sitecustomize"))
 )
 _OPTIONAL = (
+    "aiohttp",
+    "multidict",
     "darshan",
     "dftracer",
     "numba",

@@ -22,6 +22,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "demo": tracekit.demo,
     "record": tracekit.record,
     "capture": tracekit.capture.run,
+    "proxy": tracekit.proxy,
     "import": tracekit.import_trace,
     "export": tracekit.export_trace,
     "info": tracekit.Trace.info,

@@ -14,7 +14,8 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
 
@@ -22,12 +23,14 @@ from tracekit.capture.completeness import counted_bytes
 from tracekit.capture.conversion import WORK_PREFIX, CaptureResult, Job, convert, recoverable
 from tracekit.capture.engines import METHODS, choose_engine
 from tracekit.capture.filters import PathFilter
+from tracekit.capture.oplog import OpLog
 from tracekit.capture.session import environment, known_hooks, with_bootstrap
 from tracekit.capture.tools.engine import Engine
 from tracekit.errors import UsageError
 from tracekit.redaction import redact, redact_value
 from tracekit.store.locate import local_path
 from tracekit.store.target import check_target
+from tracekit.units import format_count
 
 __all__ = ["METHODS", "CaptureResult", "capture_command"]
 
@@ -45,6 +48,7 @@ def capture_command(
     exclude: Iterable[str] = (),
     metadata: bool = False,
     require_complete: float | None = None,
+    proxy: bool = False,
     recover: bool = False,
     overwrite: bool = False,
 ) -> CaptureResult:
@@ -57,6 +61,10 @@ def capture_command(
     left out. `metadata` also keeps `stat` and `list` ops, of which a Python program makes thousands at
     its start. `require_complete` is the share (0 to 1) of the bytes moved that must be known to be
     recorded; otherwise `complete` of the result is false.
+
+    With `proxy`, the command's environment leads its S3 clients, in any language, to a recording proxy on the loopback,
+    as `tracekit.proxy` starts it; the requests are recorded there in place of the hooks. It sends them to the store that
+    the user's environment or profile names. Clients that are given an endpoint of their own are not reached.
 
     With `recover`, no command is run (`command` is empty): the logs that a killed capture into `out`
     left beside it become the trace.
@@ -83,24 +91,57 @@ def capture_command(
     try:
         job = Job(
             work, target, os.getpid(), redact(" ".join(redact_value(command))),
-            engine.name if engine is not None else "hooks", tuple(include), tuple(exclude), metadata,
+            engine.name if engine is not None else "hooks", tuple(include), tuple(exclude), metadata, proxy,
         )  # fmt: skip
-        for folder in ("logs", "hooked"):
+        for folder in ("logs", "hooked", "proxied"):
             (work / folder).mkdir()
         job.save()
         argv, environ = list(command), _environment(work, asked, job.paths, engine)
         if engine is not None:
             argv, more = engine.start(tool, command, work / "logs", os.environ, metadata=metadata)
             environ |= more
-        before = counted_bytes()
-        exit_code = _run(argv, {**os.environ, **environ})
-        after = counted_bytes()
+        with _proxied(job) if proxy else nullcontext(_Led()) as led:
+            before = counted_bytes()
+            exit_code = _run(argv, {**os.environ, **environ, **led.environment})
+            after = counted_bytes()
     except BaseException:
         shutil.rmtree(work, ignore_errors=True)
         raise
     moved = None if before is None or after is None else (after[0] - before[0], after[1] - before[1])
     # If this fails (a full disk), the logs stay: recover=True converts them later.
-    return convert(job, exit_code, moved, require_complete=require_complete, overwrite=overwrite)
+    result = convert(job, exit_code, moved, require_complete=require_complete, overwrite=overwrite)
+    return replace(result, notes=(*result.notes, *led.notes))
+
+
+@dataclass(slots=True)
+class _Led:
+    """How the command is led to the proxy, and what its user should know."""
+
+    environment: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+@contextmanager
+def _proxied(job: Job) -> Iterator[_Led]:
+    """Run the recording proxy, which writes its op log beside those of the hooks."""
+    from tracekit.capture.proxy.run import RunningProxy, settings_of
+    from tracekit.options import PROXY
+    from tracekit.validation import parse_all
+
+    running = RunningProxy(settings_of(parse_all(PROXY, {})), OpLog(job.work / "proxied"), job.paths)
+    led = _Led(running.environment())
+    if running.unsigned_because:
+        led.notes.append(f"proxy: requests were passed on as they were signed: {running.unsigned_because}")
+    try:
+        yield led
+    finally:
+        running.close()
+        seen = running.exchanges
+        led.notes.append(
+            f"proxy: {format_count(seen.requests)} requests were passed on to {running.upstream}"
+        )
+        if seen.lost:
+            led.notes.append(f"proxy: {format_count(seen.lost)} requests were not recorded: {seen.failure}")
 
 
 def _check_command(command: Sequence[str]) -> None:

@@ -31,6 +31,8 @@ __all__ = ["WORK_PREFIX", "CaptureResult", "Job", "convert", "recoverable"]
 
 WORK_PREFIX = ".tracekit-capture-"
 _SETTINGS = "capture.json"
+_OF_REQUESTS = ("retries", "throttles")
+"""Counters that both the hooks and the proxy keep."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,8 @@ class Job:
     include: tuple[str, ...]
     exclude: tuple[str, ...]
     metadata: bool
+    proxy: bool = False
+    """Whether its proxy recorded the requests to S3, so that the hooks' rows of them are left out."""
 
     @property
     def paths(self) -> PathFilter:
@@ -146,7 +150,8 @@ def _write(
 ) -> tuple[Completeness | None, list[str]]:
     """Write all logs into one trace; return how complete they are, and notes."""
     work, engine, paths, metadata = job.work, job.engine, job.paths, job.metadata
-    objects = _add_hooked(writer, work / "hooked")
+    objects = _add_hooked(writer, work / "hooked", leave_out="s3://" if job.proxy else "")
+    objects += _add_hooked(writer, work / "proxied")
     notes: list[str] = []
     completeness = None
     if engine is not None:
@@ -211,19 +216,24 @@ def _coded(column: pa.Array) -> pa.DictionaryArray:
     return column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
 
 
-def _add_hooked(writer: TraceWriter, hooked: Path) -> int:
-    """Add the ops that hooks recorded in the command's Python processes; return the bytes of objects."""
+def _add_hooked(writer: TraceWriter, hooked: Path, *, leave_out: str = "") -> int:
+    """Add the ops in the op logs of a directory, but those on URIs that begin with `leave_out`, which the proxy
+    recorded too; return the bytes of objects."""
     moved = 0
     for log in sorted(hooked.glob("*.ops")):
         for part in read_oplog(log):
             batch, misfit = flat_to_fitting_batch(
                 part.values, epoch_mono_ns=-part.clock_offset, rank=part.rank, worker=0
             )
+            if leave_out:
+                uris = pc.cast(batch.column("uri"), pa.string())
+                batch = batch.filter(pc.invert(pc.starts_with(uris, leave_out)))
             writer.write(batch)
             if misfit is not None:
                 writer.count("hook_errors.recorder")
             local = pc.starts_with(pc.cast(batch.column("uri"), pa.string()), "file://")
             moved += pc.sum(batch.filter(pc.invert(local)).column("bytes")).as_py() or 0
             for name, number in part.counters.items():
-                writer.count(name, number)
+                if not (leave_out and name in _OF_REQUESTS):
+                    writer.count(name, number)
     return moved

@@ -37,6 +37,7 @@ VERBS = {
     "demo": "demo",
     "record": "record",
     "capture": "capture",
+    "proxy": "proxy",
     "import": "importing",
     "export": "exporting",
     "info": "info",

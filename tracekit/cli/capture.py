@@ -20,6 +20,7 @@ __all__ = ["register"]
 _EXAMPLES = examples(
     "tracekit capture -o run.trace -- python train.py --epochs 1",
     "tracekit capture -o run.trace --include '/data/*' -- ./loader /data",
+    "tracekit capture -o s3.trace --proxy -- python scan_with_polars.py",
     "tracekit capture -o cp.trace --require-complete 0.99 -- cp big.bin /mnt/",
 )
 
@@ -79,6 +80,13 @@ def _capture(
             help="Exit 1 unless this share of the bytes that the command moved is known to be recorded, such as 0.99.",
         ),
     ] = None,
+    proxy: Annotated[
+        bool,
+        typer.Option(
+            "--proxy",
+            help="Lead the S3 clients of the command, in any language, to a recording proxy, by its environment.",
+        ),
+    ] = False,
     recover: Annotated[
         bool,
         typer.Option(
@@ -100,6 +108,7 @@ def _capture(
         exclude=exclude or (),
         metadata=metadata,
         require_complete=require_complete,
+        proxy=proxy,
         recover=recover,
         overwrite=overwrite,
     )

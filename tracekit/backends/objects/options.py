@@ -58,9 +58,9 @@ def untaken(client: str, taker: str = "native", /, **given: object) -> None:
             raise UsageError(f"client={client!r} does not take {name}=", f'client="{taker}" does')
 
 
-def check_endpoint(scheme: str, endpoint: str) -> str:
-    """`endpoint` without a trailing slash; raises UsageError if it is not a URL or carries a secret."""
-    hint = "give endpoint=http://host:port or endpoint=https://host; credentials belong in the environment"
+def check_endpoint(scheme: str, endpoint: str, *, name: str = "endpoint") -> str:
+    """`endpoint`, the value of the option `name`, without a trailing slash; raises UsageError if it is not a URL or carries a secret."""
+    hint = f"give {name}=http://host:port or {name}=https://host; credentials belong in the environment"
     try:
         parts = urlsplit(endpoint)
         usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
@@ -68,5 +68,5 @@ def check_endpoint(scheme: str, endpoint: str) -> str:
         usable = False
     if not usable or "@" in endpoint or parts.query or parts.fragment:
         shown = endpoint.partition("?")[0].partition("#")[0].rpartition("@")[2]
-        raise UsageError(f"{scheme}: endpoint={shown!r} is not valid", hint)
+        raise UsageError(f"{scheme}: {name}={shown!r} is not valid", hint)
     return endpoint.rstrip("/")
