@@ -125,9 +125,7 @@ def test_the_command_line_and_the_face_import_no_package_of_an_extra() -> None:
 
 
 def test_modules_import_only_declared_packages() -> None:
-    declared = (
-        {canonical(each) for extra in EXTRAS.values() for each in extra} | CORE | {"aiohttp", "azure-core"}
-    )
+    declared = {canonical(each) for extra in EXTRAS.values() for each in extra} | CORE | {"azure-core"}
     own = sys.stdlib_module_names | {"tracekit", "__future__"}
     names = packages_distributions()
     foreign = {name: path for path in layers.modules().values() for name in top_level_imports(path) - own}
