@@ -191,9 +191,9 @@ class Exchange:
     def _refusal(self) -> ErrorClass | None:
         """The class of an error that the store answered."""
         if self.status >= 300 and self.status != _NOT_MODIFIED:
-            return status_class(self.status, store_code(self.answer))
-        if self.asked.kind in ("complete", "copy", "part") and is_error(self.answer):
-            return status_class(500, store_code(self.answer))
+            return status_class(self.status, store_code(bytes(self.answer)))
+        if self.asked.kind in ("complete", "copy", "part") and is_error(bytes(self.answer)):
+            return status_class(500, store_code(bytes(self.answer)))
         return None
 
     def bytes_moved(self, error: ErrorClass | None) -> int | None:

@@ -177,7 +177,7 @@ def proxy(
     settings = settings_of(options)
     within = _prefix(uri)
     kept = PathFilter(options["include"], options["exclude"])
-    described = {"method": "proxy", "uri": within, "upstream": settings.shown_endpoint}
+    described: dict[str, Any] = {"method": "proxy", "uri": within, "upstream": settings.shown_endpoint}
     described |= {name: list(options[name]) for name in ("include", "exclude")}
     with claiming(target, overwrite=options["overwrite"]):
         recorder = Recorder(target, source="capture", options=described)
