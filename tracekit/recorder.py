@@ -346,6 +346,8 @@ class Recorder:
                     return
         except BaseException as error:  # noqa: BLE001 - callers must learn that the writer has died
             self._failure = error
+            if self._segments is not None:
+                self._segments.stop()
         finally:
             self._mark = 0
             with self._drained:

@@ -74,6 +74,10 @@ class RollingSegments:
     def close(self, counters: Mapping[str, int]) -> None:
         """Finish the open segment and wait until every journal has become Parquet."""
         self.roll(counters)
+        self.stop()
+
+    def stop(self) -> None:
+        """End the compactor once the full journals are segments. A thread left at exit keeps DuckDB's types alive."""
         self._full.put(None)
         self._compactor.join()
 
