@@ -37,6 +37,7 @@ from tracekit.uri import FILE_SCHEMES, scheme_of
 __all__ = ["CompiledEngine", "unfit"]
 
 _PR_SET_TIMERSLACK = 29
+_LEAVE_S = 5.0
 _LEAD_NS = 20_000_000
 _ROWS = 4096
 _ROWS_STREAMED = 16_384
@@ -197,7 +198,12 @@ class CompiledEngine:
             return False
         except BaseException:
             self.stop()
-            self._join()
+            try:
+                self._join()
+            finally:  # rows that can no longer be recorded end `_join` at once; a thread left at exit is not quiet
+                for worker in self._workers:
+                    if worker.thread is not None:
+                        worker.thread.join(_LEAVE_S)
             raise
         return True
 
