@@ -415,7 +415,7 @@ def test_a_process_number_that_two_hosts_use_is_two_processes(tmp_path: Path, fo
     folder = tmp_path / "logs"
     folder.mkdir()
     for host, path in (("h1", "/d/x"), ("h2", "/d/y")):
-        where = {} if form == "no hosts" else {"hhash": host}
+        where: dict[str, Any] = {} if form == "no hosts" else {"hhash": host}
         lines = [
             event("FH", 0, cat="dftracer", ph="M", name=path, value="77", **where),
             *(event("pread", 10 + at, fhash="77", ret=5, count=5, offset=at, **where) for at in range(3)),
