@@ -14,8 +14,8 @@ from test_integrity import recorded
 
 from tracekit.errors import TraceFormatError
 from tracekit.store.check import verify
-from tracekit.store.footer import read_footer, seal_key
-from tracekit.store.layout import segments_of
+from tracekit.store.footer import is_sealed, read_footer
+from tracekit.store.layout import SEALED_NAME, segments_of
 from tracekit.store.opening import open_file
 
 FLIPS = """
@@ -49,7 +49,7 @@ def flips_noticed(file: Path, tmp_path: Path) -> int:
 
 def test_every_flip_in_the_footer_of_a_single_sealed_file_is_noticed(tmp_path: Path) -> None:
     (segment,) = segments_of(recorded(tmp_path / "t", segments=1, ops=400))
-    good, key = segment.read_bytes(), next(iter(seal_key())).encode()
+    good, key = segment.read_bytes(), b"tracekit.footer_digest"
     start = good.rfind(key)
     length = int.from_bytes(good[-8:-4], "little")
     draw, alone = random.Random(3), tmp_path / "alone.parquet"
@@ -99,3 +99,9 @@ def test_verify_refuses_a_file_that_is_no_trace_as_every_other_verb_does(tmp_pat
     pq.write_table(pa.table({"t_submit": [0.5], "uri": ["a"]}), file)
     with pytest.raises(TraceFormatError, match="does not hold ops: column offset is missing"):
         verify(file)
+
+
+def test_every_parquet_file_of_a_trace_is_sealed(tmp_path: Path) -> None:
+    path = recorded(tmp_path / "t")
+    assert (path / SEALED_NAME).exists()
+    assert all(is_sealed(read_footer(file)) for file in path.glob("*.parquet"))

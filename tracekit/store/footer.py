@@ -7,13 +7,12 @@ place before the file gets its name. Arrow does not copy the key into files that
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import duckdb
 import pyarrow as pa
@@ -22,7 +21,7 @@ import pyarrow.parquet as pq
 from tracekit.schema import META_PREFIX
 from tracekit.store.locate import literal
 
-__all__ = ["is_sealed", "parquet_errors", "read_footer", "seal_footer", "seal_key", "without_seal"]
+__all__ = ["is_sealed", "parquet_errors", "read_footer", "sealed_writer", "without_seal"]
 
 _KEY = f"{META_PREFIX}footer_digest".encode()
 _DIGITS = 32
@@ -34,13 +33,12 @@ _TAIL = 8
 _CHUNKS = "SELECT type FROM parquet_metadata(?) ORDER BY row_group_id, column_id"
 
 
-def seal_key() -> dict[str, str]:
-    """Return the key-value metadata to write into a file that `seal_footer` shall seal."""
-    return {_KEY.decode(): _ZEROS.decode()}
-
-
-def seal_footer(file: Path) -> None:
-    """Put the digest of the footer of `file`, written with `seal_key`, in its place. Raises pa.ArrowInvalid."""
+@contextmanager
+def sealed_writer(file: Path, schema: pa.Schema, **options: Any) -> Iterator[pq.ParquetWriter]:
+    """Write `file` with the options of pq.ParquetWriter, and seal it on a clean exit."""
+    with pq.ParquetWriter(file, schema, **options) as writer:
+        yield writer
+        writer.add_key_value_metadata({_KEY.decode(): _ZEROS.decode()})
     with file.open("r+b") as opened:
         start, footer = _footer_bytes(opened)
         at = footer.rfind(_FOUND)
@@ -107,14 +105,9 @@ def _check_types(file: Path, footer: pq.FileMetaData) -> None:
     """Raise pa.ArrowInvalid if a chunk is not of its column's type: to ask pyarrow for it would end the process."""
     kinds = [footer.schema.column(at).physical_type for at in range(footer.num_columns)]
     try:
-        chunks = _connection(os.getpid()).execute(_CHUNKS, [literal(file)]).fetchall()
+        with closing(duckdb.connect(config={"threads": 1})) as connection:
+            chunks = connection.execute(_CHUNKS, [literal(file)]).fetchall()
     except duckdb.Error as error:
         raise pa.ArrowInvalid(str(error).splitlines()[0]) from error
     if [kind for (kind,) in chunks] != kinds * footer.num_row_groups:
         raise pa.ArrowInvalid("its row groups have other columns than the file")
-
-
-@functools.lru_cache(maxsize=1)
-def _connection(process: int) -> duckdb.DuckDBPyConnection:
-    """Return a connection of `process` of its own: one for each file would take 13 ms."""
-    return duckdb.connect(config={"threads": 1})

@@ -18,11 +18,10 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from tracekit.errors import TraceFormatError
 from tracekit.schema import META_PREFIX, OPS
-from tracekit.store.footer import parquet_errors, read_footer
+from tracekit.store.footer import parquet_errors, read_footer, sealed_writer
 from tracekit.store.layout import (
     INDEX_NAME,
     MANIFEST_NAME,
@@ -180,8 +179,9 @@ def write_sealed(root: Path, manifest: Manifest, entries: Iterable[Entry]) -> No
         _SEGMENTS_KEY: json.dumps(signed({"segments": [asdict(entry) for entry in listed]})).encode(),
     }
     schema = _common_schema([root / entry.name for entry in listed if not entry.lost])
-    with whole_file(root / SEALED_NAME) as aside:
-        pq.write_table(schema.with_metadata(metadata).empty_table(), aside)
+    labelled = schema.with_metadata(metadata)
+    with whole_file(root / SEALED_NAME) as aside, sealed_writer(aside, labelled) as writer:
+        writer.write_table(labelled.empty_table())
 
 
 def _common_schema(segments: list[Path]) -> pa.Schema:

@@ -14,10 +14,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from tracekit.schema import OPS, check_error_classes, problems
-from tracekit.store.footer import seal_footer, seal_key
+from tracekit.store.footer import sealed_writer
 from tracekit.store.index import Entry, entry_of
 from tracekit.store.journal import COUNTERS_KEY
 from tracekit.store.totals import describe_segment
@@ -102,7 +101,7 @@ def write_segment(
     integers = [field.name for field in schema if pa.types.is_integer(field.type)]
     texts = [field.name for field in schema if pa.types.is_dictionary(field.type)]
     with whole_file(path) as aside:
-        with pq.ParquetWriter(
+        with sealed_writer(
             aside,
             schema,
             compression="zstd",
@@ -112,8 +111,6 @@ def write_segment(
             write_page_checksum=True,
         ) as writer:
             writer.write_table(ordered.cast(schema), row_group_size=ROW_GROUP_ROWS)
-            writer.add_key_value_metadata(seal_key())
-        seal_footer(aside)
         return entry_of(aside, len(table), name=path.name)
 
 
