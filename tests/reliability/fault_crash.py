@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
-from faults import Row, core_file, journal_left, killed, recorded, rows_of, run, soon
+from fault_rows import Row, core_file, journal_left, killed, recorded, rows_of, run, soon
 
 from tracekit.errors import TracekitError, UsageError
 from tracekit.recorder import Recorder

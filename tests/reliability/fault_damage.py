@@ -6,7 +6,7 @@ import random
 import shutil
 from pathlib import Path
 
-from faults import Row, journal_left, noticed_or_harmless, recorded, rows_of
+from fault_rows import Row, journal_left, noticed_or_harmless, recorded, rows_of
 
 from tracekit.errors import TracekitError
 from tracekit.store.check import repair, verify

@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from faults import Row
+from fault_rows import Row
 
 FUZZ = Path(__file__).with_name("fuzz.py")
 

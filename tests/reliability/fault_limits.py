@@ -7,8 +7,8 @@ import resource
 from collections.abc import Callable
 from pathlib import Path
 
-from faults import Row as _Row
-from faults import core_file, one_line, recorded, run
+from fault_rows import Row as _Row
+from fault_rows import core_file, one_line, recorded, run
 
 from tracekit.store.check import verify
 

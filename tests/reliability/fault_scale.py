@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pyarrow as pa
-from faults import Row
+from fault_rows import Row
 
 from tracekit.recorder import Recorder
 from tracekit.store.check import verify

@@ -13,7 +13,7 @@ import fault_damage
 import fault_fuzz
 import fault_limits
 import fault_scale
-from faults import Row
+from fault_rows import Row
 
 __all__ = ["ROWS", "page"]
 

@@ -35,7 +35,7 @@ def _parquet(folder: Path) -> tuple[list[bytes], Callable[[bytes], None]]:
     from tracekit.trace import open_trace
 
     sys.path.insert(0, str(TESTS / "reliability"))
-    from faults import core_file, recorded
+    from fault_rows import core_file, recorded
 
     (segment,) = recorded(folder / "a.trace", 60).glob("seg-*.parquet")
     foreign = core_file(folder / "f.parquet", ["file:///d/a", "s3://b/k"])
@@ -59,7 +59,7 @@ def _journal(folder: Path) -> tuple[list[bytes], Callable[[bytes], None]]:
     from tracekit.store.reader import open_reader
 
     sys.path.insert(0, str(TESTS / "reliability"))
-    from faults import journal_left
+    from fault_rows import journal_left
 
     trace = folder / "a.trace"
     journal = journal_left(trace, 3, 10)

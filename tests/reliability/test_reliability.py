@@ -12,8 +12,8 @@ import random
 from pathlib import Path
 
 import pytest
+from fault_rows import Row
 from fault_table import ROWS, page
-from faults import Row
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "reliability.md"
 SHORT = [row for row in ROWS if row.short]
