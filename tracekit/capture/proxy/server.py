@@ -1,7 +1,8 @@
 """The HTTP side of the proxy: takes requests on the loopback, sends them on, and streams both bodies.
 
-Nothing of an answer is changed but the headers of the connection. A request is sent once; if the store cannot be
-reached, the client gets an answer 502 and decides itself whether to try again.
+Nothing of an answer is changed but the headers of the connection. A request is sent once (aiohttp sends an idempotent
+one again if a kept connection turns out to be closed); if the store cannot be reached, the client gets an
+answer 502 and decides itself whether to try again.
 """
 
 from __future__ import annotations
