@@ -381,15 +381,17 @@ def test_the_verb_serves_until_it_is_told_to_end(store: Store, bucket: str, trac
     store.server.put(bucket, "x", b"0123456789")
     command = [sys.executable, "-m", "tracekit", "proxy", "-o", str(trace), "--json"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as running:
-        assert running.stdout is not None
-        begun = json.loads(running.stdout.readline())
-        assert begun["environment"]["AWS_ENDPOINT_URL"] == begun["endpoint"]
-        assert (
-            store.client(begun["endpoint"]).get_object(Bucket=bucket, Key="x")["Body"].read() == b"0123456789"
-        )
-        running.send_signal(signal.SIGTERM)
-        assert json.loads(running.stdout.readline()) == {"path": str(trace), "requests": 1, "ops": 1}
-        assert running.wait(30) == 0
+        try:
+            assert running.stdout is not None
+            begun = json.loads(running.stdout.readline())
+            assert begun["environment"]["AWS_ENDPOINT_URL"] == begun["endpoint"]
+            body = store.client(begun["endpoint"]).get_object(Bucket=bucket, Key="x")["Body"]
+            assert body.read() == b"0123456789"
+            running.send_signal(signal.SIGTERM)
+            assert json.loads(running.stdout.readline()) == {"path": str(trace), "requests": 1, "ops": 1}
+            assert running.wait(30) == 0
+        finally:
+            running.kill()  # or the end of the block would wait for it
     assert facts(rows(trace), "op", "bytes") == [("get", 10)]
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json as json_format
 import signal
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from queue import Empty, SimpleQueue
 from types import FrameType
 from typing import Annotated, Any
 
@@ -27,6 +27,7 @@ _EXAMPLES = examples(
     "tracekit proxy --upstream http://minio:9000 -o run.trace",
     "AWS_ENDPOINT_URL=http://127.0.0.1:9900 AWS_ALLOW_HTTP=true python read_with_polars.py  # in another shell",
 )
+_LOOK_S = 1.0
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -49,18 +50,20 @@ def _proxy(
     with _until_ended() as ended:
         running = proxy(out, uri, **options)
         _say_where(running, json=json)
-        ended.wait()
+        _wait_for(ended)
         result = running.close()
     _say_what(result, json=json)
 
 
 @contextmanager
-def _until_ended() -> Iterator[threading.Event]:
-    """Make the signals that end a server set the event; they are its normal end."""
-    ended = threading.Event()
+def _until_ended() -> Iterator[SimpleQueue[int]]:
+    """Put the signals that end a server into a queue; they are its normal end."""
+    ended: SimpleQueue[int] = (
+        SimpleQueue()
+    )  # reentrant: to set an Event here would block a thread about to wait
 
-    def end(_number: int, _frame: FrameType | None) -> None:
-        ended.set()
+    def end(number: int, _frame: FrameType | None) -> None:
+        ended.put(number)
 
     before = {number: signal.signal(number, end) for number in _ENDING}
     try:
@@ -68,6 +71,16 @@ def _until_ended() -> Iterator[threading.Event]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _wait_for(ended: SimpleQueue[int]) -> None:
+    """Wait for a signal. The system may give it to another thread, which does not wake this one."""
+    while True:
+        try:
+            ended.get(timeout=_LOOK_S)
+        except Empty:
+            continue
+        return
 
 
 def _say_where(running: Proxy, *, json: bool) -> None:
