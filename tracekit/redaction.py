@@ -101,12 +101,11 @@ def is_secret_name(name: str) -> bool:
 def _secrets(text: str) -> Iterator[tuple[int, int]]:
     """Yield where the secrets begin and end; they may overlap."""
     for before, secret in _COMPILED:
-        reached = 0
+        reached, may_be_quoted = 0, _QUOTED in secret.pattern
         for match in before.finditer(text):
             # Inside a secret of this kind another one ends where that does, unless it is quoted. To look
             # again at each of many names in a row would take quadratic time.
-            quoted = _QUOTED in secret.pattern and _OPENING.match(text, match.end())
-            if match.end() < reached and not quoted:
+            if match.end() < reached and not (may_be_quoted and _OPENING.match(text, match.end())):
                 continue
             found = secret.match(text, match.end())
             if found is not None:

@@ -7,12 +7,10 @@ from hashlib import blake2b
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from tracekit.schema import DATA_KINDS
 from tracekit.store.reader import TraceReader
 
-__all__ = ["FINGERPRINT", "fingerprint", "fingerprint_of", "moved_bytes"]
+__all__ = ["FINGERPRINT", "fingerprint", "fingerprint_of"]
 
 FINGERPRINT = "fingerprint"
 """The metadata key under which a segment keeps the fingerprint of its ops."""
@@ -47,7 +45,7 @@ def fingerprint(reader: TraceReader) -> str:
 
 
 def fingerprint_of(ops: pa.Table) -> str:
-    """Return the fingerprint of the rows of `ops` (conforming, or of the view `ops`), times as they are."""
+    """Return the fingerprint of the rows of `ops` (conforming), with times as they are and `bytes` as the view has it."""
     rows = len(ops)
     numbers = [_numbers(ops, name) for name in _NUMBERS]
     columns = [*numbers, *(_names(ops.column(name), _ABSENT_TEXTS.get(name)) for name in _TEXTS)]
@@ -70,17 +68,6 @@ def fingerprint_of(ops: pa.Table) -> str:
     return _text(rows, high, low)
 
 
-def moved_bytes(ops: pa.Table) -> pa.ChunkedArray:
-    """Return the bytes that each op moved, as the view `ops` has them: `len` where a whole op does not say."""
-    moved = ops.column("bytes")
-    if not moved.null_count:
-        return moved
-    ended = pc.and_(pc.is_valid(ops.column("latency")), pc.is_null(ops.column("error")))
-    kinds = pc.fill_null(ops.column("op").cast(pa.string()), _ABSENT_TEXTS["op"])
-    moving = pc.is_in(kinds, pa.array(DATA_KINDS))
-    return pc.coalesce(moved, pc.if_else(pc.and_(ended, moving), ops.column("len"), None))
-
-
 def _sum(parts: Iterable[str]) -> str:
     rows = high = low = 0
     for part in parts:
@@ -96,7 +83,7 @@ def _text(rows: int, high: int, low: int) -> str:
 
 
 def _numbers(ops: pa.Table, name: str) -> tuple[np.ndarray, np.ndarray | None] | None:
-    column = moved_bytes(ops) if name == "bytes" else ops.column(name)
+    column = ops.column(name)
     if name in _ABSENT_NUMBERS:
         column = column.fill_null(_ABSENT_NUMBERS[name])
     if column.null_count == len(column):

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from tracekit.schema import META_PREFIX
 from tracekit.store.locate import literal
+from tracekit.store.memory import bounded, memory_bytes
 
 __all__ = ["is_sealed", "parquet_errors", "read_footer", "sealed_writer", "without_seal"]
 
@@ -105,7 +106,7 @@ def _check_types(file: Path, footer: pq.FileMetaData) -> None:
     """Raise pa.ArrowInvalid if a chunk is not of its column's type: to ask pyarrow for it would end the process."""
     kinds = [footer.schema.column(at).physical_type for at in range(footer.num_columns)]
     try:
-        with closing(duckdb.connect(config={"threads": 1})) as connection:
+        with closing(bounded(memory_bytes(), threads=1)) as connection:
             chunks = connection.execute(_CHUNKS, [literal(file)]).fetchall()
     except duckdb.Error as error:
         raise pa.ArrowInvalid(str(error).splitlines()[0]) from error

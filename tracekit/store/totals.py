@@ -15,9 +15,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tracekit.schema import META_PREFIX
+from tracekit.schema import DATA_KINDS, META_PREFIX
 from tracekit.sql import load_sql
-from tracekit.store.fingerprint import FINGERPRINT, fingerprint_of, moved_bytes
+from tracekit.store.fingerprint import FINGERPRINT, fingerprint_of
 from tracekit.store.locate import literal
 from tracekit.store.opening import SegmentInfo
 from tracekit.store.reader import TraceReader
@@ -42,12 +42,24 @@ def describe_segment(table: pa.Table) -> dict[bytes, bytes]:
     rank, worker = (pc.fill_null(table.column(name), 0).to_numpy() for name in ("rank", "worker"))
     pairs = rank.astype(np.int64) << 32 | worker.view(np.uint32)
     streams = pc.unique(pa.array(pairs)).to_numpy()
-    described = {"bytes": str(pc.sum(moved_bytes(table)).as_py() or 0), FINGERPRINT: fingerprint_of(table)}
+    table = table.set_column(table.column_names.index("bytes"), "bytes", _moved_bytes(table))
+    moved = pc.sum(table.column("bytes")).as_py() or 0
+    described = {"bytes": str(moved), FINGERPRINT: fingerprint_of(table)}
     if len(streams) <= _MOST_STREAMS:
         known = zip((streams >> 32).tolist(), streams.astype(np.int32).tolist(), strict=True)
         described["streams"] = json.dumps(sorted(known))
     described["kinds"] = json.dumps(sorted(pc.unique(table.column("op").cast(pa.string())).to_pylist()))
     return {f"{META_PREFIX}{key}".encode(): value.encode() for key, value in described.items()}
+
+
+def _moved_bytes(ops: pa.Table) -> pa.ChunkedArray:
+    """Return the bytes that each op moved, as the view `ops` has them: `len` where a whole op does not say."""
+    moved = ops.column("bytes")
+    if not moved.null_count:
+        return moved
+    ended = pc.and_(pc.is_valid(ops.column("latency")), pc.is_null(ops.column("error")))
+    moving = pc.is_in(ops.column("op").cast(pa.string()), pa.array(DATA_KINDS))
+    return pc.coalesce(moved, pc.if_else(pc.and_(ended, moving), ops.column("len"), None))
 
 
 def totals(reader: TraceReader) -> Totals:
