@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import resource
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -70,6 +72,26 @@ def test_the_limit_of_open_files_is_raised_and_can_be_restored() -> None:
         assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] >= 400
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_the_table_of_descriptors_has_its_size_before_any_op_is_due() -> None:
+    """The kernel lets all threads that open files wait while the table of a process with threads grows."""
+    program = """if True:
+        import resource
+        from pathlib import Path
+        from tracekit.replayer.engines.crew import raise_file_limit
+
+        def slots():
+            return int(Path("/proc/self/status").read_text().split("FDSize:")[1].split()[0])
+
+        resource.setrlimit(resource.RLIMIT_NOFILE, (2048, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+        before = len(list(Path("/proc/self/fd").iterdir()))
+        raise_file_limit(1500)
+        raise_file_limit(1500)
+        assert slots() >= 1500, slots()
+        assert len(list(Path("/proc/self/fd").iterdir())) == before
+        """
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
 
 
 class _Slow(BaseHTTPRequestHandler):

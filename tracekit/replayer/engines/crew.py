@@ -7,6 +7,9 @@ limit. This module knows threads, not ops.
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import os
 import resource
 import threading
 import time
@@ -34,7 +37,26 @@ def raise_file_limit(files: int) -> tuple[int, int]:
     if soft != resource.RLIM_INFINITY and soft < wanted:
         raised = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (max(raised, soft), hard))
+    _grow_descriptor_table(wanted)
     return soft, hard
+
+
+def _grow_descriptor_table(files: int) -> None:
+    """Make the kernel's table of descriptors large enough now.
+
+    It grows by doubling when a higher descriptor is opened. In a process with threads that waits for an RCU
+    grace period (some 10 ms), and every thread that opens a file waits with it.
+    """
+    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    highest = (files if soft == resource.RLIM_INFINITY else min(files, soft)) - 1
+    lowest = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.close(fcntl.fcntl(lowest, fcntl.F_DUPFD_CLOEXEC, highest))
+    except OSError as error:
+        if error.errno != errno.EMFILE:  # this one means that the highest is open, so the table is large enough
+            raise
+    finally:
+        os.close(lowest)
 
 
 class Crew:
