@@ -44,10 +44,10 @@ bench: $(VENV)/.installed-dev $(CACHE)/.servers ## run every benchmark; CSV file
 docs: $(VENV)/.installed-dev ## regenerate the generated pages of docs/
 	$(BIN)/python -m tracekit.cli.reference docs/cli-reference.md
 
-lock: $(VENV)/.installed-dev ## pin the whole closure with hashes in requirements.lock, and list its licences
+lock: $(VENV)/.installed-dev ## pin the whole closure with hashes in .ci/requirements.lock, and list its licences
 	$(PIP) --target $(CACHE)/uv --upgrade uv
 	$(CACHE)/uv/bin/uv pip compile pyproject.toml -q --all-extras --universal --python-version 3.11 --generate-hashes \
-	  --no-annotate -c constraints.txt --custom-compile-command 'make lock' -o requirements.lock
+	  --no-annotate -c constraints.txt --custom-compile-command 'make lock' -o .ci/requirements.lock
 	$(BIN)/python .ci/licences.py
 
 ci: ## run what a push must pass

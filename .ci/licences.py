@@ -37,7 +37,7 @@ NOTES = {
 HEAD = """# Licences
 
 tracekit is under the Apache License 2.0. It contains no code of others. These are the licences of the packages that it
-installs, with every extra and the development tools; `make lock` makes this list and `requirements.lock`.
+installs, with every extra and the development tools; `make lock` makes this list and `.ci/requirements.lock`.
 
 | package | version | licence |
 | --- | --- | --- |
@@ -73,7 +73,7 @@ def licence(name: str) -> str:
 
 def main() -> None:
     rows = []
-    for line in (REPO / "requirements.lock").read_text().splitlines():
+    for line in (REPO / ".ci/requirements.lock").read_text().splitlines():
         pinned = re.match(r"([\w.-]+)==([\w.]+)", line)
         if pinned is not None:
             note = f" ({NOTES[pinned[1]]})" if pinned[1] in NOTES else ""

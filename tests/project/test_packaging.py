@@ -63,7 +63,7 @@ def test_the_known_good_versions_hold_what_is_declared() -> None:
 
 
 def test_the_lock_has_a_hash_for_every_package_and_agrees_with_the_known_good_versions() -> None:
-    lock = (layers.REPO / "requirements.lock").read_text(encoding="utf-8")
+    lock = (layers.REPO / ".ci/requirements.lock").read_text(encoding="utf-8")
     entries = re.findall(r"^([\w.-]+)==([\w.]+)(.*\n(?: .*\n?)*)", lock, re.MULTILINE)
     assert len(entries) > 100
     assert [name for name, _, rest in entries if "--hash=sha256:" not in rest] == []
