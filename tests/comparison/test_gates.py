@@ -114,6 +114,34 @@ def test_junit_names_every_metric_and_what_failed(tmp_path: Path, rows: Rows) ->
     assert (suite.get("tests"), suite.get("failures")) == (str(len(cases)), "1")
 
 
+def test_a_replay_writes_junit_and_refuses_a_missing_directory_before_it_begins(
+    tmp_path: Path, rows: Rows
+) -> None:
+    recording(tmp_path / "a.parquet", rows)
+
+    def run(junit: str) -> subprocess.CompletedProcess[str]:
+        command = [
+            sys.executable,
+            "-m",
+            "tracekit",
+            "replay",
+            "a.parquet",
+            "--pace",
+            "asap",
+            "-o",
+            "out.trace",
+        ]
+        return subprocess.run([*command, "--junit", junit], cwd=tmp_path, capture_output=True, text=True)
+
+    refused = run("none/out.xml")
+    assert (refused.returncode, (tmp_path / "out.trace").exists()) == (2, False)
+    assert refused.stderr.startswith("tracekit: --junit none/out.xml: there is no directory none")
+    assert run("out.xml").returncode in (0, 1)
+    names = [case.get("name") for case in ElementTree.parse(tmp_path / "out.xml").iter("testcase")]
+    assert "identity" in names
+    assert "completeness" in names
+
+
 def test_the_command_exits_1_for_a_gate_that_fails_and_2_for_one_that_cannot_be_read(
     tmp_path: Path, rows: Rows
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -45,6 +46,9 @@ def _replay(
     out: Annotated[
         str | None, typer.Option("-o", "--out", metavar="OUT", help="Keep the replay's own trace here.")
     ] = None,
+    junit: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the judged metrics as JUnit XML.")
+    ] = None,
     dry_run: Annotated[
         bool,
         typer.Option(
@@ -61,7 +65,7 @@ def _replay(
     if "latency" in options:
         raise UsageError("latency= is an option of dry_run=True", "give both, or neither")
     with screen.progress("replay") as advance:
-        result = replay(trace, out=out, watch=advance, **options)
+        result = replay(trace, out=out, junit=junit, watch=advance, **options)
     if json:
         screen.emit_json(result.to_dict())
     else:

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from xml.etree import ElementTree
 
 from tracekit.comparison.table import Parity, ParityRow
+from tracekit.errors import UsageError
+from tracekit.store.locate import local_path
 from tracekit.whole import whole_file
 
-__all__ = ["junit", "write_junit"]
+__all__ = ["junit", "junit_path", "write_junit"]
+
+
+def junit_path(name: str | os.PathLike[str]) -> Path:
+    """The path of a JUnit file to write. Raises UsageError if its directory is missing, before anything has run."""
+    path = local_path(name)
+    if not path.parent.is_dir():
+        raise UsageError(
+            f"junit={path}: there is no directory {path.parent}", "make it, or give another file"
+        )
+    return path
 
 
 def write_junit(parity: Parity, path: Path, *, name: str = "compare") -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, Unpack
 
 from tracekit.comparison.gates import Gate, check_gates, parse_gates
-from tracekit.comparison.junit import write_junit
+from tracekit.comparison.junit import junit_path, write_junit
 from tracekit.comparison.planned import ReplayRules
 from tracekit.comparison.repeats import combine
 from tracekit.comparison.replays import judge_replay
@@ -20,7 +20,6 @@ from tracekit.replayer.expected import planned_ops
 from tracekit.replayer.options import Filters, ReplayOptions, VerdictOptions
 from tracekit.replayer.sizing import most_asap_workers
 from tracekit.store.fingerprint import fingerprint
-from tracekit.store.locate import local_path
 from tracekit.store.reader import TraceLike, TraceReader, open_reader
 
 __all__ = ["compare", "replay_of"]
@@ -57,6 +56,7 @@ def compare(
         raise UsageError(f"speed={speed} is not positive", "give a factor such as 0.5, 1 or 10")
     options = VerdictOptions(**given)
     gates = parse_gates(options.judge)
+    report = None if junit is None else junit_path(junit)
     recording, runs = open_reader(a), [open_reader(run) for run in (b, *others)]
     rules = ReplayRules(
         tolerance=options.tolerance,
@@ -66,9 +66,9 @@ def compare(
         expect_failures=options.expect_failures,
     )
     parity = combine([_compare(recording, run, rules, speed, gates) for run in runs])
-    if junit is not None:
+    if report is not None:
         names = " ".join(reader.path.name for reader in (recording, *runs))
-        write_junit(parity, local_path(junit), name=names)
+        write_junit(parity, report, name=names)
     return parity
 
 

@@ -13,6 +13,7 @@ from typing import Any, Unpack
 
 import numpy as np
 
+from tracekit.comparison.junit import junit_path, write_junit
 from tracekit.comparison.repeats import combine
 from tracekit.comparison.runs import define_percentile
 from tracekit.errors import UsageError
@@ -67,6 +68,7 @@ def replay(
     options: ReplayOptions | Mapping[str, Any] | None = None,
     *,
     out: str | os.PathLike[str] | None = None,
+    junit: str | os.PathLike[str] | None = None,
     watch: Watch | None = None,
     **given: Unpack[ReplayKeywords],
 ) -> ReplayResult:
@@ -74,13 +76,25 @@ def replay(
 
     Options are a `ReplayOptions` or a dict, and keywords of the same names, which win. With
     `overwrite=True`, an existing trace at `out` is replaced. With `repeat` over 1 the traces are kept at
-    `NAME-1.trace`, `NAME-2.trace` and so on, and the parity has medians with intervals. Raises UsageError or BackendError before
+    `NAME-1.trace`, `NAME-2.trace` and so on, and the parity has medians with intervals. `junit` names a file
+    for the parity as JUnit XML. Raises UsageError or BackendError before
     anything is read if an option, a rule of `map` or the target is invalid. An op that fails later is a
     row with an error.
     """
     options = ReplayOptions.of(options, **given)
     reader = open_reader(trace)
     kept = None if out is None else local_path(out)
+    report = None if junit is None else junit_path(junit)
+    result = _repeated(reader, options, kept, watch)
+    if report is not None:
+        write_junit(result.parity, report, name=reader.path.name)
+    return result
+
+
+def _repeated(
+    reader: TraceReader, options: ReplayOptions, kept: Path | None, watch: Watch | None
+) -> ReplayResult:
+    """Replay as often as asked for."""
     if options.repeat == 1:
         return _replay(reader, options, kept, watch)
     results: list[ReplayResult] = []
