@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from traces import Rows, random_rows, recording
+from traces import Rows, make_files, random_rows, recording
 
 from tracekit.errors import UsageError
 from tracekit.replayer.compare import compare
@@ -114,10 +114,9 @@ def test_junit_names_every_metric_and_what_failed(tmp_path: Path, rows: Rows) ->
     assert (suite.get("tests"), suite.get("failures")) == (str(len(cases)), "1")
 
 
-def test_a_replay_writes_junit_and_refuses_a_missing_directory_before_it_begins(
-    tmp_path: Path, rows: Rows
-) -> None:
-    recording(tmp_path / "a.parquet", rows)
+def test_a_replay_writes_junit_and_refuses_a_missing_directory_before_it_begins(tmp_path: Path) -> None:
+    make_files(tmp_path / "data")
+    recording(tmp_path / "a.parquet", random_rows(tmp_path / "data", 1, 20))
 
     def run(junit: str) -> subprocess.CompletedProcess[str]:
         command = [
