@@ -180,3 +180,10 @@ def test_a_sample_that_became_a_directory_or_a_pipe_is_named_so(tmp_path: Path, 
         with pytest.raises(BackendError, match="not a file") as caught:
             dataset.backend.open(uri)
         assert caught.value.error_class == "unsupported"
+
+
+def test_a_dataset_prints_what_it_is(tmp_path: Path) -> None:
+    for number in range(3):
+        (tmp_path / f"{number}").write_bytes(bytes(2048))
+    with create_dataset(tmp_path, sample_bytes=1024) as dataset:
+        assert repr(dataset) == f"<Dataset file://{tmp_path}: 6 samples, 6 KiB>"

@@ -22,6 +22,7 @@ from tracekit.errors import BackendError, ErrorClass, UsageError
 from tracekit.keywords import LoaderKeywords
 from tracekit.loader.options import LoaderOptions
 from tracekit.recorder import Recorder
+from tracekit.units import format_size
 from tracekit.uri import FILE_SCHEMES, clean, from_path, scheme_of, to_path, with_scheme
 
 __all__ = ["Dataset", "SampleRange", "Source", "create_dataset", "named", "source_uris"]
@@ -60,6 +61,9 @@ class Dataset:
             counts = np.maximum(1, -(-self.sizes // min(sample_bytes, 1 << 62)))
         self._ends = np.cumsum(counts)
         """For each object, the id after its last sample."""
+
+    def __repr__(self) -> str:
+        return f"<Dataset {self.uri}: {len(self)} samples, {format_size(self.total_bytes)}>"
 
     def __len__(self) -> int:
         return int(self._ends[-1]) if len(self._ends) else 0
