@@ -504,3 +504,15 @@ def test_a_replay_without_its_metadata_is_still_judged_op_by_op(replayed: Replay
     pq.write_table(pa.Table.from_pylist(rows[:-6], schema=schema.remove_metadata()), path)
     assert "completeness" in failed(compare(replayed.recording, path))
     assert compare(path, path).ok
+
+
+def test_response_times_stand_beside_latencies_where_an_op_was_retried(replayed: Replayed) -> None:
+    def retry(rows: Rows) -> None:
+        for row in rows:
+            row["tries"], row["wait_ns"] = (2, 40_000_000_000) if row["plan_op"] % 10 == 0 else (1, 0)
+
+    shown = {row.metric: (row.a, row.b) for row in replayed.judged(retry).rows}
+    assert shown["retried_ops"] == (None, 12)  # the recording does not know
+    assert shown["wait_sum_ns"] == (None, 12 * 40_000_000_000)
+    assert (shown["response_p99_ns"][1] or 0) >= 40_000_000_000 > (shown["latency_p99_ns"][1] or 0)
+    assert "retried_ops" not in {row.metric for row in replayed.judged(lambda rows: None).rows}

@@ -18,15 +18,15 @@ import numpy as np
 
 from tracekit.comparison.cadence import WINDOWS_NS, window_name
 from tracekit.comparison.distances import depths, dispersion, ks, mean_shift, total_variation
+from tracekit.comparison.responses import define_percentile, response_rows
 from tracekit.comparison.table import ParityRow, relative, shown, within
 from tracekit.metrics.library import install
 from tracekit.sql import load_sql
 from tracekit.store.reader import TraceReader
 from tracekit.store.statements import value_errors
 
-__all__ = ["Run", "compare_runs", "define_percentile", "describe"]
+__all__ = ["Run", "compare_runs", "describe"]
 
-_EXACT_UP_TO = 20_000_000
 _FLIGHT_OPS = 4_000_000
 _LEAST_WINDOWS = 20
 _MOST_SIZES = 65_536
@@ -59,12 +59,6 @@ class Run:
     steps: dict[int, int]
     arrivals: dict[int, dict[int, float]]
     in_flight: dict[int, float]
-
-
-def define_percentile(connection: duckdb.DuckDBPyConnection, rows: int) -> None:
-    """Define the macro `percentile`: exact up to 20 million rows, approximate above."""
-    how = "approx_quantile" if rows > _EXACT_UP_TO else "quantile_disc"
-    connection.execute(f"CREATE OR REPLACE TEMP MACRO percentile(data, share) AS {how}(data, share)")
 
 
 def describe(reader: TraceReader, *, speed: float = 1.0) -> Run:
@@ -135,10 +129,7 @@ def _table(x: Run, y: Run, tolerance: float, speed: float) -> Iterable[ParityRow
     yield _endings(a, b)
     for name in ("latency_p50_ns", "latency_p99_ns"):
         yield shown(name, "ns", a[name], b[name])
-    if a["retried_ops"] or b["retried_ops"]:  # else response times are latencies
-        yield shown("retried_ops", "ops", a["retried_ops"], b["retried_ops"])
-        for name in ("wait_sum_ns", "response_p50_ns", "response_p99_ns"):
-            yield shown(name, "ns", a[name], b[name])
+    yield from response_rows(a, b)
     for name in ("lateness_p50_ns", "lateness_p99_ns", "lateness_max_ns"):
         if b[name] is not None:
             yield shown(name, "ns", a[name], b[name])

@@ -15,7 +15,7 @@ import numpy as np
 
 from tracekit.comparison.junit import junit_path, write_junit
 from tracekit.comparison.repeats import combine
-from tracekit.comparison.runs import define_percentile
+from tracekit.comparison.responses import define_percentile
 from tracekit.errors import UsageError
 from tracekit.keywords import Duration, ReplayKeywords
 from tracekit.options import DRY_RUN, VERDICT

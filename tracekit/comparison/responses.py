@@ -1,0 +1,42 @@
+"""Response times of two runs: rows that stand beside the latencies where an op was sent more than once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from contextlib import closing
+from typing import Any
+
+import duckdb
+
+from tracekit.comparison.table import ParityRow, shown
+from tracekit.metrics.library import install
+from tracekit.sql import load_sql
+from tracekit.store.reader import TraceReader
+from tracekit.store.statements import value_errors
+
+__all__ = ["define_percentile", "response_rows", "responses_of"]
+
+_EXACT_UP_TO = 20_000_000
+
+
+def define_percentile(connection: duckdb.DuckDBPyConnection, rows: int) -> None:
+    """Define the macro `percentile`: exact up to 20 million rows, approximate above."""
+    how = "approx_quantile" if rows > _EXACT_UP_TO else "quantile_disc"
+    connection.execute(f"CREATE OR REPLACE TEMP MACRO percentile(data, share) AS {how}(data, share)")
+
+
+def response_rows(a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterable[ParityRow]:
+    """Return the rows on retries, from the totals of two runs; none if no op was retried."""
+    if a["retried_ops"] or b["retried_ops"]:  # else response times are latencies
+        yield shown("retried_ops", "ops", a["retried_ops"], b["retried_ops"])
+        for name in ("wait_sum_ns", "response_p50_ns", "response_p99_ns"):
+            yield shown(name, "ns", a[name], b[name])
+
+
+def responses_of(reader: TraceReader) -> Mapping[str, Any]:
+    """Measure the retries of one run."""
+    with closing(reader.connect()) as connection, value_errors(reader.path):
+        define_percentile(connection, reader.rows)
+        install(connection)
+        found = connection.execute(load_sql("tracekit.comparison", "responses"))
+        return dict(zip([name for name, *_ in found.description or ()], found.fetchone() or (), strict=True))
