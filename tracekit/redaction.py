@@ -12,7 +12,10 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-__all__ = ["is_secret_name", "redact", "redact_value"]
+__all__ = ["CONTAINER_BEFORE_ACCOUNT", "is_secret_name", "redact", "redact_value"]
+
+CONTAINER_BEFORE_ACCOUNT = r"abfss?://[a-z0-9$][a-z0-9-]{0,62}@[a-z0-9]+\.(?:dfs|blob)\."
+"""How a URI of Azure begins whose "user" is a container, which is no secret."""
 
 _MASK = "***"
 
@@ -63,7 +66,7 @@ _PLACES = [
 _COMPILED = [tuple(re.compile(part, re.IGNORECASE | re.DOTALL) for part in place) for place in _PLACES]
 
 _NOT_A_FILE = r"(?!(?:file|direct)://)\b([A-Za-z][A-Za-z0-9+.-]{0,30}://)"
-_USERINFO = re.compile(rf"{_NOT_A_FILE}[^\s/?#'\"]*@")
+_USERINFO = re.compile(rf"(?!(?-i:{CONTAINER_BEFORE_ACCOUNT})){_NOT_A_FILE}[^\s/?#'\"]*@")
 _URL_START = re.compile(_NOT_A_FILE)
 _QUERY_START = re.compile(r"[?#]")
 _WORD = re.compile(r"[^\s'\"<>]+")

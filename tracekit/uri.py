@@ -14,7 +14,7 @@ import re
 from pathlib import Path
 
 from tracekit.errors import UsageError
-from tracekit.redaction import redact
+from tracekit.redaction import CONTAINER_BEFORE_ACCOUNT, redact
 
 __all__ = [
     "FILE_SCHEMES",
@@ -32,7 +32,7 @@ FILE_SCHEMES = ("file", "direct")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\")
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_USERINFO = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*://?|//)[^/?#]*@")
+_USERINFO = re.compile(rf"^(?!{CONTAINER_BEFORE_ACCOUNT})" r"([A-Za-z][A-Za-z0-9+.-]*://?|//)[^/?#]*@")
 _ONE_SLASH = re.compile(r"(?!(?:file|direct):)[A-Za-z][A-Za-z0-9+.-]+:/", re.IGNORECASE)
 
 
@@ -117,7 +117,8 @@ def clean(uri: str) -> str:
     """Return `uri` as valid text, without query, fragment and user-info; file paths keep `?` and `#`.
 
     Bytes of a file name that are not UTF-8 (lone surrogates in Python) become U+FFFD. Each part of a
-    chained URI (`simplecache::s3://…`) is treated alike, as are `//host/…` and `s3:/…`.
+    chained URI (`simplecache::s3://…`) is treated alike, as are `//host/…` and `s3:/…`. The container of
+    `abfss://container@account.dfs.core.windows.net/path` is kept.
     """
     if not uri.isascii():
         uri = as_text(uri)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import http.server
 import json
+import threading
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 import servers
 
-from tracekit import backend_for, create_dataset, replay
+from tracekit import backend_for, create_dataset, import_trace, open_trace, replay
 from tracekit.errors import BackendError, UsageError
 
 BODY = bytes(range(256)) * 8
@@ -68,6 +70,98 @@ def test_a_store_that_ignores_create_only_is_found_out_and_asked_first(gcs: str)
             backend.put(uri, b"second")
         assert raised.value.error_class == "exists"
         assert bytes(backend.open(uri).get()[0]) == b"first"
+    backend.close()
+
+
+@pytest.mark.server
+def test_objects_of_google_are_copied_renamed_and_deleted_by_the_store(gcs: str) -> None:
+    backend = backend_for("gs://bucket", endpoint=gcs, anonymous=True, retries=0)
+    for key in ("moves/a b?", "moves/c/d"):
+        backend.put(f"gs://bucket/{key.replace('?', '%3F')}", BODY)
+    backend.changer.copy("gs://bucket/moves/a b%3F", "gs://bucket/moves/e%25")
+    backend.changer.rename("gs://bucket/moves/c/d", "gs://bucket/moves/f")
+    backend.changer.delete("gs://bucket/moves/a b%3F")
+    assert [info.uri for info in backend.list("gs://bucket/moves")] == [
+        "gs://bucket/moves/e%25",
+        "gs://bucket/moves/f",
+    ]
+    assert bytes(backend.open("gs://bucket/moves/e%25").get()[0]) == BODY
+    with pytest.raises(BackendError) as raised:
+        backend.changer.copy("gs://bucket/moves/none", "gs://bucket/moves/g")
+    assert raised.value.error_class == "not_found"
+    counters = backend.counters
+    assert (counters["copies"], counters["deletes"]) == (3, 2)
+    backend.close()
+
+
+@pytest.mark.server
+def test_a_large_copy_of_google_goes_on_until_it_is_done() -> None:
+    answers = [{"done": False, "rewriteToken": "t/1"}, {"done": True}]
+
+    class Rewrites(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            seen.append(self.path)
+            body = json.dumps(answers[len(seen) - 1]).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None: ...
+
+    seen: list[str] = []
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Rewrites)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    backend = backend_for("gs://two", endpoint=f"http://127.0.0.1:{server.server_port}", anonymous=True)
+    backend.changer.copy("gs://one/a/b", "gs://two/c")
+    server.shutdown()
+    server.server_close()
+    path = "/storage/v1/b/one/o/a%2Fb/rewriteTo/b/two/o/c"
+    assert seen == [path, f"{path}?rewriteToken=t%2F1"]
+    backend.close()
+
+
+@pytest.mark.server
+def test_uploads_in_parts_to_google_are_those_of_its_xml_interface(
+    s3_env: servers.S3Server, s3_bucket: str
+) -> None:
+    """moto speaks the same requests; fake-gcs-server has no uploads in parts."""
+    backend = backend_for(f"gs://{s3_bucket}", endpoint=s3_env.endpoint, anonymous=True, retries=0)
+    uri = f"gs://{s3_bucket}/parts/a b"
+    whole, given_up = backend.changer.upload(uri), backend.changer.upload(f"{uri}2")
+    first, second = memoryview(BODY * 2560), memoryview(BODY)
+    assert (whole.part(2, len(first), second), whole.part(1, 0, first)) == (len(second), len(first))
+    given_up.part(1, 0, second)
+    given_up.abort()
+    whole.complete()
+    assert [info.size for info in backend.list(f"gs://{s3_bucket}/parts")] == [len(first) + len(second)]
+    assert bytes(backend.open(uri).get()[0]) == BODY * 2561
+    backend.close()
+
+
+@pytest.mark.server
+def test_changes_replay_on_google(gcs: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", gcs)
+    done = [
+        ("write", "/d/a", 0, 1000, None), ("write", "/d/a", 1000, 24, None), ("rename", "/d/a", None, None, "/d/b"),
+        ("copy", "/d/b", None, None, "/d/c"), ("delete", "/d/b", None, None, None), ("put", "/d/e", None, 10, None),
+        ("get", "/d/c", None, 1024, None),
+    ]  # fmt: skip
+    lines = [
+        {"t_submit": i * 10**6, "op": op, "uri": uri, "offset": at, "len": size, "bytes": size or 0, "latency": 1000,
+         "to_uri": to}
+        for i, (op, uri, at, size, to) in enumerate(done)
+    ]  # fmt: skip
+    (tmp_path / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    import_trace("jsonl", tmp_path / "log.jsonl", tmp_path / "t")
+    rule = "file:///d=gs://bucket/replayed"
+    result = replay(
+        tmp_path / "t", map=rule, out=tmp_path / "r", allow_writes=True, pace="asap", tolerance=1e9
+    )
+    assert (result.ops, result.failed_ops) == (len(done), 0)
+    backend = backend_for("gs://bucket")
+    found = {info.uri: info.size for info in backend.list("gs://bucket/replayed")}
+    assert found == {"gs://bucket/replayed/c": 1024, "gs://bucket/replayed/e": 10}
     backend.close()
 
 
@@ -132,9 +226,41 @@ def test_other_spellings_of_azure_are_understood(az_container: str, scheme: str)
     assert [info.uri for info in backend.list(f"{scheme}://{az_container}")] == [
         f"{scheme}://{az_container}/k"
     ]
-    with pytest.raises(UsageError, match="give account="):
-        backend.stat(f"{scheme}://{az_container}@account.dfs.core.windows.net/k")
     backend.close()
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("client", ["native", "obstore", "azure-sdk"])
+def test_a_uri_of_azure_may_name_its_account_as_hadoop_does(
+    az_env: servers.AzuriteServer, az_container: str, client: str, tmp_path: Path
+) -> None:
+    root = f"abfss://{az_container}@{servers.AZURITE_ACCOUNT}.dfs.core.windows.net"
+    backend = backend_for(root, client=client)
+    backend.put(f"{root}/d/k", BODY)
+    backend.changer.copy(f"{root}/d/k", f"{root}/d/l")
+    assert [info.uri for info in backend.list(root)] == [f"{root}/d/k", f"{root}/d/l"]
+    assert bytes(backend.open(f"{root}/d/l").get()[0]) == BODY
+    with pytest.raises(UsageError, match="the account in use is devstoreaccount1"):
+        backend.stat(f"abfss://{az_container}@other.dfs.core.windows.net/d/k")
+    backend.close()
+    table = {"uri": [f"{root}/d/k"], "offset": [0], "len": [100], "t_submit": [0], "sample_id": [0]}
+    pq.write_table(pa.table({**table, "latency": [1000]}), tmp_path / "a.parquet")
+    result = replay(tmp_path / "a.parquet", out=tmp_path / "r", client=client)
+    assert (result.ops, result.failed_ops) == (1, 0)
+    assert open_trace(tmp_path / "r").query("SELECT uri FROM ops").to_pylist() == [{"uri": f"{root}/d/k"}]
+
+
+def test_the_account_in_a_uri_counts_as_the_option_and_has_one_host(clean_env: pytest.MonkeyPatch) -> None:
+    clean_env.setenv("AZURE_STORAGE_KEY", "a2V5")
+    root = "abfss://lake@acc.dfs.core.windows.net"
+    backend = backend_for(root)
+    assert backend.endpoint == "https://acc.blob.core.windows.net"
+    with pytest.raises(UsageError, match=r"give endpoint=https://acc\.blob\.core\.example\.net"):
+        backend.open("abfss://lake@acc.dfs.core.example.net/k")
+    with pytest.raises(UsageError, match="the account in use is other"):
+        backend_for(root, account="other").open(f"{root}/k")
+    with pytest.raises(UsageError, match="invalid container or account"):
+        backend.open("abfss://la ke@acc.dfs.core.windows.net/k")
 
 
 @pytest.mark.server

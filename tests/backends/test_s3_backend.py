@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import threading
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
@@ -468,3 +469,29 @@ def test_a_backend_that_nobody_closes_prints_no_warning(s3_env: servers.S3Server
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (run.stdout, run.stderr, run.returncode) == ("[]\n[]\n", "", 0)
+
+
+@pytest.mark.parametrize(
+    ("region", "dualstack", "host"),
+    [
+        ("us-east-1", False, "s3.us-east-1.amazonaws.com"),
+        ("eu-west-1", True, "s3.dualstack.eu-west-1.amazonaws.com"),
+        ("cn-north-1", False, "s3.cn-north-1.amazonaws.com.cn"),
+        ("mars-1", False, "s3.mars-1.amazonaws.com"),
+    ],
+)
+def test_the_endpoint_of_a_region_is_botocores_without_a_warning(
+    clean_env: pytest.MonkeyPatch, region: str, dualstack: bool, host: str
+) -> None:
+    clean_env.setenv("AWS_USE_DUALSTACK_ENDPOINT", str(dualstack))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = resolve(None, region, None, True, "auto")
+        assert found.aws_endpoint("bucket", region) == f"https://bucket.{host}"
+        assert found.aws_endpoint(None, region) == f"https://{host}"
+
+
+def test_a_region_without_such_an_endpoint_is_refused_in_one_line(clean_env: pytest.MonkeyPatch) -> None:
+    clean_env.setenv("AWS_USE_FIPS_ENDPOINT", "true")
+    with pytest.raises(UsageError, match=r"no endpoint in cn-north-1: .*FIPS"):
+        resolve(None, "cn-north-1", None, True, "auto").aws_endpoint(None, "cn-north-1")

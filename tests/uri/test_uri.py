@@ -36,6 +36,16 @@ def test_other_schemes_lose_query_fragment_and_user_info(uri: str, cleaned: str)
     assert "SECRET" not in redact(f"GET {uri} failed: 403")
 
 
+def test_a_container_before_its_account_is_kept_and_a_password_is_not() -> None:
+    lake = "abfss://data-1@account.dfs.core.windows.net/a"
+    assert clean(f"{lake}?sig=SECRET") == lake
+    assert redact(f"read {lake}?sig=SECRET") == f"read {lake}"
+    for userinfo in ("user:SECRET", "SECRET"):
+        for host in ("account.dfs.core.windows.net", "example.net"):
+            assert "SECRET" not in clean(f"abfss://{userinfo}@{host}/a")
+            assert "SECRET" not in redact(f"read abfs://{userinfo}@{host}/a")
+
+
 @pytest.mark.parametrize("uri", ["s3://b/k", "file://host/x", "http://x/y"])
 def test_a_uri_that_is_not_a_local_file_is_refused(uri: str) -> None:
     with pytest.raises(UsageError):

@@ -20,8 +20,8 @@ CAPABILITIES: dict[str, frozenset[str]] = {
     "az": _OBJECTS,
     "abfs": _OBJECTS,
     "abfss": _OBJECTS,
-    "gs": frozenset({"put"}),
-    "gcs": frozenset({"put"}),
+    "gs": _OBJECTS,
+    "gcs": _OBJECTS,
 }
 """The kinds of change that a target of each scheme can do.
 
@@ -30,7 +30,7 @@ from beginning to end before they are read, as an upload in parts; they `truncat
 `rename` is a copy and a deletion.
 """
 
-LEAST_PART = {"s3": 5 << 20}
+LEAST_PART = {"s3": 5 << 20, "gs": 5 << 20, "gcs": 5 << 20}
 """The smallest part, in bytes, that a store of a scheme takes, but for the last one of an upload."""
 ONE_UPLOAD_AT_A_TIME = frozenset({"az", "abfs", "abfss"})
 """Schemes where the end of an upload drops the parts of every other upload of the same object."""

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Unpack, cast
 
 from tracekit.backends.base import Backend
+from tracekit.backends.objects.uri import account_in
 from tracekit.errors import UsageError
 from tracekit.keywords import StoreKeywords
 from tracekit.store_options import BACKEND, SPELLINGS
@@ -41,11 +42,14 @@ def applicable(uri: str, options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def backend_for(uri: str, **options: Unpack[StoreKeywords]) -> Backend:
-    """Make a backend for the scheme of `uri` (a plain path is `file`), with its options.
+    """Make a backend for the scheme of `uri` (a plain path is `file`), and the account in it, with its options.
 
     Raises UsageError for an unknown scheme, an unknown option, or a client library that is not installed.
     """
     scheme = scheme_of(uri)
+    account = account_in(uri)
+    if account is not None and options.get("account") is None:
+        options["account"] = account
     if scheme not in _SCHEMES:
         known = ", ".join(f"{name}://" for name in _SCHEMES)
         raise UsageError(f"{clean(uri)}: unknown scheme {scheme!r}", f"known are {known}")

@@ -6,6 +6,7 @@ is logged; secrets are passed to a client library only.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
@@ -70,10 +71,7 @@ class AwsSettings:
 
     def aws_endpoint(self, bucket: str | None, region: str) -> str:
         """Return AWS's own endpoint of the region, with `bucket` as its virtual host if one is given."""
-        resolver = self.session.get_component("endpoint_resolver")
-        variants = {"use_dualstack_endpoint": self.dualstack, "use_fips_endpoint": self.fips}
-        found = resolver.construct_endpoint("s3", region, **variants) or {}
-        host = found.get("hostname") or f"s3.{region}.amazonaws.com"
+        host = _aws_host(region, self.dualstack, self.fips)
         return f"https://{bucket}.{host}" if bucket else f"https://{host}"
 
     def identity(self) -> str:
@@ -120,6 +118,26 @@ class AwsSettings:
             }
 
         return provide
+
+
+@functools.lru_cache
+def _aws_host(region: str, dualstack: bool, fips: bool) -> str:
+    """Return the host of S3 in a region, by the rules that botocore ships."""
+    from botocore.endpoint_provider import EndpointProvider
+    from botocore.exceptions import BotoCoreError
+    from botocore.loaders import create_loader
+
+    loader = create_loader()
+    rules = loader.load_service_model("s3", "endpoint-rule-set-1")
+    provider = EndpointProvider(rules, loader.load_data("partitions"))
+    switches = ("Accelerate", "UseGlobalEndpoint", "DisableMultiRegionAccessPoints", "ForcePathStyle")
+    try:
+        found = provider.resolve_endpoint(
+            Region=region, UseDualStack=dualstack, UseFIPS=fips, **dict.fromkeys(switches, False)
+        )
+    except BotoCoreError as error:
+        raise UsageError(f"s3: no endpoint in {region}: {one_line(str(error))}", "give endpoint=") from None
+    return str(urlsplit(found.url).netloc)
 
 
 def _frozen(found: Any) -> Any:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from tracekit.backends.objects.azure_account import AzureSettings, resolve
+from tracekit.backends.objects.azure_account import AzureSettings, container_in, resolve
 from tracekit.backends.objects.changing import ConnectChanges
 from tracekit.backends.objects.client import ObjectClient
 from tracekit.backends.objects.options import one_endpoint, untaken
@@ -77,7 +77,13 @@ def backend(*, scheme: str = "az", **options: Any) -> ObjectStoreBackend:
     if chosen.client != "obstore":
         untaken(chosen.client, "obstore", http2=chosen.http2)
     connect = {"native": _native, "obstore": _obstore, "azure-sdk": _azure_sdk}[chosen.client]
-    return ObjectStoreBackend(dialect, connect(settings, chosen), chosen.retries, _changes(settings, chosen))
+    clients, changes = connect(settings, chosen), _changes(settings, chosen)
+    return ObjectStoreBackend(
+        dialect,
+        lambda named, count: clients(container_in(named, settings), count),
+        chosen.retries,
+        lambda named, count: changes(container_in(named, settings), count),
+    )
 
 
 abfs_backend = partial(backend, scheme="abfs")

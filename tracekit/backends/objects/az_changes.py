@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from urllib.parse import quote
 
-from tracekit.backends.objects.azure_account import AzureSettings
+from tracekit.backends.objects.azure_account import AzureSettings, container_in
 from tracekit.backends.objects.failures import Failure
 from tracekit.backends.objects.native.client import NativeClient
 
@@ -74,6 +74,8 @@ class AzChanges:
 
     def _url(self, container: str, key: str) -> str:
         """The address of an object, as the store itself reads it."""
-        path = quote(f"{container}/{key}", safe="/-_.~", errors="surrogateescape")
+        path = quote(
+            f"{container_in(container, self._settings)}/{key}", safe="/-_.~", errors="surrogateescape"
+        )
         sas = f"?{self._settings.secret}" if self._settings.kind == "sas" else ""
         return f"{self._settings.endpoint.rstrip('/')}/{path}{sas}"

@@ -22,7 +22,7 @@ from tracekit.redaction import redact
 if TYPE_CHECKING:
     from obstore.store import AzureCredential
 
-__all__ = ["AzureSettings", "resolve"]
+__all__ = ["AzureSettings", "container_in", "resolve"]
 
 _SCOPE = "https://storage.azure.com/.default"
 _RENEWED_BEFORE = timedelta(minutes=5)
@@ -119,6 +119,27 @@ def resolve(endpoint: str | None, account: str | None, anonymous: bool) -> Azure
             "set AZURE_STORAGE_CONNECTION_STRING, an https:// endpoint, or anonymous=True",
         )
     return AzureSettings(account, endpoints, "default")
+
+
+def container_in(named: str, settings: AzureSettings) -> str:
+    """Return the container of `container` or `container@account.dfs.core.windows.net`.
+
+    Raises UsageError if the account, or its host, is not that of `settings`.
+    """
+    container, at, host = named.partition("@")
+    account, _, domain = host.partition(".")
+    if at and account != settings.account:
+        raise UsageError(
+            f"{named}: the account in use is {settings.account}",
+            "read one account at a time, or map the URIs",
+        )
+    own = urlsplit(settings.endpoint).hostname or ""
+    wanted = f"{account}.blob.{domain.partition('.')[2]}"
+    if at and own.startswith(f"{account}.blob.") and own != wanted:
+        raise UsageError(
+            f"{named}: the endpoint in use is {settings.endpoint}", f"give endpoint=https://{wanted}"
+        )
+    return container
 
 
 def _connection_string() -> dict[str, str]:

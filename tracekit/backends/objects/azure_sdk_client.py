@@ -11,11 +11,9 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager
 from contextvars import ContextVar
-from functools import cached_property
 from typing import Any
 
 import azure.core.exceptions as azure_errors
-from azure.storage.blob import BlobClient, ContainerClient, ExponentialRetry
 from azure.storage.blob.aio import ContainerClient as AsyncContainerClient
 from azure.storage.blob.aio import ExponentialRetry as AsyncExponentialRetry
 
@@ -27,7 +25,7 @@ from tracekit.backends.objects.failures import Failure
 from tracekit.backends.objects.limits import TooLong, within
 from tracekit.backends.objects.loop_thread import LoopClients
 from tracekit.backends.objects.native.endpoint import Endpoint, endpoint_of
-from tracekit.backends.objects.options import Transport, certificate_pair
+from tracekit.backends.objects.options import Transport
 from tracekit.backends.objects.ranges import OtherBytes, check_body, range_bytes, whole_bytes
 from tracekit.errors import ErrorClass
 
@@ -151,21 +149,6 @@ class AzureSdkClient:
         async with within(self._total_s):
             await (await self._loops.client()).upload_blob(key, data, overwrite=overwrite)
 
-    def blob(self, key: str) -> BlobClient:
-        """The SDK's client of one object."""
-        return self._blocking.get_blob_client(_namable(key))
-
-    @cached_property
-    def _blocking(self) -> ContainerClient:
-        return ContainerClient(
-            self._settings.endpoint,
-            self._container,
-            credential=self._settings.sdk_credential(aio=False),
-            transport=_pooled_transport(self._transport),
-            retry_policy=ExponentialRetry(retry_total=0),
-            **self._options,
-        )
-
     def failure(self, error: Exception) -> Failure:
         if isinstance(error, _BadKey):
             return Failure(
@@ -240,8 +223,6 @@ class AzureSdkClient:
 
     def close(self) -> None:
         self._loops.close()
-        if "_blocking" in self.__dict__:
-            self._blocking.close()
 
     async def aclose(self) -> None:
         await self._loops.aclose()
@@ -397,28 +378,4 @@ def _aio_transport(endpoint: Endpoint, options: Transport, count: Callable[[str]
         use_env_settings=False,
         connection_timeout=options.connect_timeout_s,
         read_timeout=options.timeout_s,
-    )
-
-
-def _pooled_transport(options: Transport) -> Any:
-    """Return the SDK's transport with a connection for each of many threads."""
-    import requests
-    import requests.adapters
-    from azure.core.pipeline.transport import RequestsTransport
-
-    session = requests.Session()
-    adapter = requests.adapters.HTTPAdapter(pool_maxsize=_CONNECTIONS)
-    session.mount("http://", adapter)
-    session.mount("https://", adapter)
-    session.trust_env = options.proxy is None
-    if options.proxy is not None and options.proxy != "none":
-        session.proxies = {"http": options.proxy, "https": options.proxy}
-    return RequestsTransport(
-        session=session,
-        session_owner=False,
-        use_env_settings=options.proxy is None,
-        connection_timeout=options.connect_timeout_s,
-        read_timeout=options.timeout_s,
-        connection_verify=options.ca_bundle or True,
-        connection_cert=certificate_pair(options.client_cert),
     )

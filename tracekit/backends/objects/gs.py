@@ -9,17 +9,20 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tracekit.backends.objects.client import ObjectClient
+from tracekit.backends.objects.changing import ConnectChanges
 from tracekit.backends.objects.failures import CREDENTIALS_MARK
 from tracekit.backends.objects.options import check_endpoints
 from tracekit.backends.objects.retrying import Dialect
-from tracekit.backends.objects.store import Connect, ObjectStoreBackend
+from tracekit.backends.objects.store import ObjectStoreBackend
 from tracekit.errors import UsageError
 from tracekit.redaction import redact
 from tracekit.store_options import backend_table
 from tracekit.validation import assign
+
+if TYPE_CHECKING:
+    from tracekit.backends.objects.native.client import NativeClient
 
 __all__ = ["GsOptions", "backend", "gcs_backend"]
 
@@ -70,24 +73,33 @@ def backend(*, scheme: str = "gs", **options: Any) -> ObjectStoreBackend:
         facts=lambda: {"identity": "anonymous" if anonymous else "application default credentials"},
         trusted=named is None,
     )
-    return ObjectStoreBackend(dialect, _native(endpoints, anonymous, chosen), chosen.retries)
+    connect = _native(endpoints, anonymous, chosen)
+    return ObjectStoreBackend(dialect, connect, chosen.retries, _changes(connect))
 
 
 gcs_backend = partial(backend, scheme="gcs")
 
 
-def _native(endpoints: tuple[str, ...], anonymous: bool, options: GsOptions) -> Connect:
+def _native(
+    endpoints: tuple[str, ...], anonymous: bool, options: GsOptions
+) -> Callable[[str, Callable[[str], None]], NativeClient]:
     from tracekit.backends.objects.native.client import NativeClient
     from tracekit.backends.objects.native.endpoint import endpoints_of, limits_of
     from tracekit.backends.objects.native.gs import GsService
 
     token = None if anonymous else _tokens()
 
-    def connect(bucket: str, count: Callable[[str], None]) -> ObjectClient:
+    def connect(bucket: str, count: Callable[[str], None]) -> NativeClient:
         service = GsService(bucket, endpoints_of(endpoints, options), token)
         return NativeClient(service, limits_of(options), count, options.verify_checksums)
 
     return connect
+
+
+def _changes(connect: Callable[[str, Callable[[str], None]], NativeClient]) -> ConnectChanges:
+    from tracekit.backends.objects.gs_changes import gs_changes
+
+    return lambda bucket, count: gs_changes(connect(bucket, count))
 
 
 def _tokens() -> Callable[[], str]:

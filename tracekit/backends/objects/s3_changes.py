@@ -1,4 +1,4 @@
-"""Changes of one bucket of S3, or of Google Cloud Storage, whose XML API has the same requests.
+"""Changes of one bucket of S3: uploads in parts, copies, deletions.
 
 They go through the native client whichever client reads: the other libraries hide single parts.
 """
@@ -6,28 +6,32 @@ They go through the native client whichever client reads: the other libraries hi
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Final, TypeAlias
 from urllib.parse import quote
 from xml.sax.saxutils import escape
 
 from tracekit.backends.objects.failures import Failure
-from tracekit.backends.objects.native.client import HttpFailure, NativeClient
+from tracekit.backends.objects.native.checks import HttpFailure
+from tracekit.backends.objects.native.client import NativeClient
 from tracekit.backends.objects.native.service import xml_text
+from tracekit.backends.objects.native.wire import Answer
 
 __all__ = ["S3Changes"]
 
+Copy: TypeAlias = Callable[[NativeClient, str, str, str], None]
+"""Copies a key of a container to a key of the client's own."""
 _UPLOAD: Final = re.compile(r"<UploadId>(.*?)</UploadId>", re.DOTALL)
 
 
 class S3Changes:
-    """One bucket. `vendor` is the prefix of the store's own headers: `amz`, or `goog`."""
+    """One bucket of S3, or of a store that has the same uploads and `copy` of its own."""
 
     errors = NativeClient.errors
 
-    def __init__(self, client: NativeClient, vendor: str = "amz") -> None:
+    def __init__(self, client: NativeClient, copy: Copy | None = None) -> None:
         self._client = client
-        self._vendor = vendor
+        self._copy = copy or _s3_copy
 
     def relocate(self, region: str) -> bool:
         return self._client.relocate(region)
@@ -49,22 +53,13 @@ class S3Changes:
             for number, tag in parts
         )
         body = f"<CompleteMultipartUpload>{listed}</CompleteMultipartUpload>".encode()
-        self._checked("POST", key, query={"uploadId": upload}, body=body)
+        _check(*self._client.request("POST", key, query={"uploadId": upload}, body=body))
 
     def abort(self, key: str, upload: str) -> None:
         self._client.request("DELETE", key, query={"uploadId": upload})
 
     def copy(self, container: str, key: str, to_key: str) -> None:
-        """Copy an object; onto itself, its metadata are replaced, because nothing else could change."""
-        source = quote(f"/{container}/{key}", safe="/-_.~", errors="surrogateescape")
-        self._checked(
-            "PUT",
-            to_key,
-            headers={
-                f"x-{self._vendor}-copy-source": source,
-                f"x-{self._vendor}-metadata-directive": "REPLACE" if key == to_key else "COPY",
-            },
-        )
+        self._copy(self._client, container, key, to_key)
 
     def delete(self, key: str) -> None:
         self._client.request("DELETE", key)
@@ -75,16 +70,16 @@ class S3Changes:
     def close(self) -> None:
         self._client.close()
 
-    def _checked(
-        self,
-        method: str,
-        key: str,
-        *,
-        query: dict[str, str] | None = None,
-        headers: dict[str, str] | None = None,
-        body: bytes = b"",
-    ) -> None:
-        """Send a request that takes long: the store sends status 200 first, and an error in the body later."""
-        answer, text = self._client.request(method, key, query=query, headers=headers, body=body)
-        if b"<Error>" in text:
-            raise HttpFailure(answer, text)
+
+def _s3_copy(client: NativeClient, container: str, key: str, to_key: str) -> None:
+    """Copy an object; onto itself, its metadata are replaced, because nothing else could change."""
+    source = quote(f"/{container}/{key}", safe="/-_.~", errors="surrogateescape")
+    directive = "REPLACE" if key == to_key else "COPY"
+    headers = {"x-amz-copy-source": source, "x-amz-metadata-directive": directive}
+    _check(*client.request("PUT", to_key, headers=headers))
+
+
+def _check(answer: Answer, text: bytes) -> None:
+    """Raise HttpFailure for an error in the body: of a request that takes long, the store sends status 200 first."""
+    if b"<Error>" in text:
+        raise HttpFailure(answer, text)

@@ -16,7 +16,7 @@ from urllib.parse import unquote
 from tracekit.errors import UsageError
 from tracekit.uri import clean
 
-__all__ = ["ObjectAddress", "escape", "join", "split", "unescape"]
+__all__ = ["ObjectAddress", "account_in", "escape", "join", "split", "unescape"]
 
 _ESCAPED = re.compile(r"[%?#\x00-\x1f\x7f]")
 _CONTAINER = re.compile(r"[A-Za-z0-9._:$-]+")
@@ -25,7 +25,10 @@ _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://([^/]*)/?(.*)", re.DOTALL)
 
 
 class ObjectAddress(NamedTuple):
-    """A bucket or container, and a key or prefix in it (decoded; empty for the root)."""
+    """A bucket or container, and a key or prefix in it (decoded; empty for the root).
+
+    In `abfss://container@account.dfs.core.windows.net/key`, the container includes the account's host.
+    """
 
     container: str
     key: str
@@ -34,6 +37,14 @@ class ObjectAddress(NamedTuple):
 def join(scheme: str, container: str, key: str) -> str:
     """Return the URI of a key."""
     return f"{scheme}://{container}/{escape(key)}"
+
+
+def account_in(uri: str) -> str | None:
+    """Return the storage account that a URI names behind its container, as Hadoop writes it."""
+    if uri[:4].lower() != "abfs":
+        return None
+    host = uri.partition("://")[2].partition("/")[0].partition("@")[2]
+    return host.partition(".")[0] or None
 
 
 def escape(key: str) -> str:
@@ -51,16 +62,16 @@ def unescape(text: str) -> str:
 @functools.lru_cache(maxsize=65_536)
 def split(uri: str) -> ObjectAddress:
     """Return container and key of a URI. Raises UsageError if it names no container or has a query."""
-    if uri[:4].lower() == "abfs" and "@" in uri.partition("://")[2].partition("/")[0]:
-        raise UsageError(
-            f"{clean(uri)}: a container before the account is not understood",
-            "write abfs://container/key, and give account=",
-        )
     bare = clean(uri)
+    if account_in(uri) is not None and account_in(bare) is None:
+        raise UsageError(
+            f"{bare}: invalid container or account",
+            "write abfss://container@account.dfs.core.windows.net/key, or abfs://container/key",
+        )
     match = _ADDRESS.fullmatch(bare)
     if match is None or not match[1]:
         raise UsageError(f"{bare}: no bucket or container named", "write scheme://container/key")
-    if _CONTAINER.fullmatch(match[1]) is None:
+    if _CONTAINER.fullmatch(match[1].partition("@")[0]) is None:
         raise UsageError(
             f"{bare}: invalid bucket or container name {match[1]!r}",
             "use letters, digits, dots and hyphens; write scheme://container/key",

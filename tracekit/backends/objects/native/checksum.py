@@ -8,6 +8,7 @@ import hashlib
 import zlib
 from collections.abc import Callable, Mapping
 
+from tracekit.backends.objects.native.crc import crc32c, crc64nvme
 from tracekit.backends.objects.ranges import OtherBytes
 
 __all__ = ["verify"]
@@ -15,9 +16,14 @@ __all__ = ["verify"]
 _HEADERS: dict[str, Callable[[memoryview], bytes]] = {
     "x-amz-checksum-sha256": lambda body: hashlib.sha256(body).digest(),
     "x-amz-checksum-sha1": lambda body: hashlib.sha1(body, usedforsecurity=False).digest(),
+    "x-amz-checksum-crc64nvme": crc64nvme,
+    "x-amz-checksum-crc32c": crc32c,
     "x-amz-checksum-crc32": lambda body: zlib.crc32(body).to_bytes(4, "big"),
     "content-md5": lambda body: hashlib.md5(body, usedforsecurity=False).digest(),
+    "crc32c": crc32c,
 }
+"""Of each header, or name in `x-goog-hash`, the checksum. The first that an answer has is verified."""
+_GOOGLE = {"md5": "content-md5", "crc32c": "crc32c"}
 
 
 def verify(headers: Mapping[str, str], body: memoryview) -> bool:
@@ -25,8 +31,8 @@ def verify(headers: Mapping[str, str], body: memoryview) -> bool:
     given = dict(headers)
     for pair in headers.get("x-goog-hash", "").split(","):
         name, _, value = pair.strip().partition("=")
-        if name == "md5":
-            given["content-md5"] = value
+        if name in _GOOGLE:
+            given[_GOOGLE[name]] = value
     if given.get("x-amz-checksum-type", "FULL_OBJECT") == "COMPOSITE":
         return False  # of the parts of an upload, whose sizes are not known
     for name, computed in _HEADERS.items():

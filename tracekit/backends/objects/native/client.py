@@ -12,6 +12,17 @@ from collections.abc import Callable, Iterator, Mapping
 from tracekit.backends.objects import failures
 from tracekit.backends.objects.failures import CREDENTIALS_MARK, Failure
 from tracekit.backends.objects.native.blocking import BlockingPool
+from tracekit.backends.objects.native.checks import (
+    HttpFailure,
+    RangeCheck,
+    Told,
+    Untold,
+    WholeCheck,
+    any_answer,
+    refused,
+    succeeded,
+    told_size,
+)
 from tracekit.backends.objects.native.checksum import verify
 from tracekit.backends.objects.native.endpoint import Broken, Endpoint, Limits
 from tracekit.backends.objects.native.looped import LoopPool
@@ -24,28 +35,10 @@ from tracekit.backends.objects.native.wire import (
     Refused,
     request_head,
 )
-from tracekit.backends.objects.ranges import OtherBytes, check_body, range_bytes, whole_bytes
+from tracekit.backends.objects.ranges import OtherBytes
 from tracekit.errors import ErrorClass
 
-__all__ = ["HttpFailure", "NativeClient"]
-
-_ERROR_BYTES = 64 << 10
-
-
-class HttpFailure(Refused):
-    """An answer with a status other than success."""
-
-    def __init__(self, answer: Answer, body: bytes = b"") -> None:
-        super().__init__(f"HTTP {answer.status}")
-        self.answer, self.body = answer, body
-
-
-class _Told(Refused):
-    """The headers tell the size of the object; the body is not read."""
-
-    def __init__(self, size: int) -> None:
-        super().__init__(size)
-        self.size = size
+__all__ = ["NativeClient"]
 
 
 class _Site:
@@ -81,12 +74,12 @@ class NativeClient:
         self._turn = itertools.count()
 
     def read(self, key: str, offset: int, buffer: memoryview) -> tuple[int, int | None]:
-        check = _RangeCheck(offset, buffer)
+        check = RangeCheck(offset, buffer)
         first = self._send("GET", key, check.reception, headers=check.headers)
         return check.count(), first
 
     def get(self, key: str, most: int | None) -> tuple[memoryview | None, int | None]:
-        check = _WholeCheck(most)
+        check = WholeCheck(most)
         try:
             first = self._send("GET", key, check.reception)
         except Overlong:
@@ -94,12 +87,12 @@ class NativeClient:
         return self._verified(check), first
 
     async def aread(self, key: str, offset: int, buffer: memoryview) -> tuple[int, int | None]:
-        check = _RangeCheck(offset, buffer)
+        check = RangeCheck(offset, buffer)
         first = await self._asend("GET", key, check.reception, headers=check.headers)
         return check.count(), first
 
     async def aget(self, key: str, most: int | None) -> tuple[memoryview | None, int | None]:
-        check = _WholeCheck(most)
+        check = WholeCheck(most)
         try:
             first = await self._asend("GET", key, check.reception)
         except Overlong:
@@ -113,12 +106,12 @@ class NativeClient:
 
     def _size_by_get(self, key: str) -> int:
         """Return the size that a GET of one byte tells: a presigned URL is signed for GET alone."""
-        reception = Reception("GET", _told)
+        reception = Reception("GET", told_size)
         try:
             self._send("GET", key, reception, headers={"range": "bytes=0-0"})
-        except _Told as told:
+        except Told as told:
             return told.size
-        except _Untold:
+        except Untold:
             return self._size_by_head(key)
         except HttpFailure as error:
             if error.answer.status == 416:
@@ -179,7 +172,7 @@ class NativeClient:
         body: bytes | memoryview = b"",
     ) -> tuple[Answer, bytes]:
         """Send one request and return its answer and body. Raises HttpFailure unless it succeeded."""
-        reception = Reception(method, _any)
+        reception = Reception(method, any_answer)
         self._send(method, key, reception, query, headers, body)
         assert reception.answer is not None
         return reception.answer, bytes(reception.body)
@@ -260,8 +253,8 @@ class NativeClient:
         try:
             first = site.blocking.exchange(head, body, reception)
         except Overlong as error:
-            raise _refused(reception, error) from None
-        return _succeeded(reception, first)
+            raise refused(reception, error) from None
+        return succeeded(reception, first)
 
     async def _asend(
         self, method: str, key: str | None, reception: Reception, headers: Mapping[str, str] | None = None
@@ -271,10 +264,10 @@ class NativeClient:
         try:
             first = await site.looped.exchange(head, b"", reception)
         except Overlong as error:
-            raise _refused(reception, error) from None
-        return _succeeded(reception, first)
+            raise refused(reception, error) from None
+        return succeeded(reception, first)
 
-    def _verified(self, check: _WholeCheck) -> memoryview:
+    def _verified(self, check: WholeCheck) -> memoryview:
         """Return the whole body. Raises OtherBytes if the store's checksum says otherwise."""
         body, answer = check.body(), check.reception.answer
         assert answer is not None
@@ -296,107 +289,3 @@ class NativeClient:
             region=region,
             retry_after=failures.retry_after(headers),
         )
-
-
-class _Untold(Refused):
-    """The answer to a GET of one byte does not tell the size of the object."""
-
-
-class _RangeCheck:
-    """One range GET into `buffer`: what may come, and what came."""
-
-    def __init__(self, offset: int, buffer: memoryview) -> None:
-        self.headers = {"range": f"bytes={offset}-{offset + len(buffer) - 1}"}
-        self._offset = offset
-        self._buffer = buffer
-        self._expected = 0
-        self.reception = Reception("GET", self._accept)
-
-    def count(self) -> int:
-        """Return the bytes in the buffer. Raises OtherBytes if there are fewer than announced."""
-        body = self.reception.body
-        check_body(len(body), self._expected)
-        if body.obj is not self._buffer.obj:
-            self._buffer[: len(body)] = body
-        return len(body)
-
-    def _accept(self, answer: Answer) -> memoryview | None:
-        if not _has_bytes(answer):
-            return _any(answer)
-        self._expected = range_bytes(answer.headers.get("content-range"), self._offset, len(self._buffer))
-        if answer.length is None:
-            answer.most = self._expected
-            return None
-        check_body(answer.length, self._expected)
-        return self._buffer[: answer.length]
-
-
-class _WholeCheck:
-    """One GET of a whole object, of at most `most` bytes: what may come, and what came."""
-
-    def __init__(self, most: int | None) -> None:
-        self.most = most
-        self.reception = Reception("GET", self._accept)
-        self._total: int | None = None
-
-    def body(self) -> memoryview:
-        """Return the object. Raises OtherBytes if it is shorter than announced."""
-        body = self.reception.body
-        if self._total is not None:
-            check_body(len(body), self._total)
-        return body
-
-    def _accept(self, answer: Answer) -> memoryview | None:
-        if not _has_bytes(answer):
-            return _any(answer)
-        if answer.status == 206 or "content-range" in answer.headers:
-            self._total = whole_bytes(answer.headers.get("content-range"), answer.length)
-        size = self._total if answer.length is None else answer.length
-        if self.most is not None and size is not None and size > self.most:
-            raise Overlong("longer than wanted")
-        answer.most = self.most if size is None else size
-        return None
-
-
-def _has_bytes(answer: Answer) -> bool:
-    """Whether the body has bytes of the object. Raises OtherBytes for a success without them."""
-    if 200 <= answer.status < 300 and answer.status not in (200, 206):
-        raise OtherBytes(f"HTTP {answer.status} is no answer to a GET")
-    return answer.status in (200, 206)
-
-
-def _told(answer: Answer) -> memoryview | None:
-    """Raise _Told with the size of the object, if the headers have it; the body is not read."""
-    if not _has_bytes(answer):
-        return _any(answer)
-    told = answer.headers.get("content-range")
-    if told is not None or answer.status == 206:
-        total = (told or "").rpartition("/")[2]
-        if total.isascii() and total.isdigit() and len(total) < 20:
-            raise _Told(int(total))
-        raise _Untold(f"Content-Range {told!r}")
-    if answer.length is not None:
-        raise _Told(answer.length)
-    return None
-
-
-def _any(answer: Answer) -> memoryview | None:
-    if answer.status >= 300:
-        if answer.length is not None and answer.length > _ERROR_BYTES:
-            raise HttpFailure(answer)
-        answer.most = _ERROR_BYTES
-    return None
-
-
-def _refused(reception: Reception, error: Overlong) -> Exception:
-    """Return what an overlong body means: the start of a long error message is enough."""
-    answer = reception.answer
-    return HttpFailure(answer, bytes(reception.body)) if answer and answer.status >= 300 else error
-
-
-def _succeeded(reception: Reception, first: int) -> int:
-    answer = reception.answer
-    assert answer is not None
-    if not 200 <= answer.status < 300:
-        raise HttpFailure(answer, bytes(reception.body))
-    return first

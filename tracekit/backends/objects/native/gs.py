@@ -1,4 +1,4 @@
-"""Google Cloud Storage over HTTP: the XML API for reads and listings, the JSON API for uploads."""
+"""Google Cloud Storage over HTTP: the XML API for reads, listings and uploads in parts; the JSON API for the rest."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from tracekit.backends.objects.native.endpoint import Endpoint
 from tracekit.backends.objects.native.s3 import s3_list_query, s3_page
 from tracekit.backends.objects.native.service import Page, SignedRequest, encoded_query, request_path
 
-__all__ = ["GsService"]
+__all__ = ["COPY_SOURCE", "GsService"]
+
+COPY_SOURCE = "x-goog-copy-source"
+"""The header of a copy: `bucket/key` of its source, not encoded."""
 
 
 @dataclass(slots=True)
@@ -47,14 +50,21 @@ class GsService:
         asked = dict(query)
         if self.token is not None:
             sent["authorization"] = f"Bearer {self.token()}"
-        bucket = quote(self.bucket, safe="")
-        if method == "POST" and key is not None:
-            path = f"{endpoint.base}/upload/storage/v1/b/{bucket}/o"
+        source = sent.pop(COPY_SOURCE, None)
+        if key is None or method in ("GET", "HEAD") or (asked and source is None):
+            path = request_path(endpoint, _segment(self.bucket), key)
+        elif source is not None:
+            container, _, name = source.partition("/")
+            path = (
+                f"{_object(endpoint, container, name)}/rewriteTo/b/{_segment(self.bucket)}/o/{_segment(key)}"
+            )
+        elif method == "DELETE":
+            path = _object(endpoint, self.bucket, key)
+        else:
+            path = f"{endpoint.base}/upload/storage/v1/b/{_segment(self.bucket)}/o"
             asked |= {"uploadType": "media", "name": key}
             if sent.pop("x-goog-if-generation-match", None):
                 asked["ifGenerationMatch"] = "0"
-        else:
-            path = request_path(endpoint, bucket, key)
         text = encoded_query(asked)
         return SignedRequest(f"{path}?{text}" if text else path, sent)
 
@@ -63,3 +73,12 @@ class GsService:
 
     def page(self, body: bytes) -> Page:
         return s3_page(body)
+
+
+def _object(endpoint: Endpoint, bucket: str, key: str) -> str:
+    """Return the path of an object in the JSON API."""
+    return f"{endpoint.base}/storage/v1/b/{_segment(bucket)}/o/{_segment(key)}"
+
+
+def _segment(name: str) -> str:
+    return quote(name, safe="-_.~", errors="surrogateescape")

@@ -235,7 +235,8 @@ def _parsed(head: str) -> Answer:
         name, value = name.strip().lower(), value.strip()
         if name == "content-length" and headers.get(name, value) != value:
             raise Malformed("the answer has two different lengths")
-        headers[name] = value
+        known = headers.get(name, value)
+        headers[name] = value if known == value else f"{known}, {value}"
     length = headers.get("content-length")
     if length is not None and _LENGTH.fullmatch(length) is None:
         raise Malformed("the answer has no valid Content-Length")
