@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tracekit.formats.matrix import matrix
+from tracekit.formats.matrix import matrix, presets, with_tables
 from tracekit.formats.registry import import_trace, importer, importers, names
 from tracekit.formats.text.presets import PRESETS
 
@@ -25,13 +25,11 @@ def test_the_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert (tmp_path / "io.trace").is_dir()
 
 
-def test_the_table_is_what_the_formats_declare() -> None:
-    assert matrix() in PAGE, "run python -m tracekit.formats.matrix and put its output in docs/formats.md"
+def test_the_tables_are_what_the_formats_and_presets_declare() -> None:
+    assert with_tables(PAGE) == PAGE, "run python -m tracekit.formats.matrix docs/formats.md"
+    assert matrix() in PAGE and presets() in PAGE
     assert all(f"| `{name}` |" in matrix() for name in names())
-
-
-def test_every_preset_is_named() -> None:
-    assert all(f"`{name}`" in PAGE or f"columns {name}`" in PAGE for name in PRESETS)
+    assert all(f"| `{name}` |" in presets() for name in PRESETS)
 
 
 @pytest.mark.parametrize("name", importers())

@@ -235,3 +235,15 @@ def test_kvikios_reads_have_their_threads_latencies_and_errors(tmp_path: Path) -
         ("read", "https://b.example/k.parquet", 1024, 512, 512, 81_113_965, 1, None),
         ("stat", "https://b.example/k.parquet", None, None, None, 0, 0, None),
     ]
+
+
+def test_a_range_that_moved_more_than_it_asked_for_is_a_bad_line(tmp_path: Path) -> None:
+    lines = ["t_submit,uri,op,offset,len,bytes,latency"]
+    lines += [
+        f"{i},/a,{op},0,10,{moved},5"
+        for i, (op, moved) in enumerate([("read", 11), ("write", 99), ("read", 9)])
+    ]
+    (tmp_path / "log").write_text("\n".join(lines) + "\n")
+    done = import_trace("csv", tmp_path / "log", tmp_path / "t")
+    assert (done.ops, done.skipped) == (1, 2)
+    assert done.examples[0] == "line 2: it moved more bytes than were asked for"

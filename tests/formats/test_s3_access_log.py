@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from tracekit.errors import TraceFormatError
+from tracekit.errors import TraceFormatError, UsageError
 from tracekit.formats.registry import import_trace
+from tracekit.replayer.run import replay
 from tracekit.store.reader import open_reader
 
 
@@ -146,3 +147,22 @@ def test_the_two_lines_of_a_copy_are_one_op(tmp_path: Path, source_first: bool) 
         ("copy", "s3://DOC-EXAMPLE/from/a b", "s3://DOC-EXAMPLE/to/c", 7_000_000, 5000)
     ]  # fmt: skip
     assert "left out: REST.COPY.OBJECT 1" in done.notes
+
+
+def test_a_part_that_the_store_copied_is_a_copy_with_a_number_and_is_not_replayed(tmp_path: Path) -> None:
+    log = tmp_path / "access.log"
+    asked = "GET /k?X-Amz-Signature=secret HTTP/1.1"
+    lines = []
+    for number in (1, 2):
+        for name, key in (("REST.COPY.PART_GET", "from"), ("REST.COPY.PART", "to")):
+            copied = line(name, key=key, second=number, total="9").replace("3E57427F3EXAMPLE", f"R{number}")
+            lines.append(copied.replace(asked, f"PUT /to?partNumber={number}&uploadId=x HTTP/1.1"))
+    log.write_text("\n".join(lines) + "\n")
+    done = import_trace("s3-access-log", log, tmp_path / "t", strict=True)
+    assert [(r["op"], r["uri"], r["to_uri"], r["part"]) for r in rows(tmp_path / "t")] == [
+        ("copy", "s3://DOC-EXAMPLE/from", "s3://DOC-EXAMPLE/to", number) for number in (1, 2)
+    ]
+    assert any("parts that the store copied from other objects: 2" in note for note in done.notes)
+    rule = f"s3://DOC-EXAMPLE=file://{tmp_path}/made"
+    with pytest.raises(UsageError, match="2 copy ops copy a part of an object"):
+        replay(tmp_path / "t", map=rule, out=tmp_path / "r", allow_writes=True)

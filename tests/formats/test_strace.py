@@ -348,3 +348,44 @@ def test_close_range_closes_and_a_process_number_used_twice_is_two_streams(tmp_p
     assert [(r["uri"][-1], r["offset"], r["bytes"], r["worker"]) for r in got if r["op"] == "read"] == [
         ("a", 0, 10, 0), ("a", 10, 10, 0), ("a", 20, 10, 0), ("b", None, 10, 0), ("b", None, None, 0), ("b", None, 10, 1)
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "call", ['read(3</d/a>, ""..., 100) = 500', 'write(3</d/a>, ""..., 100) = 101', "sendfile(4</d/b>, 3</d/a>, NULL, 9) = 10"]
+)  # fmt: skip
+def test_a_call_that_moved_more_than_it_asked_for_is_a_bad_line(tmp_path: Path, call: str) -> None:
+    lines = [
+        '7 1700000000.000000 openat(AT_FDCWD, "/d/a", O_RDWR) = 3</d/a> <0.000010>',
+        f"7 1700000000.000100 {call} <0.000010>",
+        '7 1700000000.000200 read(3</d/a>, ""..., 10) = 10 <0.000010>',
+        "7 1700000000.000300 lseek(3</d/a>, 50, SEEK_SET) = 50 <0.000010>",
+        '7 1700000000.000400 read(3</d/a>, ""..., 10) = 4 <0.000010>',
+    ]
+    (tmp_path / "log").write_text("\n".join(lines) + "\n")
+    done = import_trace("strace", tmp_path / "log", tmp_path / "t")
+    assert done.skipped == call.count("</d/") and "line 2: it moved more bytes" in done.examples[0]
+    found = [(r["offset"], r["bytes"]) for r in rows(tmp_path / "t", "op = 'read'")]
+    assert found == [(None, 10), (50, 4)]  # where the damaged call left the position is unknown
+    with pytest.raises(TraceFormatError, match="moved more bytes"):
+        import_trace("strace", tmp_path / "log", tmp_path / "s", strict=True)
+
+
+@pytest.mark.parametrize("names", ["-y", ""])
+def test_what_is_renamed_while_open_goes_on_under_its_new_name(tmp_path: Path, names: str) -> None:
+    def fd(path: str) -> str:
+        return f"3<{path}>" if names else "3"
+
+    lines = [
+        f'7 1700000000.000000 openat(AT_FDCWD, "/d/part", O_WRONLY|O_CREAT|O_TRUNC, 0666) = {fd("/d/part")} <0.000010>',
+        f'7 1700000000.000100 write({fd("/d/part")}, ""..., 10) = 10 <0.000010>',
+        '7 1700000000.000200 rename("/d/part", "/d/done") = 0 <0.000010>',
+        f'7 1700000000.000300 write({fd("/d/done")}, ""..., 20) = 20 <0.000010>',
+        '7 1700000000.000400 rename("/d", "/e") = 0 <0.000010>',
+        f'7 1700000000.000500 write({fd("/e/done")}, ""..., 30) = 30 <0.000010>',
+        '7 1700000000.000600 rename("/e/done", "/f/x") = -1 ENOENT (No such file or directory) <0.000010>',
+        f'7 1700000000.000700 write({fd("/e/done")}, ""..., 40) = 40 <0.000010>',
+    ]
+    got = [(r["uri"], r["offset"], r["len"]) for r in brought(tmp_path, lines) if r["op"] == "write"]
+    assert got == [
+        ("file:///d/part", 0, 10), ("file:///d/done", 10, 20), ("file:///e/done", 30, 30), ("file:///e/done", 60, 40)
+    ]  # fmt: skip

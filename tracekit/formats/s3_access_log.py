@@ -8,6 +8,7 @@ of its objects, that share a request id: together they are one op.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 from datetime import datetime
@@ -40,8 +41,10 @@ _KINDS = {
     "REST.DELETE.OBJECT": "delete", "BATCH.DELETE.OBJECT": "delete", "S3.EXPIRE.OBJECT": "delete",
     "S3.CREATE.DELETEMARKER": "delete",
 }  # fmt: skip
-_COPY = "REST.COPY.OBJECT"
-_COPIED = "REST.COPY.OBJECT_GET"
+_COPIES = ("REST.COPY.OBJECT", "REST.COPY.PART")
+_READ = "_GET"
+"""Ends the name of the line on the source of a copy; the other line, on the target, has the name without it."""
+_OF_COPIES = (*_COPIES, *(f"{name}{_READ}" for name in _COPIES))
 _PARTIAL = 206
 _FAILED = 400
 _PART = r"[?&]partNumber=(?P<part>\d{1,5})(?:[& ]|$)"
@@ -81,7 +84,8 @@ class _Reading:
         self._tally = tally
         self._clients = Streams(tally.clients)
         self._own: Counter[str] = Counter()
-        self._copies: dict[str, dict[str, Any]] = {}
+        self._parts = 0
+        self._copies: dict[tuple[str, str], dict[str, Any]] = {}
 
     def batches(self, block: Block) -> Iterator[pa.RecordBatch]:
         """Yield the ops of a block of lines."""
@@ -92,11 +96,11 @@ class _Reading:
             zip(*(column.to_pylist() for column in pc.value_counts(operation).flatten()), strict=True)
         )
         for name, count in counts.items():
-            if name not in _KINDS and name not in (_COPY, _COPIED):
+            if name not in _KINDS and name not in _OF_COPIES:
                 self._tally.left_out[name[:60]] += count
             elif name.startswith("S3."):
                 self._own[name] += count
-        if _COPY in counts or _COPIED in counts:
+        if not counts.keys().isdisjoint(_OF_COPIES):
             yield self._copy_ops(fields, lines)
         known = pc.is_in(operation, pa.array(_KINDS))
         rows = {name: column.filter(known) for name, column in fields.items()}
@@ -106,22 +110,32 @@ class _Reading:
         """Count what has no other half, and note which deletes no client has asked for."""
         for copy in self._copies.values():
             self._tally.left_out[copy["operation"]] += 1
+        if self._parts:
+            self._tally.note(
+                f"parts that the store copied from other objects: {self._parts}; each is a copy with a part number"
+            )
         if self._own:
             counts = ", ".join(f"{name} {count}" for name, count in self._own.items())
             self._tally.note(f"deletes by the service itself, not by a client: {counts}")
 
     def _copy_ops(self, fields: dict[str, pa.Array], lines: Lines) -> pa.RecordBatch:
         """Return the copies of which both lines have been seen; the target's line has the times."""
-        chosen = pc.is_in(fields["operation"], pa.array([_COPY, _COPIED]))
+        chosen = pc.is_in(fields["operation"], pa.array(_OF_COPIES))
         table = pa.table({**fields, "line": pa.array(lines)}).filter(chosen)
         done: list[tuple[dict[str, Any], dict[str, Any]]] = []
         for row in table.to_pylist():
-            other = self._copies.get(row["request"])
+            reads = row["operation"].endswith(_READ)
+            half = row["request"], row["operation"].removesuffix(_READ)
+            other = self._copies.get(half)
             if other is None or other["operation"] == row["operation"]:
-                self._copies[row["request"]] = row
+                if other is not None:
+                    self._tally.left_out[row["operation"]] += 1
+                self._copies[half] = row
                 continue
-            del self._copies[row["request"]]
-            done.append((row, other) if row["operation"] == _COPY else (other, row))
+            del self._copies[half]
+            done.append((other, row) if reads else (row, other))
+        parts = [_part_number(to["asked"]) for to, _ in done]
+        self._parts += len(parts) - parts.count(None)
         errors = [
             error_class(f"{to['status']} {to['code']}") if (to["status"] or 0) >= _FAILED else None
             for to, _ in done
@@ -135,6 +149,7 @@ class _Reading:
                 "latency": [None if to["total"] is None else to["total"] * 1_000_000 for to, _ in done],
                 "error": errors,
                 "rank": [self._clients.number(to["client"]) for to, _ in done],
+                "part": parts,
                 "object_size": [source["size"] for _, source in done],
             },
             [to["line"] for to, _ in done],
@@ -166,6 +181,12 @@ def _ns(text: str | None) -> int | None:
     except ValueError:
         return None
     return int(at.timestamp()) * 10**9
+
+
+def _part_number(asked: str | None) -> int | None:
+    """Return the number of the part that a request line is about."""
+    found = re.search(_PART, asked or "")
+    return int(found["part"]) if found else None
 
 
 def _ops(fields: dict[str, pa.Array], lines: Lines, clients: Streams, tally: Tally) -> pa.RecordBatch:

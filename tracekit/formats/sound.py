@@ -70,6 +70,8 @@ _RANGES = (
     *(field.name for field in OPS if pa.types.is_integer(field.type) and field.name != "t_submit"),
     "object_size",
 )
+_OF_RANGES = ("read", "write", "part")
+"""Kinds of op that cannot move more than `len`."""
 _INT32 = tuple(field.name for field in OPS if field.type == pa.int32())
 _INTEGERS = (*(field.name for field in OPS if pa.types.is_integer(field.type)), "object_size")
 
@@ -88,6 +90,11 @@ def sound_batch(columns: Mapping[str, pa.Array], lines: Lines, tally: Tally) -> 
         if name in columns and pa.types.is_integer(columns[name].type):
             top = 2**31 - 1 if name in _INT32 else MAX_INT
             _drop(keep, lines, _outside(columns[name], top), f"its {name} is negative or out of range", tally)
+    if "bytes" in columns and "len" in columns:
+        more = _mask(pc.greater(columns["bytes"], columns["len"]))
+        if "op" in columns and more.any():
+            more &= _mask(pc.is_in(columns["op"].cast(pa.string()), pa.array(_OF_RANGES)))
+        _drop(keep, lines, more, "it moved more bytes than were asked for", tally)
     safe = [_without_secrets(name, column) for name, column in columns.items()]
     batch = pa.RecordBatch.from_arrays(safe, names=list(columns))
     return batch if keep.all() else batch.filter(pa.array(keep))

@@ -146,6 +146,10 @@ def _check_kinds(plan: Plan, backends: Backends) -> None:
                 raise _cannot(scheme, name, int(mine.sum()))
             if scheme not in FILE_SCHEMES:
                 _check_objects(plan, backends, scheme, name, mine)
+        if name == "copy" and (parts := int((chosen & (plan.column("part") > 0)).sum())):
+            raise UsageError(
+                f"{parts} copy ops copy a part of an object, which no target can", "give skip='copy'"
+            )
         if name in TWO_OBJECTS:
             _check_pairs(plan, schemes, name, chosen)
         if name == "truncate" and (missing := int((chosen & (plan.column("length") == NONE)).sum())):

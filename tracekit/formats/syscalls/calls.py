@@ -104,6 +104,13 @@ class _File:
             self.position = None if moved is None else begin + moved
         return begin
 
+    def renamed(self, old: str, new: str) -> None:
+        """Take the new name, if the file, or a directory that it is in, was renamed."""
+        if self.path == old:
+            self.path = new
+        elif self.path is not None and self.path.startswith(f"{old}/"):
+            self.path = new + self.path.removeprefix(old)
+
 
 _Table = dict[int, _File]
 
@@ -193,7 +200,7 @@ class Processes:
         elif name in _TRUNCATES:
             yield _Part("truncate", path_argument(args, _here(table)), length=scalar(args, -1))
         elif name in _RENAMES:
-            yield from self._renamed(table, name, args)
+            yield from self._renamed(table, name, args, done=value == 0)
         elif name in _MOVES:
             _moved(table, args, failed=error is not None)
         elif name in _COPIES:
@@ -221,7 +228,7 @@ class Processes:
         place = _DATA[name]
         length = vector_length(args) if name in VECTORED else scalar(args, -1 if place is None else place - 1)
         if place is None or ((given := scalar(args, place)) == -1 and name in ("preadv2", "pwritev2")):
-            offset = file.move(moved)
+            offset = file.move(None if _beyond(moved, length) else moved)
         else:
             offset = given if given is None or given >= 0 else None
         yield _Part("read" if name in _READS else "write", file.path, offset, length, moved)
@@ -239,13 +246,21 @@ class Processes:
             self.asynchronous += 1
             yield _Part(kind, file.path, *((None, None) if kind == "sync" else (offset, length)))
 
-    def _renamed(self, table: _Table, name: str, args: str) -> Iterator[_Part]:
-        """A rename; one of names whose directories are unknown, or one that exchanges two files, is counted."""
+    def _renamed(self, table: _Table, name: str, args: str, *, done: bool) -> Iterator[_Part]:
+        """A rename; one of names whose directories are unknown, or one that exchanges two files, is counted.
+
+        What is open keeps its descriptor and its position under the new name.
+        """
         paths = both_paths(args, _here(table))
         if paths is None or "RENAME_EXCHANGE" in args:
             self.left_out[name] += 1
-        else:
-            yield _Part("rename", paths[0], to_path=paths[1])
+            return
+        yield _Part("rename", paths[0], to_path=paths[1])
+        if done and paths[0] != paths[1]:
+            for file in {
+                id(file): file for known in self._tables.values() for file in known.values()
+            }.values():
+                file.renamed(*paths)
 
     def _table(self, thread: int) -> _Table:
         """The descriptors of a thread; a new one has those of the fork under way, if there is one."""
@@ -297,8 +312,14 @@ def _copied(table: _Table, name: str, args: str, moved: int | None) -> Iterator[
         if name.startswith("sendfile") and kind == "write":
             given = None  # its one offset is that of the read
         if file is not None:
-            begin = given if given is not None else file.move(moved)
-            yield _Part(kind, file.path, begin, min(int(length[1]), MAX_INT), moved)
+            asked = min(int(length[1]), MAX_INT)
+            begin = given if given is not None else file.move(None if _beyond(moved, asked) else moved)
+            yield _Part(kind, file.path, begin, asked, moved)
+
+
+def _beyond(moved: int | None, asked: int | None) -> bool:
+    """Whether a call says that it moved more than it was asked for: its line is damaged."""
+    return moved is not None and asked is not None and moved > asked
 
 
 def _on_descriptor(table: _Table, name: str, args: str, value: int | None) -> Iterator[_Part]:
