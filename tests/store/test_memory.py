@@ -15,6 +15,7 @@ import pytest
 
 import tracekit
 from tracekit.errors import UsageError
+from tracekit.metrics.sweep import peaks
 from tracekit.store.memory import memory_bytes
 from tracekit.store.merge import ordered_batches
 from tracekit.store.reader import open_reader
@@ -129,3 +130,16 @@ def test_a_process_without_room_ends_in_one_line(tmp_path: Path) -> None:
         assert (done.returncode, done.stderr.count("\n"), done.stdout) == (2, 1, ""), done.stderr
     else:
         assert done.stdout.count("\n") == 3_000_001
+
+
+def test_a_limit_of_memory_holds_for_the_sort_of_another_tools_file(
+    trace: tracekit.Trace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRACEKIT_MEMORY", "1KiB")  # what is given goes before it
+    assert peaks(trace.reader, memory="60MB").ops == 1
+    assert [len(table) for table in ordered_batches(trace.reader, [], memory="60MB")] == [3]
+    with pytest.raises(UsageError, match="memory"):
+        peaks(trace.reader)
+    monkeypatch.setenv("TRACEKIT_MEMORY", "60MB")
+    with pytest.raises(UsageError, match="memory"):
+        peaks(trace.reader, memory="1KiB")

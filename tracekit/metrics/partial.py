@@ -102,7 +102,7 @@ def partial(
             latencies,
             responses,
             {name: connection.sql(f"FROM {macro}()").to_arrow_table() for name, macro in DISTINCT.items()},
-            flight(reader, start_ns=start_ns, stop_ns=stop_ns),
+            flight(reader, start_ns=start_ns, stop_ns=stop_ns, memory=memory),
             reader.counters if start_ns is None else {},
             records_ends(reader),
         )

@@ -279,13 +279,13 @@ def snapshot(
     The queries keep to `memory` and spill the rest to a scratch directory.
     """
     with ThreadPoolExecutor(1) as pool:  # the sweep uses one thread: DuckDB has the other cores
-        swept = pool.submit(peaks, reader) if threads != 1 else None
+        swept = pool.submit(peaks, reader, memory=memory) if threads != 1 else None
         with measuring(reader, threads=threads, memory=memory) as connection:
             counts = rows(connection, "totals()")[0]
             for name, macro in DISTINCT.items():
                 counts[name] = rows(connection, f"(SELECT count(*) AS n FROM {macro}())")[0]["n"]
             found = distributions(connection, waited=bool(counts["wait_sum_ns"]))
-        peak = peaks(reader) if swept is None else swept.result()
+        peak = peaks(reader, memory=memory) if swept is None else swept.result()
     return assemble(counts, *found, peak, reader.counters, records_ends=records_ends(reader))
 
 

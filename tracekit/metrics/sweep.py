@@ -93,14 +93,20 @@ class Flight:
         )
 
 
-def peaks(reader: TraceReader) -> Peaks:
+def peaks(reader: TraceReader, *, memory: int | str | None = None) -> Peaks:
     """The peaks of the whole trace. Hints do not count; an op without a length counts the bytes that it moved."""
-    return sweep(_windowed(reader, None, None), only_peaks=True).peaks
+    return sweep(_windowed(reader, None, None, memory), only_peaks=True).peaks
 
 
-def flight(reader: TraceReader, *, start_ns: int | None = None, stop_ns: int | None = None) -> Flight:
+def flight(
+    reader: TraceReader,
+    *,
+    start_ns: int | None = None,
+    stop_ns: int | None = None,
+    memory: int | str | None = None,
+) -> Flight:
     """Sweep the ops submitted from `start_ns` to before `stop_ns`, in ns since the epoch."""
-    return sweep(_windowed(reader, start_ns, stop_ns))
+    return sweep(_windowed(reader, start_ns, stop_ns, memory))
 
 
 def sweep(batches: Iterable[_Columns], *, only_peaks: bool = False) -> Flight:
@@ -175,8 +181,10 @@ def _higher(before: _Levels, more: Iterable[tuple[int, int]]) -> _Levels:
     return tuple(found)
 
 
-def _windowed(reader: TraceReader, start_ns: int | None, stop_ns: int | None) -> Iterator[_Columns]:
-    for table in ordered_batches(reader, ["op", "len", "bytes", "latency", "wait_ns"]):
+def _windowed(
+    reader: TraceReader, start_ns: int | None, stop_ns: int | None, memory: int | str | None
+) -> Iterator[_Columns]:
+    for table in ordered_batches(reader, ["op", "len", "bytes", "latency", "wait_ns"], memory=memory):
         times = table.column("t_submit")
         if stop_ns is not None and times[0].as_py() >= stop_ns:
             return

@@ -27,11 +27,14 @@ __all__ = ["ordered_batches"]
 _BATCH_ROWS = 65_536
 
 
-def ordered_batches(reader: TraceReader, columns: Sequence[str]) -> Iterator[pa.Table]:
+def ordered_batches(
+    reader: TraceReader, columns: Sequence[str], *, memory: int | str | None = None
+) -> Iterator[pa.Table]:
     """Yield columns (of the op schema) of every op, ascending in `t_submit`, in tables of some 10,000s of rows.
 
     `t_submit` is always included, counted from the trace's epoch. Memory is a few batches for each
-    overlapping segment. Journals are sorted in memory, other tools' Parquet files by DuckDB, which may spill.
+    overlapping segment. Journals are sorted in memory, other tools' Parquet files by DuckDB, which keeps to
+    `memory` (default: `memory_bytes()`) and may spill.
     """
     wanted = list(dict.fromkeys(["t_submit", *columns]))
     waiting = [
@@ -46,7 +49,7 @@ def ordered_batches(reader: TraceReader, columns: Sequence[str]) -> Iterator[pa.
         horizon = min((source.last for source in open_), default=None)
         while waiting and (horizon is None or waiting[0][0] <= horizon):
             _, _, segment = heapq.heappop(waiting)
-            source = _Source(segment, wanted, reader.shift_of(segment))
+            source = _Source(_batches(segment, wanted, reader.shift_of(segment), memory))
             if source.advance():
                 open_.append(source)
                 horizon = source.last if horizon is None else min(horizon, source.last)
@@ -65,11 +68,6 @@ class _Source:
     batches: Iterator[pa.Table]
     table: pa.Table | None = None
     last: int = 0
-
-    def __init__(self, segment: SegmentInfo, columns: list[str], shift: int) -> None:
-        self.batches = _batches(segment, columns, shift)
-        self.table = None
-        self.last = 0
 
     def advance(self) -> bool:
         """Take the next batch that has ops; return False at the end."""
@@ -96,7 +94,9 @@ def _merged(parts: list[pa.Table]) -> pa.Table:
     return pa.concat_tables(parts, promote_options="default").sort_by([("t_submit", "ascending")])
 
 
-def _batches(segment: SegmentInfo, columns: list[str], shift: int) -> Iterator[pa.Table]:
+def _batches(
+    segment: SegmentInfo, columns: list[str], shift: int, memory: int | str | None
+) -> Iterator[pa.Table]:
     needed = [*columns, "offset"] if segment.puts_are_ranges and "op" in columns else columns
     present = [name for name in dict.fromkeys(needed) if name in segment.schema.names]
     if segment.journal:
@@ -106,7 +106,7 @@ def _batches(segment: SegmentInfo, columns: list[str], shift: int) -> Iterator[p
             yield ordered.slice(start, _BATCH_ROWS)
         return
     if not segment.is_sorted:
-        for batch in _sorted(segment, present):
+        for batch in _sorted(segment, present, memory):
             yield _shaped(segment, pa.Table.from_batches([batch]), columns, shift)
         return
     with damage_errors(segment.path), open_pages(segment.path) as file:
@@ -114,7 +114,7 @@ def _batches(segment: SegmentInfo, columns: list[str], shift: int) -> Iterator[p
             yield _shaped(segment, pa.Table.from_batches([batch]), columns, shift)
 
 
-def _sorted(segment: SegmentInfo, columns: list[str]) -> Iterator[pa.RecordBatch]:
+def _sorted(segment: SegmentInfo, columns: list[str], memory: int | str | None) -> Iterator[pa.RecordBatch]:
     """Yield columns of another tool's file in order of time; ops of one time stay in the order of the file.
 
     DuckDB sorts it, because it may be larger than memory.
@@ -122,7 +122,7 @@ def _sorted(segment: SegmentInfo, columns: list[str]) -> Iterator[pa.RecordBatch
     lone = TraceReader(segment.path, (segment,), None, None)
     names = ", ".join(f'"{name}"' for name in columns)
     sql = f"SELECT {names} FROM read_parquet($file) ORDER BY t_submit, file_row_number"
-    with closing(lone.connect()) as connection, value_errors(segment.path):
+    with closing(lone.connect(memory=memory)) as connection, value_errors(segment.path):
         yield from streamed(connection.sql(sql, params={"file": literal(segment.path)}), _BATCH_ROWS)
 
 
