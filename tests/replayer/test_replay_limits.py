@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tracekit.errors import UsageError
 from tracekit.replayer.run import replay
 from tracekit.store.check import verify
 from tracekit.store.reader import open_reader
@@ -75,3 +76,18 @@ def test_a_length_larger_than_memory_is_an_error_of_its_op(
         {"len": length, "bytes": 0, "error": "out_of_memory"},
     ]
     assert not verify(tmp_path / "out")
+
+
+def test_a_plan_that_does_not_fit_into_memory_is_refused_before_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "f").write_bytes(bytes(4096))
+    trace = recording(tmp_path / "a.parquet", [f"file://{tmp_path}/f"] * 600_000, [1] * 600_000)
+    monkeypatch.setenv("TRACEKIT_MEMORY", "50MB")
+    with pytest.raises(
+        UsageError, match=r"the plan of more than \d+ ops does not fit into 47.7 MiB of memory"
+    ):
+        replay(trace, out=tmp_path / "r", pace="closed")
+    assert not (tmp_path / "r").exists()
+    result = replay(trace, out=tmp_path / "r", pace="asap", end="1ms")  # what is filtered out takes no room
+    assert result.ops == 1000

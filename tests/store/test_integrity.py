@@ -258,3 +258,22 @@ def test_names_with_glob_characters_are_literal(tmp_path: Path) -> None:
         with pytest.raises(UsageError):
             open_reader(tmp_path / name).query(f"SELECT * FROM '{tmp_path / 'b.parquet'}'")
     assert open_reader(tmp_path / "**" / "[x]").query(count).to_pylist() == [{"n": 10}]
+
+
+def test_a_directory_that_a_process_was_killed_in_before_it_wrote_anything_becomes_an_empty_trace(
+    tmp_path: Path,
+) -> None:
+    root = tmp_path / "t"
+    root.mkdir()
+    assert repair(root).to_dict() == {
+        **repair(root).to_dict(),
+        "ops_salvaged": 0,
+        "journals": 0,
+        "set_aside": (),
+    }
+    assert (open_reader(root).rows, verify(root)) == (0, [])
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "a.txt").write_text("x")
+    with pytest.raises(TraceFormatError, match="nothing in it is ops"):
+        repair(tmp_path / "notes")
+    assert [entry.name for entry in (tmp_path / "notes").iterdir()] == ["a.txt"]

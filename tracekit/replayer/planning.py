@@ -19,9 +19,11 @@ from tracekit.replayer.options import ReplayOptions
 from tracekit.replayer.plan import COLUMNS, NONE, Plan
 from tracekit.replayer.positions import Positions
 from tracekit.replayer.select import fits, text
+from tracekit.store.memory import free_bytes
 from tracekit.store.merge import ordered_batches
 from tracekit.store.reader import TraceReader
 from tracekit.store.totals import distinct_uris
+from tracekit.units import format_size
 
 __all__ = ["build_plan", "plan_parts"]
 
@@ -29,6 +31,7 @@ _FROM_TRACE = [
     *("uri", "op", "offset", "len", "bytes", "latency", "sample_id", "step", "rank", "worker", "error"),
     *("part", "to_uri"),
 ]
+_ROW_BYTES = sum(np.dtype(kind).itemsize for kind in COLUMNS.values())
 _STREAM_FROM = 4_000_000
 _AHEAD = 1_000_000
 _GIVE_BACK = 250_000
@@ -45,7 +48,8 @@ def build_plan(reader: TraceReader, rules: MappingRules, options: ReplayOptions 
     end: both are counted. Above some million ops, a plan without filters, rounds, gaps, closed
     pacing and writes is streamed: it is returned when its first rows are filled.
 
-    Raises UsageError for URIs that no rule matches, TraceFormatError for lengths or offsets below 0.
+    Raises UsageError for URIs that no rule matches and a plan that does not fit into memory, TraceFormatError
+    for lengths or offsets below 0.
     """
     options = options or ReplayOptions()
     builder = _Builder(reader, rules, options)
@@ -53,8 +57,13 @@ def build_plan(reader: TraceReader, rules: MappingRules, options: ReplayOptions 
     if plain and not options.allow_writes and options.pace != "closed" and reader.rows > _STREAM_FROM:
         builder.place(distinct_uris(reader, READS))
         return builder.stream()
-    for _ in builder.fill():
-        pass
+    free = free_bytes()
+    for ops in builder.fill():
+        if ops * _ROW_BYTES > free:
+            raise UsageError(
+                f"the plan of more than {ops} ops does not fit into {format_size(free)} of memory",
+                "replay a part of the trace, or without closed pacing, filters, rounds and writes: such a plan is streamed",
+            )
     builder.place(tuple(builder.codes))
     if builder.plan.changes and options.order == "resource":
         builder.plan.order = dependencies_of(builder.plan)

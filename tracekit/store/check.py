@@ -200,7 +200,7 @@ class _Work:
         seal(self.root)
 
     def _manifest(self, files: list[Path], leftovers: list[Path]) -> Manifest:
-        """Return the manifest; make one from the segments, or from what an interrupted start left."""
+        """Return the manifest; make one from the segments, or from what an interrupted start left: perhaps nothing."""
         manifest = read_manifest(self.root)
         if manifest is not None:
             return manifest
@@ -209,7 +209,7 @@ class _Work:
         if mine:
             epochs = [segment.epoch_unix_ns for segment in mine if segment.epoch_unix_ns is not None]
             manifest = Manifest(mine[0].metadata["trace_id"], min(epochs, default=0), None, None)
-        elif not segments and not files and leftovers:
+        elif not segments and not files and (leftovers or not any(self.root.iterdir())):
             manifest = Manifest(f"{0:016x}", 0, None, None)
         else:
             raise TraceFormatError(

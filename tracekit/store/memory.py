@@ -1,4 +1,4 @@
-"""The memory that queries over a trace may use, and where they put what does not fit.
+"""The memory that work on a trace may use, and where queries put what does not fit.
 
 Every DuckDB connection of tracekit has a limit, and a private scratch directory for what exceeds it. A query
 that cannot keep to the limit even so ends with one line.
@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import shutil
 import tempfile
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import duckdb
 
 from tracekit.errors import UsageError
 from tracekit.units import parse_size
 
-__all__ = ["MEMORY_VARIABLE", "bounded", "memory_bytes", "memory_errors", "too_large"]
+__all__ = ["MEMORY_VARIABLE", "bounded", "free_bytes", "memory_bytes", "memory_errors", "too_large"]
 
 MEMORY_VARIABLE = "TRACEKIT_MEMORY"
 _DEFAULT = "2GiB"
@@ -32,6 +34,29 @@ def memory_bytes(limit: int | str | None = None) -> int:
     if limit is not None:
         return parse_size(limit, name="memory")
     return parse_size(os.environ.get(MEMORY_VARIABLE) or _DEFAULT, name=MEMORY_VARIABLE)
+
+
+def free_bytes() -> int:
+    """Return the memory that this process may still take: what the machine and its control group have left.
+
+    The environment's limit, if it sets one, goes before both.
+    """
+    if os.environ.get(MEMORY_VARIABLE):
+        return memory_bytes()
+    left = [int(found[1]) << 10 for found in re.finditer(r"MemAvailable:\s+(\d+) kB", _read("/proc/meminfo"))]
+    group = Path("/sys/fs/cgroup") / _read("/proc/self/cgroup").partition("0::/")[2].strip()
+    for folder in (group, *group.parents):
+        most, used = (_read(folder / name).strip() for name in ("memory.max", "memory.current"))
+        if most.isdigit() and used.isdigit():
+            left.append(max(int(most) - int(used), 0))
+    return min(left, default=1 << 62)
+
+
+def _read(path: str | Path) -> str:
+    try:
+        return Path(path).read_text()
+    except OSError:
+        return ""
 
 
 def bounded(memory: int, threads: int | None = None) -> duckdb.DuckDBPyConnection:
