@@ -43,6 +43,7 @@ bench: $(VENV)/.installed-dev $(CACHE)/.servers ## run every benchmark; CSV file
 
 docs: $(VENV)/.installed-dev ## regenerate the generated pages of docs/
 	$(BIN)/python -m tracekit.cli.reference docs/cli-reference.md
+	$(BIN)/python -m tracekit.formats.matrix docs/formats.md
 
 lock: $(VENV)/.installed-dev ## pin the whole closure with hashes in .ci/requirements.lock, and list its licences
 	$(PIP) --target $(CACHE)/uv --upgrade uv

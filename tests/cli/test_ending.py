@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -27,8 +28,12 @@ def trace(tmp_path: Path) -> Path:
     return tmp_path / "t"
 
 
-def start(*arguments: object, ignore_sigint: bool = False) -> subprocess.Popen[str]:
+def start(
+    *arguments: object, ignore_sigint: bool = False, address_space: int | None = None
+) -> subprocess.Popen[str]:
     def set_signals() -> None:
+        if address_space is not None:
+            resource.setrlimit(resource.RLIMIT_AS, (address_space, address_space))
         signal.signal(signal.SIGINT, signal.SIG_IGN if ignore_sigint else signal.default_int_handler)
         signal.signal(signal.SIGHUP, signal.SIG_DFL)  # ignored by whatever runs under nohup
 
@@ -45,12 +50,13 @@ def wait_for_ops(path: Path, process: subprocess.Popen[str]) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.parametrize("address_space", [None, 1 << 40], ids=["unlimited", "limited"])
 @pytest.mark.parametrize(
     ("number", "code", "ignore_sigint"),
     [(signal.SIGINT, 130, False), (signal.SIGTERM, 143, False), (signal.SIGTERM, 143, True), (signal.SIGHUP, 129, False)],
 )  # fmt: skip
 def test_a_recording_ended_by_a_signal_leaves_a_whole_trace(
-    tmp_path: Path, number: signal.Signals, code: int, ignore_sigint: bool
+    tmp_path: Path, number: signal.Signals, code: int, ignore_sigint: bool, address_space: int | None
 ) -> None:
     (tmp_path / "data").mkdir()
     for index in range(8):
@@ -58,7 +64,7 @@ def test_a_recording_ended_by_a_signal_leaves_a_whole_trace(
     out = tmp_path / "out"
     process = start(
         "record", tmp_path / "data", "-o", out, "--epochs", 100_000, "--batch-size", 1, "--step-time", "20ms",
-        ignore_sigint=ignore_sigint,
+        ignore_sigint=ignore_sigint, address_space=address_space,
     )  # fmt: skip
     wait_for_ops(out, process)
     process.send_signal(number)
@@ -129,3 +135,30 @@ def test_query_prints_nested_values_and_times_with_a_zone_in_every_format(trace:
         assert (done.returncode, done.stderr) == (0, "")
         assert "read" in done.stdout
         assert "1970-01-01 00:00:00" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("end", "code", "line"),
+    [
+        (
+            "os.kill(os.getpid(), signal.SIGSEGV)",
+            2,
+            "a native library was ended by signal 11 under the limit",
+        ),
+        ("os.abort()", 2, "a native library was ended by signal 6 under the limit"),
+        ("os._exit(127)", 2, "a native library could not start a thread under the limit"),
+        ("os.kill(os.getpid(), signal.SIGKILL)", -9, ""),
+        ("os._exit(1)", 1, ""),
+        ("pass", 0, ""),
+    ],
+)
+def test_a_library_that_ends_a_process_of_little_memory_is_one_line(end: str, code: int, line: str) -> None:
+    program = f"import os, signal\nfrom tracekit.cli.limited import run_in_child\nrun_in_child(lambda: {end.replace('pass', 'None')})"
+    limit = 1 << 40
+    done = subprocess.run(
+        [sys.executable, "-c", program, "stats", "--json"], capture_output=True, text=True, timeout=60,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)),
+    )  # fmt: skip
+    assert done.returncode == code
+    assert done.stderr.count("\n") == bool(line) and line in done.stderr
+    assert not line or line in json.loads(done.stdout)["error"]["message"]

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ast
 import importlib
-import json
 import os
 import signal
 import sys
@@ -25,10 +24,10 @@ from typer.core import TyperCommand, TyperGroup
 from typer.exceptions import TyperException
 
 from tracekit.cli.arguments import with_values
+from tracekit.cli.failing import discard_output, fail
 from tracekit.cli.flags import use_flags_of, with_flags
 from tracekit.errors import TracekitError
 from tracekit.printable import printable
-from tracekit.redaction import redact
 from tracekit.version import __version__
 
 __all__ = ["VERBS", "app", "load", "main", "run"]
@@ -55,8 +54,6 @@ VERBS = {
 """Verb -> the module of `tracekit.cli` that registers it, in the order of `--help`. `info` is the function `_info`."""
 
 _RECORDING = ("record", "replay", "demo")
-_JSON_ON_STDERR = "capture"
-"""The verb whose standard output belongs to the command that it runs."""
 
 
 class _Interrupted(Exception):
@@ -190,33 +187,33 @@ def _run(words: list[str]) -> int:
         sys.stdout.flush()
         return int(code or 0)
     except TracekitError as error:
-        return _fail(words, with_flags(error.message), error.exit_code, with_flags(error.hint))
+        return fail(words, with_flags(error.message), error.exit_code, with_flags(error.hint))
     except TyperException as error:
         if type(error).__name__ == "NoArgsIsHelpError":
             typer.echo(printable(error.format_message()), err=True)
             return 2
         verb = f" {words[0]}" if words and words[0] in VERBS else ""
-        return _fail(words, error.format_message().strip(), 2, f"see tracekit{verb} --help")
+        return fail(words, error.format_message().strip(), 2, f"see tracekit{verb} --help")
     except (KeyboardInterrupt, _Interrupted, typer.Abort):
-        return _fail(words, "interrupted", 130)
+        return fail(words, "interrupted", 130)
     except BrokenPipeError:
-        return _discard_output()
+        return discard_output()
     except SystemExit as left:  # how Typer handles a pipe that its reader closed
         if isinstance(left.__context__, BrokenPipeError):
-            return _discard_output()
+            return discard_output()
         raise
     except MemoryError:
-        return _fail(
+        return fail(
             words, "out of memory", 2, "free some, allow the process more, or work on a part of the trace"
         )
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        return _fail(words, f"{where}{error.strerror or error}", 2)
+        return fail(words, f"{where}{error.strerror or error}", 2)
     except Exception as error:
         if os.environ.get("TRACEKIT_DEBUG"):
             raise
         message = f"internal error: {type(error).__name__}: {error}"
-        return _fail(words, message, 2, "a defect; please report it with TRACEKIT_DEBUG=1")
+        return fail(words, message, 2, "a defect; please report it with TRACEKIT_DEBUG=1")
 
 
 def main() -> None:
@@ -257,25 +254,3 @@ def _ending_on_request() -> Iterator[list[int]]:
     finally:
         for number in taken:
             signal.signal(number, signal.SIG_DFL)
-
-
-def _discard_output() -> int:
-    """Succeed although the reader has gone, as in `tracekit ... | head`, and discard what is still buffered."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 0
-
-
-def _fail(words: Sequence[str], message: str, code: int, hint: str = "") -> int:
-    """Report an error: one line on stderr and, with `--json`, the same as JSON on stdout."""
-    message, hint = (" ".join(redact(text).split()) for text in (message, hint))
-    own = words[: words.index("--")] if "--" in words else words
-    if "--json" in own:
-        error = {"message": message, "hint": hint, "exit_code": code}
-        stream = sys.stderr if own[0] == _JSON_ON_STDERR else sys.stdout
-        try:
-            stream.write(json.dumps({"error": error}) + "\n")
-            stream.flush()
-        except BrokenPipeError:
-            _discard_output()
-    sys.stderr.write(printable(f"tracekit: {message}{f' ({hint})' if hint else ''}") + "\n")
-    return code
