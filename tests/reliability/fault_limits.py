@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 import resource
+import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -68,6 +70,45 @@ def full_disk(folder: Path, times: int, draw: random.Random) -> tuple[int, str]:
     return tried, "what does not fit; no half file, one line"
 
 
+_ON_TMPFS = """
+mount -t tmpfs -o size=$2 none "$1" || exit 99
+folder=$1; shift 2
+"$@"; code=$?
+find "$folder" -type f -printf '%P\\n' > "$folder.left"
+exit $code
+"""
+_WRITING = ("record", "import", "export", "query", "stats", "replay", "report", "plot", "materialize")
+
+
+def full_file_system(folder: Path, times: int, draw: random.Random) -> tuple[int, str]:
+    """Let each verb that writes write to a file system of a few kilobytes."""
+    verbs = _verbs(folder)
+    alone = ["unshare", "--mount", "--map-root-user", "sh", "-c", _ON_TMPFS, "sh"]
+    probe = [*alone, str(_made(folder / "probe")), "64k", "true"]
+    if not shutil.which("unshare") or subprocess.run(probe, capture_output=True).returncode:
+        return 0, "not tried: this machine does not allow mounts"
+    tried = full = 0
+    for size in (16, 40, 4, 200)[: max(times // len(_WRITING), 1)]:
+        for name in _WRITING[:times]:
+            there = _made(folder / f"{name}-{size}k")
+            words = [
+                str(word).replace(f"{folder}/{{out}}", "{out}").replace("{out}", f"{there}/made")
+                for word in verbs[name]
+            ]
+            done = run(*words, before=[*alone, str(there), f"{size}k"])
+            one_line(done, 0, 2)
+            tried += 1
+            full += done.returncode == 2
+            left = set(Path(f"{there}.left").read_text().split())
+            assert done.returncode == 0 or not left & {"made", "made.png"}, (name, size, left)
+    return tried, f"what does not fit ({full} of {tried} times); no half file, one line"
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
+
+
 def few_descriptors(folder: Path, times: int, draw: random.Random) -> tuple[int, str]:
     verbs = list(_verbs(folder).items())
     tried = 0
@@ -106,6 +147,7 @@ def little_memory(folder: Path, times: int, draw: random.Random) -> tuple[int, s
 
 ROWS = [
     _Row("full-disk", "no file may grow beyond some kilobytes (`RLIMIT_FSIZE`), for every verb", "one line, exit code 2, no half file", 4, 65, full_disk),
+    _Row("full-file-system", "a file system of 4 to 200 KiB (tmpfs), for every verb that writes", "one line, exit code 2, no half file", 3, 36, full_file_system),
     _Row("few-descriptors", "`RLIMIT_NOFILE` of 32, 64 and 256, for every verb", "it works, or ends in one line", 3, 39, few_descriptors),
     _Row("address-space", "`RLIMIT_AS` of 700 MiB, 1 GiB and 2 GiB, for every verb", "it works, or ends without a half file and with one line, also if a native library ended it", 2, 39, little_memory),
 ]  # fmt: skip

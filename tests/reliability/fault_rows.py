@@ -80,10 +80,10 @@ def command(*words: object) -> list[str]:
     return [sys.executable, "-m", "tracekit", *map(str, words)]
 
 
-def run(*words: object, **how: Any) -> subprocess.CompletedProcess[str]:
-    """Run a command line of tracekit to its end."""
+def run(*words: object, before: Sequence[str] = (), **how: Any) -> subprocess.CompletedProcess[str]:
+    """Run a command line of tracekit to its end, under the command `before`."""
     return subprocess.run(
-        command(*words), capture_output=True, text=True, check=False, timeout=300, stdin=subprocess.DEVNULL, **how
+        [*before, *command(*words)], capture_output=True, text=True, check=False, timeout=300, stdin=subprocess.DEVNULL, **how
     )  # fmt: skip
 
 
