@@ -88,6 +88,18 @@ def test_a_redirect_within_the_host_is_not_followed_by_the_default_client(keys: 
         assert reached == []
 
 
+def test_a_store_that_redirects_within_its_host_is_refused_before_obstore_reads(
+    keys: pytest.MonkeyPatch,
+) -> None:
+    with serving(Handler.ranged) as (other, elsewhere):
+        with serving(lambda handler: handler.reply(307, Location=other + handler.path)) as (endpoint, _):
+            backend = opened(endpoint, "obstore")
+            for call in (backend.preflight, backend.stat, lambda uri: list(backend.list(uri))):
+                assert failure(lambda call=call: call("s3://bucket/k")).error_class == "wrong_region"
+            backend.close()
+        assert elsewhere == []
+
+
 def test_obstore_refuses_a_session_token_that_a_redirect_could_take_along(keys: pytest.MonkeyPatch) -> None:
     keys.setenv("AWS_SESSION_TOKEN", "tok3n")
     with pytest.raises(UsageError, match="session token"):

@@ -101,6 +101,23 @@ def test_what_is_done_to_files_has_its_own_kinds(tmp_path, trace, monkeypatch):
     ]  # fmt: skip
 
 
+def test_what_is_renamed_while_open_goes_on_under_its_new_name(tmp_path, trace, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code = """
+        import os
+        os.mkdir("parts")
+        a, b = (os.open(f"parts/{name}", os.O_RDWR | os.O_CREAT) for name in "ab")
+        os.write(a, b"1"), os.write(b, b"2")
+        os.rename("parts/a", "parts/c")
+        os.write(a, b"3"), os.write(b, b"4")
+        os.rename("parts", "all")
+        os.write(a, b"5"), os.write(b, b"6")
+    """
+    capture_command(python(code), trace, method="native", include=[f"{tmp_path}/*"])
+    names = [row["uri"].removeprefix(f"file://{tmp_path}/") for row in rows(trace) if row["op"] == "write"]
+    assert names == ["parts/a", "parts/b", "parts/c", "parts/b", "all/c", "all/b"]
+
+
 def test_a_process_killed_by_sigkill_loses_nothing(tmp_path, trace):
     (tmp_path / "x.bin").write_bytes(bytes(4000))
     code = f"""

@@ -69,6 +69,25 @@ def test_what_is_done_to_files_has_its_own_kinds(tmp_path: Path, trace, ops):
     ]
 
 
+def test_what_is_renamed_while_open_goes_on_under_its_new_name(tmp_path, trace, ops):
+    parts = tmp_path / "parts"
+    parts.mkdir()
+    with capture.start(trace, hooks=["files"]), open(parts / "a", "wb", buffering=0) as file:
+        fd = os.open(parts / "b", os.O_CREAT | os.O_WRONLY)
+        file.write(b"1")
+        os.write(fd, b"2")
+        os.rename(parts / "a", parts / "c")
+        os.rename(parts / "b", parts / "d")
+        file.write(b"34")
+        os.write(fd, b"56")
+        os.rename(parts, tmp_path / "all")
+        file.write(b"789")
+        os.write(fd, b"012")
+        os.close(fd)
+    names = [row["uri"].removeprefix(f"file://{tmp_path}/") for row in ops(trace) if row["op"] == "write"]
+    assert names == ["parts/a", "parts/b", "parts/c", "parts/d", "all/c", "all/d"]
+
+
 def test_shutil_copies_in_the_kernel_are_reads_and_writes(tmp_path, trace, ops):
     (tmp_path / "a").write_bytes(bytes(100_000))
     with capture.start(trace, hooks=["files"]):

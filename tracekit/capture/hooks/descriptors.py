@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import weakref
 from collections.abc import Callable, Iterator
 from stat import S_ISREG
 from time import monotonic_ns
@@ -16,10 +17,14 @@ from tracekit.capture import session as sessions
 from tracekit.capture.outcome import error_class
 from tracekit.capture.session import hook_failed, record
 
-__all__ = ["OS_CALLS", "admitted", "known_fds", "uri_of_descriptor"]
+__all__ = ["OS_CALLS", "admitted", "known_fds", "open_files", "uri_of_descriptor"]
 
 known_fds: dict[int, str | None] = {}
 """Descriptor -> URI of the files opened here, until they are closed. Others are looked up in /proc."""
+
+
+open_files: weakref.WeakSet[Any] = weakref.WeakSet()
+"""The files of Python that record what they do, under the name in their `_uri`."""
 
 
 def admitted(path: str) -> str | None:
@@ -183,8 +188,26 @@ def _record_rename(real: Any) -> Any:
         to_uri = _uri_of_name(dst, dst_dir_fd, any_name=uri is not None)
         with _timed(uri, "rename", None, to_uri):
             real(src, dst, src_dir_fd=src_dir_fd, dst_dir_fd=dst_dir_fd)
+        if uri is not None and to_uri is not None:
+            _follow(uri, to_uri)
 
     return rename
+
+
+def _follow(old: str, new: str) -> None:
+    """Give what is open its new name, if it or a directory that it is in was renamed."""
+
+    def renamed(uri: str | None) -> str | None:
+        below = uri is not None and uri.startswith(f"{old}/")
+        return new if uri == old else new + uri[len(old) :] if uri is not None and below else uri
+
+    for fd, uri in list(known_fds.items()):
+        known_fds[fd] = renamed(uri)
+    for file in list(open_files):
+        file._uri = renamed(file._uri)
+    session = sessions.active()
+    if session is not None:
+        session.resolved.clear()  # others are looked up again in /proc
 
 
 def _record_sendfile(real: Any) -> Any:

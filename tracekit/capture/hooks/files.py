@@ -18,7 +18,7 @@ from types import ModuleType
 from typing import IO, Any
 
 from tracekit.capture import session as sessions
-from tracekit.capture.hooks.descriptors import OS_CALLS, admitted, known_fds
+from tracekit.capture.hooks.descriptors import OS_CALLS, admitted, known_fds, open_files
 from tracekit.capture.outcome import error_class
 from tracekit.capture.session import hook_failed, record
 from tracekit.capture.writes import WRITE_KINDS
@@ -44,6 +44,7 @@ class RecordedFileIO(io.FileIO):
             known_fds.pop(super().fileno(), None)  # registered by an opener's os.open; this object closes it
         self._uri = uri
         self._handed_out = False
+        open_files.add(self)
 
     def readinto(self, buffer: Any, /) -> int | None:
         uri = self._uri

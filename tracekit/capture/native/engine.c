@@ -681,11 +681,25 @@ static void done(int kind, u32 file, u32 to, i64 begin, i64 offset, i64 length, 
     i64 begin = now(); __typeof__(call) result = call; \
     done(kind, file, 0, begin, -1, (i64)(length), result != 0); \
     return result;
+/* Give what is open its new name. What is below a renamed directory is looked up again when it is next used. */
+static void follow(u32 old, u32 new, int at, const char *path) {
+    int failure = errno;
+    struct stat status;
+    int directory = !SYS(SYS_newfstatat, at, path, &status, 0) && S_ISDIR(status.st_mode);
+    for (int fd = 0; fd < MAX_FD; fd++) {
+        if (table[fd].state != STORAGE) continue;
+        if (table[fd].file == old) table[fd].file = new;
+        else if (directory) table[fd].state = UNKNOWN;
+    }
+    errno = failure;
+}
+
 #define RENAMING(at, from, at2, to, call) \
     u32 old = on() ? file_named(at, from) : 0, new = old ? file_named(at2, to) : 0; \
     if (!old) return call; \
     i64 begin = now(); int result = call; \
     done(RENAME, old, new, begin, -1, -1, result != 0); \
+    if (!result && new) follow(old, new, at2, to); \
     return result;
 
 EXPORT int fsync(int fd) { ON_DESCRIPTOR(SYNC, fd, -1, -1, REAL(fsync)(fd)) }
