@@ -20,7 +20,7 @@ def main() -> None:
     run_in_child(lambda: _run(before))
 
 
-def _run(signals: set[signal.Signals]) -> None:
+def _run(signals: set[int | signal.Signals]) -> None:
     """Run the command line, with this mask of signals once it is imported."""
     from tracekit.cli.app import main as run
 

@@ -15,6 +15,7 @@ import pytest
 import servers
 
 from tracekit import backend_for, create_dataset, import_trace, open_trace, replay
+from tracekit.backends.objects.store import ObjectStoreBackend
 from tracekit.errors import BackendError, UsageError
 
 BODY = bytes(range(256)) * 8
@@ -254,6 +255,7 @@ def test_the_account_in_a_uri_counts_as_the_option_and_has_one_host(clean_env: p
     clean_env.setenv("AZURE_STORAGE_KEY", "a2V5")
     root = "abfss://lake@acc.dfs.core.windows.net"
     backend = backend_for(root)
+    assert isinstance(backend, ObjectStoreBackend)
     assert backend.endpoint == "https://acc.blob.core.windows.net"
     with pytest.raises(UsageError, match=r"give endpoint=https://acc\.blob\.core\.example\.net"):
         backend.open("abfss://lake@acc.dfs.core.example.net/k")

@@ -5,11 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from tracekit.errors import TraceFormatError
 from tracekit.formats.registry import export_trace, import_trace
+from tracekit.schema import OP_KINDS, OPS
 from tracekit.store.reader import open_reader
+from tracekit.store.writer import TraceWriter
 
 
 def rows(path: Path) -> list[dict[str, Any]]:
@@ -97,3 +100,31 @@ def test_a_relative_name_is_a_file_of_the_root_as_it_is_in_csv(tmp_path: Path) -
         import_trace(name, tmp_path / f"log.{name}", tmp_path / name, strict=True)
         uris = open_reader(tmp_path / name).query("SELECT uri FROM ops ORDER BY t_submit").to_pylist()
         assert [row["uri"] for row in uris] == ["file:///a/b", "file:///c"]
+
+
+@pytest.mark.parametrize("format", ["jsonl", "csv"])
+def test_every_column_of_the_schema_survives_an_export_and_an_import(tmp_path: Path, format: str) -> None:
+    full: dict[str, Any] = {
+        "uri": "file:///d/a b", "offset": 1, "len": 20, "bytes": 3, "latency": 40, "ttfb": 5, "tries": 6, "wait_ns": 7,
+        "sample_id": 8, "step": 9, "rank": 10, "worker": 11, "part": 12, "to_uri": "file:///d/\u00e9", "error": "timeout",
+        "t_due": 13,
+    }  # fmt: skip
+    ops = [
+        {
+            "t_submit": at,
+            "op": kind,
+            **{name: None if name in left_out else value for name, value in full.items()},
+        }
+        for at, (kind, left_out) in enumerate(
+            [(kind, ()) for kind in OP_KINDS]
+            + [("rename", full.keys() - {"uri", "to_uri", "rank", "worker"})]
+        )
+    ]
+    with TraceWriter(tmp_path / "t", source="import:test", epoch_unix_ns=1_700_000_000 * 10**9) as writer:
+        writer.write(pa.RecordBatch.from_pylist(ops, schema=OPS))
+    export_trace(format, tmp_path / "t", tmp_path / "log")
+    done = import_trace(format, tmp_path / "log", tmp_path / "again", strict=True)
+    assert (done.ops, rows(tmp_path / "again")) == (len(ops), rows(tmp_path / "t"))
+    assert {
+        name for row in rows(tmp_path / "again") for name, value in row.items() if value is None
+    } < full.keys()

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tracekit.formats.registry import exporter, exporters, importer, importers, names
@@ -52,7 +52,7 @@ def with_tables(page: str) -> str:
 _TABLES: dict[str, Callable[[], str]] = {"formats": matrix, "presets": presets}
 
 
-def _table(rows: list[tuple[str, ...]]) -> str:
+def _table(rows: Sequence[tuple[str, ...]]) -> str:
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 

@@ -252,11 +252,9 @@ def _ops(
     columns = {
         name: arrays[name] for name in _INTEGERS if arrays[name].null_count < len(lines) or name == "t_submit"
     }
-    coded = arrays["uri"].dictionary_encode()
-    full = uris(coded.dictionary, options.base)
-    columns["uri"] = pa.DictionaryArray.from_arrays(
-        coded.indices, full if not full.null_count else pc.fill_null(full, "")
-    )
+    columns["uri"] = _named(arrays["uri"], options.base)
+    if arrays["to_uri"].null_count < len(lines):
+        columns["to_uri"] = _named(arrays["to_uri"], options.base)
     if arrays["op"].null_count < len(lines):
         op = pc.fill_null(arrays["op"], "read").dictionary_encode()
         columns["op"] = op_kinds(op, lines, tally, options.map_ops)
@@ -266,6 +264,12 @@ def _ops(
     for name in arrays.keys() - set(OPS.names):
         columns[name] = _extra(name, arrays[name], extras, tally)
     return sound_batch(columns, lines, tally)
+
+
+def _named(names: pa.Array, base: str | None) -> pa.Array:
+    """Return the URIs of a column of names; the empty one stays, for `sound_batch` to refuse."""
+    coded = names.dictionary_encode()
+    return pa.DictionaryArray.from_arrays(coded.indices, pc.fill_null(uris(coded.dictionary, base), ""))
 
 
 def _one(column: pa.ChunkedArray) -> pa.Array:
