@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from tracekit.loader.record import RecordResult, record
     from tracekit.metrics.histogram import Histogram
     from tracekit.metrics.snapshot import MetricsSnapshot
+    from tracekit.questions.ask import QUESTIONS, Answer, Question, ask
     from tracekit.recorder import Recorder
     from tracekit.replayer.checks import PlanSummary
     from tracekit.replayer.compare import compare
@@ -63,6 +64,7 @@ _NAMES = {
     "tracekit.loader.record": "RecordResult record",
     "tracekit.metrics.histogram": "Histogram",
     "tracekit.metrics.snapshot": "MetricsSnapshot",
+    "tracekit.questions.ask": "QUESTIONS Answer Question ask",
     "tracekit.recorder": "Recorder",
     "tracekit.replayer.checks": "PlanSummary",
     "tracekit.replayer.compare": "compare",
@@ -80,6 +82,8 @@ _HOMES = {name: module for module, names in _NAMES.items() for name in names.spl
 
 __all__ = [
     "PROFILES",
+    "QUESTIONS",
+    "Answer",
     "AsyncLoader",
     "BackendError",
     "Batch",
@@ -100,6 +104,7 @@ __all__ = [
     "PlanSummary",
     "Proxy",
     "ProxyResult",
+    "Question",
     "RecordResult",
     "Recorder",
     "Repair",
@@ -111,6 +116,7 @@ __all__ = [
     "TracekitError",
     "UsageError",
     "__version__",
+    "ask",
     "backend_for",
     "capture",
     "compare",

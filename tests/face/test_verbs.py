@@ -28,6 +28,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "info": tracekit.Trace.info,
     "stats": tracekit.Trace.snapshot,
     "query": tracekit.Trace.query,
+    "ask": tracekit.ask,
     "report": tracekit.report,
     "plot": tracekit.plot,
     "replay": tracekit.replay,
@@ -46,6 +47,8 @@ PRINTING = {
     "out": "where a snapshot, a query or facts are printed",
     "dry_run": "the function dry_run",
     "presets": "a list is printed instead",
+    "macros": "a list is printed instead",
+    "sql": "the query of a question is printed instead",
 }
 """Options of the command line that say how to print; `out` only of verbs whose function has none."""
 PYTHON_ONLY = {

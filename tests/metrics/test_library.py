@@ -13,7 +13,7 @@ import duckdb
 import pyarrow as pa
 import pytest
 
-from tracekit.metrics.library import install, library
+from tracekit.metrics.library import install, library, macros
 from tracekit.metrics.sweep import peaks
 from tracekit.schema import DATA_KINDS, OP_KINDS, READ_KINDS, WRITE_KINDS
 from tracekit.store.reader import open_reader
@@ -220,3 +220,19 @@ def test_the_kinds_of_the_macros_are_those_of_the_schema() -> None:
         for macro, kinds in (("is_read", READ_KINDS), ("is_write", WRITE_KINDS), ("is_data", DATA_KINDS)):
             found = connection.execute(f"SELECT op FROM ops WHERE {macro}(op)").fetchall()
             assert {kind for (kind,) in found} == set(kinds), macro
+
+
+def test_every_macro_is_described_with_its_columns_or_its_type(tmp_path: Path) -> None:
+    with closing(open_reader(make(tmp_path / "t")).connect()) as connection:
+        install(connection)
+        defined = connection.execute(
+            "SELECT DISTINCT function_name, function_type FROM duckdb_functions() WHERE schema_name = 'main' "
+            "AND NOT internal AND function_type LIKE '%macro'"
+        ).fetchall()
+        described = {macro.name: macro for macro in macros()}
+        assert {name for name, _ in defined} == set(described)
+        assert all((kind == "macro") == bool(described[name].returns) for name, kind in defined)
+        for call in (*CALLS, "over_windows(1000)", "per_sample()", "response_hist('op')"):
+            relation = connection.sql(f"FROM {call}")
+            given = zip(relation.columns, map(str, relation.types), strict=True)
+            assert described[call.partition("(")[0]].columns == tuple(given), call

@@ -42,6 +42,7 @@ VERBS = {
     "info": "info",
     "stats": "stats",
     "query": "query",
+    "ask": "ask",
     "replay": "replay",
     "materialize": "materialize",
     "compare": "compare",

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from tracekit.errors import UsageError
+from tracekit.store.layout import SEGMENT_SUFFIX, is_trace_file
 from tracekit.validation import nearest
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "AgainstOption",
     "JsonOption",
     "MemoryOption",
+    "OptionalTraceArgument",
     "OutOption",
     "OverwriteOption",
     "ThreadsOption",
@@ -24,14 +26,47 @@ __all__ = [
     "choices",
     "examples",
     "output",
+    "traces",
     "with_values",
 ]
 
 _TRACE = "A trace directory, a Parquet file, or a quoted glob of Parquet files; a path or file:// URI."
 
-TraceArgument = Annotated[str, typer.Argument(metavar="TRACE", help=_TRACE)]
+
+def traces(incomplete: str) -> list[str]:
+    """Complete the name of a trace. Without a match the shell completes any file."""
+    folder, _, _ = incomplete.rpartition("/")
+    base = Path(folder).expanduser() if folder else Path("/" if incomplete.startswith("/") else ".")
+    shown = incomplete[: len(incomplete) - len(incomplete.rpartition("/")[2])]
+    try:
+        entries = sorted(base.iterdir())
+    except OSError:
+        return []
+    names = [f"{shown}{entry.name}" for entry in entries if _is_trace(entry)]
+    return [name for name in names if name.startswith(incomplete)]
+
+
+def _is_trace(path: Path) -> bool:
+    if path.suffix == SEGMENT_SUFFIX:
+        return not path.name.startswith((".", "_"))
+    try:
+        return path.is_dir() and any(is_trace_file(entry.name) for entry in path.iterdir())
+    except OSError:
+        return False
+
+
+TraceArgument = Annotated[str, typer.Argument(metavar="TRACE", help=_TRACE, autocompletion=traces)]
+OptionalTraceArgument = Annotated[
+    str | None, typer.Argument(metavar="TRACE", help=_TRACE, autocompletion=traces)
+]
 AgainstOption = Annotated[
-    str | None, typer.Option("--against", metavar="B", help="A second trace: the replay, or the run after.")
+    str | None,
+    typer.Option(
+        "--against",
+        metavar="B",
+        help="A second trace: the replay, or the run after.",
+        autocompletion=traces,
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, and errors as JSON too.")]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace an existing output.")]

@@ -9,7 +9,7 @@ import typer
 
 import tracekit
 from tracekit.cli import screen
-from tracekit.cli.arguments import JsonOption, examples
+from tracekit.cli.arguments import JsonOption, examples, traces
 from tracekit.cli.options import takes
 from tracekit.options import VERDICT
 from tracekit.reporting.table import divergence_tables, parity_table
@@ -32,8 +32,13 @@ def register(app: typer.Typer) -> None:
 
 @takes(VERDICT)
 def _compare(
-    a: Annotated[str, typer.Argument(metavar="A", help="The recording, or the run before.")],
-    b: Annotated[str, typer.Argument(metavar="B", help="The replay, or the run after.")],
+    a: Annotated[
+        str,
+        typer.Argument(metavar="A", help="The recording, or the run before.", autocompletion=traces),
+    ],
+    b: Annotated[
+        str, typer.Argument(metavar="B", help="The replay, or the run after.", autocompletion=traces)
+    ],
     others: Annotated[
         list[str] | None,
         typer.Argument(metavar="[B2]...", help="More runs or replays like B.", show_default=False),

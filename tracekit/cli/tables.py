@@ -1,6 +1,7 @@
-"""The tables of options on the documentation pages, written from `tracekit.options`.
+"""The generated tables on the documentation pages: options, from `tracekit.options`, and ready questions.
 
-A page holds a table between `<!-- options: NAME -->` and `<!-- end of options -->`.
+A page holds a table between `<!-- options: NAME -->` and `<!-- end of options -->`, or `<!-- questions -->` and
+`<!-- end of questions -->`.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from tracekit.cli.options import metavar_of
 from tracekit.options import CHECKPOINT, LOADER, PROXY, RECORD, REPLAY
+from tracekit.questions.ask import QUESTIONS
 from tracekit.store_options import BACKEND
 from tracekit.validation import Kind, Option, Table, flag_of, requirement, shown_default
 
@@ -22,14 +24,17 @@ _TABLES: dict[str, Table] = {
 }  # fmt: skip
 _PLACE = re.compile(r"(<!-- options: (\w+) -->\n).*?(<!-- end of options -->)", re.DOTALL)
 
+_QUESTIONS_PLACE = re.compile(r"(<!-- questions -->\n).*?(<!-- end of questions -->)", re.DOTALL)
+
 
 def with_tables(page: str) -> str:
-    """The text of a page with every table of options made anew."""
-    return _PLACE.sub(lambda found: f"{found[1]}\n{_table(found[2])}\n\n{found[3]}", page)
+    """The text of a page with every generated table made anew."""
+    page = _PLACE.sub(lambda found: f"{found[1]}\n{_table(found[2])}\n\n{found[3]}", page)
+    return _QUESTIONS_PLACE.sub(lambda found: f"{found[1]}\n{_question_table()}\n\n{found[2]}", page)
 
 
 def refresh(folder: Path) -> None:
-    """Make every table of options anew on the pages below `folder`."""
+    """Make every generated table anew on the pages below `folder`."""
     for path in sorted(folder.rglob("*.md")):
         text = path.read_text(encoding="utf-8")
         if (fresh := with_tables(text)) != text:
@@ -40,6 +45,12 @@ def _table(name: str) -> str:
     second = "schemes" if name == "backend" else "flag"
     rows: list[tuple[str, ...]] = [("option", second, "takes", "default", "meaning"), ("---",) * 5]
     rows += [_row(option, name) for option in _TABLES[name].values()]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _question_table() -> str:
+    rows = [("question", "asks"), ("---", "---")]
+    rows += [(f"`{question.name}`", question.text) for question in QUESTIONS.values()]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 

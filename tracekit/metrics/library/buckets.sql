@@ -1,17 +1,20 @@
 -- Scalars to group by, and the windows into which a run is cut.
 --
--- uri_scheme(uri)         VARCHAR  scheme in lower case; `file` for a plain path
--- uri_prefix(uri, depth)  VARCHAR  the scheme, the bucket and the first `depth` parts of the path
--- log2_floor(n)           INTEGER  exact floor(log2(n)); 0 for n < 1
--- latency_lo(ns), latency_hi(ns)  BIGINT  ns: log-linear bucket, 64 to a power of two (at most 1.6 % wide)
--- latency_shift(ns)       INTEGER  low bits that the bucket of `ns` drops
--- size_lo(n), size_hi(n)  BIGINT  bytes: power-of-two bucket; 0 is in [0, 1)
--- round_window(span_ns, windows)  BIGINT  ns: the shortest of 1, 2, 5, 10, 20, 50 ... ns of which at most `windows`
---                         cover the span
--- window_of(t, t0, span_ns, width)  BIGINT  number of the window of `width` ns that holds the time `t`
--- run_extent()            t0 BIGINT ns first submit, span_ns BIGINT from there to the last submit or end (at least 1;
---                         both null without ops), has_ends BOOLEAN whether any op ended, has_bytes BOOLEAN whether the
---                         bytes moved of any op are known
+-- uri_scheme(uri) -> VARCHAR: scheme in lower case; `file` for a plain path
+-- uri_prefix(uri, depth) -> VARCHAR: the scheme, the bucket and the first `depth` parts of the path
+-- log2_floor(n) -> INTEGER: exact floor(log2(n)); 0 for n < 1
+-- latency_lo(ns) -> BIGINT: ns: lower edge of the bucket of a latency, inclusive
+--     Buckets are log-linear, 64 to a power of two: at most 1.6 % wide.
+-- latency_hi(ns) -> BIGINT: ns: upper edge of the bucket of a latency, exclusive
+-- latency_shift(ns) -> INTEGER: low bits that the bucket of `ns` drops
+-- size_lo(n) -> BIGINT: bytes: lower edge of the power-of-two bucket of a size; 0 is in [0, 1)
+-- size_hi(n) -> BIGINT: bytes: upper edge of the power-of-two bucket of a size, exclusive
+-- round_window(span_ns, windows) -> BIGINT: ns: the shortest round window of which at most `windows` cover the span
+--     Round is 1, 2, 5, 10, 20, 50 ... ns.
+-- window_of(t, t0, span_ns, width) -> BIGINT: number of the window of `width` ns that holds the time `t`
+-- run_extent(): when the run began, how long it took, and what is known of it
+--     t0 BIGINT ns first submit, span_ns BIGINT from there to the last submit or end (at least 1; both null without
+--     ops), has_ends BOOLEAN whether any op ended, has_bytes BOOLEAN whether the bytes moved of any op are known
 -- Example: SELECT worker, latency_lo(latency) AS lo, count(*) FROM ops GROUP BY ALL
 CREATE OR REPLACE MACRO uri_scheme(uri) AS
     CASE WHEN contains(uri, '://') THEN lower(split_part(uri, '://', 1)) ELSE 'file' END;
@@ -24,8 +27,8 @@ CREATE OR REPLACE MACRO log2_floor(n) AS
 CREATE OR REPLACE MACRO latency_shift(ns) AS greatest(log2_floor(ns) - 6, 0);
 CREATE OR REPLACE MACRO latency_lo(ns) AS (ns >> latency_shift(ns)) << latency_shift(ns);
 CREATE OR REPLACE MACRO latency_hi(ns) AS ((ns >> latency_shift(ns)) + 1) << latency_shift(ns);
-CREATE OR REPLACE MACRO size_lo(n) AS CASE WHEN n <= 0 THEN 0 ELSE 1::BIGINT << log2_floor(n) END;
-CREATE OR REPLACE MACRO size_hi(n) AS CASE WHEN n <= 0 THEN 1 ELSE 1::BIGINT << (log2_floor(n) + 1) END;
+CREATE OR REPLACE MACRO size_lo(n) AS CASE WHEN n IS NULL THEN NULL WHEN n <= 0 THEN 0 ELSE 1::BIGINT << log2_floor(n) END;
+CREATE OR REPLACE MACRO size_hi(n) AS CASE WHEN n IS NULL THEN NULL WHEN n <= 0 THEN 1 ELSE 1::BIGINT << (log2_floor(n) + 1) END;
 CREATE OR REPLACE MACRO round_window(span_ns, windows) AS (
     SELECT CASE
         WHEN windows < 1 THEN error('windows is less than 1')

@@ -1,11 +1,13 @@
 -- Histograms of latency and request size, by any grouping. The snapshot's are those of the group 'all'.
 --
--- op_key(by, uri, op, error, rank, worker)  VARCHAR  the value of the grouping called `by`: op, scheme, error, rank,
---                     worker, uri, prefix (the scheme and two parts of the path), all
--- latency_hist(by)    key VARCHAR, lo BIGINT ns inclusive, hi BIGINT ns exclusive, counts BIGINT ops that ended
--- response_hist(by)   the same of the response time: latency and what was spent on earlier tries and waits
--- req_bytes_hist(by)  key VARCHAR, lo BIGINT bytes inclusive, hi BIGINT bytes exclusive, counts BIGINT ops that have a
---                     length
+-- op_key(by, uri, op, error, rank, worker) -> VARCHAR: the value of the grouping called `by`
+--     by is op, scheme, error, rank, worker, uri, prefix (the scheme and two parts of the path) or all.
+-- latency_hist(by): how many ops took how long, by bucket
+--     key VARCHAR, lo BIGINT ns inclusive, hi BIGINT ns exclusive, counts BIGINT ops that ended
+-- response_hist(by): the same of the response time: latency and what was spent on earlier tries and waits
+--     key VARCHAR, lo BIGINT ns inclusive, hi BIGINT ns exclusive, counts BIGINT ops that ended
+-- req_bytes_hist(by): how many ops asked for how much, by bucket
+--     key VARCHAR, lo BIGINT bytes inclusive, hi BIGINT bytes exclusive, counts BIGINT ops that have a length
 -- Example: FROM latency_hist('worker')
 CREATE OR REPLACE MACRO op_key(by_, uri, op, error, rank, worker) AS
     CASE by_

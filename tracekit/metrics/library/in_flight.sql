@@ -1,7 +1,8 @@
 -- Ops and bytes in flight after every moment at which an op was submitted or ended, exactly.
 --
--- in_flight()  t BIGINT ns since the epoch, qd BIGINT ops, inflight_bytes BIGINT bytes asked for; qd and inflight_bytes are
---              null if no op of the trace has a latency, since nothing then says when ops ended
+-- in_flight(): queue depth and bytes in flight after each submit and end
+--     t BIGINT ns since the epoch, qd BIGINT ops, inflight_bytes BIGINT bytes asked for; qd and inflight_bytes are
+--     null if no op of the trace has a latency, since nothing then says when ops ended
 -- An op counts from its first submit until just before its end, and for at least 1 ns. An op that never ended counts to the
 -- last row. An op without a length counts the bytes that it moved.
 -- Example: SELECT max(qd), max(inflight_bytes) FROM in_flight()

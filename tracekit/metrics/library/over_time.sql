@@ -1,12 +1,16 @@
 -- A run over time, in equal windows from the first submit to the last end. Empty windows are rows.
 --
--- over_time(windows)  at most `windows` windows of a round length (1, 2, 5, 10 ... ns: see round_window), which a
---                     periodic load does not alias with. Columns: win BIGINT number, start_s DOUBLE and s DOUBLE (middle)
---                     since the first submit, window_s DOUBLE length (the last may be shorter than the others), ops
---                     BIGINT submitted, bytes BIGINT moved, bytes_per_s, read_bytes_per_s, write_bytes_per_s, ops_per_s DOUBLE, p50_us, p90_us,
---                     p99_us, max_us DOUBLE latency of the ops submitted (null if none ended), failed BIGINT, mean_qd
---                     DOUBLE ops and mean_inflight_bytes DOUBLE bytes in flight on average
--- over_windows(width_ns)  the same, in windows of `width_ns`
+-- over_time(windows): rates, latency and averages in flight in at most `windows` windows of a round length
+--     win BIGINT number, start_s DOUBLE since the first submit, s DOUBLE middle of the window since the first submit,
+--     window_s DOUBLE length (the last may be shorter than the others), ops BIGINT submitted, bytes BIGINT moved,
+--     bytes_per_s DOUBLE, read_bytes_per_s DOUBLE, write_bytes_per_s DOUBLE, ops_per_s DOUBLE, p50_us DOUBLE, p90_us DOUBLE,
+--     p99_us DOUBLE, max_us DOUBLE latency of the ops submitted (null if none ended), failed BIGINT, mean_qd DOUBLE
+--     ops in flight on average, mean_inflight_bytes DOUBLE bytes in flight on average
+-- over_windows(width_ns): the same, in windows of `width_ns`
+--     win BIGINT, start_s DOUBLE, s DOUBLE, window_s DOUBLE, ops BIGINT, bytes BIGINT, bytes_per_s DOUBLE,
+--     read_bytes_per_s DOUBLE, write_bytes_per_s DOUBLE, ops_per_s DOUBLE, p50_us DOUBLE, p90_us DOUBLE, p99_us DOUBLE,
+--     max_us DOUBLE, failed BIGINT, mean_qd DOUBLE, mean_inflight_bytes DOUBLE
+-- A round length is 1, 2, 5, 10 ... ns (see round_window), which a periodic load does not alias with.
 -- The bytes of an op are spread evenly over its time from submit to end. Averages in flight are the time of ops in the
 -- window over its length (exact, by Little's law); an op that never ended has no time and counts for nothing there.
 -- bytes and the three bytes_per_s are null if no op of the trace says what it moved; averages in flight if none has a latency.

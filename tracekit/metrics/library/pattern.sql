@@ -1,13 +1,14 @@
 -- How a run moves through its files, and how its ops arrive.
 --
--- sequentiality(by)  key VARCHAR (see op_key), ops BIGINT reads and range writes that follow another of the
---                    same kind, stream and file;
---                    sequential, forward, backward, same DOUBLE shares of them: starts where the last ended, jumps
---                    ahead, jumps back, reads the same offset again; stride BIGINT bytes, the commonest difference of
---                    offsets (the least of equally common ones). Reads submitted at the same time are ordered by offset
--- interarrival(by)   key VARCHAR, ops BIGINT, mean_us, p50_us, p99_us, max_us DOUBLE gaps between submits,
---                    cv DOUBLE deviation over mean (1 = Poisson), burstiness DOUBLE (cv - 1) / (cv + 1) in [-1, 1]
---                    (Goh and Barabasi, 2008)
+-- sequentiality(by): shares of sequential, forward, backward and repeated requests of a stream in a file
+--     key VARCHAR (see op_key), ops BIGINT reads and range writes that follow another of the same kind, stream and file,
+--     sequential DOUBLE share that starts where the last ended, forward DOUBLE jumps ahead, backward DOUBLE jumps back,
+--     same DOUBLE reads the same offset again, stride BIGINT bytes, the commonest difference of offsets (the least of
+--     equally common ones)
+-- interarrival(by): the gaps between submits, and how bursty they are
+--     key VARCHAR, ops BIGINT, mean_us DOUBLE, p50_us DOUBLE, p99_us DOUBLE, max_us DOUBLE gaps between submits,
+--     cv DOUBLE deviation over mean (1 = Poisson), burstiness DOUBLE (cv - 1) / (cv + 1) in [-1, 1] (Goh and Barabasi, 2008)
+-- Reads submitted at the same time are ordered by offset.
 -- Example: FROM sequentiality('worker')
 CREATE OR REPLACE MACRO sequentiality(by_) AS TABLE
     WITH moves AS (

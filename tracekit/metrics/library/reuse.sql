@@ -1,10 +1,13 @@
 -- What is read again: by file, by sample, and how small the hot set is.
 --
--- per_file()      uri VARCHAR, ops BIGINT, bytes BIGINT moved, extent_bytes BIGINT end of the furthest request,
---                 reuse DOUBLE bytes over extent (1 = all read once), p99_us DOUBLE, failed BIGINT
--- per_sample()    sample_id BIGINT, ops BIGINT, steps BIGINT distinct, bytes BIGINT moved, latency_sum_us DOUBLE
--- hot_set(share)  files BIGINT the fewest files that take `share` of all ops, of_files BIGINT, ops BIGINT on those files,
---                 extent_bytes BIGINT their extents together: the cache that would serve that share
+-- per_file(): how much of each file was read, and how often again
+--     uri VARCHAR, ops BIGINT, bytes BIGINT moved, extent_bytes BIGINT end of the furthest request, reuse DOUBLE bytes
+--     over extent (1 = all read once), p99_us DOUBLE, failed BIGINT
+-- per_sample(): how often each sample was read
+--     sample_id BIGINT, ops BIGINT, steps BIGINT distinct, bytes BIGINT moved, latency_sum_us DOUBLE
+-- hot_set(share): the fewest files that take `share` of all ops, and their size
+--     files BIGINT, of_files BIGINT, ops BIGINT on those files, extent_bytes BIGINT their extents together: the cache
+--     that would serve that share
 -- A figure is null if no op of its row has it.
 -- Example: FROM hot_set(0.8)
 CREATE OR REPLACE MACRO per_file() AS TABLE

@@ -1,8 +1,9 @@
 -- What each batch cost, and its slowest op.
 --
--- per_step()  rank INTEGER, step BIGINT, ops BIGINT, bytes BIGINT moved, first_s DOUBLE first submit since that of the
---             trace, wall_ms DOUBLE first submit to last end, latency_sum_ms DOUBLE, failed BIGINT, slowest_us DOUBLE
---             latency of the slowest op, slowest_uri VARCHAR, slowest_offset BIGINT, slowest_sample BIGINT
+-- per_step(): the bytes, the time and the slowest op of each step on each rank
+--     rank INTEGER, step BIGINT, ops BIGINT, bytes BIGINT moved, first_s DOUBLE first submit since that of the trace,
+--     wall_ms DOUBLE first submit to last end, latency_sum_ms DOUBLE, failed BIGINT, slowest_us DOUBLE latency of the
+--     slowest op, slowest_uri VARCHAR, slowest_offset BIGINT, slowest_sample BIGINT
 -- A figure is null if no op of the step has it.
 -- Example: FROM per_step() ORDER BY wall_ms DESC LIMIT 10
 CREATE OR REPLACE MACRO per_step() AS TABLE

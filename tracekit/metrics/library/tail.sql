@@ -1,13 +1,15 @@
 -- Where the slowest ops are, and how late the ops of a replay were submitted.
 --
--- tail_edge(share)    BIGINT  ns: the least latency in the slowest `share` of ops
--- tail_by(share, by)  key VARCHAR (see op_key), tail_ops BIGINT in the slowest `share` of ops, tail_share DOUBLE of that
---                     tail, ops BIGINT of all, all_share DOUBLE of all, lift DOUBLE tail_share over all_share (1 = in
---                     proportion), worst_us DOUBLE; ops with the same latency as the edge belong to the tail
--- tail_windows(share, windows)  win BIGINT, s DOUBLE middle since the first submit, tail_ops BIGINT, worst_us DOUBLE
--- lateness(windows)   win BIGINT, s DOUBLE middle since the first submit, ops BIGINT, p50_us, p99_us, max_us DOUBLE of
---                     t_submit - t_due; only ops that have a due time
--- Windows are those of over_time(windows), without the empty ones.
+-- tail_edge(share) -> BIGINT: ns: the least latency in the slowest `share` of ops
+-- tail_by(share, by): what the slowest `share` of ops have in common, compared with all ops
+--     key VARCHAR (see op_key), tail_ops BIGINT in the slowest `share` of ops, tail_share DOUBLE of that tail, ops BIGINT
+--     of all, all_share DOUBLE of all, lift DOUBLE tail_share over all_share (1 = in proportion), worst_us DOUBLE
+-- tail_windows(share, windows): when the slowest `share` of ops were submitted
+--     win BIGINT, s DOUBLE middle since the first submit, tail_ops BIGINT, worst_us DOUBLE
+-- lateness(windows): how late the ops of a replay were submitted
+--     win BIGINT, s DOUBLE middle since the first submit, ops BIGINT, p50_us DOUBLE, p99_us DOUBLE, max_us DOUBLE of
+--     t_submit - t_due; only ops that have a due time
+-- Ops with the same latency as the edge belong to the tail. Windows are those of over_time(windows), without the empty ones.
 -- Example: FROM tail_by(0.001, 'uri') LIMIT 10
 CREATE OR REPLACE MACRO tail_edge(share) AS (
     SELECT latency FROM ops WHERE latency IS NOT NULL AND op <> 'hint' ORDER BY latency DESC LIMIT 1

@@ -1,18 +1,23 @@
 -- What a snapshot counts. Hints move no data: all macros but by_op() leave them out.
 --
--- totals()  ops BIGINT, failed_ops BIGINT with an error, ended_ops BIGINT with a latency, bytes BIGINT moved (null if no
---           op says), unknown_bytes_ops BIGINT ops that move data but do not say how much, requested_bytes BIGINT asked
---           for (null if no op says), read_ops, write_ops BIGINT ops that read and write data, read_bytes, write_bytes
---           BIGINT moved by them (null if none of them says), first_submit_ns, last_submit_ns BIGINT ns since the
---           trace's epoch, last_end_ns BIGINT latest submit + response time, step_bytes BIGINT bytes moved for steps,
---           latency_sum_ns, latency_max_ns, latency_min_ns BIGINT, retried_ops BIGINT ops sent more than once (null if
---           no op says), wait_sum_ns BIGINT spent on earlier tries and waits (null likewise), response_sum_ns,
---           response_max_ns, response_min_ns BIGINT; a time is null if no op has it
--- by_op()   scheme VARCHAR, op VARCHAR, error VARCHAR class (null = success), ops BIGINT, bytes BIGINT moved (null if no
---           op says), requested_bytes BIGINT asked for (null if no op says); counts hints too
--- file_ids()    uri VARCHAR, each once; ops that list are left out, since they name no file
--- sample_ids()  sample_id BIGINT, each once
--- step_ids()    rank INTEGER, step BIGINT, each pair once
+-- totals(): the counts and sums of the snapshot, in one row
+--     ops BIGINT, failed_ops BIGINT with an error, ended_ops BIGINT with a latency, bytes BIGINT moved (null if no op
+--     says), unknown_bytes_ops BIGINT ops that move data but do not say how much, requested_bytes BIGINT asked for (null
+--     if no op says), read_ops BIGINT, write_ops BIGINT, read_bytes BIGINT, write_bytes BIGINT moved by them (null if
+--     none of them says), first_submit_ns BIGINT, last_submit_ns BIGINT ns since the trace's epoch, last_end_ns BIGINT
+--     latest submit + response time, step_bytes BIGINT bytes moved for steps, latency_sum_ns BIGINT, latency_max_ns
+--     BIGINT, latency_min_ns BIGINT, retried_ops BIGINT ops sent more than once (null if no op says), wait_sum_ns BIGINT
+--     spent on earlier tries and waits (null likewise), response_sum_ns BIGINT, response_max_ns BIGINT,
+--     response_min_ns BIGINT; a time is null if no op has it
+-- by_op(): ops and bytes by scheme, kind of op and error; counts hints too
+--     scheme VARCHAR, op VARCHAR, error VARCHAR class (null = success), ops BIGINT, bytes BIGINT moved (null if no op
+--     says), requested_bytes BIGINT asked for (null if no op says)
+-- file_ids(): each file once; ops that list are left out, since they name no file
+--     uri VARCHAR
+-- sample_ids(): each sample once
+--     sample_id BIGINT
+-- step_ids(): each pair of rank and step once
+--     rank INTEGER, step BIGINT
 -- Example: FROM by_op()
 CREATE OR REPLACE MACRO totals() AS TABLE
     SELECT
