@@ -17,6 +17,7 @@ STATED = {
     "cuda-pathfinder": "Apache-2.0",
     "cuda-toolkit": NVIDIA,
     "darshan": "BSD-style (Argonne)",
+    "httpx2-jsfetch": "BSD-3-Clause",
     "matplotlib": "matplotlib (PSF-based)",
     "msgpack": "Apache-2.0",
     "nvidia-nccl-cu13": "BSD-3-Clause",

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
         UsageError,
     )
     from tracekit.formats.registry import ExportResult, ImportResult, export_trace, import_trace
+    from tracekit.live.reading import Reading
+    from tracekit.live.watching import watch
     from tracekit.loader.dataset import Dataset, create_dataset
     from tracekit.loader.loader import AsyncLoader, Batch, Sample, create_async_loader
     from tracekit.loader.options import LoaderOptions
@@ -57,6 +59,8 @@ _NAMES = {
     "tracekit.comparison.table": "Parity",
     "tracekit.errors": "BackendError ErrorClass ParityError TraceFormatError TracekitError UsageError",
     "tracekit.formats.registry": "ExportResult ImportResult export_trace import_trace",
+    "tracekit.live.reading": "Reading",
+    "tracekit.live.watching": "watch",
     "tracekit.loader.dataset": "Dataset create_dataset",
     "tracekit.loader.loader": "AsyncLoader Batch Sample create_async_loader",
     "tracekit.loader.options": "LoaderOptions",
@@ -105,6 +109,7 @@ __all__ = [
     "Proxy",
     "ProxyResult",
     "Question",
+    "Reading",
     "RecordResult",
     "Recorder",
     "Repair",
@@ -141,6 +146,7 @@ __all__ = [
     "sample",
     "step",
     "verify",
+    "watch",
 ]
 
 if not TYPE_CHECKING:  # a checker that saw this would accept every attribute

@@ -30,6 +30,8 @@ _OPTIONAL = (
     "azure",
     "torch",
     "marimo",
+    "textual",
+    "mcp",
     "matplotlib",
     "plotly",
 )

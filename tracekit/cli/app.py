@@ -46,6 +46,7 @@ VERBS = {
     "replay": "replay",
     "materialize": "materialize",
     "compare": "compare",
+    "watch": "watch",
     "report": "report",
     "plot": "plot",
     "verify": "verify",

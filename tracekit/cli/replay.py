@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,6 +13,7 @@ from rich.text import Text
 from tracekit.cli import screen
 from tracekit.cli.arguments import JsonOption, TraceArgument, examples
 from tracekit.cli.flags import with_flags
+from tracekit.cli.live import LiveOption, watched
 from tracekit.cli.options import takes
 from tracekit.errors import UsageError
 from tracekit.options import DRY_RUN, REPLAY
@@ -55,6 +57,7 @@ def _replay(
             "--dry-run", help="Print the plan and what the target lacks; replay nothing.", metavar=""
         ),
     ] = False,
+    live: LiveOption = False,
     json: JsonOption = False,
     **options: Any,
 ) -> None:
@@ -64,7 +67,10 @@ def _replay(
         return
     if "latency" in options:
         raise UsageError("latency= is an option of dry_run=True", "give both, or neither")
-    with screen.progress("replay") as advance:
+    with ExitStack() as stack:
+        if live:
+            stack.enter_context(watched(out, live=True))
+        advance = None if live else stack.enter_context(screen.progress("replay"))
         result = replay(trace, out=out, junit=junit, watch=advance, **options)
     if json:
         screen.emit_json(result.to_dict())

@@ -24,7 +24,7 @@ from tracekit.errors import TraceFormatError
 from tracekit.schema import META_PREFIX, OPS
 from tracekit.store.layout import OLD_JOURNAL_SUFFIX
 
-__all__ = ["COUNTERS_KEY", "JournalContents", "JournalWriter", "read_journal"]
+__all__ = ["COUNTERS_KEY", "JournalContents", "JournalWriter", "new_frames", "read_journal"]
 
 COUNTERS_KEY = f"{META_PREFIX}counters"
 _MAGIC = b"\xf4tkJrnl\n"
@@ -132,6 +132,28 @@ def read_journal(path: Path) -> JournalContents | None:
         if batch.schema.names == schema.names:
             contents.batches.append(pa.RecordBatch.from_arrays(batch.columns, schema=schema))
     return contents
+
+
+def new_frames(file: int, at: int) -> tuple[list[pa.RecordBatch], int]:
+    """Return the intact batches of the open journal `file` from byte `at` on, and where the next one will begin.
+
+    A frame that is just being written is left for the next call. Damage is passed over once an intact frame follows it.
+    """
+    size = os.fstat(file).st_size
+    if at >= size:
+        return [], at
+    pages = mmap.mmap(file, size, prot=mmap.PROT_READ)
+    batches = []
+    while at < size:
+        frame = _frame(pages, at)
+        if frame is not None:
+            batch, _, at = frame
+            batches.append(batch)
+        elif (following := _next_frame(pages, at)) < size:
+            at = following
+        else:
+            break
+    return batches, at
 
 
 def _described(plain: pa.Schema) -> pa.Schema:

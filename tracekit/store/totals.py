@@ -23,7 +23,7 @@ from tracekit.store.opening import SegmentInfo
 from tracekit.store.reader import TraceReader
 from tracekit.store.statements import value_errors
 
-__all__ = ["Totals", "describe_segment", "distinct_uris", "totals"]
+__all__ = ["Totals", "describe_segment", "distinct_uris", "moved_bytes", "totals"]
 
 _MOST_STREAMS = 4096
 """A segment with more streams does not list them in its footer; a query counts them."""
@@ -42,7 +42,7 @@ def describe_segment(table: pa.Table) -> dict[bytes, bytes]:
     rank, worker = (pc.fill_null(table.column(name), 0).to_numpy() for name in ("rank", "worker"))
     pairs = rank.astype(np.int64) << 32 | worker.view(np.uint32)
     streams = pc.unique(pa.array(pairs)).to_numpy()
-    table = table.set_column(table.column_names.index("bytes"), "bytes", _moved_bytes(table))
+    table = table.set_column(table.column_names.index("bytes"), "bytes", moved_bytes(table))
     moved = pc.sum(table.column("bytes")).as_py() or 0
     described = {"bytes": str(moved), FINGERPRINT: fingerprint_of(table)}
     if len(streams) <= _MOST_STREAMS:
@@ -52,7 +52,7 @@ def describe_segment(table: pa.Table) -> dict[bytes, bytes]:
     return {f"{META_PREFIX}{key}".encode(): value.encode() for key, value in described.items()}
 
 
-def _moved_bytes(ops: pa.Table) -> pa.ChunkedArray:
+def moved_bytes(ops: pa.Table) -> pa.ChunkedArray:
     """Return the bytes that each op moved, as the view `ops` has them: `len` where a whole op does not say."""
     moved = ops.column("bytes")
     if not moved.null_count:

@@ -1,0 +1,119 @@
+"""Following a trace that is being written: every op once, whatever the recorder does with its files meanwhile."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tracekit.errors import TraceFormatError
+from tracekit.recorder import Recorder
+from tracekit.store.layout import journals_of
+from tracekit.store.tail import TraceTail
+
+
+def record(recorder: Recorder, numbers: range) -> None:
+    for number in numbers:
+        recorder.record("file:///d/a", number, 10, time.monotonic_ns(), 5, bytes=10)
+    recorder.flush()
+
+
+def seen(tail: TraceTail) -> int:
+    return sum(len(table) for table in tail.poll())
+
+
+def test_each_op_is_handed_over_once_while_segments_roll(tmp_path: Path) -> None:
+    with Recorder(tmp_path / "t", segment_ops=1000) as recorder:
+        record(recorder, range(10))
+        tail = TraceTail(tmp_path / "t")
+        assert (seen(tail), seen(tail), tail.ended) == (10, 0, False)
+        found = 10
+        for start in range(10, 5010, 500):  # several journals become segments meanwhile
+            record(recorder, range(start, start + 500))
+            found += seen(tail)
+    found += seen(tail)
+    assert (found, tail.ended) == (5010, True)
+    tail.close()
+
+
+def test_a_journal_that_became_a_segment_between_two_looks_is_read_to_its_end(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path / "t")
+    record(recorder, range(3))
+    tail = TraceTail(tmp_path / "t")
+    assert seen(tail) == 3
+    record(recorder, range(3, 8))
+    recorder.close()
+    assert journals_of(tmp_path / "t") == []
+    assert (seen(tail), tail.ended) == (5, True)
+    tail.close()
+
+
+def test_of_a_long_history_the_last_ops_are_handed_over_and_the_others_counted(tmp_path: Path) -> None:
+    with Recorder(tmp_path / "t", segment_ops=1000) as recorder:
+        for start in range(0, 5000, 1000):
+            record(recorder, range(start, start + 1000))
+    tail = TraceTail(tmp_path / "t", history_ops=2000)
+    tables = tail.poll()
+    assert (sum(map(len, tables)), tail.skipped_ops, tail.ended) == (2000, 3000, True)
+
+
+def test_times_are_of_the_unix_epoch(tmp_path: Path) -> None:
+    with Recorder(tmp_path / "t") as recorder:
+        before = time.time_ns()
+        record(recorder, range(1))
+    (table,) = TraceTail(tmp_path / "t").poll()
+    assert abs(table.column("t_submit")[0].as_py() - before) < 60 * 10**9
+
+
+def test_a_trace_whose_recorder_was_killed_ends(tmp_path: Path) -> None:
+    code = f"""if True:
+        import time, tracekit
+        recorder = tracekit.Recorder({str(tmp_path / "t")!r})
+        recorder.record("file:///d/a", 0, 1, time.monotonic_ns(), 5)
+        recorder.flush()
+        print("flushed", flush=True)
+        time.sleep(100)
+    """
+    child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None and child.stdout.readline() == "flushed\n"
+    tail = TraceTail(tmp_path / "t")
+    assert (seen(tail), tail.ended) == (1, False)
+    os.kill(child.pid, signal.SIGKILL)
+    child.wait()
+    assert (seen(tail), tail.ended) == (0, True)
+    tail.close()
+
+
+def test_a_frame_that_is_being_written_is_left_for_the_next_look(tmp_path: Path) -> None:
+    with Recorder(tmp_path / "t") as recorder:
+        record(recorder, range(4))
+        (journal,) = journals_of(tmp_path / "t")
+        record(recorder, range(4, 9))
+        whole = journal.read_bytes()
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    half = copy / journal.name
+    half.write_bytes(whole[:-20])
+    tail = TraceTail(copy)
+    assert seen(tail) == 4
+    half.write_bytes(whole)
+    assert seen(tail) == 5
+    tail.close()
+
+
+def test_a_removed_trace_is_named(tmp_path: Path) -> None:
+    with Recorder(tmp_path / "t") as recorder:
+        record(recorder, range(2))
+        tail = TraceTail(tmp_path / "t")
+        tail.poll()
+        shutil.move(tmp_path / "t", tmp_path / "elsewhere")
+        with pytest.raises(TraceFormatError, match="t: the trace was removed"):
+            tail.poll()
+        shutil.move(tmp_path / "elsewhere", tmp_path / "t")
+    tail.close()

@@ -1,0 +1,174 @@
+"""Follows a trace while it is being written: hands over each op once, soon after it was flushed.
+
+It reads the journals from where it left off, and segments that had been finished before. Nothing is locked and nothing
+is written, so that the recorder does not notice.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tracekit.errors import TraceFormatError
+from tracekit.schema import META_PREFIX, OPS
+from tracekit.store.journal import new_frames
+from tracekit.store.layout import (
+    JOURNAL_SUFFIX,
+    MANIFEST_NAME,
+    SEALED_NAME,
+    journals_of,
+    segments_of,
+    stem_of,
+)
+from tracekit.store.manifest import boot_id
+from tracekit.store.opening import SegmentInfo, damage_errors, open_pages, open_segment
+from tracekit.store.totals import moved_bytes
+
+__all__ = ["COLUMNS", "TraceTail", "as_ops"]
+
+COLUMNS = (
+    "t_submit", "uri", "op", "len", "bytes", "latency", "wait_ns", "step", "rank", "worker", "t_due", "error",
+)  # fmt: skip
+"""The columns that are handed over. Times are ns since the Unix epoch; `bytes` is as in the view `ops`."""
+_HISTORY_OPS = 4_194_304
+_EPOCH = f"{META_PREFIX}epoch_unix_ns".encode()
+_PID, _BOOT = f"{META_PREFIX}pid".encode(), f"{META_PREFIX}boot_id".encode()
+
+
+@dataclass(slots=True)
+class _Journal:
+    """An open journal. Its descriptor stays valid when the recorder has turned the file into a segment."""
+
+    file: int
+    at: int = 0
+    writer: tuple[str, str] = ("", "")
+    """Boot and process of whoever writes it."""
+
+
+class TraceTail:
+    """Follows the trace directory `root`. `poll` returns what is new; `ended` says whether more can come.
+
+    Of what had been recorded before, the last `history_ops` ops are handed over; `skipped_ops` counts the others.
+    """
+
+    def __init__(self, root: Path, *, history_ops: int = _HISTORY_OPS) -> None:
+        self.root = root
+        self.ended = False
+        self.skipped_ops = 0
+        self._history_ops = history_ops
+        self._journals: dict[str, _Journal] = {}
+        self._done: set[str] = set()
+        self._begun = False
+
+    def poll(self) -> list[pa.Table]:
+        """Return the new ops. Raises TraceFormatError if the trace is gone or a segment is damaged."""
+        try:
+            complete = self._complete()  # before the listing: then no segment is missing from that
+            found = self._new_segments()
+            for path in journals_of(self.root):
+                stem = stem_of(path)
+                if stem not in self._done and stem not in self._journals and path.suffix == JOURNAL_SUFFIX:
+                    self._open(path, stem)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise TraceFormatError(f"{self.root}: the trace was removed", "record again") from error
+        for stem in list(self._journals):
+            found += self._read(stem)
+        self.ended = complete or self._abandoned()
+        return found
+
+    def close(self) -> None:
+        """Close the journals."""
+        while self._journals:
+            os.close(self._journals.popitem()[1].file)
+
+    def _complete(self) -> bool:
+        if (self.root / SEALED_NAME).exists():
+            return True
+        return not (self.root / MANIFEST_NAME).exists() and not journals_of(self.root)
+
+    def _new_segments(self) -> list[pa.Table]:
+        """Return the ops of segments whose journal was not followed, and note that they are done."""
+        opened = []
+        for path in segments_of(self.root):
+            stem = stem_of(path)
+            if stem not in self._done and stem not in self._journals:
+                self._done.add(stem)
+                segment = open_segment(path)
+                if segment is not None and segment.rows:
+                    opened.append(segment)
+        if not self._begun:
+            self._begun = True
+            opened = self._recent(opened)
+        return [_read_segment(segment) for segment in opened]
+
+    def _recent(self, segments: list[SegmentInfo]) -> list[SegmentInfo]:
+        """Return the last segments that together have at most `history_ops` ops; count the ops of the others."""
+        kept, held = [], 0
+        for segment in sorted(segments, key=_last_submit, reverse=True):
+            held += segment.rows
+            if held <= self._history_ops:
+                kept.append(segment)
+            else:
+                self.skipped_ops += segment.rows
+        return kept
+
+    def _open(self, path: Path, stem: str) -> None:
+        try:
+            self._journals[stem] = _Journal(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+        except FileNotFoundError:
+            return  # it has just become a segment, which the next call reads
+
+    def _read(self, stem: str) -> list[pa.Table]:
+        journal = self._journals[stem]
+        gone = os.fstat(journal.file).st_nlink == 0  # before the read: then the read is of all of it
+        batches, journal.at = new_frames(journal.file, journal.at)
+        if batches and not journal.writer[0]:
+            metadata = batches[0].schema.metadata or {}
+            journal.writer = (metadata.get(_BOOT, b"").decode(), metadata.get(_PID, b"").decode())
+        if gone:
+            os.close(self._journals.pop(stem).file)
+            self._done.add(stem)
+        return [as_ops(pa.Table.from_batches([batch])) for batch in batches if batch.num_rows]
+
+    def _abandoned(self) -> bool:
+        """Return whether there are journals, and all of their writers are dead processes of this machine."""
+        here = boot_id()
+        writers = [journal.writer for journal in self._journals.values()]
+        return bool(writers) and all(
+            boot == here and pid and not Path(f"/proc/{pid}").exists() for boot, pid in writers
+        )
+
+
+def as_ops(table: pa.Table, metadata: Mapping[bytes, bytes] | None = None) -> pa.Table:
+    """Return `table` with the columns of COLUMNS and their types; `metadata` or its schema's has the epoch."""
+    epoch = int((metadata or table.schema.metadata or {}).get(_EPOCH, b"0"))
+    columns = {}
+    for name in COLUMNS:
+        kind = OPS.field(name).type
+        kind = pa.string() if pa.types.is_dictionary(kind) else kind
+        column = (
+            table.column(name).cast(kind)
+            if name in table.column_names
+            else pa.chunked_array([pa.nulls(len(table), kind)])
+        )
+        columns[name] = pc.add(column, epoch) if name in ("t_submit", "t_due") and epoch else column
+    columns["op"] = pc.fill_null(columns["op"], "read")
+    for name in ("rank", "worker"):
+        columns[name] = pc.fill_null(columns[name], 0)
+    ops = pa.table(columns)
+    return ops.set_column(COLUMNS.index("bytes"), "bytes", moved_bytes(ops))
+
+
+def _last_submit(segment: SegmentInfo) -> int:
+    return (segment.epoch_unix_ns or 0) + (segment.last_submit or 0)
+
+
+def _read_segment(segment: SegmentInfo) -> pa.Table:
+    wanted = [name for name in COLUMNS if name in segment.schema.names]
+    with damage_errors(segment.path), open_pages(segment.path) as file:
+        return as_ops(file.read(columns=wanted), segment.schema.metadata)
