@@ -9,6 +9,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -16,7 +17,7 @@ import pytest
 import tracekit
 from tracekit.errors import UsageError
 from tracekit.metrics.sweep import peaks
-from tracekit.store.memory import memory_bytes
+from tracekit.store.memory import memory_bytes, memory_errors
 from tracekit.store.merge import ordered_batches
 from tracekit.store.reader import open_reader
 
@@ -143,3 +144,16 @@ def test_a_limit_of_memory_holds_for_the_sort_of_another_tools_file(
     monkeypatch.setenv("TRACEKIT_MEMORY", "60MB")
     with pytest.raises(UsageError, match="memory"):
         peaks(trace.reader, memory="1KiB")
+
+
+@pytest.mark.parametrize(
+    ("said", "memory"),
+    [
+        ("exporting a stream failed: MemoryError:", True), ("std::bad_alloc", True), ("malloc of size 64 failed", True),
+        ("Cannot allocate memory", True), ("no column named memory", False),
+    ],
+)  # fmt: skip
+def test_a_library_that_got_no_memory_is_understood_in_its_own_words(said: str, memory: bool) -> None:
+    raises = UsageError if memory else duckdb.InvalidInputException
+    with pytest.raises(raises, match="out of memory" if memory else said), memory_errors():
+        raise duckdb.InvalidInputException(said)

@@ -55,6 +55,7 @@ VERBS = {
 }
 """Verb -> the module of `tracekit.cli` that registers it, in the order of `--help`. `info` is the function `_info`."""
 
+_MORE_MEMORY = "free some, allow the process more, or work on a part of the trace"
 _RECORDING = ("record", "replay", "demo")
 
 
@@ -182,6 +183,13 @@ def run(arguments: Sequence[str] | None = None) -> int:
     return 128 + received[0] if received and code in (0, 130) else code
 
 
+def _says_memory(error: Exception) -> bool:
+    """Whether a library got no memory, and says so in an error of another kind."""
+    from tracekit.store.memory import lacks_memory
+
+    return lacks_memory(error)
+
+
 def _run(words: list[str]) -> int:
     use_flags_of(None)
     try:
@@ -205,15 +213,15 @@ def _run(words: list[str]) -> int:
             return discard_output()
         raise
     except MemoryError:
-        return fail(
-            words, "out of memory", 2, "free some, allow the process more, or work on a part of the trace"
-        )
+        return fail(words, "out of memory", 2, _MORE_MEMORY)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         return fail(words, f"{where}{error.strerror or error}", 2)
     except Exception as error:
         if os.environ.get("TRACEKIT_DEBUG"):
             raise
+        if _says_memory(error):
+            return fail(words, "out of memory", 2, _MORE_MEMORY)
         message = f"internal error: {type(error).__name__}: {error}"
         return fail(words, message, 2, "a defect; please report it with TRACEKIT_DEBUG=1")
 

@@ -21,11 +21,22 @@ import duckdb
 from tracekit.errors import UsageError
 from tracekit.units import parse_size
 
-__all__ = ["MEMORY_VARIABLE", "bounded", "free_bytes", "memory_bytes", "memory_errors", "too_large"]
+__all__ = [
+    "MEMORY_VARIABLE",
+    "bounded",
+    "free_bytes",
+    "lacks_memory",
+    "memory_bytes",
+    "memory_errors",
+    "too_large",
+]
 
 MEMORY_VARIABLE = "TRACEKIT_MEMORY"
 _DEFAULT = "2GiB"
 _HINT = f"give memory=SIZE where there is such an option, or set {MEMORY_VARIABLE}, such as 8GiB"
+_NO_MEMORY = re.compile(
+    r"MemoryError|bad.?alloc|out of memory|cannot allocate memory|alloc of size", re.IGNORECASE
+)
 _log = logging.getLogger(__name__)
 
 
@@ -100,6 +111,15 @@ def memory_errors() -> Iterator[None]:
     except duckdb.OutOfMemoryException as error:
         said = str(error).splitlines()[0].removeprefix("Out of Memory Error: ")
         raise UsageError(f"out of memory: {said}", _HINT) from error
+    except duckdb.Error as error:
+        if not lacks_memory(error):
+            raise
+        raise UsageError("out of memory: the process may not take more", _HINT) from error
+
+
+def lacks_memory(error: Exception) -> bool:
+    """Return whether a library says, in an error of another kind, that it got no memory."""
+    return _NO_MEMORY.search(str(error)) is not None
 
 
 def too_large(memory: int) -> UsageError:
