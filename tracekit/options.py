@@ -253,7 +253,7 @@ REPLAY: Table = {
         Option(
             "engine",
             Kind.CHOICE,
-            "What drives the plan: compiled (local reads; needs the extra fast), interpreter (any plan), loop (object "
+            "What drives the plan: compiled (local files; needs the extra fast), interpreter (any plan), loop (object "
             "stores), or the fastest of them that can (auto).",
             "auto",
             choices=get_args(Engine),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,7 @@ def drive(
     """Drive the plan; return whether it was whole, the client's facts without wall time, and what is wrong at the target."""
     looping = uses_loop(plan, backends, options)
     model = model_of_recording(plan, options, reader)
-    fallback = None if looping else _fallback(plan, options, model)
+    fallback = None if looping else _fallback(plan, options)
     compiled = not looping and fallback is None
     threads, most = workers_for(plan, options, model, looping=looping)
     settings = EngineSettings(
@@ -65,18 +66,17 @@ def drive(
     with claiming(target, overwrite=options.overwrite):
         recorder = Recorder(target, source="replay", options=noted)
     with recorder:
-        engine: CompiledEngine | LoopEngine | ThreadEngine
-        if compiled:
-            engine = CompiledEngine(plan, pacer, gate, recorder, settings=settings)
-        else:
-            kind = LoopEngine if looping else ThreadEngine
-            engine = kind(plan, pacer, gate, recorder, backend_of=backends.of, settings=settings)
+        kind = CompiledEngine if compiled else LoopEngine if looping else ThreadEngine
+        engine: CompiledEngine | LoopEngine | ThreadEngine = kind(
+            plan, pacer, gate, recorder, backend_of=backends.of, settings=settings
+        )
         try:
             whole = engine.run(tell)
         except BaseException:  # a second Ctrl-C, a full disk: what was recorded stays, and is marked
             recorder.count("replay_interrupted")
             raise
-        counters = {**backends.counters(), **(engine.counters if isinstance(engine, CompiledEngine) else {})}
+        counters = Counter(backends.counters())
+        counters.update(engine.counters if isinstance(engine, CompiledEngine) else {})
         workers, at_limit = _crew_of(engine, threads)
         # The number of workers is above 0, so that a replay of no op is written, too.
         recorder.set_counters({**counters, "replay_workers": workers})
@@ -103,14 +103,14 @@ def _crew_of(engine: CompiledEngine | LoopEngine | ThreadEngine, threads: int) -
     return engine.crew.size, engine.crew.at_limit
 
 
-def _fallback(plan: Plan, options: ReplayOptions, model: LoaderModel | None) -> str | None:
+def _fallback(plan: Plan, options: ReplayOptions) -> str | None:
     """Why the interpreter drives the plan; None if the compiled engine does.
 
     Raises UsageError if that is asked for and cannot.
     """
     if options.engine == "interpreter":
         return "engine=interpreter was given"
-    reason = unfit(plan, modelled=model is not None)
+    reason = unfit(plan)
     if options.engine == "compiled" and reason is not None:
         raise UsageError(f"engine=compiled cannot drive this plan: {reason}", "or leave out engine=")
     return reason

@@ -24,6 +24,7 @@ from tracekit.replayer.plan import Plan
 from tracekit.replayer.ready import NEVER, ReadyOps
 
 __all__ = [
+    "DEPENDENT",
     "UNFINISHED",
     "UNSUBMITTED",
     "AsapPacer",
@@ -117,7 +118,7 @@ class ClosedColumns:
 
     `waits_for` is the op whose end an op follows (-1: none) after its `think` time; `due` is the
     earliest submit as far as it is known; `successor` the next op of the stream (-1: none);
-    `blocked` the bits `UNFINISHED` and `UNSUBMITTED`. Times are ns since the start.
+    `blocked` the bits `UNFINISHED`, `UNSUBMITTED` and `DEPENDENT`. Times are ns since the start.
     """
 
     due: np.ndarray
@@ -133,9 +134,13 @@ def closed_columns(plan: Plan, speed: float) -> ClosedColumns:
     due = plan.column("due_ns").copy()
     due[waits_for >= 0] = 0
     successor, heads = _stream_order(plan, _streams(plan))
-    blocked = np.where(waits_for >= 0, UNFINISHED, 0) | np.where(heads, 0, UNSUBMITTED)
+    held = np.zeros(plan.ops, bool)
+    if plan.order is not None:
+        held[[op for op in plan.order.waits_for if op < plan.ops]] = True
+    reasons = ((waits_for >= 0, UNFINISHED), (~heads, UNSUBMITTED), (held, DEPENDENT))
+    blocked = sum(np.where(found, bit, 0) for found, bit in reasons)
     think = np.rint(think / speed).astype(np.int64)
-    return ClosedColumns(due, think, waits_for, successor, blocked.astype(np.int8))
+    return ClosedColumns(due, think, waits_for, successor, np.asarray(blocked, np.int8))
 
 
 class ClosedPacer:
@@ -156,10 +161,6 @@ class ClosedPacer:
         for op in np.flatnonzero(waits_for >= 0).tolist():
             self._followers[int(waits_for[op])].append(op)
         self.waits = Waits(plan.order) if plan.order is not None else None
-        if plan.order is not None:
-            held = np.array([op for op in plan.order.waits_for if op < plan.ops], np.int64)
-            blocked = blocked.copy()
-            blocked[held] |= DEPENDENT
         self._blocked = bytearray(blocked.tobytes())
         self.planned = len(blocked)
         self.ready = ReadyOps(self.planned)

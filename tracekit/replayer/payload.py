@@ -12,12 +12,14 @@ import numpy as np
 from tracekit.backends.local.files import aligned_buffer
 from tracekit.errors import UsageError
 
-__all__ = ["Payload", "compression_of"]
+__all__ = ["FIRST_KEY", "KEY", "Payload", "compression_of"]
 
 _BLOCK_WORDS = 1 << 14
 _BLOCK = 8 * _BLOCK_WORDS
 _PAGE_WORDS = 512
-_KEY = 0x9E3779B97F4A7C15  # odd, so that multiples of it differ for 2^64 blocks
+FIRST_KEY = 0xD1B54A32D192ED03
+KEY = 0x9E3779B97F4A7C15
+"""The keys of the ops, and of the blocks of an op, differ by these: odd, so that 2^64 multiples of each differ."""
 _MASK = (1 << 64) - 1
 
 
@@ -53,17 +55,22 @@ class Payload:
         self._words = words
         self._zeros = None if kept == _PAGE_WORDS else words == 0
 
+    @property
+    def seeds(self) -> tuple[np.ndarray, bool]:
+        """The seeded words of a block as int64, and whether words that are 0 stay 0."""
+        return self._words.view(np.int64), self._zeros is not None
+
     def fill(self, buffer: memoryview, op: int) -> memoryview:
         """Fill `buffer`, which is aligned to 8 bytes, with the bytes of the op number `op`."""
         data = np.frombuffer(buffer, np.uint8)
-        key = (op + 1) * 0xD1B54A32D192ED03 & _MASK
+        key = (op + 1) * FIRST_KEY & _MASK
         whole = len(data) // _BLOCK * _BLOCK
         for at in range(0, whole, _BLOCK):
-            key = (key + _KEY) & _MASK
+            key = (key + KEY) & _MASK
             self._block(key, data[at : at + _BLOCK].view(np.uint64))
         if whole < len(data):
             last = np.empty(_BLOCK_WORDS, np.uint64)
-            self._block((key + _KEY) & _MASK, last)
+            self._block((key + KEY) & _MASK, last)
             data[whole:] = last.view(np.uint8)[: len(data) - whole]
         return buffer
 

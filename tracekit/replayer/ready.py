@@ -52,6 +52,11 @@ class ReadyOps:
                 return self._heap[0]
             return None if self._left > 0 else (NEVER, -1)
 
+    def waiting(self) -> list[tuple[int, int]]:
+        """(due time, op) of all ops that may go now, earliest first."""
+        with self.changed:
+            return sorted(self._heap)
+
     def stop(self) -> None:
         """Give out nothing more."""
         with self.changed:

@@ -114,6 +114,11 @@ class LocalFileWriter:
                 ) from error
             raise failure(uri, error, "open") from error
 
+    @property
+    def descriptors(self) -> tuple[int, int]:
+        """The file's descriptor, and the one with O_DIRECT; -1 for none."""
+        return self._fds[0], self._fds[1] if len(self._fds) > 1 else -1
+
     def write(self, offset: int, data: memoryview) -> int:
         """Write `data` at byte `offset`."""
         try:

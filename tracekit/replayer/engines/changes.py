@@ -60,7 +60,7 @@ class Changes:
         self._places: dict[int, tuple[int, int]] = {}
         self._folders: set[int] = set()
         self._written: set[int] = set()
-        self._families = Families(plan.sources)
+        self._families, self._targets = Families(plan.sources), Families(plan.uris)
         if plan.changes:
             self.files = _changed_files(plan, self._families)
             self._folders = _folders(plan, self._families)
@@ -69,10 +69,18 @@ class Changes:
             self._uploads.add(plan, slice(0, plan.ops))
             self._places = self._uploads.places(plan)
             self._series |= small_uploads(plan, self._uploads, lambda uri: LEAST_PART.get(scheme_of(uri), 0))
-        self._made: set[int] = set()
+        self.made = np.zeros(max(len(plan.uris), 1), np.int8)
+        """Whether ops have made or changed each object, which a put may then replace."""
+        self.versions = np.zeros(max(len(plan.uris), 1), np.int64)
+        """How often each name has come to stand for another object: files open under it are then of another one."""
         self._open: OrderedDict[str, _Open] = OrderedDict()
         self._begun: dict[int, Upload] = {}
         self._lock = threading.Lock()
+
+    @property
+    def seeds(self) -> tuple[np.ndarray, bool]:
+        """What the bytes of ops are made from, as `Payload.seeds`."""
+        return self._payload.seeds
 
     def nbytes(self, op: int) -> int:
         """Bytes that the op sends."""
@@ -101,14 +109,14 @@ class Changes:
         elif kind == "write":
             moved = self._with_file(uri, backend, lambda opened: opened.write(self._offset[op], data))
         elif kind == "put":
-            moved = backend.put(uri, data, overwrite=self._overwrite or file in self._made)
-            self._drop(uri)
+            moved = backend.put(uri, data, overwrite=self._overwrite or bool(self.made[file]))
+            self._drop(file)
         elif kind in ("part", "complete", "abort"):
             moved = self._upload(op, kind, uri, backend, data)
         else:
             moved = 0
             self._whole(op, kind, uri, backend)
-        self._made.add(file)
+        self.made[file] = 1
         return moved
 
     def open(self, op: int) -> None:
@@ -141,7 +149,7 @@ class Changes:
         elif kind == "truncate":
             self._with_file(uri, backend, lambda opened: _truncate(opened, max(self._length[op], 0)))
         elif kind == "delete":
-            self._drop(uri)
+            self._drop(self._file[op])
             if not (backend.remote and self._file[op] in self._folders):  # stores have no directories
                 backend.changer.delete(uri)
         else:
@@ -161,15 +169,15 @@ class Changes:
         """Rename or copy an object, or rename a directory, which on a store is all that lies below it."""
         file, to_file = self._file[op], self._to[op]
         to = self._plan.uris[to_file]
-        self._drop(uri)
-        self._drop(to)
+        self._drop(file)
+        self._drop(to_file)
         change = backend.changer.rename if kind == "rename" else backend.changer.copy
         if backend.remote and kind == "rename" and file in self._folders:
             for each in list(backend.list(uri.rstrip("/") + "/")):
                 change(each.uri, to + each.uri[len(uri.rstrip("/")) :])
         else:
             change(uri, to)
-        self._made.update((to_file, *self._families.below(to_file)))
+        self.made[[to_file, *self._families.below(to_file)]] = 1
 
     def _upload(self, op: int, kind: str, uri: str, backend: Backend, data: memoryview) -> int:
         if kind == "part":
@@ -186,7 +194,7 @@ class Changes:
                 f"{uri}: no part of the upload was sent", "replay its parts, too", ErrorClass.UNSUPPORTED
             )
         upload.complete()
-        self._drop(uri)
+        self._drop(self._file[op])
         return 0
 
     def _uploading(self, op: int, uri: str) -> Upload:
@@ -221,9 +229,11 @@ class Changes:
         for uri in idle[: max(len(self._open) - _MOST_OPEN, 0)]:
             self._open.pop(uri).file.close()
 
-    def _drop(self, uri: str) -> None:
+    def _drop(self, file: int) -> None:
         """Forget open files of this name, or below it, which will belong to another object."""
+        uri = self._plan.uris[file]
         with self._lock:
+            self.versions[[file, *self._targets.below(file)]] += 1
             for name in [name for name in self._open if name == uri or name.startswith(uri + "/")]:
                 opened = self._open.pop(name)
                 opened.dropped = True

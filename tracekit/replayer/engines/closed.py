@@ -1,6 +1,6 @@
 """The compiled closed loop per stream: a heap of ops that may go, as `pacing.ClosedPacer` has it in Python.
 
-Called from `kernel` only. One lock guards the heap and the columns; workers that find no op
+Called from `kernel`, `rule` and `turns` only. One lock guards the heap and the columns; workers that find no op
 sleep until one is added.
 """
 
@@ -21,7 +21,7 @@ from tracekit.replayer.engines.native import (
     wake,
 )
 
-__all__ = ["finished", "submitted", "take"]
+__all__ = ["announce", "finished", "lock", "push", "submitted", "take", "unblock", "unlock"]
 
 _SPINS = 100
 _PAUSE_NS = 10_000
@@ -29,7 +29,8 @@ _LONGEST_WAIT_NS = 50_000_000
 
 
 @compiled
-def _lock(control: Any, clock: Any) -> None:
+def lock(control: Any, clock: Any) -> None:
+    """Take the lock of the heap."""
     spins = 0
     while not swap_if(control, w.LOCK, 0, 1):
         spins += 1
@@ -38,7 +39,8 @@ def _lock(control: Any, clock: Any) -> None:
 
 
 @compiled
-def _unlock(control: Any) -> None:
+def unlock(control: Any) -> None:
+    """Give it back."""
     exchange(control, w.LOCK, 0)
 
 
@@ -48,7 +50,8 @@ def _before(a: Any, b: Any, due: Any) -> Any:
 
 
 @compiled
-def _push(op: Any, due: Any, heap: Any, control: Any) -> None:
+def push(op: Any, due: Any, heap: Any, control: Any) -> None:
+    """Add an op that may go. The caller holds the lock."""
     at = control[w.READY_OPS]
     control[w.READY_OPS] = at + 1
     while at > 0 and _before(op, heap[(at - 1) // 2], due):
@@ -80,12 +83,12 @@ def take(header: Any, due: Any, heap: Any, control: Any, state: Any, clock: Any)
     """The op with the earliest due time, waiting for one; -1 when all have been taken or the replay stops."""
     while load(header, w.STOP) == 0 and load(control, w.LEFT) > 0:
         seen = load(control, w.EVENTS)
-        _lock(control, clock)
+        lock(control, clock)
         op = -1
         if control[w.READY_OPS] > 0:
             op = _pop(due, heap, control)
             control[w.LEFT] -= 1
-        _unlock(control)
+        unlock(control)
         if op >= 0:
             fetch_add(control, w.NEXT, 1)
             if load(control, w.LEFT) == 0:
@@ -101,35 +104,37 @@ def take(header: Any, due: Any, heap: Any, control: Any, state: Any, clock: Any)
 
 
 @compiled
-def _unblock(
-    op: Any, bit: Any, not_before: Any, due: Any, blocked: Any, heap: Any, control: Any, clock: Any
-) -> None:
-    _lock(control, clock)
+def announce(control: Any, ops: Any) -> None:
+    """Tell workers that wait for an op that there are some more."""
+    fetch_add(control, w.EVENTS, 1)
+    if load(control, w.WAITERS) > 0:
+        wake(control, w.EVENTS, ops)
+
+
+@compiled
+def unblock(op: Any, bit: Any, not_before: Any, due: Any, closed: Any, control: Any, clock: Any) -> None:
+    """Take one reason away why the op cannot go; it may go from `not_before` on when none is left."""
+    lock(control, clock)
     due[op] = max(due[op], not_before)
-    blocked[op] &= ~bit
-    ready = blocked[op] == 0
+    closed.blocked[op] &= ~bit
+    ready = closed.blocked[op] == 0
     if ready:
-        _push(op, due, heap, control)
-    _unlock(control)
+        push(op, due, closed.heap, control)
+    unlock(control)
     if ready:
-        fetch_add(control, w.EVENTS, 1)
-        if load(control, w.WAITERS) > 0:
-            wake(control, w.EVENTS, 1)
+        announce(control, 1)
 
 
 @compiled
-def submitted(op: Any, due: Any, successor: Any, blocked: Any, heap: Any, control: Any, clock: Any) -> None:
+def submitted(op: Any, due: Any, closed: Any, control: Any, clock: Any) -> None:
     """The op is about to go: its successor in the stream need not wait for that any more."""
-    if successor[op] >= 0:
-        _unblock(successor[op], w.UNSUBMITTED, 0, due, blocked, heap, control, clock)
+    if closed.successor[op] >= 0:
+        unblock(closed.successor[op], w.UNSUBMITTED, 0, due, closed, control, clock)
 
 
 @compiled
-def finished(
-    op: Any, at: Any, due: Any, think: Any, first: Any, followers: Any, blocked: Any, heap: Any, control: Any,
-    clock: Any,
-) -> None:  # fmt: skip
+def finished(op: Any, at: Any, due: Any, closed: Any, control: Any, clock: Any) -> None:
     """The op ended `at` ns after the start: those that wait for it go after their think times."""
-    for place in range(first[op], first[op + 1]):
-        follower = followers[place]
-        _unblock(follower, w.UNFINISHED, at + think[follower], due, blocked, heap, control, clock)
+    for place in range(closed.first[op], closed.first[op + 1]):
+        follower = closed.followers[place]
+        unblock(follower, w.UNFINISHED, at + closed.think[follower], due, closed, control, clock)

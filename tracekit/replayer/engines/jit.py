@@ -18,7 +18,11 @@ from tracekit.replayer.engines.oplog import warm_up
 __all__ = ["is_compiled", "lacking", "load_kernel", "preload"]
 
 _log = logging.getLogger("tracekit")
-_COMPILED = ("kernel.py", "closed.py", "native.py", "words.py")
+_COMPILED = (
+    "kernel.py", "closed.py", "rule.py", "turns.py", "cap.py", "local.py", "native.py", "words.py", "arrays.py",
+    "../payload.py", "../kinds.py", "../modelled.py",
+)  # fmt: skip
+"""The source that the machine code is made from, or takes constants from."""
 
 
 @cache

@@ -14,8 +14,9 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 __all__ = [
-    "compiled", "errno", "exchange", "fetch_add", "load", "now", "open64", "posix_close", "posix_fadvise",
-    "posix_lseek", "posix_pread", "posix_statx", "sleep_until", "swap_if", "wait_while", "wake",
+    "call", "compiled", "errno", "exchange", "fetch_add", "load", "now", "open64", "posix_close", "posix_fadvise",
+    "posix_fsync", "posix_ftruncate",    "posix_lseek", "posix_pread", "posix_pwrite", "posix_statx", "sleep_until", "store", "swap_if", "wait_while",
+    "wake",
 ]  # fmt: skip
 
 _MONOTONIC, _ABSTIME = 1, 1
@@ -23,8 +24,13 @@ _WAIT, _WAKE = 128, 129  # FUTEX_WAIT and FUTEX_WAKE, private to the process
 _FUTEX = 202 if platform.machine() == "x86_64" else 98  # the number of the system call, by architecture
 
 posix_pread = types.ExternalFunction("pread64", types.int64(types.int32, types.intp, types.intp, types.int64))
+posix_pwrite = types.ExternalFunction(
+    "pwrite64", types.int64(types.int32, types.intp, types.intp, types.int64)
+)
 open64 = types.ExternalFunction("open64", types.int32(types.intp, types.int32, types.int32))
 posix_close = types.ExternalFunction("close", types.int32(types.int32))
+posix_fsync = types.ExternalFunction("fsync", types.int32(types.int32))
+posix_ftruncate = types.ExternalFunction("ftruncate64", types.int32(types.int32, types.int64))
 posix_lseek = types.ExternalFunction("lseek64", types.int64(types.int32, types.int64, types.int32))
 posix_fadvise = types.ExternalFunction(
     "posix_fadvise64", types.int32(types.int32, types.int64, types.int64, types.int32)
@@ -99,6 +105,33 @@ def _load_int(typing_context: Any, address: Any) -> Any:
         return builder.sext(builder.load(pointer), ir.IntType(64))
 
     return types.int64(types.intp), code
+
+
+@intrinsic
+def store(typing_context: Any, address: Any, value: Any) -> Any:
+    """Set the 8 bytes at an address."""
+
+    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        from llvmlite import ir
+
+        builder.store(arguments[1], builder.inttoptr(arguments[0], ir.IntType(64).as_pointer()))
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64), code
+
+
+@intrinsic
+def call(typing_context: Any, address: Any, what: Any, op: Any, argument: Any) -> Any:
+    """What the C function at an address returns for three integers."""
+
+    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        from llvmlite import ir
+
+        word = ir.IntType(64)
+        function = builder.inttoptr(arguments[0], ir.FunctionType(word, [word] * 3).as_pointer())
+        return builder.call(function, arguments[1:])
+
+    return types.int64(types.int64, types.int64, types.int64, types.int64), code
 
 
 compiled = njit(nogil=True, cache=True)

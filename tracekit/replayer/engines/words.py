@@ -5,24 +5,31 @@ numba compiles these names as constants, so that the module is imported with and
 
 from __future__ import annotations
 
-OP, SUBMIT, LATENCY, BYTES, GATE_WAIT, DUE, BACKLOG, ERROR = range(8)
+OP, SUBMIT, LATENCY, BYTES, GATE_WAIT, DUE, BACKLOG, DEPENDENCY, ERROR = range(9)
 """Columns of a row. A negative `OP` is a page-cache hint on file -OP - 1: BYTES has its offset, GATE_WAIT its
 length, DUE the advice."""
-ROW_WIDTH = 8
+ROW_WIDTH = 9
 
 SHORT, OUT_OF_MEMORY, UNSUPPORTED = 1 << 20, 1 << 21, 1 << 22
 """Values of `ERROR` that are not errno values: fewer bytes than there should be, no memory, not a file for this mode."""
+CLASSES = 1 << 16
+"""From here on, up to `SHORT`, values of `ERROR` are indexes of `ErrorClass`: an op that Python performed."""
 
-HEAD, TAIL, CURRENT, IDLE, BUSY_NS, LATE, OPS, SLOTS, DIRECT_READS, ALIGNMENT_BYTES = range(10)
+(
+    HEAD, TAIL, CURRENT, IDLE, BUSY_NS, LATE, OPS, SLOTS, DIRECT_READS, ALIGNMENT_BYTES, WRITER_SLOTS, BUFFERED_BYTES,
+    ROOM, ROOM_BYTES,
+) = range(14)  # fmt: skip
 """State of a worker: rows written, rows flushed, the op at hand, whether it waits for a due time, ns in requests,
-lateness of the last op, ops done, entries of its cache of open files in use, and what rows cannot show."""
+lateness of the last op, ops done, entries of its cache of open files in use, what rows cannot show, the same of files
+open for writing, and its buffer: address and size."""
 STATE_WIDTH = 16
 
 (
     NEXT, START, TIMED, MAX_BYTES, MAX_OPS, TICKETS, SERVING, IN_FLIGHT, RELEASES, HEAD_WAITS, OPEN_FLAGS,
-    OPEN_ADVICE, DROP, MOST_OPEN, CLOSED, LOCK, READY_OPS, LEFT, EVENTS, WAITERS,
-) = range(20)  # fmt: skip
-"""Control words: the next op, start time, whether ops have due times, the gate, how files are opened, the closed loop."""
+    OPEN_ADVICE, DROP, MOST_OPEN, CLOSED, LOCK, READY_OPS, LEFT, EVENTS, WAITERS, ORDERED, HELD, KEEP_ZEROS,
+) = range(23)  # fmt: skip
+"""Control words: the next op, start time, whether ops have due times, the gate, how files are opened, the closed
+loop (1: by streams, 2: by a loader's rule), whether ops depend on each other and how many workers wait for that, whether zeros of the payload stay zero."""
 ONE_OP = 1 << 48
 """One op in `IN_FLIGHT`, whose lower bits count bytes: one word, so that both change at once."""
 MOST_BYTES = ONE_OP - 2
@@ -31,8 +38,14 @@ CONTROL_WIDTH = 24
 FILE, FD, BLOCK = range(3)
 """An entry of a worker's cache of open files: 1 + the file (0: free), its descriptor, and O_DIRECT's block (0: buffered)."""
 FILE_WIDTH = 3
+DIRECT_FD, VERSION = 2, 3
+"""An entry of its cache of files open for writing: FILE and FD, the descriptor with O_DIRECT (-1: none), and which of
+the files of this name it was."""
+WRITER_WIDTH = 4
+
+MAKE_ROOM, OPEN_WRITER, CLOSE_WRITERS, BEGIN_PART, PERFORM = range(5)
+"""What a worker asks Python to do."""
 
 READY, COMPLETE, STOP = 0, 1, 2  # header words, as `replayer.columns` has them
 NO_LENGTH = -(1 << 63)
-NEED_ROOM, DONE = 1, 0
-UNFINISHED, UNSUBMITTED = 1, 2  # as `replayer.pacing` has them
+UNFINISHED, UNSUBMITTED, DEPENDENT = 1, 2, 4  # as `replayer.pacing` has them
