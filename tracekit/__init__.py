@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from tracekit.replayer.run import dry_run, replay
     from tracekit.reporting.page import report
     from tracekit.reporting.plots import plot
+    from tracekit.scale.merging import Merged, merge
     from tracekit.store.check import Finding, Repair, repair, verify
     from tracekit.trace import Trace, open_trace
     from tracekit.walkthrough import DemoResult, demo
@@ -78,6 +79,7 @@ _NAMES = {
     "tracekit.replayer.run": "dry_run replay",
     "tracekit.reporting.page": "report",
     "tracekit.reporting.plots": "plot",
+    "tracekit.scale.merging": "Merged merge",
     "tracekit.store.check": "Finding Repair repair verify",
     "tracekit.trace": "Trace open_trace",
     "tracekit.walkthrough": "DemoResult demo",
@@ -102,6 +104,7 @@ __all__ = [
     "ImportResult",
     "LoaderOptions",
     "Materialized",
+    "Merged",
     "MetricsSnapshot",
     "Parity",
     "ParityError",
@@ -134,6 +137,7 @@ __all__ = [
     "export_trace",
     "import_trace",
     "materialize",
+    "merge",
     "open",
     "open_trace",
     "plot",

@@ -29,6 +29,7 @@ __all__ = [
     "Pace",
     "PageCacheMode",
     "RandomIndexMode",
+    "RankRule",
     "ReaderMode",
     "ReplayKeywords",
     "ResourceOrder",
@@ -36,6 +37,7 @@ __all__ = [
     "Seconds",
     "ShardMode",
     "Size",
+    "Split",
     "StoreKeywords",
     "WorkersModel",
 ]
@@ -52,6 +54,7 @@ Duration: TypeAlias = SupportsIndex | str | timedelta
 Seconds: TypeAlias = SupportsFloat | str | timedelta
 """Seconds, or text such as `"500ms"`."""
 
+Split = Literal["rank", "file", "stream", "time-hash"]
 ReaderMode = Literal["sequential", "range"]
 ShardMode = Literal["even", "pad", "uneven"]
 OnError = Literal["raise", "skip"]
@@ -66,6 +69,7 @@ Op = Literal[
     "read", "get", "put", "write", "part", "complete", "abort", "sync", "truncate", "rename", "copy", "delete"
 ]
 ResourceOrder = Literal["resource", "none"]
+RankRule = Literal["auto", "keep", "assign"]
 SampleBy = Literal["stream", "file"]
 WorkersModel = Literal["auto", "pool", "stream", "recorded"]
 AddressingStyle = Literal["auto", "path", "virtual"]
@@ -151,6 +155,11 @@ class ReplayKeywords(StoreKeywords, VerdictKeywords, total=False):
     speed: Number
     max_gap: Duration | None
     loop: Count
+    clients: Count
+    stagger: Duration
+    on: str | None
+    hosts: Count | None
+    split: Split | str
     max_bytes_in_flight: Size | None
     max_ops_in_flight: Count | None
     page_cache_mode: PageCacheMode | str

@@ -24,6 +24,7 @@ from tracekit.keywords import (
     ShardMode,
     WorkersModel,
 )
+from tracekit.scale_options import CLIENTS, SCALE
 from tracekit.store_options import STORE
 from tracekit.validation import Kind, Option, Table, table
 
@@ -242,6 +243,7 @@ REPLAY: Table = {
         _MAX_BYTES,
         Option("max_ops_in_flight", Kind.COUNT, "In-flight cap in ops.", unset="no cap", low=1),
     ),
+    **SCALE,
     **table(
         _CACHE,
         _PAGE_CACHE_MODE,
@@ -312,6 +314,7 @@ MATERIALIZE: Table = {
     **table(
         "",
         _MAP,
+        CLIENTS,
         Option(
             "seed",
             Kind.COUNT,

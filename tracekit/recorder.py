@@ -20,6 +20,7 @@ import pyarrow as pa
 
 from tracekit.errors import ErrorClass, TracekitError, UsageError
 from tracekit.store import lifetime
+from tracekit.store.clocks import wall_clock_error_ns
 from tracekit.store.flat import WIDTH, flat_to_fitting_batch
 from tracekit.store.index import seal_if_last
 from tracekit.store.labels import Labels, check_numbers
@@ -73,7 +74,7 @@ class Recorder:
     ) -> None:
         if not 0 < flush_interval_s <= 1:
             raise UsageError(f"flush_interval_s={flush_interval_s} is out of range", "give 0 < seconds <= 1")
-        self._labels = Labels(source, options, rank, world_size)
+        self._labels = Labels(source, options, rank, world_size, clock_error_ns=wall_clock_error_ns())
         check_numbers(worker=worker)
         if buffer_ops < _CHUNK_OPS or segment_ops < 1:
             raise UsageError(

@@ -20,6 +20,7 @@ from tracekit.metrics.histogram import Histogram
 from tracekit.metrics.library import install
 from tracekit.metrics.partial import Partial, Window, partial, windows
 from tracekit.metrics.snapshot import MetricsSnapshot, snapshot
+from tracekit.store.clocks import clocks
 from tracekit.store.reader import TraceLike, TraceReader, open_reader
 from tracekit.store.statements import collected, query_errors, select
 from tracekit.store.totals import totals
@@ -94,6 +95,7 @@ class Trace:
             "options": reader.options,
             "counters": reader.counters,
             "completeness": reader.completeness,
+            "clock": clocks(reader.segments),
         }
 
     def query(

@@ -35,6 +35,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "replay": tracekit.replay,
     "materialize": tracekit.materialize,
     "compare": tracekit.compare,
+    "merge": tracekit.merge,
     "verify": tracekit.verify,
     "repair": tracekit.repair,
     "doctor": tracekit.doctor,

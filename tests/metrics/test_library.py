@@ -23,7 +23,7 @@ from tracekit.trace import open_trace
 GOLDEN = Path(__file__).parent / "golden"
 CALLS = (
     "totals()", "by_op()", "file_ids()", "sample_ids()", "step_ids()", "run_extent()",
-    "latency_hist('op')", "req_bytes_hist('scheme')", "over_time(4)", "in_flight()", "per_step()", "per_file()",
+    "latency_hist('op')", "req_bytes_hist('scheme')", "over_time(4)", "in_flight()", "per_step()", "step_skew()", "stragglers()", "per_file()",
     "per_sample()", "hot_set(0.5)", "sequentiality('worker')", "interarrival('all')", "tail_by(0.1, 'uri')",
     "tail_windows(0.1, 3)", "lateness(3)",
 )  # fmt: skip

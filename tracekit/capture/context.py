@@ -5,7 +5,7 @@ that records an op calls `where`. Context variables carry the scopes through tas
 without scopes of its own, such as one of a C++ reader pool, gets the values on which the open
 scopes of its process agree. `log_scopes` also writes the scopes of each thread to a file, for
 ops that are recorded from outside the process. This module records nothing itself and imports
-nothing of tracekit.
+no library.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ import sys
 import threading
 import time
 from types import FrameType, TracebackType
+
+from tracekit.job import rank_and_world_size
 
 __all__ = ["log_scopes", "sample", "scope", "set_worker", "step", "where", "worker"]
 
@@ -173,7 +175,7 @@ def _running(generator: FrameType) -> bool:
 def _log_scope(log: int, scope: _Scope) -> None:
     sample_id, number = scope._where
     known = (-1 if value is None else value for value in (sample_id, number, _worker))
-    rank = os.environ.get("RANK", "0")
+    rank = rank_and_world_size()[0] or 0
     thread = threading.get_native_id()
     line = f"{thread},{scope._begin},{time.time_ns()},{','.join(map(str, known))},{rank}\n"
     try:

@@ -23,6 +23,7 @@ from tracekit.capture.context import where
 from tracekit.capture.filters import PathFilter
 from tracekit.capture.oplog import OpLog
 from tracekit.errors import ErrorClass, UsageError
+from tracekit.job import rank_and_world_size
 
 if TYPE_CHECKING:
     from tracekit.recorder import Recorder
@@ -141,7 +142,7 @@ class Session:
         return verdict
 
     def _make_recorder(self) -> Recorder | OpLog:
-        rank = _env_int("RANK")
+        rank, world_size = rank_and_world_size()
         if self.logs is not None:
             return OpLog(self.logs, rank=rank)
         from tracekit.recorder import Recorder
@@ -151,7 +152,7 @@ class Session:
             source="capture",
             options={"hooks": list(self.hooks)},
             rank=rank,
-            world_size=_env_int("WORLD_SIZE"),
+            world_size=world_size,
         )
 
 
@@ -372,11 +373,6 @@ def with_bootstrap(pythonpath: str | None) -> str:
 def _lines(text: str | None) -> list[str]:
     """The globs in a `:`-separated text. The colon of a URI scheme does not separate."""
     return [part for part in re.split(r":(?!//)", text or "") if part]
-
-
-def _env_int(name: str) -> int | None:
-    text = os.environ.get(name, "")
-    return int(text) if text.isdecimal() else None
 
 
 def _after_fork_in_child() -> None:

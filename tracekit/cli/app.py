@@ -49,6 +49,7 @@ VERBS = {
     "watch": "watch",
     "report": "report",
     "plot": "plot",
+    "merge": "merging",
     "verify": "verify",
     "repair": "repair",
     "doctor": "doctor",

@@ -44,6 +44,8 @@ def _info(trace: TraceArgument, json: JsonOption = False) -> None:
     }
     if facts["completeness"]:
         rows["completeness"] = completeness_in_words(facts["completeness"])
+    if facts["clock"]:
+        rows["clock"] = _clock(facts["clock"])
     options = {f"option {name}": value for name, value in _set(facts["options"])}
     counters = {
         f"counter {in_words(name)}": format_named(name, n)
@@ -57,6 +59,14 @@ def _info(trace: TraceArgument, json: JsonOption = False) -> None:
             f"{facts['unfinished_segments']} segments are unfinished: they are being recorded, or a crash left them "
             f"({facts['torn_bytes']} torn bytes). Every op in them is counted above; `tracekit repair` finishes them"
         )
+
+
+def _clock(clock: Mapping[str, Any]) -> str:
+    """How well the clocks of the hosts agree, in words."""
+    largest = max(abs(host["offset_ns"]) for host in clock["hosts"].values())
+    error = clock["error_ns"]
+    said = "error unknown" if error is None else f"error at most {format_duration(error)}"
+    return f"{len(clock['hosts'])} hosts, {said}, offsets up to {format_duration(largest)}"
 
 
 def _versions(versions: list[int]) -> str:

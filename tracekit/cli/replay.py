@@ -76,7 +76,7 @@ def _replay(
         screen.emit_json(result.to_dict())
     else:
         _show(result)
-    if result.partial:
+    if result.partial and not result.failed_hosts:
         raise typer.Exit(130)
     if not result.ok:
         raise typer.Exit(1)
@@ -85,12 +85,15 @@ def _replay(
 def _show(result: ReplayResult) -> None:
     say = screen.console.print
     if result.partial:
+        why = "a host failed" if result.failed_hosts else "interrupted"
         say(
-            f"interrupted: {format_count(result.ops)} of {format_count(result.planned_ops)} ops replayed",
+            f"{why}: {format_count(result.ops)} of {format_count(result.planned_ops)} ops replayed",
             style="yellow",
         )
     say(parity_table(result.parity))
     _show_times(result)
+    for host in result.hosts:
+        say(_host_in_words(host), soft_wrap=True)
     for name, there in (("before", result.residency_before), ("after", result.residency_after)):
         if there is not None:
             cached = f"{format_size(there.resident_bytes)} of {format_size(there.bytes)}"
@@ -113,6 +116,13 @@ def _show(result: ReplayResult) -> None:
             )
     if result.out is not None:
         say(f"recorded in {result.out}", soft_wrap=True)
+
+
+def _host_in_words(host: dict[str, Any]) -> str:
+    error = host["clock_error_ns"]
+    clock = "clock unknown" if error is None else f"clock error at most {format_duration(error)}"
+    name = f" ({host['name']})" if host["name"] else ""
+    return f"host {host['host']}{name}: {format_count(host['ops'])} ops of {host['streams']} streams, {clock}"
 
 
 def _show_times(result: ReplayResult) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from tracekit.comparison.hosts import StreamHosts
 from tracekit.comparison.table import ParityRow, within
 
 __all__ = ["Order", "Overtaking"]
@@ -126,7 +127,10 @@ class Order:
     """
 
     pace: str
-    overtaking: Overtaking
+    overtaking: Sequence[Overtaking]
+    """Of each host: each has a queue of its own."""
+    hosts: StreamHosts = field(default_factory=StreamHosts)
+    seen: list[int] = field(default_factory=list)
     streams: _Neighbours = field(default_factory=_Neighbours)
     samples: _Neighbours = field(default_factory=_Neighbours)
     steps: _Neighbours = field(default_factory=_Neighbours)
@@ -137,7 +141,7 @@ class Order:
         # An op that waits for changes of its object is overtaken meanwhile: what counts is when its turn came.
         submit = values["t_submit"] - np.maximum(values["dependency"], 0)
         if self.pace == "asap":
-            self.overtaking.add(op, submit, values["t_submit"] + np.maximum(values["latency"], 0))
+            self._add_queues(op, values, submit)
             return
         self.streams.add(np.stack([rank, values["worker"]]), submit, carry=True)
         if self.pace != "closed":
@@ -149,6 +153,20 @@ class Order:
         _, begins = np.unique(groups, axis=1, return_index=True)
         begins.sort()
         self.samples.add(np.stack([rank[begins], np.full(len(begins), _NULL)]), submit[begins], carry=True)
+
+    def _add_queues(self, op: np.ndarray, values: Mapping[str, np.ndarray], submit: np.ndarray) -> None:
+        """Add the ops of each queue: those of one host, by their index in the plan or among its own."""
+        end = values["t_submit"] + np.maximum(values["latency"], 0)
+        if self.hosts.count == 1:
+            self.overtaking[0].add(op, submit, end)
+            return
+        self.seen = self.seen or [0] * self.hosts.count
+        of_op = self.hosts.of(values["rank"], values["worker"])
+        for host, overtaking in enumerate(self.overtaking):
+            mine = of_op == host
+            count = int(mine.sum())
+            overtaking.add(self.seen[host] + np.arange(count), submit[mine], end[mine])
+            self.seen[host] += count
 
     def _add_steps(self, rank: np.ndarray, step: np.ndarray, submit: np.ndarray) -> None:
         """Add when each step was begun, in the order in which the plan begins them."""
@@ -167,7 +185,11 @@ class Order:
     def row(self, jitter_ns: float) -> ParityRow:
         """The row of the table; `jitter_ns` is the client's own lateness p99."""
         slack = max(jitter_ns, _LEAST_SLACK_NS)
-        share = self.overtaking.share() if self.pace == "asap" else self.streams.share(slack)
+        share = (
+            max(queue.share() for queue in self.overtaking)
+            if self.pace == "asap"
+            else self.streams.share(slack)
+        )
         if self.pace == "closed":
             share = min(
                 share, self.samples.share(slack), self.steps.share(slack) if self.steps.pairs else 1.0

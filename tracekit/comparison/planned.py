@@ -54,7 +54,7 @@ class ReplayRules:
 
     `tolerance` is for duration, throughput and bytes. `expect_failures`: ops that failed in
     the recording fail again with the same class; without it no op may fail. `workers`
-    take ops from one queue (`asap` pacing).
+    take ops from one queue (`asap` pacing). `clock_error_ns` is by how much the clocks of hosts may disagree.
     """
 
     pace: str = "recorded"
@@ -66,6 +66,7 @@ class ReplayRules:
     partial: bool = False
     expect_failures: bool = True
     workers: int = 1
+    clock_error_ns: int = 0
 
     @property
     def timed(self) -> bool:

@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 
 from tracekit.comparison.cadence import Cadence
 from tracekit.comparison.changes import ChangeTally
+from tracekit.comparison.hosts import host_rows, stream_hosts
 from tracekit.comparison.order import Order, Overtaking
 from tracekit.comparison.outcomes import Outcomes
 from tracekit.comparison.planned import NULL, PlannedOps, ReplayRules, share
@@ -40,8 +41,9 @@ def judge_replay(
     plan: Iterable[PlannedOps], replay: TraceReader, rules: ReplayRules
 ) -> tuple[ParityRow, ...]:
     """Judge the trace `replay` against `plan`. Raises what making the plan raises."""
-    overtaking = Overtaking(rules.workers)
-    tally = _Tally(rules, Order(rules.pace, overtaking))
+    hosts = stream_hosts(replay)
+    queues = [Overtaking(rules.workers) for _ in range(hosts.count)]
+    tally = _Tally(rules, Order(rules.pace, queues, hosts))
     with closing(replay.connect()) as connection, value_errors(replay.path):
         for part in plan:
             tally.add(part, _rows(connection, replay, part))
@@ -153,9 +155,10 @@ class _Tally:
                 starts = (values["t_due"] - due)[has_due] if has_due.any() else submit - due
                 self.cadence.origin_ns = int(np.median(starts)) if has_due.any() else int(starts.min())
             late = submit - due - self.cadence.origin_ns
-            off = np.abs(values["t_due"] - due - self.cadence.origin_ns) > _DUE_SLACK_NS
+            slack = _DUE_SLACK_NS + self.rules.clock_error_ns
+            off = np.abs(values["t_due"] - due - self.cadence.origin_ns) > slack
             self.wrong_due += int((~has_due | off).sum())
-            self.early += int((late < -_DUE_SLACK_NS).sum())
+            self.early += int((late < -slack).sum())
             late -= np.maximum(values["dependency"], 0)  # an op that waits for its data is not late
         else:
             late = np.zeros(len(due), np.int64)
@@ -187,6 +190,7 @@ class _Tally:
                 note="t_due is not the plan's" if self.wrong_due else "",
             )
             yield exact("early_ops", "ops", 0, self.early)
+        yield from host_rows(replay, timed=self.rules.timed)
         yield from self.cadence.table(
             timed=self.rules.timed, tolerance=self.rules.tolerance, max_lateness_ns=self.rules.max_lateness_ns,
             planned_bytes=self.volumes.planned_bytes, moved_bytes=self.volumes.moved_bytes,

@@ -23,6 +23,7 @@ from typing import Any, Unpack
 from tracekit.consumer import ConsumerClock
 from tracekit.errors import BackendError, ErrorClass, UsageError
 from tracekit.gate import Gate
+from tracekit.job import rank_and_world_size
 from tracekit.keywords import LoaderKeywords
 from tracekit.loader.dataset import Dataset, Source, create_dataset, named, source_uris
 from tracekit.loader.engine import Engine
@@ -312,10 +313,14 @@ def _wake(loop: asyncio.AbstractEventLoop, done: asyncio.Event) -> None:
 
 def _recorder(path: str | os.PathLike[str], sources: list[str] | Dataset, options: LoaderOptions) -> Recorder:
     name = sources.uri if isinstance(sources, Dataset) else named(sources)
+    rank, world_size = options.shard_rank, options.shard_world_size
+    if world_size == 1:  # not sharded: a rank of a job may read all of it
+        launched = rank_and_world_size()
+        rank, world_size = launched[0] or 0, launched[1] or 1
     return Recorder(
         path,
         source="loader",
         options={"uri": name, **options.to_dict()},
-        rank=options.shard_rank,
-        world_size=options.shard_world_size,
+        rank=rank,
+        world_size=world_size,
     )

@@ -8,7 +8,7 @@ from tracekit.units import format_count, format_named, format_rate
 
 __all__ = ["heading", "in_words"]
 
-_LABELS = ("rank", "worker", "step", "slowest_rank", "before_step", "after_step")
+_LABELS = ("rank", "worker", "step", "slowest_rank", "straggler", "before_step", "after_step")
 """Columns of numbers that count nothing."""
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, Unpack
 
 from tracekit.comparison.gates import Gate, check_gates, parse_gates
+from tracekit.comparison.hosts import clock_error_ns
 from tracekit.comparison.junit import junit_path, write_junit
 from tracekit.comparison.planned import ReplayRules
 from tracekit.comparison.repeats import combine
@@ -84,6 +85,7 @@ def _compare(
             max_ops_in_flight=origin.options.max_ops_in_flight,
             max_bytes_in_flight=origin.options.max_bytes_in_flight,
             workers=most_asap_workers(origin.options),
+            clock_error_ns=clock_error_ns(b),
         )
         rows = judge_replay(planned_ops(a, origin.options), b, rules)
         rows += tuple(response_rows(responses_of(a), responses_of(b)))
@@ -125,6 +127,8 @@ def _options(b: TraceReader, noted: dict[str, Any]) -> ReplayOptions:
         "pace",
         "speed",
         "loop",
+        "clients",
+        "stagger",
         "max_gap",
         "map",
         "allow_writes",

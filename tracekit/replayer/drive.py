@@ -6,6 +6,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from tracekit.replayer.backends import Backends
 from tracekit.replayer.checks import uses_loop
 from tracekit.replayer.columns import BUSY, DONE, LATE
 from tracekit.replayer.engines.compiled import CompiledEngine, unfit
-from tracekit.replayer.engines.interpreter import EngineSettings, ThreadEngine
+from tracekit.replayer.engines.interpreter import EngineSettings, ThreadEngine, lead
 from tracekit.replayer.engines.loop import LoopEngine
 from tracekit.replayer.loader_model import LoaderModel, model_for
 from tracekit.replayer.options import ReplayOptions
@@ -30,18 +31,41 @@ from tracekit.replayer.touched import Touched
 from tracekit.replayer.verdict import ClientFacts
 from tracekit.store.fingerprint import fingerprint
 from tracekit.store.reader import TraceReader
+from tracekit.store.streams import ranks_of
 from tracekit.store.target import claiming
 from tracekit.units import format_count, format_duration
 
-__all__ = ["Watch", "drive", "model_of_recording", "options_to_record"]
+__all__ = ["HostPart", "Watch", "drive", "model_of_recording", "options_to_record"]
 
 Watch = Callable[[int, int, str], None]
 """Called with (ops done, ops planned, a note on rate, lateness and in-flight) while a replay runs."""
 
 
+@dataclass(frozen=True, slots=True)
+class HostPart:
+    """What is special about driving a plan as one of `hosts` hosts, number `host`.
+
+    `start` returns the agreed start on the monotonic clock (see `EngineSettings`); `ended` is called when the engine has
+    ended, after which Ctrl-C no longer ends it early. In-flight caps are for all hosts
+    together: each gets an equal share.
+    """
+
+    host: int
+    hosts: int
+    start: Callable[[int], int]
+    ended: Callable[[], None]
+
+    def share(self, cap: int | None) -> int | None:
+        """Return this host's share of a cap, at least 1."""
+        return None if cap is None else max(cap // self.hosts + (self.host < cap % self.hosts), 1)
+
+
+_ALONE = HostPart(0, 1, lead, lambda: None)
+
+
 def drive(
     plan: Plan, backends: Backends, options: ReplayOptions, reader: TraceReader, target: Path, watch: Watch | None,
-    touched: Touched,
+    touched: Touched, part: HostPart = _ALONE,
 ) -> tuple[bool, ClientFacts, list[str]]:  # fmt: skip
     """Drive the plan; return whether it was whole, the client's facts without wall time, and what is wrong at the target."""
     looping = uses_loop(plan, backends, options)
@@ -56,12 +80,13 @@ def drive(
         options.overwrite_objects,
         options.write_data,
         options.realtime,
+        part.start,
     )
     noted = {
         "replay": {**options_to_record(options), "of": reader.trace_id, "fingerprint": fingerprint(reader)}
     }
-    tell = _teller(plan, reader.rows * options.loop, watch)
-    gate = _gate(options, model)
+    tell = _teller(plan, reader.rows * options.loop * options.clients, watch)
+    gate = _gate(options, model, part)
     pacer = make_pacer(options.pace, plan, speed=options.speed, model=model)
     with claiming(target, overwrite=options.overwrite):
         recorder = Recorder(target, source="replay", options=noted)
@@ -72,6 +97,7 @@ def drive(
         )
         try:
             whole = engine.run(tell)
+            part.ended()
         except BaseException:  # a second Ctrl-C, a full disk: what was recorded stays, and is marked
             recorder.count("replay_interrupted")
             raise
@@ -116,14 +142,14 @@ def _fallback(plan: Plan, options: ReplayOptions) -> str | None:
     return reason
 
 
-def _gate(options: ReplayOptions, model: LoaderModel | None) -> Gate | None:
+def _gate(options: ReplayOptions, model: LoaderModel | None, part: HostPart) -> Gate | None:
     """The cap that was asked for, or else that of the recorded loader."""
-    max_bytes = options.max_bytes_in_flight
+    max_bytes = part.share(options.max_bytes_in_flight)
     if not options.capped and model is not None:
         max_bytes = model.cap_bytes
     if max_bytes is None and options.max_ops_in_flight is None:
         return None
-    return Gate(max_bytes, options.max_ops_in_flight)
+    return Gate(max_bytes, part.share(options.max_ops_in_flight))
 
 
 def model_of_recording(plan: Plan, options: ReplayOptions, reader: TraceReader) -> LoaderModel | None:
@@ -131,8 +157,9 @@ def model_of_recording(plan: Plan, options: ReplayOptions, reader: TraceReader) 
     if options.pace != "closed" or plan.streamed or plan.changes:
         return None
     return model_for(
-        plan, options.workers_model, reader.counters, reader.options, filtered=bool(options.filters)
-    )
+        plan, options.workers_model, reader.counters, reader.options,
+        filtered=bool(options.filters), ranks=len(ranks_of(reader)),
+    )  # fmt: skip
 
 
 def options_to_record(options: ReplayOptions) -> dict[str, Any]:

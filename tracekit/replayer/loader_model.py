@@ -65,16 +65,17 @@ def model_for(
     options: Mapping[str, object],
     *,
     filtered: bool = False,
+    ranks: int | None = None,
 ) -> LoaderModel | None:
     """The rule for `plan` under the option `workers_model`; None means stream by stream, as recorded.
 
     `counters` and `options` are those of the recording. Of a `filtered` plan, only the workers
-    that are left take part.
+    that are left take part. The counters are those of `ranks` ranks (None: of those of the plan).
     """
     if wanted == "recorded" or not plan.ops:
         return None
     rank, worker = plan.column("rank").astype(np.int64), plan.column("worker").astype(np.int64)
-    model = recorded_model(counters, options, ranks=len(np.unique(rank))) or infer_model(plan)
+    model = recorded_model(counters, options, ranks=ranks or len(np.unique(rank))) or infer_model(plan)
     left = len(np.unique(worker[rank == rank[0]]))
     if model is None:
         if wanted == "auto":

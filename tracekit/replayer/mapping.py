@@ -11,6 +11,7 @@ from pathlib import Path
 from tracekit.backends.objects.uri import escape, unescape
 from tracekit.backends.registry import known_schemes
 from tracekit.errors import UsageError
+from tracekit.replayer.clients import PLACEHOLDER, client_and_uri
 from tracekit.uri import FILE_SCHEMES, clean, has_scheme, scheme_of, to_path, with_scheme
 
 __all__ = ["MappingRules", "parse_rules"]
@@ -29,8 +30,18 @@ class MappingRules:
     def __bool__(self) -> bool:
         return bool(self.prefixes or self.patterns)
 
-    def apply(self, uri: str) -> str | None:
-        """The target of `uri`, or None if no rule matches."""
+    @property
+    def per_client(self) -> bool:
+        """Whether each client of a replay has names of its own."""
+        return any(PLACEHOLDER in target for _, target in (*self.prefixes, *self.patterns))
+
+    def apply(self, source: str) -> str | None:
+        """The target of `source`, a recorded URI or that of one client, or None if no rule matches."""
+        client, uri = client_and_uri(source)
+        found = self._target(uri)
+        return found if found is None else found.replace(PLACEHOLDER, str(client))
+
+    def _target(self, uri: str) -> str | None:
         best = None
         for source, target in self.prefixes:
             if _covers(source, uri) and (best is None or len(source) > len(best[0])):
@@ -54,13 +65,14 @@ class MappingRules:
         return None
 
     def check_inside(self, uri: str, target: str) -> None:
-        """Raise UsageError if writing `target`, the local target of `uri`, would leave the rule's target.
+        """Raise UsageError if writing `target`, the local target of the source `uri`, would leave the rule's target.
 
         `..` and symbolic links are resolved first.
         """
+        client, uri = client_and_uri(uri)
         if scheme_of(target) not in FILE_SCHEMES:
             return
-        root = os.path.realpath(_folder(self._root_of(uri)))
+        root = os.path.realpath(_folder(self._root_of(uri).replace(PLACEHOLDER, str(client))))
         real = os.path.realpath(to_path(target))
         if real != root and not real.startswith(root.rstrip("/") + "/"):
             raise UsageError(
@@ -79,7 +91,7 @@ class MappingRules:
         """The local paths below which the rules map: TO, or the directory that REPLACEMENT begins with."""
         targets = [target for _, target in self.prefixes] + [_begin(text) for _, text in self.patterns]
         return [
-            str(_folder(target))
+            str(_folder(_above_clients(target)))
             for target in targets
             if not has_scheme(target) or scheme_of(target) in FILE_SCHEMES
         ]
@@ -97,7 +109,7 @@ class MappingRules:
             unmatched = [uri for uri, target in zip(uris, mapped, strict=True) if target is None]
             if unmatched:
                 raise UsageError(
-                    f"no map= rule matches {unmatched[0]}"
+                    f"no map= rule matches {client_and_uri(unmatched[0])[1]}"
                     + (f" and {len(unmatched) - 1} more" if len(unmatched) > 1 else ""),
                     "add a rule FROM=TO whose FROM is a prefix of it",
                 )
@@ -145,6 +157,12 @@ def _begin(replacement: str) -> str:
     """Return the part of a replacement that is the same for every URI: all of it, or up to a directory."""
     fixed = replacement.partition("\\")[0]
     return fixed if fixed == replacement else fixed.rpartition("/")[0] or fixed
+
+
+def _above_clients(target: str) -> str:
+    """Return `target`, or the directory that holds those of all clients."""
+    above, found, _ = target.partition(PLACEHOLDER)
+    return above.rpartition("/")[0] if found else target
 
 
 def _carried(uri: str, source: str, target: str) -> str:
@@ -197,6 +215,6 @@ def _refuse_collisions(uris: Sequence[str], targets: Sequence[str]) -> None:
         other = seen.setdefault(target, uri)
         if other != uri:
             raise UsageError(
-                f"{other} and {uri} both map to {clean(target)}",
+                f"{client_and_uri(other)[1]} and {client_and_uri(uri)[1]} both map to {clean(target)}",
                 "use map= rules that give them different targets",
             )

@@ -53,10 +53,11 @@ def materialize(
     map: str | Iterable[str],
     *,
     seed: Count | None = None,
+    clients: Count = 1,
     watch: Callable[[int, int], None] | None = None,
     **store: Unpack[StoreKeywords],
 ) -> Materialized:
-    """Create every object that a replay of the trace under the rules `map` would read.
+    """Create every object that a replay of the trace, as `clients` clients, under the rules `map` would read.
 
     An object that did not exist when the trace was recorded is not created: reads of it fail again.
 
@@ -66,11 +67,13 @@ def materialize(
     stores (`client`, `endpoint`, ...). Raises UsageError for an invalid option, or if an object exists and
     is too small; BackendError if one cannot be made.
     """
-    options = parse_all(MATERIALIZE, {"map": map, "seed": seed, **store})
+    options = parse_all(MATERIALIZE, {"map": map, "seed": seed, "clients": clients, **store})
     if not options["map"]:
         raise UsageError("materialize needs a target", "give map='FROM=TO'")
     rules = parse_rules(options["map"])
-    totals = plan_totals(open_reader(trace), rules, ReplayOptions(allow_writes=True))
+    totals = plan_totals(
+        open_reader(trace), rules, ReplayOptions(allow_writes=True, clients=options["clients"])
+    )
     given = {name: options[name] for name in STORE if options[name] is not None}
     with closing(Backends(given, roots=rules.local_roots())) as backends:
         read = np.flatnonzero(totals.read).tolist()

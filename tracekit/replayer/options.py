@@ -87,6 +87,11 @@ class ReplayOptions:
     speed: float
     max_gap: int | None
     loop: int
+    clients: int
+    stagger: int
+    on: str | None
+    hosts: int | None
+    split: str
     max_bytes_in_flight: int | None
     max_ops_in_flight: int | None
     page_cache_mode: str
@@ -133,6 +138,10 @@ class ReplayOptions:
             raise UsageError("cold=True and warm=True exclude each other", "give one of them")
         if self.start is not None and self.end is not None and self.end <= self.start:
             raise UsageError(f"end={self.end} is not after start={self.start}", "both are times in ns")
+        if self.stagger and self.clients == 1:
+            raise UsageError("stagger= is the time between clients", "give clients=, too")
+        if self.hosts is not None and self.on is None:
+            raise UsageError(f"hosts={self.hosts} needs a place for them", "give on=, such as on='ray'")
         compression_of(self.write_data)
 
     @property

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from tracekit.errors import TraceFormatError, UsageError
+from tracekit.replayer.clients import PLACEHOLDER, client_tables, sources_of
 from tracekit.replayer.columns import COMPLETE, LOW, READY, STOP, SharedColumns
 from tracekit.replayer.depend import dependencies_of
 from tracekit.replayer.kinds import CHANGES, KINDS, READS, code_of
@@ -22,6 +23,7 @@ from tracekit.replayer.select import fits, text
 from tracekit.store.memory import free_bytes
 from tracekit.store.merge import ordered_batches
 from tracekit.store.reader import TraceReader
+from tracekit.store.streams import ranks_of
 from tracekit.store.totals import distinct_uris
 from tracekit.units import format_size
 
@@ -52,10 +54,16 @@ def build_plan(reader: TraceReader, rules: MappingRules, options: ReplayOptions 
     for lengths or offsets below 0.
     """
     options = options or ReplayOptions()
+    if options.allow_writes and options.clients > 1 and not rules.per_client:
+        raise UsageError(
+            f"clients={options.clients} would write the same objects",
+            f"give each its own: map=FROM=TO/{PLACEHOLDER}",
+        )
     builder = _Builder(reader, rules, options)
     plain = options.loop == 1 and options.max_gap is None and not options.filters
-    if plain and not options.allow_writes and options.pace != "closed" and reader.rows > _STREAM_FROM:
-        builder.place(distinct_uris(reader, READS))
+    long = reader.rows * options.clients > _STREAM_FROM
+    if plain and not options.allow_writes and options.pace != "closed" and long:
+        builder.place(_sources(distinct_uris(reader, READS), rules, options))
         return builder.stream()
     free = free_bytes()
     for ops in builder.fill():
@@ -82,12 +90,19 @@ def plan_parts(
     return builder.plan, builder.parts(least)
 
 
+def _sources(uris: Sequence[str], rules: MappingRules, options: ReplayOptions) -> tuple[str, ...]:
+    """The sources of a plan of these recorded URIs: for each client, if its names are its own."""
+    if not rules.per_client:
+        return tuple(uris)
+    return tuple(source for client in range(options.clients) for source in sources_of(uris, client))
+
+
 class _Builder:
     """Fills a plan batch by batch, and keeps the state between batches."""
 
     def __init__(self, reader: TraceReader, rules: MappingRules, options: ReplayOptions) -> None:
         self.plan = Plan(
-            SharedColumns(COLUMNS, reader.rows * options.loop), (), (),
+            SharedColumns(COLUMNS, reader.rows * options.loop * options.clients), (), (),
             rounds=options.loop, max_gap_ns=options.max_gap,
         )  # fmt: skip
         self.codes: dict[str, int] = {}
@@ -126,10 +141,28 @@ class _Builder:
                 pause = max(self._elapsed // max(self.plan.ops - 1, 1), 1)
                 self._previous, self._elapsed = None, self._elapsed + pause
                 self._positions.reset()
-            for table in ordered_batches(self._reader, _FROM_TRACE):
-                self._add(table, count_skipped=not round_)
+            for table in self._tables(count_skipped=not round_):
+                self._add(table)
                 yield self.plan.ops
         header[COMPLETE] = 1
+
+    def _tables(self, *, count_skipped: bool) -> Iterator[pa.Table]:
+        """Yield the ops that are replayed, of every client, in order of time."""
+        kept = self._recorded(count_skipped)
+        options = self._options
+        if options.clients == 1 and not self._rules.per_client:
+            yield from kept
+            return
+        yield from client_tables(
+            kept, options.clients, shift_ns=options.stagger * options.speed,
+            ranks=max(ranks_of(self._reader), default=0) + 1 if options.clients > 1 else 0, own_names=self._rules.per_client,
+        )  # fmt: skip
+
+    def _recorded(self, count_skipped: bool) -> Iterator[pa.Table]:
+        for table in ordered_batches(self._reader, _FROM_TRACE):
+            if self._origin is None:
+                self._origin = table.column("t_submit")[0].as_py()
+            yield self._kept(table, count_skipped=count_skipped)
 
     def parts(self, least: int = 1) -> Iterator[slice]:
         """Fill in parts of `least` ops or more; free each part when the next is asked for."""
@@ -172,10 +205,7 @@ class _Builder:
         used = lows[lows > 0]
         return int(used.min()) - 1 if len(used) else 0
 
-    def _add(self, table: pa.Table, *, count_skipped: bool) -> None:
-        if self._origin is None:
-            self._origin = table.column("t_submit")[0].as_py()
-        kept = self._kept(table, count_skipped=count_skipped)
+    def _add(self, kept: pa.Table) -> None:
         rows, first = len(kept), self.plan.ops
         if not rows:
             return

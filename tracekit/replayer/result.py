@@ -22,7 +22,7 @@ class ReplayResult:
     count ops whose record did not say where or how much. `timing` is `timing.sql`'s row.
     `repeats` holds every replay of several; the other fields are then those of the first, and
     `parity` is of all. The residencies are of the trace's local files in the page cache, right before and
-    after the run; None where there are none. `warnings` name requests that could not be met.
+    after the run; None where there are none. `hosts` has a row for each host of a replay from several. `warnings` name requests that could not be met.
     """
 
     out: Path | None
@@ -44,11 +44,17 @@ class ReplayResult:
     options: dict[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     repeats: tuple[ReplayResult, ...] = ()
+    hosts: tuple[dict[str, Any], ...] = ()
 
     @property
     def ok(self) -> bool:
         """Whether parity holds: every planned op was issued, and nothing failed that had not failed before."""
         return self.parity.ok
+
+    @property
+    def failed_hosts(self) -> bool:
+        """Whether a host failed, so that ops that it replayed are not in the result."""
+        return any(host["failed"] for host in self.hosts)
 
     def to_dict(self) -> dict[str, Any]:
         """The result for JSON."""
@@ -71,6 +77,7 @@ class ReplayResult:
             "residency_before": _residency(self.residency_before),
             "residency_after": _residency(self.residency_after),
             "options": self.options,
+            "hosts": list(self.hosts),
             "parity": self.parity.to_dict(),
             "repeats": [each.to_dict() for each in self.repeats],
         }

@@ -37,6 +37,7 @@ from tracekit.replayer.result import ReplayResult
 from tracekit.replayer.totals import plan_totals
 from tracekit.replayer.touched import Touched, touched_by
 from tracekit.replayer.verdict import ClientFacts, judge
+from tracekit.scale.distribute import distribute
 from tracekit.sql import load_sql
 from tracekit.store.locate import local_path
 from tracekit.store.reader import TraceLike, TraceReader, open_reader
@@ -118,6 +119,8 @@ def _replay(
         if kept.resolve() == reader.path.resolve():
             raise UsageError(f"{kept} is the recording itself", "choose another out=")
         check_target(kept, overwrite=options.overwrite)
+    if options.on is not None:
+        return _replay_on_hosts(reader, options, kept, watch)
     if reader.rows > _LONG_PLAN and options.engine in ("auto", "compiled"):
         preload()
     rules = parse_rules(options.map)
@@ -132,6 +135,20 @@ def _replay(
     finally:
         plan.shared.header[STOP] = 1
         backends.close()
+
+
+def _replay_on_hosts(
+    reader: TraceReader, options: ReplayOptions, kept: Path | None, watch: Watch | None
+) -> ReplayResult:
+    """Replay once, from several hosts."""
+    if options.cold or options.warm:
+        raise UsageError("cold= and warm= are for a replay from this host", "leave them out")
+    with tempfile.TemporaryDirectory(prefix="tracekit-replay-") as scratch:
+        target = kept if kept is not None else Path(scratch) / "replay.trace"
+        done = distribute(reader, options, target, watch)
+        run = _Run(done.whole, done.client, None, None, done.wrong)
+        result = _result(reader, done.plan, open_reader(target), options, kept, run)
+        return replace(result, hosts=done.hosts, warnings=(*done.warnings, *result.warnings))
 
 
 def dry_run(

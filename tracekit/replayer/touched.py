@@ -12,6 +12,7 @@ import numpy as np
 from tracekit.backends.changing import CAPABILITIES, ONE_UPLOAD_AT_A_TIME
 from tracekit.errors import BackendError, ErrorClass, UsageError
 from tracekit.replayer.backends import Backends
+from tracekit.replayer.clients import client_and_uri
 from tracekit.replayer.engines.gather import series_of
 from tracekit.replayer.kinds import KINDS, READS, TWO_OBJECTS
 from tracekit.replayer.mapping import MappingRules, parse_rules
@@ -115,10 +116,11 @@ def _targets(plan: Plan, stored: Stored, rules: MappingRules, options: ReplayOpt
     known = dict(zip(plan.sources, plan.uris, strict=True))
     renamed = {uri for pair in stored.renamed for uri in pair}
     targets = {
-        uri: known.get(uri) or rules.apply(uri) or uri for uri in {*stored.touched, *renamed, *stored.deleted}
+        uri: known.get(uri) or rules.apply(uri) or client_and_uri(uri)[1]
+        for uri in {*stored.touched, *renamed, *stored.deleted}
     }
     for uri, target in targets.items():
-        if not options.map or _same_place(target, uri):
+        if not options.map or _same_place(target, client_and_uri(uri)[1]):
             raise UsageError(
                 f"{target} would be written where it was recorded", "give another target as map=FROM=TO"
             )

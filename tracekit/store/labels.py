@@ -14,6 +14,7 @@ from typing import Any
 from tracekit.errors import UsageError
 from tracekit.redaction import redact, redact_value
 from tracekit.schema import META_PREFIX, SCHEMA_VERSION
+from tracekit.store.clocks import CLOCK, Clock
 from tracekit.store.manifest import Manifest, boot_id
 from tracekit.version import __version__
 
@@ -35,6 +36,8 @@ class Labels:
     """The share of what a program really moved that a capture or an import saw."""
     has: tuple[str, ...] | None = None
     """The columns that the source of an import knows; a null in another column is unknown."""
+    clock_error_ns: int | None = None
+    """The bound on the error of the recording host's wall clock; None if unknown."""
 
     def __post_init__(self) -> None:
         check_numbers(rank=self.rank, world_size=self.world_size)
@@ -66,6 +69,8 @@ class Labels:
             values["completeness"] = json.dumps(redact_value(self.completeness), sort_keys=True)
         if self.has is not None:
             values["has"] = ",".join(self.has)
+        if self.clock_error_ns is not None:
+            values[CLOCK] = Clock(error_ns=self.clock_error_ns).to_json()
         return {f"{META_PREFIX}{key}".encode(): str(value).encode() for key, value in values.items()}
 
 

@@ -22,7 +22,7 @@ from tracekit.store.reader import TraceReader
 from tracekit.store.segment import conform
 from tracekit.store.statements import streamed, value_errors
 
-__all__ = ["ordered_batches"]
+__all__ = ["ordered_batches", "segment_batches"]
 
 _BATCH_ROWS = 65_536
 
@@ -49,7 +49,7 @@ def ordered_batches(
         horizon = min((source.last for source in open_), default=None)
         while waiting and (horizon is None or waiting[0][0] <= horizon):
             _, _, segment = heapq.heappop(waiting)
-            source = _Source(_batches(segment, wanted, reader.shift_of(segment), memory))
+            source = _Source(segment_batches(segment, wanted, reader.shift_of(segment), memory))
             if source.advance():
                 open_.append(source)
                 horizon = source.last if horizon is None else min(horizon, source.last)
@@ -94,9 +94,10 @@ def _merged(parts: list[pa.Table]) -> pa.Table:
     return pa.concat_tables(parts, promote_options="default").sort_by([("t_submit", "ascending")])
 
 
-def _batches(
-    segment: SegmentInfo, columns: list[str], shift: int, memory: int | str | None
+def segment_batches(
+    segment: SegmentInfo, columns: list[str], shift: int, memory: int | str | None = None
 ) -> Iterator[pa.Table]:
+    """Yield columns of one segment in order of `t_submit`, with times `shift` ns later."""
     needed = [*columns, "offset"] if segment.puts_are_ranges and "op" in columns else columns
     present = [name for name in dict.fromkeys(needed) if name in segment.schema.names]
     if segment.journal:

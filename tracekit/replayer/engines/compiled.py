@@ -179,7 +179,7 @@ class CompiledEngine:
         return first
 
     def _run(self, first: int, watch: Callable[[], None]) -> bool:
-        self._start_mono_ns = time.monotonic_ns() + _LEAD_NS
+        self._start_mono_ns = self._settings.start(_LEAD_NS)
         self._control[words.START] = self._start_mono_ns
         try:
             for _ in range(first):

@@ -31,11 +31,16 @@ from tracekit.replayer.engines.oplog import OpLog, warm_up
 from tracekit.replayer.pacing import Pacer, RecordedPacer
 from tracekit.replayer.plan import Plan
 
-__all__ = ["EngineSettings", "ThreadEngine", "be_realtime", "cpu_wait_ns", "wait_until"]
+__all__ = ["EngineSettings", "ThreadEngine", "be_realtime", "cpu_wait_ns", "lead", "wait_until"]
 
 _PR_SET_TIMERSLACK = 29
 _NAP_NS = 200_000_000
 _LEAD_NS = 20_000_000
+
+
+def lead(least_ns: int) -> int:
+    """Start `least_ns` from now."""
+    return time.monotonic_ns() + least_ns
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +53,8 @@ class EngineSettings:
     overwrite_objects: bool = False
     write_data: str = "random"
     realtime: bool = False
+    start: Callable[[int], int] = lead
+    """Returns when the replay starts (monotonic, ns), at least that many ns from now. May wait."""
 
 
 class ThreadEngine:
@@ -92,7 +99,7 @@ class ThreadEngine:
         warm_up()
         for index in range(self._settings.threads):  # keeps the plan's rows until every worker has begun
             self._plan.shared.header[slot(index, LOW)] = 1
-        self._start_mono_ns = time.monotonic_ns() + _LEAD_NS
+        self._start_mono_ns = self._settings.start(_LEAD_NS)
         try:
             whole = self.crew.run(watch, self.stop)
         finally:

@@ -81,7 +81,7 @@ class LoopEngine:
     def run(self, watch: Callable[[], None]) -> bool:
         """Replay to the end; False if Ctrl-C ended it. `watch` is called now and then."""
         warm_up()
-        self._start_mono_ns = time.monotonic_ns() + _LEAD_NS
+        self._start_mono_ns = self._settings.start(_LEAD_NS)
         began, waited = time.thread_time_ns(), cpu_wait_ns()
         asyncio.run(self._main(watch))
         self.cpu_wait_ns = cpu_wait_ns() - waited

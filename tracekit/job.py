@@ -1,0 +1,36 @@
+"""The place of this process in a job of many processes, from the environment that its launcher sets.
+
+Imports nothing of tracekit: a captured program imports it when it starts.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+__all__ = ["rank_and_world_size"]
+
+_LAUNCHERS = (
+    ("RANK", ("WORLD_SIZE",)),
+    ("OMPI_COMM_WORLD_RANK", ("OMPI_COMM_WORLD_SIZE",)),
+    ("PMI_RANK", ("PMI_SIZE",)),
+    ("SLURM_PROCID", ("SLURM_STEP_NUM_TASKS", "SLURM_NTASKS")),
+)
+"""Variables with the rank and the number of ranks: torchrun and Ray Train, Open MPI, MPICH and Intel MPI, srun.
+
+The first launcher that states a rank counts: torchrun under srun sets both, and its ranks are those of the job.
+"""
+
+
+def rank_and_world_size(environ: Mapping[str, str] = os.environ) -> tuple[int | None, int | None]:
+    """Return the rank of this process and the number of ranks; None where no launcher states it."""
+    for rank, sizes in _LAUNCHERS:
+        found = _number(environ, rank)
+        if found is not None:
+            return found, next((n for n in (_number(environ, size) for size in sizes) if n is not None), None)
+    return None, _number(environ, "WORLD_SIZE")
+
+
+def _number(environ: Mapping[str, str], name: str) -> int | None:
+    text = environ.get(name, "")
+    return int(text) if text.isascii() and text.isdecimal() and int(text) < 1 << 31 else None

@@ -1,0 +1,327 @@
+"""Brings the hosts of a replay to one start, watches them, and collects what they recorded.
+
+It speaks to agents over TCP and does not know how they were started, nor what they replay. A host that says nothing for
+`silence_s`, or whose connection ends, has failed; the others then stop. Nothing waits without a limit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hmac
+import secrets
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from tracekit.errors import TracekitError
+from tracekit.scale.clock import ClockServer
+from tracekit.scale.wire import CHUNK, Message, packed, receive
+from tracekit.store.index import Entry, entry_of
+
+__all__ = ["Coordinator", "HostState", "Launch", "Limits", "Progress"]
+
+Launch = Callable[[int, str, int, str], None]
+"""Starts the agent of a host: its number, the coordinator's address and port, and the secret."""
+Progress = Callable[[int], None]
+"""Called with the ops that all hosts have done."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How long the coordinator waits, in seconds.
+
+    `connect_s` for a host's first word; `prepare_s` without a word while plans are made; `silence_s` while they replay;
+    `ending_s` for a host that was told to stop and neither ends nor sends anything of its trace. `lead_s` is from the last
+    host's ready to the start.
+    """
+
+    connect_s: float = 60.0
+    prepare_s: float = 60.0
+    silence_s: float = 2.0
+    ending_s: float = 2.0
+    lead_s: float = 0.25
+
+
+@dataclass(slots=True)
+class HostState:
+    """What the coordinator knows of one host. `failed` says why it has failed; empty if it has not."""
+
+    index: int
+    task: dict[str, Any]
+    name: str = ""
+    done_ops: int = 0
+    state: str = "starting"
+    failed: str = ""
+    hint: str = ""
+    heard: float = field(default_factory=time.monotonic)
+    moved: float = field(default_factory=time.monotonic)
+    offset_ns: int = 0
+    error_ns: int | None = None
+    entries: list[Entry] = field(default_factory=list)
+    report: dict[str, Any] = field(default_factory=dict)
+    writer: asyncio.StreamWriter | None = None
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more is to come of this host."""
+        return self.state in ("done", "failed")
+
+    def fail(self, why: str, hint: str = "") -> None:
+        """Give the host up, unless it has ended."""
+        if not self.ended:
+            self.state, self.failed, self.hint = "failed", why, hint
+
+    def send(self, kind: str, data: bytes = b"", **values: Any) -> None:
+        """Send a message, if there is a connection."""
+        if self.writer is not None and not self.writer.is_closing():
+            self.writer.write(packed(kind, data, **values))
+
+
+class Coordinator:
+    """Runs one replay on several hosts. `folder` receives their segments.
+
+    `tasks` has what each agent is told; `sent` are the files of the trace, for hosts that cannot open it.
+    """
+
+    def __init__(
+        self,
+        tasks: Sequence[dict[str, Any]],
+        folder: Path,
+        *,
+        address: str = "127.0.0.1",
+        sent: Iterable[Path] = (),
+        limits: Limits | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        self.hosts = [HostState(index, task) for index, task in enumerate(tasks)]
+        self.interrupted = False
+        self.start_ns: int | None = None
+        """The agreed start on this host's monotonic clock; None while there is none."""
+        self._folder = folder
+        self._address = address
+        self._sent = list(sent)
+        self._limits = limits or Limits()
+        self._progress = progress
+        self._token = secrets.token_hex(32)
+        self._changed = asyncio.Event()
+        self._stopping: float | None = None
+        self._files: dict[tuple[int, str], BinaryIO] = {}
+
+    def run(self, launch: Launch) -> list[HostState]:
+        """Replay on all hosts, and return what became of each. Ctrl-C stops all, and they keep what they recorded.
+
+        Raises the error of `launch`, and TracekitError if a host fails before the replay began.
+        """
+        try:
+            return asyncio.run(self._run(launch))
+        except asyncio.CancelledError:  # a second Ctrl-C
+            raise KeyboardInterrupt from None
+
+    async def _run(self, launch: Launch) -> list[HostState]:
+        server = await asyncio.start_server(self._serve, self._address, 0, backlog=4096)
+        port = server.sockets[0].getsockname()[1]
+        try:
+            with ClockServer(self._address) as clock, self._interruptible():
+                for host in self.hosts:
+                    host.task["clock_port"] = clock.address[1]
+                    launch(host.index, self._address, port, self._token)
+                await self._until_ready()
+                if self._stopping is None:
+                    self._begin()
+                await self._until_ended()
+        finally:
+            server.close()
+            for host in self.hosts:
+                host.send("bye")
+                if host.writer is not None:
+                    with contextlib.suppress(OSError):
+                        await asyncio.wait_for(_drained(host.writer), 1)
+                    host.writer.close()
+            for file in self._files.values():
+                file.close()
+        return self.hosts
+
+    async def _until_ready(self) -> None:
+        """Wait until every host is ready. Raises TracekitError if one fails before."""
+        limit = self._limits
+        while any(host.state != "ready" for host in self.hosts) and self._stopping is None:
+            await self._wait()
+            for host in self.hosts:
+                allowed = limit.connect_s if host.state == "starting" else limit.prepare_s
+                self._lost(host, allowed)
+                if host.failed:
+                    self._stop()
+                    where = f"host {host.index}{f' ({host.name})' if host.name else ''}"
+                    raise TracekitError(f"{where}: {host.failed}", host.hint)
+
+    def _begin(self) -> None:
+        """Tell all hosts when to start."""
+        self.start_ns = time.monotonic_ns() + int(self._limits.lead_s * 1e9)
+        now = time.monotonic()
+        for host in self.hosts:
+            host.state, host.heard = "running", now
+            host.send("start", at_ns=self.start_ns)
+
+    async def _until_ended(self) -> None:
+        """Wait until every host has sent what it recorded or has failed; one failure stops the others."""
+        limit = self._limits
+        while not all(host.ended for host in self.hosts):
+            await self._wait()
+            for host in self.hosts:
+                self._lost(host, limit.silence_s)
+                stuck = (
+                    self._stopping is not None
+                    and time.monotonic() - max(self._stopping, host.moved) > limit.ending_s
+                )
+                if stuck:
+                    host.fail(f"it did not end within {limit.ending_s:g} s of being told to")
+            if any(host.failed for host in self.hosts):
+                self._stop()
+            if self._progress is not None:
+                self._progress(sum(host.done_ops for host in self.hosts))
+
+    def _lost(self, host: HostState, allowed_s: float) -> None:
+        silent = time.monotonic() - host.heard
+        if not host.ended and silent > allowed_s:
+            what = "did not connect" if host.state == "starting" else "said nothing"
+            host.fail(
+                f"it {what} for {allowed_s:g} s", "look for its process, and at the network between the hosts"
+            )
+
+    def _stop(self) -> None:
+        """Tell all hosts to stop, once."""
+        if self._stopping is None:
+            self._stopping = time.monotonic()
+            for host in self.hosts:
+                host.send("stop")
+
+    async def _wait(self) -> None:
+        """Wait for news, or until it is time to look at the clock again."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._changed.wait(), 0.1)
+        self._changed.clear()
+
+    @contextlib.contextmanager
+    def _interruptible(self) -> Iterator[None]:
+        """Let Ctrl-C stop the hosts; a second one ends the coordinator at once."""
+        loop, before = asyncio.get_running_loop(), signal.getsignal(signal.SIGINT)
+        if threading.current_thread() is not threading.main_thread() or before in (signal.SIG_IGN, None):
+            yield
+            return
+        task = asyncio.current_task()
+
+        def interrupt() -> None:
+            if self.interrupted and task is not None:
+                task.cancel()
+            self.interrupted = True
+            self._stop()
+            self._changed.set()
+
+        loop.add_signal_handler(signal.SIGINT, interrupt)
+        try:
+            yield
+        finally:
+            loop.remove_signal_handler(signal.SIGINT)
+            signal.signal(signal.SIGINT, before)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Listen to one connection until it ends."""
+        host: HostState | None = None
+        try:
+            hello = await asyncio.wait_for(receive(reader), self._limits.connect_s)
+            host = self._admitted(hello, writer)
+            if host is None:
+                return
+            host.send("task", **host.task)
+            while True:
+                await self._heard(host, await receive(reader))
+        except (OSError, EOFError, TimeoutError) as error:
+            if host is not None:
+                host.fail(f"the connection to it ended ({type(error).__name__})", "look for its process")
+        except asyncio.CancelledError:  # the coordinator ends
+            pass
+        finally:
+            self._changed.set()
+            if host is None:
+                writer.close()
+
+    def _admitted(self, hello: Message, writer: asyncio.StreamWriter) -> HostState | None:
+        """The host that says hello with the right secret; None for anybody else."""
+        index = hello.get("index")
+        if hello.kind != "hello" or not hmac.compare_digest(str(hello.get("token")), self._token):
+            return None
+        if (
+            not isinstance(index, int)
+            or not 0 <= index < len(self.hosts)
+            or self.hosts[index].writer is not None
+        ):
+            return None
+        host = self.hosts[index]
+        host.writer, host.name, host.state, host.heard = (
+            writer,
+            str(hello.get("host", "")),
+            "preparing",
+            time.monotonic(),
+        )
+        if self._stopping is not None:
+            host.send("stop")
+        return host
+
+    async def _heard(self, host: HostState, message: Message) -> None:
+        """Take note of what a host says."""
+        host.heard = time.monotonic()
+        if message.kind == "alive":
+            host.done_ops = int(message["done"])
+            return
+        host.moved = host.heard
+        if message.kind == "lacking":
+            await self._send_trace(host)
+        elif message.kind == "ready":
+            host.state, host.offset_ns, host.error_ns = "ready", message["offset_ns"], message["error_ns"]
+        elif message.kind == "file":
+            self._receive_file(host, message)
+        elif message.kind == "done":
+            self._finish(host, message)
+        elif message.kind == "failed":
+            host.fail(str(message["message"]), str(message["hint"]))
+        self._changed.set()
+
+    async def _send_trace(self, host: HostState) -> None:
+        for file in self._sent:
+            with file.open("rb") as opened:
+                while chunk := opened.read(CHUNK):
+                    host.send("file", chunk, name=file.name)
+                    if host.writer is not None:
+                        await host.writer.drain()
+        host.send("sent")
+
+    def _receive_file(self, host: HostState, message: Message) -> None:
+        name = Path(str(message["name"])).name
+        key = (host.index, name)
+        if key not in self._files:
+            self._files[key] = (self._folder / name).open("xb")
+        self._files[key].write(message.data)
+
+    def _finish(self, host: HostState, message: Message) -> None:
+        """Check what a host has sent against the digests that it states."""
+        for stated in message["entries"]:
+            entry = Entry(**stated)
+            file = self._files.pop((host.index, entry.name), None)
+            if file is not None:
+                file.close()
+            path = self._folder / Path(entry.name).name
+            if not path.exists() or entry_of(path, entry.rows).digest != entry.digest:
+                host.fail(f"its segment {entry.name} did not arrive as it was sent", "replay again")
+                return
+            host.entries.append(entry)
+        host.report = dict(message)
+        host.error_ns, host.state = message["error_ns"], "done"
+
+
+async def _drained(writer: asyncio.StreamWriter) -> None:
+    await writer.drain()
