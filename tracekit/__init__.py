@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from tracekit.reporting.page import report
     from tracekit.reporting.plots import plot
     from tracekit.scale.merging import Merged, merge
+    from tracekit.serving.server import Server, serve
     from tracekit.store.check import Finding, Repair, repair, verify
     from tracekit.trace import Trace, open_trace
     from tracekit.walkthrough import DemoResult, demo
@@ -80,6 +81,7 @@ _NAMES = {
     "tracekit.reporting.page": "report",
     "tracekit.reporting.plots": "plot",
     "tracekit.scale.merging": "Merged merge",
+    "tracekit.serving.server": "Server serve",
     "tracekit.store.check": "Finding Repair repair verify",
     "tracekit.trace": "Trace open_trace",
     "tracekit.walkthrough": "DemoResult demo",
@@ -119,6 +121,7 @@ __all__ = [
     "ReplayOptions",
     "ReplayResult",
     "Sample",
+    "Server",
     "Trace",
     "TraceFormatError",
     "TracekitError",
@@ -148,6 +151,7 @@ __all__ = [
     "replay",
     "report",
     "sample",
+    "serve",
     "step",
     "verify",
     "watch",

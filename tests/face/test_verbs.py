@@ -32,6 +32,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "watch": tracekit.watch,
     "report": tracekit.report,
     "plot": tracekit.plot,
+    "serve": tracekit.serve,
     "replay": tracekit.replay,
     "materialize": tracekit.materialize,
     "compare": tracekit.compare,

@@ -20,6 +20,7 @@ import tracekit
 
 pytest.importorskip("textual", reason="textual is not installed")
 
+from textual.widget import Widget
 from textual.widgets import DataTable, Sparkline, Static
 
 from tracekit.live.reading import Reading
@@ -65,7 +66,7 @@ def test_the_numbers_of_the_last_reading_are_on_the_screen(tmp_path: Path) -> No
             workers, files = (app.query_one(name, DataTable) for name in ("#worker-table", "#file-table"))
             assert (workers.row_count, files.row_count) == (3, 2)
             assert app.query_one("#curve-ops", Sparkline).data
-            widgets = [widget for widget in app.screen.walk_children() if widget.region.area]
+            widgets = [widget for widget in app.screen.walk_children(Widget) if widget.region.area]
             assert all(widget.region.right <= 80 and widget.region.bottom <= 24 for widget in widgets)
             await pilot.press("q")
 

@@ -50,6 +50,7 @@ VERBS = {
     "report": "report",
     "plot": "plot",
     "merge": "merging",
+    "serve": "serve",
     "verify": "verify",
     "repair": "repair",
     "doctor": "doctor",

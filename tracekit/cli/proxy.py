@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import json as json_format
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
-from queue import Empty, SimpleQueue
-from types import FrameType
 from typing import Annotated, Any
 
 import typer
@@ -17,6 +12,7 @@ from tracekit.cli import screen
 from tracekit.cli.arguments import JsonOption, examples
 from tracekit.cli.flags import with_flags
 from tracekit.cli.options import takes
+from tracekit.cli.until import until_ended, wait_for
 from tracekit.options import PROXY
 from tracekit.reporting.table import counted
 
@@ -27,8 +23,6 @@ _EXAMPLES = examples(
     "tracekit proxy --upstream http://minio:9000 -o run.trace",
     "AWS_ENDPOINT_URL=http://127.0.0.1:9900 AWS_ALLOW_HTTP=true python read_with_polars.py  # in another shell",
 )
-_LOOK_S = 1.0
-_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def register(app: typer.Typer) -> None:
@@ -47,40 +41,12 @@ def _proxy(
     **options: Any,
 ) -> None:
     """Record the requests of S3 clients by a reverse proxy on the loopback, until Ctrl-C or SIGTERM."""
-    with _until_ended() as ended:
+    with until_ended() as ended:
         running = proxy(out, uri, **options)
         _say_where(running, json=json)
-        _wait_for(ended)
+        wait_for(ended)
         result = running.close()
     _say_what(result, json=json)
-
-
-@contextmanager
-def _until_ended() -> Iterator[SimpleQueue[int]]:
-    """Put the signals that end a server into a queue; they are its normal end."""
-    ended: SimpleQueue[int] = (
-        SimpleQueue()
-    )  # reentrant: to set an Event here would block a thread about to wait
-
-    def end(number: int, _frame: FrameType | None) -> None:
-        ended.put(number)
-
-    before = {number: signal.signal(number, end) for number in _ENDING}
-    try:
-        yield ended
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _wait_for(ended: SimpleQueue[int]) -> None:
-    """Wait for a signal. The system may give it to another thread, which does not wake this one."""
-    while True:
-        try:
-            ended.get(timeout=_LOOK_S)
-        except Empty:
-            continue
-        return
 
 
 def _say_where(running: Proxy, *, json: bool) -> None:
