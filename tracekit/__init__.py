@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from tracekit.reporting.plots import plot
     from tracekit.scale.merging import Merged, merge
     from tracekit.serving.server import Server, serve
+    from tracekit.serving.tools import mcp
     from tracekit.store.check import Finding, Repair, repair, verify
     from tracekit.trace import Trace, open_trace
     from tracekit.walkthrough import DemoResult, demo
@@ -82,6 +83,7 @@ _NAMES = {
     "tracekit.reporting.plots": "plot",
     "tracekit.scale.merging": "Merged merge",
     "tracekit.serving.server": "Server serve",
+    "tracekit.serving.tools": "mcp",
     "tracekit.store.check": "Finding Repair repair verify",
     "tracekit.trace": "Trace open_trace",
     "tracekit.walkthrough": "DemoResult demo",
@@ -140,6 +142,7 @@ __all__ = [
     "export_trace",
     "import_trace",
     "materialize",
+    "mcp",
     "merge",
     "open",
     "open_trace",

@@ -33,6 +33,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "report": tracekit.report,
     "plot": tracekit.plot,
     "serve": tracekit.serve,
+    "mcp": tracekit.mcp,
     "replay": tracekit.replay,
     "materialize": tracekit.materialize,
     "compare": tracekit.compare,

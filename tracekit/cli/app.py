@@ -51,6 +51,7 @@ VERBS = {
     "plot": "plot",
     "merge": "merging",
     "serve": "serve",
+    "mcp": "mcp",
     "verify": "verify",
     "repair": "repair",
     "doctor": "doctor",

@@ -15,8 +15,8 @@ from tracekit.redaction import redact
 
 __all__ = ["discard_output", "fail"]
 
-_JSON_ON_STDERR = "capture"
-"""The verb whose standard output belongs to the command that it runs."""
+_JSON_ON_STDERR = ("capture", "mcp")
+"""The verbs whose standard output belongs to others: the command that is run, and a client of MCP."""
 
 
 def discard_output() -> int:
@@ -31,7 +31,7 @@ def fail(words: Sequence[str], message: str, code: int, hint: str = "") -> int:
     own = words[: words.index("--")] if "--" in words else words
     if "--json" in own:
         error = {"message": message, "hint": hint, "exit_code": code}
-        stream = sys.stderr if own[0] == _JSON_ON_STDERR else sys.stdout
+        stream = sys.stderr if own[0] in _JSON_ON_STDERR else sys.stdout
         try:
             stream.write(json.dumps({"error": error}) + "\n")
             stream.flush()
