@@ -1,7 +1,7 @@
 """Every option of the loader, the replayer and the commands that have a few of their own, described once.
 
 Dataclasses, typed keywords, command-line options, the tables in the documentation and error messages are
-derived from these tables, or held to them by a test. `store_options` has those of object stores.
+derived from these tables, or held to them by a test. `store_options` has those of object stores, `capture.options` those of a capture.
 """
 
 from __future__ import annotations
@@ -35,7 +35,6 @@ __all__ = [
     "LOADER",
     "MATERIALIZE",
     "PAGE_CACHE_MODES",
-    "PROXY",
     "RECORD",
     "REPLAY",
     "VERDICT",
@@ -325,38 +324,6 @@ MATERIALIZE: Table = {
     ),
     **STORE,
 }
-
-PROXY: Table = {
-    **table(
-        "",
-        Option(
-            "upstream",
-            Kind.TEXT,
-            "The store that requests are sent to, as http://host:port or https://host.",
-            unset="from the environment, else AWS",
-            metavar="URL",
-        ),
-        Option("port", Kind.COUNT, "Port of 127.0.0.1; 0 takes a free one.", 0, low=0, high=65_535),
-        Option(
-            "include",
-            Kind.TEXT,
-            "Record only requests for what matches this glob.",
-            (),
-            metavar="GLOB",
-            repeats=True,
-        ),
-        Option(
-            "exclude", Kind.TEXT, "Do not record what matches this glob.", (), metavar="GLOB", repeats=True
-        ),
-    ),
-    **{name: STORE[name] for name in ("region", "aws_profile", "ca_bundle")},
-    **table(
-        "",
-        Option("anonymous", Kind.FLAG, "Sign nothing again: pass requests on as they are signed.", False),
-        Option("overwrite", Kind.FLAG, "Replace an existing trace.", False),
-    ),
-}
-"""Options of the recording proxy."""
 
 DRY_RUN: Table = table(
     "",

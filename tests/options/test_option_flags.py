@@ -10,13 +10,14 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from tracekit.capture.options import CAPTURE, PROXY
 from tracekit.cli.arguments import with_values
 from tracekit.cli.options import help_of, takes
-from tracekit.options import CHECKPOINT, LOADER, MATERIALIZE, PROXY, RECORD, REPLAY
+from tracekit.options import CHECKPOINT, LOADER, MATERIALIZE, RECORD, REPLAY
 from tracekit.validation import Kind, Option, Table, flag_of, parse, parse_all
 
 TABLES: dict[str, Table] = {
-    "record": {**RECORD, **CHECKPOINT, **LOADER}, "replay": REPLAY, "materialize": MATERIALIZE, "proxy": PROXY,
+    "record": {**RECORD, **CHECKPOINT, **LOADER}, "replay": REPLAY, "materialize": MATERIALIZE, "proxy": PROXY, "capture": CAPTURE,
 }  # fmt: skip
 EVERY = [
     pytest.param(table, o, id=f"{verb}-{o.name}") for verb, table in TABLES.items() for o in table.values()

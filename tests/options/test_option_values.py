@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tracekit import LoaderOptions, ReplayOptions, UsageError
-from tracekit.options import CHECKPOINT, LOADER, MATERIALIZE, PROXY, RECORD, REPLAY
+from tracekit.capture.options import CAPTURE, PROXY
+from tracekit.options import CHECKPOINT, LOADER, MATERIALIZE, RECORD, REPLAY
 from tracekit.store_options import BACKEND
 from tracekit.validation import Kind, Option, parse
 
@@ -25,6 +26,7 @@ TABLES = {
     "checkpoint": CHECKPOINT,
     "materialize": MATERIALIZE,
     "proxy": PROXY,
+    "capture": CAPTURE,
 }
 EVERY = [pytest.param(o, id=f"{name}-{o.name}") for name, table in TABLES.items() for o in table.values()]
 NUMBERED = [p for p in EVERY if p.values[0].kind in (Kind.COUNT, Kind.NUMBER)]  # type: ignore[union-attr]

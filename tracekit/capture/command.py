@@ -14,23 +14,28 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
 
-from tracekit.capture.completeness import counted_bytes
+from tracekit.capture.completeness import counted_bytes, moved_by_children
 from tracekit.capture.conversion import WORK_PREFIX, CaptureResult, Job, convert, recoverable
 from tracekit.capture.engines import METHODS, choose_engine
+from tracekit.capture.faults.log import FOLDER, Follower
+from tracekit.capture.faults.perf import reason_against
 from tracekit.capture.filters import PathFilter
 from tracekit.capture.oplog import OpLog
+from tracekit.capture.options import CAPTURE, PROXY
 from tracekit.capture.session import environment, known_hooks, with_bootstrap
 from tracekit.capture.tools.engine import Engine
 from tracekit.errors import UsageError
+from tracekit.keywords import Flag
 from tracekit.redaction import redact, redact_value
 from tracekit.store.locate import local_path
 from tracekit.store.target import check_target
 from tracekit.units import format_count
+from tracekit.validation import parse_all
 
 __all__ = ["METHODS", "CaptureResult", "capture_command"]
 
@@ -46,11 +51,12 @@ def capture_command(
     hooks: str | Sequence[str] = "auto",
     include: Iterable[str] = (),
     exclude: Iterable[str] = (),
-    metadata: bool = False,
+    metadata: Flag = False,
+    faults: Flag = True,
     require_complete: float | None = None,
-    proxy: bool = False,
-    recover: bool = False,
-    overwrite: bool = False,
+    proxy: Flag = False,
+    recover: Flag = False,
+    overwrite: Flag = False,
 ) -> CaptureResult:
     """Run `command` and record its storage I/O in the trace `out`, whatever its exit code.
 
@@ -62,6 +68,9 @@ def capture_command(
     its start. `require_complete` is the share (0 to 1) of the bytes moved that must be known to be
     recorded; otherwise `complete` of the result is false.
 
+    With `faults`, the first touches of the pages of mapped files are reads too (column `fault`), where the kernel tells
+    page faults; `method="hooks"` leaves them out.
+
     With `proxy`, the command's environment leads its S3 clients, in any language, to a recording proxy on the loopback,
     as `tracekit.proxy` starts it; the requests are recorded there in place of the hooks. It sends them to the store that
     the user's environment or profile names. Clients that are given an endpoint of their own are not reached.
@@ -71,18 +80,18 @@ def capture_command(
 
     Raises UsageError if the command or the method does not exist, or `out` exists.
     """
+    options = parse_all(
+        CAPTURE,
+        {"include": include, "exclude": exclude, "metadata": metadata, "faults": faults, "proxy": proxy,
+         "require_complete": require_complete, "recover": recover, "overwrite": overwrite},
+    )  # fmt: skip
+    judging = {name: options[name] for name in ("require_complete", "overwrite")}
     target = Path(os.path.abspath(local_path(out)))
-    check_target(target, overwrite=overwrite)
-    if require_complete is not None and not 0 <= require_complete <= 1:
-        raise UsageError(
-            f"require_complete={require_complete} is not a share", "give a number from 0 to 1, such as 0.99"
-        )
-    if recover:
+    check_target(target, overwrite=options["overwrite"])
+    if options["recover"]:
         if command:
             raise UsageError("recover=True runs no command", "leave out what follows --")
-        return convert(
-            recoverable(target), None, None, require_complete=require_complete, overwrite=overwrite
-        )
+        return convert(recoverable(target), None, None, **judging)
     asked = known_hooks(hooks)
     engine, tool = choose_engine(method)
     _check_command(command)
@@ -91,25 +100,32 @@ def capture_command(
     try:
         job = Job(
             work, target, os.getpid(), redact(" ".join(redact_value(command))),
-            engine.name if engine is not None else "hooks", tuple(include), tuple(exclude), metadata, proxy,
+            engine.name if engine is not None else "hooks",
+            *(options[name] for name in ("include", "exclude", "metadata", "proxy")),
+            "" if engine is None else reason_against() if options["faults"] else "faults=False",
         )  # fmt: skip
         for folder in ("logs", "hooked", "proxied"):
             (work / folder).mkdir()
         job.save()
         argv, environ = list(command), _environment(work, asked, job.paths, engine)
         if engine is not None:
-            argv, more = engine.start(tool, command, work / "logs", os.environ, metadata=metadata)
+            argv, more = engine.start(tool, command, work / "logs", os.environ, metadata=job.metadata)
             environ |= more
-        with _proxied(job) if proxy else nullcontext(_Led()) as led:
+        with (
+            _proxied(job) if job.proxy else nullcontext(_Led()) as led,
+            closing(Follower(work / FOLDER, job.paths.admits, on_demand=engine.asks_for_faults))
+            if engine is not None and not job.unfollowed
+            else nullcontext(),
+        ):
             before = counted_bytes()
             exit_code = _run(argv, {**os.environ, **environ, **led.environment})
             after = counted_bytes()
     except BaseException:
         shutil.rmtree(work, ignore_errors=True)
         raise
-    moved = None if before is None or after is None else (after[0] - before[0], after[1] - before[1])
+    moved = moved_by_children(before, after)
     # If this fails (a full disk), the logs stay: recover=True converts them later.
-    result = convert(job, exit_code, moved, require_complete=require_complete, overwrite=overwrite)
+    result = convert(job, exit_code, moved, **judging)
     return replace(result, notes=(*result.notes, *led.notes))
 
 
@@ -125,8 +141,6 @@ class _Led:
 def _proxied(job: Job) -> Iterator[_Led]:
     """Run the recording proxy, which writes its op log beside those of the hooks."""
     from tracekit.capture.proxy.run import RunningProxy, settings_of
-    from tracekit.options import PROXY
-    from tracekit.validation import parse_all
 
     running = RunningProxy(settings_of(parse_all(PROXY, {})), OpLog(job.work / "proxied"), job.paths)
     led = _Led(running.environment())

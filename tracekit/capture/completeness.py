@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from typing import Any
 from tracekit.capture.native.logs import Process
 from tracekit.units import format_count, format_size
 
-__all__ = ["Completeness", "counted_bytes", "judge", "judge_reads"]
+__all__ = ["Completeness", "counted_bytes", "judge", "judge_reads", "moved_by_children"]
 
 _PROGRAM_BYTES = 16 * 1024
 """Bytes that the C library reads (locale, names of users) or writes for itself in a program."""
@@ -40,7 +41,8 @@ class Completeness:
     `share` is recorded bytes by moved bytes, reads and writes together, without those that the filters left out.
     `read_bytes` and `written_bytes` are what the processes moved to and from storage as far as the kernel counts
     it; `filtered_bytes` of it were seen, and left out by `include`, `exclude` or the defaults. `object_bytes` were
-    recorded by hooks of object clients. `unrecorded_client_bytes` came through the sockets of processes that had
+    recorded by hooks of object clients. `fault_bytes` were first touched in mapped files, which no count of calls has and
+    `share` leaves out; None if page faults were not followed. `unrecorded_client_bytes` came through the sockets of processes that had
     loaded a native object client, and are no ops.
     """
 
@@ -58,6 +60,7 @@ class Completeness:
     unhooked_pythons: int
     unseen: tuple[str, ...]
     processes: tuple[dict[str, Any], ...]
+    fault_bytes: int | None = None
     hint: str = (
         "programs that are linked statically or clear their environment, and system calls made without the C"
         " library, are not seen; method=strace sees them"
@@ -92,8 +95,6 @@ class Completeness:
                 f"native client loaded: {', '.join(self.native_clients)}; {format_size(self.unrecorded_client_bytes)}"
                 " came through sockets of its process and are not seen as ops"
             )
-        if self.mapped_files:
-            yield f"files mapped into memory: {format_count(self.mapped_files)}; reads through a mapping are not recorded"
         if self.unrecorded_ops:
             yield f"{format_count(self.unrecorded_ops)} ops were not recorded, because the log could not grow (is the disk full?)"
         if self.unhooked_pythons:
@@ -102,16 +103,45 @@ class Completeness:
             yield f"{', '.join(self.unseen)} was used; its requests are not recorded"
 
 
-def counted_bytes() -> tuple[int, int] | None:
-    """Bytes read and written by system calls of this process and of every child that it has waited for.
+@dataclass(frozen=True, slots=True)
+class _Counts:
+    """Bytes read and written so far: by this process and all children that it has waited for, and by each of its threads."""
 
-    None where the kernel does not say.
-    """
+    all: tuple[int, int]
+    threads: dict[str, tuple[int, int]]
+
+
+def counted_bytes() -> _Counts | None:
+    """Bytes that were read and written by system calls up to now. None where the kernel does not say."""
     try:
-        lines = Path("/proc/self/io").read_text().split()
-        return int(lines[1]), int(lines[3])
+        counts = _io(Path("/proc/self/io"))
     except (OSError, ValueError, IndexError):
         return None
+    threads: dict[str, tuple[int, int]] = {}
+    for thread in Path("/proc/self/task").iterdir():
+        with suppress(OSError):  # it has ended
+            threads[thread.name] = _io(thread / "io")
+    return _Counts(counts, threads)
+
+
+def moved_by_children(before: _Counts | None, after: _Counts | None) -> tuple[int, int] | None:
+    """Bytes read and written between the two by children that were waited for, without what our own threads moved."""
+    if before is None or after is None:
+        return None
+    read, written = (
+        after.all[way]
+        - before.all[way]
+        - sum(
+            counts[way] - before.threads.get(thread, (0, 0))[way] for thread, counts in after.threads.items()
+        )
+        for way in (0, 1)
+    )
+    return max(read, 0), max(written, 0)
+
+
+def _io(path: Path) -> tuple[int, int]:
+    lines = path.read_text().split()
+    return int(lines[1]), int(lines[3])
 
 
 def judge(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 
 from tracekit.capture.completeness import Completeness, judge, judge_reads
 from tracekit.capture.engines import ENGINES
+from tracekit.capture.faults.log import FOLDER, FaultLog
 from tracekit.capture.filters import PathFilter
 from tracekit.capture.native.logs import NativeLogs
 from tracekit.capture.oplog import read_oplog
@@ -26,6 +27,7 @@ from tracekit.capture.tools.engine import Engine, Log
 from tracekit.errors import TracekitError, UsageError
 from tracekit.store.flat import flat_to_fitting_batch
 from tracekit.store.writer import TraceWriter
+from tracekit.units import format_count
 
 __all__ = ["WORK_PREFIX", "CaptureResult", "Job", "convert", "recoverable"]
 
@@ -68,6 +70,8 @@ class Job:
     metadata: bool
     proxy: bool = False
     """Whether its proxy recorded the requests to S3, so that the hooks' rows of them are left out."""
+    unfollowed: str = ""
+    """Why page faults were not followed; empty if they were."""
 
     @property
     def paths(self) -> PathFilter:
@@ -156,7 +160,8 @@ def _write(
     completeness = None
     if engine is not None:
         with engine.read(work / "logs") as log:
-            kept = _add_recorded(writer, log, work / "scopes", paths, metadata)
+            faults = FaultLog(work / FOLDER)
+            *kept, touched = _add_recorded(writer, log, faults, work / "scopes", paths, metadata)
             mapped = sum(map(paths.admits, log.mapped_files))
             writer.count("mapped_files", mapped)
             notes += log.notes()
@@ -166,13 +171,18 @@ def _write(
             elif isinstance(log, NativeLogs):
                 hooked = hooked_processes(work / "scopes")
                 completeness = judge(
-                    log.processes, moved, kept, mapped_files=mapped, object_bytes=objects, hooked=hooked
+                    log.processes,
+                    moved,
+                    (kept[0], kept[1]),
+                    mapped_files=mapped,
+                    object_bytes=objects,
+                    hooked=hooked,
                 )
             elif isinstance(log, DFTracerLog):
                 completeness = judge_reads(log.read_bytes, moved, mapped_files=mapped)
-            elif mapped:
-                notes.append(f"files mapped into memory: {mapped}; reads through a mapping are not recorded")
+            notes += _of_mappings(mapped, faults, job.unfollowed)
     if completeness is not None:
+        completeness = replace(completeness, fault_bytes=None if job.unfollowed else touched)
         writer.describe(completeness=completeness.to_dict())
         notes += completeness.notes()
     if not writer.rows:
@@ -181,18 +191,40 @@ def _write(
 
 
 def _add_recorded(
-    writer: TraceWriter, log: Log, scopes: Path, paths: PathFilter, metadata: bool
-) -> tuple[int, int]:
-    """Write the ops of an engine's log that the filters keep; return the bytes that they read and wrote."""
-    threads = log.threads()
-    placed = Scopes(scopes, threads) if threads else None
+    writer: TraceWriter, log: Log, faults: FaultLog, scopes: Path, paths: PathFilter, metadata: bool
+) -> tuple[int, int, int]:
+    """Write the ops of an engine's log that the filters keep, and the faults; return the bytes that were read, written,
+    and touched in mapped files."""
+    threads = {*log.threads()}
+    placed = Scopes(scopes, threads | faults.threads()) if threads else None
+    touched = 0
+    for batch in faults.batches():
+        touched += pc.sum(batch.column("bytes")).as_py() or 0
+        writer.write(batch.drop_columns(["pid", "tid"]) if placed is None else placed.place(batch))
     read = written = 0
     for batch in _kept(log.batches(), paths.admits, metadata):
         writer.write(batch if placed is None else placed.place(batch))
         reads = pc.equal(pc.cast(batch.column("op"), pa.string()), "read")
         read += pc.sum(batch.filter(reads).column("bytes")).as_py() or 0
         written += pc.sum(batch.filter(pc.invert(reads)).column("bytes")).as_py() or 0
-    return read, written
+    return read, written, touched
+
+
+def _of_mappings(mapped: int, faults: FaultLog, unfollowed: str) -> Iterator[str]:
+    """Say what is known of the files that the command mapped into memory."""
+    if unfollowed:
+        if mapped:
+            yield f"files mapped into memory: {mapped}; reads through a mapping are not recorded ({unfollowed})"
+        return
+    if faults.uris:
+        yield f"files mapped into memory: {len(faults.uris)}; first touches of their pages are reads, by page faults"
+    if faults.ambiguous:
+        yield (
+            f"{format_count(faults.ambiguous)} first touches of writable shared pages are not recorded: reads and"
+            " writes look alike"
+        )
+    if faults.lost:
+        yield f"{format_count(faults.lost)} page faults came too fast to be recorded"
 
 
 def _kept(

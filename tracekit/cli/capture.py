@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json as json_format
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 import tracekit
 from tracekit.capture.command import METHODS
+from tracekit.capture.options import CAPTURE
 from tracekit.capture.session import HOOKS
-from tracekit.cli.arguments import OverwriteOption, choices, examples
+from tracekit.cli.arguments import choices, examples
 from tracekit.cli.flags import with_flags
+from tracekit.cli.options import takes
 from tracekit.printable import printable
 from tracekit.units import format_count
 
@@ -31,6 +33,7 @@ def register(app: typer.Typer) -> None:
     app.command("capture", epilog=_EXAMPLES, context_settings=settings)(_capture)
 
 
+@takes(CAPTURE)
 def _capture(
     out: Annotated[str, typer.Option("-o", "--out", metavar="TRACE", help="The new trace.")],
     command: Annotated[
@@ -56,62 +59,13 @@ def _capture(
             **choices(("auto", *HOOKS)),
         ),
     ] = "auto",
-    include: Annotated[
-        list[str] | None,
-        typer.Option(metavar="GLOB", help="Only files that match; repeatable. Turns the defaults off."),
-    ] = None,
-    exclude: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="GLOB",
-            help="Not these files; repeatable. The system's and the interpreter's own are left out by default.",
-        ),
-    ] = None,
-    metadata: Annotated[
-        bool, typer.Option("--metadata", help="Keep stat and list too: thousands for a Python program.")
-    ] = False,
-    require_complete: Annotated[
-        float | None,
-        typer.Option(
-            "--require-complete",
-            metavar="SHARE",
-            min=0.0,
-            max=1.0,
-            help="Exit 1 unless this share of the bytes that the command moved is known to be recorded, such as 0.99.",
-        ),
-    ] = None,
-    proxy: Annotated[
-        bool,
-        typer.Option(
-            "--proxy",
-            help="Lead the S3 clients of the command, in any language, to a recording proxy, by its environment.",
-        ),
-    ] = False,
-    recover: Annotated[
-        bool,
-        typer.Option(
-            "--recover", help="Run nothing: make the trace from the logs that a killed capture left."
-        ),
-    ] = False,
-    overwrite: OverwriteOption = False,
     json: Annotated[
         bool, typer.Option("--json", help="Print what was recorded as JSON, on standard error.")
     ] = False,
+    **options: Any,
 ) -> None:
     """Run a command and record its storage I/O. Exits as the command does (128 + N for signal N)."""
-    result = tracekit.capture.run(
-        command or (),
-        out,
-        method=method,
-        hooks=hooks,
-        include=include or (),
-        exclude=exclude or (),
-        metadata=metadata,
-        require_complete=require_complete,
-        proxy=proxy,
-        recover=recover,
-        overwrite=overwrite,
-    )
+    result = tracekit.capture.run(command or (), out, method=method, hooks=hooks, **options)
     if json:
         typer.echo(json_format.dumps(result.to_dict()), err=True)
     else:

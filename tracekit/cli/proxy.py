@@ -7,13 +7,13 @@ from typing import Annotated, Any
 
 import typer
 
+from tracekit.capture.options import PROXY
 from tracekit.capture.proxy.run import Proxy, ProxyResult, proxy
 from tracekit.cli import screen
 from tracekit.cli.arguments import JsonOption, examples
 from tracekit.cli.flags import with_flags
 from tracekit.cli.options import takes
 from tracekit.cli.until import until_ended, wait_for
-from tracekit.options import PROXY
 from tracekit.reporting.table import counted
 
 __all__ = ["register"]

@@ -10,8 +10,9 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from tracekit.capture.options import CAPTURE, PROXY
 from tracekit.cli.options import metavar_of
-from tracekit.options import CHECKPOINT, LOADER, PROXY, RECORD, REPLAY
+from tracekit.options import CHECKPOINT, LOADER, RECORD, REPLAY
 from tracekit.questions.ask import QUESTIONS
 from tracekit.store_options import BACKEND
 from tracekit.validation import Kind, Option, Table, flag_of, requirement, shown_default
@@ -20,7 +21,7 @@ __all__ = ["refresh", "with_tables"]
 
 _TABLES: dict[str, Table] = {
     "loader": LOADER, "record": RECORD, "checkpoint": CHECKPOINT, "replay": REPLAY, "backend": BACKEND,
-    "proxy": PROXY,
+    "proxy": PROXY, "capture": CAPTURE,
 }  # fmt: skip
 _PLACE = re.compile(r"(<!-- options: (\w+) -->\n).*?(<!-- end of options -->)", re.DOTALL)
 

@@ -79,7 +79,9 @@ def completeness_in_words(kept: Mapping[str, Any]) -> str:
         clients = ", ".join(kept["native_clients"])
         words.append(f"{format_size(kept['unrecorded_client_bytes'])} through {clients} not seen")
     if kept.get("mapped_files"):
-        words.append(f"{format_count(kept['mapped_files'])} files mapped into memory")
+        touched = kept.get("fault_bytes")
+        seen = "" if touched is None else f" ({format_size(touched)} of them seen by page faults)"
+        words.append(f"{format_count(kept['mapped_files'])} files mapped into memory{seen}")
     if kept.get("unhooked_pythons"):
         words.append(f"{format_count(kept['unhooked_pythons'])} Python processes without hooks")
     words += [f"{name} not seen" for name in kept.get("unseen", ())]

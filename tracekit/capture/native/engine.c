@@ -67,7 +67,7 @@ static FILE *streams[1024];
 static struct header *log_header;
 static volatile u32 *alive;         /* a page that the kernel wipes in a forked child */
 static volatile int dead, starting; /* dead: recording has ended for good */
-static int metadata;
+static int metadata, faults_asked;
 static struct { u64 device, inode; } callers[3]; /* the standard streams that the command was given */
 static u32 our_pid, next_file, next_chunk, name_lock, start_lock, place_locks[256];
 static char *name_at, *name_end;
@@ -745,10 +745,32 @@ EXPORT DIR *fdopendir(int fd) {
     done(LIST, file, 0, begin, -1, -1, !found);
     return found;
 }
+/* Page faults are followed from the first mapping of a file on, because following them costs the program time. Waits
+ * until the follower (faults/log.py) answers, for a quarter of a second at most. */
+static void ask_for_faults(int fd) {
+    char path[2200];
+    if (!link_of(fd, path, sizeof path) || is_below(path, "/dev")) return; /* shared memory is no file */
+    faults_asked = 1;
+    size_t length = strlen(own);
+    memcpy(path, own, length);
+    strcpy(path + length, "/touched/ask");
+    int ask = (int)SYS(SYS_openat, AT_FDCWD, path, O_WRONLY | O_NONBLOCK | O_CLOEXEC, 0);
+    if (ask < 0) return;
+    strcpy(path + length, "/touched/counting");
+    if (SYS(SYS_faccessat, AT_FDCWD, path, F_OK) != 0) {
+        const struct timespec pause = {0, 50000};
+        SYS(SYS_write, ask, "", 1);
+        for (int tries = 0; tries < 2500 && SYS(SYS_faccessat, AT_FDCWD, path, F_OK) != 0; tries++) SYS(SYS_nanosleep, &pause, 0);
+    }
+    SYS(SYS_close, ask);
+}
 static void mapped(int fd, int flags, i64 offset, size_t length) {
     int failure = errno;
     struct entry *e = fd >= 0 && !(flags & MAP_ANONYMOUS) && on() ? watched(fd) : NULL;
-    if (e && e->state == STORAGE) put(MAP, e->file, 0, now(), 0, offset, (i64)length, 0);
+    if (e && e->state == STORAGE) {
+        put(MAP, e->file, 0, now(), 0, offset, (i64)length, 0);
+        if (!faults_asked) ask_for_faults(fd);
+    }
     errno = failure;
 }
 EXPORT void *mmap(void *where, size_t n, int p, int f, int fd, off_t o) { void *at = REAL(mmap)(where, n, p, f, fd, o); if (at != MAP_FAILED) mapped(fd, f, o, n); return at; }

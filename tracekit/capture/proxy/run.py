@@ -15,11 +15,11 @@ from tracekit.backends.objects.aws import AwsSettings, resolve
 from tracekit.backends.objects.options import check_endpoint
 from tracekit.backends.objects.uri import join, split
 from tracekit.capture.filters import PathFilter
+from tracekit.capture.options import PROXY
 from tracekit.capture.proxy.exchange import Exchanges, Sink
 from tracekit.errors import UsageError
 from tracekit.extras import require
 from tracekit.keywords import Count, Flag
-from tracekit.options import PROXY
 from tracekit.recorder import Recorder
 from tracekit.store.locate import local_path
 from tracekit.store.target import claiming

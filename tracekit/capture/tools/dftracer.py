@@ -39,6 +39,7 @@ class DFTracerEngine:
 
     name = "dftracer"
     below = ("files",)
+    asks_for_faults = False
 
     def available(self) -> str | None:
         found = library()

@@ -43,6 +43,10 @@ class Engine(Protocol):
     def below(self) -> tuple[str, ...]:
         """The hooks whose layer the engine records."""
 
+    @property
+    def asks_for_faults(self) -> bool:
+        """Whether it asks for page faults to be followed when the command maps its first file."""
+
     def available(self) -> str | None:
         """Return the path of its library or program, or None if it cannot be used here."""
 

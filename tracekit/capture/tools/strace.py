@@ -31,6 +31,7 @@ class StraceEngine:
 
     name = "strace"
     below = ("files", "numpy")
+    asks_for_faults = False
 
     def available(self) -> str | None:
         return shutil.which("strace")

@@ -1,0 +1,257 @@
+"""Follows the page faults of a command, and keeps those on mapped files in a log that becomes rows."""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import select
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from tracekit.capture.faults.maps import Maps
+from tracekit.capture.faults.perf import LOST, MAPPED, Change, Events, Samples, no_samples
+
+__all__ = ["FOLDER", "FaultLog", "Follower"]
+
+FOLDER = "touched"
+"""The directory of a capture that a `Follower` writes to."""
+
+_FAULT = np.dtype([
+    ("time", "<i8"), ("took", "<i8"), ("address", "<i8"), ("offset", "<i8"), ("length", "<i8"),
+    ("pid", "<i4"), ("tid", "<i4"), ("file", "<i4"), ("major", "<i4"),
+])  # fmt: skip
+_RECORDS, _NAMES, _COUNTS, _CLOCK = "faults", "names", "counts", "clock"
+_ASK, _COUNTING = "ask", "counting"  # engine.c knows these names
+_NO_FILES = ("//anon", "/memfd:", "/SYSV", "/anon_hugepage", "/dev/zero")
+_POLL_MS = 200
+_PAUSE_S = 0.02
+_JOINED_NS = 1_000_000
+"""Faults of one thread on neighbouring pages, each at most this long after the end of the last, are one row."""
+_AROUND = 16
+"""Pages, aligned, of which the kernel maps all that are in the page cache at the first fault on one of them."""
+_AT_ONCE = 262_144
+
+Faults = npt.NDArray[np.void]
+Durations = npt.NDArray[np.int64]
+
+
+class Follower:
+    """Reads the events of a command into the directory `folder` while it runs, in a thread of its own.
+
+    Make it in the thread that starts the command. `admits` says which URIs are kept. With `on_demand`, faults are
+    followed once the engine asks for it, because the command mapped its first file. Raises OSError if the kernel does not
+    allow the events.
+    """
+
+    def __init__(self, folder: Path, admits: Callable[[str], bool], *, on_demand: bool = False) -> None:
+        self._events = Events(faults=not on_demand)
+        folder.mkdir(exist_ok=True)
+        self._asked = -1
+        if on_demand:
+            os.mkfifo(folder / _ASK)
+            self._asked = os.open(folder / _ASK, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        (folder / _CLOCK).write_text(str(time.time_ns() - time.monotonic_ns()))
+        self._folder, self._admits = folder, admits
+        self._maps = Maps()
+        self._numbers: dict[str, int] = {}
+        self._early: tuple[Samples, list[Change]] = (no_samples(), [])
+        self._lost = self._ambiguous = 0
+        self._ending = threading.Event()
+        self._thread = threading.Thread(target=self._follow, name="tracekit-faults", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Take what is still in the rings, and stop."""
+        self._ending.set()
+        self._thread.join()
+        self._events.close()
+        if self._asked >= 0:
+            os.close(self._asked)
+
+    def _follow(self) -> None:
+        poll = select.poll()
+        for file in self._events.files:
+            poll.register(file, select.POLLIN)
+        if self._asked >= 0:
+            poll.register(self._asked, select.POLLIN)
+        with (self._folder / _RECORDS).open("wb") as records, (self._folder / _NAMES).open("w") as names:
+            while not self._ending.is_set():
+                ready = dict(poll.poll(_POLL_MS))
+                if self._asked in ready:
+                    os.read(self._asked, 4096)
+                    self._events.enable()
+                    (self._folder / _COUNTING).touch()
+                if any(state & ~select.POLLIN for state in ready.values()):
+                    self._ending.wait(_PAUSE_S)  # all processes have ended, and poll does not wait any longer
+                self._step(records, names, time.monotonic_ns())
+            self._step(records, names, None)
+        (self._folder / _COUNTS).write_text(json.dumps({"lost": self._lost, "ambiguous": self._ambiguous}))
+
+    def _step(self, records: IO[bytes], names: IO[str], until: int | None) -> None:
+        """Take up what happened before `until`; what is later may still be overtaken by another processor's events."""
+        taken = [self._early, *self._events.take()]
+        samples = np.concatenate([part for part, _ in taken])
+        samples = samples[np.argsort(samples["time"], kind="stable")]
+        changes = sorted((one for _, part in taken for one in part), key=lambda one: one.time)
+        ready = len(samples) if until is None else int(np.searchsorted(samples["time"], until))
+        now = [one for one in changes if until is None or one.time < until]
+        samples, under_way, took = self._ended(samples[:ready], samples[ready:])
+        self._early = under_way, changes[len(now) :]
+        start = 0
+        for one, end in zip(
+            now, np.searchsorted(samples["time"], [one.time for one in now]).tolist(), strict=True
+        ):
+            self._keep(samples[start:end], took[start:end], records)
+            start = end
+            self._apply(one, names)
+        self._keep(samples[start:], took[start:], records)
+        names.flush()
+        records.flush()
+
+    def _ended(self, samples: Samples, later: Samples) -> tuple[Samples, Samples, Durations]:
+        """Return the faults that ended, at the time when they began, those under way with what is `later`, and how long
+        each that ended took."""
+        by_thread = np.argsort(samples["tid"], kind="stable")
+        ordered = samples[by_thread]
+        begun = np.isin(ordered["id"], list(self._events.begun))
+        pairs = np.flatnonzero(begun[:-1] & ~begun[1:] & (ordered["tid"][:-1] == ordered["tid"][1:]))
+        last = np.concatenate((ordered["tid"][:-1] != ordered["tid"][1:], [True]))[: len(ordered)]
+        ended = ordered[pairs + 1].copy()
+        took = (ended["time"] - ordered["time"][pairs]).astype(np.int64)
+        ended["time"] = ordered["time"][pairs]
+        in_time = np.argsort(ended["time"], kind="stable")
+        return ended[in_time], np.concatenate((ordered[begun & last], later)), took[in_time]
+
+    def _apply(self, change: Change, names: IO[str]) -> None:
+        if change.kind == LOST:
+            self._lost += change.count
+        self._maps.apply(change, self._number(change.name, names) if change.kind == MAPPED else -1)
+
+    def _number(self, name: str, names: IO[str]) -> int:
+        """The number of a mapped file; -1 for what is no file, or is left out."""
+        if name not in self._numbers:
+            uri = "file://" + name.removesuffix(" (deleted)").encode("utf-8", "replace").decode()
+            kept = name.startswith("/") and not name.startswith(_NO_FILES) and self._admits(uri)
+            number = 1 + max(self._numbers.values(), default=-1) if kept else -1
+            self._numbers[name] = number
+            if kept:
+                names.write(json.dumps(uri) + "\n")
+        return self._numbers[name]
+
+    def _keep(self, samples: Samples, took: Durations, records: IO[bytes]) -> None:
+        """Write the faults on mapped files."""
+        if not len(samples):
+            return
+        found = np.zeros(len(samples), _FAULT)
+        shared = np.zeros(len(samples), np.int64)
+        for pid in np.unique(samples["pid"]).tolist():
+            mine = samples["pid"] == pid
+            found["file"][mine], found["offset"][mine], shared[mine] = self._maps.find(
+                pid, samples["address"][mine].astype(np.int64)
+            )
+        for name in ("time", "pid", "tid", "address"):
+            found[name] = samples[name]
+        found["took"] = took
+        found["major"] = np.isin(samples["id"], list(self._events.major))
+        on_files = found["file"] >= 0
+        self._ambiguous += int((on_files & (shared > 0)).sum())
+        records.write(_joined(found[on_files & (shared == 0)]).tobytes())
+
+
+def _joined(faults: Faults) -> Faults:
+    """Join the faults of a thread that follow each other: on the same page, on the next one, or on the next that a
+    minor fault left to be mapped. A row ends with the page of its last fault."""
+    faults = faults[np.argsort(faults["tid"], kind="stable")]
+    faults["length"] = mmap.PAGESIZE
+    if len(faults) < 2:
+        return faults
+    before, after = faults[:-1], faults[1:]
+    page, following = before["address"] // mmap.PAGESIZE, after["address"] // mmap.PAGESIZE
+    around = (before["major"] == 0) & (following == (page // _AROUND + 1) * _AROUND)
+    follows = (following == page) | (following == page + 1) | around
+    # In the file too: a neighbour in memory may be another part of it.
+    follows &= (after["offset"] - before["offset"]) == (following - page) * mmap.PAGESIZE
+    follows &= after["time"] - before["time"] - before["took"] <= _JOINED_NS
+    for name in ("tid", "pid", "file", "major"):
+        follows &= after[name] == before[name]
+    firsts = np.flatnonzero(np.concatenate(([True], ~follows)))
+    lasts = np.concatenate((firsts[1:], [len(faults)])) - 1
+    joined = faults[firsts]
+    joined["took"] = faults["time"][lasts] + faults["took"][lasts] - joined["time"]
+    joined["length"] = faults["offset"][lasts] + mmap.PAGESIZE - joined["offset"]
+    return joined[np.argsort(joined["time"], kind="stable")]
+
+
+class FaultLog:
+    """What a `Follower` kept in the directory `folder`, which may be absent."""
+
+    def __init__(self, folder: Path) -> None:
+        self._records = folder / _RECORDS
+        self.uris = [json.loads(line) for line in _text(folder / _NAMES).splitlines()]
+        self._clock_offset = int(_text(folder / _CLOCK) or 0)
+        counts = json.loads(_text(folder / _COUNTS) or "{}")
+        self.lost = int(counts.get("lost", 0))
+        """How many faults the kernel could not tell, because the events came too fast."""
+        self.ambiguous = int(counts.get("ambiguous", 0))
+        """How many faults were on writable shared pages, where reads and writes look alike; they are no rows."""
+
+    def threads(self) -> set[tuple[int, int]]:
+        """Return (process, thread) of all who touched a page."""
+        return {
+            pair
+            for part in self._parts()
+            for pair in zip(part["pid"].tolist(), part["tid"].tolist(), strict=True)
+        }
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """Yield the rows, with the columns pid, tid and fault; times are ns since the Unix epoch."""
+        sizes = np.array([_size(uri) for uri in self.uris], np.int64)
+        for part in self._parts():
+            moved = np.minimum(part["length"], np.maximum(sizes[part["file"]] - part["offset"], 0))
+            columns = {
+                "t_submit": pa.array(part["time"] + self._clock_offset),
+                "uri": pa.DictionaryArray.from_arrays(
+                    pa.array(part["file"]), pa.array(self.uris, pa.string())
+                ),
+                "op": pa.DictionaryArray.from_arrays(
+                    pa.array(np.zeros(len(part), np.int32)), pa.array(["read"])
+                ),
+                "offset": pa.array(part["offset"]),
+                "len": pa.array(moved),
+                "bytes": pa.array(moved),
+                "latency": pa.array(part["took"]),
+                "pid": pa.array(part["pid"].astype(np.int64)),
+                "tid": pa.array(part["tid"].astype(np.int64)),
+                "fault": pa.DictionaryArray.from_arrays(
+                    pa.array(part["major"]), pa.array(["minor", "major"])
+                ),
+            }
+            yield pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns))
+
+    def _parts(self) -> Iterator[Faults]:
+        if not self._records.is_file():
+            return
+        with self._records.open("rb") as file:
+            while data := file.read(_AT_ONCE * _FAULT.itemsize):
+                part = np.frombuffer(data, _FAULT, len(data) // _FAULT.itemsize)
+                yield part[part["file"] < len(self.uris)]
+
+
+def _text(path: Path) -> str:
+    return path.read_text() if path.is_file() else ""
+
+
+def _size(uri: str) -> int:
+    """The size of a file, as far as it still exists: the last page of a file is not full."""
+    try:
+        return Path(uri.removeprefix("file://")).stat().st_size
+    except OSError:
+        return int(np.iinfo(np.int64).max)

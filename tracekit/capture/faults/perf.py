@@ -1,0 +1,289 @@
+"""Page faults and new mappings of a process and its future children, from the kernel's perf events.
+
+`Events` opens them for the thread that makes it; they begin to count in a child of that thread when the child executes a
+program, and are inherited by its children. Knows the binary interface of perf_event_open(2), and nothing of files or rows.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+import platform
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = [
+    "EXECUTED",
+    "EXITED",
+    "FORKED",
+    "LOST",
+    "MAPPED",
+    "SAMPLE",
+    "Change",
+    "Events",
+    "Samples",
+    "no_samples",
+    "reason_against",
+]
+
+_CALLS = {"x86_64": 298, "aarch64": 241}
+_SOFTWARE, _BEGUN, _MINOR, _MAJOR, _CHANGES = 1, 2, 5, 6, 9
+_TID, _TIME, _ADDRESS, _ID = 1 << 1, 1 << 2, 1 << 3, 1 << 6
+_DISABLED, _INHERIT, _EXCLUDE_KERNEL, _EXCLUDE_HV = 1 << 0, 1 << 1, 1 << 5, 1 << 6
+_COMM, _ENABLE_ON_EXEC, _TASK, _WATERMARK, _MMAP_DATA = 1 << 9, 1 << 12, 1 << 13, 1 << 14, 1 << 17
+_ID_EVERYWHERE, _MMAP2, _COMM_EXEC, _USE_CLOCK = 1 << 18, 1 << 23, 1 << 24, 1 << 25
+_CLOCK_MONOTONIC = 1
+_CLOSE_ON_EXEC = 8
+_ENABLE, _SET_OUTPUT, _GET_ID = 0x2400, 0x2405, 0x80082407
+_ATTRIBUTE_BYTES = 112
+_CHANGES_BYTES = 128 * 1024
+_FAULTS_BYTES = (2 * 1024 * 1024, 256 * 1024)
+"""Sizes of a ring, the first that the kernel allows. A user may lock 516 KiB for each processor, whatever the limits."""
+_HEAD, _TAIL = 1024, 1032
+_SAMPLE_TYPE = _TID | _TIME | _ADDRESS | _ID
+
+LOST, EXECUTED, EXITED, FORKED, SAMPLE, MAPPED = 2, 3, 4, 7, 9, 10
+"""Kinds of records. EXECUTED is a new name of a process, which counts only if a program was executed."""
+_EXEC = 1 << 13
+_SHARED, _WRITABLE = 1, 2
+_RECORD = np.dtype([
+    ("kind", "<u4"), ("misc", "<u2"), ("size", "<u2"), ("pid", "<u4"), ("tid", "<u4"),
+    ("time", "<u8"), ("address", "<u8"), ("id", "<u8"),
+])  # fmt: skip
+_MAPPING = struct.Struct("<IIQQQ16x8xII")
+"""pid, tid, address, length, offset; device and inode; protection, flags."""
+
+Samples = npt.NDArray[np.void]
+"""Faults: the fields `pid`, `tid`, `time` (monotonic ns), `address` and `id`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What changes the mappings of process `pid`: see the kinds of records.
+
+    A new mapping is `length` bytes at `address`, of the file `name` from `offset` on. A forked process has those of
+    `parent`. `count` events were LOST.
+    """
+
+    kind: int
+    time: int
+    pid: int = 0
+    parent: int = 0
+    address: int = 0
+    length: int = 0
+    offset: int = 0
+    name: str = ""
+    writable: bool = False
+    shared: bool = False
+    count: int = 0
+
+
+class Events:
+    """The events of one command on every processor, and the rings that the kernel writes them to.
+
+    New mappings are told from the start. Faults are told from the start too with `faults`, else from `enable` on: they
+    cost the command time, also those on memory that is no file's. The mappings have rings of their own, so that a flood
+    of faults loses none. Raises OSError if the kernel does not allow the events.
+    """
+
+    def __init__(self, *, faults: bool = True) -> None:
+        self._rings: list[_Ring] = []
+        self._files: list[int] = []
+        self._faults: list[int] = []
+        self.begun: set[int] = set()
+        """The ids of the events for faults that begin; each is followed by one for its end."""
+        self.major: set[int] = set()
+        """The ids of the events for faults that ended, and had waited for storage."""
+        try:
+            for processor in sorted(os.sched_getaffinity(0) | set(range(os.cpu_count() or 1))):
+                self._open_on(processor, _ENABLE_ON_EXEC if faults else 0)
+        except BaseException:
+            self.close()
+            raise
+
+    def _open_on(self, processor: int, start: int) -> None:
+        told = _MMAP_DATA | _MMAP2 | _COMM | _COMM_EXEC | _TASK | _ENABLE_ON_EXEC
+        self._rings.append(_Ring(self._open(_CHANGES, processor, told, _CHANGES_BYTES), _CHANGES_BYTES))
+        first = self._open(_BEGUN, processor, start, _FAULTS_BYTES[-1])
+        self._rings.append(_largest_ring(first))
+        self.begun.add(_id_of(first))
+        self._faults.append(first)
+        for kind in (_MINOR, _MAJOR):
+            event = self._open(kind, processor, start, _FAULTS_BYTES[-1])
+            _control(event, _SET_OUTPUT, first)
+            self._faults.append(event)
+            if kind == _MAJOR:
+                self.major.add(_id_of(event))
+
+    def _open(self, event: int, processor: int, flags: int, ring_bytes: int) -> int:
+        """Open one event; with faults inside the kernel's own copying, if that is allowed."""
+        try:
+            file = _perf_event_open(event, processor, flags, ring_bytes // 2)
+        except PermissionError:
+            flags |= _EXCLUDE_KERNEL | _EXCLUDE_HV
+            file = _perf_event_open(event, processor, flags, ring_bytes // 2)
+        self._files.append(file)
+        return file
+
+    def enable(self) -> None:
+        """Have faults told from now on, in every process of the command."""
+        for event in self._faults:
+            _control(event, _ENABLE, 0)
+
+    @property
+    def files(self) -> tuple[int, ...]:
+        """What to poll for new records."""
+        return tuple(ring.file for ring in self._rings)
+
+    def take(self) -> Iterator[tuple[Samples, list[Change]]]:
+        """Yield what each processor has written since the last time, in its order."""
+        for ring in self._rings:
+            yield _parsed(ring.take())
+
+    def close(self) -> None:
+        for ring in self._rings:
+            ring.close()
+        for file in self._files:
+            os.close(file)
+        self._rings, self._files, self._faults = [], [], []
+
+
+class _Ring:
+    """A ring buffer of `size` bytes that the kernel writes and we read."""
+
+    def __init__(self, file: int, size: int) -> None:
+        self.file = file
+        self._size = size
+        self._pages = mmap.mmap(file, mmap.PAGESIZE + size)
+        # A view of the mapping: its head and tail are read and written as whole words.
+        self._ends = np.frombuffer(self._pages, np.uint64, 2, _HEAD)
+
+    def take(self) -> bytes:
+        head, tail = int(self._ends[0]), int(self._ends[1])
+        length, start = head - tail, tail % self._size
+        first = min(length, self._size - start)
+        data = self._pages[mmap.PAGESIZE + start : mmap.PAGESIZE + start + first]
+        if first < length:
+            data += self._pages[mmap.PAGESIZE : mmap.PAGESIZE + length - first]
+        self._ends[1] = head
+        return data
+
+    def close(self) -> None:
+        del self._ends
+        self._pages.close()
+
+
+def _largest_ring(file: int) -> _Ring:
+    """Return the largest ring that the user may lock."""
+    for size in _FAULTS_BYTES[:-1]:
+        try:
+            return _Ring(file, size)
+        except PermissionError:
+            continue
+    return _Ring(file, _FAULTS_BYTES[-1])
+
+
+def _parsed(data: bytes) -> tuple[Samples, list[Change]]:
+    """Split records into faults, taken in runs, and the changes of mappings between them."""
+    runs: list[Samples] = []
+    changes: list[Change] = []
+    at, size = 0, _RECORD.itemsize
+    while at + 8 <= len(data):
+        kind, misc, length = struct.unpack_from("<IHH", data, at)
+        if length < 8:
+            break
+        if kind == SAMPLE and length == size:
+            run = np.frombuffer(data, _RECORD, (len(data) - at) // size, at)
+            others = np.flatnonzero((run["kind"] != SAMPLE) | (run["size"] != size))
+            run = run[: others[0]] if len(others) else run
+            runs.append(run)
+            at += len(run) * size
+            continue
+        change = _change(kind, misc, data[at + 8 : at + length])
+        if change is not None:
+            changes.append(change)
+        at += length
+    return np.concatenate(runs) if runs else no_samples(), changes
+
+
+def no_samples() -> Samples:
+    """Return no faults."""
+    return np.empty(0, _RECORD)
+
+
+def _change(kind: int, misc: int, body: bytes) -> Change | None:
+    time = struct.unpack_from("<Q", body, len(body) - 16)[0] if len(body) >= 24 else 0
+    if kind == MAPPED:
+        pid, _, address, length, offset, protection, flags = _MAPPING.unpack_from(body)
+        name = os.fsdecode(body[_MAPPING.size : -24].rstrip(b"\0"))
+        writable, shared = bool(protection & _WRITABLE), bool(flags & _SHARED)
+        return Change(kind, time, pid, 0, address, length, offset, name, writable, shared)
+    if kind == EXECUTED:
+        return Change(kind, time, struct.unpack_from("<I", body)[0]) if misc & _EXEC else None
+    if kind in (FORKED, EXITED):
+        pid, parent, tid, _ = struct.unpack_from("<IIII", body)
+        if kind == EXITED:
+            return Change(kind, time, pid) if pid == tid else None
+        return Change(kind, time, pid, parent) if pid != parent else None
+    if kind == LOST:
+        return Change(kind, time, count=struct.unpack_from("<QQ", body)[1])
+    return None
+
+
+def reason_against() -> str:
+    """Return why there are no events here; empty if there are."""
+    if platform.system() != "Linux" or platform.machine() not in _CALLS:
+        return f"there are no page-fault events on {platform.system()} {platform.machine()}"
+    try:
+        Events().close()
+    except OSError as error:
+        setting = Path("/proc/sys/kernel/perf_event_paranoid")
+        level = setting.read_text().strip() if setting.is_file() else ""
+        hint = f"; kernel.perf_event_paranoid is {level}, and may be at most 2" if level else ""
+        return f"perf_event_open: {error.strerror}{hint}"
+    return ""
+
+
+def _perf_event_open(event: int, processor: int, flags: int, wake_at: int) -> int:
+    attributes = bytearray(_ATTRIBUTE_BYTES)
+    flags |= _DISABLED | _INHERIT | _WATERMARK | _ID_EVERYWHERE | _USE_CLOCK
+    struct.pack_into(
+        "<IIQQQQQI", attributes, 0,
+        _SOFTWARE, _ATTRIBUTE_BYTES, event, 1, _SAMPLE_TYPE, 0, flags, wake_at,
+    )  # fmt: skip
+    struct.pack_into("<i", attributes, 92, _CLOCK_MONOTONIC)
+    buffer = (ctypes.c_char * _ATTRIBUTE_BYTES).from_buffer(attributes)
+    file = _libc().syscall(
+        ctypes.c_long(_CALLS[platform.machine()]), ctypes.byref(buffer), ctypes.c_int(0), ctypes.c_int(processor),
+        ctypes.c_int(-1), ctypes.c_ulong(_CLOSE_ON_EXEC),
+    )  # fmt: skip
+    if file < 0:
+        raise _error()
+    return int(file)
+
+
+def _id_of(file: int) -> int:
+    found = ctypes.c_uint64()
+    if _libc().ioctl(ctypes.c_int(file), ctypes.c_ulong(_GET_ID), ctypes.byref(found)) < 0:
+        raise _error()
+    return found.value
+
+
+def _control(file: int, request: int, argument: int) -> None:
+    if _libc().ioctl(ctypes.c_int(file), ctypes.c_ulong(request), ctypes.c_ulong(argument)) < 0:
+        raise _error()
+
+
+def _error() -> OSError:
+    number = ctypes.get_errno()
+    return OSError(number, os.strerror(number))
+
+
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)
