@@ -53,6 +53,7 @@ def capture_command(
     exclude: Iterable[str] = (),
     metadata: Flag = False,
     faults: Flag = True,
+    sample_rate: float = 1.0,
     require_complete: float | None = None,
     proxy: Flag = False,
     recover: Flag = False,
@@ -71,6 +72,9 @@ def capture_command(
     With `faults`, the first touches of the pages of mapped files are reads too (column `fault`), where the kernel tells
     page faults; `method="hooks"` leaves them out.
 
+    `sample_rate` is the share of the files and objects that is recorded. A hash of the URI chooses them, so every process and
+    every run chooses the same; the metrics estimate the whole from them.
+
     With `proxy`, the command's environment leads its S3 clients, in any language, to a recording proxy on the loopback,
     as `tracekit.proxy` starts it; the requests are recorded there in place of the hooks. It sends them to the store that
     the user's environment or profile names. Clients that are given an endpoint of their own are not reached.
@@ -83,7 +87,7 @@ def capture_command(
     options = parse_all(
         CAPTURE,
         {"include": include, "exclude": exclude, "metadata": metadata, "faults": faults, "proxy": proxy,
-         "require_complete": require_complete, "recover": recover, "overwrite": overwrite},
+         "sample_rate": sample_rate, "require_complete": require_complete, "recover": recover, "overwrite": overwrite},
     )  # fmt: skip
     judging = {name: options[name] for name in ("require_complete", "overwrite")}
     target = Path(os.path.abspath(local_path(out)))
@@ -103,6 +107,7 @@ def capture_command(
             engine.name if engine is not None else "hooks",
             *(options[name] for name in ("include", "exclude", "metadata", "proxy")),
             "" if engine is None else reason_against() if options["faults"] else "faults=False",
+            options["sample_rate"],
         )  # fmt: skip
         for folder in ("logs", "hooked", "proxied"):
             (work / folder).mkdir()

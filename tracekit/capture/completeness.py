@@ -152,11 +152,12 @@ def judge(
     mapped_files: int,
     object_bytes: int,
     hooked: Collection[int],
+    sample_rate: float = 1.0,
 ) -> Completeness:
     """Compare the logs of the native engine with `moved`, the bytes that the kernel counted for the whole command.
 
     `kept` of the logs' bytes are rows of the trace. `object_bytes` is what the hooks recorded of objects; `hooked`
-    are the processes in which they started.
+    are the processes in which they started. `sample_rate` of all objects were recorded.
     """
     programs = [p for p in processes if not p.parent]
     own = len(programs) * _PROGRAM_BYTES, sum(p.shared_objects for p in programs) * _OBJECT_BYTES
@@ -164,7 +165,8 @@ def judge(
     written, filtered_written = _seen(processes, "written", moved[1], kept[1], own[0])
     clients = sorted({name for p in processes if p.connections for name in _clients(p)})
     sockets = sum(p.socket_read_bytes for p in processes if p.connections and _clients(p))
-    silent = max(sockets - object_bytes, 0) if object_bytes < 0.9 * sockets else 0
+    seen = object_bytes / sample_rate
+    silent = round(max(sockets - seen, 0)) if seen < 0.9 * sockets else 0
     unseen = tuple(
         sorted({name for p in processes for name in p.libraries if name in ("io_uring", "io_submit")})
     )

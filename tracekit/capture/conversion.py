@@ -72,10 +72,12 @@ class Job:
     """Whether its proxy recorded the requests to S3, so that the hooks' rows of them are left out."""
     unfollowed: str = ""
     """Why page faults were not followed; empty if they were."""
+    sample_rate: float = 1.0
 
     @property
     def paths(self) -> PathFilter:
-        return PathFilter(self.include, (*self.exclude, f"{self.work}/", f"{self.target}/"))
+        exclude = (*self.exclude, f"{self.work}/", f"{self.target}/")
+        return PathFilter(self.include, exclude, sample_rate=self.sample_rate)
 
     @property
     def engine(self) -> Engine | None:
@@ -133,7 +135,7 @@ def convert(
         )
     options = {
         "command": job.command, "method": job.method, "exit_code": exit_code, "metadata": job.metadata,
-        "include": list(job.include), "exclude": list(job.exclude),
+        "include": list(job.include), "exclude": list(job.exclude), "sample_rate": job.sample_rate,
     }  # fmt: skip
     with TraceWriter(job.target, source="capture", overwrite=overwrite, options=options) as writer:
         completeness, notes = _write(writer, job, moved, killed=exit_code is None)
@@ -177,6 +179,7 @@ def _write(
                     mapped_files=mapped,
                     object_bytes=objects,
                     hooked=hooked,
+                    sample_rate=job.sample_rate,
                 )
             elif isinstance(log, DFTracerLog):
                 completeness = judge_reads(log.read_bytes, moved, mapped_files=mapped)

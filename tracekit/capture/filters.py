@@ -1,4 +1,4 @@
-"""Selects the files and objects that a capture keeps, by glob.
+"""Selects the files and objects that a capture keeps, by glob, and by a hash for a sample of them.
 
 Hooks apply a filter once per opened file, `tracekit capture` once per distinct URI. The
 result for a URI never changes, so callers may cache it.
@@ -7,6 +7,7 @@ result for a URI never changes, so callers may cache it.
 from __future__ import annotations
 
 import functools
+import hashlib
 import os
 import re
 import site
@@ -37,10 +38,15 @@ class PathFilter:
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     own: tuple[str, ...] = field(default_factory=lambda: _interpreter_directories())
+    sample_rate: float = 1.0
+    """The share of the files and objects that is kept, chosen by a hash of the URI: the same ones everywhere."""
 
     def admits(self, uri: str) -> bool:
         """Whether ops on `uri` are kept."""
         uri = uri.removeprefix("app+")  # what a program read above a cache, of the same object
+        return self._matches(uri) and (self.sample_rate >= 1 or _place_of(uri) < self.sample_rate)
+
+    def _matches(self, uri: str) -> bool:
         is_file = scheme_of(uri) in FILE_SCHEMES
         name = uri.partition("://")[2] if is_file and "://" in uri else uri
         if any(_matches(glob, name) for glob in self.exclude):
@@ -56,6 +62,12 @@ class PathFilter:
             or path.endswith(_OWN_SUFFIXES)
             or _PATTERNS.search(path) is not None
         )
+
+
+def _place_of(uri: str) -> float:
+    """A number from 0 to 1 that depends on the URI alone."""
+    digest = hashlib.blake2b(uri.encode("utf-8", "surrogateescape"), digest_size=8).digest()
+    return int.from_bytes(digest, "big") / 2**64
 
 
 def _matches(glob: str, name: str) -> bool:

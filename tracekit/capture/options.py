@@ -7,6 +7,16 @@ from tracekit.validation import Kind, Option, Table, table
 
 __all__ = ["CAPTURE", "PROXY"]
 
+_SAMPLE_RATE = Option(
+    "sample_rate",
+    Kind.NUMBER,
+    "Record this share of the files and objects, chosen by a hash of their names, each with all its ops.",
+    1.0,
+    metavar="SHARE",
+    above=0,
+    high=1,
+)
+
 CAPTURE: Table = table(
     "",
     Option(
@@ -32,6 +42,7 @@ CAPTURE: Table = table(
         "Record the first touches of the pages of mapped files, where the kernel tells page faults.",
         True,
     ),
+    _SAMPLE_RATE,
     Option(
         "require_complete",
         Kind.NUMBER,

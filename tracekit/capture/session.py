@@ -22,8 +22,10 @@ from tracekit.capture import context, imports
 from tracekit.capture.context import where
 from tracekit.capture.filters import PathFilter
 from tracekit.capture.oplog import OpLog
+from tracekit.capture.options import CAPTURE
 from tracekit.errors import ErrorClass, UsageError
 from tracekit.job import rank_and_world_size
+from tracekit.validation import parse
 
 if TYPE_CHECKING:
     from tracekit.recorder import Recorder
@@ -150,7 +152,7 @@ class Session:
         return Recorder(
             self.path,
             source="capture",
-            options={"hooks": list(self.hooks)},
+            options={"hooks": list(self.hooks), "sample_rate": self.paths.sample_rate},
             rank=rank,
             world_size=world_size,
         )
@@ -162,13 +164,14 @@ def start(
     hooks: str | Sequence[str] = "auto",
     include: Iterable[str] = (),
     exclude: Iterable[str] = (),
+    sample_rate: float = 1.0,
     children: bool = True,
 ) -> Session:
     """Start to record the I/O that `hooks` see into the trace `path` (default: `TRACEKIT_TRACE`).
 
     `hooks` are names from `HOOKS`, or `"auto"` for all but `files`. The hook of a library that
     is not imported yet is installed when it is. `include` and `exclude` are globs over file
-    paths and object URIs. Python processes that are started from now on join the trace unless
+    paths and object URIs; `sample_rate` is the share of them that is recorded. Python processes that are started from now on join the trace unless
     `children` is false. The returned session is a context manager that calls `stop()`.
 
     Raises UsageError if a capture is already active, a hook is unknown, or no trace can be
@@ -182,7 +185,7 @@ def start(
     session = Session(
         Path(os.path.abspath(target)),
         known_hooks(hooks),
-        _filter(include, exclude, Path(os.path.abspath(target))),
+        _filter(include, exclude, Path(os.path.abspath(target)), parse(CAPTURE["sample_rate"], sample_rate)),
     )
     _ = session.recorder  # raises here if the path cannot be written, instead of being swallowed later
     _begin(session)
@@ -201,7 +204,12 @@ def join(environ: Mapping[str, str] = os.environ) -> Session | None:
     session = Session(
         path,
         known_hooks(environ.get("TRACEKIT_HOOKS") or "auto"),
-        _filter(split["TRACEKIT_INCLUDE"], split["TRACEKIT_EXCLUDE"], path),
+        _filter(
+            split["TRACEKIT_INCLUDE"],
+            split["TRACEKIT_EXCLUDE"],
+            path,
+            parse(CAPTURE["sample_rate"], environ.get("TRACEKIT_SAMPLE_RATE") or 1.0),
+        ),
         frozenset((environ.get("TRACEKIT_BELOW") or "").split(",")) - {""},
         Path(logs) if (logs := environ.get("TRACEKIT_OPLOGS")) else None,
     )
@@ -336,8 +344,8 @@ def known_hooks(hooks: str | Sequence[str]) -> tuple[str, ...]:
     return tuple(chosen.values())
 
 
-def _filter(include: Iterable[str], exclude: Iterable[str], trace: Path) -> PathFilter:
-    return PathFilter(tuple(include), (*exclude, f"{trace}/", str(trace)))
+def _filter(include: Iterable[str], exclude: Iterable[str], trace: Path, sample_rate: float) -> PathFilter:
+    return PathFilter(tuple(include), (*exclude, f"{trace}/", str(trace)), sample_rate=sample_rate)
 
 
 def _export_to_children(session: Session) -> None:
@@ -359,6 +367,7 @@ def environment(
         "TRACEKIT_HOOKS": ",".join(hooks),
         "TRACEKIT_INCLUDE": ":".join(paths.include),
         "TRACEKIT_EXCLUDE": ":".join(paths.exclude),
+        "TRACEKIT_SAMPLE_RATE": str(paths.sample_rate),
         "TRACEKIT_BELOW": ",".join(sorted(below)),
         **({} if logs is None else {"TRACEKIT_OPLOGS": str(logs)}),
     }

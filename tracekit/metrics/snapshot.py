@@ -13,6 +13,7 @@ from typing import Any
 import duckdb
 
 from tracekit.errors import ErrorClass, UsageError
+from tracekit.metrics.estimates import estimates, sample_rate
 from tracekit.metrics.histogram import Histogram
 from tracekit.metrics.measuring import measuring, rows
 from tracekit.metrics.sweep import Peaks, peaks
@@ -78,6 +79,8 @@ class MetricsSnapshot:
     max_qd: int | None
     peak_inflight: int | None
     backend_counters: dict[str, int] = field(default_factory=dict)
+    estimates: dict[str, float | None] | None = None
+    """Of a trace that is a sample of the files: the sums of the whole run, estimated, and their standard errors."""
 
     @property
     def duration_ns(self) -> int:
@@ -165,6 +168,7 @@ class MetricsSnapshot:
             "max_qd": self.max_qd,
             "peak_inflight": self.peak_inflight,
             "backend_counters": dict(sorted(self.backend_counters.items())),
+            "estimates": self.estimates,
             "units": {
                 "max_qd": "ops",
                 "peak_inflight": "bytes",
@@ -191,7 +195,7 @@ class MetricsSnapshot:
                     writer.writerow([f"{name}[{lo},{hi})", count, f"ops by {value['unit']}"])
             elif isinstance(value, dict):
                 for key, inner in value.items():
-                    unit = _unit(key if name == "backend_counters" else name)
+                    unit = _unit(key if name in ("backend_counters", "estimates") else name)
                     writer.writerow([f"{name}.{key}", "" if inner is None else inner, unit])
             else:
                 writer.writerow([name, "" if value is None else value, _unit(name)])
@@ -284,6 +288,8 @@ def snapshot(
             counts = rows(connection, "totals()")[0]
             for name, macro in DISTINCT.items():
                 counts[name] = rows(connection, f"(SELECT count(*) AS n FROM {macro}())")[0]["n"]
+            rate = sample_rate(reader)
+            counts["estimates"] = estimates(connection, rate) if rate is not None and rate < 1 else None
             found = distributions(connection, waited=bool(counts["wait_sum_ns"]))
         peak = peaks(reader, memory=memory) if swept is None else swept.result()
     return assemble(counts, *found, peak, reader.counters, records_ends=records_ends(reader))
@@ -384,6 +390,8 @@ def _unit(name: str) -> str:
         return "ns"
     if name.endswith("_us"):
         return "us"
+    if name == "sample_rate":
+        return "share"
     if name.endswith("bytes_per_s"):
         return "bytes/s"
     if "bytes" in name or name == "peak_inflight":

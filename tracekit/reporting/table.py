@@ -214,6 +214,8 @@ def _facts(found: MetricsSnapshot) -> dict[str, str]:
         ),
         "in flight": in_flight(found),
     }  # fmt: skip
+    if found.estimates is not None:
+        facts["estimated"] = _estimated(found.estimates)
     if found.retried_ops:
         facts["retried"] = (
             f"{counted(found.retried_ops, 'op')}; {format_duration(found.wait_sum_ns or 0)} of earlier tries and waits"
@@ -223,6 +225,20 @@ def _facts(found: MetricsSnapshot) -> dict[str, str]:
     if found.steps:
         facts["steps"] = steps(found)
     return facts
+
+
+def _estimated(estimates: Mapping[str, float | None]) -> str:
+    """What the whole run did, as far as a sample of its files tells."""
+    words = []
+    for name in ("ops", "bytes", "files"):
+        value, error = estimates[name], estimates[f"{name}_standard_error"]
+        if value is not None and error is not None:
+            said, off = (
+                shown(round(x), "bytes") if name == "bytes" else format_count(round(x))
+                for x in (value, error)
+            )
+            words.append(f"{name} {said} (standard error {off})")
+    return f"from {estimates['sample_rate']:.3g} of the files: {', '.join(words) or 'nothing is known'}"
 
 
 def _sizes_table(found: MetricsSnapshot, width: int) -> Table:
