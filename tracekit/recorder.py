@@ -19,6 +19,8 @@ from typing import Any
 import pyarrow as pa
 
 from tracekit.errors import ErrorClass, TracekitError, UsageError
+from tracekit.keywords import Size
+from tracekit.shipping import Keeping
 from tracekit.store import lifetime
 from tracekit.store.clocks import wall_clock_error_ns
 from tracekit.store.flat import WIDTH, flat_to_fitting_batch
@@ -49,6 +51,9 @@ class Recorder:
     handed to the kernel every `flush_interval_s` seconds, and survive the death of the process from then
     on. A segment is finished after `segment_ops` ops.
 
+    With `keep`, the oldest segments are removed when the files of the trace have more bytes; the trace says which. With
+    `ship`, finished segments are copied below this URI, `SHIP/TRACE_ID/`, in the background; one is finished each minute.
+
     Raises UsageError if there can be no trace at `path`. `record`, `flush` and `close` raise TracekitError
     if writing has failed, for example because the disk is full.
     """
@@ -71,6 +76,8 @@ class Recorder:
         flush_interval_s: float = 0.25,
         buffer_ops: int = 131_072,
         segment_ops: int = 1_048_576,
+        keep: Size | None = None,
+        ship: str | None = None,
     ) -> None:
         if not 0 < flush_interval_s <= 1:
             raise UsageError(f"flush_interval_s={flush_interval_s} is out of range", "give 0 < seconds <= 1")
@@ -81,6 +88,7 @@ class Recorder:
                 f"buffer_ops={buffer_ops}, segment_ops={segment_ops}: too small",
                 f"buffer_ops is at least {_CHUNK_OPS}, segment_ops at least 1",
             )
+        self._keeping = Keeping(keep=keep, ship=ship)
         # Arrow's first conversion imports pandas, if it is installed. That takes half a second, which the
         # writer should not spend, and fails once the interpreter has begun to exit.
         pa.array((), pa.string())
@@ -216,6 +224,7 @@ class Recorder:
                 seal_if_last(self.path)
             except OSError as error:
                 self._failure = error
+        self._keeping.end(self.path)
         if self._failure is not None:
             raise self._failed()
 
@@ -232,7 +241,7 @@ class Recorder:
         settings = {
             "source": labels.source, "options": labels.options, "rank": labels.rank,
             "world_size": labels.world_size, "worker": self._worker, "flush_interval_s": self._flush_interval_s,
-            "buffer_ops": self._buffer_ops, "segment_ops": self._segment_ops,
+            "buffer_ops": self._buffer_ops, "segment_ops": self._segment_ops, **self._keeping.settings,
         }  # fmt: skip
         return (_join, (str(self.path), settings))
 
@@ -264,6 +273,7 @@ class Recorder:
         self._flushes: deque[threading.Event] = deque()
         self._counters: dict[str, int] = {}
         self._segments: RollingSegments | None = None
+        self._keeping.forget()
         self._writer = threading.Thread(target=self._write_loop, name="tracekit-writer", daemon=True)
         self._started = False
         self._failure = None
@@ -325,9 +335,11 @@ class Recorder:
 
     def _write_loop(self) -> None:
         try:
+            self._keeping.begin(self._manifest.trace_id, self.count)
             self._segments = RollingSegments(
-                self.path, self._manifest, segment_ops=self._segment_ops, labels=self._labels
-            )
+                self.path, self._manifest, segment_ops=self._segment_ops, labels=self._labels,
+                journal_bytes=self._keeping.journal_bytes, finished=self._keeping.finished,
+            )  # fmt: skip
             while True:
                 self._wake.wait(self._flush_interval_s)
                 self._wake.clear()
@@ -336,6 +348,7 @@ class Recorder:
                     self._mark = 0  # before the last drain, so that a later op is refused
                 tickets = [self._flushes.popleft() for _ in range(_count(self._flushes))]
                 self._drain(self._segments)
+                self._keeping.tend(self._segments, self._counters)
                 self._failure = self._failure or self._segments.failure
                 if tickets:
                     self._failure = self._failure or self._vanished()

@@ -82,6 +82,7 @@ class Trace:
             "source": reader.source,
             "schema_versions": list(reader.schema_versions),
             "ops": reader.rows,
+            "removed_ops": reader.removed_ops,
             "bytes": total.bytes,
             "streams": total.streams,
             "epoch_unix_ns": reader.epoch_unix_ns,

@@ -41,25 +41,31 @@ def by_file(trace: Path) -> dict[str, tuple[int, int]]:
 
 def test_a_hash_chooses_the_share_of_names() -> None:
     for rate in (0.01, 0.3, 0.9):
-        kept = sum(PathFilter(sample_rate=rate).admits(f"s3://bucket/key-{i}") for i in range(20_000))
+        paths = PathFilter(sample_rate=rate)
+        kept = sum(paths.admits(f"s3://bucket/key-{i}") for i in range(20_000))
         assert abs(kept - 20_000 * rate) < 4 * (20_000 * rate * (1 - rate)) ** 0.5
     small, large = (PathFilter(sample_rate=rate) for rate in (0.1, 0.2))
     assert all(large.admits(uri) for i in range(1000) if small.admits(uri := f"file:///data/{i}"))
-    assert PathFilter(sample_rate=0.1).admits("app+s3://b/k") == PathFilter(sample_rate=0.1).admits("s3://b/k")
+    assert PathFilter(sample_rate=0.1).admits("app+s3://b/k") == PathFilter(sample_rate=0.1).admits(
+        "s3://b/k"
+    )
 
 
 def test_files_are_recorded_whole_or_not_and_every_process_chooses_the_same(
     files: list[Path], trace: Path, tmp_path: Path
 ) -> None:
     chosen = {
-        f"file://{path}": (path.stat().st_size // 1000 + 2 - (path.stat().st_size % 1000 == 0), path.stat().st_size)
+        f"file://{path}": (
+            path.stat().st_size // 1000 + 2 - (path.stat().st_size % 1000 == 0),
+            path.stat().st_size,
+        )
         for path in files
         if PathFilter(sample_rate=0.4).admits(f"file://{path}")
     }
     assert 0 < len(chosen) < len(files)
     with capture.start(trace, hooks="files", sample_rate=0.4):
         for path in files:
-            with open(path, "rb", buffering=0) as file:
+            with path.open("rb", buffering=0) as file:
                 while file.read(1000):
                     pass
     assert by_file(trace) == chosen
@@ -79,7 +85,9 @@ def recorded(trace: Path, uris: dict[str, int], rate: Any) -> MetricsSnapshot:
         for uri, size in uris.items():
             if kept.admits(uri):
                 for part in range(3):
-                    recorder.record(uri, part * size, size, 0, 1, bytes=size, op="write" if part == 2 else "read")
+                    recorder.record(
+                        uri, part * size, size, 0, 1, bytes=size, op="write" if part == 2 else "read"
+                    )
     return snapshot(open_reader(trace))
 
 
@@ -95,7 +103,8 @@ def test_the_metrics_estimate_the_whole_run_with_its_error(trace: Path) -> None:
         estimate, error = found.estimates[name], found.estimates[f"{name}_standard_error"]
         assert estimate is not None and error is not None
         assert abs(estimate - value) < 4 * error < value / 5, name
-    kept = [size for uri, size in uris.items() if PathFilter(sample_rate=0.25).admits(uri)]
+    paths = PathFilter(sample_rate=0.25)
+    kept = [size for uri, size in uris.items() if paths.admits(uri)]
     assert found.estimates["write_bytes"] == sum(kept) / 0.25
     assert found.estimates["write_bytes_standard_error"] == pytest.approx(
         (0.75 * sum(size * size for size in kept)) ** 0.5 / 0.25

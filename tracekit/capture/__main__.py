@@ -10,7 +10,7 @@ import sys
 import sysconfig
 from pathlib import Path
 
-from tracekit.capture.session import with_bootstrap
+from tracekit.capture.environment import with_bootstrap
 
 __all__ = ["main"]
 

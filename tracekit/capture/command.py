@@ -18,22 +18,27 @@ from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from tracekit.capture.completeness import counted_bytes, moved_by_children
 from tracekit.capture.conversion import WORK_PREFIX, CaptureResult, Job, convert, recoverable
 from tracekit.capture.engines import METHODS, choose_engine
+from tracekit.capture.environment import environment, with_bootstrap
 from tracekit.capture.faults.log import FOLDER, Follower
 from tracekit.capture.faults.perf import reason_against
 from tracekit.capture.filters import PathFilter
 from tracekit.capture.oplog import OpLog
 from tracekit.capture.options import CAPTURE, PROXY
-from tracekit.capture.session import environment, known_hooks, with_bootstrap
+from tracekit.capture.session import known_hooks
 from tracekit.capture.tools.engine import Engine
 from tracekit.errors import UsageError
-from tracekit.keywords import Flag
+from tracekit.keywords import Flag, Size
+from tracekit.long_options import KEEPING
+from tracekit.recorder import Recorder
 from tracekit.redaction import redact, redact_value
 from tracekit.store.locate import local_path
-from tracekit.store.target import check_target
+from tracekit.store.reader import open_reader
+from tracekit.store.target import check_target, claiming
 from tracekit.units import format_count
 from tracekit.validation import parse_all
 
@@ -54,6 +59,8 @@ def capture_command(
     metadata: Flag = False,
     faults: Flag = True,
     sample_rate: float = 1.0,
+    keep: Size | None = None,
+    ship: str | None = None,
     require_complete: float | None = None,
     proxy: Flag = False,
     recover: Flag = False,
@@ -73,7 +80,8 @@ def capture_command(
     page faults; `method="hooks"` leaves them out.
 
     `sample_rate` is the share of the files and objects that is recorded. A hash of the URI chooses them, so every process and
-    every run chooses the same; the metrics estimate the whole from them.
+    every run chooses the same; the metrics estimate the whole from them. `keep` and `ship` are those of `tracekit.Recorder`.
+    They need `method="hooks"`: the processes of the command then write the trace while they run.
 
     With `proxy`, the command's environment leads its S3 clients, in any language, to a recording proxy on the loopback,
     as `tracekit.proxy` starts it; the requests are recorded there in place of the hooks. It sends them to the store that
@@ -87,7 +95,7 @@ def capture_command(
     options = parse_all(
         CAPTURE,
         {"include": include, "exclude": exclude, "metadata": metadata, "faults": faults, "proxy": proxy,
-         "sample_rate": sample_rate, "require_complete": require_complete, "recover": recover, "overwrite": overwrite},
+         "sample_rate": sample_rate, "keep": keep, "ship": ship, "require_complete": require_complete, "recover": recover, "overwrite": overwrite},
     )  # fmt: skip
     judging = {name: options[name] for name in ("require_complete", "overwrite")}
     target = Path(os.path.abspath(local_path(out)))
@@ -97,6 +105,15 @@ def capture_command(
             raise UsageError("recover=True runs no command", "leave out what follows --")
         return convert(recoverable(target), None, None, **judging)
     asked = known_hooks(hooks)
+    kept = {name: options[name] for name in KEEPING}
+    if any(value is not None for value in kept.values()):
+        if method != "hooks":
+            raise UsageError(
+                "keep= and ship= need method=hooks",
+                "what other methods record becomes a trace when the command has ended",
+            )
+        _check_command(command)
+        return _run_recording(command, target, asked, options, kept)
     engine, tool = choose_engine(method)
     _check_command(command)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -117,7 +134,7 @@ def capture_command(
             argv, more = engine.start(tool, command, work / "logs", os.environ, metadata=job.metadata)
             environ |= more
         with (
-            _proxied(job) if job.proxy else nullcontext(_Led()) as led,
+            _proxied(OpLog(work / "proxied"), job.paths) if job.proxy else nullcontext(_Led()) as led,
             closing(Follower(work / FOLDER, job.paths.admits, on_demand=engine.asks_for_faults))
             if engine is not None and not job.unfollowed
             else nullcontext(),
@@ -134,6 +151,43 @@ def capture_command(
     return replace(result, notes=(*result.notes, *led.notes))
 
 
+def _run_recording(
+    command: Sequence[str],
+    target: Path,
+    hooks: tuple[str, ...],
+    options: Mapping[str, Any],
+    kept: Mapping[str, Any],
+) -> CaptureResult:
+    """Run the command; its Python processes write the trace themselves, segment by segment."""
+    shipped = () if kept["ship"] is None else (f"{kept['ship'].rstrip('/')}/",)
+    paths = PathFilter(
+        options["include"], (*options["exclude"], f"{target}/", *shipped), sample_rate=options["sample_rate"]
+    )
+    hooked = replace(paths, exclude=(*paths.exclude, "s3://*")) if options["proxy"] else paths
+    described = {
+        "command": redact(" ".join(redact_value(command))), "method": "hooks", "hooks": list(hooks),
+        **{name: list(options[name]) for name in ("include", "exclude")}, "sample_rate": options["sample_rate"],
+    }  # fmt: skip
+    with claiming(target, overwrite=options["overwrite"]):
+        recorder = Recorder(target, source="capture", options=described, **kept)
+    recorder.count("ops_recorded", 0)
+    environ = {
+        **environment(target, hooks, hooked, keeping=kept),
+        "PYTHONPATH": with_bootstrap(os.environ.get("PYTHONPATH")),
+    }
+    try:
+        with _proxied(recorder, paths) if options["proxy"] else nullcontext(_Led()) as led:
+            exit_code = _run(list(command), {**os.environ, **environ, **led.environment})
+    finally:
+        recorder.close()
+    found = open_reader(target)
+    notes = [*led.notes, "completeness: unknown, because hooks alone count no bytes of the command"]
+    if found.removed_ops:
+        notes.append(f"{format_count(found.removed_ops)} older ops were removed to keep the trace small")
+    enough = options["require_complete"] is None
+    return CaptureResult(target, exit_code, "hooks", found.rows, tuple(notes), None, enough)
+
+
 @dataclass(slots=True)
 class _Led:
     """How the command is led to the proxy, and what its user should know."""
@@ -143,11 +197,11 @@ class _Led:
 
 
 @contextmanager
-def _proxied(job: Job) -> Iterator[_Led]:
-    """Run the recording proxy, which writes its op log beside those of the hooks."""
+def _proxied(sink: Recorder | OpLog, paths: PathFilter) -> Iterator[_Led]:
+    """Run the recording proxy, which records what `paths` keep into `sink`."""
     from tracekit.capture.proxy.run import RunningProxy, settings_of
 
-    running = RunningProxy(settings_of(parse_all(PROXY, {})), OpLog(job.work / "proxied"), job.paths)
+    running = RunningProxy(settings_of(parse_all(PROXY, {})), sink, paths)
     led = _Led(running.environment())
     if running.unsigned_because:
         led.notes.append(f"proxy: requests were passed on as they were signed: {running.unsigned_because}")

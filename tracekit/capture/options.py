@@ -2,67 +2,66 @@
 
 from __future__ import annotations
 
+from tracekit.long_options import LONG_RUNNING
 from tracekit.store_options import STORE
 from tracekit.validation import Kind, Option, Table, table
 
 __all__ = ["CAPTURE", "PROXY"]
 
-_SAMPLE_RATE = Option(
-    "sample_rate",
-    Kind.NUMBER,
-    "Record this share of the files and objects, chosen by a hash of their names, each with all its ops.",
-    1.0,
-    metavar="SHARE",
-    above=0,
-    high=1,
-)
-
-CAPTURE: Table = table(
-    "",
-    Option(
-        "include",
-        Kind.TEXT,
-        "Only files and objects that match. Turns the defaults off.",
-        (),
-        metavar="GLOB",
-        repeats=True,
+CAPTURE: Table = {
+    **table(
+        "",
+        Option(
+            "include",
+            Kind.TEXT,
+            "Only files and objects that match. Turns the defaults off.",
+            (),
+            metavar="GLOB",
+            repeats=True,
+        ),
+        Option(
+            "exclude",
+            Kind.TEXT,
+            "Not these. Files of the system and the interpreter are left out by default.",
+            (),
+            metavar="GLOB",
+            repeats=True,
+        ),
+        Option("metadata", Kind.FLAG, "Keep stat and list too: thousands for a Python program.", False),
+        Option(
+            "faults",
+            Kind.FLAG,
+            "Record the first touches of the pages of mapped files, where the kernel tells page faults.",
+            True,
+        ),
     ),
-    Option(
-        "exclude",
-        Kind.TEXT,
-        "Not these. Files of the system and the interpreter are left out by default.",
-        (),
-        metavar="GLOB",
-        repeats=True,
+    **LONG_RUNNING,
+    **table(
+        "",
+        Option(
+            "require_complete",
+            Kind.NUMBER,
+            "Exit 1 unless this share of the bytes that the command moved is known to be recorded, such as 0.99.",
+            unset="any share will do",
+            metavar="SHARE",
+            low=0,
+            high=1,
+        ),
+        Option(
+            "proxy",
+            Kind.FLAG,
+            "Lead the S3 clients of the command, in any language, to a recording proxy, by its environment.",
+            False,
+        ),
+        Option(
+            "recover",
+            Kind.FLAG,
+            "Run nothing: make the trace from the logs that a killed capture left.",
+            False,
+        ),
+        Option("overwrite", Kind.FLAG, "Replace an existing trace.", False),
     ),
-    Option("metadata", Kind.FLAG, "Keep stat and list too: thousands for a Python program.", False),
-    Option(
-        "faults",
-        Kind.FLAG,
-        "Record the first touches of the pages of mapped files, where the kernel tells page faults.",
-        True,
-    ),
-    _SAMPLE_RATE,
-    Option(
-        "require_complete",
-        Kind.NUMBER,
-        "Exit 1 unless this share of the bytes that the command moved is known to be recorded, such as 0.99.",
-        unset="any share will do",
-        metavar="SHARE",
-        low=0,
-        high=1,
-    ),
-    Option(
-        "proxy",
-        Kind.FLAG,
-        "Lead the S3 clients of the command, in any language, to a recording proxy, by its environment.",
-        False,
-    ),
-    Option(
-        "recover", Kind.FLAG, "Run nothing: make the trace from the logs that a killed capture left.", False
-    ),
-    Option("overwrite", Kind.FLAG, "Replace an existing trace.", False),
-)
+}
 """Options of a captured command besides its method and hooks."""
 
 PROXY: Table = {

@@ -10,24 +10,25 @@ from __future__ import annotations
 import importlib
 import logging
 import os
-import re
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType, TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tracekit.capture import context, imports
 from tracekit.capture.context import where
+from tracekit.capture.environment import environment, lines_of, with_bootstrap
 from tracekit.capture.filters import PathFilter
 from tracekit.capture.oplog import OpLog
-from tracekit.capture.options import CAPTURE
 from tracekit.errors import ErrorClass, UsageError
 from tracekit.job import rank_and_world_size
-from tracekit.validation import parse
+from tracekit.long_options import LONG_RUNNING
+from tracekit.validation import parse_all
 
 if TYPE_CHECKING:
+    from tracekit.keywords import Size
     from tracekit.recorder import Recorder
 
 __all__ = [
@@ -35,7 +36,6 @@ __all__ = [
     "HOOKS",
     "Session",
     "active",
-    "environment",
     "hook_failed",
     "join",
     "join_quietly",
@@ -43,7 +43,6 @@ __all__ = [
     "record",
     "start",
     "stop",
-    "with_bootstrap",
 ]
 
 _log = logging.getLogger("tracekit.capture")
@@ -66,8 +65,6 @@ HOOKS: Mapping[str, tuple[tuple[str, str], ...]] = {
 AUTO = tuple(name for name in HOOKS if name != "files")
 """The hooks that `"auto"` selects: all but `files`, which patches `open` and `os.pread` and must be named."""
 
-_BOOTSTRAP = str(Path(__file__).parent / "bootstrap")
-
 
 @dataclass(eq=False, slots=True, weakref_slot=True)
 class Session:
@@ -78,6 +75,8 @@ class Session:
     paths: PathFilter
     below: frozenset[str] = frozenset()
     """Hooks that must not record because the layer is recorded from outside this process."""
+    keeping: Mapping[str, Any] = field(default_factory=dict)
+    """The recorder's options `keep` and `ship`."""
     logs: Path | None = None
     """The directory where `tracekit capture` collects ops from; None if this process writes segments of its own."""
     resolved: dict[int, tuple[int, int, str | None]] = field(default_factory=dict)
@@ -122,7 +121,7 @@ class Session:
 
     def environment(self) -> dict[str, str]:
         """The environment variables with which another process joins this capture."""
-        return environment(self.path, self.hooks, self.paths, self.below, self.logs)
+        return environment(self.path, self.hooks, self.paths, self.below, self.logs, self.keeping)
 
     def count(self, name: str, n: int = 1) -> None:
         """Add `n` to the counter `name` of the trace."""
@@ -155,6 +154,7 @@ class Session:
             options={"hooks": list(self.hooks), "sample_rate": self.paths.sample_rate},
             rank=rank,
             world_size=world_size,
+            **self.keeping,
         )
 
 
@@ -165,13 +165,16 @@ def start(
     include: Iterable[str] = (),
     exclude: Iterable[str] = (),
     sample_rate: float = 1.0,
+    keep: Size | None = None,
+    ship: str | None = None,
     children: bool = True,
 ) -> Session:
     """Start to record the I/O that `hooks` see into the trace `path` (default: `TRACEKIT_TRACE`).
 
     `hooks` are names from `HOOKS`, or `"auto"` for all but `files`. The hook of a library that
     is not imported yet is installed when it is. `include` and `exclude` are globs over file
-    paths and object URIs; `sample_rate` is the share of them that is recorded. Python processes that are started from now on join the trace unless
+    paths and object URIs; `sample_rate` is the share of them that is recorded; `keep` and
+    `ship` are those of `tracekit.Recorder`. Python processes that are started from now on join the trace unless
     `children` is false. The returned session is a context manager that calls `stop()`.
 
     Raises UsageError if a capture is already active, a hook is unknown, or no trace can be
@@ -182,11 +185,10 @@ def start(
     target = path if path is not None else os.environ.get("TRACEKIT_TRACE")
     if not target:
         raise UsageError("no trace to capture into", "pass a path, or set TRACEKIT_TRACE")
-    session = Session(
-        Path(os.path.abspath(target)),
-        known_hooks(hooks),
-        _filter(include, exclude, Path(os.path.abspath(target)), parse(CAPTURE["sample_rate"], sample_rate)),
-    )
+    path = Path(os.path.abspath(target))
+    given = parse_all(LONG_RUNNING, {"sample_rate": sample_rate, "keep": keep, "ship": ship})
+    paths = _filter(include, exclude, path, given)
+    session = Session(path, known_hooks(hooks), paths, keeping=_kept(given))
     _ = session.recorder  # raises here if the path cannot be written, instead of being swallowed later
     _begin(session)
     if children:
@@ -199,18 +201,18 @@ def join(environ: Mapping[str, str] = os.environ) -> Session | None:
     target = environ.get("TRACEKIT_TRACE")
     if not target or _active is not None:
         return _active
-    split = {name: _lines(environ.get(name)) for name in ("TRACEKIT_INCLUDE", "TRACEKIT_EXCLUDE")}
+    globs = [lines_of(environ.get(name)) for name in ("TRACEKIT_INCLUDE", "TRACEKIT_EXCLUDE")]
     path = Path(os.path.abspath(target))
+    given = parse_all(
+        LONG_RUNNING,
+        {name: value for name in LONG_RUNNING if (value := environ.get(f"TRACEKIT_{name.upper()}"))},
+    )
     session = Session(
         path,
         known_hooks(environ.get("TRACEKIT_HOOKS") or "auto"),
-        _filter(
-            split["TRACEKIT_INCLUDE"],
-            split["TRACEKIT_EXCLUDE"],
-            path,
-            parse(CAPTURE["sample_rate"], environ.get("TRACEKIT_SAMPLE_RATE") or 1.0),
-        ),
+        _filter(*globs, path, given),
         frozenset((environ.get("TRACEKIT_BELOW") or "").split(",")) - {""},
+        _kept(given),
         Path(logs) if (logs := environ.get("TRACEKIT_OPLOGS")) else None,
     )
     context.log_scopes(environ.get("TRACEKIT_SCOPES"))
@@ -344,44 +346,22 @@ def known_hooks(hooks: str | Sequence[str]) -> tuple[str, ...]:
     return tuple(chosen.values())
 
 
-def _filter(include: Iterable[str], exclude: Iterable[str], trace: Path, sample_rate: float) -> PathFilter:
-    return PathFilter(tuple(include), (*exclude, f"{trace}/", str(trace)), sample_rate=sample_rate)
+def _kept(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: options[name] for name in ("keep", "ship")}
+
+
+def _filter(
+    include: Iterable[str], exclude: Iterable[str], trace: Path, options: Mapping[str, Any]
+) -> PathFilter:
+    shipped = () if options["ship"] is None else (f"{options['ship'].rstrip('/')}/",)
+    own = (f"{trace}/", str(trace), *shipped)
+    return PathFilter(tuple(include), (*exclude, *own), sample_rate=options["sample_rate"])
 
 
 def _export_to_children(session: Session) -> None:
     variables = {**session.environment(), "PYTHONPATH": with_bootstrap(os.environ.get("PYTHONPATH"))}
     session._environ = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)
-
-
-def environment(
-    trace: Path,
-    hooks: Sequence[str],
-    paths: PathFilter,
-    below: Iterable[str] = (),
-    logs: Path | None = None,
-) -> dict[str, str]:
-    """The environment variables from which `join` reads a capture."""
-    return {
-        "TRACEKIT_TRACE": str(trace),
-        "TRACEKIT_HOOKS": ",".join(hooks),
-        "TRACEKIT_INCLUDE": ":".join(paths.include),
-        "TRACEKIT_EXCLUDE": ":".join(paths.exclude),
-        "TRACEKIT_SAMPLE_RATE": str(paths.sample_rate),
-        "TRACEKIT_BELOW": ",".join(sorted(below)),
-        **({} if logs is None else {"TRACEKIT_OPLOGS": str(logs)}),
-    }
-
-
-def with_bootstrap(pythonpath: str | None) -> str:
-    """`pythonpath` preceded by the directory whose `sitecustomize` joins the capture."""
-    rest = [part for part in (pythonpath or "").split(os.pathsep) if part and part != _BOOTSTRAP]
-    return os.pathsep.join([_BOOTSTRAP, *rest])
-
-
-def _lines(text: str | None) -> list[str]:
-    """The globs in a `:`-separated text. The colon of a URI scheme does not separate."""
-    return [part for part in re.split(r":(?!//)", text or "") if part]
 
 
 def _after_fork_in_child() -> None:

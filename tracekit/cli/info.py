@@ -35,7 +35,7 @@ def _info(trace: TraceArgument, json: JsonOption = False) -> None:
         "trace": facts["path"],
         "source": facts["source"],
         "schema": _versions(facts["schema_versions"]),
-        "ops": format_count(facts["ops"]),
+        "ops": format_count(facts["ops"]) + _removed(facts["removed_ops"]),
         "bytes": format_size(facts["bytes"]),
         "streams": format_count(facts["streams"]),
         "span": format_duration((facts["last_submit_ns"] or 0) - (facts["first_submit_ns"] or 0)),
@@ -67,6 +67,10 @@ def _clock(clock: Mapping[str, Any]) -> str:
     error = clock["error_ns"]
     said = "error unknown" if error is None else f"error at most {format_duration(error)}"
     return f"{len(clock['hosts'])} hosts, {said}, offsets up to {format_duration(largest)}"
+
+
+def _removed(ops: int) -> str:
+    return f", and {format_count(ops)} in segments that are gone (tracekit verify names them)" if ops else ""
 
 
 def _versions(versions: list[int]) -> str:

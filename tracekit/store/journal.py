@@ -41,7 +41,7 @@ class JournalWriter:
     def __init__(self, path: Path, schema: pa.Schema) -> None:
         self.path = path
         self.schema = schema
-        self.rows = 0
+        self.rows = self.bytes = 0
         self._frames = 0
         # Units and meanings of columns are those of OPS: no need to repeat them in each frame.
         self._plain = pa.schema([f.remove_metadata() for f in schema], metadata=schema.metadata)
@@ -59,6 +59,7 @@ class JournalWriter:
         head = _HEAD.pack(_MAGIC, self._frames, batch.num_rows, body.size, zlib.crc32(body))
         _write_all(self._file, [head + _CHECK.pack(zlib.crc32(head)), body])
         self.rows += batch.num_rows
+        self.bytes += _HEAD_BYTES + body.size
         self._frames += 1
 
     def close(self) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -31,6 +31,8 @@ from tracekit.store.statements import collected, query_errors, select, streamed,
 
 __all__ = ["HasReader", "SegmentInfo", "TraceLike", "TraceReader", "index_problems", "open_reader"]
 
+_TRIES = 3
+
 
 @dataclass(frozen=True)
 class TraceReader:
@@ -40,6 +42,8 @@ class TraceReader:
     segments: tuple[SegmentInfo, ...]
     trace_id: str | None
     epoch_unix_ns: int | None
+    removed_ops: int = 0
+    """Ops that the trace had once: of segments that were removed to keep it small, or lost."""
 
     @property
     def rows(self) -> int:
@@ -256,6 +260,13 @@ def _open_files(paths: Sequence[Path]) -> TraceReader:
 
 
 def _open_directory(root: Path) -> TraceReader:
+    for _ in range(_TRIES - 1):  # a live recorder may remove a segment after its list was read
+        with suppress(TraceFormatError, FileNotFoundError):
+            return _open_directory_once(root)
+    return _open_directory_once(root)
+
+
+def _open_directory_once(root: Path) -> TraceReader:
     manifest = read_manifest(root)
     index = None if manifest is None else read_index(root)  # before the listing: a live recorder adds to both
     found = []
@@ -275,7 +286,8 @@ def _open_directory(root: Path) -> TraceReader:
     wrong = [] if index is None else index_problems(manifest, index, found)
     if wrong:
         raise TraceFormatError(f"{root / wrong[0][0]}: {wrong[0][1]}", wrong[0][2])
-    return TraceReader(root, tuple(found), manifest.trace_id, manifest.epoch_unix_ns)
+    removed = 0 if index is None else sum(entry.rows for entry in index.entries.values() if entry.lost)
+    return TraceReader(root, tuple(found), manifest.trace_id, manifest.epoch_unix_ns, removed)
 
 
 def index_problems(

@@ -10,7 +10,8 @@ import errno
 import os
 import queue
 import threading
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pyarrow as pa
@@ -26,16 +27,28 @@ __all__ = ["RollingSegments", "compact"]
 
 
 class RollingSegments:
-    """Appends conforming batches; rolls to a new segment after `segment_ops` rows.
+    """Appends conforming batches; rolls to a new segment after `segment_ops` rows, or when the journal has `journal_bytes`.
 
-    Used by one thread. `failure` is the error that stopped the compactor, if any; its journal is kept.
+    Used by one thread. The compactor calls `finished` with the path of each segment. `failure` is the error that stopped the compactor, if any; its journal is kept.
     """
 
-    def __init__(self, path: Path, manifest: Manifest, *, segment_ops: int, labels: Labels) -> None:
+    def __init__(
+        self,
+        path: Path,
+        manifest: Manifest,
+        *,
+        segment_ops: int,
+        labels: Labels,
+        journal_bytes: int | None = None,
+        finished: Callable[[Path], None] | None = None,
+    ) -> None:
         self._path = path
         self._manifest = manifest
         self._segment_ops = segment_ops
         self._labels = labels
+        self._journal_bytes = journal_bytes
+        self._finished = finished
+        self._opened_at = 0.0
         self._stem = process_stem()
         self._next = 0
         self._journal: JournalWriter | None = None
@@ -55,7 +68,14 @@ class RollingSegments:
         if self._journal is None:
             self._journal = self._open(batch.schema)
         self._journal.append(batch, self._share(counters))
-        if self._journal.rows >= self._segment_ops:
+        if self._journal.rows >= self._segment_ops or (
+            self._journal_bytes is not None and self._journal.bytes >= self._journal_bytes
+        ):
+            self.roll(counters)
+
+    def roll_after(self, seconds: float, counters: Mapping[str, int]) -> None:
+        """Finish the open segment if it was begun this long ago."""
+        if self._journal is not None and time.monotonic() - self._opened_at >= seconds:
             self.roll(counters)
 
     def roll(self, counters: Mapping[str, int]) -> None:
@@ -84,6 +104,7 @@ class RollingSegments:
     def _open(self, schema: pa.Schema) -> JournalWriter:
         name = f"{self._stem}-{self._next:05d}"
         self._next += 1
+        self._opened_at = time.monotonic()
         metadata = self._labels.metadata(self._manifest, name)
         return JournalWriter(journal_path(self._path, name), schema.with_metadata(metadata))
 
@@ -99,6 +120,8 @@ class RollingSegments:
         while (path := self._full.get()) is not None:
             try:
                 compact(path)
+                if self._finished is not None and (segment := segment_of(path)).exists():
+                    self._finished(segment)
             except Exception as error:  # noqa: BLE001 - the journal stays; the owner raises this
                 self.failure = self.failure or error
 

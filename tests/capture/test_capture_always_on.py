@@ -1,0 +1,161 @@
+"""Recordings that run for long: a budget of disk space, and segments that are shipped while the program runs."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+import tracekit
+from tracekit import capture
+from tracekit.backends.registry import backend_for
+from tracekit.errors import UsageError
+from tracekit.recorder import Recorder
+from tracekit.store.reader import open_reader
+
+MIB = 1 << 20
+RANDOM = np.random.default_rng(7)
+
+
+def batch(first: int, rows: int) -> pa.RecordBatch:
+    """Ops that hardly compress; `sample_id` counts them."""
+    number = np.arange(first, first + rows)
+    return pa.RecordBatch.from_pydict({
+        "t_submit": number * 1000,
+        "uri": pa.array([f"s3://bucket/{i % 17}" for i in range(rows)]),
+        "offset": RANDOM.integers(0, 1 << 40, rows),
+        "latency": RANDOM.integers(1, 1 << 40, rows),
+        "sample_id": number,
+    })  # fmt: skip
+
+
+def size_of(trace: Path) -> int:
+    return sum(file.stat().st_size for file in trace.iterdir())
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+def test_a_trace_keeps_to_its_budget_and_says_what_is_gone(trace: Path) -> None:
+    with Recorder(trace, keep="1MiB") as recorder:
+        for first in range(0, 300_000, 5000):
+            recorder.record_batch(batch(first, 5000))
+    assert size_of(trace) <= MIB
+    found = open_reader(trace)
+    kept = found.query("SELECT sample_id FROM ops ORDER BY sample_id").column("sample_id").to_pylist()
+    assert kept == list(range(300_000 - len(kept), 300_000))  # the newest, without a gap
+    assert len(kept) > 5000
+    facts = tracekit.open_trace(trace).info()
+    assert facts["removed_ops"] + facts["ops"] == 300_000
+    assert not [finding for finding in tracekit.verify(trace) if finding.broken]
+
+
+def test_recorders_of_one_trace_share_the_budget(trace: Path) -> None:
+    first, second = (Recorder(trace, keep=MIB) for _ in range(2))
+    for number in range(0, 100_000, 5000):
+        first.record_batch(batch(number, 5000))
+        second.record_batch(batch(number, 5000))
+    first.close()
+    second.close()
+    assert size_of(trace) <= MIB
+    assert not [finding for finding in tracekit.verify(trace) if finding.broken]
+
+
+def test_segments_are_shipped_as_they_are(trace: Path, tmp_path: Path) -> None:
+    with Recorder(trace, ship=f"file://{tmp_path}/archive", segment_ops=1000) as recorder:
+        for first in range(0, 5000, 1000):
+            recorder.record_batch(batch(first, 1000))
+    (copy,) = (tmp_path / "archive").iterdir()
+    assert copy.name == open_reader(trace).trace_id
+    assert len(files_of(copy)) == 6
+    assert files_of(copy) == files_of(trace)
+    assert open_reader(copy).rows == 5000
+
+
+def test_segments_are_shipped_to_an_object_store(trace: Path, s3_bucket: str) -> None:
+    with Recorder(trace, ship=f"s3://{s3_bucket}/traces/", segment_ops=1000) as recorder:
+        for first in range(0, 3000, 1000):
+            recorder.record_batch(batch(first, 1000))
+    folder = f"s3://{s3_bucket}/traces/{open_reader(trace).trace_id}"
+    backend = backend_for(folder)
+    listed = {found.uri.rpartition("/")[2]: found.size for found in backend.list(f"{folder}/")}
+    backend.close()
+    assert listed == {name: len(data) for name, data in files_of(trace).items()}
+    assert len(listed) == 4
+
+
+def test_a_store_that_fails_does_not_reach_the_program(
+    trace: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").touch()
+    with caplog.at_level(logging.WARNING), Recorder(trace, ship=f"file://{tmp_path}/file/in") as recorder:
+        recorder.record_batch(batch(0, 10))
+    assert open_reader(trace).rows == 10
+    assert "2 files of the trace were not copied" in caplog.text
+    assert "they stay on disk" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"keep": "64KiB"}, "keep='64KiB' is not valid.*at least 1MiB"),
+        ({"keep": "much"}, "keep="),
+        ({"ship": "ftp://host/traces"}, "ship=ftp://host/traces: unknown scheme"),
+    ],
+)
+def test_impossible_options_are_refused_before_anything_is_written(
+    wrong: dict[str, Any], words: str, trace: Path
+) -> None:
+    for start in (Recorder, capture.start):
+        with pytest.raises(UsageError, match=words):
+            start(trace, **wrong)
+    with pytest.raises(UsageError, match=words):
+        capture.run(["true"], trace, method="hooks", **wrong)
+    assert not trace.exists()
+
+
+def test_methods_that_convert_at_the_end_refuse_them(trace: Path) -> None:
+    with pytest.raises(UsageError, match="keep= and ship= need method=hooks"):
+        capture.run(["true"], trace, keep="2GiB")
+
+
+PROGRAM = """
+    import os
+    import sys
+    def read(name):
+        with open(name, "rb", buffering=0) as file:
+            while file.read(100):
+                pass
+    read(sys.argv[1])
+    if not (child := os.fork()):
+        read(sys.argv[2])
+        sys.exit()
+    os.waitpid(child, 0)
+"""
+
+
+def test_the_processes_of_a_command_write_and_ship_the_trace_themselves(trace: Path, tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(textwrap.dedent(PROGRAM))
+    names = [tmp_path / name for name in ("first.bin", "second.bin")]
+    for name in names:
+        name.write_bytes(bytes(1000))
+    result = capture.run(
+        [sys.executable, str(program), *map(str, names)], trace, method="hooks", hooks="files",
+        keep="64MiB", ship=f"file://{tmp_path}/archive", include=[f"{tmp_path}/*.bin"],
+    )  # fmt: skip
+    assert (result.exit_code, result.ops, result.method) == (0, 22, "hooks")
+    found = open_reader(trace).query(
+        "SELECT uri, count(*) AS n, sum(bytes) AS b FROM ops GROUP BY uri ORDER BY uri"
+    )
+    assert found.to_pylist() == [{"uri": f"file://{name}", "n": 11, "b": 1000} for name in names]
+    (copy,) = (tmp_path / "archive").iterdir()
+    assert files_of(copy) == files_of(trace)
+    assert len({segment.metadata["pid"] for segment in open_reader(copy).segments if segment.rows}) == 2
