@@ -15,13 +15,19 @@ from collections.abc import Mapping
 from typing import Protocol
 
 __all__ = [
+    "HOOKS_CPU",
+    "PROCESS_CPU",
+    "WRITER_CPU",
     "ConsumerClock",
     "histogram_bucket",
     "histogram_bucket_end",
+    "overhead_of",
     "readable_counters",
     "think_histogram",
 ]
 
+HOOKS_CPU, WRITER_CPU, PROCESS_CPU = "overhead_hooks_cpu_ns", "overhead_writer_cpu_ns", "process_cpu_ns"
+"""Counters of a capture: CPU time of its hooks, of its recorders' threads, and of the processes in which they ran."""
 _HISTOGRAM = "consumer_think_ns_hist."
 _PER_BATCH = ("loader_workers", "consumer_ahead_batches", "loader_stream_batches")
 """Properties of the loader, counted once a batch."""
@@ -115,6 +121,12 @@ def think_histogram(counters: Mapping[str, int]) -> list[tuple[int, int]]:
         if name.startswith(_HISTOGRAM)
     )
     return sorted(found)
+
+
+def overhead_of(counters: Mapping[str, int]) -> float | None:
+    """Return the share of the CPU time of the recorded processes that recording took; None if it was not measured."""
+    whole = counters.get(PROCESS_CPU, 0)
+    return (counters.get(HOOKS_CPU, 0) + counters.get(WRITER_CPU, 0)) / whole if whole else None
 
 
 def readable_counters(counters: Mapping[str, int]) -> dict[str, int]:

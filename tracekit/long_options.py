@@ -42,5 +42,17 @@ LONG_RUNNING: Table = {
         ),
     ),
     **KEEPING,
+    **table(
+        "",
+        Option(
+            "max_overhead",
+            Kind.NUMBER,
+            "Warn if recording takes more than this share of the CPU time of a process, as measured while it runs.",
+            0.05,
+            metavar="SHARE",
+            above=0,
+            high=1,
+        ),
+    ),
 }
 """The same, and which files are recorded at all."""

@@ -274,6 +274,7 @@ class Recorder:
         self._counters: dict[str, int] = {}
         self._segments: RollingSegments | None = None
         self._keeping.forget()
+        self.writer_cpu_ns = 0  # what the threads of the recorder have taken
         self._writer = threading.Thread(target=self._write_loop, name="tracekit-writer", daemon=True)
         self._started = False
         self._failure = None
@@ -348,6 +349,7 @@ class Recorder:
                     self._mark = 0  # before the last drain, so that a later op is refused
                 tickets = [self._flushes.popleft() for _ in range(_count(self._flushes))]
                 self._drain(self._segments)
+                self.writer_cpu_ns = time.thread_time_ns() + self._segments.cpu_ns
                 self._keeping.tend(self._segments, self._counters)
                 self._failure = self._failure or self._segments.failure
                 if tickets:

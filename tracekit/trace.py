@@ -15,6 +15,7 @@ from uuid import UUID
 import duckdb
 import pyarrow as pa
 
+from tracekit.consumer import overhead_of
 from tracekit.extras import require
 from tracekit.metrics.histogram import Histogram
 from tracekit.metrics.library import install
@@ -97,6 +98,7 @@ class Trace:
             "counters": reader.counters,
             "completeness": reader.completeness,
             "clock": clocks(reader.segments),
+            "overhead": overhead_of(reader.counters),
         }
 
     def query(

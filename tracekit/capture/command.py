@@ -61,6 +61,7 @@ def capture_command(
     sample_rate: float = 1.0,
     keep: Size | None = None,
     ship: str | None = None,
+    max_overhead: float = 0.05,
     require_complete: float | None = None,
     proxy: Flag = False,
     recover: Flag = False,
@@ -81,7 +82,8 @@ def capture_command(
 
     `sample_rate` is the share of the files and objects that is recorded. A hash of the URI chooses them, so every process and
     every run chooses the same; the metrics estimate the whole from them. `keep` and `ship` are those of `tracekit.Recorder`.
-    They need `method="hooks"`: the processes of the command then write the trace while they run.
+    They need `method="hooks"`: the processes of the command then write the trace while they run. If the hooks take more than
+    the share `max_overhead` of a process's CPU time, it logs a warning.
 
     With `proxy`, the command's environment leads its S3 clients, in any language, to a recording proxy on the loopback,
     as `tracekit.proxy` starts it; the requests are recorded there in place of the hooks. It sends them to the store that
@@ -95,7 +97,7 @@ def capture_command(
     options = parse_all(
         CAPTURE,
         {"include": include, "exclude": exclude, "metadata": metadata, "faults": faults, "proxy": proxy,
-         "sample_rate": sample_rate, "keep": keep, "ship": ship, "require_complete": require_complete, "recover": recover, "overwrite": overwrite},
+         "sample_rate": sample_rate, "keep": keep, "ship": ship, "max_overhead": max_overhead, "require_complete": require_complete, "recover": recover, "overwrite": overwrite},
     )  # fmt: skip
     judging = {name: options[name] for name in ("require_complete", "overwrite")}
     target = Path(os.path.abspath(local_path(out)))
@@ -129,7 +131,7 @@ def capture_command(
         for folder in ("logs", "hooked", "proxied"):
             (work / folder).mkdir()
         job.save()
-        argv, environ = list(command), _environment(work, asked, job.paths, engine)
+        argv, environ = list(command), _environment(work, asked, job.paths, engine, options["max_overhead"])
         if engine is not None:
             argv, more = engine.start(tool, command, work / "logs", os.environ, metadata=job.metadata)
             environ |= more
@@ -172,7 +174,7 @@ def _run_recording(
         recorder = Recorder(target, source="capture", options=described, **kept)
     recorder.count("ops_recorded", 0)
     environ = {
-        **environment(target, hooks, hooked, keeping=kept),
+        **environment(target, hooks, hooked, limits={**kept, "max_overhead": options["max_overhead"]}),
         "PYTHONPATH": with_bootstrap(os.environ.get("PYTHONPATH")),
     }
     try:
@@ -225,12 +227,12 @@ def _check_command(command: Sequence[str]) -> None:
 
 
 def _environment(
-    work: Path, hooks: tuple[str, ...], paths: PathFilter, engine: Engine | None
+    work: Path, hooks: tuple[str, ...], paths: PathFilter, engine: Engine | None, max_overhead: float
 ) -> dict[str, str]:
     below = engine.below if engine is not None else ()
     kept = hooks if engine is None else tuple(hook for hook in hooks if hook != "files")
     return {
-        **environment(work / "hooks", kept, paths, below, work / "hooked"),
+        **environment(work / "hooks", kept, paths, below, work / "hooked", {"max_overhead": max_overhead}),
         "TRACEKIT_SCOPES": str(work / "scopes"),
         "PYTHONPATH": with_bootstrap(os.environ.get("PYTHONPATH")),
     }

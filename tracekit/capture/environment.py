@@ -21,11 +21,11 @@ def environment(
     paths: PathFilter,
     below: Iterable[str] = (),
     logs: Path | None = None,
-    keeping: Mapping[str, Any] | None = None,
+    limits: Mapping[str, Any] | None = None,
 ) -> dict[str, str]:
     """The environment variables from which `join` reads a capture."""
     kept = {
-        f"TRACEKIT_{name.upper()}": str(value) for name, value in (keeping or {}).items() if value is not None
+        f"TRACEKIT_{name.upper()}": str(value) for name, value in (limits or {}).items() if value is not None
     }
     return {
         **kept,

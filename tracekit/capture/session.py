@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from time import thread_time_ns
 from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ from tracekit.capture.context import where
 from tracekit.capture.environment import environment, lines_of, with_bootstrap
 from tracekit.capture.filters import PathFilter
 from tracekit.capture.oplog import OpLog
+from tracekit.capture.overhead import EACH, Meter
 from tracekit.errors import ErrorClass, UsageError
 from tracekit.job import rank_and_world_size
 from tracekit.long_options import LONG_RUNNING
@@ -81,6 +83,8 @@ class Session:
     """The directory where `tracekit capture` collects ops from; None if this process writes segments of its own."""
     resolved: dict[int, tuple[int, int, str | None]] = field(default_factory=dict)
     """Descriptor -> (device, inode, URI). A cache: looking up a descriptor's name takes longer than a read."""
+    meter: Meter = field(default_factory=lambda: Meter(1.0))
+    calls: int = 0
     _verdicts: dict[str, str | None] = field(default_factory=dict)
     _recorder: Recorder | OpLog | None = None
     _undo: list[Callable[[], None]] = field(default_factory=list)
@@ -121,7 +125,8 @@ class Session:
 
     def environment(self) -> dict[str, str]:
         """The environment variables with which another process joins this capture."""
-        return environment(self.path, self.hooks, self.paths, self.below, self.logs, self.keeping)
+        limits = {**self.keeping, "max_overhead": self.meter.most}
+        return environment(self.path, self.hooks, self.paths, self.below, self.logs, limits)
 
     def count(self, name: str, n: int = 1) -> None:
         """Add `n` to the counter `name` of the trace."""
@@ -167,6 +172,7 @@ def start(
     sample_rate: float = 1.0,
     keep: Size | None = None,
     ship: str | None = None,
+    max_overhead: float = 0.05,
     children: bool = True,
 ) -> Session:
     """Start to record the I/O that `hooks` see into the trace `path` (default: `TRACEKIT_TRACE`).
@@ -174,7 +180,8 @@ def start(
     `hooks` are names from `HOOKS`, or `"auto"` for all but `files`. The hook of a library that
     is not imported yet is installed when it is. `include` and `exclude` are globs over file
     paths and object URIs; `sample_rate` is the share of them that is recorded; `keep` and
-    `ship` are those of `tracekit.Recorder`. Python processes that are started from now on join the trace unless
+    `ship` are those of `tracekit.Recorder`. If recording takes more than the share `max_overhead` of a process's CPU time,
+    a warning is logged. Python processes that are started from now on join the trace unless
     `children` is false. The returned session is a context manager that calls `stop()`.
 
     Raises UsageError if a capture is already active, a hook is unknown, or no trace can be
@@ -186,9 +193,13 @@ def start(
     if not target:
         raise UsageError("no trace to capture into", "pass a path, or set TRACEKIT_TRACE")
     path = Path(os.path.abspath(target))
-    given = parse_all(LONG_RUNNING, {"sample_rate": sample_rate, "keep": keep, "ship": ship})
+    given = parse_all(
+        LONG_RUNNING, {"sample_rate": sample_rate, "keep": keep, "ship": ship, "max_overhead": max_overhead}
+    )
     paths = _filter(include, exclude, path, given)
-    session = Session(path, known_hooks(hooks), paths, keeping=_kept(given))
+    session = Session(
+        path, known_hooks(hooks), paths, keeping=_kept(given), meter=Meter(given["max_overhead"])
+    )
     _ = session.recorder  # raises here if the path cannot be written, instead of being swallowed later
     _begin(session)
     if children:
@@ -214,6 +225,7 @@ def join(environ: Mapping[str, str] = os.environ) -> Session | None:
         frozenset((environ.get("TRACEKIT_BELOW") or "").split(",")) - {""},
         _kept(given),
         Path(logs) if (logs := environ.get("TRACEKIT_OPLOGS")) else None,
+        meter=Meter(given["max_overhead"]),
     )
     context.log_scopes(environ.get("TRACEKIT_SCOPES"))
     _begin(session)
@@ -286,10 +298,16 @@ def record(
         return
     try:
         sample_id, step = where() if at is None else at
+        session.calls = calls = (
+            session.calls + 1
+        )  # may miss one where threads race: it decides which call is timed
+        began = 0 if calls % EACH else thread_time_ns()
         (session._recorder or session.recorder).record(
             uri, offset, length, t_submit, latency, op=op, bytes=moved, ttfb=ttfb,
             sample_id=sample_id, step=step, worker=context._worker, part=part, to_uri=to_uri, error=error,
         )  # fmt: skip
+        if began:
+            session.meter.add(session.recorder, began)
     except Exception as failure:  # noqa: BLE001 - the host's call must not fail
         hook_failed("recorder", failure)
 

@@ -46,6 +46,8 @@ def _info(trace: TraceArgument, json: JsonOption = False) -> None:
         rows["completeness"] = completeness_in_words(facts["completeness"])
     if facts["clock"]:
         rows["clock"] = _clock(facts["clock"])
+    if facts["overhead"] is not None:
+        rows["overhead"] = f"{facts['overhead']:.2%} of the CPU time of the recorded processes"
     options = {f"option {name}": value for name, value in _set(facts["options"])}
     counters = {
         f"counter {in_words(name)}": format_named(name, n)
@@ -70,7 +72,7 @@ def _clock(clock: Mapping[str, Any]) -> str:
 
 
 def _removed(ops: int) -> str:
-    return f", and {format_count(ops)} in segments that are gone (tracekit verify names them)" if ops else ""
+    return f", and {format_count(ops)} in segments that are gone" if ops else ""
 
 
 def _versions(versions: list[int]) -> str:

@@ -57,6 +57,8 @@ class RollingSegments:
         self._compactor = threading.Thread(target=self._compact_loop, name="tracekit-compactor", daemon=True)
         self._compactor.start()
         self.failure: Exception | None = None
+        self.cpu_ns = 0
+        """CPU time of the compactor."""
 
     def append(self, batch: pa.RecordBatch, counters: Mapping[str, int]) -> None:
         """Hand `batch` to the kernel before returning. Raises OSError if that fails.
@@ -124,6 +126,7 @@ class RollingSegments:
                     self._finished(segment)
             except Exception as error:  # noqa: BLE001 - the journal stays; the owner raises this
                 self.failure = self.failure or error
+            self.cpu_ns = time.thread_time_ns()
 
 
 def compact(journal: Path) -> JournalContents | None:
