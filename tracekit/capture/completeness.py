@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tracekit.capture.native.logs import Process
+from tracekit.capture.tools.strace import Moved
 from tracekit.units import format_count, format_size
 
 __all__ = ["Completeness", "counted_bytes", "judge", "judge_reads", "moved_by_children"]
@@ -25,6 +26,8 @@ _OBJECT_BYTES = 2048
 """Bytes that the dynamic loader reads of a shared object by system calls."""
 _UNKNOWN_READERS_BYTES = 4 * 1024 * 1024
 """Fewer bytes than this, of all processes, may be the dynamic loader's where an engine counts no processes."""
+_STARTING_BYTES = 128 * 1024
+"""Bytes that the dynamic loader and the C library read for strace itself, before it runs the command."""
 _CLIENTS = {
     "libarrow.so": "libarrow", "polars": "polars", "tensorstore": "tensorstore", "awscrt": "AWS CRT",
     "libaws": "AWS CRT", "s3torch": "s3torchconnector's CRT", "lance": "lance", "duckdb": "DuckDB",
@@ -198,6 +201,44 @@ def _seen(processes: Sequence[Process], direction: str, moved: int, kept: int, o
     other = sum(getattr(p, f"other_{direction}_bytes") for p in processes)
     missed = moved - other - logged
     return kept + (missed if missed > own else 0), logged - kept
+
+
+def judge_calls(
+    calls: Moved,
+    moved: tuple[int, int],
+    kept: tuple[int, int],
+    *,
+    mapped_files: int,
+    object_bytes: int,
+    unseen: tuple[str, ...],
+) -> Completeness:
+    """Compare the calls that strace logged with `moved`, the bytes that the kernel counted for the whole command.
+
+    What calls moved that are no ops went through pipes, sockets, terminals and files of the kernel. `kept` of the ops'
+    bytes are rows.
+    """
+    read, written = (
+        rows + (missed if (missed := all_ - logged) > _STARTING_BYTES else 0)
+        for rows, all_, logged in zip(kept, moved, (calls.read, calls.written), strict=True)
+    )
+    total = read + written + object_bytes
+    return Completeness(
+        share=None if unseen else 1.0 if not total else (kept[0] + kept[1] + object_bytes) / total,
+        read_bytes=read,
+        written_bytes=written,
+        recorded_read_bytes=kept[0],
+        recorded_written_bytes=kept[1],
+        filtered_bytes=calls.read_ops + calls.written_ops - kept[0] - kept[1],
+        object_bytes=object_bytes,
+        mapped_files=mapped_files,
+        native_clients=(),
+        unrecorded_client_bytes=None,
+        unrecorded_ops=0,
+        unhooked_pythons=0,
+        unseen=unseen,
+        processes=(),
+        hint="strace did not log them: a process was killed, or left it",
+    )
 
 
 def judge_reads(recorded: int, moved: tuple[int, int], *, mapped_files: int) -> Completeness:

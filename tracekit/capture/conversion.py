@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tracekit.capture.completeness import Completeness, judge, judge_reads
+from tracekit.capture.completeness import Completeness, judge, judge_calls, judge_reads
 from tracekit.capture.engines import ENGINES
 from tracekit.capture.faults.log import FOLDER, FaultLog
 from tracekit.capture.filters import PathFilter
@@ -24,6 +24,7 @@ from tracekit.capture.oplog import read_oplog
 from tracekit.capture.scopes import Scopes, hooked_processes
 from tracekit.capture.tools.dftracer import DFTracerLog
 from tracekit.capture.tools.engine import Engine, Log
+from tracekit.capture.tools.strace import StraceCalls
 from tracekit.errors import TracekitError, UsageError
 from tracekit.store.flat import flat_to_fitting_batch
 from tracekit.store.writer import TraceWriter
@@ -183,6 +184,11 @@ def _write(
                 )
             elif isinstance(log, DFTracerLog):
                 completeness = judge_reads(log.read_bytes, moved, mapped_files=mapped)
+            elif isinstance(log, StraceCalls):
+                completeness = judge_calls(
+                    log.calls, moved, (kept[0], kept[1]), mapped_files=mapped, object_bytes=objects,
+                    unseen=log.unseen,
+                )  # fmt: skip
             notes += _of_mappings(mapped, faults, job.unfollowed)
     if completeness is not None:
         completeness = replace(completeness, fault_bytes=None if job.unfollowed else touched)
@@ -198,15 +204,14 @@ def _add_recorded(
 ) -> tuple[int, int, int]:
     """Write the ops of an engine's log that the filters keep, and the faults; return the bytes that were read, written,
     and touched in mapped files."""
-    threads = {*log.threads()}
-    placed = Scopes(scopes, threads | faults.threads()) if threads else None
+    placed = Scopes(scopes)
     touched = 0
     for batch in faults.batches():
         touched += pc.sum(batch.column("bytes")).as_py() or 0
-        writer.write(batch.drop_columns(["pid", "tid"]) if placed is None else placed.place(batch))
+        writer.write(placed.place(batch))
     read = written = 0
     for batch in _kept(log.batches(), paths.admits, metadata):
-        writer.write(batch if placed is None else placed.place(batch))
+        writer.write(placed.place(batch))
         reads = pc.equal(pc.cast(batch.column("op"), pa.string()), "read")
         read += pc.sum(batch.filter(reads).column("bytes")).as_py() or 0
         written += pc.sum(batch.filter(pc.invert(reads)).column("bytes")).as_py() or 0

@@ -2,12 +2,11 @@
 
 The hooks append each scope that ends to one file (`context.log_scopes`). An op belongs to the last scope that
 began before it on its thread, if that scope had not ended. Threads that no scope names are numbered after the
-workers that one does.
+workers that one does, in the order in which they appear.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -25,25 +24,20 @@ _FIELDS = 7  # thread, begin, end, sample_id, step, worker, rank; -1 for unknown
 
 
 class Scopes:
-    """The scopes of one run, from the file `path`; `threads` are those that recorded an op."""
+    """The scopes of one run, from the file `path`."""
 
-    def __init__(self, path: Path, threads: Iterable[Thread]) -> None:
+    def __init__(self, path: Path) -> None:
         lines = _lines(path)
         self._of: dict[int, tuple[Ints, Ints]] = {}
-        named: dict[int, tuple[int, int]] = {}
+        self._named: dict[int, tuple[int, int]] = {}
         for thread in np.unique(lines[:, 0]):
             mine = lines[lines[:, 0] == thread]
             mine = mine[np.argsort(mine[:, 1], kind="stable")]
             with_sample = mine[:, 3] >= 0
             self._of[int(thread)] = (mine[with_sample], mine[~with_sample])
-            named[int(thread)] = (int(mine[:, 6].max()), int(mine[:, 5].max()))
-        first = max((worker for _, worker in named.values()), default=-1) + 1
+            self._named[int(thread)] = (int(mine[:, 6].max()), int(mine[:, 5].max()))
+        self._next = max((worker for _, worker in self._named.values()), default=-1) + 1
         self._streams: dict[Thread, tuple[int, int]] = {}
-        for process, thread in sorted(threads):
-            rank, worker = named.get(thread, (0, -1))
-            if worker < 0:
-                worker, first = first, first + 1
-            self._streams[process, thread] = (max(rank, 0), worker)
 
     def place(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """Return `batch` with sample_id, step, rank and worker in place of pid and tid."""
@@ -52,9 +46,9 @@ class Scopes:
         )
         times = batch.column("t_submit").to_numpy()
         sample_id, step, rank, worker = (np.full(len(batch), -1, np.int64) for _ in range(4))
-        for process, thread in {*zip(processes.tolist(), threads.tolist(), strict=True)}:
+        for process, thread in dict.fromkeys(zip(processes.tolist(), threads.tolist(), strict=True)):
             mine = (threads == thread) & (processes == process)
-            rank[mine], worker[mine] = self._streams.get((process, thread), (0, 0))
+            rank[mine], worker[mine] = self._stream(process, thread)
             if thread in self._of:
                 samples, steps = self._of[thread]
                 sample_id[mine] = _value(samples, times[mine], 3)
@@ -70,6 +64,16 @@ class Scopes:
             columns[name] = pc.coalesce(column, columns[name]) if name in columns else column
         columns |= {"rank": pa.array(rank.astype(np.int32)), "worker": pa.array(worker.astype(np.int32))}
         return pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns))
+
+    def _stream(self, process: int, thread: int) -> tuple[int, int]:
+        """Return the rank and worker of a thread."""
+        found = self._streams.get((process, thread))
+        if found is None:
+            rank, worker = self._named.get(thread, (0, -1))
+            if worker < 0:
+                worker, self._next = self._next, self._next + 1
+            found = self._streams[process, thread] = (max(rank, 0), worker)
+        return found
 
 
 def hooked_processes(path: Path) -> set[int]:

@@ -203,14 +203,6 @@ class FaultLog:
         self.ambiguous = int(counts.get("ambiguous", 0))
         """How many faults were on writable shared pages, where reads and writes look alike; they are no rows."""
 
-    def threads(self) -> set[tuple[int, int]]:
-        """Return (process, thread) of all who touched a page."""
-        return {
-            pair
-            for part in self._parts()
-            for pair in zip(part["pid"].tolist(), part["tid"].tolist(), strict=True)
-        }
-
     def batches(self) -> Iterator[pa.RecordBatch]:
         """Yield the rows, with the columns pid, tid and fault; times are ns since the Unix epoch."""
         sizes = np.array([_size(uri) for uri in self.uris], np.int64)

@@ -522,7 +522,7 @@ static u32 file_named(int directory, const char *path) {
     return length && !is_below(name, own) && !is_below(name, "/proc") && !is_below(name, "/sys") ? number_of(name, length) : 0;
 }
 
-static void opened(int fd, int directory, const char *path, i64 begin) {
+static void opened(int fd, int directory, const char *path, int flags, i64 begin) {
     int failure = errno;
     if (fd < 0) {
         u32 file = metadata ? file_named(directory, path) : 0;
@@ -531,7 +531,9 @@ static void opened(int fd, int directory, const char *path, i64 begin) {
         char name[4200];
         size_t length = path ? absolute(directory, path, name, sizeof name) : 0;
         if (length && is_below(name, "/proc")) length = 0; /* /proc/self/fd/3 is another file's name */
-        learn(fd, name, length);
+        i64 took = now() - begin;
+        struct entry *e = learn(fd, name, length);
+        if (flags & O_TRUNC && e && e->state == STORAGE) put(TRUNCATE, e->file, 0, begin, took, -1, 0, 0);
     }
     errno = failure;
 }
@@ -544,21 +546,21 @@ static void copied(int from, int to) { if (from >= 0 && from < MAX_FD && to >= 0
 #define MODE(flags) mode_t mode = 0; \
     if ((flags) & O_CREAT || ((flags) & O_TMPFILE) == O_TMPFILE) { \
         va_list more; va_start(more, flags); mode = va_arg(more, mode_t); va_end(more); }
-#define OPENING(directory, path, call) \
+#define OPENING(directory, path, flags, call) \
     if (!on_descriptors()) return call; \
-    i64 begin = now(); int fd = call; opened(fd, directory, path, begin); return fd;
+    i64 begin = now(); int fd = call; opened(fd, directory, path, flags, begin); return fd;
 
-EXPORT int open(const char *path, int flags, ...) { MODE(flags) OPENING(AT_FDCWD, path, REAL(open)(path, flags, mode)) }
-EXPORT int open64(const char *path, int flags, ...) { MODE(flags) OPENING(AT_FDCWD, path, REAL(open64)(path, flags, mode)) }
-EXPORT int openat(int at, const char *path, int flags, ...) { MODE(flags) OPENING(at, path, REAL(openat)(at, path, flags, mode)) }
-EXPORT int openat64(int at, const char *path, int flags, ...) { MODE(flags) OPENING(at, path, REAL(openat64)(at, path, flags, mode)) }
-EXPORT int creat(const char *path, mode_t mode) { OPENING(AT_FDCWD, path, REAL(creat)(path, mode)) }
-EXPORT int creat64(const char *path, mode_t mode) { OPENING(AT_FDCWD, path, REAL(creat64)(path, mode)) }
+EXPORT int open(const char *path, int flags, ...) { MODE(flags) OPENING(AT_FDCWD, path, flags, REAL(open)(path, flags, mode)) }
+EXPORT int open64(const char *path, int flags, ...) { MODE(flags) OPENING(AT_FDCWD, path, flags, REAL(open64)(path, flags, mode)) }
+EXPORT int openat(int at, const char *path, int flags, ...) { MODE(flags) OPENING(at, path, flags, REAL(openat)(at, path, flags, mode)) }
+EXPORT int openat64(int at, const char *path, int flags, ...) { MODE(flags) OPENING(at, path, flags, REAL(openat64)(at, path, flags, mode)) }
+EXPORT int creat(const char *path, mode_t mode) { OPENING(AT_FDCWD, path, O_TRUNC, REAL(creat)(path, mode)) }
+EXPORT int creat64(const char *path, mode_t mode) { OPENING(AT_FDCWD, path, O_TRUNC, REAL(creat64)(path, mode)) }
 int __open_2(const char *, int), __open64_2(const char *, int), __openat_2(int, const char *, int), __openat64_2(int, const char *, int);
-EXPORT int __open_2(const char *path, int flags) { OPENING(AT_FDCWD, path, REAL(__open_2)(path, flags)) }
-EXPORT int __open64_2(const char *path, int flags) { OPENING(AT_FDCWD, path, REAL(__open64_2)(path, flags)) }
-EXPORT int __openat_2(int at, const char *path, int flags) { OPENING(at, path, REAL(__openat_2)(at, path, flags)) }
-EXPORT int __openat64_2(int at, const char *path, int flags) { OPENING(at, path, REAL(__openat64_2)(at, path, flags)) }
+EXPORT int __open_2(const char *path, int flags) { OPENING(AT_FDCWD, path, flags, REAL(__open_2)(path, flags)) }
+EXPORT int __open64_2(const char *path, int flags) { OPENING(AT_FDCWD, path, flags, REAL(__open64_2)(path, flags)) }
+EXPORT int __openat_2(int at, const char *path, int flags) { OPENING(at, path, flags, REAL(__openat_2)(at, path, flags)) }
+EXPORT int __openat64_2(int at, const char *path, int flags) { OPENING(at, path, flags, REAL(__openat64_2)(at, path, flags)) }
 
 EXPORT int close(int fd) { if (on_descriptors()) forget(fd); return REAL(close)(fd); }
 static void forget_range(unsigned first, unsigned last) { for (unsigned fd = first; fd <= last && fd < MAX_FD; fd++) forget((int)fd); }
@@ -896,7 +898,7 @@ static void drop_stream(FILE *f) {
 }
 static FILE *opened_stream(FILE *f, const char *path, const char *mode, i64 begin) {
     if (!on_descriptors()) return f;
-    opened(f ? f->_fileno : -1, AT_FDCWD, path, begin);
+    opened(f ? f->_fileno : -1, AT_FDCWD, path, *mode == 'w' ? O_TRUNC : 0, begin);
     if (f && strpbrk(mode, "wa+")) keep_stream(f);
     return f;
 }

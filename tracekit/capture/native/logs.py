@@ -81,14 +81,6 @@ class NativeLogs:
         self.processes = _processes(folder)
         self._names: dict[str, dict[int, str]] = {}
 
-    def threads(self) -> list[tuple[int, int]]:
-        """Return (process, thread) of everyone who recorded an op, in order."""
-        found: set[tuple[int, int]] = set()
-        for process in self.processes:
-            for records in self._records(process):
-                found.update((process.pid, int(thread)) for thread in np.unique(records["thread"]))
-        return sorted(found)
-
     def batches(self) -> Iterator[pa.RecordBatch]:
         """Return the ops, with the columns pid and tid; times are ns since the Unix epoch."""
         for process in self.processes:

@@ -93,14 +93,6 @@ class DFTracerLog:
     def read_bytes(self) -> int:
         return int(self._logs.read_bytes) if self._logs is not None else 0
 
-    def threads(self) -> list[tuple[int, int]]:
-        if self._logs is None:
-            return []
-        found = self._logs.connection.execute(
-            "SELECT DISTINCT try_cast(pid AS BIGINT), try_cast(tid AS BIGINT) FROM ops"
-        ).fetchall()
-        return [(pid or 0, tid or 0) for pid, tid in found]
-
     def batches(self) -> Iterator[pa.RecordBatch]:
         if self._logs is not None:
             yield from self._logs.batches(

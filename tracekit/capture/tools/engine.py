@@ -22,11 +22,8 @@ class Log(Protocol):
     def mapped_files(self) -> set[str]:
         """The URIs of the files that were mapped into memory."""
 
-    def threads(self) -> list[tuple[int, int]]:
-        """Return (process, thread) of all who did I/O; empty if ops already carry their worker."""
-
     def batches(self) -> Iterator[pa.RecordBatch]:
-        """Return the ops; with the columns pid and tid if `threads` gives any. Times are ns since the Unix epoch."""
+        """Return the ops, with the columns pid and tid. Times are ns since the Unix epoch."""
 
     def notes(self) -> Iterator[str]:
         """Yield what was left out, once all batches have been read."""

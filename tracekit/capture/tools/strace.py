@@ -9,16 +9,18 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from tracekit.capture.tools.engine import Start
 from tracekit.formats.base import Tally
 from tracekit.formats.syscalls.calls import TRACED, VECTORED
 from tracekit.formats.syscalls.strace import StraceLog
 
-__all__ = ["StraceEngine"]
+__all__ = ["Moved", "StraceCalls", "StraceEngine"]
 
 
 class StraceEngine:
@@ -46,28 +48,50 @@ class StraceEngine:
         ], {}  # fmt: skip
 
     @contextmanager
-    def read(self, logs: Path) -> Iterator[_Log]:
-        yield _Log(logs / "log")
+    def read(self, logs: Path) -> Iterator[StraceCalls]:
+        yield StraceCalls(logs / "log")
 
 
-class _Log:
+@dataclass(slots=True)
+class Moved:
+    """Bytes read and written by calls: of all files and streams, and of those that are ops."""
+
+    read: int = 0
+    written: int = 0
+    read_ops: int = 0
+    written_ops: int = 0
+
+
+class StraceCalls:
     """The log of one run; it may be absent."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._tally = Tally(path)
         self._log = StraceLog(self._tally, every_open=False, inherited_streams=False)
+        self.calls = Moved()
 
     @property
     def mapped_files(self) -> set[str]:
         return self._log.mapped_files
 
-    def threads(self) -> list[tuple[int, int]]:
-        return []
+    @property
+    def unseen(self) -> tuple[str, ...]:
+        """How storage was used without calls that say so."""
+        return self._log.unseen
 
     def batches(self) -> Iterator[pa.RecordBatch]:
-        if self._path.is_file():
-            yield from self._log.batches(self._path)
+        """As the protocol says. The process is the number of the stream: a number of a thread may be used again."""
+        if not self._path.is_file():
+            return
+        for batch in self._log.batches(self._path):
+            reads = pc.equal(pc.cast(batch.column("op"), pa.string()), "read")
+            self.calls.read_ops += pc.sum(batch.filter(reads).column("bytes")).as_py() or 0
+            self.calls.written_ops += pc.sum(batch.filter(pc.invert(reads)).column("bytes")).as_py() or 0
+            streams = pc.cast(batch.column("worker"), pa.int64())
+            threads = pa.array(self._log.threads, pa.int64()).take(streams)
+            yield batch.drop_columns(["worker"]).append_column("pid", streams).append_column("tid", threads)
+        self.calls.read, self.calls.written = self._log.moved
 
     def notes(self) -> Iterator[str]:
         yield from self._log.not_recorded()

@@ -118,7 +118,7 @@ _Table = dict[int, _File]
 class Processes:
     """The descriptors of all processes of a log, and what was left out.
 
-    `every_open`: whether a successful open is a row, as a failed one is: a `truncate` with `O_TRUNC`, else a `stat`.
+    An open with `O_TRUNC` is a `truncate`, a failed one a `stat`; with `every_open`, any other one is a `stat`, too.
     `inherited_streams`: whether standard streams that the log does not show being opened count.
     """
 
@@ -128,6 +128,10 @@ class Processes:
         self.asynchronous = 0
         self.left_out: Counter[str] = Counter()
         self.mapped: set[str] = set()
+        self.moved: Counter[str] = Counter()
+        """Bytes that calls read and wrote, of files or not; a splice is not counted, as in the kernel."""
+        self.threads: list[int] = []
+        """The threads, in the order of their workers."""
         self._every_open = every_open
         self._inherited_streams = inherited_streams
         self._tables: dict[int, _Table] = {}
@@ -167,6 +171,8 @@ class Processes:
         if name in _FORKS:
             self._forked(thread, table, value, args)
             return []
+        if value is not None and value > 0:
+            self._count_moved(name, value)
         rows: list[Row] = []
         latency = None if (value is None and error is None) or name == "io_submit" else took_ns
         for kind, path, offset, length, moved, to_path in self._parts(
@@ -176,8 +182,17 @@ class Processes:
                 self.unnamed += kind in ("read", "write") and path is None
                 continue
             worker = self._streams.number((thread, self._ended[thread]))
+            if worker == len(self.threads):
+                self.threads.append(thread)
             rows.append((at_ns, path, kind, offset, length, moved, latency, worker, error, to_path))
         return rows
+
+    def _count_moved(self, name: str, value: int) -> None:
+        copied = name in _COPIES and name != "splice"
+        if copied or name in _READS:
+            self.moved["read"] += value
+        if copied or name in _WRITES:
+            self.moved["write"] += value
 
     def _parts(
         self, table: _Table, name: str, args: str, result: str, value: int | None, error: ErrorClass | None
@@ -190,8 +205,8 @@ class Processes:
             opened = value is not None and value >= 0
             if value is not None and opened:
                 table[value] = _File(path, None if "O_APPEND" in args else 0, opened=True)
-            if not opened or self._every_open:
-                emptied = opened and (name == "creat" or "O_TRUNC" in args)
+            emptied = opened and (name == "creat" or "O_TRUNC" in args)
+            if not opened or emptied or self._every_open:
                 yield _Part("truncate", path, length=0) if emptied else _Part("stat", path)
         elif name in _STATS:
             yield _Part("stat", path_argument(args, _here(table)))

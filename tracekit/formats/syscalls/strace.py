@@ -96,6 +96,21 @@ class StraceLog:
         """The URIs of the files that were mapped into memory: reads through a mapping are not calls."""
         return {from_name(path, self._base) for path in self._processes.mapped if path.startswith("/")}
 
+    @property
+    def threads(self) -> list[int]:
+        """The threads, in the order of their workers."""
+        return self._processes.threads
+
+    @property
+    def moved(self) -> tuple[int, int]:
+        """Bytes that calls read and wrote, of files or not, as the kernel counts them for a process."""
+        return self._processes.moved["read"], self._processes.moved["write"]
+
+    @property
+    def unseen(self) -> tuple[str, ...]:
+        """Calls behind which there are requests that the log does not show."""
+        return ("io_uring",) if self._processes.left_out["io_uring_enter"] else ()
+
     def batches(self, source: Path) -> Iterator[pa.RecordBatch]:
         """Return the ops of the log, in the order in which the calls ended."""
         for block in ahead(blocks(source, self._tally, block_bytes=4 << 20)):

@@ -1,0 +1,125 @@
+"""The strace engine knows as much as the native one: completeness, samples, steps and workers, emptied files."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tracekit.capture.command import capture_command
+from tracekit.store.reader import open_reader
+
+pytestmark = pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
+ENGINES = ("native", "strace")
+
+SCOPES = """
+    import os
+    import sys
+    import threading
+    import tracekit
+
+    def read(name, step, sample):
+        with tracekit.step(step), tracekit.sample(sample):
+            file = os.open(name, os.O_RDONLY)
+            for part in range(4):
+                os.pread(file, 100, 1000 * sample + 100 * part)
+            os.close(file)
+
+    read(sys.argv[1], 0, 3)
+    with open(sys.argv[1], "rb", buffering=0) as file:
+        file.read(7)
+    thread = threading.Thread(target=read, args=(sys.argv[1], 1, 5))
+    thread.start()
+    thread.join()
+    if not (child := os.fork()):
+        read(sys.argv[1], 2, 8)
+        os._exit(0)
+    os.waitpid(child, 0)
+"""
+
+PIPES = """
+    import os
+    import subprocess
+    import sys
+    out = subprocess.run(["cat", sys.argv[1]], capture_output=True, check=True).stdout
+    with open(sys.argv[2], "wb") as file:
+        file.write(out)
+    subprocess.run(["cp", sys.argv[1], sys.argv[2]], check=True)
+"""
+
+EMPTIED = """
+    import os
+    import subprocess
+    import sys
+    folder = sys.argv[1]
+    open(f"{folder}/new", "w").close()
+    open(f"{folder}/old", "w").close()
+    open(f"{folder}/old", "a").close()
+    os.close(os.open(f"{folder}/old", os.O_RDWR | os.O_TRUNC))
+    os.close(os.open(f"{folder}/old", os.O_RDONLY))
+    subprocess.run(["sh", "-c", f"echo word > {folder}/old"], check=True)
+    try:
+        open(f"{folder}/absent/file", "w")
+    except OSError:
+        pass
+"""
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    path = tmp_path / "data.bin"
+    path.write_bytes(bytes(1 << 20))
+    return path
+
+
+def capture(tmp_path: Path, method: str, text: str, *arguments: object, **options: Any) -> Any:
+    program = tmp_path / "program.py"
+    program.write_text(textwrap.dedent(text))
+    command = [sys.executable, str(program), *map(str, arguments)]
+    return capture_command(command, tmp_path / f"{method}.trace", method=method, **options)
+
+
+def rows(result: Any, columns: str, where: str) -> list[dict[str, Any]]:
+    found = open_reader(result.path).query(f"SELECT {columns} FROM ops WHERE {where} ORDER BY t_submit")
+    return list(found.to_pylist())
+
+
+def test_samples_steps_and_workers_are_those_of_the_native_engine(data: Path, tmp_path: Path) -> None:
+    found = [
+        rows(
+            capture(tmp_path, method, SCOPES, data),
+            'uri, "offset", len, bytes, sample_id, step, rank, worker',
+            f"uri = 'file://{data}'",
+        )
+        for method in ENGINES
+    ]
+    assert found[0] == found[1]
+    assert [(row["sample_id"], row["step"]) for row in found[1]] == (
+        [(3, 0)] * 4 + [(None, None)] + [(5, 1)] * 4 + [(8, 2)] * 4
+    )
+    assert [row["worker"] for row in found[1]] == [0] * 5 + [1] * 4 + [2] * 4
+
+
+def test_the_share_of_the_bytes_is_known(data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "copy.bin"
+    for method in ENGINES:
+        result = capture(tmp_path, method, PIPES, data, out, require_complete=0.99)
+        assert result.complete, result.notes
+        kept = result.completeness
+        assert (kept.share, kept.read_bytes, kept.written_bytes) == (1.0, 2 << 20, 2 << 20), method
+    assert open_reader(result.path).completeness["share"] == 1.0
+
+
+def test_a_file_that_is_emptied_when_it_is_opened_is_truncated(tmp_path: Path) -> None:
+    found = []
+    for method in ENGINES:
+        (tmp_path / "old").write_bytes(b"text")
+        result = capture(tmp_path, method, EMPTIED, tmp_path, include=[f"{tmp_path}/*"])
+        found.append(rows(result, "op, uri, len", "op = 'truncate'"))
+    assert found[0] == found[1]
+    assert [row["uri"].rpartition("/")[2] for row in found[0]] == ["new", "old", "old", "old"]
+    assert {row["len"] for row in found[0]} == {0}
