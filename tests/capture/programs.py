@@ -90,6 +90,47 @@ c.write_csv(t, 'a.csv'); c.read_csv('a.csv'); ds.dataset('a.parquet').to_table()
 """,
 }
 
+_MORE_PYTHON = {
+    "polars": """
+import polars as pl
+d = pl.DataFrame({'a': range(50000), 'b': ['x%d' % i for i in range(50000)]})
+d.write_parquet('d.parquet'); pl.read_parquet('d.parquet'); d.write_csv('d.csv'); pl.read_csv('d.csv')
+""",
+    "duckdb": """
+import duckdb
+c = duckdb.connect('d.db', config={'threads': 1})
+c.execute("create table t as select range a, 'x' || range b from range(50000)")
+c.execute("copy t to 'd.parquet'"); c.execute("select count(*), sum(a) from 'd.parquet'").fetchall(); c.close()
+""",
+    "h5py": """
+import h5py, numpy as np
+with h5py.File('d.h5', 'w') as f: f.create_dataset('a', data=np.arange(200000).reshape(2000, 100), chunks=(100, 100))
+with h5py.File('d.h5') as f: f['a'][5:900:7].sum(); f['a'][:]
+""",
+    "webdataset": """
+import webdataset as wds
+with wds.TarWriter('d.tar') as sink:
+    for i in range(200): sink.write({'__key__': 's%04d' % i, 'bin': bytes(2000)})
+assert sum(len(s['bin']) for s in wds.WebDataset('d.tar', shardshuffle=False)) == 400000
+""",
+    "torch DataLoader": """
+import numpy as np, torch
+from torch.utils.data import DataLoader, Dataset
+class Files(Dataset):
+    def __len__(self): return 120
+    def __getitem__(self, i): return torch.from_numpy(np.load(f's{i}.npy'))
+if __name__ == '__main__':
+    for i in range(120): np.save(f's{i}.npy', np.full(5000, i))
+    for batch in DataLoader(Files(), batch_size=8, num_workers=2, multiprocessing_context='fork'): pass
+""",
+}
+_GIT = (
+    "export HOME=$PWD GIT_CONFIG_NOSYSTEM=1 GIT_AUTHOR_DATE='2024-01-01T00:00:00Z' GIT_COMMITTER_DATE='2024-01-01T00:00:00Z';"
+    " git init -q -b main; git config user.name a; git config user.email a@b; git config gc.auto 0; git add tree;"
+    " git commit -q -m one; echo more > tree/0/0.txt; git commit -q -a -m two; git repack -q -a -d --threads=1; git log -p > log;"
+    " git fsck --no-progress"
+)
+
 COMMANDS: dict[str, list[str]] = {
     "tar": ["tar", "cf", "out.tar", "tree"],
     "cp": ["cp", "-r", "tree", "copied"],
@@ -101,15 +142,28 @@ COMMANDS: dict[str, list[str]] = {
     **{name: [sys.executable, "-c", code] for name, code in _PYTHON.items()},
 }
 
+MORE: dict[str, list[str]] = {
+    "git": ["sh", "-c", _GIT],
+    **{name: [sys.executable, "-c", code] for name, code in _MORE_PYTHON.items()},
+}
+"""Programs whose names or order of calls differ from run to run."""
+ALL = COMMANDS | MORE
+PYTHON = (*_PYTHON, *_MORE_PYTHON)
+WITH_LINEAGE = ("torch DataLoader",)
+
 
 def missing(name: str) -> str | None:
     """Why the program cannot be run here, or None."""
-    needed = {"C streams": "gcc", "C++ streams": "g++", "coreutils": "dd"}.get(name, COMMANDS[name][0])
+    needed = {"C streams": "gcc", "C++ streams": "g++", "coreutils": "dd", "git": "git"}.get(
+        name, ALL[name][0]
+    )
     if shutil.which(needed) is None:
         return f"{needed} is not installed"
     if (
-        name in _PYTHON
-        and subprocess.run([sys.executable, "-c", f"import {name}"], capture_output=True).returncode
+        name in PYTHON
+        and subprocess.run(
+            [sys.executable, "-c", f"import {name.split()[0]}"], capture_output=True
+        ).returncode
     ):
         return f"{name} is not installed"
     return None
