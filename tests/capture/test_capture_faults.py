@@ -290,6 +290,17 @@ def test_libraries_that_map_their_files_are_recorded(
 
 
 @needs_faults
+@pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
+def test_pages_of_programs_are_left_out(trace: Path, tmp_path: Path) -> None:
+    program = tmp_path / "cat"
+    shutil.copy(shutil.which("cat") or "", program)
+    command = [str(program), __file__]
+    result = capture_command(command, trace, method="strace", include=[f"{tmp_path}/*", __file__])
+    assert {row["uri"] for row in rows(trace, "true")} == {f"file://{__file__}"}
+    assert not any("page faults" in note for note in result.notes)
+
+
+@needs_faults
 def test_they_can_be_left_out(data: Path, trace: Path, tmp_path: Path) -> None:
     result = capture(tmp_path, trace, TOUCH, data, faults=False)
     assert "fault" not in open_reader(trace).query("SELECT * FROM ops").column_names

@@ -121,12 +121,11 @@ def capture_command(
     target.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=WORK_PREFIX, dir=target.parent))
     try:
+        unfollowed = "" if engine is None else reason_against() if options["faults"] else "faults=False"
         job = Job(
             work, target, os.getpid(), redact(" ".join(redact_value(command))),
-            engine.name if engine is not None else "hooks",
-            *(options[name] for name in ("include", "exclude", "metadata", "proxy")),
-            "" if engine is None else reason_against() if options["faults"] else "faults=False",
-            options["sample_rate"],
+            engine.name if engine is not None else "hooks", options["include"], options["exclude"],
+            options["metadata"], options["proxy"], unfollowed, options["sample_rate"],
         )  # fmt: skip
         for folder in ("logs", "hooked", "proxied"):
             (work / folder).mkdir()

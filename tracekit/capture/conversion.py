@@ -224,8 +224,8 @@ def _of_mappings(mapped: int, faults: FaultLog, unfollowed: str) -> Iterator[str
         if mapped:
             yield f"files mapped into memory: {mapped}; reads through a mapping are not recorded ({unfollowed})"
         return
-    if faults.uris:
-        yield f"files mapped into memory: {len(faults.uris)}; first touches of their pages are reads, by page faults"
+    if faults.files:
+        yield f"files mapped into memory: {faults.files}; first touches of their pages are reads, by page faults"
     if faults.ambiguous:
         yield (
             f"{format_count(faults.ambiguous)} first touches of writable shared pages are not recorded: reads and"

@@ -212,7 +212,7 @@ def join(environ: Mapping[str, str] = os.environ) -> Session | None:
     target = environ.get("TRACEKIT_TRACE")
     if not target or _active is not None:
         return _active
-    globs = [lines_of(environ.get(name)) for name in ("TRACEKIT_INCLUDE", "TRACEKIT_EXCLUDE")]
+    include, exclude = (lines_of(environ.get(name)) for name in ("TRACEKIT_INCLUDE", "TRACEKIT_EXCLUDE"))
     path = Path(os.path.abspath(target))
     given = parse_all(
         LONG_RUNNING,
@@ -221,7 +221,7 @@ def join(environ: Mapping[str, str] = os.environ) -> Session | None:
     session = Session(
         path,
         known_hooks(environ.get("TRACEKIT_HOOKS") or "auto"),
-        _filter(*globs, path, given),
+        _filter(include, exclude, path, given),
         frozenset((environ.get("TRACEKIT_BELOW") or "").split(",")) - {""},
         _kept(given),
         Path(logs) if (logs := environ.get("TRACEKIT_OPLOGS")) else None,

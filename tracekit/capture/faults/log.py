@@ -63,6 +63,7 @@ class Follower:
         self._maps = Maps()
         self._numbers: dict[str, int] = {}
         self._early: tuple[Samples, list[Change]] = (no_samples(), [])
+        self._programs: set[int] = set()
         self._lost = self._ambiguous = 0
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="tracekit-faults", daemon=True)
@@ -93,7 +94,8 @@ class Follower:
                     self._ending.wait(_PAUSE_S)  # all processes have ended, and poll does not wait any longer
                 self._step(records, names, time.monotonic_ns())
             self._step(records, names, None)
-        (self._folder / _COUNTS).write_text(json.dumps({"lost": self._lost, "ambiguous": self._ambiguous}))
+        counts = {"lost": self._lost, "ambiguous": self._ambiguous, "programs": sorted(self._programs)}
+        (self._folder / _COUNTS).write_text(json.dumps(counts))
 
     def _step(self, records: IO[bytes], names: IO[str], until: int | None) -> None:
         """Take up what happened before `until`; what is later may still be overtaken by another processor's events."""
@@ -133,7 +135,10 @@ class Follower:
     def _apply(self, change: Change, names: IO[str]) -> None:
         if change.kind == LOST:
             self._lost += change.count
-        self._maps.apply(change, self._number(change.name, names) if change.kind == MAPPED else -1)
+        file = self._number(change.name, names) if change.kind == MAPPED else -1
+        if change.executable and file >= 0:
+            self._programs.add(file)
+        self._maps.apply(change, file)
 
     def _number(self, name: str, names: IO[str]) -> int:
         """The number of a mapped file; -1 for what is no file, or is left out."""
@@ -195,23 +200,29 @@ class FaultLog:
 
     def __init__(self, folder: Path) -> None:
         self._records = folder / _RECORDS
-        self.uris = [json.loads(line) for line in _text(folder / _NAMES).splitlines()]
+        self._uris = [json.loads(line) for line in _text(folder / _NAMES).splitlines()]
         self._clock_offset = int(_text(folder / _CLOCK) or 0)
         counts = json.loads(_text(folder / _COUNTS) or "{}")
+        self._programs = counts.get("programs", [])
         self.lost = int(counts.get("lost", 0))
         """How many faults the kernel could not tell, because the events came too fast."""
         self.ambiguous = int(counts.get("ambiguous", 0))
         """How many faults were on writable shared pages, where reads and writes look alike; they are no rows."""
 
+    @property
+    def files(self) -> int:
+        """How many files were mapped that are no programs or shared objects."""
+        return len(self._uris) - len(self._programs)
+
     def batches(self) -> Iterator[pa.RecordBatch]:
         """Yield the rows, with the columns pid, tid and fault; times are ns since the Unix epoch."""
-        sizes = np.array([_size(uri) for uri in self.uris], np.int64)
+        sizes = np.array([_size(uri) for uri in self._uris], np.int64)
         for part in self._parts():
             moved = np.minimum(part["length"], np.maximum(sizes[part["file"]] - part["offset"], 0))
             columns = {
                 "t_submit": pa.array(part["time"] + self._clock_offset),
                 "uri": pa.DictionaryArray.from_arrays(
-                    pa.array(part["file"]), pa.array(self.uris, pa.string())
+                    pa.array(part["file"]), pa.array(self._uris, pa.string())
                 ),
                 "op": pa.DictionaryArray.from_arrays(
                     pa.array(np.zeros(len(part), np.int32)), pa.array(["read"])
@@ -234,7 +245,7 @@ class FaultLog:
         with self._records.open("rb") as file:
             while data := file.read(_AT_ONCE * _FAULT.itemsize):
                 part = np.frombuffer(data, _FAULT, len(data) // _FAULT.itemsize)
-                yield part[part["file"] < len(self.uris)]
+                yield part[(part["file"] < len(self._uris)) & ~np.isin(part["file"], self._programs)]
 
 
 def _text(path: Path) -> str:

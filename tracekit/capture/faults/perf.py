@@ -51,7 +51,7 @@ _SAMPLE_TYPE = _TID | _TIME | _ADDRESS | _ID
 LOST, EXECUTED, EXITED, FORKED, SAMPLE, MAPPED = 2, 3, 4, 7, 9, 10
 """Kinds of records. EXECUTED is a new name of a process, which counts only if a program was executed."""
 _EXEC = 1 << 13
-_SHARED, _WRITABLE = 1, 2
+_SHARED, _WRITABLE, _EXECUTABLE = 1, 2, 4
 _RECORD = np.dtype([
     ("kind", "<u4"), ("misc", "<u2"), ("size", "<u2"), ("pid", "<u4"), ("tid", "<u4"),
     ("time", "<u8"), ("address", "<u8"), ("id", "<u8"),
@@ -81,6 +81,7 @@ class Change:
     name: str = ""
     writable: bool = False
     shared: bool = False
+    executable: bool = False
     count: int = 0
 
 
@@ -222,8 +223,9 @@ def _change(kind: int, misc: int, body: bytes) -> Change | None:
     if kind == MAPPED:
         pid, _, address, length, offset, protection, flags = _MAPPING.unpack_from(body)
         name = os.fsdecode(body[_MAPPING.size : -24].rstrip(b"\0"))
-        writable, shared = bool(protection & _WRITABLE), bool(flags & _SHARED)
-        return Change(kind, time, pid, 0, address, length, offset, name, writable, shared)
+        writable, executable = (bool(protection & right) for right in (_WRITABLE, _EXECUTABLE))
+        shared = bool(flags & _SHARED)
+        return Change(kind, time, pid, 0, address, length, offset, name, writable, shared, executable)
     if kind == EXECUTED:
         return Change(kind, time, struct.unpack_from("<I", body)[0]) if misc & _EXEC else None
     if kind in (FORKED, EXITED):
