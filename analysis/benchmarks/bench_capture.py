@@ -141,7 +141,7 @@ sys.exit(code)
 
 
 def fresh(work: Path, name: str) -> Path:
-    where = work / "work"
+    where = work / "files"
     shutil.rmtree(where, ignore_errors=True)
     where.mkdir()
     programs.prepare(where, name)
@@ -175,7 +175,7 @@ def ops(rows: list[dict[str, Any]], *, places: bool = False) -> Counter[tuple[ob
     """Reads and writes by file, direction and bytes, with the offset if asked for."""
     found: Counter[tuple[object, ...]] = Counter()
     for row in rows:
-        file = _TEMPORARY.sub("", row["uri"].partition("/work/")[2])
+        file = _TEMPORARY.sub("", row["uri"].partition("/files/")[2])
         kind = "read" if row["op"] in ("read", "get") else "write"
         found[(file, kind, row["place"], row["bytes"]) if places else (file, kind, row["bytes"])] += 1
     return found
