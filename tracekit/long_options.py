@@ -16,7 +16,7 @@ KEEPING: Table = table(
         Kind.SIZE,
         "Keep the trace below this size on disk: the oldest segments are removed, and the trace says so.",
         unset="no limit",
-        low=1 << 20,
+        low=1,
     ),
     Option(
         "ship",

@@ -168,9 +168,7 @@ def requirement(option: Option) -> str:
         Kind.FLAG: "True or False",
         Kind.COUNT: "a whole number",
         Kind.NUMBER: "a number",
-        Kind.SIZE: f"a size of at least {_least_size(option)}, such as 65536 or 64KiB"
-        if (option.low or 1) <= 65536
-        else f"a size of at least {_least_size(option)}, such as 2GiB",
+        Kind.SIZE: "a size of at least 1 byte, such as 65536 or 64KiB",
         Kind.DURATION: "a duration such as 500ms or 2s",
         Kind.CHOICE: "one of " + ", ".join(option.choices),
         Kind.TEXT: "text",
@@ -181,10 +179,6 @@ def requirement(option: Option) -> str:
     if option.count_from is not None:
         said += f", or a whole number of at least {option.count_from}"
     return said + (", or None" if option.optional and option.kind != Kind.TEXT else "")
-
-
-def _least_size(option: Option) -> str:
-    return format_size(int(option.low)).replace(" ", "") if option.low and option.low > 1 else "1 byte"
 
 
 def shown_default(option: Option) -> str:

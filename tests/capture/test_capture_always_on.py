@@ -105,7 +105,7 @@ def test_a_store_that_fails_does_not_reach_the_program(
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
-        ({"keep": "64KiB"}, "keep='64KiB' is not valid.*at least 1MiB"),
+        ({"keep": 0}, "keep=0 is not valid"),
         ({"keep": "much"}, "keep="),
         ({"ship": "ftp://host/traces"}, "ship=ftp://host/traces: unknown scheme"),
     ],
