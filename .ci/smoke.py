@@ -27,6 +27,7 @@ FILES, FILE_BYTES = 4, 200_000
 EXTRAS = (
     "matplotlib",
     "plotly",
+    "ruptures",
     "marimo",
     "aiobotocore",
     "azure",

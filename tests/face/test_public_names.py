@@ -34,6 +34,7 @@ _OPTIONAL = (
     "mcp",
     "matplotlib",
     "plotly",
+    "ruptures",
 )
 
 

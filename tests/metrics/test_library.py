@@ -25,7 +25,7 @@ CALLS = (
     "totals()", "by_op()", "file_ids()", "sample_ids()", "step_ids()", "run_extent()",
     "latency_hist('op')", "req_bytes_hist('scheme')", "over_time(4)", "in_flight()", "per_step()", "step_skew()", "stragglers()", "per_file()",
     "per_sample()", "hot_set(0.5)", "sequentiality('worker')", "interarrival('all')", "tail_by(0.1, 'uri')",
-    "tail_windows(0.1, 3)", "lateness(3)",
+    "tail_windows(0.1, 3)", "lateness(3)", "over_windows_by(50000, 'op')", "idle_gaps()", "file_patterns()", "reuse_distance()",
 )  # fmt: skip
 
 

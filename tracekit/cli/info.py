@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import typer
@@ -12,8 +12,8 @@ import tracekit
 from tracekit.cli import screen
 from tracekit.cli.arguments import JsonOption, TraceArgument, examples
 from tracekit.consumer import readable_counters
+from tracekit.reporting.identity import set_options, versions
 from tracekit.reporting.table import completeness_in_words, in_words
-from tracekit.schema import SCHEMA_VERSION
 from tracekit.units import format_count, format_duration, format_named, format_size
 
 __all__ = ["register"]
@@ -34,7 +34,7 @@ def _info(trace: TraceArgument, json: JsonOption = False) -> None:
     rows = {
         "trace": facts["path"],
         "source": facts["source"],
-        "schema": _versions(facts["schema_versions"]),
+        "schema": versions(facts["schema_versions"]),
         "ops": format_count(facts["ops"]) + _removed(facts["removed_ops"]),
         "bytes": format_size(facts["bytes"]),
         "streams": format_count(facts["streams"]),
@@ -48,7 +48,7 @@ def _info(trace: TraceArgument, json: JsonOption = False) -> None:
         rows["clock"] = _clock(facts["clock"])
     if facts["overhead"] is not None:
         rows["overhead"] = f"{facts['overhead']:.2%} of the CPU time of the recorded processes"
-    options = {f"option {name}": value for name, value in _set(facts["options"])}
+    options = {f"option {name}": value for name, value in set_options(facts["options"])}
     counters = {
         f"counter {in_words(name)}": format_named(name, n)
         for name, n in readable_counters(facts["counters"]).items()
@@ -73,19 +73,3 @@ def _clock(clock: Mapping[str, Any]) -> str:
 
 def _removed(ops: int) -> str:
     return f", and {format_count(ops)} in segments that are gone" if ops else ""
-
-
-def _versions(versions: list[int]) -> str:
-    if not versions:
-        return "no version stated, read as version 1"
-    words = f"version{'s' if len(versions) > 1 else ''} {' and '.join(map(str, versions))}"
-    return words if versions == [SCHEMA_VERSION] else f"{words}, read as version {SCHEMA_VERSION}"
-
-
-def _set(options: Mapping[str, Any], within: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the options that have a value, with those of one level below; deeper ones are for machines."""
-    for name, value in options.items():
-        if isinstance(value, dict) and not within:
-            yield from _set(value, f"{name}.")
-        elif not isinstance(value, dict) and value not in (None, False, [], ""):
-            yield f"{within}{name}", value

@@ -2,60 +2,88 @@
 
 from __future__ import annotations
 
+import math
 from html import escape
 from typing import Any
 
+from tracekit.printable import printable
+from tracekit.reporting.heat import Heat
 from tracekit.reporting.panel import COLOURS, HEAT_COLOURS, Axis, Panel, Series
 
 __all__ = ["figure"]
 
+
+def _text(text: str) -> str:
+    """`text` for plotly, which takes `<` and `&` as markup but knows no entity for a quote."""
+    return escape(printable(text), quote=False)
+
+
 _HEIGHT = 360
+_LANE = 16
+"""Pixels of a lane, of which a tall picture has many."""
+_TALLEST = 760
 _CLEAR = "rgba(0,0,0,0)"
+_NAMES_FLAT = 5
+"""Names along an axis that fit beside each other on a phone; more are turned."""
 
 
 def figure(panel: Panel) -> dict[str, Any]:
     """The data and layout of a panel, as JSON-able values."""
     data = [_trace(series) for series in panel.series]
     if panel.grid is not None:
-        data.append(
-            {
-                "type": "heatmap", "x": panel.grid.edges_x, "y": panel.grid.edges_us, "z": panel.grid.cells,
-                "zmin": 0, "colorscale": [[i / 2, colour] for i, colour in enumerate(HEAT_COLOURS)], "hoverongaps": False,
-                "colorbar": {"title": {"text": "ops"}, "thickness": 14},
-                "hovertemplate": f"%{{z:,}} ops<br>{panel.x.title}: %{{x:.4g}}<br>latency: %{{y:,.3g}} us<extra></extra>",
-            }
-        )  # fmt: skip
-    near = panel.grid is not None or any(series.kind == "points" for series in panel.series)
+        data.append(_heat(panel.grid, panel.x.title))
+    near = panel.grid is not None or any(series.kind in ("points", "spans") for series in panel.series)
+    height = min(max(150 + _LANE * panel.rows, 220), _TALLEST) if panel.rows else _HEIGHT
     layout = {
-        "xaxis": _axis(panel.x), "yaxis": {**_axis(panel.y), **({} if panel.y.log else {"rangemode": "tozero"})},
-        "height": _HEIGHT, "margin": {"l": 10, "r": 10, "t": 36, "b": 10}, "hovermode": "closest" if near else "x",
+        "xaxis": _axis(panel.x, panel), "yaxis": {**_axis(panel.y, panel), **({} if panel.y.log or panel.rows else {"rangemode": "tozero"})},
+        "height": height, "margin": {"l": 10, "r": 10, "t": 36, "b": 10}, "hovermode": "closest" if near else "x",
         "paper_bgcolor": _CLEAR, "plot_bgcolor": _CLEAR, "font": {"family": "system-ui, sans-serif"},
         "showlegend": panel.named, "modebar": {"bgcolor": _CLEAR, "color": "#8b949e"}, "bargap": 0.15 if any(len(series.x) > 3 for series in panel.series) else 0.6,
         # Below the axis: above the chart the toolbar would cover it.
-        "legend": {"orientation": "h", "x": 0, "xanchor": "left", "y": -0.24, "yanchor": "top"},
+        "legend": {"orientation": "h", "x": 0, "xanchor": "left", "y": -76 / (height - 100), "yanchor": "top"},
+        "meta": {"linked": panel.x.title if panel.x.linked else ""},
     }  # fmt: skip
     return {"data": data, "layout": layout}
 
 
-def _trace(series: Series) -> dict[str, Any]:
-    colour, name = COLOURS[series.colour % len(COLOURS)], escape(series.name)
+def _heat(grid: Heat, x_title: str) -> dict[str, Any]:
     made: dict[str, Any] = {
-        "x": list(series.x), "y": list(series.y), "name": name, "text": [escape(text) for text in series.hover],
+        "type": "heatmap", "x": grid.edges_x, "y": grid.edges_y, "z": grid.cells, "hoverongaps": False,
+        "colorscale": [[i / 2, colour] for i, colour in enumerate(HEAT_COLOURS)],
+        "colorbar": {"title": {"text": grid.title, "side": "right"}, "thickness": 14},
+    }  # fmt: skip
+    if grid.ticks:
+        made["colorbar"] |= {
+            "tickvals": [value for value, _ in grid.ticks],
+            "ticktext": [text for _, text in grid.ticks],
+        }
+        made |= {"zmin": grid.limits[0], "zmax": grid.limits[1]} if grid.limits else {}
+    else:
+        made["zmin"] = 0
+    if grid.hover is None:
+        about = f"%{{z:,}} {grid.title}<br>{_text(x_title)}: %{{x:.4g}}<br>latency: %{{y:,.3g}} us"
+        return {**made, "hovertemplate": f"{about}<extra></extra>"}
+    hover = [[_text(text) for text in row] for row in grid.hover]
+    return {**made, "text": hover, "texttemplate": "", "hovertemplate": "%{text}<extra></extra>"}
+
+
+def _trace(series: Series) -> dict[str, Any]:
+    colour, name = COLOURS[series.colour % len(COLOURS)], _text(series.name)
+    made: dict[str, Any] = {
+        "x": list(series.x), "y": list(series.y), "name": name, "text": [_text(text) for text in series.hover],
         "hovertemplate": f"%{{text}}<extra>{name}</extra>",
     }  # fmt: skip
     if series.kind == "bars":
         return {**made, "type": "bar", "textposition": "none", "marker": {"color": colour}}
     if series.kind == "points":
-        return {
-            **made,
-            "type": "scattergl",
-            "mode": "markers",
-            "marker": {
-                "size": 9 if series.large else 4,
-                "color": colour,
-                "opacity": 0.5 if series.large else 0.9,
-            },
+        marker = {
+            "size": 9 if series.large else 4,
+            "color": colour,
+            "opacity": 0.5 if series.large else 0.9,
         }
+        return {**made, "type": "scattergl", "mode": "markers", "marker": marker}
+    if series.kind == "spans":
+        return {**made, "type": "scatter", "mode": "lines", "line": {"color": colour, "width": 7}}
     line = {"color": colour, "width": 2, "dash": "dash" if series.dashed else "solid"}
     # A lone value between unknown ones would have no line.
     lone = sum(value is not None for value in series.y) < 3
@@ -68,12 +96,26 @@ def _trace(series: Series) -> dict[str, Any]:
     }
 
 
-def _axis(axis: Axis) -> dict[str, Any]:
-    made: dict[str, Any] = {"title": {"text": axis.title, "standoff": 8}, "automargin": True, "nticks": 8}
+def _axis(axis: Axis, panel: Panel) -> dict[str, Any]:
+    made: dict[str, Any] = {
+        "title": {"text": axis.title, "standoff": 8},
+        "automargin": True,
+        "ticklabelstandoff": 4,
+    }
     if axis.log:
         made["type"] = "log"
+    if axis.limits:
+        made["range"] = [math.log10(end) for end in axis.limits] if axis.log else list(axis.limits)
     if axis.ticks:
-        made |= {"tickvals": [value for value, _ in axis.ticks], "ticktext": [text for _, text in axis.ticks]}
+        made |= {
+            "tickvals": [value for value, _ in axis.ticks],
+            "ticktext": [_text(text) for _, text in axis.ticks],
+        }
     if axis.whole:
         made |= {"tickformat": ",d"}
+    if axis.named:
+        names = [str(name) for series in panel.series[:1] for name in series.x]
+        short = [_text(name.partition(" to ")[0]) for name in names]
+        angle = -90 if len(names) > _NAMES_FLAT else 0
+        made |= {"type": "category", "tickvals": names, "ticktext": short, "tickangle": angle}
     return made

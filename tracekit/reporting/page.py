@@ -1,34 +1,46 @@
-"""The report: one self-contained HTML page that works offline. It renders what queries and panels hold."""
+"""The report: one self-contained HTML page that works offline. It puts the chapters in order."""
 
 from __future__ import annotations
 
+import base64
+import functools
+import gzip
 import json
 import os
-from collections.abc import Sequence
-from html import escape
+from collections.abc import Iterable, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from tracekit.comparison.divergence import diverge
 from tracekit.comparison.table import Parity
 from tracekit.extras import require
-from tracekit.metrics.measuring import measuring, rows
 from tracekit.metrics.snapshot import MetricsSnapshot, snapshot
 from tracekit.replayer.compare import compare
+from tracekit.reporting.advice import Finding, advise
+from tracekit.reporting.chapters import Chapter, fill
 from tracekit.reporting.charts import figure
-from tracekit.reporting.panel import Panel
-from tracekit.reporting.series import KINDS, pair_names, panels
-from tracekit.reporting.table import bytes_moved, difference, in_flight, known, label, op_kinds, shown, steps
-from tracekit.sql import load_sql
-from tracekit.store.reader import TraceLike, TraceReader, open_reader
+from tracekit.reporting.differences import differences
+from tracekit.reporting.html import banner, definitions, safe, section, sql_block
+from tracekit.reporting.identity import details, identity
+from tracekit.reporting.source import Source, opened, pair_names
+from tracekit.reporting.story import paragraph, stalls
+from tracekit.reporting.table import bytes_moved, in_flight, known, op_kinds, steps
+from tracekit.store.reader import TraceLike, open_reader
 from tracekit.units import format_count, format_duration
 from tracekit.version import __version__
 from tracekit.whole import whole_file
 
 __all__ = ["outcome", "report"]
 
-_WORST = 10
-_Traces = Sequence[tuple[str, TraceReader]]
+_FIGURES_SQL = (
+    "FROM totals()",
+    "FROM by_op()",
+    "FROM latency_hist('all')",
+    "SELECT max(qd), max(inflight_bytes) FROM in_flight()",
+)
+"""The definitions of the main figures."""
+_Found = Sequence[tuple[str, MetricsSnapshot]]
 
 
 def report(
@@ -43,23 +55,27 @@ def report(
     With two traces, `trace` is the recording or the earlier run, `against` the replay or the
     later run. Raises UsageError if the extra `report` is not installed.
     """
-    plotly = require("plotly.offline", extra="report")
+    require("plotly.offline", extra="report")
+    require("ruptures", extra="report")
     reader = open_reader(trace)
     second = None if against is None else open_reader(against)
     parity = None if second is None else compare(reader, second, tolerance=tolerance)
     names = pair_names(reader, second)
     traces = [(names[0], reader)] + ([] if second is None else [(names[1], second)])
     found = [(name, snapshot(one)) for name, one in traces]
-    drawn = [panel for panel in panels(KINDS, traces) if not panel.empty]
-    body = [
-        *([] if parity is None else [_verdict(parity)]),
-        *(_outcome(name, one) for name, one in found),
-        _facts(found),
-        *([] if parity is None else [_parity(parity, names)]),
-        *(section for name, one in traces for section in _tables(name, one)),
-        *(_chart(panel) for panel in drawn),
-    ]
-    page = _page(reader.path.name or str(reader.path), body, drawn, str(plotly.get_plotlyjs()))
+    missing: list[str] = []
+    with opened(traces) as sources:
+        run = _run(sources, found)
+        advice = _advice(sources)
+        chapters = [run, advice, *fill(sources, missing)]
+        _stalls(chapters, sources)
+    verdicts = [_verdict(parity)] if parity is not None else []
+    verdicts += [_outcome(name, one) for name, one in found]
+    if parity is not None and second is not None:
+        chapters.insert(0, differences(parity, diverge(reader, second), names))
+    page = _page(
+        reader.path.name or str(reader.path), verdicts, [one for one in chapters if one.panels], missing
+    )
     with whole_file(Path(out)) as aside:
         aside.write_text(page, encoding="utf-8")
     return parity
@@ -67,16 +83,12 @@ def report(
 
 def _verdict(parity: Parity) -> str:
     words = "; ".join(parity.verdict).capitalize()
-    return _banner("good" if parity.ok else "bad", words, f" (tolerance {parity.tolerance:.0%})")
+    return banner("good" if parity.ok else "bad", words, f" (tolerance {parity.tolerance:.0%})")
 
 
 def _outcome(name: str, found: MetricsSnapshot) -> str:
     kind, words = outcome(found)
-    return _banner(kind, f"{name}: {words}" if name else words)
-
-
-def _banner(kind: str, words: str, more: str = "") -> str:
-    return f'<p class="verdict {kind}" role="status"><strong>{escape(words)}</strong>{escape(more)}</p>'
+    return banner(kind, f"{name}: {words}" if name else words)
 
 
 def outcome(found: MetricsSnapshot) -> tuple[str, str]:
@@ -102,17 +114,80 @@ def outcome(found: MetricsSnapshot) -> tuple[str, str]:
     return "good", f"All {ops} ops ended, and none failed."
 
 
-def _facts(found: Sequence[tuple[str, MetricsSnapshot]]) -> str:
-    """Tiles of the main figures, each with the figure of every trace."""
-    facts = [(name, _figures(one)) for name, one in found]
-    tiles = []
-    for title in facts[0][1]:
-        values = "".join(
-            f"<dd>{f'<span>{escape(name)}</span> ' if name else ''}{escape(figures[title])}</dd>"
-            for name, figures in facts
-        )
-        tiles.append(f"<div><dt>{escape(title)}</dt>{values}</div>")
-    return f'<dl class="facts">{"".join(tiles)}</dl>'
+def _run(sources: Sequence[Source], found: _Found) -> Chapter:
+    """What was run, in one paragraph and in figures."""
+    chapter = Chapter("run", "The run")
+    texts = []
+    for source, (name, one) in zip(sources, found, strict=True):
+        source.taken()
+        said = " ".join(paragraph(source, one))
+        texts.append(f"<p>{f'<strong>{safe(name)}.</strong> ' if name else ''}{safe(said)}</p>")
+    sql = sorted({text for source in sources for text in source.taken()})
+    _put(
+        chapter,
+        "in-short",
+        "In one paragraph",
+        "",
+        f'<div class="prose">{"".join(texts)}</div>{sql_block(sql)}',
+    )
+    figures = definitions([(name, _figures(one)) for name, one in found], kind="facts")
+    _put(chapter, "main-figures", "Main figures", "", figures + sql_block(_FIGURES_SQL))
+    facts = definitions(
+        [
+            (source.name, identity(source.reader, one))
+            for source, (_, one) in zip(sources, found, strict=True)
+        ],
+        kind="about-run",
+    )
+    options = [(source.name, details(source.reader)) for source in sources]
+    if any(values for _, values in options):
+        facts += f'<details class="more"><summary>Options and counters</summary>{definitions(options, kind="about-run")}</details>'
+    _put(chapter, "about", "What this is", "Read from the trace, and from the names in its files.", facts)
+    return chapter
+
+
+def _advice(sources: Sequence[Source]) -> Chapter:
+    chapter = Chapter("advice", "Advice")
+    for index, source in enumerate(sources):
+        found = advise(source)
+        todo = [one for one in found if one.advice]
+        rest = [one for one in found if not one.advice]
+        suffix = "" if index == 0 else f"-{index + 1}"
+        items = "".join(_finding(one, suffix) for one in todo)
+        nothing = "" if todo else "<p>No rule found anything to change.</p>"
+        checked = f'<details class="more"><summary>{len(rest)} more rules, which found nothing</summary><ul class="rules">'
+        inner = f'{nothing}<ol class="rules">{items}</ol>{checked}{"".join(_finding(one, suffix) for one in rest)}</ul></details>'
+        name = "advice-rules" if len(sources) == 1 else f"advice-rules-{index + 1}"
+        title = f"Advice: {source.name}" if source.name else "What to look at first"
+        _put(chapter, name, title, "Rules of thumb. Each shows its number and the query behind it.", inner)
+    return chapter
+
+
+def _finding(one: Finding, suffix: str) -> str:
+    number = one.number or "the trace does not hold what this rule needs"
+    advice = f"<p>{safe(one.advice)}</p>" if one.advice else ""
+    return f'<li id="rule-{one.rule}{suffix}"><strong>{safe(one.title)}</strong>: {safe(number)}.{advice}{sql_block(one.sql)}</li>'
+
+
+def _stalls(chapters: Sequence[Chapter], sources: Sequence[Source]) -> None:
+    """Put the figures of storage and consumer before the gaps."""
+    chapter = next(one for one in chapters if one.name == "stalls")
+    for source in sources:
+        source.taken()
+    figures = definitions([(source.name, stalls(source)) for source in sources], kind="facts")
+    sql = sorted({text for source in sources for text in source.taken()})
+    about = (
+        "Storage is the limit while something is in flight and the consumer waits for it. An ideal loader always has the next "
+        "batch ready: it would save the time that the consumer waited, but for its first batch. Without the counters of a "
+        "consumer, no loader can save more than the smaller of the time in flight and the rest."
+    )
+    made = Chapter("", "")
+    _put(made, "storage-or-consumer", "Storage and consumer", about, figures + sql_block(sql))
+    chapter.panels[:0] = made.panels
+
+
+def _put(chapter: Chapter, name: str, title: str, about: str, inner: str) -> None:
+    chapter.panels.append((name, title, section(name, title, about, inner)))
 
 
 def _figures(found: MetricsSnapshot) -> dict[str, str]:
@@ -131,110 +206,56 @@ def _figures(found: MetricsSnapshot) -> dict[str, str]:
     }
 
 
-def _parity(parity: Parity, names: tuple[str, str]) -> str:
-    words = {True: '<span class="pass">pass</span>', False: '<span class="fail">FAIL</span>', None: "-"}
-    cells = [
-        [escape(label(row)), shown(row.a, row.unit), shown(row.b, row.unit), difference(row), words[row.ok]]
-        for row in sorted((*parity.rows, *parity.gates), key=lambda row: row.ok is not False)
-    ]
-    basis = {"replay": "judged op by op", "runs": "compared as two runs"}[parity.kind]
-    columns = ["metric", *map(escape, names), "difference", "verdict"]
-    about = f"{basis}: {parity.reason}" if parity.reason else basis
-    return _section(
-        "Parity", f"{about.capitalize()}. Failures first.", _table(columns, cells, numbers={1, 2, 3})
-    )
-
-
-_WORST_TABLES: tuple[tuple[str, str, str, dict[str, str]], ...] = (
-    (
-        "failures",
-        "Failures",
-        "Failed ops by class and kind.",
-        {"error": "", "op": "", "ops": "ops", "first_uri": ""},
-    ),
-    (
-        "tail_files",
-        "Files in the tail",
-        "The files of the slowest 1 % of ops. A lift of 1 is in proportion to the ops of the file.",
-        {"uri": "", "tail_ops": "ops", "lift": "x", "worst_ns": "ns"},
-    ),
-    (
-        "slow_steps",
-        "Slowest steps",
-        "Time from the first submit to the last end of a step, and its slowest op.",
-        {"rank": "id", "step": "id", "wall_ns": "ns", "ops": "ops", "slowest_ns": "ns", "slowest_uri": ""},
-    ),
-    (
-        "streams",
-        "Streams",
-        "Ops by rank and worker, those with the largest p99 latency first.",
-        {"stream": "", "ops": "ops", "bytes": "bytes", "p99_ns": "ns"},
-    ),
-)
-"""The query, title and description of each table, and the unit of each column."""
-
-
-def _tables(name: str, reader: TraceReader) -> list[str]:
-    """The tables of one trace, worst rows first, without the empty ones."""
-    made = []
-    with measuring(reader) as connection:
-        for query, title, about, columns in _WORST_TABLES:
-            sql = load_sql("tracekit.reporting.queries", query)
-            found = rows(connection, f"({sql})", {"most": _WORST})
-            if found:
-                cells = [[_cell(row[column], unit) for column, unit in columns.items()] for row in found]
-                numbers = {i for i, unit in enumerate(columns.values()) if unit}
-                heads = [column.removesuffix("_ns").replace("_", " ") for column in columns]
-                title = f"{title}: {name}" if name else title
-                made.append(_section(title, about, _table(heads, cells, numbers=numbers)))
-    return made
-
-
-def _cell(value: Any, unit: str) -> str:
-    if value is None:
-        return "-"
-    if not unit:
-        return escape(str(value))
-    if unit == "id":
-        return str(value)
-    return f"{value:.2f}" if unit == "x" else shown(float(value), unit)
-
-
-def _chart(panel: Panel) -> str:
-    about = f"{panel.about} {panel.note[0].upper()}{panel.note[1:]}." if panel.note else panel.about
-    return (
-        f'<section><h2 id="h-{panel.name}">{escape(panel.title)}</h2><figure role="img" aria-labelledby="h-{panel.name}" '
-        f'aria-describedby="a-{panel.name}"><figcaption id="a-{panel.name}">{escape(about)}</figcaption>'
-        f'<div class="chart" id="chart-{panel.name}"></div></figure></section>'
-    )
-
-
-def _section(title: str, about: str, inner: str) -> str:
-    return f'<section><h2>{escape(title)}</h2><p class="about">{escape(about)}</p><div class="scroll" tabindex="0">{inner}</div></section>'
-
-
-def _table(columns: list[str], rows: list[list[str]], *, numbers: set[int]) -> str:
-    def kind(index: int) -> str:
-        return ' class="n"' if index in numbers else ' class="u"' if columns[index].endswith("uri") else ""
-
-    head = "".join(f'<th scope="col"{kind(i)}>{escape(name)}</th>' for i, name in enumerate(columns))
-    body = "".join(
-        "<tr>" + "".join(f"<td{kind(i)}>{cell}</td>" for i, cell in enumerate(row)) + "</tr>" for row in rows
-    )
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-
-
-def _page(title: str, body: Sequence[str], drawn: Sequence[Panel], plotly_js: str) -> str:
+def _page(title: str, verdicts: Sequence[str], chapters: Sequence[Chapter], missing: Sequence[str]) -> str:
     here = files("tracekit.reporting")
-    figures = json.dumps({panel.name: figure(panel) for panel in drawn})
+    pictures = [panel for chapter in chapters for panel in chapter.pictures]
+    figures = json.dumps(_rounded({panel.name: figure(panel) for panel in pictures}), separators=(",", ":"))
+    body = "".join(
+        f'<section class="chapter" aria-labelledby="{chapter.name}"><h2 id="{chapter.name}">{safe(chapter.title)}</h2>'
+        f"{''.join(html for _, _, html in chapter.panels)}</section>"
+        for chapter in chapters
+    )
+    gone = (
+        f'<p class="about">Not shown, since the trace does not hold what they need: {safe(", ".join(missing))}.</p>'
+        if missing
+        else ""
+    )
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f'<title>{escape(title)} - tracekit</title><link rel="icon" href="data:,">'
+        f'<title>{safe(title)} - tracekit</title><link rel="icon" href="data:,">'
         f"<style>{here.joinpath('page.css').read_text(encoding='utf-8')}</style></head>"
-        f'<body><main><h1>{escape(title)}</h1><p class="about">The storage requests of a run.</p>'
-        f"{''.join(body)}<footer>tracekit {escape(__version__)}</footer></main>"
-        f'<script type="application/json" id="figures">{figures.replace("</", "<" + chr(92) + "/")}</script>'
-        f"<script>{plotly_js}</script>"
+        f'<body><a class="skip" href="#main">Skip to the report</a>{_contents(chapters)}'
+        f'<main id="main" tabindex="-1"><h1>{safe(title)}</h1><p class="about">The storage requests of a run.</p>'
+        f"{''.join(verdicts)}{body}{gone}<noscript>The pictures need JavaScript. The tables are complete without it.</noscript>"
+        f"<footer>tracekit {safe(__version__)}</footer></main>"
+        f'<script type="application/json" id="page-figures">{figures.replace("</", "<" + chr(92) + "/")}</script>'
+        f'<script type="application/gzip" id="page-plotly">{_plotly()}</script>'
         f"<script>{here.joinpath('page.js').read_text(encoding='utf-8')}</script></body></html>\n"
     )
+
+
+def _contents(chapters: Iterable[Chapter]) -> str:
+    items = "".join(
+        f'<li><a href="#{chapter.name}">{safe(chapter.title)}</a><ul>'
+        + "".join(f'<li><a href="#{name}">{safe(title)}</a></li>' for name, title, _ in chapter.panels)
+        + "</ul></li>"
+        for chapter in chapters
+    )
+    return f'<nav aria-label="Contents"><details><summary>Contents</summary><ul>{items}</ul></details></nav>'
+
+
+@functools.cache
+def _plotly() -> str:
+    """plotly.js, compressed: it is 4.8 MB of text, most of the page, and 2 MB this way."""
+    code = str(require("plotly.offline", extra="report").get_plotlyjs())
+    return base64.b64encode(gzip.compress(code.encode(), 9, mtime=0)).decode()
+
+
+def _rounded(value: Any) -> Any:
+    """Figures with numbers of nine digits: more would only make the page larger."""
+    if isinstance(value, float):
+        return float(f"{value:.9g}")
+    if isinstance(value, dict):
+        return {name: _rounded(one) for name, one in value.items()}
+    return [_rounded(one) for one in value] if isinstance(value, list | tuple) else value

@@ -1,43 +1,34 @@
-"""What a picture consists of: axes, series, colours. Knows neither traces nor painters."""
+"""What a picture or a table of the report consists of. Knows neither traces nor painters."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
+from tracekit.reporting.axis import Axis
 from tracekit.reporting.heat import Heat
 
-__all__ = ["COLOURS", "HEAT_COLOURS", "Axis", "Panel", "Series"]
+__all__ = ["COLOURS", "HEAT_COLOURS", "Axis", "Listing", "Panel", "Series"]
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart, without yellow and black: those
 # disappear on a light and on a dark background.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#999999", "#7F6A00")
 HEAT_COLOURS = ("#3A6EA5", "#8F8B76", "#FDD23A")
-"""From few ops to many: every colour shows on a light and on a dark background."""
-
-
-@dataclass(frozen=True, slots=True)
-class Axis:
-    """One axis: `named` if its values are texts; `ticks` are (value, label) where the painter must not choose."""
-
-    title: str
-    log: bool = False
-    whole: bool = False
-    named: bool = False
-    ticks: tuple[tuple[float, str], ...] = ()
+"""From low to high: every colour shows on a light and on a dark background."""
 
 
 @dataclass(frozen=True, slots=True)
 class Series:
     """Points of one colour; `y` is None where the value is unknown. `hover` has a text per point.
 
-    `steps` have one more `x` than values that count: a value holds from its `x` to the next.
+    `steps` have one more `x` than values that count: a value holds from its `x` to the next. `spans` are
+    thick lines between pairs of points, with None between the pairs.
     """
 
-    kind: Literal["line", "steps", "points", "bars"]
+    kind: Literal["line", "steps", "points", "bars", "spans"]
     name: str
-    x: Sequence[float | str]
+    x: Sequence[float | str | None]
     y: Sequence[float | None]
     colour: int
     hover: Sequence[str] = ()
@@ -47,7 +38,10 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """One picture: `name` is unique among the panels of a report, `note` says what of the trace is shown."""
+    """One picture: `name` is unique among the panels of a report, `note` says what of the trace is shown.
+
+    `sql` are the queries behind it, as `tracekit query` takes them. `rows` is the number of lanes of a tall picture.
+    """
 
     name: str
     title: str
@@ -57,6 +51,8 @@ class Panel:
     series: tuple[Series, ...] = ()
     grid: Heat | None = None
     note: str = ""
+    sql: tuple[str, ...] = ()
+    rows: int = 0
 
     @property
     def empty(self) -> bool:
@@ -67,3 +63,16 @@ class Panel:
     def named(self) -> bool:
         """Whether it needs a legend."""
         return any(one.name for one in self.series)
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """One table: the names of its columns end with their units, as in `wall_ns`. `note` says what is left out."""
+
+    name: str
+    title: str
+    about: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Any, ...], ...]
+    note: str = ""
+    sql: tuple[str, ...] = ()

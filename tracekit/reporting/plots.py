@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from tracekit.errors import UsageError
 from tracekit.extras import require
 from tracekit.reporting.panel import COLOURS, HEAT_COLOURS, Axis, Panel, Series
-from tracekit.reporting.series import KINDS, pair_names, panels
+from tracekit.reporting.series import KINDS, panels
+from tracekit.reporting.source import pair_names
 from tracekit.reporting.table import brief
 from tracekit.store.reader import TraceLike, open_reader
 from tracekit.whole import whole_file
@@ -86,13 +87,24 @@ def _paint(axes: Axes, panel: Panel) -> None:
         _series(axes, series, index, len(panel.series))
     if panel.grid is not None:
         grid = panel.grid
-        cells = [[float("nan") if ops is None else ops for ops in row] for row in grid.cells]
+        cells = [[float("nan") if value is None else value for value in row] for row in grid.cells]
         colours = LinearSegmentedColormap.from_list("ops", HEAT_COLOURS)
-        mesh = axes.pcolormesh(grid.edges_x, grid.edges_us, cells, cmap=colours, vmin=0)
-        _whole(axes.figure.colorbar(mesh, ax=axes, label="ops").ax.yaxis)
+        least = None if grid.ticks else 0
+        mesh = axes.pcolormesh(grid.edges_x, grid.edges_y, cells, cmap=colours, vmin=least)
+        scale = axes.figure.colorbar(mesh, ax=axes, label=grid.title).ax
+        if grid.ticks:
+            low, high = scale.get_ylim()
+            inside = [(value, text) for value, text in grid.ticks if low <= value <= high]
+            scale.set_yticks([value for value, _ in inside], labels=[text for _, text in inside])
+        else:
+            _whole(scale.yaxis)
     _axis(axes, "x", panel.x)
     _axis(axes, "y", panel.y)
-    if not panel.y.log and not panel.empty and all(series.kind != "points" for series in panel.series):
+    if (
+        not panel.y.log
+        and not panel.empty
+        and all(series.kind not in ("points", "spans") for series in panel.series)
+    ):
         axes.set_ylim(bottom=0)
     axes.set_title(panel.title, loc="left", fontweight="bold", fontsize="medium")
     if panel.note:
@@ -117,7 +129,13 @@ def _series(axes: Axes, series: Series, index: int, of: int) -> None:
         if named:
             axes.set_xticks(range(len(y)), [str(x) for x in series.x], rotation=30, ha="right")
         return
-    x = [float(value) for value in series.x]
+    x = [float("nan") if value is None else float(value) for value in series.x]
+    if series.kind == "spans":
+        pairs = zip(series.x[::3], series.x[1::3], series.y[::3], strict=True)
+        ends = [(float(start or 0), float(end or 0), lane) for start, end, lane in pairs if lane is not None]
+        starts, stops, at = (list(values) for values in zip(*ends, strict=True))
+        axes.hlines(at, starts, stops, color=colour, label=label, linewidth=5)
+        return
     if series.kind == "points":
         size, alpha = (40, 0.5) if series.large else (6, 0.8)
         axes.scatter(x, y, s=size, linewidths=0, color=colour, label=label, alpha=alpha)
@@ -149,6 +167,8 @@ def _axis(axes: Axes, which: str, axis: Axis) -> None:
     getattr(axes, f"set_{which}label")(axis.title)
     if axis.log:
         getattr(axes, f"set_{which}scale")("log")
+    if axis.limits:
+        getattr(axes, f"set_{which}lim")(*axis.limits)
     if axis.ticks:
         low, high = painted.get_view_interval()
         painted.set_ticks([value for value, _ in axis.ticks], labels=[text for _, text in axis.ticks])

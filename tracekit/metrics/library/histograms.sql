@@ -2,6 +2,7 @@
 --
 -- op_key(by, uri, op, error, rank, worker) -> VARCHAR: the value of the grouping called `by`
 --     by is op, scheme, error, rank, worker, uri, prefix (the scheme and two parts of the path) or all.
+--     An unknown rank or worker is `-`.
 -- latency_hist(by): how many ops took how long, by bucket
 --     key VARCHAR, lo BIGINT ns inclusive, hi BIGINT ns exclusive, counts BIGINT ops that ended
 -- response_hist(by): the same of the response time: latency and what was spent on earlier tries and waits
@@ -14,8 +15,8 @@ CREATE OR REPLACE MACRO op_key(by_, uri, op, error, rank, worker) AS
         WHEN 'op' THEN op
         WHEN 'scheme' THEN uri_scheme(uri)
         WHEN 'error' THEN coalesce(error, 'ok')
-        WHEN 'rank' THEN rank::VARCHAR
-        WHEN 'worker' THEN rank::VARCHAR || '/' || worker::VARCHAR
+        WHEN 'rank' THEN coalesce(rank::VARCHAR, '-')
+        WHEN 'worker' THEN coalesce(rank::VARCHAR, '-') || '/' || coalesce(worker::VARCHAR, '-')
         WHEN 'uri' THEN uri
         WHEN 'prefix' THEN uri_prefix(uri, 2)
         WHEN 'all' THEN 'all'

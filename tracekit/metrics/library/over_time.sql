@@ -10,18 +10,22 @@
 --     win BIGINT, start_s DOUBLE, s DOUBLE, window_s DOUBLE, ops BIGINT, bytes BIGINT, bytes_per_s DOUBLE,
 --     read_bytes_per_s DOUBLE, write_bytes_per_s DOUBLE, ops_per_s DOUBLE, p50_us DOUBLE, p90_us DOUBLE, p99_us DOUBLE,
 --     max_us DOUBLE, failed BIGINT, mean_qd DOUBLE, mean_inflight_bytes DOUBLE
+-- over_windows_by(width_ns, by): the same for each value of a grouping (see op_key)
+--     key VARCHAR, win BIGINT, start_s DOUBLE, s DOUBLE, window_s DOUBLE, ops BIGINT, bytes BIGINT, bytes_per_s DOUBLE,
+--     read_bytes_per_s DOUBLE, write_bytes_per_s DOUBLE, ops_per_s DOUBLE, p50_us DOUBLE, p90_us DOUBLE, p99_us DOUBLE,
+--     max_us DOUBLE, failed BIGINT, mean_qd DOUBLE, mean_inflight_bytes DOUBLE
 -- A round length is 1, 2, 5, 10 ... ns (see round_window), which a periodic load does not alias with.
 -- The bytes of an op are spread evenly over its time from submit to end. Averages in flight are the time of ops in the
 -- window over its length (exact, by Little's law); an op that never ended has no time and counts for nothing there.
 -- bytes and the three bytes_per_s are null if no op of the trace says what it moved; averages in flight if none has a latency.
 -- Example: FROM over_time(100)
-CREATE OR REPLACE MACRO over_windows(width_ns) AS TABLE
+CREATE OR REPLACE MACRO over_windows_by(width_ns, by_) AS TABLE
     WITH extent AS MATERIALIZED (
         SELECT *, greatest((span_ns + width - 1) // width, 1) AS n
         FROM (SELECT *, width_ns::BIGINT AS width FROM run_extent())
     ),
     timed AS (
-        SELECT t_submit, t_submit + coalesce(response_ns(latency, wait_ns), 0) AS t_end, latency, coalesce(bytes, 0) AS bytes,
+        SELECT op_key(by_, uri, op, error, rank, worker) AS key, t_submit, t_submit + coalesce(response_ns(latency, wait_ns), 0) AS t_end, latency, coalesce(bytes, 0) AS bytes,
                CASE WHEN is_write(op) THEN coalesce(bytes, 0) ELSE 0 END AS written, coalesce(len, bytes, 0) AS asked, error, t0, span_ns, width, window_of(t_submit, t0, span_ns, width) AS first_win
         FROM ops, extent
         WHERE op <> 'hint'
@@ -29,42 +33,43 @@ CREATE OR REPLACE MACRO over_windows(width_ns) AS TABLE
     placed AS NOT MATERIALIZED (
         SELECT *, greatest(first_win, window_of(t_end - 1, t0, span_ns, width)) AS last_win FROM timed
     ),
-    grid AS (SELECT unnest(range(0, n)) AS win FROM extent WHERE t0 IS NOT NULL),
+    grid AS (SELECT key, unnest(range(0, n)) AS win FROM (SELECT DISTINCT key FROM timed), extent),
     -- Most ops end in the window in which they begin: these need no cutting.
     submitted AS (
-        SELECT first_win AS win, count(*) AS ops, count(*) FILTER (error IS NOT NULL) AS failed,
+        SELECT key, first_win AS win, count(*) AS ops, count(*) FILTER (error IS NOT NULL) AS failed,
                quantile_disc(latency, [0.5, 0.9, 0.99]) AS quantiles, max(latency) / 1e3 AS max_us,
                sum(bytes) FILTER (first_win = last_win) AS bytes,
                sum(written) FILTER (first_win = last_win) AS written,
                sum(t_end - t_submit) FILTER (first_win = last_win) AS op_ns,
                sum(asked::DOUBLE * (t_end - t_submit)) FILTER (first_win = last_win) AS byte_ns
-        FROM placed GROUP BY first_win
+        FROM placed GROUP BY key, first_win
     ),
     pieces AS (
-        SELECT unnest(range(first_win, last_win + 1)) AS win, t_submit, t_end, bytes, written, asked, t0, width
+        SELECT key, unnest(range(first_win, last_win + 1)) AS win, t_submit, t_end, bytes, written, asked, t0, width
         FROM placed WHERE first_win <> last_win
     ),
     cut AS (
-        SELECT win, bytes, written, asked, t_end - t_submit AS whole_ns, greatest(t0 + win * width - t_submit, 0) AS before_ns,
+        SELECT key, win, bytes, written, asked, t_end - t_submit AS whole_ns, greatest(t0 + win * width - t_submit, 0) AS before_ns,
                least(t0 + (win + 1) * width, t_end) - t_submit AS after_ns
         FROM pieces
     ),
     flying AS (
         -- Differences of one rising whole number: the pieces of an op add up to its bytes.
-        SELECT win, sum(bytes::HUGEINT * after_ns // whole_ns - bytes::HUGEINT * before_ns // whole_ns) AS bytes,
+        SELECT key, win, sum(bytes::HUGEINT * after_ns // whole_ns - bytes::HUGEINT * before_ns // whole_ns) AS bytes,
                sum(written::HUGEINT * after_ns // whole_ns - written::HUGEINT * before_ns // whole_ns) AS written,
                sum(after_ns - before_ns) AS op_ns, sum(asked::DOUBLE * (after_ns - before_ns)) AS byte_ns
-        FROM cut GROUP BY win
+        FROM cut GROUP BY key, win
     ),
     joined AS (
-        SELECT win, coalesce(submitted.ops, 0) AS ops, coalesce(submitted.failed, 0) AS failed,
+        SELECT key, win, coalesce(submitted.ops, 0) AS ops, coalesce(submitted.failed, 0) AS failed,
                (coalesce(submitted.bytes, 0) + coalesce(flying.bytes, 0))::BIGINT AS bytes,
                (coalesce(submitted.written, 0) + coalesce(flying.written, 0))::BIGINT AS written,
                coalesce(submitted.op_ns, 0) + coalesce(flying.op_ns, 0) AS op_ns,
                coalesce(submitted.byte_ns, 0) + coalesce(flying.byte_ns, 0) AS byte_ns, quantiles, max_us
-        FROM grid LEFT JOIN submitted USING (win) LEFT JOIN flying USING (win)
+        FROM grid LEFT JOIN submitted USING (key, win) LEFT JOIN flying USING (key, win)
     )
     SELECT
+        key,
         win,
         win * width / 1e9 AS start_s,
         (win * width + long / 2) / 1e9 AS s,
@@ -80,6 +85,8 @@ CREATE OR REPLACE MACRO over_windows(width_ns) AS TABLE
         CASE WHEN has_ends THEN op_ns / long END AS mean_qd,
         CASE WHEN has_ends THEN byte_ns / long END AS mean_inflight_bytes
     FROM (SELECT *, least(width, span_ns - win * width) AS long FROM joined, extent)
-    ORDER BY win;
+    ORDER BY key, win;
+CREATE OR REPLACE MACRO over_windows(width_ns) AS TABLE
+    SELECT * EXCLUDE (key) FROM over_windows_by(width_ns, 'all') ORDER BY win;
 CREATE OR REPLACE MACRO over_time(windows) AS TABLE
     FROM over_windows((SELECT round_window(span_ns, windows) FROM run_extent()));

@@ -1,0 +1,122 @@
+"""The tables of the report: shipped queries with their titles. The unit of a column stands in its name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tracekit.reporting.panel import Listing
+from tracekit.reporting.source import Source, one_of
+from tracekit.reporting.table import counted
+from tracekit.units import format_count, format_duration, format_rate, format_size
+
+__all__ = ["LISTINGS", "cell", "heading", "is_number", "listing"]
+
+_UNITS = ("_ns", "_bytes")
+_IDS = ("rank", "worker", "step", "slowest_rank", "phase")
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    query: str
+    title: str
+    about: str
+    columns: tuple[str, ...]
+    most: int = 30
+    of: str = ""
+    """The column that counts the rows without the limit, and the noun in `each`."""
+    each: str = ""
+    limited: str = "the first"
+
+
+LISTINGS: dict[str, _Table] = {
+    "failures": _Table(
+        "failures", "Failures", "Failed ops by class and kind.", ("error", "op", "ops", "first_uri"), 20
+    ),
+    "streams": _Table(
+        "streams", "Streams", "Ops by rank and worker, those with the largest p99 latency first.",
+        ("stream", "ops", "moved_bytes", "p50_ns", "p99_ns", "max_ns", "failed"), 200, "of_streams", "stream", "the slowest",
+    ),
+    "ranks": _Table(
+        "ranks", "Ranks", "Ops by rank, those with the most time in ops first.",
+        ("rank", "workers", "ops", "moved_bytes", "total_ns", "mean_ns", "p99_ns", "failed"), 200, "of_ranks", "rank", "the slowest",
+    ),
+    "tail-files": _Table(
+        "tail_files", "Files in the tail",
+        "The files of the slowest 1 % of ops. A lift of 1 is in proportion to the ops of the file.",
+        ("uri", "tail_ops", "lift", "worst_ns"), 10,
+    ),
+    "op-kinds": _Table(
+        "op_kinds", "Op kinds", "How many ops of each kind there are, what they moved, and how long they took.",
+        ("op", "ops", "moved_bytes", "total_ns", "p50_ns", "p99_ns", "max_ns", "failed"),
+    ),
+    "idle": _Table(
+        "idle", "Idle gaps",
+        "The longest stretches in which nothing was in flight: storage was asked for nothing.",
+        ("at_ns", "idle_ns", "run_share", "between", "before_uri", "after_uri"), 12,
+    ),
+    "files": _Table(
+        "files", "Files", "Reads and writes of each file. The column reuse is the bytes moved over the extent of the file.",
+        ("uri", "ops", "moved_bytes", "total_ns", "p99_ns", "max_ns", "reuse", "pattern", "failed"), 150, "of_files", "file",
+        "those with most ops, most bytes or most time in ops:",
+    ),
+    "step-table": _Table(
+        "steps", "Steps and the rank that held them up",
+        "Each step on its slowest rank: first submit to last end, the median of all ranks beside it, and its slowest op.",
+        ("step", "wall_ns", "ranks", "slowest_rank", "median_wall_ns", "moved_bytes", "slowest_ns", "slowest_uri"),
+        1000, "of_steps", "step",
+    ),
+    "patterns": _Table(
+        "patterns", "Access patterns",
+        "Files by the way in which their reads and writes follow one another.",
+        ("pattern", "files", "ops", "moved_bytes", "bytes_share", "sequential_share", "example_uri"),
+    ),
+}  # fmt: skip
+"""Every table of the page, by the name that is its anchor."""
+
+
+def listing(name: str, sources: Sequence[Source]) -> list[Listing]:
+    """The table called `name` of each trace, without the empty ones."""
+    table = LISTINGS[name]
+    made = []
+    for index, source in enumerate(sources):
+        source.taken()
+        found = source.file(table.query, most=table.most // len(sources))
+        if not found:
+            continue
+        total = found[0][table.of] if table.of else len(found)
+        note = f"{table.limited} {len(found)} of {counted(total, table.each)}" if len(found) < total else ""
+        rows = tuple(tuple(row[column] for column in table.columns) for row in found)
+        anchor, title = one_of(name, table.title, source, index, len(sources))
+        made.append(Listing(anchor, title, table.about, table.columns, rows, note, source.taken()))
+    return made
+
+
+def heading(column: str) -> str:
+    """The name of a column for people, without its unit."""
+    for unit in _UNITS:
+        column = column.removesuffix(unit)
+    return column.replace("_per_s", "/s").replace("_", " ")
+
+
+def is_number(column: str, values: Sequence[Any]) -> bool:
+    """Whether a column is aligned to the right."""
+    return column in _IDS or all(value is None or isinstance(value, int | float) for value in values)
+
+
+def cell(value: Any, column: str) -> str:
+    """A value as text, in the unit of its column."""
+    if value is None:
+        return "-"
+    if isinstance(value, str) or column in _IDS:
+        return str(value)
+    if column.endswith("_ns"):
+        return format_duration(value)
+    if column.endswith("bytes_per_s"):
+        return format_rate(value)
+    if column.endswith("_bytes"):
+        return format_size(value)
+    if column.endswith("_share"):
+        return f"{100 * value:.3g} %"
+    return f"{value:.2f}" if isinstance(value, float) else format_count(value)
