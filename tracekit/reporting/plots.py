@@ -124,7 +124,7 @@ def _series(axes: Axes, series: Series, index: int, of: int) -> None:
         width = 0.8 / of
         shift = (index - (of - 1) / 2) * width
         named = any(isinstance(x, str) for x in series.x)
-        x = [place + shift for place in (range(len(y)) if named else (float(x) for x in series.x))]
+        x = [place + shift for place in (range(len(y)) if named else (float(x or 0) for x in series.x))]
         axes.bar(x, y, width * 0.95, color=colour, label=label)
         if named:
             axes.set_xticks(range(len(y)), [str(x) for x in series.x], rotation=30, ha="right")
