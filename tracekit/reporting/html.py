@@ -7,7 +7,8 @@ from html import escape
 from os.path import commonprefix
 
 from tracekit.printable import printable
-from tracekit.reporting.listings import cell, heading, is_number
+from tracekit.questions.words import heading, in_words
+from tracekit.reporting.listings import is_number
 from tracekit.reporting.panel import Listing, Panel
 from tracekit.reporting.table import brief
 
@@ -72,7 +73,7 @@ def listing_section(found: Listing) -> str:
     folder = _common(found)
     if folder:
         about += f" …/ stands for {brief(folder, _LONGEST)}"
-    numbers = [is_number(name, [row[i] for row in found.rows]) for i, name in enumerate(found.columns)]
+    numbers = [is_number([row[i] for row in found.rows]) for i in range(len(found.columns))]
     kinds = [
         ' class="n"' if numbers[i] else ' class="u"' if name.endswith("uri") else ""
         for i, name in enumerate(found.columns)
@@ -84,7 +85,7 @@ def listing_section(found: Listing) -> str:
     body = "".join(
         "<tr>"
         + "".join(
-            f"<td{kinds[i]}{_sorted(value) if numbers[i] else ''}>{safe(brief(_short(cell(value, name), name, folder), _LONGEST))}</td>"
+            f"<td{kinds[i]}{_sorted(value) if numbers[i] else ''}>{safe(brief(_short(in_words(name, value), name, folder), _LONGEST))}</td>"
             for i, (name, value) in enumerate(zip(found.columns, row, strict=True))
         )
         + "</tr>"

@@ -9,12 +9,8 @@ from typing import Any
 from tracekit.reporting.panel import Listing
 from tracekit.reporting.source import Source, one_of
 from tracekit.reporting.table import counted
-from tracekit.units import format_count, format_duration, format_rate, format_size
 
-__all__ = ["LISTINGS", "cell", "heading", "is_number", "listing"]
-
-_UNITS = ("_ns", "_bytes")
-_IDS = ("rank", "worker", "step", "slowest_rank", "phase")
+__all__ = ["LISTINGS", "is_number", "listing"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,30 +89,6 @@ def listing(name: str, sources: Sequence[Source]) -> list[Listing]:
     return made
 
 
-def heading(column: str) -> str:
-    """The name of a column for people, without its unit."""
-    for unit in _UNITS:
-        column = column.removesuffix(unit)
-    return column.replace("_per_s", "/s").replace("_", " ")
-
-
-def is_number(column: str, values: Sequence[Any]) -> bool:
+def is_number(values: Sequence[Any]) -> bool:
     """Whether a column is aligned to the right."""
-    return column in _IDS or all(value is None or isinstance(value, int | float) for value in values)
-
-
-def cell(value: Any, column: str) -> str:
-    """A value as text, in the unit of its column."""
-    if value is None:
-        return "-"
-    if isinstance(value, str) or column in _IDS:
-        return str(value)
-    if column.endswith("_ns"):
-        return format_duration(value)
-    if column.endswith("bytes_per_s"):
-        return format_rate(value)
-    if column.endswith("_bytes"):
-        return format_size(value)
-    if column.endswith("_share"):
-        return f"{100 * value:.3g} %"
-    return f"{value:.2f}" if isinstance(value, float) else format_count(value)
+    return all(value is None or isinstance(value, int | float) for value in values)
