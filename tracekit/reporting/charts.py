@@ -25,6 +25,8 @@ _TALLEST = 760
 _CLEAR = "rgba(0,0,0,0)"
 _NAMES_FLAT = 5
 """Names along an axis that fit beside each other on a phone; more are turned."""
+_TURNED = 56
+"""Pixels that turned names take below the axis."""
 
 
 def figure(panel: Panel) -> dict[str, Any]:
@@ -33,14 +35,15 @@ def figure(panel: Panel) -> dict[str, Any]:
     if panel.grid is not None:
         data.append(_heat(panel.grid, panel.x.title))
     near = panel.grid is not None or any(series.kind in ("points", "spans") for series in panel.series)
-    height = min(max(150 + _LANE * panel.rows, 220), _TALLEST) if panel.rows else _HEIGHT
+    turned = _TURNED if _is_turned(panel) else 0
+    height = (min(max(150 + _LANE * panel.rows, 220), _TALLEST) if panel.rows else _HEIGHT) + turned
     layout = {
         "xaxis": _axis(panel.x, panel), "yaxis": {**_axis(panel.y, panel), **({} if panel.y.log or panel.rows else {"rangemode": "tozero"})},
         "height": height, "margin": {"l": 10, "r": 10, "t": 36, "b": 10}, "hovermode": "closest" if near else "x",
         "paper_bgcolor": _CLEAR, "plot_bgcolor": _CLEAR, "font": {"family": "system-ui, sans-serif"},
         "showlegend": panel.named, "modebar": {"bgcolor": _CLEAR, "color": "#8b949e"}, "bargap": 0.15 if any(len(series.x) > 3 for series in panel.series) else 0.6,
         # Below the axis: above the chart the toolbar would cover it.
-        "legend": {"orientation": "h", "x": 0, "xanchor": "left", "y": -76 / (height - 100), "yanchor": "top"},
+        "legend": {"orientation": "h", "x": 0, "xanchor": "left", "y": -(76 + turned) / (height - 100 - turned), "yanchor": "top"},
         "meta": {"linked": panel.x.title if panel.x.linked else ""},
     }  # fmt: skip
     return {"data": data, "layout": layout}
@@ -116,6 +119,11 @@ def _axis(axis: Axis, panel: Panel) -> dict[str, Any]:
     if axis.named:
         names = [str(name) for series in panel.series[:1] for name in series.x]
         short = [_text(name.partition(" to ")[0]) for name in names]
-        angle = -90 if len(names) > _NAMES_FLAT else 0
+        angle = -90 if _is_turned(panel) else 0
         made |= {"type": "category", "tickvals": names, "ticktext": short, "tickangle": angle}
     return made
+
+
+def _is_turned(panel: Panel) -> bool:
+    """Whether the names along the x axis need to be turned."""
+    return panel.x.named and any(len(series.x) > _NAMES_FLAT for series in panel.series)
