@@ -247,3 +247,9 @@ def test_a_range_that_moved_more_than_it_asked_for_is_a_bad_line(tmp_path: Path)
     done = import_trace("csv", tmp_path / "log", tmp_path / "t")
     assert (done.ops, done.skipped) == (1, 2)
     assert done.examples[0] == "line 2: it moved more bytes than were asked for"
+
+
+def test_a_public_trace_that_is_a_format_of_its_own_is_named_as_such(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"map_columns='mooncake' is a format") as raised:
+        brought(tmp_path, "jsonl", "{}\n", map_columns="mooncake")
+    assert raised.value.hint == "import it as mooncake"

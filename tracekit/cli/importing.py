@@ -11,7 +11,7 @@ from tracekit.cli import screen
 from tracekit.cli.arguments import JsonOption, OverwriteOption, choices, examples
 from tracekit.formats.base import WAIT_UNITS
 from tracekit.formats.registry import importers
-from tracekit.formats.text.presets import PRESETS
+from tracekit.formats.text.presets import FORMATS, PRESETS
 from tracekit.units import format_count
 
 __all__ = ["register"]
@@ -33,6 +33,7 @@ def register(app: typer.Typer) -> None:
 def _list(wanted: bool) -> None:
     if wanted:
         rows = [(name, preset.format, preset.about) for name, preset in PRESETS.items()]
+        rows += [("-", name, about) for name, about in FORMATS.items()]
         screen.show_rows(("preset", "format", "traces"), rows)
         raise typer.Exit
 

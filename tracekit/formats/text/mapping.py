@@ -18,7 +18,7 @@ from tracekit.errors import ErrorClass, UsageError
 from tracekit.formats.base import ImportOptions, Lines, Tally
 from tracekit.formats.sound import Streams, error_class, map_dictionary, op_kinds, op_map, sound_batch, uris
 from tracekit.formats.text.delimited import DECIMAL, INTEGER, TEXT, TIMESTAMP, arrays_of, kind_of
-from tracekit.formats.text.presets import PRESETS, Preset
+from tracekit.formats.text.presets import FORMATS, PRESETS, Preset
 from tracekit.schema import OPS
 
 __all__ = ["SIZES", "TIMES", "Column", "Numbering", "Source", "mapped", "named_columns", "parse_mapping", "source_types",
@@ -110,9 +110,11 @@ def parse_mapping(text: str) -> tuple[Column, ...]:
     found: dict[str, Column] = {}
     for item in filter(None, (part.strip() for part in text.split(","))):
         name, equals, rest = item.partition("=")
+        if item in FORMATS:
+            raise UsageError(f"map_columns={item!r} is a format, not a mapping", f"import it as {item}")
         if not equals or not rest or name not in _COLUMNS or name in found:
             raise UsageError(
-                f"map_columns: {item!r} is not a mapping",
+                f"map_columns={item!r} is not a mapping",
                 f"write COLUMN=SOURCE[:UNIT] once a column, or a preset ({', '.join(PRESETS)}); "
                 f"columns are {', '.join(_COLUMNS)}",
             )
@@ -196,21 +198,21 @@ def _source(item: str, column: str, text: str) -> Source:
         unit = _DEFAULT_UNIT.get(column, "")
         source = Source((), unit, text[1:-1])
         if kind_of(source.constant or "", source.kind(column)) is None:
-            raise UsageError(f"map_columns: {item!r} has an invalid constant for {column}", "give a number")
+            raise UsageError(f"map_columns={item!r} has an invalid constant for {column}", "give a number")
         return source
     before, colon, unit = text.rpartition(":")
     if not colon:
         before, unit = text, ""
     names = tuple(before.split("+"))
     if not all(names):
-        raise UsageError(f"map_columns: {item!r} names no source", "write COLUMN=SOURCE[:UNIT]")
+        raise UsageError(f"map_columns={item!r} names no source", "write COLUMN=SOURCE[:UNIT]")
     if len(names) > 1 and column not in _URI_COLUMNS:
-        raise UsageError(f"map_columns: {item!r} joins columns", "only a uri can be joined from several")
+        raise UsageError(f"map_columns={item!r} joins columns", "only a uri can be joined from several")
     unit = (unit or _DEFAULT_UNIT.get(column, "")).lower()
     allowed = _units(column)
     if unit not in ("", *allowed):
         raise UsageError(
-            f"map_columns: {item!r} has an unknown unit for {column}",
+            f"map_columns={item!r} has an unknown unit for {column}",
             f"there are {', '.join(allowed)}" if allowed else "it has none",
         )
     return Source(names, unit)

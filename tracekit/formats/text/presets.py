@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["PRESETS", "Preset"]
+__all__ = ["FORMATS", "PRESETS", "Preset"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,4 +77,6 @@ PRESETS = {
         "t_submit=#1:s,offset=#2:sectors,len=#3:sectors,op=#4:r0w1,uri=#5", "block://tencent/", ",", 5,
     ),
 }  # fmt: skip
-"""By name. Mooncake's request traces are the format `mooncake`, because one line of them stands for many ops."""
+"""By name."""
+FORMATS = {"mooncake": "Mooncake's request traces: a format of its own, because a line stands for many ops"}
+"""Public traces that no mapping can read, and what reads them."""
