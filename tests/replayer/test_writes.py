@@ -627,3 +627,25 @@ def test_writes_that_were_sent_again_say_so_and_their_waits_are_no_latency(
     assert rows[0]["tries"] >= 3 and rows[0]["wait_ns"] > 0
     assert [(row["tries"], row["wait_ns"]) for row in rows[1:]] == [(1, 0)] * 5
     assert reader.counters["retries"] == rows[0]["tries"] - 1
+
+
+@pytest.mark.parametrize("how", ["compiled", "interpreter", "s3"])
+def test_a_short_write_is_as_short_again_and_a_part_is_replaced_by_a_shorter_one(
+    tmp_path: Path, request: pytest.FixtureRequest, how: str
+) -> None:
+    ops = [
+        {"uri": "file:///run/short", "op": "write", "offset": 0, "len": 100, "bytes": 40},
+        {"uri": "file:///run/parts", "op": "part", "part": 1, "len": 5000},
+        {"uri": "file:///run/parts", "op": "part", "part": 1, "len": 300},
+        {"uri": "file:///run/parts", "op": "complete"},
+    ]
+    place = places(tmp_path, request, "s3" if how == "s3" else "file")
+    options: dict[str, Any] = {} if how == "s3" else {"engine": how}
+    trace = trace_of(tmp_path / "t.parquet", *ops)
+    result = replay(
+        trace, map=f"file:///run={place}", pace="asap", out=tmp_path / "r.trace", **options, **LOOSE
+    )
+    assert result.failures == ()
+    assert result.ok, result.parity
+    assert found_at(place) == {"short": 40, "parts": 300}
+    assert result.parity.row("bytes_written").b == 40 + 5000 + 300

@@ -168,6 +168,7 @@ class _LocalUpload:
         with _failing(uri, "open"):
             self._folder, self._name = self._held.enter_context(fence.parent(to_path(uri), make=True))
         self._aside = f".{self._name[:200]}.{secrets.token_hex(4)}.part"
+        self._ends: dict[int, int] = {}
         try:
             self._file = LocalFileWriter(uri, self._opened, counters, direct=direct)
         except BaseException:
@@ -178,11 +179,13 @@ class _LocalUpload:
         return os.open(self._aside, flags | os.O_NOFOLLOW, 0o666, dir_fd=self._folder)
 
     def part(self, number: int, offset: int, data: memoryview) -> int:
-        """Write the part to its place."""
+        """Write the part to its place; one with the same number is replaced, also by a shorter one."""
+        self._ends[number] = offset + len(data)
         return self._file.write(offset, data)
 
     def complete(self) -> None:
-        """Give the file its name."""
+        """Give the file its size and its name."""
+        self._file.truncate(max(self._ends.values(), default=0))
         self._file.close()
         with _failing(self._uri, "complete"), self._held:
             os.replace(self._aside, self._name, src_dir_fd=self._folder, dst_dir_fd=self._folder)

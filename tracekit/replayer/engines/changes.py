@@ -53,6 +53,7 @@ class Changes:
         self._kind, self._file, self._to, self._offset, self._length = (
             plan.view(name) for name in ("kind", "file", "to_file", "offset", "length")
         )
+        self._moves: np.ndarray = np.zeros(0, np.int64)
         self.files: set[int] = set()
         """Files that ops change: what is known of them is not to be kept from one op to the next."""
         self._series: dict[int, Series] = {}
@@ -65,6 +66,7 @@ class Changes:
             self.files = _changed_files(plan, self._families)
             self._folders = _folders(plan, self._families)
             self._written = set(plan.files_of(*DATA, "truncate"))
+            self._moves = plan.moves()  # a short write is as short again
             self._series = series_of(plan, lambda uri: backend_of(uri).remote)
             self._uploads.add(plan, slice(0, plan.ops))
             self._places = self._uploads.places(plan)
@@ -84,7 +86,7 @@ class Changes:
 
     def nbytes(self, op: int) -> int:
         """Bytes that the op sends."""
-        return max(int(self._length[op]), 0) if self._kind[op] in _DATA else 0
+        return max(int(self._moves[op]), 0) if self._kind[op] in _DATA else 0
 
     def prepare(self, op: int) -> memoryview:
         """The bytes that the op sends. Raises BackendError if there is no room for them."""

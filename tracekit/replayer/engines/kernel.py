@@ -74,6 +74,8 @@ def _prepare_change(op: Any, kind: Any, plan: Any, control: Any, seeds: Any, wor
     if kind != _WRITE and kind != _PUT and kind != _PART:
         return 0, 0
     asked = max(plan.length[op], 0)
+    if plan.recorded[op] != w.NO_LENGTH:  # a short write is as short again
+        asked = min(asked, plan.recorded[op])
     if asked >= 1 << 60:
         return w.OUT_OF_MEMORY, asked
     failed = make_room(op, asked + 8, worker, ask)
