@@ -15,6 +15,11 @@ import pytest
 import servers
 
 from tracekit import backend_for, create_dataset, import_trace, open_trace, replay
+from tracekit.backends.objects.gs import GsOptions
+from tracekit.backends.objects.gs_changes import gs_changes
+from tracekit.backends.objects.native.client import NativeClient
+from tracekit.backends.objects.native.endpoint import endpoints_of, limits_of
+from tracekit.backends.objects.native.gs import GsService
 from tracekit.backends.objects.store import ObjectStoreBackend
 from tracekit.errors import BackendError, UsageError
 
@@ -127,16 +132,36 @@ def test_uploads_in_parts_to_google_are_those_of_its_xml_interface(
     s3_env: servers.S3Server, s3_bucket: str
 ) -> None:
     """moto speaks the same requests; fake-gcs-server has no uploads in parts."""
-    backend = backend_for(f"gs://{s3_bucket}", endpoint=s3_env.endpoint, anonymous=True, retries=0)
-    uri = f"gs://{s3_bucket}/parts/a b"
-    whole, given_up = backend.changer.upload(uri), backend.changer.upload(f"{uri}2")
+    options = GsOptions(endpoint=s3_env.endpoint, anonymous=True)
+    service = GsService(s3_bucket, endpoints_of((s3_env.endpoint,), options))
+    client = NativeClient(service, limits_of(options), lambda _: None, False)
+    changes = gs_changes(client, emulated=False)
     first, second = memoryview(BODY * 2560), memoryview(BODY)
-    assert (whole.part(2, len(first), second), whole.part(1, 0, first)) == (len(second), len(first))
-    given_up.part(1, 0, second)
+    whole, given_up = changes.begin("parts/a b"), changes.begin("parts/c")
+    tags = [(2, changes.part("parts/a b", whole, 2, second)), (1, changes.part("parts/a b", whole, 1, first))]
+    changes.part("parts/c", given_up, 1, second)
+    changes.abort("parts/c", given_up)
+    changes.complete("parts/a b", whole, sorted(tags))
+    assert list(client.pages("parts", "")) == [[("parts/a b", len(first) + len(second))]]
+    assert bytes(client.get("parts/a b", None)[0] or b"") == BODY * 2561
+    changes.close()
+
+
+@pytest.mark.server
+def test_uploads_in_parts_to_an_emulator_of_google_leave_one_object(gcs: str) -> None:
+    backend = backend_for("gs://bucket", endpoint=gcs, anonymous=True, retries=0)
+    uri = "gs://bucket/joined/a b"
+    whole, given_up = backend.changer.upload(uri), backend.changer.upload(f"{uri}2")
+    for number in range(70, 0, -1):
+        whole.part(number, 0, memoryview(b"%02d" % number))
+    whole.part(7, 0, memoryview(b"again"))
+    given_up.part(1, 0, memoryview(b"x"))
     given_up.abort()
     whole.complete()
-    assert [info.size for info in backend.list(f"gs://{s3_bucket}/parts")] == [len(first) + len(second)]
-    assert bytes(backend.open(uri).get()[0]) == BODY * 2561
+    assert [info.uri for info in backend.list("gs://bucket/joined")] == [uri]
+    assert bytes(backend.open(uri).get()[0]) == b"".join(
+        b"again" if number == 7 else b"%02d" % number for number in range(1, 71)
+    )
     backend.close()
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from tracekit.backends.objects.changing import ConnectChanges
 from tracekit.backends.objects.failures import CREDENTIALS_MARK
@@ -74,7 +75,7 @@ def backend(*, scheme: str = "gs", **options: Any) -> ObjectStoreBackend:
         trusted=named is None,
     )
     connect = _native(endpoints, anonymous, chosen)
-    return ObjectStoreBackend(dialect, connect, chosen.retries, _changes(connect))
+    return ObjectStoreBackend(dialect, connect, chosen.retries, _changes(connect, endpoints))
 
 
 gcs_backend = partial(backend, scheme="gcs")
@@ -96,10 +97,14 @@ def _native(
     return connect
 
 
-def _changes(connect: Callable[[str, Callable[[str], None]], NativeClient]) -> ConnectChanges:
+def _changes(
+    connect: Callable[[str, Callable[[str], None]], NativeClient], endpoints: tuple[str, ...]
+) -> ConnectChanges:
     from tracekit.backends.objects.gs_changes import gs_changes
 
-    return lambda bucket, count: gs_changes(connect(bucket, count))
+    hosts = [urlsplit(each).hostname or "" for each in endpoints]
+    emulated = not all(host.endswith(".googleapis.com") for host in hosts)
+    return lambda bucket, count: gs_changes(connect(bucket, count), emulated=emulated)
 
 
 def _tokens() -> Callable[[], str]:

@@ -1,19 +1,30 @@
-"""Changes of one bucket of Google Cloud Storage: uploads in parts as S3 has them, copies as rewrites."""
+"""Changes of one bucket of Google Cloud Storage: uploads in parts as S3 has them, copies as rewrites.
+
+Emulators have the JSON API alone. There, the parts of an upload are objects beside its own, which are composed.
+"""
 
 from __future__ import annotations
 
 import json
+import secrets
+from collections import defaultdict
+from collections.abc import Sequence
 
+from tracekit.backends.objects.changing import ObjectChanges
+from tracekit.backends.objects.failures import Failure
 from tracekit.backends.objects.native.client import NativeClient
-from tracekit.backends.objects.native.gs import COPY_SOURCE
+from tracekit.backends.objects.native.gs import COMPOSED, COPY_SOURCE
 from tracekit.backends.objects.s3_changes import S3Changes
 
 __all__ = ["gs_changes"]
 
+_AT_ONCE = 32
+"""How many objects one request can compose."""
 
-def gs_changes(client: NativeClient) -> S3Changes:
-    """Return the changes of the client's bucket: the XML API has the uploads of S3."""
-    return S3Changes(client, _copy)
+
+def gs_changes(client: NativeClient, *, emulated: bool) -> ObjectChanges:
+    """Return the changes of the client's bucket, at Google or (`emulated`) anywhere else."""
+    return _Emulated(client) if emulated else S3Changes(client, _copy)
 
 
 def _copy(client: NativeClient, container: str, key: str, to_key: str) -> None:
@@ -28,3 +39,61 @@ def _copy(client: NativeClient, container: str, key: str, to_key: str) -> None:
         if told.get("rewriteToken", token) == token:
             raise ValueError("the store did not say how the copy goes on")
         token = str(told["rewriteToken"])
+
+
+class _Emulated:
+    """One bucket of an emulator."""
+
+    errors = NativeClient.errors
+
+    def __init__(self, client: NativeClient) -> None:
+        self._client = client
+        self._beside: defaultdict[str, set[str]] = defaultdict(set)
+        """Of each upload, the objects to remove at its end."""
+
+    def relocate(self, region: str) -> bool:
+        return False
+
+    def begin(self, key: str) -> str:
+        return secrets.token_hex(8)
+
+    def part(self, key: str, upload: str, number: int, data: memoryview) -> str:
+        name = f"{key}.{upload}.{number:05}"
+        self._client.put(name, data, True)
+        self._beside[upload].add(name)
+        return name
+
+    def complete(self, key: str, upload: str, parts: Sequence[tuple[int, str]]) -> None:
+        names = [name for _, name in parts]
+        for joint in range(len(names)):
+            if len(names) <= _AT_ONCE:
+                break
+            joined = f"{key}.{upload}.to-{joint}"
+            self._compose(names[:_AT_ONCE], joined)
+            self._beside[upload].add(joined)
+            names = [joined, *names[_AT_ONCE:]]
+        self._compose(names, key)
+        self.abort(key, upload)
+
+    def abort(self, key: str, upload: str) -> None:
+        for name in self._beside.pop(upload, ()):
+            self._client.remove(name)
+
+    def copy(self, container: str, key: str, to_key: str) -> None:
+        _copy(self._client, container, key, to_key)
+
+    def delete(self, key: str) -> None:
+        self._client.remove(key)
+
+    def failure(self, error: Exception) -> Failure:
+        return self._client.failure(error)
+
+    def close(self) -> None:
+        self._client.close()
+
+    def _compose(self, names: Sequence[str], key: str) -> None:
+        wanted = {"sourceObjects": [{"name": name} for name in names], "destination": {"name": key}}
+        body = json.dumps(wanted).encode()
+        self._client.request(
+            "POST", key, headers={COMPOSED: "true", "content-type": "application/json"}, body=body
+        )

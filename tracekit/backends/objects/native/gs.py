@@ -10,10 +10,12 @@ from tracekit.backends.objects.native.endpoint import Endpoint
 from tracekit.backends.objects.native.s3 import s3_list_query, s3_page
 from tracekit.backends.objects.native.service import Page, SignedRequest, encoded_query, request_path
 
-__all__ = ["COPY_SOURCE", "GsService"]
+__all__ = ["COMPOSED", "COPY_SOURCE", "GsService"]
 
 COPY_SOURCE = "x-goog-copy-source"
-"""The header of a copy: `bucket/key` of its source, not encoded."""
+"""The header of a copy: `bucket/key` of its source, not encoded. It is not sent, but makes the path."""
+COMPOSED = "x-goog-composed"
+"""The header of a request to make an object of others, likewise."""
 
 
 @dataclass(slots=True)
@@ -58,6 +60,8 @@ class GsService:
             path = (
                 f"{_object(endpoint, container, name)}/rewriteTo/b/{_segment(self.bucket)}/o/{_segment(key)}"
             )
+        elif sent.pop(COMPOSED, None):
+            path = f"{_object(endpoint, self.bucket, key)}/compose"
         elif method == "DELETE":
             path = _object(endpoint, self.bucket, key)
         else:
