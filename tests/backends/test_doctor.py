@@ -49,6 +49,9 @@ def test_local_files_can_be_examined(tmp_path: Path) -> None:
     (tmp_path / "f").write_bytes(BODY)
     diagnosis = tracekit.doctor(str(tmp_path))
     assert diagnosis.ok and found(diagnosis)["ranges"]
+    command = [sys.executable, "-m", "tracekit", "doctor", str(tmp_path)]
+    shown = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert shown.returncode == 0 and "not tried; give --allow-writes" in shown.stdout
 
 
 def test_a_failed_check_is_one_line_and_exit_code_1(s3_env: servers.S3Server) -> None:

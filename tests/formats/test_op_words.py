@@ -50,3 +50,10 @@ def test_a_wrong_mapping_is_named(tmp_path: Path, spec: str) -> None:
     (tmp_path / "log").write_text(_CODES)
     with pytest.raises(UsageError, match="is not a mapping"):
         import_trace("csv", tmp_path / "log", tmp_path / "t", map_ops=spec)
+
+
+@pytest.mark.parametrize("word", ["pread64", "preadv2", "pwrite64", "pwritev2", "PREAD64"])
+def test_calls_of_the_kernel_are_words_for_ops(tmp_path: Path, word: str) -> None:
+    (tmp_path / "log").write_text(f"t_submit,uri,op,len\n1,a,{word},1\n")
+    import_trace("csv", tmp_path / "log", tmp_path / "t")
+    assert _ops(tmp_path / "t") == [("write" if "write" in word else "read", 1)]

@@ -10,6 +10,7 @@ from rich.text import Text
 import tracekit
 from tracekit.cli import screen
 from tracekit.cli.arguments import JsonOption, examples
+from tracekit.cli.flags import with_flags
 from tracekit.cli.options import takes
 from tracekit.store_options import STORE
 from tracekit.units import format_duration, format_size
@@ -45,7 +46,9 @@ def _doctor(
     else:
         for check in found.checks:
             word, style = _MARKS[check.ok]
-            screen.say(Text.assemble((f"{check.name:<12}", "bold"), (f"{word:<8}", style), check.detail))
+            screen.say(
+                Text.assemble((f"{check.name:<12}", "bold"), (f"{word:<8}", style), with_flags(check.detail))
+            )
         for size, took in found.latency_ns.items():
             label = format_size(size) if size else "no data"
             screen.say(Text.assemble(("latency     ", "bold"), f"{'':<8}{label}: {format_duration(took)}"))

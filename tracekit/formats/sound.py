@@ -40,9 +40,14 @@ LEFT_OUT = "-"
 
 OP_WORDS = {
     **{kind: kind for kind in OP_KINDS},
-    **dict.fromkeys(("r", "rs", "rm", "ra", "get_range", "getrange", "pread", "readv", "preadv"), "read"),
+    **dict.fromkeys(
+        ("r", "rs", "rm", "ra", "get_range", "getrange", "pread", "pread64", "readv", "preadv", "preadv2"),
+        "read",
+    ),
     **dict.fromkeys(("getobject", "download", "load"), "get"),
-    **dict.fromkeys(("w", "ws", "wm", "wfs", "pwrite", "writev", "pwritev", "append"), "write"),
+    **dict.fromkeys(
+        ("w", "ws", "wm", "wfs", "pwrite", "pwrite64", "writev", "pwritev", "pwritev2", "append"), "write"
+    ),
     **dict.fromkeys(("post", "multipart", "upload", "putobject", "store"), "put"),
     **dict.fromkeys(("putpart", "uploadpart", "upload_part"), "part"),
     **dict.fromkeys(("completemultipartupload", "complete_multipart_upload"), "complete"),
