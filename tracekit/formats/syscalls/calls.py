@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from tracekit.errors import ErrorClass
@@ -21,6 +20,16 @@ from tracekit.formats.syscalls.arguments import (
     scalar,
     vector_length,
     working_directory,
+)
+from tracekit.formats.syscalls.files import (
+    HERE,
+    File,
+    Table,
+    change_directory,
+    close_range,
+    file_of,
+    handed_down,
+    here,
 )
 
 __all__ = ["TRACED", "VECTORED", "Processes", "Row"]
@@ -66,8 +75,6 @@ _FD_TRUNCATES = ("ftruncate", "ftruncate64")
 _TRUNCATES = ("truncate", "truncate64")
 _MOVES = ("chdir", "fchdir")
 """Calls that change the working directory."""
-_HERE = -100
-"""The descriptor of the working directory, as the kernel numbers it (AT_FDCWD)."""
 _RENAMES = ("rename", "renameat", "renameat2")
 _ASYNC = {
     "PREAD": "read",
@@ -89,32 +96,6 @@ TRACED = (
 """What to trace: every call that the reader understands or counts, but for `fstat`, which moves nothing."""
 
 
-@dataclass(slots=True)
-class _File:
-    """An open file; shared by every descriptor that is a dup of another, across forks too."""
-
-    path: str | None
-    position: int | None
-    opened: bool = False
-
-    def move(self, moved: int | None) -> int | None:
-        """Return the position, and move it by `moved` bytes; an unknown move makes it unknown."""
-        begin = self.position
-        if begin is not None:
-            self.position = None if moved is None else begin + moved
-        return begin
-
-    def renamed(self, old: str, new: str) -> None:
-        """Take the new name, if the file, or a directory that it is in, was renamed."""
-        if self.path == old:
-            self.path = new
-        elif self.path is not None and self.path.startswith(f"{old}/"):
-            self.path = new + self.path.removeprefix(old)
-
-
-_Table = dict[int, _File]
-
-
 class Processes:
     """The descriptors of all processes of a log, and what was left out.
 
@@ -134,7 +115,7 @@ class Processes:
         """The threads, in the order of their workers."""
         self._every_open = every_open
         self._inherited_streams = inherited_streams
-        self._tables: dict[int, _Table] = {}
+        self._tables: dict[int, Table] = {}
         self._streams = Streams()
         self._ended: Counter[int] = Counter()
         self._forking: dict[int, str] = {}
@@ -167,7 +148,7 @@ class Processes:
         thread = 0 if thread == self._first else thread
         value, error = result_of(result)
         if "AT_FDCWD<" in args:
-            table[_HERE] = _File(working_directory(args), None)
+            table[HERE] = File(working_directory(args), None)
         if name in _FORKS:
             self._forked(thread, table, value, args)
             return []
@@ -195,29 +176,29 @@ class Processes:
             self.moved["write"] += value
 
     def _parts(
-        self, table: _Table, name: str, args: str, result: str, value: int | None, error: ErrorClass | None
+        self, table: Table, name: str, args: str, result: str, value: int | None, error: ErrorClass | None
     ) -> Iterator[_Part]:
         moved = None if value is None and error is None else max(value or 0, 0)
         if name in _DATA:
             yield from self._data(table, name, args, moved)
         elif name in _OPENS:
-            path = opened_path(args, result, _here(table))
+            path = opened_path(args, result, here(table))
             opened = value is not None and value >= 0
             if value is not None and opened:
-                table[value] = _File(path, None if "O_APPEND" in args else 0, opened=True)
+                table[value] = File(path, None if "O_APPEND" in args else 0, opened=True)
             emptied = opened and (name == "creat" or "O_TRUNC" in args)
             if not opened or emptied or self._every_open:
                 yield _Part("truncate", path, length=0) if emptied else _Part("stat", path)
         elif name in _STATS:
-            yield _Part("stat", path_argument(args, _here(table)))
+            yield _Part("stat", path_argument(args, here(table)))
         elif name in _DELETES:
-            yield _Part("delete", path_argument(args, _here(table)))
+            yield _Part("delete", path_argument(args, here(table)))
         elif name in _TRUNCATES:
-            yield _Part("truncate", path_argument(args, _here(table)), length=scalar(args, -1))
+            yield _Part("truncate", path_argument(args, here(table)), length=scalar(args, -1))
         elif name in _RENAMES:
             yield from self._renamed(table, name, args, done=value == 0)
         elif name in _MOVES:
-            _moved(table, args, failed=error is not None)
+            change_directory(table, args, failed=error is not None)
         elif name in _COPIES:
             yield from _copied(table, name, args, moved)
         elif name == "io_submit":
@@ -225,17 +206,17 @@ class Processes:
         elif name in _LEFT_OUT:
             self.left_out[name] += 1
         elif name in _MAPS:
-            file = _file(table, args.split(", ", 4)[-1]) if args.count(", ") >= 4 else None
+            file = file_of(table, args.split(", ", 4)[-1]) if args.count(", ") >= 4 else None
             if file is not None and file.path is not None and error is None:
                 self.mapped.add(file.path)
         elif name == "close_range":
-            _close_range(table, args, value)
+            close_range(table, args, value)
         else:
             yield from _on_descriptor(table, name, args, value)
 
-    def _data(self, table: _Table, name: str, args: str, moved: int | None) -> Iterator[_Part]:
+    def _data(self, table: Table, name: str, args: str, moved: int | None) -> Iterator[_Part]:
         """A read or write: at its offset argument, or at the position if there is none or it is -1."""
-        file = _file(table, args)
+        file = file_of(table, args)
         if file is None:
             return
         if not (self._inherited_streams or file.opened) and (descriptor(args) or (0, None))[0] <= 2:
@@ -248,25 +229,25 @@ class Processes:
             offset = given if given is None or given >= 0 else None
         yield _Part("read" if name in _READS else "write", file.path, offset, length, moved)
 
-    def _submitted(self, table: _Table, args: str, value: int | None) -> Iterator[_Part]:
+    def _submitted(self, table: Table, args: str, value: int | None) -> Iterator[_Part]:
         """The requests of io_submit that the kernel took; how they ended is not in the call."""
         found = list(iocbs(args))[: max(value or 0, 0)]
         self.cut_vectors += max(value or 0, 0) - len(found)
         for word, where, length, offset in found:
             kind = _ASYNC.get(word)
-            file = _file(table, where)
+            file = file_of(table, where)
             if kind is None or file is None:
                 self.left_out[f"io_submit {word}"] += 1
                 continue
             self.asynchronous += 1
             yield _Part(kind, file.path, *((None, None) if kind == "sync" else (offset, length)))
 
-    def _renamed(self, table: _Table, name: str, args: str, *, done: bool) -> Iterator[_Part]:
+    def _renamed(self, table: Table, name: str, args: str, *, done: bool) -> Iterator[_Part]:
         """A rename; one of names whose directories are unknown, or one that exchanges two files, is counted.
 
         What is open keeps its descriptor and its position under the new name.
         """
-        paths = both_paths(args, _here(table))
+        paths = both_paths(args, here(table))
         if paths is None or "RENAME_EXCHANGE" in args:
             self.left_out[name] += 1
             return
@@ -277,7 +258,7 @@ class Processes:
             }.values():
                 file.renamed(*paths)
 
-    def _table(self, thread: int) -> _Table:
+    def _table(self, thread: int) -> Table:
         """The descriptors of a thread; a new one has those of the fork under way, if there is one."""
         table = self._tables.get(thread)
         if table is not None:
@@ -286,7 +267,7 @@ class Processes:
         parents = [parent for parent in self._forking if parent not in taken]
         if len(parents) == 1:
             self._early[thread] = parents[0]
-            table = _handed_down(self._tables.setdefault(parents[0], {}), self._forking[parents[0]])
+            table = handed_down(self._tables.setdefault(parents[0], {}), self._forking[parents[0]])
         elif parents:
             self._early[thread] = None
             table = {}
@@ -298,7 +279,7 @@ class Processes:
         self._tables[thread] = table
         return table
 
-    def _forked(self, thread: int, table: _Table, child: int | None, args: str) -> None:
+    def _forked(self, thread: int, table: Table, child: int | None, args: str) -> None:
         """A fork has returned to the parent: keep what the child has done before that."""
         args = self._forking.pop(thread, "") + args
         if child is None or child <= 0:
@@ -310,12 +291,12 @@ class Processes:
             known = self._tables[child]
             for number in known.keys() & table.keys():
                 table[number].position = None  # shared, and the child has moved it
-            self._tables[child] = {**_handed_down(table, args), **known}
+            self._tables[child] = {**handed_down(table, args), **known}
             return
-        self._tables[child] = _handed_down(table, args)
+        self._tables[child] = handed_down(table, args)
 
 
-def _copied(table: _Table, name: str, args: str, moved: int | None) -> Iterator[_Part]:
+def _copied(table: Table, name: str, args: str, moved: int | None) -> Iterator[_Part]:
     """The read and the write of a copy inside the kernel."""
     ends = both_ends(args)
     length = re.search(r", (\d{1,19})(?:, [\w|]+)?$", args)
@@ -323,7 +304,7 @@ def _copied(table: _Table, name: str, args: str, moved: int | None) -> Iterator[
         return
     for place, kind in zip(_COPIES[name], ("read", "write"), strict=True):
         where, given = ends[place]
-        file = _file(table, where)
+        file = file_of(table, where)
         if name.startswith("sendfile") and kind == "write":
             given = None  # its one offset is that of the read
         if file is not None:
@@ -337,9 +318,9 @@ def _beyond(moved: int | None, asked: int | None) -> bool:
     return moved is not None and asked is not None and moved > asked
 
 
-def _on_descriptor(table: _Table, name: str, args: str, value: int | None) -> Iterator[_Part]:
+def _on_descriptor(table: Table, name: str, args: str, value: int | None) -> Iterator[_Part]:
     """Calls that name nothing but a descriptor."""
-    file = _file(table, args)
+    file = file_of(table, args)
     if file is None:
         return
     ok = value is not None and value >= 0
@@ -367,48 +348,3 @@ def _on_descriptor(table: _Table, name: str, args: str, value: int | None) -> It
         found = descriptor(args)
         if found is not None:
             table.pop(found[0], None)
-
-
-def _close_range(table: _Table, args: str, value: int | None) -> None:
-    if value != 0 or "CLOSE_RANGE_CLOEXEC" in args:
-        return
-    first, last = descriptor(args), scalar(args, -2)
-    if first is None:
-        return
-    end = 2**32 if last is None or last < 0 else last
-    for number in [number for number in table if first[0] <= number <= end]:
-        del table[number]
-
-
-def _here(table: _Table) -> str | None:
-    """Return the working directory, where the log has shown it."""
-    known = table.get(_HERE)
-    return None if known is None else known.path
-
-
-def _moved(table: _Table, args: str, *, failed: bool) -> None:
-    """Note a new working directory. It is unknown after a call whose directory is."""
-    if failed:
-        return
-    file = _file(table, args)
-    path = path_argument(args, _here(table)) if file is None else file.path
-    table[_HERE] = _File(path, None)
-
-
-def _handed_down(table: _Table, args: str) -> _Table:
-    """The descriptors of a fork's child: the parent's own table for a thread, a copy for a process."""
-    return table if "CLONE_FILES" in args else dict(table)
-
-
-def _file(table: _Table, args: str) -> _File | None:
-    """The file of the descriptor that `args` begins with; `-y` names it even if it was opened before the log."""
-    found = descriptor(args)
-    if found is None or found[0] < 0:
-        return None
-    number, path = found
-    file = table.get(number)
-    if file is None or (path is not None and file.path is not None and path != file.path):
-        file = table[number] = _File(path, None)
-    if file.path is None:
-        file.path = path
-    return file
