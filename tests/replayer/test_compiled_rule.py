@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -151,7 +151,7 @@ COLUMNS = 'plan_op, op, uri, ops."offset", len, bytes, rank, worker, step, sampl
 @pytest.mark.parametrize("rule", ["pool", "stream"])
 @pytest.mark.parametrize("gate", [{}, {"max_ops_in_flight": 1}, {"max_bytes_in_flight": 6}])
 def test_both_engines_record_the_same_rows_under_a_rule(
-    tmp_path: Path, rule: str, gate: dict[str, int]
+    tmp_path: Path, rule: Literal["pool", "stream"], gate: dict[str, Any]
 ) -> None:
     trace = recording(tmp_path)
     rows = []

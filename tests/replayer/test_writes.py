@@ -633,7 +633,7 @@ def test_writes_that_were_sent_again_say_so_and_their_waits_are_no_latency(
 def test_a_short_write_is_as_short_again_and_a_part_is_replaced_by_a_shorter_one(
     tmp_path: Path, request: pytest.FixtureRequest, how: str
 ) -> None:
-    ops = [
+    ops: list[dict[str, Any]] = [
         {"uri": "file:///run/short", "op": "write", "offset": 0, "len": 100, "bytes": 40},
         {"uri": "file:///run/parts", "op": "part", "part": 1, "len": 5000},
         {"uri": "file:///run/parts", "op": "part", "part": 1, "len": 300},
