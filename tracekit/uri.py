@@ -23,6 +23,7 @@ __all__ = [
     "from_name",
     "from_path",
     "has_scheme",
+    "local_file",
     "scheme_of",
     "to_path",
     "with_scheme",
@@ -106,6 +107,15 @@ def to_path(uri: str) -> Path:
     if match[1].lower() not in FILE_SCHEMES or not rest.startswith("/"):
         raise UsageError(f"{clean(uri)} is not a local file", "write file:///absolute/path")
     return Path(rest)
+
+
+def local_file(name: str | os.PathLike[str]) -> Path:
+    """Return the local path that a user names: a plain path, one below `~`, or a `file://` URI.
+
+    A name that exists is literal. Raises UsageError for another scheme.
+    """
+    path = to_path(os.fspath(name))
+    return path.expanduser() if str(path).startswith("~") and not path.exists() else path
 
 
 def with_scheme(uri_or_path: str) -> str:

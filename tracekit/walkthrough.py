@@ -26,7 +26,7 @@ from tracekit.replayer.run import replay
 from tracekit.reporting.plots import draw
 from tracekit.store.manifest import read_manifest
 from tracekit.trace import open_trace
-from tracekit.uri import from_path
+from tracekit.uri import from_path, local_file
 
 __all__ = ["DEMO_OPTIONS", "DemoResult", "demo"]
 
@@ -96,7 +96,7 @@ def demo(
     Everything is made in the directory `out` (300 MiB). With `overwrite`, an earlier demo there is
     replaced. Raises UsageError if `out` holds anything else.
     """
-    folder = Path(out)
+    folder = local_file(out)
     _make_room(folder, overwrite=overwrite)
     advance: Watch = watch or (lambda done, total=None, note="": None)
     dataset, recording = folder / _DATASET, folder / _RECORDING

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -68,6 +69,47 @@ def test_an_output_is_named_in_the_same_ways(tmp_path: Path, monkeypatch: pytest
     with tracekit.Recorder(f"file://{tmp_path}/2.trace") as recorder:
         recorder.record("file:///a", 0, 1, 1, 1)
     assert tracekit.open_trace(tmp_path / "2.trace").ops == 1
+
+
+@pytest.mark.parametrize("place", ["~", "uri"])
+@pytest.mark.parametrize(
+    "verb",
+    [
+        ["stats", "TRACE", "--json"], ["query", "TRACE", "FROM ops", "--csv"],
+        ["export", "csv", "TRACE"], ["plot", "offsets", "TRACE"], ["report", "TRACE"],
+    ],
+    ids=lambda verb: verb[0],
+)  # fmt: skip
+def test_a_file_to_write_is_named_in_the_same_ways(
+    trace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: list[str], place: str
+) -> None:
+    suffix = {"plot": ".svg", "report": ".html"}.get(verb[0], ".txt")
+    folder = {"~": "~", "uri": f"file://{tmp_path}"}[place]
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    words = [str(trace) if word == "TRACE" else word for word in verb]
+    assert run([*words, "-o", f"{folder}/made{suffix}"]) == 0
+    assert (tmp_path / f"made{suffix}").stat().st_size > 0
+
+
+@pytest.mark.parametrize("verb", ["verify", "repair"])
+def test_verify_and_repair_take_a_glob_of_one_trace(
+    trace: Path, tmp_path: Path, verb: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(trace, tmp_path / "one.trace")
+    assert run([verb, f"{tmp_path}/on?.trace"]) == 0
+    shutil.copytree(trace, tmp_path / "ono.trace")
+    assert run([verb, f"{tmp_path}/on*.trace"]) == 2
+    assert "names 2 files (name one trace at a time)" in capsys.readouterr().err
+
+
+def test_a_log_is_named_below_the_home_too(
+    trace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert run(["export", "csv", str(trace), "-o", "~/log.csv"]) == 0
+    assert run(["import", "csv", "~/log.csv", "-o", "~/again.trace"]) == 0
+    assert (tmp_path / "again.trace").is_dir()
 
 
 def test_a_uri_of_a_store_does_not_name_a_trace(capsys: pytest.CaptureFixture[str]) -> None:
@@ -236,6 +278,10 @@ def test_a_misspelt_word_gets_the_nearest_one(
         ("tracekit query t.trace FROM --format c", {"csv"}),
         ("tracekit capture --method s", {"strace"}),
         ("tracekit info --js", {"--json"}),
+        ("tracekit ask t.trace slowest-f", {"slowest-files"}),
+        ("tracekit info sample_traces/s", {"sample_traces/s3.trace"}),
+        ("tracekit compare sample_traces/file.trace sample_traces/a", {"sample_traces/az.trace"}),
+        ("tracekit report sample_traces/s3.trace --against sample_traces/d", {"sample_traces/direct.trace"}),
     ],
 )
 def test_completion_offers_the_words_that_fit(words: str, offered: set[str]) -> None:
@@ -246,7 +292,7 @@ def test_completion_offers_the_words_that_fit(words: str, offered: set[str]) -> 
         "COMP_CWORD": str(len(words.split()) - 1),
     }
     done = subprocess.run(
-        [sys.executable, "-m", "tracekit"], env=environ, capture_output=True, text=True, timeout=60
+        [sys.executable, "-m", "tracekit"], env=environ, capture_output=True, text=True, timeout=60, cwd=REPO
     )
     assert set(done.stdout.split()) == offered, done.stderr
 

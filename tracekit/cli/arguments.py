@@ -10,6 +10,7 @@ import typer
 
 from tracekit.errors import UsageError
 from tracekit.store.layout import SEGMENT_SUFFIX, is_trace_file
+from tracekit.uri import local_file
 from tracekit.validation import nearest
 
 __all__ = [
@@ -72,7 +73,13 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, and errors
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace an existing output.")]
 OutOption = Annotated[
     Path | None,
-    typer.Option("-o", "--out", metavar="FILE", help="Write here instead of printing; - is standard output."),
+    typer.Option(
+        "-o",
+        "--out",
+        parser=local_file,
+        metavar="FILE",
+        help="Write here instead of printing; - is standard output.",
+    ),
 ]
 
 

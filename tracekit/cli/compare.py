@@ -13,6 +13,7 @@ from tracekit.cli.arguments import JsonOption, examples, traces
 from tracekit.cli.options import takes
 from tracekit.options import VERDICT
 from tracekit.reporting.table import divergence_tables, parity_table
+from tracekit.uri import local_file
 
 __all__ = ["register"]
 
@@ -47,7 +48,8 @@ def _compare(
         float | None, typer.Option(help="Compare as two runs, with A's times divided by this.")
     ] = None,
     junit: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write the judged metrics as JUnit XML.")
+        Path | None,
+        typer.Option(parser=local_file, metavar="FILE", help="Write the judged metrics as JUnit XML."),
     ] = None,
     json: JsonOption = False,
     **options: Any,

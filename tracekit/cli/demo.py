@@ -15,6 +15,7 @@ from tracekit.units import format_count
 
 if TYPE_CHECKING:
     from tracekit.walkthrough import DemoResult
+from tracekit.uri import local_file
 
 __all__ = ["register"]
 
@@ -28,7 +29,10 @@ def register(app: typer.Typer) -> None:
 
 def _demo(
     out: Annotated[
-        Path, typer.Option("-o", "--out", metavar="DIR", help="Where the dataset, traces and picture go.")
+        Path,
+        typer.Option(
+            "-o", "--out", parser=local_file, metavar="DIR", help="Where the dataset, traces and picture go."
+        ),
     ] = Path("demo"),
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier demo in DIR.")] = False,
     json: JsonOption = False,

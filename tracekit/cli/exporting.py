@@ -12,6 +12,7 @@ from tracekit.cli import screen
 from tracekit.cli.arguments import JsonOption, OverwriteOption, TraceArgument, choices, examples, output
 from tracekit.formats.registry import exporters
 from tracekit.units import format_count
+from tracekit.uri import local_file
 
 __all__ = ["register"]
 
@@ -37,6 +38,7 @@ def _export(
         typer.Option(
             "-o",
             "--out",
+            parser=local_file,
             metavar="DST",
             help="The file, compressed if it ends in .zst, .gz, .bz2, .xz or .lz4; - is standard output.",
         ),

@@ -11,6 +11,7 @@ import tracekit
 from tracekit.cli import screen
 from tracekit.cli.arguments import AgainstOption, JsonOption, TraceArgument, choices, examples
 from tracekit.reporting.plots import KINDS
+from tracekit.uri import local_file
 
 __all__ = ["register"]
 
@@ -32,7 +33,10 @@ def _plot(
     ],
     trace: TraceArgument,
     out: Annotated[
-        Path, typer.Option("-o", "--out", metavar="FILE", help="The picture: .png, .svg or .pdf.")
+        Path,
+        typer.Option(
+            "-o", "--out", parser=local_file, metavar="FILE", help="The picture: .png, .svg or .pdf."
+        ),
     ],
     against: AgainstOption = None,
     json: JsonOption = False,

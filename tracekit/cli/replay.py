@@ -24,6 +24,7 @@ from tracekit.replayer.run import dry_run as summarize_replay
 from tracekit.replayer.run import replay
 from tracekit.reporting.table import parity_table
 from tracekit.units import format_count, format_duration, format_size
+from tracekit.uri import local_file
 
 __all__ = ["register"]
 
@@ -49,7 +50,8 @@ def _replay(
         str | None, typer.Option("-o", "--out", metavar="OUT", help="Keep the replay's own trace here.")
     ] = None,
     junit: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write the judged metrics as JUnit XML.")
+        Path | None,
+        typer.Option(parser=local_file, metavar="FILE", help="Write the judged metrics as JUnit XML."),
     ] = None,
     dry_run: Annotated[
         bool,

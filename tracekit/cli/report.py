@@ -10,6 +10,7 @@ import typer
 import tracekit
 from tracekit.cli import screen
 from tracekit.cli.arguments import AgainstOption, JsonOption, TraceArgument, examples, output
+from tracekit.uri import local_file
 
 __all__ = ["register"]
 
@@ -28,7 +29,10 @@ def register(app: typer.Typer) -> None:
 def _report(
     trace: TraceArgument,
     out: Annotated[
-        Path, typer.Option("-o", "--out", metavar="FILE.html", help="The page; - is standard output.")
+        Path,
+        typer.Option(
+            "-o", "--out", parser=local_file, metavar="FILE.html", help="The page; - is standard output."
+        ),
     ],
     against: AgainstOption = None,
     tolerance: Annotated[float, typer.Option(metavar="SHARE", help="Parity tolerance: 0.15 is 15 %.")] = 0.15,

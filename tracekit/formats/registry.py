@@ -35,6 +35,7 @@ from tracekit.schema import OPS
 from tracekit.store.reader import TraceLike, open_reader
 from tracekit.store.writer import TraceWriter
 from tracekit.units import parse_size
+from tracekit.uri import local_file
 from tracekit.validation import nearest
 
 __all__ = [
@@ -272,7 +273,7 @@ def export_trace(
     """
     writes = exporter(format)
     reader = open_reader(trace)
-    target = STANDARD_OUTPUT if os.fspath(out) == STANDARD_INPUT else Path(out)
+    target = STANDARD_OUTPUT if os.fspath(out) == STANDARD_INPUT else local_file(out)
     tally = Tally(target)
     with open_sink(target, overwrite=overwrite) as sink:
         ops = writes.write(reader, sink, tally, ExportOptions(object_by=object_by))

@@ -19,7 +19,7 @@ from pathlib import Path
 from tracekit.backends.base import Backend
 from tracekit.backends.registry import backend_for
 from tracekit.errors import TraceFormatError
-from tracekit.uri import FILE_SCHEMES, clean, has_scheme, scheme_of, to_path
+from tracekit.uri import FILE_SCHEMES, clean, has_scheme, local_file, scheme_of
 
 __all__ = ["STANDARD_INPUT", "Log", "SourceLike", "opened"]
 
@@ -62,8 +62,7 @@ def opened(
             elif has_scheme(text) and scheme_of(text) not in FILE_SCHEMES:
                 found += _objects(text, spool)
             else:
-                path = to_path(text) if has_scheme(text) else Path(text)
-                found += _files(path, format, directories=directories)
+                found += _files(local_file(text), format, directories=directories)
         yield found
 
 

@@ -9,7 +9,6 @@ import json
 import os
 from collections.abc import Iterable, Sequence
 from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
 from tracekit.comparison.divergence import diverge
@@ -28,6 +27,7 @@ from tracekit.reporting.story import paragraph, stalls
 from tracekit.reporting.table import bytes_moved, in_flight, known, op_kinds, steps
 from tracekit.store.reader import TraceLike, open_reader
 from tracekit.units import format_count, format_duration
+from tracekit.uri import local_file
 from tracekit.version import __version__
 from tracekit.whole import whole_file
 
@@ -76,7 +76,7 @@ def report(
     page = _page(
         reader.path.name or str(reader.path), verdicts, [one for one in chapters if one.panels], missing
     )
-    with whole_file(Path(out)) as aside:
+    with whole_file(local_file(out)) as aside:
         aside.write_text(page, encoding="utf-8")
     return parity
 

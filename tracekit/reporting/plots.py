@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tracekit.errors import UsageError
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis as PlotAxis
     from matplotlib.figure import Figure
+from tracekit.uri import local_file
 
 __all__ = ["KINDS", "draw", "paint", "plot"]
 
@@ -47,7 +47,7 @@ def draw(
     against: TraceLike | None = None,
 ) -> None:
     """Draw several pictures, one above the other, into `out`, which appears whole. Raises as `plot` does."""
-    out = Path(out)
+    out = local_file(out)
     if out.suffix not in _FORMATS:
         raise UsageError(f"{out}: unknown picture type", f"name it {', '.join(_FORMATS)}")
     require("matplotlib", extra="report")

@@ -31,7 +31,7 @@ from tracekit.store.layout import (
     segments_of,
     stem_of,
 )
-from tracekit.store.locate import local_path
+from tracekit.store.locate import one_path
 from tracekit.store.lock import exclusive
 from tracekit.store.manifest import UPGRADE, Manifest, read_manifest, write_manifest
 from tracekit.store.opening import NotOpsError, SegmentInfo, open_file, open_pages, open_segment
@@ -84,7 +84,7 @@ def verify(
     `watch(done, total)` is called for each segment. Raises TraceFormatError if there is no trace, or for a
     single file whose columns are not those of ops.
     """
-    root = local_path(trace)
+    root = one_path(trace)
     files = _files(root)
     alone = root.is_file()
     found = [finding for file in files if (finding := _unreadable(file, alone=alone)) is not None]
@@ -146,7 +146,7 @@ def repair(trace: str | os.PathLike[str]) -> Repair:
     nothing to repair (other Parquet files are left alone), if a newer tracekit wrote it, or if it still
     cannot be opened afterwards.
     """
-    root = local_path(trace)
+    root = one_path(trace)
     if not root.is_dir():
         raise UsageError(f"{root} is not a trace directory", "repair works on directories")
     with exclusive(root, "repair"):

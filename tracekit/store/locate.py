@@ -13,9 +13,9 @@ from pathlib import Path
 
 from tracekit.errors import TraceFormatError, UsageError
 from tracekit.store.layout import check_name
-from tracekit.uri import scheme_of, to_path
+from tracekit.uri import local_file, scheme_of
 
-__all__ = ["Name", "literal", "local_path", "trace_paths"]
+__all__ = ["Name", "literal", "local_path", "one_path", "trace_paths"]
 
 Name = str | os.PathLike[str]
 _PATTERN = frozenset("*?[")
@@ -29,9 +29,9 @@ def local_path(name: Name) -> Path:
     text = os.fspath(name)
     if "://" in text and scheme_of(text) != "file":
         raise UsageError(f"{text}: a trace is a local directory or file", "give a path, or a file:// URI")
-    path = to_path(text)
+    path = local_file(text)
     check_name(path)
-    return path.expanduser() if str(path).startswith("~") and not path.exists() else path
+    return path
 
 
 def trace_paths(names: Name | Sequence[Name]) -> tuple[Path, ...]:
@@ -46,6 +46,14 @@ def trace_paths(names: Name | Sequence[Name]) -> tuple[Path, ...]:
     if not found:
         raise UsageError("no trace is named", "give a trace directory or Parquet files")
     return tuple(dict.fromkeys(found))
+
+
+def one_path(name: Name) -> Path:
+    """Return the one path that `name` stands for. Raises as `trace_paths` does, and UsageError if it names several."""
+    path, *more = trace_paths(name)
+    if more:
+        raise UsageError(f"{os.fspath(name)} names {len(more) + 1} files", "name one trace at a time")
+    return path
 
 
 def _matches(name: Name) -> tuple[Path, ...]:
