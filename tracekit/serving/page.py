@@ -47,7 +47,7 @@ class Pages:
         """The report of trace `number`, with a query box that sends `token`."""
         box = _part("box.html").replace("/* questions */", _as_script(_questions()))
         box = box.replace("/* token */", _as_script(token)).replace("/* trace */", _as_script(number))
-        before, end, after = self._report(number).rpartition("</body>")
+        before, end, after = self._report(number).rpartition("</main>")
         return f"{before}{box}{end}{after}"
 
     def _report(self, number: int) -> str:
