@@ -16,7 +16,7 @@ import pyarrow as pa
 import pytest
 
 import tracekit
-from tracekit.scale import distribute
+from tracekit.scale import distribute, launch
 from tracekit.store.writer import TraceWriter
 
 EXACT = ("completeness", "identity", "ops", "due_times", "early_ops", "bytes", "failures")
@@ -127,6 +127,29 @@ def test_a_host_that_cannot_open_the_trace_gets_it_sent(
     monkeypatch.setattr(distribute, "_where", lambda reader: str(tmp_path / "mounted elsewhere"))
     result = tracekit.replay(trace, on="local", hosts=2, pace="asap")
     assert result.ok, result.parity.verdict
+
+
+AHEAD_S = (0, 1000, 5000)
+
+
+def test_hosts_whose_clocks_are_hours_apart_share_one_time_axis(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shifted = ["unshare", "--time", "--fork", "--kill-child", "--monotonic"]
+    if subprocess.run([*shifted, "1", "true"], capture_output=True, check=False).returncode:
+        pytest.skip("this user may not make time namespaces")
+    plain = launch.command
+
+    def command(address: str, port: int, index: int) -> list[str]:
+        return [*shifted, str(AHEAD_S[index]), *plain(address, port, index)]
+
+    monkeypatch.setattr(launch, "command", command)
+    trace = record(tmp_path)
+    result = tracekit.replay(trace, out=tmp_path / "r", on="local", hosts=3, engine="interpreter")
+    for host, ahead in zip(result.hosts, AHEAD_S, strict=True):
+        assert abs(host["clock_offset_ns"] + ahead * 10**9) <= host["clock_error_ns"]
+    for metric in EXACT:
+        assert result.parity.row(metric).ok, metric
 
 
 def kill(pid: int) -> None:

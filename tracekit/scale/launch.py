@@ -119,6 +119,7 @@ class _Ray:
         self._placing = require("ray.util.scheduling_strategies", extra="scale")
         self._began = not ray.is_initialized()
         if self._began:
+            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a replay reports to nobody
             try:
                 ray.init(address=_ray_address(where), log_to_driver=False, logging_level="ERROR")
             except (ConnectionError, RuntimeError, ValueError) as error:
