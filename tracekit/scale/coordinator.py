@@ -42,8 +42,8 @@ class Limits:
 
     connect_s: float = 60.0
     prepare_s: float = 60.0
-    silence_s: float = 2.0
-    ending_s: float = 2.0
+    silence_s: float = 2.5
+    ending_s: float = 10.0
     lead_s: float = 0.25
 
 

@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -97,7 +98,7 @@ def end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
 
 
 class _Host:
-    """The actor on a node: starts the agent there, and ends it when the actor ends."""
+    """The actor on a node: starts the agent there, which leaves by itself."""
 
     def __init__(self) -> None:
         self._processes: list[subprocess.Popen[bytes]] = []
@@ -106,9 +107,6 @@ class _Host:
         process = start(command(address, port, index), token)
         self._processes.append(process)
         return process.pid
-
-    def close(self) -> None:
-        end(self._processes)
 
 
 class _Ray:
@@ -145,9 +143,12 @@ class _Ray:
         actor.launch.remote(address, port, index, token)
 
     def close(self) -> None:
-        ended = [actor.close.remote() for actor in self._actors]
-        if ended:
-            self._ray.wait(ended, num_returns=len(ended), timeout=_LEAVE_S)
+        """Let the actors go; their agents leave when the coordinator does. A node that is lost can hold this up."""
+        leaving = threading.Thread(target=self._leave, name="tracekit-ray", daemon=True)
+        leaving.start()
+        leaving.join(_LEAVE_S)
+
+    def _leave(self) -> None:
         for actor in self._actors:
             self._ray.kill(actor)
         if self._began:

@@ -18,6 +18,8 @@ __all__ = ["CHUNK", "Channel", "Message", "ProtocolError", "packed", "receive"]
 CHUNK = 1 << 20
 """Bytes of a file that one message carries."""
 _HEAD = struct.Struct("!II")
+_UNANSWERED_S = 10.0
+"""How long what was sent may stay without an answer of the other system before the connection counts as lost."""
 _MOST_JSON = 64 << 20
 _MOST_BYTES = 16 << 20
 
@@ -70,6 +72,7 @@ class Channel:
     def __init__(self, address: tuple[str, int], timeout_s: float) -> None:
         self._socket = socket.create_connection(address, timeout=timeout_s)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(_UNANSWERED_S * 1000))
         self._socket.settimeout(None)
         self._lock = threading.Lock()
 
