@@ -347,6 +347,22 @@ def test_a_long_plan_is_streamed_and_frees_its_memory(
             "SELECT count(DISTINCT sample_id) AS n, count(DISTINCT step) AS s, min(len) AS l FROM ops"
         )
         assert found.to_pylist() == [{"n": count, "s": -(-count // 64), "l": LENGTH}]
+        assert len(open_reader(tmp_path / "r").segments) > 1  # small ones, each of which is sorted in memory
+
+
+def test_a_long_replay_leaves_the_allocator_of_arrow_as_it_was(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tracekit.replayer import run
+    from tracekit.replayer.allocator import returning_memory
+
+    monkeypatch.setattr(run, "_LONG_PLAN", 10)
+    before = pa.default_memory_pool().backend_name
+    with returning_memory():
+        assert pa.default_memory_pool().backend_name in ("jemalloc", "system")
+    reader = trace_of(tmp_path, {"uri": uris(data, "a") * 20})
+    assert replay(reader, pace="asap", tolerance=1e9).ops == 20
+    assert pa.default_memory_pool().backend_name == before
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,7 @@ from tracekit.units import format_count, format_duration
 
 __all__ = ["HostPart", "Watch", "drive", "model_of_recording", "options_to_record"]
 
+_SEGMENT_OPS, _STREAMED_SEGMENT_OPS = 1 << 20, 1 << 17
 Watch = Callable[[int, int, str], None]
 """Called with (ops done, ops planned, a note on rate, lateness and in-flight) while a replay runs."""
 
@@ -89,7 +90,7 @@ def drive(
     gate = _gate(options, model, part)
     pacer = make_pacer(options.pace, plan, speed=options.speed, model=model)
     with claiming(target, overwrite=options.overwrite):
-        recorder = Recorder(target, source="replay", options=noted)
+        recorder = Recorder(target, source="replay", options=noted, segment_ops=_segment_ops(plan))
     with recorder:
         kind = CompiledEngine if compiled else LoopEngine if looping else ThreadEngine
         engine: CompiledEngine | LoopEngine | ThreadEngine = kind(
@@ -118,6 +119,11 @@ def drive(
         name, workers, engine.cpu_ns, engine.cpu_wait_ns, at_limit=at_limit, fallback=fallback,
         cores=min(workers, len(os.sched_getaffinity(0))) if compiled else 1,
     ), wrong  # fmt: skip
+
+
+def _segment_ops(plan: Plan) -> int:
+    """How many rows a segment of the replay has: few while a plan streams, because each is sorted in memory."""
+    return _STREAMED_SEGMENT_OPS if plan.streamed else _SEGMENT_OPS
 
 
 def _crew_of(engine: CompiledEngine | LoopEngine | ThreadEngine, threads: int) -> tuple[int, bool]:

@@ -35,8 +35,8 @@ _FROM_TRACE = [
 ]
 _ROW_BYTES = sum(np.dtype(kind).itemsize for kind in COLUMNS.values())
 _STREAM_FROM = 4_000_000
-_AHEAD = 1_000_000
-_GIVE_BACK = 250_000
+_AHEAD = 500_000
+_GIVE_BACK = 125_000
 _PAUSE_S = 0.005
 _LONGEST_NS = 1 << 62
 

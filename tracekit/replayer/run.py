@@ -20,6 +20,7 @@ from tracekit.errors import UsageError
 from tracekit.keywords import Duration, ReplayKeywords
 from tracekit.options import DRY_RUN, VERDICT
 from tracekit.replayer import residency
+from tracekit.replayer.allocator import returning_memory
 from tracekit.replayer.backends import Backends
 from tracekit.replayer.checks import PlanSummary, check_targets, summarize
 from tracekit.replayer.columns import STOP
@@ -121,8 +122,18 @@ def _replay(
         check_target(kept, overwrite=options.overwrite)
     if options.on is not None:
         return _replay_on_hosts(reader, options, kept, watch)
-    if reader.rows > _LONG_PLAN and options.engine in ("auto", "compiled"):
+    if reader.rows <= _LONG_PLAN:
+        return _replay_here(reader, options, kept, watch)
+    if options.engine in ("auto", "compiled"):
         preload()
+    with returning_memory():
+        return _replay_here(reader, options, kept, watch)
+
+
+def _replay_here(
+    reader: TraceReader, options: ReplayOptions, kept: Path | None, watch: Watch | None
+) -> ReplayResult:
+    """Replay once, from this host."""
     rules = parse_rules(options.map)
     plan = build_plan(reader, rules, options)
     backends = Backends(options.store_options, roots=rules.local_roots())

@@ -48,7 +48,7 @@ _PR_SET_TIMERSLACK = 29
 _LEAVE_S = 5.0
 _LEAD_NS = 20_000_000
 _ROWS = 4096
-_ROWS_STREAMED = 16_384
+_ROWS_STREAMED = 8192
 _ROWS_ASAP = 1 << 21
 """Rows of all rings together where ops have no due times: they are converted when the CPU is free again."""
 _TURN_S = 0.005
