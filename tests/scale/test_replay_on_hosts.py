@@ -177,7 +177,13 @@ def test_a_host_that_fails_ends_the_replay_with_what_the_others_did(
             struck.append(agents()[1])
             fault(struck[0])
 
-    result = tracekit.replay(trace, out=tmp_path / "r", on="local", hosts=3, watch=strike)
+    before = signal.pthread_sigmask(
+        signal.SIG_BLOCK, {signal.SIGINT}
+    )  # as in an actor of Ray: agents inherit it
+    try:
+        result = tracekit.replay(trace, out=tmp_path / "r", on="local", hosts=3, watch=strike)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
     assert struck
     assert (result.partial, result.ok, result.failed_hosts) == (True, False, True)
     assert [bool(host["failed"]) for host in result.hosts] == [False, True, False]

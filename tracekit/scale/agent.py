@@ -50,7 +50,10 @@ _CONNECT_S = 30.0
 def main(arguments: list[str]) -> int:
     """Serve the coordinator until it has what it wants. Returns the exit code."""
     host, port, index = arguments
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a launcher may have set it to be ignored
+    signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # a launcher may ignore it, or block it, as Ray's actors do
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     channel = Channel((host, int(port)), _CONNECT_S)
     channel.send(
         "hello", token=os.environ.pop(TOKEN, ""), index=int(index), host=socket.gethostname(), pid=os.getpid()
