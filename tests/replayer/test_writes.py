@@ -649,3 +649,29 @@ def test_a_short_write_is_as_short_again_and_a_part_is_replaced_by_a_shorter_one
     assert result.ok, result.parity
     assert found_at(place) == {"short": 40, "parts": 300}
     assert result.parity.row("bytes_written").b == 40 + 5000 + 300
+
+
+def test_positions_go_along_with_a_rename_and_stay_where_an_object_is_copied(tmp_path: Path) -> None:
+    log, old, copy = (f"file:///run/{name}" for name in ("log", "log.1", "copy"))
+    ops: list[dict[str, Any]] = [
+        *({"uri": log, "op": "write", "len": 5, "worker": worker} for worker in (0, 0, 1)),
+        {"uri": log, "op": "copy", "to_uri": copy},
+        {"uri": log, "op": "write", "len": 5},
+        {"uri": log, "op": "rename", "to_uri": old, "worker": 2},
+        {"uri": old, "op": "write", "len": 5},
+        {"uri": old, "op": "write", "len": 7, "worker": 1},
+        {"uri": log, "op": "write", "len": 3},
+        {"uri": copy, "op": "write", "len": 1},
+    ]
+    trace = open_reader(trace_of(tmp_path / "t.parquet", *ops))
+    plan = build_plan(trace, MappingRules(), ReplayOptions.of({"allow_writes": True}))
+    kinds = ["write" in op["op"] for op in ops]
+    assert plan.column("offset")[kinds].tolist() == [0, 5, 0, 10, 15, 5, 0, 0]
+    rule = f"file:///run=file://{tmp_path}/new"
+    result = replay(trace, map=rule, pace="asap", out=tmp_path / "r.trace", **LOOSE)
+    assert result.ok, result.parity
+    assert {path.name: path.stat().st_size for path in (tmp_path / "new").iterdir()} == {
+        "log.1": 20,
+        "copy": 10,
+        "log": 3,
+    }

@@ -226,7 +226,10 @@ class _Builder:
         columns["kind"][at] = pc.index_in(kept.column("op"), pa.array(KINDS)).to_numpy()
         columns["file"][at] = self._files(kept.column("uri"))
         columns["to_file"][at] = self._to_files(kept)
-        here = {name: columns[name][at] for name in ("offset", "length", "file", "kind", "rank", "worker")}
+        here = {
+            name: columns[name][at]
+            for name in ("offset", "length", "file", "to_file", "kind", "rank", "worker")
+        }
         self.plan.assumed_lengths += int(((here["length"] == NONE) & (here["kind"] == code_of("read"))).sum())
         self.plan.assumed_offsets += self._positions.assume(here, len(self.codes))
         columns["due_ns"][at] = self._due(columns["recorded_ns"][at])

@@ -1,7 +1,7 @@
 """Assumed positions: where ops without an offset begin.
 
 A read or a range write without an offset continues where the last op of its file, direction and
-stream ended, as a file position does. Ops on whole objects begin at 0.
+stream ended, as a file position does. Ops on whole objects begin at 0. What is renamed keeps its positions under its new name.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from tracekit.replayer.kinds import WHOLE_CHANGES, code_of
 
 __all__ = ["Positions"]
 
-_READ, _WRITE = code_of("read"), code_of("write")
-_RESETS = np.array([code_of(kind) for kind in WHOLE_CHANGES])
+_READ, _WRITE, _RENAME, _COPY = map(code_of, ("read", "write", "rename", "copy"))
+_RESETS = np.array([code_of(kind) for kind in WHOLE_CHANGES if kind != "copy"])
+"""Changes after which the object that they name is another; a copy leaves it as it is."""
 
 
 class Positions:
@@ -37,6 +38,16 @@ class Positions:
         resets = np.isin(kind, _RESETS)
         stream = columns["rank"].astype(np.int64) << 32 | columns["worker"].view(np.uint32)
         streams, which = np.unique(stream, return_inverse=True)
+        if ((kind == _RENAME) | (kind == _COPY)).any():
+            self._walk_all(
+                columns,
+                length,
+                resets,
+                dict(zip(streams.tolist(), range(len(streams)), strict=True)),
+                which,
+                files,
+            )
+            return int(np.count_nonzero(unknown))
         for index, name in enumerate(streams.tolist()):
             for direction in (_READ, _WRITE):
                 mine = (which == index) & (kind == direction)
@@ -48,6 +59,18 @@ class Positions:
         if resets.any():
             self._forget(columns, resets, ranged)
         return int(np.count_nonzero(unknown))
+
+    def _walk_all(
+        self, columns: dict[str, np.ndarray], length: np.ndarray, resets: np.ndarray, streams: dict[int, int],
+        which: np.ndarray, files: int,
+    ) -> None:  # fmt: skip
+        """Set the missing offsets of every stream, op by op, where ops give objects to other names."""
+        here = {(direction, stream) for stream in streams for direction in (_READ, _WRITE)}
+        for direction, stream in sorted(here | self._ends.keys()):
+            mine = (which == streams.get(stream, -1)) & (columns["kind"] == direction)
+            ends = self._of(direction, stream, files)
+            for code, end in _walk(columns, length, mine, resets, ends, self._none).items():
+                ends[code] = end
 
     def _of(self, direction: int, stream: int, files: int) -> np.ndarray:
         ends = self._ends.get((direction, stream))
@@ -72,15 +95,22 @@ class Positions:
 def _walk(
     columns: dict[str, np.ndarray], length: np.ndarray, mine: np.ndarray, resets: np.ndarray,
     ends: np.ndarray, none: int,
-) -> None:  # fmt: skip
-    """Set the missing offsets of one direction of one stream, op by op."""
-    file, offset = columns["file"], columns["offset"]
+) -> dict[int, int]:  # fmt: skip
+    """Set the missing offsets of one direction of one stream, op by op; return where it has got to in each file."""
+    file, offset, kind, to_file = (columns[name] for name in ("file", "offset", "kind", "to_file"))
     at: dict[int, int] = {}
-    for row in np.flatnonzero(mine | resets).tolist():
-        code = int(file[row])
-        if resets[row]:
+    for row in np.flatnonzero(mine | resets | (kind == _COPY)).tolist():
+        code, to = int(file[row]), int(to_file[row])
+        if kind[row] == _RENAME and to >= 0 and to != code:
+            at[to] = at[code] if code in at else int(ends[code])
+        elif kind[row] == _COPY:
+            if to >= 0 and to != code:
+                at[to] = 0
+            continue
+        if resets[row] and not (kind[row] == _RENAME and to == code):
             at[code] = 0
             continue
         if offset[row] == none:
             offset[row] = at[code] if code in at else int(ends[code])
         at[code] = int(offset[row] + length[row])
+    return at
