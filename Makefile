@@ -15,7 +15,7 @@ QUICK := tests/project tests/units tests/uri tests/redaction tests/whole tests/g
          --ignore tests/options/test_option_flags.py --ignore tests/store/test_target.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test quick soak lint bench docs lock ci clean
+.PHONY: help demo test quick soak lint bench docs site lock ci clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -44,6 +44,9 @@ bench: $(VENV)/.installed-dev $(CACHE)/.servers ## run every benchmark; CSV file
 docs: $(VENV)/.installed-dev ## regenerate the generated pages of docs/
 	$(BIN)/python -m tracekit.cli.reference docs/cli-reference.md
 	$(BIN)/python -m tracekit.formats.matrix docs/formats.md
+
+site: $(VENV)/.installed-dev ## build the documentation site in .cache/site; `mkdocs serve` shows it
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 lock: $(VENV)/.installed-dev ## pin the whole closure with hashes in .ci/requirements.lock, and list its licences
 	$(PIP) --target $(CACHE)/uv --upgrade uv
