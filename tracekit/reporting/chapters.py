@@ -38,7 +38,7 @@ CHAPTERS: tuple[tuple[str, str, tuple[tuple[_Kind, str], ...]], ...] = (
     ),
     (
         "latency", "Latency",
-        (("picture", "latency-cdf"), ("picture", "latency-by-size"), ("table", "op-kinds"), ("table", "tail-files")),
+        (("picture", "latency-cdf"), ("picture", "latency-by-size"), ("table", "op-kinds"), ("table", "tail")),
     ),
     ("stalls", "Stalls and phases", (("table", "idle"), ("phases", "phases"))),
     ("who", "Ranks and workers", (("table", "ranks"), ("table", "streams"))),

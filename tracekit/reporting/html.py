@@ -75,7 +75,7 @@ def listing_section(found: Listing) -> str:
         about += f" …/ stands for {brief(folder, _LONGEST)}"
     numbers = [is_number([row[i] for row in found.rows]) for i in range(len(found.columns))]
     kinds = [
-        ' class="n"' if numbers[i] else ' class="u"' if name.endswith("uri") else ""
+        ' class="n"' if numbers[i] else ' class="u"' if name.endswith(("uri", "key")) else ""
         for i, name in enumerate(found.columns)
     ]
     head = "".join(

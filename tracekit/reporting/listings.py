@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tracekit.questions.ask import question_named
 from tracekit.reporting.panel import Listing
 from tracekit.reporting.source import Source, one_of
 from tracekit.reporting.table import counted
@@ -24,28 +25,31 @@ class _Table:
     """The column that counts the rows without the limit, and the noun in `each`."""
     each: str = ""
     limited: str = "the first"
+    asked: bool = False
+    """Whether it is a ready question, which `tracekit ask` answers too."""
 
 
 LISTINGS: dict[str, _Table] = {
     "failures": _Table(
-        "failures", "Failures", "Failed ops by class and kind.", ("error", "op", "ops", "first_uri"), 20
+        "errors", "Failures", "Failed ops by class and kind.",
+        ("error", "op", "ops", "op_share", "files", "first_at_ns", "last_at_ns", "first_uri"), asked=True,
     ),
     "streams": _Table(
-        "streams", "Streams", "Ops by rank and worker, those with the largest p99 latency first.",
-        ("stream", "ops", "moved_bytes", "p50_ns", "p99_ns", "max_ns", "failed"), 200, "of_streams", "stream", "the slowest",
+        "workers", "Streams", "Ops by rank and worker, those with the largest p99 latency first.",
+        ("rank", "worker", "ops", "ops_share", "moved_bytes", "failed_ops", "p50_ns", "p99_ns", "max_ns"), 200, asked=True,
     ),
     "ranks": _Table(
         "ranks", "Ranks", "Ops by rank, those with the most time in ops first.",
-        ("rank", "workers", "ops", "moved_bytes", "total_ns", "mean_ns", "p99_ns", "failed"), 200, "of_ranks", "rank", "the slowest",
+        ("rank", "workers", "ops", "moved_bytes", "bytes_share", "first_at_ns", "last_at_ns", "p99_ns", "total_ns"), 200, asked=True,
     ),
-    "tail-files": _Table(
-        "tail_files", "Files in the tail",
-        "The files of the slowest 1 % of ops. A lift of 1 is in proportion to the ops of the file.",
-        ("uri", "tail_ops", "lift", "worst_ns"), 10,
+    "tail": _Table(
+        "tail", "The tail",
+        "What the slowest 1 % of ops have in common. A lift of 1 is in proportion to the ops of the group.",
+        ("grouped_by", "key", "tail_ops", "tail_share", "all_share", "lift", "worst_ns"), asked=True,
     ),
     "op-kinds": _Table(
-        "op_kinds", "Op kinds", "How many ops of each kind there are, what they moved, and how long they took.",
-        ("op", "ops", "moved_bytes", "total_ns", "p50_ns", "p99_ns", "max_ns", "failed"),
+        "op-kinds", "Op kinds", "How many ops of each kind there are, what they moved, and how long they took.",
+        ("op", "ops", "failed_ops", "moved_bytes", "p50_ns", "p99_ns", "max_ns", "total_ns"), asked=True,
     ),
     "idle": _Table(
         "idle", "Idle gaps",
@@ -78,11 +82,17 @@ def listing(name: str, sources: Sequence[Source]) -> list[Listing]:
     made = []
     for index, source in enumerate(sources):
         source.taken()
-        found = source.file(table.query, most=table.most // len(sources))
+        most = table.most // len(sources)
+        if table.asked:
+            found = source.query(question_named(table.query).sql(most))
+        else:
+            found = source.file(table.query, most=most)
         if not found:
             continue
         total = found[0][table.of] if table.of else len(found)
         note = f"{table.limited} {len(found)} of {counted(total, table.each)}" if len(found) < total else ""
+        if table.asked and len(found) == most:
+            note = f"at most {most} rows"
         rows = tuple(tuple(row[column] for column in table.columns) for row in found)
         anchor, title = one_of(name, table.title, source, index, len(sources))
         made.append(Listing(anchor, title, table.about, table.columns, rows, note, source.taken()))

@@ -84,6 +84,10 @@ class Source:
         sql = load_sql(package, name)
         return self._rows(statement(sql, params), f"({sql})", params)
 
+    def query(self, sql: str) -> list[dict[str, Any]]:
+        """The rows of a query without parameters."""
+        return self._rows(statement(sql, {}), f"({sql})", {})
+
     def _rows(self, text: str, source: str, params: dict[str, Any]) -> list[dict[str, Any]]:
         self.asked.append(text)
         if text not in self.known:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from tracekit.reporting.heat import lanes
 from tracekit.reporting.panel import Axis, Panel, Series
@@ -67,9 +68,7 @@ def rank_heat(sources: list[Source]) -> list[Panel]:
 
 def _rank_heat_of(sources: list[Source], index: int) -> Panel:
     source = sources[index]
-    (ranks,) = source.rows("(SELECT count(DISTINCT coalesce(rank, -1)) AS n FROM ops WHERE op <> 'hint')")
-    by = "rank" if ranks["n"] > 1 else "worker"
-    found = source.file("rank_heat", by=by, width=source.width_ns, lanes=_HEAT_LANES // len(sources))
+    by, found = _slowest(source, len(sources))
     axis, scale = time_axis(sources)
     names = {row["lane"]: _label(row["first"], row["last"]) for row in found}
     top = len(names) - 1
@@ -84,7 +83,8 @@ def _rank_heat_of(sources: list[Source], index: int) -> Panel:
             cells[row["win"], top - row["lane"]] = row["slowest_ns"] / 1e3, text
     windows = max(-(-source.span_ns // source.width_ns), 1)
     edges = [(win * source.width_ns / 1e9 - source.zero_s) / scale for win in range(windows + 1)]
-    scale_us = log_us("", [us for us, _ in cells.values()])
+    everywhere = [row["slowest_ns"] for one in sources for row in _slowest(one, len(sources))[1]]
+    scale_us = log_us("", [ns / 1e3 for ns in everywhere if ns is not None])
     grid = lanes(cells, edges, len(names), "slowest", scale_us)
     note = f"windows of {format_duration(source.width_ns)}"
     many = next((name for name in names.values() if " to " in name), "")
@@ -98,6 +98,13 @@ def _rank_heat_of(sources: list[Source], index: int) -> Panel:
     )  # fmt: skip
 
 
+def _slowest(source: Source, of: int) -> tuple[str, list[dict[str, Any]]]:
+    """Whether lanes are ranks or workers, and the cells of the map of one of `of` traces."""
+    (ranks,) = source.rows("(SELECT count(DISTINCT coalesce(rank, -1)) AS n FROM ops WHERE op <> 'hint')")
+    by = "rank" if ranks["n"] > 1 else "worker"
+    return by, source.file("rank_heat", by=by, width=source.width_ns, lanes=_HEAT_LANES // of)
+
+
 def _label(first: str, last: str) -> str:
     return first if first == last else f"{first} to {last}"
 
@@ -105,7 +112,8 @@ def _label(first: str, last: str) -> str:
 def _lane_axis(title: str, names: Sequence[str]) -> Axis:
     every = -(-len(names) // _LABELS) or 1
     kept = range(len(names) - 1, -1, -every)
-    return Axis(title, ticks=tuple((float(lane), brief(names[lane], 20)) for lane in kept))
+    ticks = tuple((float(lane), brief(names[lane], 20)) for lane in kept)
+    return Axis(title, ticks=ticks, limits=(-0.6, len(names) - 0.4))
 
 
 def latency_by_size(sources: list[Source]) -> list[Panel]:
@@ -131,7 +139,9 @@ def _by_size_of(sources: list[Source], index: int) -> Panel:
         )
         place = sizes.index((row["lo"], row["hi"])), kinds.index(row["op"])
         cells[place] = row["p99_ns"] / 1e3, text
-    scale_us = log_us("", [us for us, _ in cells.values()])
+    scale_us = log_us(
+        "", [row["p99_ns"] / 1e3 for one in sources for row in one.file("latency_by_size", most=_KINDS)]
+    )
     edges = [place - 0.5 for place in range(len(sizes) + 1)]
     grid = lanes(cells, edges, len(kinds), "p99", scale_us)
     every = -(-len(sizes) // 5) or 1
