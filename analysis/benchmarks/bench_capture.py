@@ -2,12 +2,14 @@
 
 Each program runs in a fresh folder with the same input: without a capture, under strace, and under each other engine.
 The share of ops and of bytes is that of strace's reads and writes that the engine recorded too: of the same file, in the
-same direction, with as many bytes. Offsets are the share of those ops whose offset is the same. Reads of memory maps are
-left out here: strace does not see them. The cost is the fastest run of a few, divided by the fastest without a capture.
+same direction, with as many bytes; the share of bytes compares sums by file and direction. Offsets are the share of those ops that
+have the same offset, where strace knows it (not of appends). Reads of memory maps are left out here: strace does not see
+them. The cost is the CPU time of the command, its children included, over that without a capture: the least of a few runs.
 
     python analysis/benchmarks/bench_capture.py [--quick] [PROGRAM ...]
 
-`--quick` runs each once. The table of docs/capture.md is made from the CSV file by `--page docs/capture.md`.
+`--faults` measures instead what following page faults costs: the first touches of fresh memory by a program that has mapped a
+file. `--quick` runs each once. The table of docs/capture.md is made from the CSV file by `--page docs/capture.md`.
 """
 
 from __future__ import annotations
@@ -17,7 +19,6 @@ import csv
 import os
 import re
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -36,16 +37,18 @@ from tracekit.store.reader import open_reader
 
 ENGINES = ("native", "dftracer", "strace", "hooks")
 COLUMNS = ["program", "engine", "strace_ops", "ops_share", "bytes_share", "offsets_share", "lineage_share", "completeness",
-           "time_ratio", "cost_us_per_op", "note"]  # fmt: skip
+           "cpu_ratio", "wall_ratio"]  # fmt: skip
 _TEMPORARY = re.compile(r"tmp_(obj|pack|idx|rev|mtimes)_\w+|(?<=pack-)[0-9a-f]{40}")
 _PLACE = re.compile(r"(<!-- capture matrix -->\n).*?(<!-- end of the matrix -->)", re.DOTALL)
-Ops = Counter[tuple[str, str, int | None]]
+Times = tuple[float, float]
+"""CPU time of a program and its children, and wall time; seconds."""
 
 
 def main() -> None:
     arguments = argparse.ArgumentParser()
     arguments.add_argument("--quick", action="store_true", help="run everything once")
     arguments.add_argument("--page", type=Path, help="only write the table of the CSV file into this page")
+    arguments.add_argument("--faults", action="store_true", help="measure the cost of page faults instead")
     arguments.add_argument("names", nargs="*", help="programs; all by default")
     given = arguments.parse_args()
     if given.page:
@@ -53,16 +56,48 @@ def main() -> None:
             _PLACE.sub(lambda found: f"{found[1]}\n{as_markdown()}\n\n{found[2]}", given.page.read_text())
         )
         return
+    if given.faults:
+        faults()
+        return
     table = Table("capture_matrix", COLUMNS)
     for name in given.names or programs.ALL:
         reason = programs.missing(name)
         if reason is not None:
             print(f"{name}: {reason}")
             continue
-        for row in compare(name, 1 if given.quick else 3):
+        for row in compare(name, 1 if given.quick else 2):
             table.add(*row)
             print(*row)
     table.finish(saved=not given.names)
+
+
+_TOUCH = """
+import mmap, sys, time
+file = open(sys.argv[1], "rb")
+mapped = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
+def touched(pages=16384):
+    fresh = mmap.mmap(-1, pages * mmap.PAGESIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    fresh.madvise(15)  # MADV_NOHUGEPAGE
+    began = time.perf_counter_ns()
+    for at in range(0, len(fresh), mmap.PAGESIZE):
+        fresh[at] = 1
+    return (time.perf_counter_ns() - began) / pages
+with open(sys.argv[2], "w") as out:
+    out.write(str(min(touched() for _ in range(10))))
+"""
+
+
+def faults() -> None:
+    """Measure a first touch of a page under the native engine, with and without page faults followed."""
+    table = Table("capture_faults", ["faults", "ns_per_touch"])
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        (work / "mapped").write_bytes(bytes(4096))
+        command = [sys.executable, "-c", _TOUCH, str(work / "mapped"), str(work / "out")]
+        for followed in (False, True, False, True):
+            run(command, work / "run.trace", method="native", faults=followed, overwrite=True)
+            table.add("followed" if followed else "not followed", float((work / "out").read_text()))
+    table.finish()
 
 
 def compare(name: str, runs: int) -> list[tuple[object, ...]]:
@@ -70,7 +105,7 @@ def compare(name: str, runs: int) -> list[tuple[object, ...]]:
     python = name in programs.PYTHON
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        plain = min(timed(work, name) for _ in range(runs))
+        plain = least([timed(work, name) for _ in range(runs)])
         truth, _, _slow = recorded(work, name, "strace", 1)
         found = []
         for engine in ENGINES:
@@ -86,24 +121,33 @@ def compare(name: str, runs: int) -> list[tuple[object, ...]]:
         return found
 
 
-def timed(work: Path, name: str) -> float:
-    """The time of a program without a capture."""
+def timed(work: Path, name: str) -> Times:
+    """The times of a program without a capture."""
     where, out = fresh(work, name), work / "time"
     subprocess.run(timer(out, name), cwd=where, check=True, stderr=subprocess.DEVNULL)
-    return float(out.read_text())
+    return times_in(out)
+
+
+def times_in(out: Path) -> Times:
+    cpu, wall = map(float, out.read_text().split())
+    return cpu, wall
+
+
+def least(times: list[Times]) -> Times:
+    return min(cpu for cpu, _ in times), min(wall for _, wall in times)
 
 
 def timer(out: Path, name: str) -> list[str]:
-    """The command that runs a program and writes the time that it took."""
+    """The command that runs a program and writes how long it took."""
     return [sys.executable, "-S", "-c", _TIMER, str(out), *programs.ALL[name]]
 
 
-def recorded(work: Path, name: str, engine: str, runs: int) -> tuple[list[dict[str, Any]], Any, float]:
-    """The reads and writes of a program under an engine, the result of the capture, and its fastest time.
+def recorded(work: Path, name: str, engine: str, runs: int) -> tuple[list[dict[str, Any]], Any, Times]:
+    """The reads and writes of a program under an engine, the result of the capture, and its least times.
 
     The time is that of the command alone, as it measures itself: the conversion of the logs comes after its end.
     """
-    best = float("inf")
+    times = []
     here = Path.cwd()
     for _ in range(runs):
         where = fresh(work, name)
@@ -122,20 +166,23 @@ def recorded(work: Path, name: str, engine: str, runs: int) -> tuple[list[dict[s
             os.chdir(here)
         if result.exit_code:
             raise SystemExit(f"{name} under {engine}: exit code {result.exit_code}")
-        best = min(best, float(out.read_text()))
+        times.append(times_in(out))
     has_fault = "fault" in open_reader(work / "run.trace").columns
     rows = open_reader(work / "run.trace").query(
         "SELECT uri, op, \"offset\" AS place, bytes, sample_id, step FROM ops WHERE op IN ('read', 'write', 'put', 'get')"
         + (" AND fault IS NULL" if has_fault else "")
     )
-    return rows.to_pylist(), result, best
+    return rows.to_pylist(), result, least(times)
 
 
 _TIMER = """
-import subprocess, sys, time
+import resource, subprocess, sys, time
 began = time.perf_counter()
 code = subprocess.call(sys.argv[2:], stdout=subprocess.DEVNULL)
-open(sys.argv[1], "w").write(str(time.perf_counter() - began))
+wall = time.perf_counter() - began
+used = resource.getrusage(resource.RUSAGE_CHILDREN)
+with open(sys.argv[1], "w") as out:
+    out.write(f"{used.ru_utime + used.ru_stime} {wall}")
 sys.exit(code)
 """
 
@@ -154,31 +201,49 @@ def row_of(
     truth: list[dict[str, Any]],
     rows: list[dict[str, Any]],
     result: Any,
-    plain: float,
-    took: float,
+    plain: Times,
+    took: Times,
 ) -> tuple[object, ...]:
     wanted, seen = ops(truth), ops(rows)
     same = (wanted & seen).total()
-    placed = (ops(truth, places=True) & ops(rows, places=True)).total()
-    bytes_wanted = sum(n * (size or 0) for (_, _, size), n in wanted.items())
-    bytes_same = sum(n * (size or 0) for (_, _, size), n in (wanted & seen).items())
-    known = [row for row in rows if row["sample_id"] is not None or row["step"] is not None]
+    moved_wanted, moved_seen = moved(truth), moved(rows)
+    reads = [row for row in rows if row["op"] in ("read", "get")]
+    known = [row for row in reads if row["sample_id"] is not None or row["step"] is not None]
     share = None if result.completeness is None else result.completeness.share
     return (
-        name, engine, wanted.total(), ratio(same, wanted.total()), ratio(bytes_same, bytes_wanted), ratio(placed, same),
-        ratio(len(known), len(rows)) if name in programs.WITH_LINEAGE else "", "" if share is None else round(share, 4),
-        round(took / plain, 3), round((took - plain) * 1e6 / max(wanted.total(), 1), 2), "",
+        name, engine, wanted.total(), ratio(same, wanted.total()),
+        ratio((moved_wanted & moved_seen).total(), moved_wanted.total()), ratio(*same_places(truth, rows)),
+        ratio(len(known), len(reads)) if name in programs.WITH_LINEAGE else "", "" if share is None else round(share, 4),
+        round(took[0] / plain[0], 3), round(took[1] / plain[1], 3),
     )  # fmt: skip
 
 
-def ops(rows: list[dict[str, Any]], *, places: bool = False) -> Counter[tuple[object, ...]]:
-    """Reads and writes by file, direction and bytes, with the offset if asked for."""
+def file_and_direction(row: dict[str, Any]) -> tuple[str, str]:
+    file = _TEMPORARY.sub("", row["uri"].partition("/files/")[2])
+    return file, "read" if row["op"] in ("read", "get") else "write"
+
+
+def ops(rows: list[dict[str, Any]]) -> Counter[tuple[object, ...]]:
+    """Reads and writes by file, direction and bytes."""
+    return Counter((*file_and_direction(row), row["bytes"]) for row in rows)
+
+
+def moved(rows: list[dict[str, Any]]) -> Counter[tuple[object, ...]]:
+    """Bytes by file and direction."""
     found: Counter[tuple[object, ...]] = Counter()
     for row in rows:
-        file = _TEMPORARY.sub("", row["uri"].partition("/files/")[2])
-        kind = "read" if row["op"] in ("read", "get") else "write"
-        found[(file, kind, row["place"], row["bytes"]) if places else (file, kind, row["bytes"])] += 1
+        found[file_and_direction(row)] += row["bytes"] or 0
     return found
+
+
+def same_places(truth: list[dict[str, Any]], rows: list[dict[str, Any]]) -> tuple[int, int]:
+    """How many of strace's ops that have an offset were recorded at it, and at any."""
+    placed = [row for row in truth if row["place"] is not None]
+    wanted, seen = (
+        Counter((*file_and_direction(row), row["bytes"], row["place"]) for row in part)
+        for part in (placed, rows)
+    )
+    return (wanted & seen).total(), (ops(placed) & ops(rows)).total()
 
 
 def ratio(part: int, whole: int) -> object:
@@ -189,36 +254,32 @@ def as_markdown() -> str:
     """The CSV file as the table of the page: one line a program, the shares of each engine."""
     with (RESULTS / "capture_matrix.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    engines = [
-        engine for engine in ENGINES if engine != "strace" and any(row["engine"] == engine for row in rows)
+    engines = [engine for engine in ENGINES if engine != "strace"]
+    heads = [
+        "program",
+        "ops",
+        *(f"`{engine}`" for engine in engines),
+        "samples known",
+        "cost",
     ]
-    lines = [
-        "| program | ops | "
-        + " | ".join(f"`{engine}`" for engine in engines)
-        + " | samples | time under `native` | `strace` |",
-        "| --- | --- | " + " | ".join("---" for _ in engines) + " | --- | --- | --- |",
-    ]
+    lines = [heads, ["---"] * len(heads)]
     for name in dict.fromkeys(row["program"] for row in rows):
         of = {row["engine"]: row for row in rows if row["program"] == name}
-        shares = [_shares(of.get(engine)) for engine in engines]
-        times = [
-            f"{float(of[engine]['time_ratio']):.2f}x" if engine in of else "-"
-            for engine in ("native", "strace")
-        ]
-        lineage = [
+        known = [
             f"`{engine}` {float(row['lineage_share']):.0%}"
             for engine, row in of.items()
             if row["lineage_share"]
         ]
-        ops_ = f"{int(next(iter(of.values()))['strace_ops']):,}"
-        lines.append(
-            f"| {name} | {ops_} | {' | '.join(shares)} | {', '.join(lineage) or '-'} | {' | '.join(times)} |"
-        )
-    costs = [float(row["cost_us_per_op"]) for row in rows if row["engine"] == "strace"]
-    if costs:
-        lines.append("")
-        lines.append(f"Median cost an op under strace, of these programs: {statistics.median(costs):.0f} us.")
-    return "\n".join(lines)
+        lines.append([
+            name, f"{int(next(iter(of.values()))['strace_ops']):,}", *(_shares(of.get(engine)) for engine in engines),
+            ", ".join(known) or "-", _cost(of),
+        ])  # fmt: skip
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _cost(of: dict[str, dict[str, str]]) -> str:
+    told = [f"`{name}` {float(row['cpu_ratio']):.2f}x" for name, row in of.items() if name != "strace"]
+    return ", ".join(told)
 
 
 def _shares(row: dict[str, str] | None) -> str:

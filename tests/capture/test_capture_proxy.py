@@ -7,6 +7,7 @@ import http.client
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -440,3 +441,96 @@ def test_capture_leads_clients_of_any_language_to_the_proxy(
     assert sum(store.requests(since).values()) == len(found)
     assert rows(trace, f"uri = 'file://{local}' AND op = 'read'")
     assert any("requests were passed on to" in note for note in result.notes)
+
+
+def agrees_with_the_store(store: Store, since: int, trace: Path) -> Counter[str]:
+    """Check that each request of the store's log is a row, or counted as another one; return the rows by kind."""
+    found = rows(trace)
+    assert all(row["error"] is None or row["error"] == "not_found" for row in found), found
+    assert sum(store.requests(since).values()) == len(found) + counters(trace).get("other_requests", 0)
+    return Counter(row["op"] for row in found)
+
+
+@pytest.mark.skipif(shutil.which("rclone") is None, reason="rclone is not installed")
+def test_what_the_rclone_program_moves_is_recorded_as_the_store_logs_it(
+    store: Store, bucket: str, trace: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "up").mkdir()
+    for number in range(3):
+        (tmp_path / "up" / f"{number}.bin").write_bytes(os.urandom(100_000 + number))
+    settings = {
+        "RCLONE_CONFIG": "/dev/null", "RCLONE_S3_PROVIDER": "Other", "RCLONE_S3_ENV_AUTH": "true",
+        "RCLONE_S3_FORCE_PATH_STYLE": "true", "RCLONE_RETRIES": "1", "RCLONE_S3_NO_CHECK_BUCKET": "true",
+    }  # fmt: skip
+    since = store.position()
+    with tracekit.proxy(trace) as proxy:
+        environ = {**os.environ, **proxy.environment(), **settings, "RCLONE_S3_ENDPOINT": proxy.endpoint}
+        for ends in ((tmp_path / "up", f":s3:{bucket}/data"), (f":s3:{bucket}/data", tmp_path / "down")):
+            subprocess.run(["rclone", "copy", *map(str, ends)], env=environ, check=True, timeout=60)
+    kinds = agrees_with_the_store(store, since, trace)
+    assert kinds["put"] == kinds["get"] == 3
+    assert [path.read_bytes() for path in sorted((tmp_path / "down").iterdir())] == [
+        path.read_bytes() for path in sorted((tmp_path / "up").iterdir())
+    ]
+
+
+def test_what_s3torchconnector_moves_is_recorded_as_the_store_logs_it(
+    store: Store, bucket: str, trace: Path
+) -> None:
+    s3torch = pytest.importorskip("s3torchconnector")
+    data = os.urandom(100_000)
+    since = store.position()
+    with tracekit.proxy(trace) as proxy:
+        config = s3torch.S3ClientConfig(force_path_style=True)
+        checkpoint = s3torch.S3Checkpoint(region="us-east-1", endpoint=proxy.endpoint, s3client_config=config)
+        with checkpoint.writer(f"s3://{bucket}/model") as writer:
+            writer.write(data)
+        with checkpoint.reader(f"s3://{bucket}/model") as reader:
+            assert reader.read() == data
+    kinds = agrees_with_the_store(store, since, trace)
+    assert sum(row["bytes"] for row in rows(trace, "op IN ('get', 'read')")) == len(data)
+    assert kinds["put"] + kinds["part"] >= 1
+
+
+def test_what_tensorstore_moves_is_recorded_as_the_store_logs_it(
+    store: Store, bucket: str, trace: Path
+) -> None:
+    tensorstore = pytest.importorskip("tensorstore")
+    numpy = pytest.importorskip("numpy")
+    values = numpy.arange(10_000, dtype=numpy.int32).reshape(100, 100)
+    since = store.position()
+    with tracekit.proxy(trace) as proxy:
+        spec = {
+            "driver": "zarr",
+            "kvstore": {
+                "driver": "s3", "bucket": bucket, "path": "array/", "endpoint": proxy.endpoint,
+                "aws_region": "us-east-1", "aws_credentials": {"type": "environment"},
+            },
+        }  # fmt: skip
+        chunks = {"chunks": [50, 50], "compressor": None}
+        described = {**spec, "metadata": chunks}
+        made = tensorstore.open(described, create=True, dtype="int32", shape=[100, 100]).result()
+        made.write(values).result()
+        assert (tensorstore.open(spec).result().read().result() == values).all()
+    kinds = agrees_with_the_store(store, since, trace)
+    assert kinds["put"] >= 5  # four chunks, and what describes the array
+    assert (
+        sum(row["bytes"] for row in rows(trace, "op IN ('get', 'read') AND error IS NULL")) >= values.nbytes
+    )
+
+
+def test_what_lance_moves_is_recorded_as_the_store_logs_it(store: Store, bucket: str, trace: Path) -> None:
+    lance = pytest.importorskip("lance")
+    pa = pytest.importorskip("pyarrow")
+    since = store.position()
+    with tracekit.proxy(trace) as proxy:
+        settings = {
+            "endpoint": proxy.endpoint, "region": "us-east-1", "allow_http": "true",
+            "access_key_id": "testing", "secret_access_key": "testing-secret-key",
+        }  # fmt: skip
+        uri = f"s3://{bucket}/t.lance"
+        lance.write_dataset(pa.table({"x": list(range(20_000))}), uri, storage_options=settings)
+        assert lance.dataset(uri, storage_options=settings).to_table().num_rows == 20_000
+    kinds = agrees_with_the_store(store, since, trace)
+    assert kinds["put"] + kinds["part"] >= 2
+    assert kinds["read"] + kinds["get"] >= 1

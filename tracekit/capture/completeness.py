@@ -21,7 +21,7 @@ from tracekit.units import format_count, format_size
 __all__ = ["Completeness", "counted_bytes", "judge", "judge_reads", "moved_by_children"]
 
 _PROGRAM_BYTES = 16 * 1024
-"""Bytes that the C library reads (locale, names of users) or writes for itself in a program."""
+"""Bytes that the C library reads (locale, names of users) or writes for itself in a process."""
 _OBJECT_BYTES = 2048
 """Bytes that the dynamic loader reads of a shared object by system calls."""
 _UNKNOWN_READERS_BYTES = 4 * 1024 * 1024
@@ -163,7 +163,7 @@ def judge(
     are the processes in which they started. `sample_rate` of all objects were recorded.
     """
     programs = [p for p in processes if not p.parent]
-    own = len(programs) * _PROGRAM_BYTES, sum(p.shared_objects for p in programs) * _OBJECT_BYTES
+    own = len(processes) * _PROGRAM_BYTES, sum(p.shared_objects for p in programs) * _OBJECT_BYTES
     read, filtered_read = _seen(processes, "read", moved[0], kept[0], sum(own))
     written, filtered_written = _seen(processes, "written", moved[1], kept[1], own[0])
     clients = sorted({name for p in processes if p.connections for name in _clients(p)})
@@ -200,7 +200,7 @@ def _seen(processes: Sequence[Process], direction: str, moved: int, kept: int, o
     logged = sum(getattr(p, f"recorded_{direction}_bytes") for p in processes)
     other = sum(getattr(p, f"other_{direction}_bytes") for p in processes)
     missed = moved - other - logged
-    return kept + (missed if missed > own else 0), logged - kept
+    return kept + max(missed - own, 0), logged - kept
 
 
 def judge_calls(
@@ -218,7 +218,7 @@ def judge_calls(
     bytes are rows.
     """
     read, written = (
-        rows + (missed if (missed := all_ - logged) > _STARTING_BYTES else 0)
+        rows + max(all_ - logged - _STARTING_BYTES, 0)
         for rows, all_, logged in zip(kept, moved, (calls.read, calls.written), strict=True)
     )
     total = read + written + object_bytes
