@@ -27,6 +27,7 @@ from tracekit.replayer.columns import BUSY, DONE, LATE, LOW, STOP, slot
 from tracekit.replayer.engines.changes import Changes
 from tracekit.replayer.engines.interpreter import EngineSettings, cpu_wait_ns
 from tracekit.replayer.engines.oplog import OpLog, warm_up
+from tracekit.replayer.engines.punctual import PunctualLoop
 from tracekit.replayer.kinds import READS, code_of
 from tracekit.replayer.pacing import Pacer
 from tracekit.replayer.plan import NONE, Plan
@@ -36,6 +37,10 @@ __all__ = ["LoopEngine"]
 
 _LEAD_NS = 20_000_000
 _WATCH_S = 0.2
+_AWAKE_NS = 60_000
+"""Before an op is due, the loop stays awake for this long; waking up from sleep took 70 us."""
+_SPIN_NS = 15_000
+"""For the last part of that it does nothing else."""
 _YIELD_EVERY = 8
 _KEPT_BYTES = 64 << 20
 """Buffers kept for reuse. Their sizes are powers of two, so that ops of different lengths share them."""
@@ -83,7 +88,8 @@ class LoopEngine:
         warm_up()
         self._start_mono_ns = self._settings.start(_LEAD_NS)
         began, waited = time.thread_time_ns(), cpu_wait_ns()
-        asyncio.run(self._main(watch))
+        with asyncio.Runner(loop_factory=PunctualLoop) as runner:
+            runner.run(self._main(watch))
         self.cpu_wait_ns = cpu_wait_ns() - waited
         self.cpu_ns = time.thread_time_ns() - began
         if isinstance(self._crash, TracekitError):
@@ -133,12 +139,16 @@ class LoopEngine:
             if due is not None:
                 due += self._start_mono_ns
                 backlog = max(time.monotonic_ns() - due, 0)
-                while time.monotonic_ns() < due and not header[STOP]:
-                    wake_at(due)
-                    await self._wait()
+                while (left := due - time.monotonic_ns()) > 0 and not header[STOP]:
+                    if left > _AWAKE_NS:
+                        wake_at(due - _AWAKE_NS)
+                        await self._wait()
+                    elif left > _SPIN_NS:
+                        await asyncio.sleep(0)
             if header[STOP]:
                 return
-            task = asyncio.create_task(self._op(op, due or 0, backlog))
+            with _urgently():
+                task = asyncio.create_task(self._op(op, due or 0, backlog))
             self._running.add(task)
             task.add_done_callback(self._ended)
             if backlog or due is None or dispatched % _YIELD_EVERY == 0:
@@ -301,6 +311,18 @@ def _interruptible(interrupt: Callable[[], None]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def _urgently() -> Iterator[None]:
+    """Have what is scheduled meanwhile run before what else is ready."""
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, PunctualLoop)
+    loop.urgent = True
+    try:
+        yield
+    finally:
+        loop.urgent = False
+
+
+@contextlib.contextmanager
 def _deadlines(event: asyncio.Event) -> Iterator[Callable[[int], None]]:
     """Yield a function that sets `event` at a monotonic time in ns, by one kernel timer that the loop polls."""
     libc = ctypes.CDLL(None, use_errno=True)
@@ -308,18 +330,21 @@ def _deadlines(event: asyncio.Event) -> Iterator[Callable[[int], None]]:
     if timer < 0:
         raise TracekitError(f"timerfd: {os.strerror(ctypes.get_errno())}")
     loop = asyncio.get_running_loop()
+    assert isinstance(loop, PunctualLoop)
     value = (ctypes.c_long * 4)()
 
     def expired() -> None:
         with contextlib.suppress(BlockingIOError):
             os.read(timer, 8)
-        event.set()
+        with _urgently():
+            event.set()
 
     def wake_at(mono_ns: int) -> None:
         value[2], value[3] = divmod(mono_ns, 1_000_000_000)
         libc.timerfd_settime(timer, 1, value, None)
 
     loop.add_reader(timer, expired)
+    loop.serve_first(timer)
     try:
         yield wake_at
     finally:
