@@ -111,7 +111,7 @@ def test_a_minio_trace_has_ranges_where_it_has_headers(tmp_path: Path) -> None:
     )  # fmt: skip
     done = import_trace("minio-trace", log, tmp_path / "t")
     assert [(r["op"], r["offset"], r["len"], r["bytes"], r["part"], r["error"]) for r in rows(tmp_path / "t")] == [
-        ("get", None, None, 1000, None, None), ("read", 100, 100, 1000, None, None), ("part", None, 4096, 4096, 7, None),
+        ("get", None, None, 1000, None, None), ("read", 100, 100, 100, None, None), ("part", None, 4096, 4096, 7, None),
         ("complete", None, None, 0, None, None), ("stat", None, None, 0, None, "not_found"),
     ]  # fmt: skip
     first = rows(tmp_path / "t")[0]

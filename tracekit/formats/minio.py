@@ -73,6 +73,9 @@ def _op(row: dict[str, Any], kind: str, clients: Streams) -> Record:
     query = parse_qs(str(row.get("query") or request.get("rawQuery") or ""))
     part = query.get("partNumber", [""])[0]
     asked = _RANGE.fullmatch(_header(request, "range"))
+    length = int(asked[2]) - int(asked[1]) + 1 if asked and asked[2] else op["len"]
+    if asked and asked[2] and isinstance(op["bytes"], int):  # what is sent beyond the range is no data
+        op["bytes"] = min(op["bytes"], max(int(asked[2]) - int(asked[1]) + 1, 0))
     return {
         **op,
         "t_submit": iso_ns(row.get("time", request.get("time"))),
@@ -82,7 +85,7 @@ def _op(row: dict[str, Any], kind: str, clients: Streams) -> Record:
         "rank": clients.number(str(row.get("client", "")).rpartition(":")[0] or row.get("client")),
         "part": int(part) if part.isascii() and part.isdigit() and len(part) < 6 else None,
         "offset": int(asked[1]) if asked else None,
-        "len": int(asked[2]) - int(asked[1]) + 1 if asked and asked[2] else op["len"],
+        "len": length,
     }
 
 
