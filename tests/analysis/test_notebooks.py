@@ -13,6 +13,7 @@ NOTEBOOKS = Path(__file__).resolve().parents[2] / "analysis" / "notebooks"
 ENDS = {
     "explore": "explored 517 ops, 33 windows, 4 streams, 5 slow steps",
     "compare_replay": "parity ok ",
+    "capture_to_verdict": "captured 360 ops, 5 files read again, replayed 360",
     "capacity": "capacity: 5 cache sizes",
 }
 
