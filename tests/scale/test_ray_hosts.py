@@ -220,6 +220,7 @@ def test_a_lost_host_ends_the_replay_with_a_partial_result(
     out, err = run_.communicate(timeout=120)
     print(fault.__name__, "ended after", time.monotonic() - struck, "s")
     assert run_.returncode == 1, err
+    assert out.startswith("{"), (out[:2000], err)
     said = json.loads(out)
     assert [bool(host["failed"]) for host in said["hosts"]] == [False, True, False]
     assert {

@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, redirect_stdout, suppress
 from typing import Any, Protocol
 
 from tracekit.errors import UsageError
@@ -51,11 +51,13 @@ def launching(on: str) -> Iterator[Launcher]:
     scheme, _, where = on.partition("://")
     if scheme not in ("local", "ray") or (where and scheme == "local"):
         raise UsageError(f"on={on!r} is no place to replay", "give local, ray, or ray://HOST:PORT")
-    launcher: Launcher = _Local() if scheme == "local" else _Ray(where)
-    try:
-        yield launcher
-    finally:
-        launcher.close()
+    # Ray prints what it notices of its nodes on standard output, which may be our JSON.
+    with redirect_stdout(sys.stderr) if scheme == "ray" else nullcontext():
+        launcher: Launcher = _Local() if scheme == "local" else _Ray(where)
+        try:
+            yield launcher
+        finally:
+            launcher.close()
 
 
 class _Local:
