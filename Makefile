@@ -45,8 +45,8 @@ docs: $(VENV)/.installed-dev ## regenerate the generated pages of docs/
 	$(BIN)/python -m tracekit.cli.reference docs/cli-reference.md
 	$(BIN)/python -m tracekit.formats.matrix docs/formats.md
 
-site: $(VENV)/.installed-dev ## build the documentation site in .cache/site; `mkdocs serve` shows it
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+site: $(VENV)/.installed-dev ## build the documentation site in .cache/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict -f .ci/mkdocs.yml
 
 lock: $(VENV)/.installed-dev ## pin the whole closure with hashes in .ci/requirements.lock, and list its licences
 	$(PIP) --target $(CACHE)/uv --upgrade uv

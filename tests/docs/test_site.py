@@ -14,7 +14,18 @@ REPO = Path(__file__).resolve().parents[2]
 
 def test_the_site_builds_with_strict_links(tmp_path: Path) -> None:
     pytest.importorskip("material", reason="mkdocs-material is not installed")
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)]
+    command = [
+        sys.executable,
+        "-m",
+        "mkdocs",
+        "build",
+        "-f",
+        ".ci/mkdocs.yml",
+        "--strict",
+        "--quiet",
+        "--site-dir",
+        str(tmp_path),
+    ]
     built = subprocess.run(
         command,
         cwd=REPO,
