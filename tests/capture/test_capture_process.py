@@ -86,7 +86,7 @@ def test_an_unmodified_program_is_recorded_with_offsets(method, data, trace, tmp
     assert facts([row for row in found if row["uri"] == f"file://{tmp_path}/out.bin"]) == [
         *emptied, ("write", 0, 1000, 1000)
     ]  # fmt: skip
-    assert result.ops == len(found) == 6
+    assert result.ops == len(found) == 6 + len(emptied)
     assert all(row["latency"] is not None and row["t_submit"] >= 0 for row in found)
 
 
