@@ -116,32 +116,69 @@ _BY_STATUS = {
 }
 _BY_CODE = {
     **dict.fromkeys(
-        ("SlowDown", "ServerBusy", "TooManyRequests", "Throttling", "ThrottlingException",
-         "RequestLimitExceeded", "RequestThrottled", "BandwidthLimitExceeded", "ServiceUnavailable"),
+        (
+            "SlowDown",
+            "ServerBusy",
+            "TooManyRequests",
+            "Throttling",
+            "ThrottlingException",
+            "RequestLimitExceeded",
+            "RequestThrottled",
+            "BandwidthLimitExceeded",
+            "ServiceUnavailable",
+        ),
         ErrorClass.THROTTLED,
     ),
     **dict.fromkeys(
-        ("ExpiredToken", "InvalidToken", "TokenRefreshRequired", "InvalidAccessKeyId", "SignatureDoesNotMatch",
-         "AuthenticationFailed", "AuthorizationHeaderMalformed", "InvalidAuthenticationInfo", "AccessDenied"),
+        (
+            "ExpiredToken",
+            "InvalidToken",
+            "TokenRefreshRequired",
+            "InvalidAccessKeyId",
+            "SignatureDoesNotMatch",
+            "AuthenticationFailed",
+            "AuthorizationHeaderMalformed",
+            "InvalidAuthenticationInfo",
+            "AccessDenied",
+        ),
         ErrorClass.PERMISSION,
     ),
     **dict.fromkeys(("RequestTimeout", "OperationTimedOut"), ErrorClass.TIMEOUT),
     **dict.fromkeys(("BlobAlreadyExists", "PreconditionFailed"), ErrorClass.EXISTS),
     **dict.fromkeys(("NoSuchKey", "NoSuchBucket", "BlobNotFound", "ContainerNotFound"), ErrorClass.NOT_FOUND),
     "InvalidRange": ErrorClass.OUT_OF_RANGE,
-}  # fmt: skip
+}
 _BY_WORDS = (
     (ErrorClass.SHORT_READ, ("unexpectedeof", "unexpectedendoffile", "shortread", "incomplete")),
     (ErrorClass.NOT_FOUND, ("notfound", "nosuch", "doesnotexist")),
     (ErrorClass.TIMEOUT, ("timeout", "timedout", "deadline")),
     (
         ErrorClass.PERMISSION,
-        ("denied", "forbidden", "permission", "unauthorized", "unauthenticated", "signature", "credentials",
-         "expiredtoken", "invalidtoken", "invalidaccesskey", "notpermitted"),
+        (
+            "denied",
+            "forbidden",
+            "permission",
+            "unauthorized",
+            "unauthenticated",
+            "signature",
+            "credentials",
+            "expiredtoken",
+            "invalidtoken",
+            "invalidaccesskey",
+            "notpermitted",
+        ),
     ),
     (
         ErrorClass.THROTTLED,
-        ("slowdown", "throttl", "toomany", "reduceyourrequest", "serverbusy", "ratelimit", "serviceunavailable"),
+        (
+            "slowdown",
+            "throttl",
+            "toomany",
+            "reduceyourrequest",
+            "serverbusy",
+            "ratelimit",
+            "serviceunavailable",
+        ),
     ),
     (ErrorClass.EXISTS, ("alreadyexists", "fileexists", "preconditionfailed")),
     (ErrorClass.OUT_OF_RANGE, ("outofrange", "invalidrange", "notsatisfiable")),
@@ -155,7 +192,7 @@ _BY_WORDS = (
     (ErrorClass.SERVER_ERROR, ("internal", "servererror", "badgateway")),
     (ErrorClass.CONFLICT, ("conflict",)),
     (ErrorClass.IO_ERROR, ("ioerror", "inputoutput")),
-)  # fmt: skip
+)
 """Parts of messages, in lower case without spaces and punctuation. The first match decides."""
 _NAMES = frozenset(ErrorClass)
 _ERRNO_NAMES = {name.lower(): number for number, name in e.errorcode.items()}

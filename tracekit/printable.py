@@ -19,5 +19,11 @@ _UNSAFE = re.compile(
 
 def printable(text: str) -> str:
     r"""Return `text` with control and bidirectional characters as `\x1b` or `\u202e`; newlines and tabs stay."""
-    return _UNSAFE.sub(lambda match: match[0].encode("ascii", "backslashreplace").decode() if ord(match[0]) > 127
-                       else f"\\x{ord(match[0]):02x}", text)  # fmt: skip
+    return _UNSAFE.sub(
+        lambda match: (
+            match[0].encode("ascii", "backslashreplace").decode()
+            if ord(match[0]) > 127
+            else f"\\x{ord(match[0]):02x}"
+        ),
+        text,
+    )

@@ -130,8 +130,27 @@ class Recorder:
         `len` and `bytes` bytes. URIs lose their query and user-info before they are written.
         """
         values = self._values
-        values.extend((t_submit, uri, op, offset, len, bytes, latency, ttfb, tries, wait_ns,
-                       sample_id, step, worker, part, to_uri, t_due, error))  # fmt: skip
+        values.extend(
+            (
+                t_submit,
+                uri,
+                op,
+                offset,
+                len,
+                bytes,
+                latency,
+                ttfb,
+                tries,
+                wait_ns,
+                sample_id,
+                step,
+                worker,
+                part,
+                to_uri,
+                t_due,
+                error,
+            )
+        )
         if _count(values) >= self._mark:
             self._pressure()
 
@@ -239,10 +258,16 @@ class Recorder:
     def __reduce__(self) -> tuple[Any, ...]:
         labels = self._labels
         settings = {
-            "source": labels.source, "options": labels.options, "rank": labels.rank,
-            "world_size": labels.world_size, "worker": self._worker, "flush_interval_s": self._flush_interval_s,
-            "buffer_ops": self._buffer_ops, "segment_ops": self._segment_ops, **self._keeping.settings,
-        }  # fmt: skip
+            "source": labels.source,
+            "options": labels.options,
+            "rank": labels.rank,
+            "world_size": labels.world_size,
+            "worker": self._worker,
+            "flush_interval_s": self._flush_interval_s,
+            "buffer_ops": self._buffer_ops,
+            "segment_ops": self._segment_ops,
+            **self._keeping.settings,
+        }
         return (_join, (str(self.path), settings))
 
     def _lock_trace(self) -> None:
@@ -338,9 +363,13 @@ class Recorder:
         try:
             self._keeping.begin(self._manifest.trace_id, self.count)
             self._segments = RollingSegments(
-                self.path, self._manifest, segment_ops=self._segment_ops, labels=self._labels,
-                journal_bytes=self._keeping.journal_bytes, finished=self._keeping.finished,
-            )  # fmt: skip
+                self.path,
+                self._manifest,
+                segment_ops=self._segment_ops,
+                labels=self._labels,
+                journal_bytes=self._keeping.journal_bytes,
+                finished=self._keeping.finished,
+            )
             while True:
                 self._wake.wait(self._flush_interval_s)
                 self._wake.clear()

@@ -39,8 +39,18 @@ WRITE_KINDS = ("write", "put", "part")
 DATA_KINDS = READ_KINDS + WRITE_KINDS
 """Op kinds that move data. The others have no `bytes`."""
 OP_KINDS = (
-    *DATA_KINDS, "complete", "abort", "sync", "truncate", "rename", "copy", "delete", "list", "stat", "hint",
-)  # fmt: skip
+    *DATA_KINDS,
+    "complete",
+    "abort",
+    "sync",
+    "truncate",
+    "rename",
+    "copy",
+    "delete",
+    "list",
+    "stat",
+    "hint",
+)
 """Op kinds. `complete` and `abort` end a multipart upload, `sync` makes data durable, `hint` is an fadvise."""
 
 _DICT = pa.dictionary(pa.int32(), pa.string())

@@ -32,9 +32,7 @@ _ENVIRONMENT = "from the environment"
 
 
 def _duration(name: str, help_: str, default: float | None, unset: str = "") -> Option:
-    return Option(
-        name, Kind.DURATION, help_, default, unset=unset, unit="s", above=0, high=1e6, schemes=_ALL
-    )  # fmt: skip
+    return Option(name, Kind.DURATION, help_, default, unset=unset, unit="s", above=0, high=1e6, schemes=_ALL)
 
 
 _OPTIONS = (

@@ -33,9 +33,21 @@ if TYPE_CHECKING:
 __all__ = ["QueryParams", "Trace", "open_trace"]
 
 QueryValue = (
-    str | bytes | int | float | bool | Decimal | date | datetime | time | timedelta | UUID | None
-    | Sequence["QueryValue"] | Mapping[str, "QueryValue"]
-)  # fmt: skip
+    str
+    | bytes
+    | int
+    | float
+    | bool
+    | Decimal
+    | date
+    | datetime
+    | time
+    | timedelta
+    | UUID
+    | None
+    | Sequence["QueryValue"]
+    | Mapping[str, "QueryValue"]
+)
 QueryParams = Sequence[QueryValue] | Mapping[str, QueryValue]
 """Values for a query: a sequence for `?` and `$1`, a mapping for `$name`."""
 

@@ -119,9 +119,11 @@ def demo(
         )
     picture = folder / _PICTURE
     draw(
-        ["offsets", "throughput", "latency-cdf"], recording, picture,
+        ["offsets", "throughput", "latency-cdf"],
+        recording,
+        picture,
         against=folder / "replay-file.trace",
-    )  # fmt: skip
+    )
     snapshot = open_trace(recording).snapshot()
     return DemoResult(dataset, recording, picture, recorded, snapshot, replays, refused)
 

@@ -16,8 +16,19 @@ class Attempt:
     """A request that has been sent. Times are ns, sizes bytes; `ended` records its row."""
 
     __slots__ = (
-        "kind", "length", "more", "moved", "offset", "part", "submit", "to_uri", "ttfb", "upload", "uri", "where",
-    )  # fmt: skip
+        "kind",
+        "length",
+        "more",
+        "moved",
+        "offset",
+        "part",
+        "submit",
+        "to_uri",
+        "ttfb",
+        "upload",
+        "uri",
+        "where",
+    )
 
     def __init__(self, uri: str, kind: str, offset: int | None, length: int | None) -> None:
         self.uri, self.kind, self.offset, self.length = uri, kind, offset, length
@@ -37,9 +48,19 @@ class Attempt:
         latency = monotonic_ns() - self.submit if known_end else None
         for uri in (self.uri, *self.more):
             record(
-                uri, self.offset, self.length, self.submit, latency, self.kind, moved, self.ttfb, error,
-                self.where, self.part, self.to_uri,
-            )  # fmt: skip
+                uri,
+                self.offset,
+                self.length,
+                self.submit,
+                latency,
+                self.kind,
+                moved,
+                self.ttfb,
+                error,
+                self.where,
+                self.part,
+                self.to_uri,
+            )
 
     def succeeded(self) -> None:
         """Record a request without a body to read: one that wrote has moved all its bytes."""

@@ -96,9 +96,21 @@ def capture_command(
     """
     options = parse_all(
         CAPTURE,
-        {"include": include, "exclude": exclude, "metadata": metadata, "faults": faults, "proxy": proxy,
-         "sample_rate": sample_rate, "keep": keep, "ship": ship, "max_overhead": max_overhead, "require_complete": require_complete, "recover": recover, "overwrite": overwrite},
-    )  # fmt: skip
+        {
+            "include": include,
+            "exclude": exclude,
+            "metadata": metadata,
+            "faults": faults,
+            "proxy": proxy,
+            "sample_rate": sample_rate,
+            "keep": keep,
+            "ship": ship,
+            "max_overhead": max_overhead,
+            "require_complete": require_complete,
+            "recover": recover,
+            "overwrite": overwrite,
+        },
+    )
     judging = {name: options[name] for name in ("require_complete", "overwrite")}
     target = Path(os.path.abspath(local_path(out)))
     check_target(target, overwrite=options["overwrite"])
@@ -123,10 +135,18 @@ def capture_command(
     try:
         unfollowed = "" if engine is None else reason_against() if options["faults"] else "faults=False"
         job = Job(
-            work, target, os.getpid(), redact(" ".join(redact_value(command))),
-            engine.name if engine is not None else "hooks", options["include"], options["exclude"],
-            options["metadata"], options["proxy"], unfollowed, options["sample_rate"],
-        )  # fmt: skip
+            work,
+            target,
+            os.getpid(),
+            redact(" ".join(redact_value(command))),
+            engine.name if engine is not None else "hooks",
+            options["include"],
+            options["exclude"],
+            options["metadata"],
+            options["proxy"],
+            unfollowed,
+            options["sample_rate"],
+        )
         for folder in ("logs", "hooked", "proxied"):
             (work / folder).mkdir()
         job.save()
@@ -166,9 +186,12 @@ def _run_recording(
     )
     hooked = replace(paths, exclude=(*paths.exclude, "s3://*")) if options["proxy"] else paths
     described = {
-        "command": redact(" ".join(redact_value(command))), "method": "hooks", "hooks": list(hooks),
-        **{name: list(options[name]) for name in ("include", "exclude")}, "sample_rate": options["sample_rate"],
-    }  # fmt: skip
+        "command": redact(" ".join(redact_value(command))),
+        "method": "hooks",
+        "hooks": list(hooks),
+        **{name: list(options[name]) for name in ("include", "exclude")},
+        "sample_rate": options["sample_rate"],
+    }
     with claiming(target, overwrite=options["overwrite"]):
         recorder = Recorder(target, source="capture", options=described, **kept)
     recorder.count("ops_recorded", 0)

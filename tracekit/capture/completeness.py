@@ -29,11 +29,21 @@ _UNKNOWN_READERS_BYTES = 4 * 1024 * 1024
 _STARTING_BYTES = 128 * 1024
 """Bytes that the dynamic loader and the C library read for strace itself, before it runs the command."""
 _CLIENTS = {
-    "libarrow.so": "libarrow", "polars": "polars", "tensorstore": "tensorstore", "awscrt": "AWS CRT",
-    "libaws": "AWS CRT", "s3torch": "s3torchconnector's CRT", "lance": "lance", "duckdb": "DuckDB",
-    "obstore": "obstore", "deltalake": "delta-rs", "libazure": "Azure SDK", "kvikio": "KvikIO", "libcufile": "GPUDirect Storage",
+    "libarrow.so": "libarrow",
+    "polars": "polars",
+    "tensorstore": "tensorstore",
+    "awscrt": "AWS CRT",
+    "libaws": "AWS CRT",
+    "s3torch": "s3torchconnector's CRT",
+    "lance": "lance",
+    "duckdb": "DuckDB",
+    "obstore": "obstore",
+    "deltalake": "delta-rs",
+    "libazure": "Azure SDK",
+    "kvikio": "KvikIO",
+    "libcufile": "GPUDirect Storage",
     "libhdfs": "libhdfs",
-}  # fmt: skip
+}
 _SHOWN = 20
 
 

@@ -135,9 +135,14 @@ def convert(
             "capture into another directory",
         )
     options = {
-        "command": job.command, "method": job.method, "exit_code": exit_code, "metadata": job.metadata,
-        "include": list(job.include), "exclude": list(job.exclude), "sample_rate": job.sample_rate,
-    }  # fmt: skip
+        "command": job.command,
+        "method": job.method,
+        "exit_code": exit_code,
+        "metadata": job.metadata,
+        "include": list(job.include),
+        "exclude": list(job.exclude),
+        "sample_rate": job.sample_rate,
+    }
     with TraceWriter(job.target, source="capture", overwrite=overwrite, options=options) as writer:
         completeness, notes = _write(writer, job, moved, killed=exit_code is None)
         ops = writer.rows
@@ -186,9 +191,13 @@ def _write(
                 completeness = judge_reads(log.read_bytes, moved, mapped_files=mapped)
             elif isinstance(log, StraceCalls):
                 completeness = judge_calls(
-                    log.calls, moved, (kept[0], kept[1]), mapped_files=mapped, object_bytes=objects,
+                    log.calls,
+                    moved,
+                    (kept[0], kept[1]),
+                    mapped_files=mapped,
+                    object_bytes=objects,
                     unseen=log.unseen,
-                )  # fmt: skip
+                )
             notes += _of_mappings(mapped, faults, job.unfollowed)
     if completeness is not None:
         completeness = replace(completeness, fault_bytes=None if job.unfollowed else touched)

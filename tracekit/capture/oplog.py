@@ -74,9 +74,26 @@ class OpLog:
     ) -> None:
         """Record one op, with the parameters of `Recorder.record`. Thread-safe."""
         self._add(
-            (t_submit, uri, op, offset, len, bytes, latency, ttfb, tries, wait_ns,
-             sample_id, step, worker, part, to_uri, None, error and error.value)
-        )  # fmt: skip
+            (
+                t_submit,
+                uri,
+                op,
+                offset,
+                len,
+                bytes,
+                latency,
+                ttfb,
+                tries,
+                wait_ns,
+                sample_id,
+                step,
+                worker,
+                part,
+                to_uri,
+                None,
+                error and error.value,
+            )
+        )
 
     def count(self, name: str, n: int = 1) -> None:
         """Add `n` to a counter."""

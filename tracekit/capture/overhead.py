@@ -52,5 +52,7 @@ class Meter:
             self._warned = True
             _log.warning(
                 "recording takes %.1f %% of the CPU time of this process, more than max_overhead=%g; record fewer"
-                " files (sample_rate=, include=)", 100 * share, self.most,
-            )  # fmt: skip
+                " files (sample_rate=, include=)",
+                100 * share,
+                self.most,
+            )

@@ -303,9 +303,21 @@ def record(
         )  # may miss one where threads race: it decides which call is timed
         began = 0 if calls % EACH else thread_time_ns()
         (session._recorder or session.recorder).record(
-            uri, offset, length, t_submit, latency, op=op, bytes=moved, ttfb=ttfb,
-            sample_id=sample_id, step=step, worker=context._worker, part=part, to_uri=to_uri, error=error,
-        )  # fmt: skip
+            uri,
+            offset,
+            length,
+            t_submit,
+            latency,
+            op=op,
+            bytes=moved,
+            ttfb=ttfb,
+            sample_id=sample_id,
+            step=step,
+            worker=context._worker,
+            part=part,
+            to_uri=to_uri,
+            error=error,
+        )
         if began:
             session.meter.add(session.recorder, began)
     except Exception as failure:  # noqa: BLE001 - the host's call must not fail

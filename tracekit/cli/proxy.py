@@ -52,9 +52,12 @@ def _proxy(
 def _say_where(running: Proxy, *, json: bool) -> None:
     if json:
         facts = {
-            "endpoint": running.endpoint, "upstream": running.upstream, "path": str(running.path),
-            "environment": running.environment(), "note": running.note,
-        }  # fmt: skip
+            "endpoint": running.endpoint,
+            "upstream": running.upstream,
+            "path": str(running.path),
+            "environment": running.environment(),
+            "note": running.note,
+        }
         typer.echo(json_format.dumps(facts))
         return
     say = screen.console.print

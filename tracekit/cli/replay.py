@@ -190,9 +190,11 @@ def _show_plan(summary: PlanSummary, skip: Sequence[str], *, json: bool) -> None
             f"{format_count(summary.assumed_offsets)} ops have no offset: each is assumed to follow the last op of its file"
         )
     for what, names in (
-        ("created", summary.creates), ("replaced", summary.replaces),
-        ("renamed", summary.renames), ("deleted", summary.deletes),
-    ):  # fmt: skip
+        ("created", summary.creates),
+        ("replaced", summary.replaces),
+        ("renamed", summary.renames),
+        ("deleted", summary.deletes),
+    ):
         if names:
             say(f"{format_count(len(names))} objects would be {what}:")
             for name in names[:_NAMES_SHOWN]:

@@ -89,9 +89,13 @@ def progress(what: str, *, total: int | None = None, unit_is_bytes: bool = False
 
     amount: ProgressColumn = DownloadColumn(binary_units=True) if unit_is_bytes else MofNCompleteColumn()
     columns = (
-        TextColumn("{task.description}", markup=False), BarColumn(), amount, TimeElapsedColumn(), TimeRemainingColumn(),
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        amount,
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
         TextColumn("{task.fields[note]}", markup=False),
-    )  # fmt: skip
+    )
     import time
 
     with Progress(*columns, console=errors, transient=True) as bar:

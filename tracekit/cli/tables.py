@@ -20,9 +20,14 @@ from tracekit.validation import Kind, Option, Table, flag_of, requirement, shown
 __all__ = ["refresh", "with_tables"]
 
 _TABLES: dict[str, Table] = {
-    "loader": LOADER, "record": RECORD, "checkpoint": CHECKPOINT, "replay": REPLAY, "backend": BACKEND,
-    "proxy": PROXY, "capture": CAPTURE,
-}  # fmt: skip
+    "loader": LOADER,
+    "record": RECORD,
+    "checkpoint": CHECKPOINT,
+    "replay": REPLAY,
+    "backend": BACKEND,
+    "proxy": PROXY,
+    "capture": CAPTURE,
+}
 _PLACE = re.compile(r"(<!-- options: (\w+) -->\n).*?(<!-- end of options -->)", re.DOTALL)
 
 _QUESTIONS_PLACE = re.compile(r"(<!-- questions -->\n).*?(<!-- end of questions -->)", re.DOTALL)

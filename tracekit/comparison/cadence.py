@@ -91,9 +91,17 @@ class Cadence:
     end: int | None = None
 
     def add(
-        self, due: np.ndarray, late: np.ndarray, moves: np.ndarray, recorded_latency: np.ndarray,
-        submit: np.ndarray, latency: np.ndarray, own_due: np.ndarray, *, timed: bool,
-    ) -> None:  # fmt: skip
+        self,
+        due: np.ndarray,
+        late: np.ndarray,
+        moves: np.ndarray,
+        recorded_latency: np.ndarray,
+        submit: np.ndarray,
+        latency: np.ndarray,
+        own_due: np.ndarray,
+        *,
+        timed: bool,
+    ) -> None:
         """Add ops that were issued; `late` is their lateness against the plan, `own_due` the due time in their row."""
         if not len(due):
             return
@@ -137,8 +145,14 @@ class Cadence:
         return _quantile(self.own_lateness, 0.99, "higher") or 0.0
 
     def table(
-        self, *, timed: bool, tolerance: float, max_lateness_ns: int | None, planned_bytes: int, moved_bytes: int
-    ) -> Iterable[ParityRow]:  # fmt: skip
+        self,
+        *,
+        timed: bool,
+        tolerance: float,
+        max_lateness_ns: int | None,
+        planned_bytes: int,
+        moved_bytes: int,
+    ) -> Iterable[ParityRow]:
         """The rows on cadence, lateness, concurrency, duration and throughput."""
         if timed and self.lateness:
             yield from self._window_rows()
@@ -235,9 +249,16 @@ class Cadence:
         held = duration + (apart if longer > 0 else -apart)
         slower = relative_difference(_rate(planned_bytes, duration), _rate(moved_bytes, held))
         yield ParityRow(
-            "throughput_bytes_per_s", "bytes/s", _rate(planned_bytes, duration), _rate(moved_bytes, real), slower,
-            None if slower is None else slower <= tolerance, tolerance, note, cause,
-        )  # fmt: skip
+            "throughput_bytes_per_s",
+            "bytes/s",
+            _rate(planned_bytes, duration),
+            _rate(moved_bytes, real),
+            slower,
+            None if slower is None else slower <= tolerance,
+            tolerance,
+            note,
+            cause,
+        )
 
 
 def _quantile(

@@ -22,9 +22,17 @@ WRONG_OBJECTS = "replay_objects_wrong"
 """Counter of a replay: those that have another size than after the recording, or should not be there, or are not."""
 
 _METRICS = {
-    "put": "puts", "write": "writes", "part": "parts", "complete": "completes", "abort": "aborts", "sync": "syncs",
-    "truncate": "truncates", "rename": "renames", "copy": "copies", "delete": "deletes",
-}  # fmt: skip
+    "put": "puts",
+    "write": "writes",
+    "part": "parts",
+    "complete": "completes",
+    "abort": "aborts",
+    "sync": "syncs",
+    "truncate": "truncates",
+    "rename": "renames",
+    "copy": "copies",
+    "delete": "deletes",
+}
 
 
 @dataclass(slots=True)
@@ -56,8 +64,15 @@ class ChangeTally:
         objects = counters.get(OBJECTS, 0 if COMPARED in counters else None)  # counters of 0 are not kept
         if objects is None:
             yield ParityRow(
-                "objects", "objects", None, None, None, False if judged else None, 0.0, "never compared with the target"
-            )  # fmt: skip
+                "objects",
+                "objects",
+                None,
+                None,
+                None,
+                False if judged else None,
+                0.0,
+                "never compared with the target",
+            )
         else:
             yield row("objects", "objects", objects, objects - counters.get(WRONG_OBJECTS, 0))
 

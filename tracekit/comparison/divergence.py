@@ -160,11 +160,19 @@ def _shifts(a: TraceReader, b: TraceReader, seed: int) -> tuple[QuantileShift, .
         return ()
     rng = np.random.default_rng(seed)
     resampled = [
-        np.quantile(values[rng.integers(0, len(values), (_RESAMPLES, len(values)), np.int32)], _QUANTILES, axis=1)
+        np.quantile(
+            values[rng.integers(0, len(values), (_RESAMPLES, len(values)), np.int32)], _QUANTILES, axis=1
+        )
         if len(values) * _RESAMPLES <= 2_000_000
-        else np.stack([np.quantile(values[rng.integers(0, len(values), len(values))], _QUANTILES) for _ in range(_RESAMPLES)], axis=1)
+        else np.stack(
+            [
+                np.quantile(values[rng.integers(0, len(values), len(values))], _QUANTILES)
+                for _ in range(_RESAMPLES)
+            ],
+            axis=1,
+        )
         for values in (x, y)
-    ]  # fmt: skip
+    ]
     low, high = np.quantile(resampled[1] - resampled[0], (0.025, 0.975), axis=1)
     return tuple(
         QuantileShift(q, float(np.quantile(x, q)), float(np.quantile(y, q)), float(low[i]), float(high[i]))

@@ -34,9 +34,13 @@ def junit(parity: Parity, *, name: str = "compare") -> bytes:
     """One test case for each metric and gate: failed, passed, or skipped where it is not judged."""
     rows = (*parity.rows, *parity.gates)
     suite = ElementTree.Element(
-        "testsuite", name=_plain(f"tracekit {name}"), tests=str(len(rows)), failures=str(len(parity.failed)), errors="0",
+        "testsuite",
+        name=_plain(f"tracekit {name}"),
+        tests=str(len(rows)),
+        failures=str(len(parity.failed)),
+        errors="0",
         skipped=str(sum(row.ok is None for row in rows)),
-    )  # fmt: skip
+    )
     for row in rows:
         case = ElementTree.SubElement(
             suite, "testcase", classname=f"tracekit.{parity.kind}", name=_plain(row.metric)

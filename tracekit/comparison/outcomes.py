@@ -15,10 +15,16 @@ __all__ = ["TRANSIENT", "Outcomes"]
 
 TRANSIENT = frozenset(
     {
-        ErrorClass.TIMEOUT, ErrorClass.THROTTLED, ErrorClass.UNREACHABLE, ErrorClass.SERVER_ERROR,
-        ErrorClass.CONFLICT, ErrorClass.CANCELLED, ErrorClass.IO_ERROR, ErrorClass.UNKNOWN,
+        ErrorClass.TIMEOUT,
+        ErrorClass.THROTTLED,
+        ErrorClass.UNREACHABLE,
+        ErrorClass.SERVER_ERROR,
+        ErrorClass.CONFLICT,
+        ErrorClass.CANCELLED,
+        ErrorClass.IO_ERROR,
+        ErrorClass.UNKNOWN,
     }
-)  # fmt: skip
+)
 """Error classes that need not recur: an op that failed with one may succeed in the replay."""
 
 

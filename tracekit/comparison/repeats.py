@@ -55,9 +55,15 @@ def _row(rows: Sequence[ParityRow]) -> ParityRow:
         by_interval = high is not None and tolerance and rows[0].by_difference
         ok = high <= tolerance if by_interval and high is not None and tolerance else all(judged)
     return replace(
-        rows[0], a=_median([row.a for row in rows]), b=_median([row.b for row in rows]), ok=ok,
-        difference=float(np.median(differences)) if differences else None, low=low, high=high, note="; ".join(notes),
-    )  # fmt: skip
+        rows[0],
+        a=_median([row.a for row in rows]),
+        b=_median([row.b for row in rows]),
+        ok=ok,
+        difference=float(np.median(differences)) if differences else None,
+        low=low,
+        high=high,
+        note="; ".join(notes),
+    )
 
 
 def _interval(values: Sequence[float]) -> tuple[float | None, float | None]:

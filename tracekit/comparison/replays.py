@@ -127,10 +127,17 @@ class _Tally:
         self, part: PlannedOps, issued: np.ndarray, rows: pa.Table, values: dict[str, np.ndarray]
     ) -> None:
         planned = {
-            "uri": part.file, "op": part.kind, "offset": part.offset, "len": part.length,
-            "sample_id": part.sample_id, "step": part.step, "rank": part.rank, "worker": part.worker,
-            "part": part.part, "to_uri": part.to_file,
-        }  # fmt: skip
+            "uri": part.file,
+            "op": part.kind,
+            "offset": part.offset,
+            "len": part.length,
+            "sample_id": part.sample_id,
+            "step": part.step,
+            "rank": part.rank,
+            "worker": part.worker,
+            "part": part.part,
+            "to_uri": part.to_file,
+        }
         found = {
             **values,
             "uri": _codes(rows.column("uri"), part.targets),
@@ -163,16 +170,27 @@ class _Tally:
         else:
             late = np.zeros(len(due), np.int64)
         self.cadence.add(
-            due, late, part.moves[issued], part.latency[issued], submit, values["latency"], values["t_due"], timed=self.rules.timed
-        )  # fmt: skip
+            due,
+            late,
+            part.moves[issued],
+            part.latency[issued],
+            submit,
+            values["latency"],
+            values["t_due"],
+            timed=self.rules.timed,
+        )
 
     def table(self, replay: TraceReader, total: int) -> Iterable[ParityRow]:
         """The rows of the comparison."""
         yield self._completeness(replay, total)
         named = ", ".join(f"{n} {name}" for name, n in self.wrong.most_common() if n)
         yield within(
-            "identity", "share", share(self.wrong_ops, self.issued), 0.0, note=f"differing: {named}" if named else ""
-        )  # fmt: skip
+            "identity",
+            "share",
+            share(self.wrong_ops, self.issued),
+            0.0,
+            note=f"differing: {named}" if named else "",
+        )
         yield self.order.row(self.cadence.jitter_ns)
         yield self.volumes.sizes_row(partial=self.rules.partial)
         yield (
@@ -192,9 +210,12 @@ class _Tally:
             yield exact("early_ops", "ops", 0, self.early)
         yield from host_rows(replay, timed=self.rules.timed)
         yield from self.cadence.table(
-            timed=self.rules.timed, tolerance=self.rules.tolerance, max_lateness_ns=self.rules.max_lateness_ns,
-            planned_bytes=self.volumes.planned_bytes, moved_bytes=self.volumes.moved_bytes,
-        )  # fmt: skip
+            timed=self.rules.timed,
+            tolerance=self.rules.tolerance,
+            max_lateness_ns=self.rules.max_lateness_ns,
+            planned_bytes=self.volumes.planned_bytes,
+            moved_bytes=self.volumes.moved_bytes,
+        )
         yield from self.changes.table(replay.counters, judged=not self.rules.partial)
         yield from self.outcomes.table(expect_failures=self.rules.expect_failures)
         if self.rules.capped:
@@ -227,15 +248,22 @@ class _Tally:
             and not foreign
         )
         return ParityRow(
-            "completeness", "ops", self.planned, self.issued, share(missing, self.planned), ok, 0.0, "; ".join(notes)
-        )  # fmt: skip
+            "completeness",
+            "ops",
+            self.planned,
+            self.issued,
+            share(missing, self.planned),
+            ok,
+            0.0,
+            "; ".join(notes),
+        )
 
     def _caps(self, replay: TraceReader) -> Iterable[ParityRow]:
         found = peaks(replay)
         for name, unit, cap, peak in (
             ("max_ops_in_flight", "ops", self.rules.max_ops_in_flight, found.ops),
             ("max_bytes_in_flight", "bytes", self.rules.max_bytes_in_flight, found.bytes),
-        ):  # fmt: skip
+        ):
             if cap is not None:
                 allowed = (
                     max(cap, self.volumes.largest) if unit == "bytes" else cap

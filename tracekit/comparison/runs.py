@@ -110,9 +110,15 @@ def _table(x: Run, y: Run, tolerance: float, speed: float) -> Iterable[ParityRow
             yield within(name, "distance", total_variation(of_a, of_b), OFFSETS_TOLERANCE)
     if x.steps or y.steps:
         yield ParityRow(
-            "bytes_per_step", "bytes", a["bytes_per_step"], b["bytes_per_step"], mean_shift(x.steps, y.steps),
-            mean_shift(x.steps, y.steps) <= STEPS_TOLERANCE, STEPS_TOLERANCE, "the difference is of the distributions",
-        )  # fmt: skip
+            "bytes_per_step",
+            "bytes",
+            a["bytes_per_step"],
+            b["bytes_per_step"],
+            mean_shift(x.steps, y.steps),
+            mean_shift(x.steps, y.steps) <= STEPS_TOLERANCE,
+            STEPS_TOLERANCE,
+            "the difference is of the distributions",
+        )
     yield from _arrival_rows(x, y)
     if x.in_flight and y.in_flight:
         yield within("in_flight", "distance", ks(x.in_flight, y.in_flight), CONCURRENCY_TOLERANCE)

@@ -122,16 +122,30 @@ class Parity:
 
 
 def within(
-    metric: str, unit: str, difference: float | None, tolerance: float, *, judged: bool = True, note: str = "", cause: str = ""
-) -> ParityRow:  # fmt: skip
+    metric: str,
+    unit: str,
+    difference: float | None,
+    tolerance: float,
+    *,
+    judged: bool = True,
+    note: str = "",
+    cause: str = "",
+) -> ParityRow:
     """A row whose value is itself a distance or a share that should be 0."""
     ok = difference <= tolerance if judged and difference is not None else None
     return ParityRow(metric, unit, 0.0, difference, difference, ok, tolerance, note, cause)
 
 
 def relative(
-    metric: str, unit: str, a: float | None, b: float | None, tolerance: float, *, judged: bool = True, note: str = ""
-) -> ParityRow:  # fmt: skip
+    metric: str,
+    unit: str,
+    a: float | None,
+    b: float | None,
+    tolerance: float,
+    *,
+    judged: bool = True,
+    note: str = "",
+) -> ParityRow:
     """A row judged by the difference of `b` from `a`, relative to `a`. A value that one side does not know fails."""
     if judged and (a is None) != (b is None):
         return ParityRow(metric, unit, a, b, None, False, tolerance, note or "unknown on one side")

@@ -70,10 +70,15 @@ class Volumes:
         apart = sum(abs(found[0] - found[1]) for found in self.steps.values())
         distance = apart / 2 / max(a, b) if max(a, b) else 0.0
         yield ParityRow(
-            "bytes_per_step", "bytes", a / len(self.steps), b / len(self.steps), distance,
-            None if partial else distance <= STEP_TOLERANCE, STEP_TOLERANCE,
+            "bytes_per_step",
+            "bytes",
+            a / len(self.steps),
+            b / len(self.steps),
+            distance,
+            None if partial else distance <= STEP_TOLERANCE,
+            STEP_TOLERANCE,
             "the difference is the share of bytes that moved between steps",
-        )  # fmt: skip
+        )
 
     def _add_steps(self, rank: np.ndarray, step: np.ndarray, nbytes: np.ndarray, side: int) -> None:
         stepped = step != NULL

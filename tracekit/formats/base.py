@@ -197,8 +197,14 @@ class Carries:
         return f"the format {name} holds {', '.join(held)}{lacking}; {whole}"
 
 
-_CARRIED = {"latency": "latencies", "offset": "offsets", "length": "lengths", "samples": "samples and steps",
-            "streams": "streams", "errors": "errors"}  # fmt: skip
+_CARRIED = {
+    "latency": "latencies",
+    "offset": "offsets",
+    "length": "lengths",
+    "samples": "samples and steps",
+    "streams": "streams",
+    "errors": "errors",
+}
 """What may be absent from a format, by field of `Carries`."""
 
 

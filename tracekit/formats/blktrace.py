@@ -162,16 +162,22 @@ def _batch(
             "t_submit": [event.at_ns for event, _, _ in rows],
             "uri": [names[event.device] for event, _, _ in rows],
             "op": [event.kind for event, _, _ in rows],
-            "offset": [None if sync else e.sector * _SECTOR_BYTES for (e, _, _), sync in zip(rows, synced, strict=True)],
+            "offset": [
+                None if sync else e.sector * _SECTOR_BYTES
+                for (e, _, _), sync in zip(rows, synced, strict=True)
+            ],
             "len": [None if sync else e.size for (e, _, _), sync in zip(rows, synced, strict=True)],
-            "bytes": [None if sync or took is None else 0 if failed else e.size for (e, took, failed), sync in zip(rows, synced, strict=True)],
+            "bytes": [
+                None if sync or took is None else 0 if failed else e.size
+                for (e, took, failed), sync in zip(rows, synced, strict=True)
+            ],
             "latency": [took for _, took, _ in rows],
             "worker": [streams.number(event.pid) for event, _, _ in rows],
             "error": [ErrorClass.IO_ERROR if failed else None for _, _, failed in rows],
         },
         [event.number for event, _, _ in rows],
         tally,
-    )  # fmt: skip
+    )
 
 
 def _is_binary(source: Path) -> bool:
@@ -228,8 +234,17 @@ def _binary(source: Path, tally: Tally) -> Iterator[_Event]:
                     shift_ns = seconds * 10**9 + nanoseconds - when
             elif action & 0xFFFF in _ACTIONS:
                 name = f"{device >> 20},{device & 0xFFFFF}"
-                yield _Event(when + shift_ns, _ACTIONS[action & 0xFFFF], name, _kind_of_bits(action >> 16, size), sector, size,
-                             pid, error != 0, number)  # fmt: skip
+                yield _Event(
+                    when + shift_ns,
+                    _ACTIONS[action & 0xFFFF],
+                    name,
+                    _kind_of_bits(action >> 16, size),
+                    sector,
+                    size,
+                    pid,
+                    error != 0,
+                    number,
+                )
             at += _HEADER_BYTES + extra
         if len(data) - at:
             tally.bad(number + 1, f"the file ends inside an event, after {number} of them")
@@ -271,8 +286,17 @@ def _text(source: Path, tally: Tally) -> Iterator[_Event]:
                 if "R" in bits
                 else None
             )
-            yield _Event(int(seconds) * 10**9 + int(fraction), action, f"{major},{minor}", kind if size or kind == "sync" else None,
-                         int(sector or 0), size, int(pid), _failed(line), number)  # fmt: skip
+            yield _Event(
+                int(seconds) * 10**9 + int(fraction),
+                action,
+                f"{major},{minor}",
+                kind if size or kind == "sync" else None,
+                int(sector or 0),
+                size,
+                int(pid),
+                _failed(line),
+                number,
+            )
 
 
 def _failed(line: str) -> bool:

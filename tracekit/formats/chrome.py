@@ -28,8 +28,17 @@ __all__ = ["Chrome"]
 _COUNTER_POINTS = 20_000
 _COUNTERS_PID = 1_000_000
 _NO_WORD = re.compile(r"[^\w .-]")
-_SHOWN = (("offset", "offset_bytes"), ("len", "len_bytes"), ("bytes", "bytes"), ("ttfb", "ttfb_ns"), ("tries", "tries"),
-          ("wait_ns", "wait_ns"), ("part", "part"), ("sample_id", "sample_id"), ("step", "step"))  # fmt: skip
+_SHOWN = (
+    ("offset", "offset_bytes"),
+    ("len", "len_bytes"),
+    ("bytes", "bytes"),
+    ("ttfb", "ttfb_ns"),
+    ("tries", "tries"),
+    ("wait_ns", "wait_ns"),
+    ("part", "part"),
+    ("sample_id", "sample_id"),
+    ("step", "step"),
+)
 
 
 class Chrome:

@@ -32,16 +32,46 @@ _GCS_NEEDED = (
     "time_taken_micros",
 )
 _GCS_KINDS = {
-    "get_object": "get", "storage.objects.get": "get", "put_object": "put", "post_object": "put", "storage.objects.insert": "put",
-    "head_object": "stat", "head_bucket": "stat", "get_object_metadata": "stat", "storage.buckets.get": "stat",
-    "delete_object": "delete", "storage.objects.delete": "delete", "get_bucket": "list", "list_objects": "list",
-    "storage.objects.list": "list", "get_service": "list",
-}  # fmt: skip
+    "get_object": "get",
+    "storage.objects.get": "get",
+    "put_object": "put",
+    "post_object": "put",
+    "storage.objects.insert": "put",
+    "head_object": "stat",
+    "head_bucket": "stat",
+    "get_object_metadata": "stat",
+    "storage.buckets.get": "stat",
+    "delete_object": "delete",
+    "storage.objects.delete": "delete",
+    "get_bucket": "list",
+    "list_objects": "list",
+    "storage.objects.list": "list",
+    "get_service": "list",
+}
 _AZURE = (
-    "version", "start", "operation", "status", "http", "total_ms", "server_ms", "auth", "requester", "owner", "service",
-    "url", "key", "request", "count", "address", "api", "request_header", "request_packet", "response_header",
-    "response_packet", "content_length",
-)  # fmt: skip
+    "version",
+    "start",
+    "operation",
+    "status",
+    "http",
+    "total_ms",
+    "server_ms",
+    "auth",
+    "requester",
+    "owner",
+    "service",
+    "url",
+    "key",
+    "request",
+    "count",
+    "address",
+    "api",
+    "request_header",
+    "request_packet",
+    "response_header",
+    "response_packet",
+    "content_length",
+)
 _AZURE_LEAST = len(_AZURE)
 
 
@@ -50,8 +80,14 @@ class GcsUsage:
 
     name = "gcs-usage"
     about = "Google Cloud Storage usage log (CSV); no offsets"
-    carries = Carries("us, absolute", latency="1 us", offset="no", length="of writes", streams="client address",
-                      completeness="requests left out, by name")  # fmt: skip
+    carries = Carries(
+        "us, absolute",
+        latency="1 us",
+        offset="no",
+        length="of writes",
+        streams="client address",
+        completeness="requests left out, by name",
+    )
 
     def read(self, source: Path, tally: Tally, options: ImportOptions) -> Iterator[pa.RecordBatch]:
         """As the protocol says. Rank is the order of the client's address."""
@@ -105,8 +141,14 @@ class AzureLog:
 
     name = "azure-log"
     about = "Azure Storage analytics log; no offsets"
-    carries = Carries("100 ns, absolute", latency="1 ms", offset="no", length="of writes", streams="client address",
-                      completeness="requests left out, by name")  # fmt: skip
+    carries = Carries(
+        "100 ns, absolute",
+        latency="1 ms",
+        offset="no",
+        length="of writes",
+        streams="client address",
+        completeness="requests left out, by name",
+    )
 
     def read(self, source: Path, tally: Tally, options: ImportOptions) -> Iterator[pa.RecordBatch]:
         """As the protocol says. Rank is the order of the client's address."""

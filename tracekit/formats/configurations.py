@@ -206,10 +206,22 @@ def _dlio(figures: Fit) -> list[str]:
         "record_length_stdev",
     ):  # as DLIO 2.0.0 calls them; each version passes over the other's
         values[f"dataset.{name}"] = values[f"dataset.{name.replace('length', 'length_bytes')}"]
-    lines = [*comments, "model:", "  name: tracekit", "  type: cnn", "framework: pytorch", "workflow:", "  generate_data: False",
-             "  train: True", "  checkpoint: False"]  # fmt: skip
-    fixed = {"dataset": ["  data_folder: data/tracekit", "  format: npz"],
-             "reader": ["  data_loader: pytorch", "  file_shuffle: seed", "  sample_shuffle: seed"], "train": []}  # fmt: skip
+    lines = [
+        *comments,
+        "model:",
+        "  name: tracekit",
+        "  type: cnn",
+        "framework: pytorch",
+        "workflow:",
+        "  generate_data: False",
+        "  train: True",
+        "  checkpoint: False",
+    ]
+    fixed = {
+        "dataset": ["  data_folder: data/tracekit", "  format: npz"],
+        "reader": ["  data_loader: pytorch", "  file_shuffle: seed", "  sample_shuffle: seed"],
+        "train": [],
+    }
     for group, first in fixed.items():
         lines += [f"{group}:", *first]
         lines += [
@@ -255,12 +267,28 @@ def _elbencho(figures: Fit) -> list[str]:
     remote = scheme_of(figures.directory) not in FILE_SCHEMES
     threads = max(round(figures.depth or figures.streams), 1)
     per_thread = max(math.ceil(figures.files / threads), 1)
-    words = ["elbencho", *(["--write"] if figures.writes else []), *(["--read"] if figures.reads else []),
-             "-t", str(threads), "--dirs", "1", "--files", str(per_thread), "--size", str(size), "--block", str(block)]  # fmt: skip
+    words = [
+        "elbencho",
+        *(["--write"] if figures.writes else []),
+        *(["--read"] if figures.reads else []),
+        "-t",
+        str(threads),
+        "--dirs",
+        "1",
+        "--files",
+        str(per_thread),
+        "--size",
+        str(size),
+        "--block",
+        str(block),
+    ]
     if (figures.random_percent or 0) > 50:
         words.append("--rand")
-    lines = [*_about(figures), _error("number of files", per_thread * threads, figures.files),
-             f"# fit of sizes: {100 * distance(sizes, ((block, 1),)):.1f} % of the ops have another size than the mean"]  # fmt: skip
+    lines = [
+        *_about(figures),
+        _error("number of files", per_thread * threads, figures.files),
+        f"# fit of sizes: {100 * distance(sizes, ((block, 1),)):.1f} % of the ops have another size than the mean",
+    ]
     return [*lines, shlex.join([*words, "s3://BUCKET" if remote else "DIRECTORY"])]
 
 

@@ -34,9 +34,17 @@ _SEGMENT = np.dtype(
     [("offset", np.int64), ("length", np.int64), ("start_time", np.float64), ("end_time", np.float64)]
 )
 _SCHEMA = pa.schema(
-    [("start_s", pa.float64()), ("end_s", pa.float64()), ("name", pa.string()), ("op", pa.string()),
-     ("offset", pa.int64()), ("len", pa.int64()), ("rank", pa.int64()), ("layer", pa.string())]
-)  # fmt: skip
+    [
+        ("start_s", pa.float64()),
+        ("end_s", pa.float64()),
+        ("name", pa.string()),
+        ("op", pa.string()),
+        ("offset", pa.int64()),
+        ("len", pa.int64()),
+        ("rank", pa.int64()),
+        ("layer", pa.string()),
+    ]
+)
 
 
 class DarshanDxt:
@@ -149,8 +157,16 @@ def serve() -> None:
 
 def _batch(segments: Any, name: str, kind: str, rank: int, layer: str) -> pa.RecordBatch:
     rows = len(segments)
-    columns = [segments["start_time"], segments["end_time"], [name] * rows, [kind] * rows,
-               segments["offset"], segments["length"], [rank] * rows, [layer] * rows]  # fmt: skip
+    columns = [
+        segments["start_time"],
+        segments["end_time"],
+        [name] * rows,
+        [kind] * rows,
+        segments["offset"],
+        segments["length"],
+        [rank] * rows,
+        [layer] * rows,
+    ]
     arrays = [pa.array(column, field.type) for column, field in zip(columns, _SCHEMA, strict=True)]
     return pa.RecordBatch.from_arrays(arrays, schema=_SCHEMA)
 

@@ -30,11 +30,33 @@ from tracekit.store.statements import streamed
 __all__ = ["DFTracer", "DFTracerLogs"]
 
 _FIELDS = (
-    "$.name", "$.cat", "$.ph", "$.pid", "$.tid", "$.ts", "$.dur", "$.args.fname", "$.args.fhash", "$.args.fd", "$.args.ret",
-    "$.args.count", "$.args.size", "$.args.offset", "$.args.len", "$.args.whence", "$.args.flags", "$.args.dirfd",
-    "$.args.pathname_hash", "$.args.cwd", "$.args.image_idx", "$.args.step", "$.args.epoch", "$.args.name", "$.args.value",
+    "$.name",
+    "$.cat",
+    "$.ph",
+    "$.pid",
+    "$.tid",
+    "$.ts",
+    "$.dur",
+    "$.args.fname",
+    "$.args.fhash",
+    "$.args.fd",
+    "$.args.ret",
+    "$.args.count",
+    "$.args.size",
+    "$.args.offset",
+    "$.args.len",
+    "$.args.whence",
+    "$.args.flags",
+    "$.args.dirfd",
+    "$.args.pathname_hash",
+    "$.args.cwd",
+    "$.args.image_idx",
+    "$.args.step",
+    "$.args.epoch",
+    "$.args.name",
+    "$.args.value",
     "$.args.hhash",
-)  # fmt: skip
+)
 _CONTROL = re.compile(r"[\x00-\x1f]")
 _UNITS_NS = {"NS": 1, "US": 1_000, "MS": 1_000_000, "S": 1_000_000_000}
 _BATCH_ROWS = 262_144
@@ -46,9 +68,13 @@ class DFTracer:
     name = "dftracer"
     about = "DFTracer .pfw, .pfw.gz or a directory of them; offsets rebuilt from seeks"
     carries = Carries(
-        "us or ns, absolute", offset="rebuilt", length="not of vectors", samples="from spans", streams="process, thread",
+        "us or ns, absolute",
+        offset="rebuilt",
+        length="not of vectors",
+        samples="from spans",
+        streams="process, thread",
         completeness="files mapped, hashes not resolved",
-    )  # fmt: skip
+    )
 
     def read(self, source: Path, tally: Tally, options: ImportOptions) -> Iterator[pa.RecordBatch]:
         """As the protocol says, for one file or directory."""
@@ -216,8 +242,13 @@ def _standing(con: duckdb.DuckDBPyConnection) -> pa.Table:
             at[pid] = os.path.normpath(os.path.join(before or "/", given))
         rows.append((pid, seq, at[pid]))
     columns = list(zip(*rows, strict=True)) or [(), (), ()]
-    return pa.table({"pid": pa.array(columns[0], pa.string()), "seq": pa.array(columns[1], pa.int64()),
-                     "cwd": pa.array(columns[2], pa.string())})  # fmt: skip
+    return pa.table(
+        {
+            "pid": pa.array(columns[0], pa.string()),
+            "seq": pa.array(columns[1], pa.int64()),
+            "cwd": pa.array(columns[2], pa.string()),
+        }
+    )
 
 
 def _named(con: duckdb.DuckDBPyConnection, base: str | None) -> pa.Table:
@@ -235,8 +266,14 @@ def _changes(con: duckdb.DuckDBPyConnection) -> pa.Table:
         threads.setdefault((pid, tid), []).append((ts, dur, span))
     rows = [(pid, tid, at, span) for (pid, tid), spans in threads.items() for at, span in innermost(spans)]
     columns = list(zip(*rows, strict=True)) or [(), (), (), ()]
-    return pa.table({"pid": pa.array(columns[0], pa.string()), "tid": pa.array(columns[1], pa.string()),
-                     "ts": pa.array(columns[2], pa.int64()), "span": pa.array(columns[3], pa.int64())})  # fmt: skip
+    return pa.table(
+        {
+            "pid": pa.array(columns[0], pa.string()),
+            "tid": pa.array(columns[1], pa.string()),
+            "ts": pa.array(columns[2], pa.int64()),
+            "span": pa.array(columns[3], pa.int64()),
+        }
+    )
 
 
 def _count(con: duckdb.DuckDBPyConnection, sql: str) -> int:

@@ -48,8 +48,13 @@ class Elbencho:
             nonlocal lines
             row = _row(text)
             lines += 1
-            key = (whole_number(row, "worker_rank"), str(row["op_name"]), str(row["entry_name"]), whole_number(row, "offset"),
-                   whole_number(row, "length"))  # fmt: skip
+            key = (
+                whole_number(row, "worker_rank"),
+                str(row["op_name"]),
+                str(row["entry_name"]),
+                whole_number(row, "offset"),
+                whole_number(row, "length"),
+            )
             at = iso_ns(row["date"])
             if not row["is_finished"]:
                 begun[key].append((number, at))

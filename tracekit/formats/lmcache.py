@@ -28,8 +28,22 @@ _BASE = "kv://lmcache/"
 _VERSION = 1
 _FRAME_MAX_BYTES = 64 << 20
 _BATCH_ROWS = 65_536
-_ITEM_BYTES = {"bool": 1, "uint8": 1, "int8": 1, "int16": 2, "uint16": 2, "int32": 4, "uint32": 4, "int64": 8,
-               "float16": 2, "half": 2, "bfloat16": 2, "float32": 4, "float": 4, "float64": 8}  # fmt: skip
+_ITEM_BYTES = {
+    "bool": 1,
+    "uint8": 1,
+    "int8": 1,
+    "int16": 2,
+    "uint16": 2,
+    "int32": 4,
+    "uint32": 4,
+    "int64": 8,
+    "float16": 2,
+    "half": 2,
+    "bfloat16": 2,
+    "float32": 4,
+    "float": 4,
+    "float64": 8,
+}
 _Row = tuple[int, int, str, str, int | None, int | None, int]
 """Record number, t_submit, uri, op, size, latency, place of the call."""
 
@@ -39,8 +53,16 @@ class LMCache:
 
     name = "lmcache"
     about = "LMCache storage trace (.lct): KV-cache objects as gets and puts"
-    carries = Carries("ns, absolute", latency="of gets", offset="no", length="from the writer's layout", samples="call",
-                      streams="no", errors="no", completeness="cut frames, unfinished writes")  # fmt: skip
+    carries = Carries(
+        "ns, absolute",
+        latency="of gets",
+        offset="no",
+        length="from the writer's layout",
+        samples="call",
+        streams="no",
+        errors="no",
+        completeness="cut frames, unfinished writes",
+    )
 
     def read(self, source: Path, tally: Tally, options: ImportOptions) -> Iterator[pa.RecordBatch]:
         """As the protocol says. `sample_id` is the place of the call in the log, whose objects share it."""
@@ -128,7 +150,13 @@ class _Calls:
 
     def _uri(self, key: dict[str, Any]) -> str:
         digest = key["chunk_hash"]
-        text = digest.hex() if isinstance(digest, bytes) else format(digest, "x") if isinstance(digest, int) else str(digest)  # fmt: skip
+        text = (
+            digest.hex()
+            if isinstance(digest, bytes)
+            else format(digest, "x")
+            if isinstance(digest, int)
+            else str(digest)
+        )
         group = key.get("object_group_id", 0)
         name = f"{key['model_name']}/{key['kv_rank']}/{text}" + (f".{group}" if group else "")
         return from_name(name.lstrip("/"), self.base)
@@ -177,7 +205,9 @@ def _header(source: Path, first: tuple[int, bytes] | None) -> int:
             raise ValueError(header["magic"])
         version, start = header["format_version"], round(float(header["t_wall_start"]) * 1e9)
     except (ValueError, KeyError, TypeError, OverflowError) as error:
-        raise TraceFormatError(f"{source} is not an LMCache trace", "it does not begin with an LMCT header") from error  # fmt: skip
+        raise TraceFormatError(
+            f"{source} is not an LMCache trace", "it does not begin with an LMCT header"
+        ) from error
     if version != _VERSION:
         raise TraceFormatError(f"{source} has version {version} of the format", f"known is {_VERSION}")
     return start
@@ -217,5 +247,13 @@ def _batch(rows: list[_Row], tally: Tally) -> pa.RecordBatch:
     numbers, at, uris, kinds, sizes, took, calls = (
         (list(c) for c in zip(*rows, strict=True)) if rows else ([],) * 7
     )
-    columns = {"t_submit": at, "uri": uris, "op": kinds, "len": sizes, "bytes": sizes, "latency": took, "sample_id": calls}  # fmt: skip
+    columns = {
+        "t_submit": at,
+        "uri": uris,
+        "op": kinds,
+        "len": sizes,
+        "bytes": sizes,
+        "latency": took,
+        "sample_id": calls,
+    }
     return batch_of(columns, numbers, tally)

@@ -14,8 +14,19 @@ from tracekit.formats.text.presets import PRESETS
 
 __all__ = ["matrix", "presets", "with_tables"]
 
-_HEADER = ("format", "in", "out", "times", "latency", "offset", "length asked", "sample, step", "streams", "errors",
-           "completeness")  # fmt: skip
+_HEADER = (
+    "format",
+    "in",
+    "out",
+    "times",
+    "latency",
+    "offset",
+    "length asked",
+    "sample, step",
+    "streams",
+    "errors",
+    "completeness",
+)
 
 
 def matrix() -> str:
@@ -25,8 +36,21 @@ def matrix() -> str:
         carries = (importer(name) if name in importers() else exporter(name)).carries
         reads = carries.reads if name in importers() else "no"
         writes = carries.writes if name in exporters() else "no"
-        rows.append((f"`{name}`", reads, writes, carries.times, carries.latency, carries.offset, carries.length, carries.samples,
-                     carries.streams, carries.errors, carries.completeness))  # fmt: skip
+        rows.append(
+            (
+                f"`{name}`",
+                reads,
+                writes,
+                carries.times,
+                carries.latency,
+                carries.offset,
+                carries.length,
+                carries.samples,
+                carries.streams,
+                carries.errors,
+                carries.completeness,
+            )
+        )
     return _table(rows)
 
 

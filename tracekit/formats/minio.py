@@ -28,8 +28,13 @@ class MinioTrace:
 
     name = "minio-trace"
     about = "JSON of mc admin trace, of a MinIO server; offsets if it was verbose"
-    carries = Carries("ns, absolute", offset="with `-v`", length="of writes; of reads with `-v`", streams="client address",
-                      completeness="requests left out, by name")  # fmt: skip
+    carries = Carries(
+        "ns, absolute",
+        offset="with `-v`",
+        length="of writes; of reads with `-v`",
+        streams="client address",
+        completeness="requests left out, by name",
+    )
 
     def read(self, source: Path, tally: Tally, options: ImportOptions) -> Iterator[pa.RecordBatch]:
         """As the protocol says. Rank is the order of the client's address."""

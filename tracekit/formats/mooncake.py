@@ -29,8 +29,15 @@ class Mooncake:
 
     name = "mooncake"
     about = "Mooncake request trace (JSON lines with hash_ids): KV-cache blocks as gets and puts"
-    carries = Carries("ms, from the start", latency="no", offset="no", length="by block_bytes", samples="request",
-                      streams="no", errors="no")  # fmt: skip
+    carries = Carries(
+        "ms, from the start",
+        latency="no",
+        offset="no",
+        length="by block_bytes",
+        samples="request",
+        streams="no",
+        errors="no",
+    )
 
     def read(self, source: Path, tally: Tally, options: ImportOptions) -> Iterator[pa.RecordBatch]:
         """As the protocol says. `sample_id` is the place of the request in the log, from 0."""

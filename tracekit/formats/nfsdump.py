@@ -22,8 +22,18 @@ from tracekit.uri import from_name
 
 __all__ = ["Nfsdump"]
 
-_KINDS = {"read": "read", "write": "write", "commit": "sync", "getattr": "stat", "access": "stat", "lookup": "stat",
-          "readdir": "list", "readdirp": "list", "remove": "delete", "setattr": "truncate"}  # fmt: skip
+_KINDS = {
+    "read": "read",
+    "write": "write",
+    "commit": "sync",
+    "getattr": "stat",
+    "access": "stat",
+    "lookup": "stat",
+    "readdir": "list",
+    "readdirp": "list",
+    "remove": "delete",
+    "setattr": "truncate",
+}
 """Procedures that are ops of the schema; a `setattr` is one only if it sets the size."""
 _IN_DIRECTORY = ("lookup", "remove")
 _DATA = ("read", "write")

@@ -35,10 +35,20 @@ _HOST = "^https?://|^[^:]*$|^[^/]*:[0-9]+$"
 _SCHEME = "^[A-Za-z][A-Za-z0-9+.-]*://"
 _NEEDED = ("op", "bytes", "file", "start", "end")
 _TYPES = {
-    "thread": UNSIGNED, "op": TEXT, "client_id": TEXT, "n_objects": INTEGER, "bytes": INTEGER, "endpoint": TEXT,
-    "file": TEXT, "error": TEXT, "start": TIMESTAMP, "first_byte": TIMESTAMP, "end": TIMESTAMP,
-    "duration_ns": INTEGER, "cat": INTEGER,
-}  # fmt: skip
+    "thread": UNSIGNED,
+    "op": TEXT,
+    "client_id": TEXT,
+    "n_objects": INTEGER,
+    "bytes": INTEGER,
+    "endpoint": TEXT,
+    "file": TEXT,
+    "error": TEXT,
+    "start": TIMESTAMP,
+    "first_byte": TIMESTAMP,
+    "end": TIMESTAMP,
+    "duration_ns": INTEGER,
+    "cat": INTEGER,
+}
 _EXTRA = ("client_id", "n_objects", "endpoint", "cat")
 _MADE_ANEW = ("idx", "last_byte")
 """Columns that other ones, or the order of the rows, say again."""
@@ -169,8 +179,10 @@ def _ops(raw: dict[str, pa.Array], lines: Lines, state: _State) -> pa.RecordBatc
         "len": _asked(kinds, raw["bytes"]),
         "latency": latency,
         "worker": state.worker_of(raw["thread"]) if "thread" in raw else pa.nulls(len(lines), pa.int32()),
-        "rank": state.ranks.numbers(raw["client_id"]) if "client_id" in raw else pa.nulls(len(lines), pa.int32()),
-    }  # fmt: skip
+        "rank": state.ranks.numbers(raw["client_id"])
+        if "client_id" in raw
+        else pa.nulls(len(lines), pa.int32()),
+    }
     if "first_byte" in raw:
         columns["ttfb"] = _since(start, raw["first_byte"])
     if "error" in raw:

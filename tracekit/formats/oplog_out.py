@@ -20,11 +20,32 @@ from tracekit.store.statements import select, streamed, value_errors
 __all__ = ["WARP_COLUMNS", "write_oplog"]
 
 WARP_COLUMNS = (
-    "idx", "thread", "op", "client_id", "n_objects", "bytes", "endpoint", "file", "error", "start", "first_byte",
-    "last_byte", "end", "duration_ns", "cat",
-)  # fmt: skip
-_WORDS = {"read": "GET_RANGE", "get": "GET", "put": "PUT", "write": "PUT", "part": "PUTPART", "list": "LIST",
-          "stat": "STAT", "delete": "DELETE"}  # fmt: skip
+    "idx",
+    "thread",
+    "op",
+    "client_id",
+    "n_objects",
+    "bytes",
+    "endpoint",
+    "file",
+    "error",
+    "start",
+    "first_byte",
+    "last_byte",
+    "end",
+    "duration_ns",
+    "cat",
+)
+_WORDS = {
+    "read": "GET_RANGE",
+    "get": "GET",
+    "put": "PUT",
+    "write": "PUT",
+    "part": "PUTPART",
+    "list": "LIST",
+    "stat": "STAT",
+    "delete": "DELETE",
+}
 _COUNTS = r"""
     SELECT count(*) FILTER (regexp_matches(uri, '[\n\r\x00]')) AS torn, count(*) FILTER (op = 'write') AS ranges FROM ops
 """

@@ -18,10 +18,20 @@ from tracekit.errors import TraceFormatError
 
 __all__ = ["BROKEN", "Stream", "codec_of", "opened", "unpacked_file", "up_to_the_break"]
 
-_CODECS = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bz2", b"\xfd7zXZ\x00": "xz",
-           b"\x04\x22\x4d\x18": "lz4"}  # fmt: skip
-_REFUSED = {b"PK\x03\x04": "a zip archive", b"7z\xbc\xaf": "a 7z archive", b"\x1f\x9d": "compressed by compress (.Z)",
-            b"\x02\x21\x4c\x18": "compressed in lz4's legacy form", b"PAR1": "a Parquet file"}  # fmt: skip
+_CODECS = {
+    b"\x1f\x8b": "gzip",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"BZh": "bz2",
+    b"\xfd7zXZ\x00": "xz",
+    b"\x04\x22\x4d\x18": "lz4",
+}
+_REFUSED = {
+    b"PK\x03\x04": "a zip archive",
+    b"7z\xbc\xaf": "a 7z archive",
+    b"\x1f\x9d": "compressed by compress (.Z)",
+    b"\x02\x21\x4c\x18": "compressed in lz4's legacy form",
+    b"PAR1": "a Parquet file",
+}
 _UNPACK = "gzip, zstd, bzip2, xz and lz4 are read as they are: convert the log to one of these, or to text"
 _HEAD_BYTES = 6
 _SKIPPABLE = b"\x2a\x4d\x18"

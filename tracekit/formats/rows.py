@@ -171,7 +171,10 @@ def _is_bytes(kind: pa.DataType) -> bool:
 
 def _text(column: pa.ChunkedArray) -> pa.Array:
     values = [plain(value) for value in column.to_pylist()]
-    return pa.array([v if v is None or isinstance(v, str) else json.dumps(v, ensure_ascii=False) for v in values], pa.string())  # fmt: skip
+    return pa.array(
+        [v if v is None or isinstance(v, str) else json.dumps(v, ensure_ascii=False) for v in values],
+        pa.string(),
+    )
 
 
 def _bytes(value: bytes) -> str:

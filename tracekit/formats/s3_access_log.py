@@ -34,13 +34,25 @@ _LINE = (
 )
 _NUMBERS = ("status", "sent", "size", "total", "turn")
 _KINDS = {
-    "REST.GET.OBJECT": "get", "WEBSITE.GET.OBJECT": "get", "REST.SELECT.OBJECT": "read",
-    "REST.PUT.OBJECT": "put", "REST.POST.OBJECT": "put", "REST.PUT.PART": "part", "REST.POST.UPLOAD": "complete",
-    "REST.DELETE.UPLOAD": "abort", "REST.HEAD.OBJECT": "stat", "REST.HEAD.BUCKET": "stat", "REST.GET.BUCKET": "list",
-    "REST.GET.BUCKETVERSIONS": "list", "REST.GET.UPLOAD": "list", "REST.GET.UPLOADS": "list",
-    "REST.DELETE.OBJECT": "delete", "BATCH.DELETE.OBJECT": "delete", "S3.EXPIRE.OBJECT": "delete",
+    "REST.GET.OBJECT": "get",
+    "WEBSITE.GET.OBJECT": "get",
+    "REST.SELECT.OBJECT": "read",
+    "REST.PUT.OBJECT": "put",
+    "REST.POST.OBJECT": "put",
+    "REST.PUT.PART": "part",
+    "REST.POST.UPLOAD": "complete",
+    "REST.DELETE.UPLOAD": "abort",
+    "REST.HEAD.OBJECT": "stat",
+    "REST.HEAD.BUCKET": "stat",
+    "REST.GET.BUCKET": "list",
+    "REST.GET.BUCKETVERSIONS": "list",
+    "REST.GET.UPLOAD": "list",
+    "REST.GET.UPLOADS": "list",
+    "REST.DELETE.OBJECT": "delete",
+    "BATCH.DELETE.OBJECT": "delete",
+    "S3.EXPIRE.OBJECT": "delete",
     "S3.CREATE.DELETEMARKER": "delete",
-}  # fmt: skip
+}
 _COPIES = ("REST.COPY.OBJECT", "REST.COPY.PART")
 _READ = "_GET"
 """Ends the name of the line on the source of a copy; the other line, on the target, has the name without it."""

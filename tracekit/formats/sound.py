@@ -209,8 +209,9 @@ def _without_secrets(name: str, column: pa.Array) -> pa.Array:
     return map_dictionary(coded, values)
 
 
-def _drop(keep: npt.NDArray[np.bool_], lines: Lines, bad: npt.NDArray[np.bool_] | None, why: str,
-          tally: Tally) -> None:  # fmt: skip
+def _drop(
+    keep: npt.NDArray[np.bool_], lines: Lines, bad: npt.NDArray[np.bool_] | None, why: str, tally: Tally
+) -> None:
     if bad is None:
         return
     fresh = bad & keep

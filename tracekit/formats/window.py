@@ -41,7 +41,9 @@ class Window:
         """Whether the log's first op has to be known."""
         return any(bound is not None and bound.relative for bound in (self.since, self.until))
 
-    def kept(self, batches: Callable[[], Iterator[pa.RecordBatch]], left: Callable[[int], None]) -> Iterator[pa.RecordBatch]:  # fmt: skip
+    def kept(
+        self, batches: Callable[[], Iterator[pa.RecordBatch]], left: Callable[[int], None]
+    ) -> Iterator[pa.RecordBatch]:
         """Yield what is kept of the log that `batches` reads; `left` is told how many ops are not.
 
         A log is read twice if a bound is relative, because its first op may stand anywhere.
@@ -66,7 +68,12 @@ def parse_window(since: str | int | None, until: str | int | None) -> Window | N
     if since is None and until is None:
         return None
     window = Window(_bound("since", since), _bound("until", until))
-    if window.since and window.until and window.since.relative == window.until.relative and window.since.ns >= window.until.ns:  # fmt: skip
+    if (
+        window.since
+        and window.until
+        and window.since.relative == window.until.relative
+        and window.since.ns >= window.until.ns
+    ):
         raise UsageError(f"until={until} is not after since={since}", "give a later until=")
     return window
 

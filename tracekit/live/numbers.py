@@ -73,13 +73,57 @@ def _worker_latency(reading: Reading) -> Values:
 
 NUMBERS = (
     Number("tracekit_ops", "Ops that have ended.", "", (), _one(lambda r: r.total_ops), total=True),
-    Number("tracekit_moved_bytes", "Bytes moved by all ops.", "By", (), _one(lambda r: r.total_bytes), total=True),
+    Number(
+        "tracekit_moved_bytes", "Bytes moved by all ops.", "By", (), _one(lambda r: r.total_bytes), total=True
+    ),
     Number("tracekit_failed_ops", "Ops that failed, by class of error.", "", ("error",), _errors, total=True),
-    Number("tracekit_ops_per_second", "Ops that ended in the last interval, per second.", "1/s", (), _one(lambda r: r.ops_per_s)),
-    Number("tracekit_bytes_per_second", "Bytes moved in the last interval, per second.", "By/s", ("direction",), _rates),
-    Number("tracekit_in_flight_ops", "Mean ops in flight in the last interval.", "", (), _one(lambda r: r.in_flight)),
-    Number("tracekit_latency_seconds", "Quantiles of the latency in the last interval.", "s", ("quantile",), _quantiles(lambda r: r.latency)),
-    Number("tracekit_lateness_seconds", "Quantiles of a replay's lateness in the last interval.", "s", ("quantile",), _quantiles(lambda r: r.lateness)),
-    Number("tracekit_worker_ops_per_second", "Ops of a worker in the last interval, per second.", "1/s", ("rank", "worker"), _worker_ops),
-    Number("tracekit_worker_p99_latency_seconds", "99th percentile of a worker's latency in the last interval.", "s", ("rank", "worker"), _worker_latency),
-)  # fmt: skip
+    Number(
+        "tracekit_ops_per_second",
+        "Ops that ended in the last interval, per second.",
+        "1/s",
+        (),
+        _one(lambda r: r.ops_per_s),
+    ),
+    Number(
+        "tracekit_bytes_per_second",
+        "Bytes moved in the last interval, per second.",
+        "By/s",
+        ("direction",),
+        _rates,
+    ),
+    Number(
+        "tracekit_in_flight_ops",
+        "Mean ops in flight in the last interval.",
+        "",
+        (),
+        _one(lambda r: r.in_flight),
+    ),
+    Number(
+        "tracekit_latency_seconds",
+        "Quantiles of the latency in the last interval.",
+        "s",
+        ("quantile",),
+        _quantiles(lambda r: r.latency),
+    ),
+    Number(
+        "tracekit_lateness_seconds",
+        "Quantiles of a replay's lateness in the last interval.",
+        "s",
+        ("quantile",),
+        _quantiles(lambda r: r.lateness),
+    ),
+    Number(
+        "tracekit_worker_ops_per_second",
+        "Ops of a worker in the last interval, per second.",
+        "1/s",
+        ("rank", "worker"),
+        _worker_ops,
+    ),
+    Number(
+        "tracekit_worker_p99_latency_seconds",
+        "99th percentile of a worker's latency in the last interval.",
+        "s",
+        ("rank", "worker"),
+        _worker_latency,
+    ),
+)

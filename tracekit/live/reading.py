@@ -181,22 +181,49 @@ class Meter:
         waits = pc.fill_null(table.column("wait_ns"), 0).to_numpy()[_valid(table, "latency")]
         length = max(length, self._width // _SHORTEST)
         return self._reading(
-            stop, length, ops=len(table), read_bytes=read, write_bytes=written, errors=errors,
+            stop,
+            length,
+            ops=len(table),
+            read_bytes=read,
+            write_bytes=written,
+            errors=errors,
             in_flight=float((latencies + waits).sum() / length) if len(latencies) else None,
-            latency=_quantiles(latencies), lateness=_lateness(table), workers=self._measure_workers(table),
-        )  # fmt: skip
+            latency=_quantiles(latencies),
+            lateness=_lateness(table),
+            workers=self._measure_workers(table),
+        )
 
     def _reading(
-        self, end: int, length: int, *, ops: int = 0, read_bytes: int | None = 0, write_bytes: int | None = 0,
-        errors: dict[str, int] | None = None, in_flight: float | None = None, latency: Quantiles | None = None,
-        lateness: Quantiles | None = None, workers: tuple[WorkerFigures, ...] | None = None,
-    ) -> Reading:  # fmt: skip
+        self,
+        end: int,
+        length: int,
+        *,
+        ops: int = 0,
+        read_bytes: int | None = 0,
+        write_bytes: int | None = 0,
+        errors: dict[str, int] | None = None,
+        in_flight: float | None = None,
+        latency: Quantiles | None = None,
+        lateness: Quantiles | None = None,
+        workers: tuple[WorkerFigures, ...] | None = None,
+    ) -> Reading:
         idle = tuple(WorkerFigures(rank, worker, 0, 0, None) for rank, worker in sorted(self._workers))
         return Reading(
-            end, length, ops, read_bytes, write_bytes, errors or {}, in_flight, latency, lateness,
-            idle if workers is None else workers, self._slowest(), self._total_ops, self._total_bytes,
+            end,
+            length,
+            ops,
+            read_bytes,
+            write_bytes,
+            errors or {},
+            in_flight,
+            latency,
+            lateness,
+            idle if workers is None else workers,
+            self._slowest(),
+            self._total_ops,
+            self._total_bytes,
             dict(self._total_errors),
-        )  # fmt: skip
+        )
 
     def _count(self, table: pa.Table) -> None:
         if len(table):
@@ -227,8 +254,10 @@ class Meter:
             if row["latency_count"]:
                 ops, total, most = self._files.get(row["uri"], (0, 0, 0))
                 self._files[row["uri"]] = (
-                    ops + row["latency_count"], total + row["latency_sum"], max(most, row["latency_max"]),
-                )  # fmt: skip
+                    ops + row["latency_count"],
+                    total + row["latency_sum"],
+                    max(most, row["latency_max"]),
+                )
         if len(self._files) > _MOST_FILES:
             ordered = sorted(self._files.items(), key=lambda item: -item[1][2])
             self._files = dict(ordered[: _MOST_FILES // 2])

@@ -133,17 +133,31 @@ class WatchScreen(App[Ending]):
             values = list(self._history[name])
             self.query_one(f"#curve-{name}", Sparkline).data = values
             self._line(f"most-{name}", f"max {shown(max(values, default=0.0))}")
-        self._fill("#worker-table", [
-            (f"{each.rank}/{each.worker}", format_count(round(each.ops * 1e9 / reading.interval_ns)),
-             "-" if each.bytes is None else format_rate(each.bytes * 1e9 / reading.interval_ns),
-             "-" if each.p99_ns is None else format_duration(each.p99_ns))
-            for each in reading.workers
-        ])  # fmt: skip
+        self._fill(
+            "#worker-table",
+            [
+                (
+                    f"{each.rank}/{each.worker}",
+                    format_count(round(each.ops * 1e9 / reading.interval_ns)),
+                    "-" if each.bytes is None else format_rate(each.bytes * 1e9 / reading.interval_ns),
+                    "-" if each.p99_ns is None else format_duration(each.p99_ns),
+                )
+                for each in reading.workers
+            ],
+        )
         room = max(self.size.width - 38 - 30, 12)
-        self._fill("#file-table", [
-            (self._shortened(printable(each.uri), room), format_duration(each.max_ns), format_duration(each.mean_ns), format_count(each.ops))
-            for each in reading.slowest
-        ])  # fmt: skip
+        self._fill(
+            "#file-table",
+            [
+                (
+                    self._shortened(printable(each.uri), room),
+                    format_duration(each.max_ns),
+                    format_duration(each.mean_ns),
+                    format_count(each.ops),
+                )
+                for each in reading.slowest
+            ],
+        )
 
     def _line(self, name: str, text: str) -> None:
         self.query_one(f"#{name}", Static).update(Text(text, no_wrap=True, overflow="ellipsis"))

@@ -69,9 +69,13 @@ class Shape:
         if "sync" not in able and sync not in (None, "none"):
             raise UsageError(f"{scheme}:// has no sync", "leave out checkpoint_sync=")
         shape = cls(
-            options["checkpoint_ranks"], options["checkpoint_bytes"], options["checkpoint_layout"],
-            sync or ("file" if "sync" in able else "none"), request, seed,
-        )  # fmt: skip
+            options["checkpoint_ranks"],
+            options["checkpoint_bytes"],
+            options["checkpoint_layout"],
+            sync or ("file" if "sync" in able else "none"),
+            request,
+            seed,
+        )
         least, sizes = LEAST_PART.get(scheme, 0), [size for _, size in shape.pieces()]
         if shape.in_parts and min(sizes if shape.shared and shape.ranks > 1 else sizes[:-1]) < least:
             raise UsageError(
@@ -237,14 +241,26 @@ class _Save:
 
     @contextmanager
     def _recorded(
-        self, rank: int, uri: str, op: str, offset: int | None = None, size: int | None = None, *,
+        self,
+        rank: int,
+        uri: str,
+        op: str,
+        offset: int | None = None,
+        size: int | None = None,
+        *,
         part: int | None = None,
-    ) -> Iterator[None]:  # fmt: skip
+    ) -> Iterator[None]:
         """Record the op that the block carries out; one that fails ends the run."""
         row: dict[str, Any] = {
-            "uri": uri, "op": op, "offset": offset, "len": size, "step": self.step, "rank": rank, "part": part,
+            "uri": uri,
+            "op": op,
+            "offset": offset,
+            "len": size,
+            "step": self.step,
+            "rank": rank,
+            "part": part,
             "t_submit": time.monotonic_ns(),
-        }  # fmt: skip
+        }
         try:
             with tally_of_tries() as tally:
                 yield

@@ -212,11 +212,20 @@ class SampleReader:
         if self._recorder is None:
             return
         row: dict[str, Any] = {
-            "uri": sample.ref.uri, "offset": offset, "len": length, "t_submit": began, "latency": latency,
-            "op": op, "bytes": moved.nbytes, "ttfb": moved.ttfb, "tries": moved.tries,
-            "wait_ns": None if moved.tries is None else moved.wait_ns, "sample_id": sample.ref.sample_id, "worker": worker,
+            "uri": sample.ref.uri,
+            "offset": offset,
+            "len": length,
+            "t_submit": began,
+            "latency": latency,
+            "op": op,
+            "bytes": moved.nbytes,
+            "ttfb": moved.ttfb,
+            "tries": moved.tries,
+            "wait_ns": None if moved.tries is None else moved.wait_ns,
+            "sample_id": sample.ref.sample_id,
+            "worker": worker,
             "error": error.error_class if isinstance(error, BackendError) else error,
-        }  # fmt: skip
+        }
         if sample.box is None:
             sample.rows.append(row)
         else:

@@ -145,9 +145,13 @@ def _refuse_reading(given: Mapping[str, Any], run: Mapping[str, Any]) -> None:
 
 
 def _save(
-    uri: Source | Iterable[Source], target: Path, loader: LoaderOptions, shape: Mapping[str, Any],
-    run: Mapping[str, Any], watch: Watch | None,
-) -> RecordResult:  # fmt: skip
+    uri: Source | Iterable[Source],
+    target: Path,
+    loader: LoaderOptions,
+    shape: Mapping[str, Any],
+    run: Mapping[str, Any],
+    watch: Watch | None,
+) -> RecordResult:
     """Write checkpoints, and record that."""
     folders = source_uris(uri)
     if len(folders) != 1:
@@ -175,10 +179,14 @@ def _save(
                 interrupted = True
             recorder.set_counters(backend.counters)
     return RecordResult(
-        out=str(target), ops=recorder.ops_recorded, steps=done,
-        samples=done * (1 if chosen.shared else chosen.ranks), sample_bytes=written,
-        duration_ns=time.monotonic_ns() - began, interrupted=interrupted,
-    )  # fmt: skip
+        out=str(target),
+        ops=recorder.ops_recorded,
+        steps=done,
+        samples=done * (1 if chosen.shared else chosen.ranks),
+        sample_bytes=written,
+        duration_ns=time.monotonic_ns() - began,
+        interrupted=interrupted,
+    )
 
 
 def _options(

@@ -144,10 +144,14 @@ def _merge_by_op(a: tuple[dict[str, Any], ...], b: tuple[dict[str, Any], ...]) -
     for row in (*a, *b):
         key = (row["scheme"], row["op"], row["error"] is not None, row["error"] or "")
         known = merged.get(key)
-        merged[key] = dict(row) if known is None else {
-            name: value if name in ("scheme", "op", "error") else _merge_total(name, known[name], value)
-            for name, value in row.items()
-        }  # fmt: skip
+        merged[key] = (
+            dict(row)
+            if known is None
+            else {
+                name: value if name in ("scheme", "op", "error") else _merge_total(name, known[name], value)
+                for name, value in row.items()
+            }
+        )
     return tuple(row for _, row in sorted(merged.items(), key=lambda item: item[0]))
 
 

@@ -65,9 +65,15 @@ _ALONE = HostPart(0, 1, lead, lambda: None)
 
 
 def drive(
-    plan: Plan, backends: Backends, options: ReplayOptions, reader: TraceReader, target: Path, watch: Watch | None,
-    touched: Touched, part: HostPart = _ALONE,
-) -> tuple[bool, ClientFacts, list[str]]:  # fmt: skip
+    plan: Plan,
+    backends: Backends,
+    options: ReplayOptions,
+    reader: TraceReader,
+    target: Path,
+    watch: Watch | None,
+    touched: Touched,
+    part: HostPart = _ALONE,
+) -> tuple[bool, ClientFacts, list[str]]:
     """Drive the plan; return whether it was whole, the client's facts without wall time, and what is wrong at the target."""
     looping = uses_loop(plan, backends, options)
     model = model_of_recording(plan, options, reader)
@@ -115,10 +121,19 @@ def drive(
         if not whole:
             recorder.count("replay_interrupted")
     name = "compiled" if compiled else "loop" if looping else "interpreter"
-    return whole, ClientFacts(
-        name, workers, engine.cpu_ns, engine.cpu_wait_ns, at_limit=at_limit, fallback=fallback,
-        cores=min(workers, len(os.sched_getaffinity(0))) if compiled else 1,
-    ), wrong  # fmt: skip
+    return (
+        whole,
+        ClientFacts(
+            name,
+            workers,
+            engine.cpu_ns,
+            engine.cpu_wait_ns,
+            at_limit=at_limit,
+            fallback=fallback,
+            cores=min(workers, len(os.sched_getaffinity(0))) if compiled else 1,
+        ),
+        wrong,
+    )
 
 
 def _segment_ops(plan: Plan) -> int:
@@ -163,9 +178,13 @@ def model_of_recording(plan: Plan, options: ReplayOptions, reader: TraceReader) 
     if options.pace != "closed" or plan.streamed or plan.changes:
         return None
     return model_for(
-        plan, options.workers_model, reader.counters, reader.options,
-        filtered=bool(options.filters), ranks=len(ranks_of(reader)),
-    )  # fmt: skip
+        plan,
+        options.workers_model,
+        reader.counters,
+        reader.options,
+        filtered=bool(options.filters),
+        ranks=len(ranks_of(reader)),
+    )
 
 
 def options_to_record(options: ReplayOptions) -> dict[str, Any]:

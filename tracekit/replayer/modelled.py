@@ -22,8 +22,17 @@ from tracekit.replayer.tasks import RankTasks, Tasks
 __all__ = ["ModelPacer", "RuleColumns"]
 
 (
-    FIRST_TASK, TASKS, FIRST_STEP, COUNT, FILLING, SUBMITTED, BYTES_AHEAD, HANDED, ASKED_NS, THOUGHTS,
-) = range(10)  # fmt: skip
+    FIRST_TASK,
+    TASKS,
+    FIRST_STEP,
+    COUNT,
+    FILLING,
+    SUBMITTED,
+    BYTES_AHEAD,
+    HANDED,
+    ASKED_NS,
+    THOUGHTS,
+) = range(10)
 """Columns of `RuleColumns.consumers`: its first entry in `tasks`, how many they are, its first step in `left`,
 `bytes_of` and `ready_ns`, how many they are, and how far the consumer is."""
 AHEAD, ANY_ORDER, ON_HANDOVER, CAP_BYTES, STEPS_PER_EPOCH, BETWEEN_NS = range(6)
@@ -115,17 +124,27 @@ class ModelPacer:
             ends[:, number] = (queue[0], queue[-1]) if queue else -1
         model = self.model
         settings = [
-            model.ahead, model.any_order, model.release_on_handover, -1 if model.cap_bytes is None else model.cap_bytes,
-            model.steps_per_epoch or 0, round(model.between_ns / self._speed),
-        ]  # fmt: skip
+            model.ahead,
+            model.any_order,
+            model.release_on_handover,
+            -1 if model.cap_bytes is None else model.cap_bytes,
+            model.steps_per_epoch or 0,
+            round(model.between_ns / self._speed),
+        ]
         first_task = first_step = 0
         consumers = []
         for consumer in self._consumers:
             consumers.append(consumer.row(first_task, first_step))
             first_task, first_step = first_task + len(consumer.tasks), first_step + len(consumer.left)
         known = (
-            self._due, self._gap, self._next_op, self._task_of, self._first_op, self._server_of, self._consumer_of,
-        )  # fmt: skip
+            self._due,
+            self._gap,
+            self._next_op,
+            self._task_of,
+            self._first_op,
+            self._server_of,
+            self._consumer_of,
+        )
         joined = (
             [value for consumer in self._consumers for value in getattr(consumer, name)]
             for name in ("tasks", "left", "bytes_of")
@@ -220,9 +239,17 @@ class _Consumer:
     def row(self, first_task: int, first_step: int) -> tuple[int, ...]:
         """The consumer's row in `RuleColumns.consumers`."""
         return (
-            first_task, len(self.tasks), first_step, self._count, self._filling, self._submitted, self._bytes_ahead,
-            self._handed, self._asked_ns, 0,
-        )  # fmt: skip
+            first_task,
+            len(self.tasks),
+            first_step,
+            self._count,
+            self._filling,
+            self._submitted,
+            self._bytes_ahead,
+            self._handed,
+            self._asked_ns,
+            0,
+        )
 
     def start(self) -> list[tuple[int, int]]:
         """The tasks released when the consumer asks for the first batch."""

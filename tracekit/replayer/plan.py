@@ -25,11 +25,22 @@ NONE = np.iinfo(np.int64).min
 """Null in the int64 columns of a plan."""
 
 COLUMNS: dict[str, type[np.generic]] = {
-    "due_ns": np.int64, "file": np.int32, "kind": np.int8, "offset": np.int64, "length": np.int64,
-    "sample_id": np.int64, "step": np.int64, "rank": np.int32, "worker": np.int32, "recorded_ns": np.int64,
-    "recorded_latency": np.int64, "recorded_bytes": np.int64, "recorded_error": np.int16,
-    "part": np.int64, "to_file": np.int32,
-}  # fmt: skip
+    "due_ns": np.int64,
+    "file": np.int32,
+    "kind": np.int8,
+    "offset": np.int64,
+    "length": np.int64,
+    "sample_id": np.int64,
+    "step": np.int64,
+    "rank": np.int32,
+    "worker": np.int32,
+    "recorded_ns": np.int64,
+    "recorded_latency": np.int64,
+    "recorded_bytes": np.int64,
+    "recorded_error": np.int16,
+    "part": np.int64,
+    "to_file": np.int32,
+}
 
 _MOVING = [code_of(kind) for kind in (*READS, *DATA)]
 _PAUSE_S = 0.005

@@ -102,9 +102,12 @@ class _Builder:
 
     def __init__(self, reader: TraceReader, rules: MappingRules, options: ReplayOptions) -> None:
         self.plan = Plan(
-            SharedColumns(COLUMNS, reader.rows * options.loop * options.clients), (), (),
-            rounds=options.loop, max_gap_ns=options.max_gap,
-        )  # fmt: skip
+            SharedColumns(COLUMNS, reader.rows * options.loop * options.clients),
+            (),
+            (),
+            rounds=options.loop,
+            max_gap_ns=options.max_gap,
+        )
         self.codes: dict[str, int] = {}
         self._reader = reader
         self._rules = rules
@@ -154,9 +157,12 @@ class _Builder:
             yield from kept
             return
         yield from client_tables(
-            kept, options.clients, shift_ns=options.stagger * options.speed,
-            ranks=max(ranks_of(self._reader), default=0) + 1 if options.clients > 1 else 0, own_names=self._rules.per_client,
-        )  # fmt: skip
+            kept,
+            options.clients,
+            shift_ns=options.stagger * options.speed,
+            ranks=max(ranks_of(self._reader), default=0) + 1 if options.clients > 1 else 0,
+            own_names=self._rules.per_client,
+        )
 
     def _recorded(self, count_skipped: bool) -> Iterator[pa.Table]:
         for table in ordered_batches(self._reader, _FROM_TRACE):
@@ -213,11 +219,15 @@ class _Builder:
         self._refuse_negative(kept)
         length = pc.coalesce(kept.column("len"), kept.column("bytes"))
         for name, values in (
-            ("recorded_ns", kept.column("t_submit")), ("recorded_latency", kept.column("latency")),
-            ("offset", kept.column("offset")), ("length", length), ("sample_id", kept.column("sample_id")),
-            ("step", kept.column("step")), ("recorded_bytes", kept.column("bytes")),
+            ("recorded_ns", kept.column("t_submit")),
+            ("recorded_latency", kept.column("latency")),
+            ("offset", kept.column("offset")),
+            ("length", length),
+            ("sample_id", kept.column("sample_id")),
+            ("step", kept.column("step")),
+            ("recorded_bytes", kept.column("bytes")),
             ("part", kept.column("part").cast(pa.int64())),
-        ):  # fmt: skip
+        ):
             columns[name][at] = pc.fill_null(values, NONE).to_numpy()
         for name in ("rank", "worker"):
             columns[name][at] = pc.fill_null(kept.column(name), 0).to_numpy()

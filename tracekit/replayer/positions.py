@@ -61,9 +61,14 @@ class Positions:
         return int(np.count_nonzero(unknown))
 
     def _walk_all(
-        self, columns: dict[str, np.ndarray], length: np.ndarray, resets: np.ndarray, streams: dict[int, int],
-        which: np.ndarray, files: int,
-    ) -> None:  # fmt: skip
+        self,
+        columns: dict[str, np.ndarray],
+        length: np.ndarray,
+        resets: np.ndarray,
+        streams: dict[int, int],
+        which: np.ndarray,
+        files: int,
+    ) -> None:
         """Set the missing offsets of every stream, op by op, where ops give objects to other names."""
         here = {(direction, stream) for stream in streams for direction in (_READ, _WRITE)}
         for direction, stream in sorted(here | self._ends.keys()):
@@ -93,9 +98,13 @@ class Positions:
 
 
 def _walk(
-    columns: dict[str, np.ndarray], length: np.ndarray, mine: np.ndarray, resets: np.ndarray,
-    ends: np.ndarray, none: int,
-) -> dict[int, int]:  # fmt: skip
+    columns: dict[str, np.ndarray],
+    length: np.ndarray,
+    mine: np.ndarray,
+    resets: np.ndarray,
+    ends: np.ndarray,
+    none: int,
+) -> dict[int, int]:
     """Set the missing offsets of one direction of one stream, op by op; return where it has got to in each file."""
     file, offset, kind, to_file = (columns[name] for name in ("file", "offset", "kind", "to_file"))
     at: dict[int, int] = {}

@@ -213,9 +213,14 @@ def _predict(
 
 
 def _run(
-    plan: Plan, backends: Backends, options: ReplayOptions, reader: TraceReader, target: Path, watch: Watch | None,
+    plan: Plan,
+    backends: Backends,
+    options: ReplayOptions,
+    reader: TraceReader,
+    target: Path,
+    watch: Watch | None,
     touched: Touched,
-) -> _Run:  # fmt: skip
+) -> _Run:
     local = residency.local_files(plan.uris)
     measured = bool(local) and (options.cold or options.warm or len(local) <= _MEASURED_FILES)
     ready = residency.drop if options.cold else residency.warm if options.warm else residency.measure
@@ -230,7 +235,7 @@ def _run(
 
 def _result(
     reader: TraceReader, plan: Plan, done: TraceReader, options: ReplayOptions, out: Path | None, run: _Run
-) -> ReplayResult:  # fmt: skip
+) -> ReplayResult:
     with closing(done.connect()) as connection, value_errors(done.path):
         failures = connection.sql(_sql("failures"), params={"most": 5}).to_arrow_table().to_pylist()
         timing: dict[str, Any] = {"ops": 0}
@@ -242,13 +247,25 @@ def _result(
     if not run.whole and plan.streamed:  # the plan was not made to its end
         planned = int(parity.row("completeness").a or 0)
     return ReplayResult(
-        out=out, planned_ops=planned, ops=int(timing["ops"]), partial=not run.whole,
-        failed_ops=int(parity.row("failed_ops").b or 0), failures=tuple(failures), skipped=plan.skipped,
-        assumed_offsets=plan.assumed_offsets, assumed_lengths=plan.assumed_lengths, counters=done.counters,
-        parity=parity, timing=timing, client=run.client, verdict=judge(timing, run.client, _needed_workers(done, timing, run.client)),
-        residency_before=run.before, residency_after=run.after, options=options_to_record(options),
+        out=out,
+        planned_ops=planned,
+        ops=int(timing["ops"]),
+        partial=not run.whole,
+        failed_ops=int(parity.row("failed_ops").b or 0),
+        failures=tuple(failures),
+        skipped=plan.skipped,
+        assumed_offsets=plan.assumed_offsets,
+        assumed_lengths=plan.assumed_lengths,
+        counters=done.counters,
+        parity=parity,
+        timing=timing,
+        client=run.client,
+        verdict=judge(timing, run.client, _needed_workers(done, timing, run.client)),
+        residency_before=run.before,
+        residency_after=run.after,
+        options=options_to_record(options),
         warnings=tuple(_warnings(reader, plan, options, run)),
-    )  # fmt: skip
+    )
 
 
 def _needed_workers(done: TraceReader, timing: dict[str, Any], client: ClientFacts) -> int | None:

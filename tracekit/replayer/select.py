@@ -30,8 +30,10 @@ def fits(table: pa.Table, filters: Filters, origin_ns: int) -> np.ndarray:
     if filters.op is not None:
         keep &= pc.is_in(text(table.column("op")), pa.array(filters.op, pa.string())).to_numpy()
     for name, wanted in (
-        ("rank", filters.rank), ("worker", filters.worker), ("sample_id", filters.sample),
-    ):  # fmt: skip
+        ("rank", filters.rank),
+        ("worker", filters.worker),
+        ("sample_id", filters.sample),
+    ):
         if wanted is not None:
             keep &= np.isin(_known(table, name), np.array(wanted, np.int64))
     sampled_files = filters.sample_rate is not None and filters.sample_by == "file"

@@ -83,8 +83,13 @@ class Stored:
                     self._require(uri)
             else:
                 self._step(
-                    name, uri, sources[to] if to >= 0 else "", int(offset[row]), int(moves[row]), int(length[row])
-                )  # fmt: skip
+                    name,
+                    uri,
+                    sources[to] if to >= 0 else "",
+                    int(offset[row]),
+                    int(moves[row]),
+                    int(length[row]),
+                )
         rest: np.ndarray = ~mine
         return rest
 

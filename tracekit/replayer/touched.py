@@ -179,8 +179,11 @@ def _check_objects(plan: Plan, backends: Backends, scheme: str, name: str, mine:
         if broken:
             uri = plan.uris[plan.column("file")[broken[0]]]
             raise _cannot(
-                scheme, "write", len(broken), f" to parts of objects, such as {uri}: an object is written as a whole"
-            )  # fmt: skip
+                scheme,
+                "write",
+                len(broken),
+                f" to parts of objects, such as {uri}: an object is written as a whole",
+            )
 
 
 def _check_pairs(plan: Plan, schemes: np.ndarray, name: str, chosen: np.ndarray) -> None:

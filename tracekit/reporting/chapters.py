@@ -30,25 +30,44 @@ class Chapter:
 
 CHAPTERS: tuple[tuple[str, str, tuple[tuple[_Kind, str], ...]], ...] = (
     (
-        "time", "Over time",
+        "time",
+        "Over time",
         (
-            ("picture", "timeline"), ("picture", "rank-by-time"), ("picture", "throughput"), ("picture", "request-rate"),
-            ("picture", "in-flight"), ("picture", "latency-over-time"), ("picture", "latency-heat"), ("picture", "lateness"),
+            ("picture", "timeline"),
+            ("picture", "rank-by-time"),
+            ("picture", "throughput"),
+            ("picture", "request-rate"),
+            ("picture", "in-flight"),
+            ("picture", "latency-over-time"),
+            ("picture", "latency-heat"),
+            ("picture", "lateness"),
         ),
     ),
     (
-        "latency", "Latency",
-        (("picture", "latency-cdf"), ("picture", "latency-by-size"), ("table", "op-kinds"), ("table", "tail")),
+        "latency",
+        "Latency",
+        (
+            ("picture", "latency-cdf"),
+            ("picture", "latency-by-size"),
+            ("table", "op-kinds"),
+            ("table", "tail"),
+        ),
     ),
     ("stalls", "Stalls and phases", (("table", "idle"), ("phases", "phases"))),
     ("who", "Ranks and workers", (("table", "ranks"), ("table", "streams"))),
     ("file-chapter", "Files", (("table", "files"), ("table", "failures"))),
     ("step-chapter", "Steps", (("picture", "steps"), ("table", "step-table"))),
     (
-        "how", "Patterns",
-        (("table", "patterns"), ("picture", "offsets"), ("picture", "request-sizes"), ("picture", "reuse-distance")),
+        "how",
+        "Patterns",
+        (
+            ("table", "patterns"),
+            ("picture", "offsets"),
+            ("picture", "request-sizes"),
+            ("picture", "reuse-distance"),
+        ),
     ),
-)  # fmt: skip
+)
 """Name, title and panels of each chapter that consists of queries."""
 
 

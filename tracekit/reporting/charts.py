@@ -38,23 +38,40 @@ def figure(panel: Panel) -> dict[str, Any]:
     turned = _TURNED if _is_turned(panel) else 0
     height = (min(max(150 + _LANE * panel.rows, 220), _TALLEST) if panel.rows else _HEIGHT) + turned
     layout = {
-        "xaxis": _axis(panel.x, panel), "yaxis": {**_axis(panel.y, panel), **({} if panel.y.log or panel.rows else {"rangemode": "tozero"})},
-        "height": height, "margin": {"l": 10, "r": 10, "t": 36, "b": 10}, "hovermode": "closest" if near else "x",
-        "paper_bgcolor": _CLEAR, "plot_bgcolor": _CLEAR, "font": {"family": "system-ui, sans-serif"},
-        "showlegend": panel.named, "modebar": {"bgcolor": _CLEAR, "color": "#8b949e"}, "bargap": 0.15 if any(len(series.x) > 3 for series in panel.series) else 0.6,
+        "xaxis": _axis(panel.x, panel),
+        "yaxis": {**_axis(panel.y, panel), **({} if panel.y.log or panel.rows else {"rangemode": "tozero"})},
+        "height": height,
+        "margin": {"l": 10, "r": 10, "t": 36, "b": 10},
+        "hovermode": "closest" if near else "x",
+        "paper_bgcolor": _CLEAR,
+        "plot_bgcolor": _CLEAR,
+        "font": {"family": "system-ui, sans-serif"},
+        "showlegend": panel.named,
+        "modebar": {"bgcolor": _CLEAR, "color": "#8b949e"},
+        "bargap": 0.15 if any(len(series.x) > 3 for series in panel.series) else 0.6,
         # Below the axis: above the chart the toolbar would cover it.
-        "legend": {"orientation": "h", "x": 0, "xanchor": "left", "y": -(76 + turned) / (height - 100 - turned), "yanchor": "top"},
+        "legend": {
+            "orientation": "h",
+            "x": 0,
+            "xanchor": "left",
+            "y": -(76 + turned) / (height - 100 - turned),
+            "yanchor": "top",
+        },
         "meta": {"linked": panel.x.title if panel.x.linked else ""},
-    }  # fmt: skip
+    }
     return {"data": data, "layout": layout}
 
 
 def _heat(grid: Heat, x_title: str) -> dict[str, Any]:
     made: dict[str, Any] = {
-        "type": "heatmap", "x": grid.edges_x, "y": grid.edges_y, "z": grid.cells, "hoverongaps": False,
+        "type": "heatmap",
+        "x": grid.edges_x,
+        "y": grid.edges_y,
+        "z": grid.cells,
+        "hoverongaps": False,
         "colorscale": [[i / 2, colour] for i, colour in enumerate(HEAT_COLOURS)],
         "colorbar": {"title": {"text": grid.title, "side": "right"}, "thickness": 14},
-    }  # fmt: skip
+    }
     if grid.ticks:
         made["colorbar"] |= {
             "tickvals": [value for value, _ in grid.ticks],
@@ -73,9 +90,12 @@ def _heat(grid: Heat, x_title: str) -> dict[str, Any]:
 def _trace(series: Series) -> dict[str, Any]:
     colour, name = COLOURS[series.colour % len(COLOURS)], _text(series.name)
     made: dict[str, Any] = {
-        "x": list(series.x), "y": list(series.y), "name": name, "text": [_text(text) for text in series.hover],
+        "x": list(series.x),
+        "y": list(series.y),
+        "name": name,
+        "text": [_text(text) for text in series.hover],
         "hovertemplate": f"%{{text}}<extra>{name}</extra>",
-    }  # fmt: skip
+    }
     if series.kind == "bars":
         return {**made, "type": "bar", "textposition": "none", "marker": {"color": colour}}
     if series.kind == "points":

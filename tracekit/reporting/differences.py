@@ -21,11 +21,13 @@ def differences(parity: Parity, moved: Divergence, names: tuple[str, str]) -> Ch
     if moved.quantiles:
         rows = [
             [
-                f"p{100 * q.quantile:g}", shown(q.a_ns, "ns"), shown(q.b_ns, "ns"),
+                f"p{100 * q.quantile:g}",
+                shown(q.a_ns, "ns"),
+                shown(q.b_ns, "ns"),
                 f"{shown(q.shift_lo_ns, 'ns')} to {shown(q.shift_hi_ns, 'ns')}",
             ]
             for q in moved.quantiles
-        ]  # fmt: skip
+        ]
         about = f"Latency quantiles, and the 95 % interval of the shift. {_COMMAND}"
         made = table(["quantile", *columns, "shift"], rows, numbers={1, 2, 3}, label="Latency shift")
         _add(chapter, "shifts", "Latency shift", about, made)
@@ -36,11 +38,16 @@ def differences(parity: Parity, moved: Divergence, names: tuple[str, str]) -> Ch
         if places:
             rows = [
                 [
-                    safe(brief(p.where, 120)), shown(p.a_ops, "count"), shown(p.b_ops, "count"), shown(p.a_bytes, "bytes"),
-                    shown(p.b_bytes, "bytes"), shown(p.a_p50_ns, "ns"), shown(p.b_p50_ns, "ns"),
+                    safe(brief(p.where, 120)),
+                    shown(p.a_ops, "count"),
+                    shown(p.b_ops, "count"),
+                    shown(p.a_bytes, "bytes"),
+                    shown(p.b_bytes, "bytes"),
+                    shown(p.a_p50_ns, "ns"),
+                    shown(p.b_p50_ns, "ns"),
                 ]
                 for p in places
-            ]  # fmt: skip
+            ]
             heads = ["where", *(f"{what}, {one}" for what in ("ops", "bytes", "p50") for one in columns)]
             title = f"{kind} that differ most"
             made = table(heads, rows, numbers=set(range(1, 7)), label=title)

@@ -27,9 +27,11 @@ def origin(reader: TraceReader) -> str:
         named = f" {log}" if isinstance(log, str) else ""
         return f"An import of the {reader.source.removeprefix('import:')} log{named}"
     return {
-        "loader": "A run of tracekit's loader or recorder", "replay": "A replay", "capture": "A capture of a command",
+        "loader": "A run of tracekit's loader or recorder",
+        "replay": "A replay",
+        "capture": "A capture of a command",
         "mixed": "Ops of several sources",
-    }.get(reader.source, f"A trace of the source {reader.source}")  # fmt: skip
+    }.get(reader.source, f"A trace of the source {reader.source}")
 
 
 def identity(reader: TraceReader, found: MetricsSnapshot) -> dict[str, str]:
@@ -56,12 +58,17 @@ def identity(reader: TraceReader, found: MetricsSnapshot) -> dict[str, str]:
         "duration": format_duration(found.duration_ns),
         "schema": versions(list(reader.schema_versions)),
         "written by": _some(one.get("version") and f"tracekit {one['version']}" for one in segments),
-        "files of the trace": counted(len(reader.segments), "segment") + f", {format_size(size)}"
+        "files of the trace": counted(len(reader.segments), "segment")
+        + f", {format_size(size)}"
         + (f"; {unfinished} unfinished: being written now, or left by a crash" if unfinished else ""),
-        "the source knows": ", ".join(sorted({name for one in segments for name in (one.get("has") or "").split(",") if name})) or "not stated",
-        "completeness": completeness_in_words(reader.completeness) if reader.completeness
+        "the source knows": ", ".join(
+            sorted({name for one in segments for name in (one.get("has") or "").split(",") if name})
+        )
+        or "not stated",
+        "completeness": completeness_in_words(reader.completeness)
+        if reader.completeness
         else "not stated: whether the source missed ops is unknown",
-    }  # fmt: skip
+    }
 
 
 def details(reader: TraceReader) -> dict[str, str]:

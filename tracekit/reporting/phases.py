@@ -96,10 +96,17 @@ def _phase(
     slowest = max((row["max_us"] for row in windows if row["max_us"] is not None), default=None)
     inside = [row for row in kinds if first["win"] <= row["win"] <= last["win"]]
     return (
-        number, round((start_s - source.zero_s) * 1e9), round(long_s * 1e9), _what(inside, ops, sum(flying) / long_s), ops, moved,
-        None if moved is None else moved / long_s, ops / long_s, sum(flying) / long_s if flying else None,
+        number,
+        round((start_s - source.zero_s) * 1e9),
+        round(long_s * 1e9),
+        _what(inside, ops, sum(flying) / long_s),
+        ops,
+        moved,
+        None if moved is None else moved / long_s,
+        ops / long_s,
+        sum(flying) / long_s if flying else None,
         None if slowest is None else round(slowest * 1e3),
-    )  # fmt: skip
+    )
 
 
 def _what(inside: Sequence[dict[str, Any]], ops: int, flying: float) -> str:

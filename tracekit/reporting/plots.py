@@ -141,11 +141,16 @@ def _series(axes: Axes, series: Series, index: int, of: int) -> None:
         axes.scatter(x, y, s=size, linewidths=0, color=colour, label=label, alpha=alpha)
         return
     axes.plot(
-        x, y, color=colour, label=label, linewidth=1.6, linestyle="--" if series.dashed else "-",
+        x,
+        y,
+        color=colour,
+        label=label,
+        linewidth=1.6,
+        linestyle="--" if series.dashed else "-",
         drawstyle="steps-post" if series.kind == "steps" else "default",
         # A lone value between unknown ones would have no line.
         marker="." if sum(value is not None for value in series.y) < 3 else None,
-    )  # fmt: skip
+    )
 
 
 def _legend(axes: Axes) -> None:

@@ -146,9 +146,13 @@ def _offsets_of(sources: list[Source], index: int) -> Panel:
         )
     about = "Offset of each read over time."
     return Panel(
-        *one_of("offsets", "Where each file is read", source, index, len(sources)), about,
-        x_axis, Axis(f"offset ({y_unit})"), tuple(series), note=note,
-    )  # fmt: skip
+        *one_of("offsets", "Where each file is read", source, index, len(sources)),
+        about,
+        x_axis,
+        Axis(f"offset ({y_unit})"),
+        tuple(series),
+        note=note,
+    )
 
 
 def _latency_heat(sources: list[Source]) -> list[Panel]:

@@ -79,9 +79,13 @@ def stalls(source: Source) -> dict[str, str]:
     time, eaten = busy(source), consumer(source.reader.counters)
     share = _share(time.idle_ns, time.span_ns)
     figures = {
-        "an op in flight": "unknown" if time.busy_ns is None else f"{format_duration(time.busy_ns)}{_share(time.busy_ns, time.span_ns)}",
-        "nothing in flight": "unknown" if time.idle_ns is None else f"{format_duration(time.idle_ns)}{share}, {counted(time.gaps, 'gap')}",
-    }  # fmt: skip
+        "an op in flight": "unknown"
+        if time.busy_ns is None
+        else f"{format_duration(time.busy_ns)}{_share(time.busy_ns, time.span_ns)}",
+        "nothing in flight": "unknown"
+        if time.idle_ns is None
+        else f"{format_duration(time.idle_ns)}{share}, {counted(time.gaps, 'gap')}",
+    }
     if eaten is None:
         figures["the consumer waited"] = "unknown: the trace has no counters of a consumer"
         if time.busy_ns is not None and time.idle_ns is not None:
@@ -126,8 +130,9 @@ def _storage(time: Busy) -> str:
     longest = "" if time.longest_ns is None else f", the longest {format_duration(time.longest_ns)}"
     idle = (
         f"; for {format_duration(time.idle_ns)} it was asked for nothing ({counted(time.gaps, 'gap')}{longest})"
-        if time.gaps else ""
-    )  # fmt: skip
+        if time.gaps
+        else ""
+    )
     return f"Storage had an op in flight for {format_duration(time.busy_ns)}{_share(time.busy_ns, time.span_ns)}{idle}."
 
 

@@ -55,10 +55,14 @@ def _timeline_of(sources: list[Source], index: int) -> Panel:
         note = f"the {len(names)} of {counted(found[0]['of_lanes'], 'stream')} with most time in ops"
     about = "When each stream (rank/worker) had an op in flight. An empty stretch is time in which it asked for nothing."
     return Panel(
-        *one_of("timeline", "Time line of each worker", source, index, len(sources)), about, axis,
+        *one_of("timeline", "Time line of each worker", source, index, len(sources)),
+        about,
+        axis,
         _lane_axis("rank/worker", [names[lane] for lane in sorted(names, reverse=True)]),
-        tuple(series), note=note, rows=len(names),
-    )  # fmt: skip
+        tuple(series),
+        note=note,
+        rows=len(names),
+    )
 
 
 def rank_heat(sources: list[Source]) -> list[Panel]:
@@ -92,10 +96,16 @@ def _rank_heat_of(sources: list[Source], index: int) -> Panel:
     title = "Rank by time" if by == "rank" else "Worker by time"
     about = f"The slowest op that each {'rank' if by == 'rank' else 'stream (rank/worker)'} submitted in each window."
     return Panel(
-        *one_of("rank-by-time", title, source, index, len(sources)), about, axis,
-        _lane_axis("rank" if by == "rank" else "rank/worker", [names[lane] for lane in sorted(names, reverse=True)]),
-        grid=grid, note=note, rows=len(names),
-    )  # fmt: skip
+        *one_of("rank-by-time", title, source, index, len(sources)),
+        about,
+        axis,
+        _lane_axis(
+            "rank" if by == "rank" else "rank/worker", [names[lane] for lane in sorted(names, reverse=True)]
+        ),
+        grid=grid,
+        note=note,
+        rows=len(names),
+    )
 
 
 def _slowest(source: Source, of: int) -> tuple[str, list[dict[str, Any]]]:
@@ -149,7 +159,10 @@ def _by_size_of(sources: list[Source], index: int) -> Panel:
     shown = tuple((float(place), labels[place]) for place in range(0, len(sizes), every))
     about = "The 99th percentile of latency by op kind and size (asked for, else moved; in powers of two)."
     return Panel(
-        *one_of("latency-by-size", "Latency by kind and size", source, index, len(sources)), about,
-        Axis("size", ticks=shown), Axis("op", ticks=tuple((float(i), kind) for i, kind in enumerate(kinds))),
-        grid=grid, rows=len(kinds),
-    )  # fmt: skip
+        *one_of("latency-by-size", "Latency by kind and size", source, index, len(sources)),
+        about,
+        Axis("size", ticks=shown),
+        Axis("op", ticks=tuple((float(i), kind) for i, kind in enumerate(kinds))),
+        grid=grid,
+        rows=len(kinds),
+    )

@@ -62,9 +62,14 @@ def parity_table(parity: Parity, *, names: tuple[str, str] = ("recording", "repl
     for row in (*parity.rows, *parity.gates):
         word = {True: Text("pass", "green"), False: Text("FAIL", "red"), None: Text("-", "dim")}[row.ok]
         table.add_row(
-            label(row), shown(row.a, row.unit), shown(row.b, row.unit), difference(row),
-            *([_interval(row)] if spread else []), _allowed(row), word,
-        )  # fmt: skip
+            label(row),
+            shown(row.a, row.unit),
+            shown(row.b, row.unit),
+            difference(row),
+            *([_interval(row)] if spread else []),
+            _allowed(row),
+            word,
+        )
     failed = [f"{label(row)}: {row.note}" for row in parity.failed if row.note]
     if failed:
         table.caption, table.caption_justify = Text("\n".join(failed), "dim"), "left"
@@ -163,22 +168,32 @@ def divergence_tables(moved: Divergence, *, names: tuple[str, str]) -> list[Tabl
     shifts = rows_table(
         ["latency", *names, "shift, 95 % interval"],
         [
-            [f"p{q.quantile * 100:g}", shown(q.a_ns, "ns"), shown(q.b_ns, "ns"),
-             f"{shown(q.shift_lo_ns, 'ns')} to {shown(q.shift_hi_ns, 'ns')}"]
+            [
+                f"p{q.quantile * 100:g}",
+                shown(q.a_ns, "ns"),
+                shown(q.b_ns, "ns"),
+                f"{shown(q.shift_lo_ns, 'ns')} to {shown(q.shift_hi_ns, 'ns')}",
+            ]
             for q in moved.quantiles
         ],
-    )  # fmt: skip
+    )
     places = [
         rows_table(
             [kind, "p50 A", "p50 B", "bytes A", "bytes B"],
             [
-                [p.where, shown(p.a_p50_ns, "ns"), shown(p.b_p50_ns, "ns"), shown(p.a_bytes, "bytes"), shown(p.b_bytes, "bytes")]
+                [
+                    p.where,
+                    shown(p.a_p50_ns, "ns"),
+                    shown(p.b_p50_ns, "ns"),
+                    shown(p.a_bytes, "bytes"),
+                    shown(p.b_bytes, "bytes"),
+                ]
                 for p in found
             ],
         )
         for kind, found in (("window", moved.windows), ("file", moved.files))
         if found
-    ]  # fmt: skip
+    ]
     return [distances, *([shifts] if moved.quantiles else []), *places]
 
 
@@ -209,11 +224,11 @@ def _facts(found: MetricsSnapshot) -> dict[str, str]:
         "bytes": f"{bytes_moved(found)} of {counted(found.files, 'file')}",
         "duration": format_duration(found.duration_ns),
         "throughput": f"{known(found.throughput_bytes_per_s, 'bytes/s')}, {known(found.ops_per_s, 'ops')} ops/s",
-        "latency": "unknown" if latency_ns["max"] is None else ", ".join(
-            f"{q.replace('_', '.')} {shown(latency_ns[q], 'ns')}" for q in quantiles
-        ),
+        "latency": "unknown"
+        if latency_ns["max"] is None
+        else ", ".join(f"{q.replace('_', '.')} {shown(latency_ns[q], 'ns')}" for q in quantiles),
         "in flight": in_flight(found),
-    }  # fmt: skip
+    }
     if found.estimates is not None:
         facts["estimated"] = _estimated(found.estimates)
     if found.retried_ops:

@@ -110,9 +110,15 @@ class _Agent:
             touched = check_targets(part.plan, backends, options)
             target = scratch / "replay.trace"
             whole, client, wrong = drive(
-                part.plan, backends, options, reader, target, self._watch, touched,
+                part.plan,
+                backends,
+                options,
+                reader,
+                target,
+                self._watch,
+                touched,
                 HostPart(task["index"], task["hosts"], start, self._ended),
-            )  # fmt: skip
+            )
         finally:
             self.driving = False
             part.plan.shared.header[STOP] = 1
@@ -127,10 +133,17 @@ class _Agent:
         for entry in entries:
             self._send_file(scratch / entry.name)
         self.channel.send(
-            "done", whole=whole, entries=[asdict(entry) for entry in entries], client={**asdict(client), "wall_ns": wall_ns},
-            wrong=wrong, plan=asdict(part.whole), offset_ns=clock.offset_ns, error_ns=clock.error_ns,
-            late_ns=start.late_ns, planned=part.plan.ops,
-        )  # fmt: skip
+            "done",
+            whole=whole,
+            entries=[asdict(entry) for entry in entries],
+            client={**asdict(client), "wall_ns": wall_ns},
+            wrong=wrong,
+            plan=asdict(part.whole),
+            offset_ns=clock.offset_ns,
+            error_ns=clock.error_ns,
+            late_ns=start.late_ns,
+            planned=part.plan.ops,
+        )
         self._next("bye")
 
     def _open(self, task: Message, scratch: Path) -> TraceReader:

@@ -62,17 +62,26 @@ def distribute(reader: TraceReader, options: ReplayOptions, target: Path, watch:
         epoch_mono_ns = manifest.local_epoch_mono_ns()
         tasks = [
             {
-                "index": index, "hosts": len(parts), "trace": _where(reader), "fingerprint": fingerprint(reader),
-                "options": _told(options, len(parts)), "streams": sorted(part), "trace_id": manifest.trace_id,
-                "epoch_unix_ns": manifest.epoch_unix_ns, "epoch_mono_ns": epoch_mono_ns,
+                "index": index,
+                "hosts": len(parts),
+                "trace": _where(reader),
+                "fingerprint": fingerprint(reader),
+                "options": _told(options, len(parts)),
+                "streams": sorted(part),
+                "trace_id": manifest.trace_id,
+                "epoch_unix_ns": manifest.epoch_unix_ns,
+                "epoch_mono_ns": epoch_mono_ns,
             }
             for index, part in enumerate(parts)
-        ]  # fmt: skip
+        ]
         total = reader.rows * options.loop * options.clients
         coordinator = Coordinator(
-            tasks, Path(scratch), address=launcher.address, sent=_files(reader),
+            tasks,
+            Path(scratch),
+            address=launcher.address,
+            sent=_files(reader),
             progress=None if watch is None else lambda done: watch(done, total, f"{len(parts)} hosts"),
-        )  # fmt: skip
+        )
         hosts = coordinator.run(launcher.launch)
         if coordinator.start_ns is None:  # Ctrl-C came before the start
             raise KeyboardInterrupt
@@ -156,11 +165,18 @@ def _outcome(
 def _row(host: HostState, part: frozenset[Stream]) -> dict[str, Any]:
     recorded = sum(entry.rows for entry in host.entries)
     return {
-        "host": host.index, "name": host.name, "streams": len(part), "ranks": sorted({rank for rank, _ in part}),
-        "planned_ops": host.report.get("planned"), "ops": recorded, "clock_offset_ns": host.offset_ns,
-        "clock_error_ns": host.error_ns, "late_ns": host.report.get("late_ns"), "failed": host.failed,
+        "host": host.index,
+        "name": host.name,
+        "streams": len(part),
+        "ranks": sorted({rank for rank, _ in part}),
+        "planned_ops": host.report.get("planned"),
+        "ops": recorded,
+        "clock_offset_ns": host.offset_ns,
+        "clock_error_ns": host.error_ns,
+        "late_ns": host.report.get("late_ns"),
+        "failed": host.failed,
         "done_ops_when_last_heard": host.done_ops,
-    }  # fmt: skip
+    }
 
 
 def _said(row: dict[str, Any]) -> str:

@@ -115,9 +115,14 @@ def merge(
     errors = [host.error_ns for host in hosts]
     known = [error for error in errors if error is not None]
     return Merged(
-        target, len(named), ops, epoch, max(known, default=None) if len(known) == len(errors) else None,
-        sum(len(reader.unfinished) for _, reader in named), hosts,
-    )  # fmt: skip
+        target,
+        len(named),
+        ops,
+        epoch,
+        max(known, default=None) if len(known) == len(errors) else None,
+        sum(len(reader.unfinished) for _, reader in named),
+        hosts,
+    )
 
 
 _Placed = tuple[str, TraceReader, SegmentInfo, Clock, dict[int, int]]
@@ -225,6 +230,10 @@ def _hosts(placed: Sequence[_Placed]) -> Iterator[MergedHost]:
     for (name, host), parts in found.items():
         errors = [clock.error_ns for _, clock, _ in parts]
         yield MergedHost(
-            name, host, sum(segment.rows for segment, _, _ in parts), parts[0][1].offset_ns,
-            None if None in errors else max(error for error in errors if error is not None), dict(parts[0][2]),
-        )  # fmt: skip
+            name,
+            host,
+            sum(segment.rows for segment, _, _ in parts),
+            parts[0][1].offset_ns,
+            None if None in errors else max(error for error in errors if error is not None),
+            dict(parts[0][2]),
+        )

@@ -21,8 +21,25 @@ from tracekit.uri import clean
 
 __all__ = ["WIDTH", "flat_to_fitting_batch"]
 
-_VALUES = ("t_submit", "uri", "op", "offset", "len", "bytes", "latency", "ttfb", "tries", "wait_ns",
-          "sample_id", "step", "worker", "part", "to_uri", "t_due", "error")  # fmt: skip
+_VALUES = (
+    "t_submit",
+    "uri",
+    "op",
+    "offset",
+    "len",
+    "bytes",
+    "latency",
+    "ttfb",
+    "tries",
+    "wait_ns",
+    "sample_id",
+    "step",
+    "worker",
+    "part",
+    "to_uri",
+    "t_due",
+    "error",
+)
 WIDTH = len(_VALUES)
 _TIMES = ("t_submit", "t_due")
 _MISFITS = (pa.ArrowException, AttributeError, OverflowError, TypeError, UnicodeError)

@@ -21,9 +21,17 @@ __all__ = ["collected", "query_errors", "select", "streamed", "value_errors"]
 _READING = (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN)
 _EXPLAIN = re.compile(r"\s*EXPLAIN\b\s*(?:ANALYZE\b\s*)?(?:\([^()]*\)\s*)?", re.IGNORECASE)
 _CHANGING = (
-    "COPY_TO", "EXECUTE", "INSERT", "DELETE", "UPDATE", "MERGE_INTO", "CREATE", "EXPORT", "ATTACH",
+    "COPY_TO",
+    "EXECUTE",
+    "INSERT",
+    "DELETE",
+    "UPDATE",
+    "MERGE_INTO",
+    "CREATE",
+    "EXPORT",
+    "ATTACH",
     "JSON_EXECUTE_SERIALIZED_SQL",
-)  # fmt: skip
+)
 """How the names of operators that may change something start, after `BATCH_` if they have that."""
 _NO_TABLE = "Catalog Error: Table with name"
 _SUGGESTING = ("Candidate", "Did you mean")

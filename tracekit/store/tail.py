@@ -32,8 +32,19 @@ from tracekit.store.totals import moved_bytes
 __all__ = ["COLUMNS", "TraceTail", "as_ops"]
 
 COLUMNS = (
-    "t_submit", "uri", "op", "len", "bytes", "latency", "wait_ns", "step", "rank", "worker", "t_due", "error",
-)  # fmt: skip
+    "t_submit",
+    "uri",
+    "op",
+    "len",
+    "bytes",
+    "latency",
+    "wait_ns",
+    "step",
+    "rank",
+    "worker",
+    "t_due",
+    "error",
+)
 """The columns that are handed over. Times are ns since the Unix epoch; `bytes` is as in the view `ops`."""
 _HISTORY_OPS = 4_194_304
 _EPOCH = f"{META_PREFIX}epoch_unix_ns".encode()

@@ -117,7 +117,9 @@ def _make(base: int, folders: list[str]) -> None:
 
 def _open(base: int, inside: str, flags: int, mode: int = 0o666) -> int:
     """Open the file `inside` the directory `base`. Raises PermissionError if it leads outside."""
-    how = _OpenHow(flags | os.O_CLOEXEC, mode if flags & os.O_CREAT else 0, _RESOLVE_BENEATH | _RESOLVE_NO_MAGICLINKS)  # fmt: skip
+    how = _OpenHow(
+        flags | os.O_CLOEXEC, mode if flags & os.O_CREAT else 0, _RESOLVE_BENEATH | _RESOLVE_NO_MAGICLINKS
+    )
     opened = int(_syscall(_OPENAT2, base, os.fsencode(inside), ctypes.byref(how), ctypes.sizeof(how)))
     if opened >= 0:
         return opened

@@ -24,10 +24,19 @@ __all__ = ["FOLDER", "FaultLog", "Follower"]
 FOLDER = "touched"
 """The directory of a capture that a `Follower` writes to."""
 
-_FAULT = np.dtype([
-    ("time", "<i8"), ("took", "<i8"), ("address", "<i8"), ("offset", "<i8"), ("length", "<i8"),
-    ("pid", "<i4"), ("tid", "<i4"), ("file", "<i4"), ("major", "<i4"),
-])  # fmt: skip
+_FAULT = np.dtype(
+    [
+        ("time", "<i8"),
+        ("took", "<i8"),
+        ("address", "<i8"),
+        ("offset", "<i8"),
+        ("length", "<i8"),
+        ("pid", "<i4"),
+        ("tid", "<i4"),
+        ("file", "<i4"),
+        ("major", "<i4"),
+    ]
+)
 _RECORDS, _NAMES, _COUNTS, _CLOCK = "faults", "names", "counts", "clock"
 _ASK, _COUNTING = "ask", "counting"  # engine.c knows these names
 _NO_FILES = ("//anon", "/memfd:", "/SYSV", "/anon_hugepage", "/dev/zero")

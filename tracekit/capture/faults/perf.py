@@ -52,10 +52,18 @@ LOST, EXECUTED, EXITED, FORKED, SAMPLE, MAPPED = 2, 3, 4, 7, 9, 10
 """Kinds of records. EXECUTED is a new name of a process, which counts only if a program was executed."""
 _EXEC = 1 << 13
 _SHARED, _WRITABLE, _EXECUTABLE = 1, 2, 4
-_RECORD = np.dtype([
-    ("kind", "<u4"), ("misc", "<u2"), ("size", "<u2"), ("pid", "<u4"), ("tid", "<u4"),
-    ("time", "<u8"), ("address", "<u8"), ("id", "<u8"),
-])  # fmt: skip
+_RECORD = np.dtype(
+    [
+        ("kind", "<u4"),
+        ("misc", "<u2"),
+        ("size", "<u2"),
+        ("pid", "<u4"),
+        ("tid", "<u4"),
+        ("time", "<u8"),
+        ("address", "<u8"),
+        ("id", "<u8"),
+    ]
+)
 _MAPPING = struct.Struct("<IIQQQ16x8xII")
 """pid, tid, address, length, offset; device and inode; protection, flags."""
 
@@ -256,15 +264,28 @@ def _perf_event_open(event: int, processor: int, flags: int, wake_at: int) -> in
     attributes = bytearray(_ATTRIBUTE_BYTES)
     flags |= _DISABLED | _INHERIT | _WATERMARK | _ID_EVERYWHERE | _USE_CLOCK
     struct.pack_into(
-        "<IIQQQQQI", attributes, 0,
-        _SOFTWARE, _ATTRIBUTE_BYTES, event, 1, _SAMPLE_TYPE, 0, flags, wake_at,
-    )  # fmt: skip
+        "<IIQQQQQI",
+        attributes,
+        0,
+        _SOFTWARE,
+        _ATTRIBUTE_BYTES,
+        event,
+        1,
+        _SAMPLE_TYPE,
+        0,
+        flags,
+        wake_at,
+    )
     struct.pack_into("<i", attributes, 92, _CLOCK_MONOTONIC)
     buffer = (ctypes.c_char * _ATTRIBUTE_BYTES).from_buffer(attributes)
     file = _libc().syscall(
-        ctypes.c_long(_CALLS[platform.machine()]), ctypes.byref(buffer), ctypes.c_int(0), ctypes.c_int(processor),
-        ctypes.c_int(-1), ctypes.c_ulong(_CLOSE_ON_EXEC),
-    )  # fmt: skip
+        ctypes.c_long(_CALLS[platform.machine()]),
+        ctypes.byref(buffer),
+        ctypes.c_int(0),
+        ctypes.c_int(processor),
+        ctypes.c_int(-1),
+        ctypes.c_ulong(_CLOSE_ON_EXEC),
+    )
     if file < 0:
         raise _error()
     return int(file)

@@ -29,10 +29,20 @@ from tracekit.errors import ErrorClass
 __all__ = ["install", "install_async", "wrap"]
 
 _KINDS = {
-    "GetObject": "get", "HeadObject": "stat", "HeadBucket": "stat", "PutObject": "put", "UploadPart": "part",
-    "UploadPartCopy": "part", "CompleteMultipartUpload": "complete", "AbortMultipartUpload": "abort", "CopyObject": "copy",
-    "ListObjects": "list", "ListObjectsV2": "list", "DeleteObject": "delete", "DeleteObjects": "delete",
-}  # fmt: skip
+    "GetObject": "get",
+    "HeadObject": "stat",
+    "HeadBucket": "stat",
+    "PutObject": "put",
+    "UploadPart": "part",
+    "UploadPartCopy": "part",
+    "CompleteMultipartUpload": "complete",
+    "AbortMultipartUpload": "abort",
+    "CopyObject": "copy",
+    "ListObjects": "list",
+    "ListObjectsV2": "list",
+    "DeleteObject": "delete",
+    "DeleteObjects": "delete",
+}
 _uploads = Uploads()
 _KEY = "tracekit"
 _ATTEMPT = "tracekit-attempt"
@@ -208,9 +218,12 @@ def _received(parsed_response: Any, context: Any, exception: Any, **_: Any) -> N
             attempt.succeeded()
             return
         attempt.offset, attempt.length = granted_range(
-            attempt.kind, attempt.offset, attempt.length, parsed_response.get("ContentRange"),
+            attempt.kind,
+            attempt.offset,
+            attempt.length,
+            parsed_response.get("ContentRange"),
             parsed_response.get("ContentLength"),
-        )  # fmt: skip
+        )
         _follow(body, attempt, parsed_response.get("ContentLength"))
     except Exception as error:  # noqa: BLE001 - the answer reaches the host all the same
         hook_failed("botocore", error)

@@ -27,8 +27,13 @@ __all__ = ["RecordedFileIO", "install", "open"]
 
 _real_open = io.open
 _readinto, _read, _readall, _write, _tell, _truncate = (
-    io.FileIO.readinto, io.FileIO.read, io.FileIO.readall, io.FileIO.write, io.FileIO.tell, io.FileIO.truncate,
-)  # fmt: skip
+    io.FileIO.readinto,
+    io.FileIO.read,
+    io.FileIO.readall,
+    io.FileIO.write,
+    io.FileIO.tell,
+    io.FileIO.truncate,
+)
 _ABILITIES: tuple[set[Any], ...] = (os.supports_dir_fd, os.supports_fd, os.supports_follow_symlinks)
 _MODES = frozenset("rwxab+t")
 

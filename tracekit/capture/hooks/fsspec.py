@@ -34,10 +34,19 @@ _BELOW = {"s3": "botocore", "az": "azure", "file": "files"}
 _SCHEMES = {"s3a": "s3", "abfs": "az", "abfss": "az", "adl": "az", "gcs": "gs", "local": "file"}
 _OBJECT_STORES = ("s3", "az", "gs")
 _KINDS = {
-    "_cat_file": "read", "cat_file": "read", "_get_file": "get", "get_file": "get",
-    "_pipe_file": "put", "pipe_file": "put", "_put_file": "put", "put_file": "put",
-    "_rm_file": "delete", "rm_file": "delete", "_cp_file": "copy", "cp_file": "copy",
-}  # fmt: skip
+    "_cat_file": "read",
+    "cat_file": "read",
+    "_get_file": "get",
+    "get_file": "get",
+    "_pipe_file": "put",
+    "pipe_file": "put",
+    "_put_file": "put",
+    "put_file": "put",
+    "_rm_file": "delete",
+    "rm_file": "delete",
+    "_cp_file": "copy",
+    "cp_file": "copy",
+}
 _inside: contextvars.ContextVar[bool] = contextvars.ContextVar("tracekit_fsspec", default=False)
 _MARK = "_tracekit_original"
 _BYTES = (bytes, bytearray, memoryview)
@@ -280,9 +289,17 @@ def _fetcher(fetch: Any, uri: str) -> Any:
         took = monotonic_ns() - submit
         moved = len(data)
         record(
-            uri, start, moved if end is None else end - start, submit, took, "read", moved, None, None,
+            uri,
+            start,
+            moved if end is None else end - start,
+            submit,
+            took,
+            "read",
+            moved,
+            None,
+            None,
             _place(at_open),
-        )  # fmt: skip
+        )
         return data
 
     return fetch_range

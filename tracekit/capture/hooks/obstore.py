@@ -27,8 +27,18 @@ from tracekit.errors import ErrorClass
 
 __all__ = ["install", "wrap"]
 
-_CALLS = {"get_range": "read", "get_ranges": "read", "get": "get", "put": "put", "head": "stat", "delete": "delete",
-          "copy": "copy", "rename": "rename", "open_reader": "open", "open_writer": "open"}  # fmt: skip
+_CALLS = {
+    "get_range": "read",
+    "get_ranges": "read",
+    "get": "get",
+    "put": "put",
+    "head": "stat",
+    "delete": "delete",
+    "copy": "copy",
+    "rename": "rename",
+    "open_reader": "open",
+    "open_writer": "open",
+}
 _USERS = ("obstore", "obstore.fsspec")
 _BUFFER_BYTES = 1024 * 1024
 """The default `buffer_size` of `obstore.open_reader`."""

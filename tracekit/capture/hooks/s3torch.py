@@ -28,8 +28,12 @@ def install(library: ModuleType) -> Callable[[], None]:
     from s3torchconnector._s3client import S3Client
 
     patches = {
-        "_get_object_stream": _stream, "head_object": _head, "put_object": _put, "delete_object": _delete, "copy_object": _copy,
-    }  # fmt: skip
+        "_get_object_stream": _stream,
+        "head_object": _head,
+        "put_object": _put,
+        "delete_object": _delete,
+        "copy_object": _copy,
+    }
     before = {name: vars(S3Client)[name] for name in patches}
     for name, make in patches.items():
         setattr(S3Client, name, make(before[name]))
@@ -185,6 +189,14 @@ class _Followed:
         asked = self._moved if self._end is None else self._end - (self._start or 0)
         took = monotonic_ns() - self._submit
         record(
-            self._uri, self._start, asked, self._submit, took, "get" if self._start is None else "read",
-            self._moved, self._ttfb, error, self._at,
-        )  # fmt: skip
+            self._uri,
+            self._start,
+            asked,
+            self._submit,
+            took,
+            "get" if self._start is None else "read",
+            self._moved,
+            self._ttfb,
+            error,
+            self._at,
+        )

@@ -24,18 +24,50 @@ _HEADER_BYTES, _CHUNK_BYTES = 4096, 65536
 _RECORDS, _NAMES = 1, 2
 _ENDED = 4
 _FLAGS = {1: "io_uring", 2: "io_submit"}
-_HEADER = np.dtype([
-    ("magic", "S8"), ("version", "<u4"), ("pid", "<u4"), ("parent_pid", "<u4"), ("forked", "<u4"),
-    ("began", "<i8"), ("clock_offset", "<i8"), ("ended", "<i8"),
-    ("read0", "<u8"), ("written0", "<u8"), ("read1", "<u8"), ("written1", "<u8"),
-    ("other_read", "<u8"), ("other_written", "<u8"), ("socket_read", "<u8"), ("socket_written", "<u8"),
-    ("connections", "<u8"), ("lost", "<u8"), ("flags", "<u8"), ("storage_read", "<u8"), ("storage_written", "<u8"), ("objects", "<u8"),
-    ("parent", "S64"), ("program", "V1024"), ("libraries", "S2048"),
-])  # fmt: skip
-_RECORD = np.dtype([
-    ("begin", "<i8"), ("took", "<i8"), ("offset", "<i8"), ("length", "<i8"), ("moved", "<i8"),
-    ("file", "<u4"), ("to", "<u4"), ("thread", "<u4"), ("kind", "u1"), ("unused", "V3"), ("spare", "<i8"),
-])  # fmt: skip
+_HEADER = np.dtype(
+    [
+        ("magic", "S8"),
+        ("version", "<u4"),
+        ("pid", "<u4"),
+        ("parent_pid", "<u4"),
+        ("forked", "<u4"),
+        ("began", "<i8"),
+        ("clock_offset", "<i8"),
+        ("ended", "<i8"),
+        ("read0", "<u8"),
+        ("written0", "<u8"),
+        ("read1", "<u8"),
+        ("written1", "<u8"),
+        ("other_read", "<u8"),
+        ("other_written", "<u8"),
+        ("socket_read", "<u8"),
+        ("socket_written", "<u8"),
+        ("connections", "<u8"),
+        ("lost", "<u8"),
+        ("flags", "<u8"),
+        ("storage_read", "<u8"),
+        ("storage_written", "<u8"),
+        ("objects", "<u8"),
+        ("parent", "S64"),
+        ("program", "V1024"),
+        ("libraries", "S2048"),
+    ]
+)
+_RECORD = np.dtype(
+    [
+        ("begin", "<i8"),
+        ("took", "<i8"),
+        ("offset", "<i8"),
+        ("length", "<i8"),
+        ("moved", "<i8"),
+        ("file", "<u4"),
+        ("to", "<u4"),
+        ("thread", "<u4"),
+        ("kind", "u1"),
+        ("unused", "V3"),
+        ("spare", "<i8"),
+    ]
+)
 _KINDS = ("", "read", "write", "sync", "truncate", "rename", "delete", "hint", "mapped", "stat", "list")
 _MAPPED = _KINDS.index("mapped")
 _MOVING = (1, 2)

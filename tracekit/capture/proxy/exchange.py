@@ -20,9 +20,15 @@ __all__ = ["Exchange", "Exchanges", "Sink"]
 _KEPT_BYTES = 4 << 20
 """How much of a body is kept that names objects or reports an error."""
 _AGAIN = frozenset(
-    (ErrorClass.TIMEOUT, ErrorClass.THROTTLED, ErrorClass.UNREACHABLE, ErrorClass.SERVER_ERROR, ErrorClass.SHORT_READ,
-     ErrorClass.CANCELLED)
-)  # fmt: skip
+    (
+        ErrorClass.TIMEOUT,
+        ErrorClass.THROTTLED,
+        ErrorClass.UNREACHABLE,
+        ErrorClass.SERVER_ERROR,
+        ErrorClass.SHORT_READ,
+        ErrorClass.CANCELLED,
+    )
+)
 """Errors after which clients send a request again."""
 _REMEMBERED = 10_000
 _NOT_MODIFIED = 304
@@ -95,11 +101,20 @@ class Exchanges:
         kind = asked.kind
         recorded = self._guarded(
             lambda: self._sink.record(
-                uri, exchange.offset, exchange.length, exchange.submit, latency, op=kind,
-                bytes=exchange.bytes_moved(error), ttfb=exchange.ttfb, worker=exchange.worker, part=asked.part,
-                to_uri=asked.to_uri, error=error,
+                uri,
+                exchange.offset,
+                exchange.length,
+                exchange.submit,
+                latency,
+                op=kind,
+                bytes=exchange.bytes_moved(error),
+                ttfb=exchange.ttfb,
+                worker=exchange.worker,
+                part=asked.part,
+                to_uri=asked.to_uri,
+                error=error,
             )
-        )  # fmt: skip
+        )
         self.rows += recorded
         self.lost += not recorded
 
@@ -142,7 +157,7 @@ class Exchange:
         "submit",
         "ttfb",
         "worker",
-    )  # fmt: skip
+    )
 
     def __init__(self, every: Exchanges, asked: Asked, worker: int) -> None:
         self._all, self.asked, self.worker = every, asked, worker

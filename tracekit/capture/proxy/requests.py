@@ -18,10 +18,25 @@ __all__ = ["Asked", "deleted_keys", "failed_keys", "is_error", "store_code", "un
 
 _LISTINGS = frozenset(("uploads", "versions"))
 _PARAMETERS = frozenset(
-    ("list-type", "prefix", "delimiter", "marker", "max-keys", "start-after", "continuation-token",
-     "encoding-type", "fetch-owner", "key-marker", "version-id-marker", "upload-id-marker", "max-uploads", "x-id",
-     "allow-unordered", "optional-object-attributes")
-)  # fmt: skip
+    (
+        "list-type",
+        "prefix",
+        "delimiter",
+        "marker",
+        "max-keys",
+        "start-after",
+        "continuation-token",
+        "encoding-type",
+        "fetch-owner",
+        "key-marker",
+        "version-id-marker",
+        "upload-id-marker",
+        "max-uploads",
+        "x-id",
+        "allow-unordered",
+        "optional-object-attributes",
+    )
+)
 """Query parameters of a listing. Any other names a property of the bucket."""
 _OF_AN_OBJECT = re.compile(
     r"versionid|x-id|x-amz-.*|response-.*|partnumber|uploadid|awsaccesskeyid|expires|signature"

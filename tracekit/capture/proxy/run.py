@@ -170,9 +170,18 @@ def proxy(
     """
     options = parse_all(
         PROXY,
-        {"upstream": upstream, "port": port, "include": include, "exclude": exclude, "region": region,
-         "aws_profile": aws_profile, "anonymous": anonymous, "ca_bundle": ca_bundle, "overwrite": overwrite},
-    )  # fmt: skip
+        {
+            "upstream": upstream,
+            "port": port,
+            "include": include,
+            "exclude": exclude,
+            "region": region,
+            "aws_profile": aws_profile,
+            "anonymous": anonymous,
+            "ca_bundle": ca_bundle,
+            "overwrite": overwrite,
+        },
+    )
     target = Path(os.path.abspath(local_path(out)))
     settings = settings_of(options)
     within = _prefix(uri)

@@ -66,9 +66,16 @@ def claim_of(target: str, headers: Mapping[str, str]) -> Claim | None:
         return None
     names = asked.get("x-amz-signedheaders", "")
     return Claim(
-        scope[0], scope[1], scope[2], scope[3], tuple(names.split(";")), asked["x-amz-signature"],
-        asked.get("x-amz-date", ""), headers.get("x-amz-content-sha256", "UNSIGNED-PAYLOAD"), int(expires),
-    )  # fmt: skip
+        scope[0],
+        scope[1],
+        scope[2],
+        scope[3],
+        tuple(names.split(";")),
+        asked["x-amz-signature"],
+        asked.get("x-amz-date", ""),
+        headers.get("x-amz-content-sha256", "UNSIGNED-PAYLOAD"),
+        int(expires),
+    )
 
 
 class Resigner:
@@ -147,9 +154,12 @@ def _canonical_path(path: str) -> str:
 def _decoded(query: str) -> list[tuple[str, str]]:
     pairs = (part.partition("=") for part in query.split("&") if part)
     return [
-        (unquote_to_bytes(name).decode("utf-8", "surrogateescape"), unquote_to_bytes(value).decode("utf-8", "surrogateescape"))
+        (
+            unquote_to_bytes(name).decode("utf-8", "surrogateescape"),
+            unquote_to_bytes(value).decode("utf-8", "surrogateescape"),
+        )
         for name, _, value in pairs
-    ]  # fmt: skip
+    ]
 
 
 def _canonical_query(query: str, leave_out: tuple[str, ...] = ()) -> str:

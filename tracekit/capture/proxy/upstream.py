@@ -20,9 +20,19 @@ from tracekit.errors import BackendError
 __all__ = ["HOP_BY_HOP", "Refused", "Route", "Upstream"]
 
 HOP_BY_HOP = frozenset(
-    ("connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "te", "trailer",
-     "transfer-encoding", "upgrade", "expect")
-)  # fmt: skip
+    (
+        "connection",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+        "expect",
+    )
+)
 """Headers that concern one connection only, in lower case."""
 _OTHER_SIGNATURES = re.compile(r"[?&](?:X-Amz-)?Signature=", re.IGNORECASE)
 _SIGNED_CHUNKS = "STREAMING-AWS4-HMAC-SHA256-PAYLOAD"

@@ -42,10 +42,27 @@ class StraceEngine:
         self, tool: str, command: Sequence[str], logs: Path, environ: Mapping[str, str], *, metadata: bool
     ) -> Start:
         return [
-            tool, "-D", "-f", "-ttt", "-T", "-y", "-s", "0", "-q", "-e", "signal=none",
-            "-e", "trace=" + ",".join(f"?{name}" for name in TRACED), "-e", "abbrev=!" + ",".join(f"?{name}" for name in VECTORED),
-            "--seccomp-bpf", "-o", str(logs / "log"), "--", *command,
-        ], {}  # fmt: skip
+            tool,
+            "-D",
+            "-f",
+            "-ttt",
+            "-T",
+            "-y",
+            "-s",
+            "0",
+            "-q",
+            "-e",
+            "signal=none",
+            "-e",
+            "trace=" + ",".join(f"?{name}" for name in TRACED),
+            "-e",
+            "abbrev=!" + ",".join(f"?{name}" for name in VECTORED),
+            "--seccomp-bpf",
+            "-o",
+            str(logs / "log"),
+            "--",
+            *command,
+        ], {}
 
     @contextmanager
     def read(self, logs: Path) -> Iterator[StraceCalls]:

@@ -50,16 +50,36 @@ class _Part(NamedTuple):
 
 
 _READS = {
-    "read": None, "readv": None, "pread64": -1, "pread": -1, "preadv": -1, "preadv2": -2,
-}  # fmt: skip
+    "read": None,
+    "readv": None,
+    "pread64": -1,
+    "pread": -1,
+    "preadv": -1,
+    "preadv2": -2,
+}
 _WRITES = {
-    "write": None, "writev": None, "pwrite64": -1, "pwrite": -1, "pwritev": -1, "pwritev2": -2,
-}  # fmt: skip
+    "write": None,
+    "writev": None,
+    "pwrite64": -1,
+    "pwrite": -1,
+    "pwritev": -1,
+    "pwritev2": -2,
+}
 """Calls, and which argument (from the end) is the offset."""
 _DATA = _READS | _WRITES
 _OPENS = ("open", "openat", "openat2", "creat")
-_STATS = ("stat", "stat64", "lstat", "lstat64", "newfstatat", "fstatat64", "statx", "access", "faccessat",
-          "faccessat2")  # fmt: skip
+_STATS = (
+    "stat",
+    "stat64",
+    "lstat",
+    "lstat64",
+    "newfstatat",
+    "fstatat64",
+    "statx",
+    "access",
+    "faccessat",
+    "faccessat2",
+)
 _FD_STATS = ("fstat", "fstat64")
 _LISTS = ("getdents", "getdents64")
 _DELETES = ("unlink", "unlinkat")
@@ -84,15 +104,45 @@ _ASYNC = {
     "FSYNC": "sync",
     "FDSYNC": "sync",
 }
-_LEFT_OUT = ("io_uring_enter", "sync", "syncfs", "msync", "fallocate", "link", "linkat", "symlink", "symlinkat",
-             "vmsplice", "tee")  # fmt: skip
+_LEFT_OUT = (
+    "io_uring_enter",
+    "sync",
+    "syncfs",
+    "msync",
+    "fallocate",
+    "link",
+    "linkat",
+    "symlink",
+    "symlinkat",
+    "vmsplice",
+    "tee",
+)
 """Calls on storage that are not ops of the schema, or whose requests strace does not show."""
 VECTORED = ("readv", "writev", "preadv", "preadv2", "pwritev", "pwritev2", "io_submit")
 TRACED = (
-    *(name for name in _DATA if name not in ("pread", "pwrite")), *_OPENS, *_STATS, *_LISTS, *_DELETES,
-    *_SEEKS, *_DUPS, "fcntl", "fcntl64", "close", "close_range", *_FORKS, *_HINTS, *_MAPS, *_COPIES, "io_submit",
-    *_SYNCS, *_FD_TRUNCATES, *_TRUNCATES, *_RENAMES, *_MOVES, *_LEFT_OUT,
-)  # fmt: skip
+    *(name for name in _DATA if name not in ("pread", "pwrite")),
+    *_OPENS,
+    *_STATS,
+    *_LISTS,
+    *_DELETES,
+    *_SEEKS,
+    *_DUPS,
+    "fcntl",
+    "fcntl64",
+    "close",
+    "close_range",
+    *_FORKS,
+    *_HINTS,
+    *_MAPS,
+    *_COPIES,
+    "io_submit",
+    *_SYNCS,
+    *_FD_TRUNCATES,
+    *_TRUNCATES,
+    *_RENAMES,
+    *_MOVES,
+    *_LEFT_OUT,
+)
 """What to trace: every call that the reader understands or counts, but for `fstat`, which moves nothing."""
 
 

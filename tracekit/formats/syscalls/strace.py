@@ -52,9 +52,13 @@ class Strace:
     name = "strace"
     about = "strace -f -ttt -T -y output: file calls of a program, offsets rebuilt"
     carries = Carries(
-        "us, absolute with `-ttt`", latency="with `-T`", offset="rebuilt", length="of vectors if written out", streams="thread",
+        "us, absolute with `-ttt`",
+        latency="with `-T`",
+        offset="rebuilt",
+        length="of vectors if written out",
+        streams="thread",
         completeness="files mapped, calls left out",
-    )  # fmt: skip
+    )
 
     def read(self, source: Path, tally: Tally, options: ImportOptions) -> Iterator[pa.RecordBatch]:
         """As the protocol says. Worker is the order of the thread."""

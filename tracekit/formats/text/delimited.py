@@ -20,8 +20,19 @@ import pyarrow.csv as pacsv
 from tracekit.formats.base import Lines, Tally
 from tracekit.formats.text.lines import Block, decoded_lines
 
-__all__ = ["DECIMAL", "INTEGER", "LINE_ENDS", "TEXT", "TIMESTAMP", "Layout", "arrays_of", "columns_of", "kind_of",
-           "one_line", "parse"]  # fmt: skip
+__all__ = [
+    "DECIMAL",
+    "INTEGER",
+    "LINE_ENDS",
+    "TEXT",
+    "TIMESTAMP",
+    "Layout",
+    "arrays_of",
+    "columns_of",
+    "kind_of",
+    "one_line",
+    "parse",
+]
 
 TEXT = pa.dictionary(pa.int32(), pa.string())
 INTEGER = pa.int64()
@@ -214,7 +225,14 @@ def _cut(text: str, layout: Layout) -> list[str]:
     if not (layout.quoted and '"' in text):
         return text.split() if blanks else text.split(layout.separator)
     try:
-        return next(csv.reader([text.strip() if blanks else text], delimiter=layout.separator, strict=True, skipinitialspace=blanks))  # fmt: skip
+        return next(
+            csv.reader(
+                [text.strip() if blanks else text],
+                delimiter=layout.separator,
+                strict=True,
+                skipinitialspace=blanks,
+            )
+        )
     except csv.Error:
         return []
 

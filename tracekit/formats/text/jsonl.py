@@ -130,7 +130,9 @@ def _mapped(source: Path, tally: Tally, options: ImportOptions) -> Iterator[pa.R
             rows.append((number, found))
         kinds = {**types, **dict.fromkeys(extras, TEXT)}
         raw, lines = columns_of(rows, kinds, tally)
-        batch = mapped(raw, columns, lines, tally, base=options.base, map_ops=options.map_ops, extras=tuple(extras))  # fmt: skip
+        batch = mapped(
+            raw, columns, lines, tally, base=options.base, map_ops=options.map_ops, extras=tuple(extras)
+        )
         yield numbering.numbered(batch)
 
 

@@ -21,13 +21,31 @@ from tracekit.formats.text.delimited import DECIMAL, INTEGER, TEXT, TIMESTAMP, a
 from tracekit.formats.text.presets import FORMATS, PRESETS, Preset
 from tracekit.schema import OPS
 
-__all__ = ["SIZES", "TIMES", "Column", "Numbering", "Source", "mapped", "named_columns", "parse_mapping", "source_types",
-           "with_preset"]  # fmt: skip
+__all__ = [
+    "SIZES",
+    "TIMES",
+    "Column",
+    "Numbering",
+    "Source",
+    "mapped",
+    "named_columns",
+    "parse_mapping",
+    "source_types",
+    "with_preset",
+]
 
 TIMES = {"ns": 1, "100ns": 100, "us": 1_000, "ms": 1_000_000, "s": 1_000_000_000, "min": 60_000_000_000}
 """Units of time, in ns."""
-SIZES = {"bytes": 1, "b": 1, "sectors": 512, "kib": 1024, "kb": 1000, "mib": 1024**2, "mb": 1000**2,
-         "pages": 4096}  # fmt: skip
+SIZES = {
+    "bytes": 1,
+    "b": 1,
+    "sectors": 512,
+    "kib": 1024,
+    "kb": 1000,
+    "mib": 1024**2,
+    "mb": 1000**2,
+    "pages": 4096,
+}
 """Units of size, in bytes."""
 
 _FILETIME_TO_UNIX = 116_444_736_000_000_000

@@ -16,9 +16,15 @@ from tracekit.replayer.plan import Plan
 from tracekit.uri import scheme_of, to_path
 
 __all__ = [
-    "ClosedArrays", "FileArrays", "OrderArrays", "PlanArrays", "WorkerArrays", "file_arrays", "order_arrays",
+    "ClosedArrays",
+    "FileArrays",
+    "OrderArrays",
+    "PlanArrays",
+    "WorkerArrays",
+    "file_arrays",
+    "order_arrays",
     "plan_arrays",
-]  # fmt: skip
+]
 
 _MOST_FILES = 512
 
@@ -85,10 +91,13 @@ class WorkerArrays(NamedTuple):
     def of(cls, rows: int) -> WorkerArrays:
         """The arrays of a worker whose ring has `rows` rows."""
         made = cls(
-            np.zeros(words.STATE_WIDTH, np.int64), np.zeros((rows, words.ROW_WIDTH), np.int64),
-            np.zeros((_MOST_FILES, words.FILE_WIDTH), np.int64), np.zeros((_MOST_FILES, words.WRITER_WIDTH), np.int64),
-            np.zeros(4, np.int64), np.zeros(64, np.uint32),
-        )  # fmt: skip
+            np.zeros(words.STATE_WIDTH, np.int64),
+            np.zeros((rows, words.ROW_WIDTH), np.int64),
+            np.zeros((_MOST_FILES, words.FILE_WIDTH), np.int64),
+            np.zeros((_MOST_FILES, words.WRITER_WIDTH), np.int64),
+            np.zeros(4, np.int64),
+            np.zeros(64, np.uint32),
+        )
         made.state[words.CURRENT] = -1
         return made
 

@@ -87,9 +87,15 @@ class CompiledEngine:
     """
 
     def __init__(
-        self, plan: Plan, pacer: Pacer, gate: Gate | None, recorder: Recorder, *,
-        backend_of: Callable[[str], Backend], settings: EngineSettings,
-    ) -> None:  # fmt: skip
+        self,
+        plan: Plan,
+        pacer: Pacer,
+        gate: Gate | None,
+        recorder: Recorder,
+        *,
+        backend_of: Callable[[str], Backend],
+        settings: EngineSettings,
+    ) -> None:
         self._plan = plan
         self._pacer = pacer
         self._backend_of = backend_of
@@ -276,9 +282,18 @@ class CompiledEngine:
 
     def _work(self, worker: _Worker, header: memoryview | np.ndarray) -> None:
         load_kernel().work(
-            np.frombuffer(header, np.int64), self._arrays, self._files, self._closed, self._rule, self._order,
-            self._control, self._turns, self._seeds, worker.arrays, worker.hand.address,
-        )  # fmt: skip
+            np.frombuffer(header, np.int64),
+            self._arrays,
+            self._files,
+            self._closed,
+            self._rule,
+            self._order,
+            self._control,
+            self._turns,
+            self._seeds,
+            worker.arrays,
+            worker.hand.address,
+        )
 
     def _compile(self) -> None:
         """Compile the loop before any op is due: run it where it has to stop at once."""

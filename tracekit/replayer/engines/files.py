@@ -41,9 +41,15 @@ class Worker:
     """
 
     def __init__(
-        self, plan: Plan, log: OpLog, backend_of: Callable[[str], Backend], *,
-        page_cache_mode: str, most_open: Callable[[], int], changes: Changes,
-    ) -> None:  # fmt: skip
+        self,
+        plan: Plan,
+        log: OpLog,
+        backend_of: Callable[[str], Backend],
+        *,
+        page_cache_mode: str,
+        most_open: Callable[[], int],
+        changes: Changes,
+    ) -> None:
         self._uris = plan.uris
         self._log = log
         self._backend_of = backend_of

@@ -44,9 +44,13 @@ class Hand:
     """
 
     def __init__(
-        self, plan: Plan, changes: Changes, backend_of: Callable[[str], Backend], arrays: WorkerArrays,
+        self,
+        plan: Plan,
+        changes: Changes,
+        backend_of: Callable[[str], Backend],
+        arrays: WorkerArrays,
         failed: Callable[[BaseException], None],
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._plan = plan
         self._changes = changes
         self._backend_of = backend_of

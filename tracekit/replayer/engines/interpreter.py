@@ -65,9 +65,15 @@ class ThreadEngine:
     """
 
     def __init__(
-        self, plan: Plan, pacer: Pacer, gate: Gate | None, recorder: Recorder, *,
-        backend_of: Callable[[str], Backend], settings: EngineSettings,
-    ) -> None:  # fmt: skip
+        self,
+        plan: Plan,
+        pacer: Pacer,
+        gate: Gate | None,
+        recorder: Recorder,
+        *,
+        backend_of: Callable[[str], Backend],
+        settings: EngineSettings,
+    ) -> None:
         self._plan = plan
         self._pacer = pacer
         self._gate = gate
@@ -136,9 +142,13 @@ class ThreadEngine:
                 be_realtime()
             log = OpLog(self._recorder, self._plan, index)
             worker = Worker(
-                self._plan, log, self._backend_of, page_cache_mode=self._settings.page_cache_mode,
-                most_open=lambda: self._open_files // self.crew.size, changes=self._changes,
-            )  # fmt: skip
+                self._plan,
+                log,
+                self._backend_of,
+                page_cache_mode=self._settings.page_cache_mode,
+                most_open=lambda: self._open_files // self.crew.size,
+                changes=self._changes,
+            )
             self._plan.shared.header[slot(index, LOW)] = 1
             self._work(log, worker, index)
             self._plan.shared.header[slot(index, LOW)] = 0
@@ -188,9 +198,16 @@ class ThreadEngine:
                     gate.release(nbytes)
             pacer.finished(op, end - start)
             log.add(
-                op, submit, end - submit, moved, error,
-                gate_wait_ns=waited, due_ns=due or 0, backlog_ns=backlog, dependency_ns=dependency,
-            )  # fmt: skip
+                op,
+                submit,
+                end - submit,
+                moved,
+                error,
+                gate_wait_ns=waited,
+                due_ns=due or 0,
+                backlog_ns=backlog,
+                dependency_ns=dependency,
+            )
             header[done] += 1
             header[busy] += end - submit
             header[late] = submit - due if due else 0

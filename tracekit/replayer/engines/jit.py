@@ -19,9 +19,19 @@ __all__ = ["is_compiled", "lacking", "load_kernel", "preload"]
 
 _log = logging.getLogger("tracekit")
 _COMPILED = (
-    "kernel.py", "closed.py", "rule.py", "turns.py", "cap.py", "local.py", "native.py", "words.py", "arrays.py",
-    "../payload.py", "../kinds.py", "../modelled.py",
-)  # fmt: skip
+    "kernel.py",
+    "closed.py",
+    "rule.py",
+    "turns.py",
+    "cap.py",
+    "local.py",
+    "native.py",
+    "words.py",
+    "arrays.py",
+    "../payload.py",
+    "../kinds.py",
+    "../modelled.py",
+)
 """The source that the machine code is made from, or takes constants from."""
 
 

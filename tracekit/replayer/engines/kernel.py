@@ -121,9 +121,18 @@ def _write_row(
 
 @compiled
 def work(
-    header: Any, plan: Any, files: Any, closed: Any, rule: Any, order: Any, control: Any, turns: Any, seeds: Any,
-    worker: Any, ask: Any,
-) -> None:  # fmt: skip
+    header: Any,
+    plan: Any,
+    files: Any,
+    closed: Any,
+    rule: Any,
+    order: Any,
+    control: Any,
+    turns: Any,
+    seeds: Any,
+    worker: Any,
+    ask: Any,
+) -> None:
     """Drive ops until there are none, or until the replay stops."""
     ordered, timed = control[w.ORDERED] != 0, control[w.TIMED] != 0
     gated = control[w.MAX_BYTES] > 0 or control[w.MAX_OPS] > 0

@@ -55,9 +55,15 @@ class LoopEngine:
     """Drives a plan on an event loop with at most `settings.threads` requests at once. One run each."""
 
     def __init__(
-        self, plan: Plan, pacer: Pacer, gate: Gate | None, recorder: Recorder, *,
-        backend_of: Callable[[str], Backend], settings: EngineSettings,
-    ) -> None:  # fmt: skip
+        self,
+        plan: Plan,
+        pacer: Pacer,
+        gate: Gate | None,
+        recorder: Recorder,
+        *,
+        backend_of: Callable[[str], Backend],
+        settings: EngineSettings,
+    ) -> None:
         self._plan = plan
         self._pacer = pacer
         self._waiting: ReadyOps | None = getattr(pacer, "ready", None)
@@ -207,9 +213,16 @@ class LoopEngine:
                 gate.release(length)
         self._pacer.finished(op, end - self._start_mono_ns)
         self._log.add(
-            op, submit, end - submit, moved, error,
-            gate_wait_ns=waited, due_ns=due_mono_ns, backlog_ns=backlog_ns, dependency_ns=dependency,
-        )  # fmt: skip
+            op,
+            submit,
+            end - submit,
+            moved,
+            error,
+            gate_wait_ns=waited,
+            due_ns=due_mono_ns,
+            backlog_ns=backlog_ns,
+            dependency_ns=dependency,
+        )
         header[slot(0, DONE)] += 1
         header[slot(0, BUSY)] += end - submit
         header[slot(0, LATE)] = submit - due_mono_ns if due_mono_ns else 0

@@ -14,10 +14,28 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 __all__ = [
-    "call", "compiled", "errno", "exchange", "fetch_add", "load", "now", "open64", "posix_close", "posix_fadvise",
-    "posix_fsync", "posix_ftruncate",    "posix_lseek", "posix_pread", "posix_pwrite", "posix_statx", "sleep_until", "store", "swap_if", "wait_while",
+    "call",
+    "compiled",
+    "errno",
+    "exchange",
+    "fetch_add",
+    "load",
+    "now",
+    "open64",
+    "posix_close",
+    "posix_fadvise",
+    "posix_fsync",
+    "posix_ftruncate",
+    "posix_lseek",
+    "posix_pread",
+    "posix_pwrite",
+    "posix_statx",
+    "sleep_until",
+    "store",
+    "swap_if",
+    "wait_while",
     "wake",
-]  # fmt: skip
+]
 
 _MONOTONIC, _ABSTIME = 1, 1
 _WAIT, _WAKE = 128, 129  # FUTEX_WAIT and FUTEX_WAKE, private to the process

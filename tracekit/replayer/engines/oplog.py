@@ -61,9 +61,18 @@ class OpLog:
         return wait_ns > _SLACK_NS and now_ns >= self.ease_at
 
     def add(
-        self, op: int, submit_ns: int, latency_ns: int, moved: Moved, error: ErrorClass | None, *,
-        gate_wait_ns: int, due_ns: int, backlog_ns: int, dependency_ns: int = 0,
-    ) -> None:  # fmt: skip
+        self,
+        op: int,
+        submit_ns: int,
+        latency_ns: int,
+        moved: Moved,
+        error: ErrorClass | None,
+        *,
+        gate_wait_ns: int,
+        due_ns: int,
+        backlog_ns: int,
+        dependency_ns: int = 0,
+    ) -> None:
         """Add an op that ended. Times are monotonic readings (`due_ns` 0: none)."""
         row = self.rows
         if error is not None or moved.ttfb is not None or moved.hint is not None or moved.tries is not None:
@@ -134,15 +143,23 @@ def op_rows(
     kind = plan.columns["kind"][op]
     kinds = pa.DictionaryArray.from_arrays(pa.array(kind.astype(np.int32)), pa.array(KINDS))
     columns = {
-        "t_submit": submit, "uri": _names(plan, plan.columns["file"][op]), "op": kinds,
-        "offset": pa.array(plan.columns["offset"][op], mask=~np.isin(kind, _AT_OFFSET)), "len": _nullable(plan.columns["length"][op]),
-        "bytes": pa.array(moved, mask=~np.isin(kind, _MOVES_BYTES)), "latency": latency,
+        "t_submit": submit,
+        "uri": _names(plan, plan.columns["file"][op]),
+        "op": kinds,
+        "offset": pa.array(plan.columns["offset"][op], mask=~np.isin(kind, _AT_OFFSET)),
+        "len": _nullable(plan.columns["length"][op]),
+        "bytes": pa.array(moved, mask=~np.isin(kind, _MOVES_BYTES)),
+        "latency": latency,
         "sample_id": _nullable(plan.columns["sample_id"][op]),
         "step": _nullable(plan.columns["step"][op]),
-        "rank": plan.columns["rank"][op], "worker": plan.columns["worker"][op],
+        "rank": plan.columns["rank"][op],
+        "worker": plan.columns["worker"][op],
         "t_due": pa.array(due, mask=due == 0),
-        "gate_wait": gate_wait, "backlog": backlog, "dependency": dependency, "plan_op": op,
-    }  # fmt: skip
+        "gate_wait": gate_wait,
+        "backlog": backlog,
+        "dependency": dependency,
+        "plan_op": op,
+    }
     if plan.order is not None or (kind >= len(READS)).any():
         columns["part"] = _nullable(plan.columns["part"][op])
         columns["to_uri"] = _names(plan, plan.columns["to_file"][op])
@@ -168,9 +185,12 @@ def hint_rows(hints: list[tuple[str, Hint]]) -> pa.RecordBatch:
             "offset": pa.array([hint.offset for _, hint in hints], pa.int64()),
             "len": pa.array([hint.length for _, hint in hints], pa.int64()),
             "latency": pa.array([hint.latency for _, hint in hints], pa.int64()),
-            "gate_wait": nothing, "backlog": nothing, "dependency": nothing, "plan_op": nothing,
+            "gate_wait": nothing,
+            "backlog": nothing,
+            "dependency": nothing,
+            "plan_op": nothing,
         }
-    )  # fmt: skip
+    )
 
 
 def warm_up() -> None:

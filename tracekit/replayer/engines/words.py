@@ -16,18 +16,51 @@ CLASSES = 1 << 16
 """From here on, up to `SHORT`, values of `ERROR` are indexes of `ErrorClass`: an op that Python performed."""
 
 (
-    HEAD, TAIL, CURRENT, IDLE, BUSY_NS, LATE, OPS, SLOTS, DIRECT_READS, ALIGNMENT_BYTES, WRITER_SLOTS, BUFFERED_BYTES,
-    ROOM, ROOM_BYTES,
-) = range(14)  # fmt: skip
+    HEAD,
+    TAIL,
+    CURRENT,
+    IDLE,
+    BUSY_NS,
+    LATE,
+    OPS,
+    SLOTS,
+    DIRECT_READS,
+    ALIGNMENT_BYTES,
+    WRITER_SLOTS,
+    BUFFERED_BYTES,
+    ROOM,
+    ROOM_BYTES,
+) = range(14)
 """State of a worker: rows written, rows flushed, the op at hand, whether it waits for a due time, ns in requests,
 lateness of the last op, ops done, entries of its cache of open files in use, what rows cannot show, the same of files
 open for writing, and its buffer: address and size."""
 STATE_WIDTH = 16
 
 (
-    NEXT, START, TIMED, MAX_BYTES, MAX_OPS, TICKETS, SERVING, IN_FLIGHT, RELEASES, HEAD_WAITS, OPEN_FLAGS,
-    OPEN_ADVICE, DROP, MOST_OPEN, CLOSED, LOCK, READY_OPS, LEFT, EVENTS, WAITERS, ORDERED, HELD, KEEP_ZEROS,
-) = range(23)  # fmt: skip
+    NEXT,
+    START,
+    TIMED,
+    MAX_BYTES,
+    MAX_OPS,
+    TICKETS,
+    SERVING,
+    IN_FLIGHT,
+    RELEASES,
+    HEAD_WAITS,
+    OPEN_FLAGS,
+    OPEN_ADVICE,
+    DROP,
+    MOST_OPEN,
+    CLOSED,
+    LOCK,
+    READY_OPS,
+    LEFT,
+    EVENTS,
+    WAITERS,
+    ORDERED,
+    HELD,
+    KEEP_ZEROS,
+) = range(23)
 """Control words: the next op, start time, whether ops have due times, the gate, how files are opened, the closed
 loop (1: by streams, 2: by a loader's rule), whether ops depend on each other and how many workers wait for that, whether zeros of the payload stay zero."""
 ONE_OP = 1 << 48

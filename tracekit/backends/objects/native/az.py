@@ -32,9 +32,18 @@ _SIZE = re.compile(r"<Content-Length>\s*(\d+)\s*</Content-Length>")
 _MARKER = re.compile(r"<NextMarker>(.+?)</NextMarker>", re.DOTALL)
 _DIRECTORY = re.compile(r"<ResourceType>\s*directory\s*</ResourceType>")
 _SIGNED_HEADERS = (
-    "content-encoding", "content-language", "content-length", "content-md5", "content-type", "date",
-    "if-modified-since", "if-match", "if-none-match", "if-unmodified-since", "range",
-)  # fmt: skip
+    "content-encoding",
+    "content-language",
+    "content-length",
+    "content-md5",
+    "content-type",
+    "date",
+    "if-modified-since",
+    "if-match",
+    "if-none-match",
+    "if-unmodified-since",
+    "range",
+)
 
 
 @dataclass(slots=True)

@@ -95,8 +95,16 @@ def request_path(endpoint: Endpoint, container: str, key: str | None) -> str:
 
 def encoded_query(query: Mapping[str, str]) -> str:
     """Return `query` as it stands in a request, in the order of its names."""
-    return "&".join([f"{quote(name, safe='-_.~')}={quote(value, safe='-_.~', errors='surrogateescape')}"
-                     for name, value in sorted(query.items())]) if query else ""  # fmt: skip
+    return (
+        "&".join(
+            [
+                f"{quote(name, safe='-_.~')}={quote(value, safe='-_.~', errors='surrogateescape')}"
+                for name, value in sorted(query.items())
+            ]
+        )
+        if query
+        else ""
+    )
 
 
 def check_listing(text: str, element: str) -> None:

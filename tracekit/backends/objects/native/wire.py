@@ -68,9 +68,20 @@ class Reception:
     """
 
     __slots__ = (
-        "_accept", "_chunk", "_chunked", "_collected", "_filled", "_got", "_head_only", "_line", "_scratch",
-        "answer", "body", "reusable", "started",
-    )  # fmt: skip
+        "_accept",
+        "_chunk",
+        "_chunked",
+        "_collected",
+        "_filled",
+        "_got",
+        "_head_only",
+        "_line",
+        "_scratch",
+        "answer",
+        "body",
+        "reusable",
+        "started",
+    )
 
     def __init__(self, method: str, accept: Callable[[Answer], memoryview | None]) -> None:
         self.answer: Answer | None = None
