@@ -128,8 +128,8 @@ def _throttling(row: dict[str, Any]) -> tuple[str, str]:
         if row["retried"] is None
         else f"{counted(row['retried'], 'op')} sent again"
     )
-    number = f"{counted(row['throttled'], 'op')} throttled, {again}, {format_duration(row['waited_ns'])} of earlier tries and waits"
-    if row["throttled"] or (row["retried"] or 0) > 0.01 * row["ops"]:
+    number = f"{counted(row['throttled_ops'], 'op')} throttled, {again}, {format_duration(row['waited_ns'])} of earlier tries and waits"
+    if row["throttled_ops"] or (row["retried"] or 0) > 0.01 * row["ops"]:
         return (
             number,
             "The store asks to slow down or fails at first. Lower the concurrency, spread the keys over prefixes, or ask for a higher limit.",
