@@ -13,6 +13,7 @@ from properties import examples
 
 import tracekit
 from tracekit.replayer.clients import client_and_uri, client_tables, sources_of
+from tracekit.replayer.mapping import parse_rules
 from tracekit.store.reader import open_reader
 from tracekit.store.writer import TraceWriter
 
@@ -64,6 +65,16 @@ def test_copies_come_in_order_each_whole_and_shifted(
 def test_a_source_tells_its_client_and_its_uri(uri: str, client: int) -> None:
     assert client_and_uri(sources_of([uri], client)[0]) == (client, uri)
     assert client_and_uri(uri) == (0, uri)
+
+
+@pytest.mark.parametrize("uri", ["\0", "\0file:///a", "\0x\0file:///a", "\0\u0661\0file:///a", "\0" * 3])
+def test_a_name_that_only_looks_like_that_of_a_client_stays_as_it_is(uri: str) -> None:
+    assert client_and_uri(uri) == (0, uri)
+
+
+def test_a_recorded_name_stands_for_no_client_unless_clients_have_names_of_their_own() -> None:
+    rules = parse_rules(["~file:///(.*)=direct:///\\1"])
+    assert rules.apply("\0" + "1\0file:///a") == "\0" + "1\0direct:///a"
 
 
 def record(folder: Path, *, ranks: int = 1, ops: int = 40) -> Path:

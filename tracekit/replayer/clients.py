@@ -6,6 +6,7 @@ from that of another. Everything else of a replay sees one plan with more ranks.
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -18,15 +19,14 @@ __all__ = ["PLACEHOLDER", "client_and_uri", "client_tables", "sources_of"]
 PLACEHOLDER = "{client}"
 """Stands for the number of a client, from 0, in the target of a mapping rule."""
 _MARK = "\0"
-"""In no URI. It comes first, so that names below a directory still begin with the directory."""
+"""In no URI that can be replayed. It comes first, so that names below a directory still begin with the directory."""
+_OF_A_CLIENT = re.compile(f"{_MARK}([0-9]+){_MARK}(.*)", re.DOTALL | re.ASCII)
 
 
 def client_and_uri(source: str) -> tuple[int, str]:
-    """Return the client and the recorded URI of a plan's source."""
-    if not source.startswith(_MARK):
-        return 0, source
-    _, client, uri = source.split(_MARK, 2)
-    return int(client), uri
+    """Return the client and the recorded URI of a plan's source; (0, `source`) if it names no client."""
+    named = _OF_A_CLIENT.fullmatch(source)
+    return (0, source) if named is None else (int(named[1]), named[2])
 
 
 def sources_of(uris: Iterable[str], client: int) -> list[str]:

@@ -37,7 +37,7 @@ class MappingRules:
 
     def apply(self, source: str) -> str | None:
         """The target of `source`, a recorded URI or that of one client, or None if no rule matches."""
-        client, uri = client_and_uri(source)
+        client, uri = client_and_uri(source) if self.per_client else (0, source)
         found = self._target(uri)
         return found if found is None else found.replace(PLACEHOLDER, str(client))
 
@@ -69,7 +69,7 @@ class MappingRules:
 
         `..` and symbolic links are resolved first.
         """
-        client, uri = client_and_uri(uri)
+        client, uri = client_and_uri(uri) if self.per_client else (0, uri)
         if scheme_of(target) not in FILE_SCHEMES:
             return
         root = os.path.realpath(_folder(self._root_of(uri).replace(PLACEHOLDER, str(client))))
