@@ -147,8 +147,8 @@ def _waiting(source: Source, eaten: Consumer | None) -> str:
     if not time.busy_ns or not time.idle_ns:
         return ""
     return (
-        "How long its consumer waited is not in the trace. If all requests ran beside the time without any, "
-        f"the run would be at most {format_duration(min(time.busy_ns, time.idle_ns))} shorter."
+        "How long its consumer waited is not in the trace. Had the requests overlapped with the time when none was in flight, "
+        f"the run would have been at most {format_duration(min(time.busy_ns, time.idle_ns))} shorter."
     )
 
 
