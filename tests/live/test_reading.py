@@ -7,29 +7,16 @@ from typing import Any
 import pyarrow as pa
 
 from tracekit.live.reading import HISTORY, Meter, Reading
-from tracekit.store.tail import as_ops
+from tracekit.store.tail import COLUMNS, as_ops
 
 SECOND = 10**9
 
 
 def ops(*rows: dict[str, Any]) -> pa.Table:
     texts = {"uri": pa.string(), "op": pa.string(), "error": pa.string()}
-    names = (
-        "t_submit",
-        "uri",
-        "op",
-        "len",
-        "bytes",
-        "latency",
-        "wait_ns",
-        "rank",
-        "worker",
-        "t_due",
-        "error",
-    )
     return as_ops(
         pa.table(
-            {name: pa.array([row.get(name) for row in rows], texts.get(name, pa.int64())) for name in names}
+            {name: pa.array([row.get(name) for row in rows], texts.get(name, pa.int64())) for name in COLUMNS}
         )
     )
 

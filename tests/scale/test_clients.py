@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from properties import examples
+from ranked import write_ops
 
 import tracekit
 from tracekit.replayer.clients import client_and_uri, client_tables, sources_of
@@ -86,12 +87,7 @@ def record(folder: Path, *, ranks: int = 1, ops: int = 40) -> Path:
         "offset": [(i % 16) * 4096 for i in range(n)], "len": [4096] * n, "bytes": [4096] * n, "latency": [50_000] * n,
         "sample_id": list(range(n)), "step": [i // 4 for i in range(n)], "rank": [i % ranks for i in range(n)],
     }  # fmt: skip
-    kinds = {"uri": pa.string(), "op": pa.string()}
-    with TraceWriter(folder / "t", source="import:test", epoch_unix_ns=0) as writer:
-        writer.write(
-            pa.RecordBatch.from_pydict({k: pa.array(v, kinds.get(k, pa.int64())) for k, v in columns.items()})
-        )
-    return folder / "t"
+    return write_ops(folder / "t", columns)
 
 
 def exact(result: tracekit.ReplayResult) -> None:

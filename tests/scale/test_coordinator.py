@@ -8,7 +8,7 @@ import resource
 import signal
 import socket
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,11 +44,11 @@ class FakeHost:
         self.say("ready", offset_ns=self.index, error_ns=10)
         return await self.hear("start", "stop")
 
-    def done(self, *, whole: bool = True) -> None:
+    def done(self, *, whole: bool = True, entries: Sequence[dict[str, Any]] = ()) -> None:
         self.say(
             "done",
             whole=whole,
-            entries=[],
+            entries=list(entries),
             client={},
             wrong=[],
             plan=PLAN,
@@ -220,18 +220,7 @@ def test_a_segment_that_does_not_arrive_whole_is_a_failure(tmp_path: Path) -> No
             "writer": "",
             "lost": "",
         }
-        host.say(
-            "done",
-            whole=True,
-            entries=[entry],
-            client={},
-            wrong=[],
-            plan=PLAN,
-            offset_ns=0,
-            error_ns=1,
-            late_ns=0,
-            planned=1,
-        )
+        host.done(entries=[entry])
 
     _, hosts, _ = run(behave, 1, tmp_path)
     assert "did not arrive as it was sent" in hosts[0].failed

@@ -12,13 +12,11 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import pyarrow as pa
 import pytest
+from ranked import record_ranks
 
 import tracekit
-from tracekit.store.writer import TraceWriter
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(600)]
 pytest.importorskip("ray", reason="Ray is not installed (pip install 'tracekit[scale]')")
@@ -116,25 +114,6 @@ def cluster(network: None, tmp_path: Path) -> Iterator[list[Host]]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def record(folder: Path, *, ranks: int = 6, ops: int = 200, gap_ns: int = 2_000_000) -> Path:
-    (folder / "data").mkdir()
-    for rank in range(ranks):
-        (folder / "data" / f"{rank}.bin").write_bytes(bytes(4096 * 8))
-    n = ranks * ops
-    columns: dict[str, Any] = {
-        "t_submit": [i * gap_ns for i in range(n)], "uri": [f"file://{folder}/data/{i % ranks}.bin" for i in range(n)],
-        "op": ["read"] * n, "offset": [i // ranks % 8 * 4096 for i in range(n)], "len": [4096] * n, "bytes": [4096] * n,
-        "latency": [50_000] * n, "sample_id": list(range(n)), "step": [i // ranks for i in range(n)],
-        "rank": [i % ranks for i in range(n)],
-    }  # fmt: skip
-    kinds = {"uri": pa.string(), "op": pa.string()}
-    with TraceWriter(folder / "t", source="import:test", epoch_unix_ns=0) as writer:
-        writer.write(
-            pa.RecordBatch.from_pydict({k: pa.array(v, kinds.get(k, pa.int64())) for k, v in columns.items()})
-        )
-    return folder / "t"
-
-
 def inside(host: Host, *words: str) -> list[str]:
     """The command line that runs `words` on a host."""
     return ["nsenter", "-t", str(host.init), "--mount", "--pid", "--uts", "--ipc", "--net", "--time", *words]
@@ -177,7 +156,7 @@ def replaying(hosts: list[Host], trace: Path, out: Path) -> subprocess.Popen[str
 
 
 def test_three_hosts_with_clocks_far_apart_replay_every_op_once(cluster: list[Host], tmp_path: Path) -> None:
-    run_ = replaying(cluster, record(tmp_path), tmp_path / "r")
+    run_ = replaying(cluster, record_ranks(tmp_path, ops=200), tmp_path / "r")
     out, err = run_.communicate(timeout=300)
     said = json.loads(out)
     assert "parity" in said, (said, err)
@@ -210,7 +189,7 @@ def test_a_lost_host_ends_the_replay_with_a_partial_result(
     cluster: list[Host], tmp_path: Path, fault: Callable[[list[Host]], None]
 ) -> None:
     before = set(Path("/tmp").glob(JOURNALS))
-    run_ = replaying(cluster, record(tmp_path, ops=5000), tmp_path / "r")  # a minute
+    run_ = replaying(cluster, record_ranks(tmp_path, ops=5000), tmp_path / "r")  # a minute
     while not set(Path("/tmp").glob(JOURNALS)) - before:
         assert run_.poll() is None
         time.sleep(0.1)

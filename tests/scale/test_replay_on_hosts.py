@@ -14,32 +14,13 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from ranked import record_ranks
 
 import tracekit
 from tracekit.scale import distribute, launch
 from tracekit.store.writer import TraceWriter
 
 EXACT = ("completeness", "identity", "ops", "due_times", "early_ops", "bytes", "failures")
-
-
-def record(folder: Path, *, ranks: int = 6, ops: int = 20, gap_ns: int = 2_000_000) -> Path:
-    """A trace of `ranks` ranks that read files of their own in turn."""
-    (folder / "data").mkdir()
-    for rank in range(ranks):
-        (folder / "data" / f"{rank}.bin").write_bytes(bytes([rank]) * 4096 * 8)
-    n = ranks * ops
-    columns: dict[str, Any] = {
-        "t_submit": [i * gap_ns for i in range(n)], "uri": [f"file://{folder}/data/{i % ranks}.bin" for i in range(n)],
-        "op": ["read"] * n, "offset": [i // ranks % 8 * 4096 for i in range(n)], "len": [4096] * n, "bytes": [4096] * n,
-        "latency": [50_000] * n, "sample_id": list(range(n)), "step": [i // ranks for i in range(n)],
-        "rank": [i % ranks for i in range(n)],
-    }  # fmt: skip
-    kinds = {"uri": pa.string(), "op": pa.string()}
-    with TraceWriter(folder / "t", source="import:test", epoch_unix_ns=0) as writer:
-        writer.write(
-            pa.RecordBatch.from_pydict({k: pa.array(v, kinds.get(k, pa.int64())) for k, v in columns.items()})
-        )
-    return folder / "t"
 
 
 def rows(trace: Path) -> list[dict[str, Any]]:
@@ -65,7 +46,7 @@ def agents() -> list[int]:
 
 @pytest.mark.parametrize("split", ["rank", "file"])
 def test_the_rows_are_those_of_one_host_but_for_times(tmp_path: Path, split: str) -> None:
-    trace = record(tmp_path)
+    trace = record_ranks(tmp_path)
     alone = tracekit.replay(trace, out=tmp_path / "alone", engine="interpreter")
     result = tracekit.replay(
         trace, out=tmp_path / "three", on="local", hosts=3, split=split, engine="interpreter"
@@ -82,7 +63,7 @@ def test_the_rows_are_those_of_one_host_but_for_times(tmp_path: Path, split: str
 
 
 def test_caps_are_for_all_hosts_together_and_clients_are_spread(tmp_path: Path) -> None:
-    trace = record(tmp_path, ranks=2)
+    trace = record_ranks(tmp_path, ranks=2)
     result = tracekit.replay(
         trace,
         on="local",
@@ -123,7 +104,7 @@ def test_writes_go_from_the_host_of_their_stream(tmp_path: Path) -> None:
 def test_a_host_that_cannot_open_the_trace_gets_it_sent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trace = record(tmp_path)
+    trace = record_ranks(tmp_path)
     monkeypatch.setattr(distribute, "_where", lambda reader: str(tmp_path / "mounted elsewhere"))
     result = tracekit.replay(trace, on="local", hosts=2, pace="asap")
     assert result.ok, result.parity.verdict
@@ -144,7 +125,7 @@ def test_hosts_whose_clocks_are_hours_apart_share_one_time_axis(
         return [*shifted, str(AHEAD_S[index]), *plain(address, port, index)]
 
     monkeypatch.setattr(launch, "command", command)
-    trace = record(tmp_path)
+    trace = record_ranks(tmp_path)
     result = tracekit.replay(trace, out=tmp_path / "r", on="local", hosts=3, engine="interpreter")
     for host, ahead in zip(result.hosts, AHEAD_S, strict=True):
         assert abs(host["clock_offset_ns"] + ahead * 10**9) <= host["clock_error_ns"]
@@ -169,7 +150,7 @@ def fill_disk(pid: int) -> None:
 def test_a_host_that_fails_ends_the_replay_with_what_the_others_did(
     tmp_path: Path, fault: Callable[[int], None]
 ) -> None:
-    trace = record(tmp_path, ops=1000, gap_ns=10_000_000)  # a minute
+    trace = record_ranks(tmp_path, ops=1000, gap_ns=10_000_000)  # a minute
     struck: list[int] = []
 
     def strike(done: int, planned: int, note: str) -> None:
@@ -197,7 +178,7 @@ def test_a_host_that_fails_ends_the_replay_with_what_the_others_did(
 
 
 def test_ctrl_c_reaches_all_hosts_and_keeps_a_whole_trace(tmp_path: Path) -> None:
-    trace = record(tmp_path, ops=1000, gap_ns=10_000_000)
+    trace = record_ranks(tmp_path, ops=1000, gap_ns=10_000_000)
     command = [sys.executable, "-c", INTERRUPTED, str(trace), str(tmp_path / "r")]
     run = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert run.returncode == 130, run.stderr
@@ -232,7 +213,7 @@ INTERRUPTED = """if True:
 
 
 def test_a_fault_before_the_start_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
-    trace = record(tmp_path)
+    trace = record_ranks(tmp_path)
     (tmp_path / "data" / "0.bin").unlink()
     (tmp_path / "data" / "3.bin").unlink()
     with pytest.raises(tracekit.TracekitError, match=r"host 0 .*0\.bin"):
@@ -251,5 +232,5 @@ def test_a_fault_before_the_start_is_one_line_and_leaves_nothing(tmp_path: Path)
 )
 def test_a_wrong_option_is_refused(tmp_path: Path, options: dict[str, Any], message: str) -> None:
     with pytest.raises(tracekit.UsageError, match=message) as caught:
-        tracekit.replay(record(tmp_path), **options)
+        tracekit.replay(record_ranks(tmp_path), **options)
     assert caught.value.hint
