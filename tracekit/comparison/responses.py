@@ -14,7 +14,7 @@ from tracekit.sql import load_sql
 from tracekit.store.reader import TraceReader
 from tracekit.store.statements import value_errors
 
-__all__ = ["define_percentile", "response_rows", "responses_of"]
+__all__ = ["define_percentile", "replay_responses", "response_rows"]
 
 _EXACT_UP_TO = 20_000_000
 
@@ -33,7 +33,21 @@ def response_rows(a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterable[Parity
             yield shown(name, "ns", a[name], b[name])
 
 
-def responses_of(reader: TraceReader) -> Mapping[str, Any]:
+def replay_responses(a: TraceReader, b: TraceReader) -> tuple[ParityRow, ...]:
+    """Return the rows on retries of a recording and its replay; none, and nothing is measured, if no op was retried."""
+    if not (_was_retried(a) or _was_retried(b)):
+        return ()
+    return tuple(response_rows(_measured(a), _measured(b)))
+
+
+def _was_retried(reader: TraceReader) -> bool:
+    """Whether an op of the trace was sent more than once; reads one column."""
+    sql = "SELECT count(*) FILTER (tries > 1) > 0 FROM ops WHERE op <> 'hint'"
+    with closing(reader.connect()) as connection, value_errors(reader.path):
+        return bool((connection.execute(sql).fetchone() or (False,))[0])
+
+
+def _measured(reader: TraceReader) -> Mapping[str, Any]:
     """Measure the retries of one run."""
     with closing(reader.connect()) as connection, value_errors(reader.path):
         define_percentile(connection, reader.rows)

@@ -13,7 +13,7 @@ from tracekit.comparison.junit import junit_path, write_junit
 from tracekit.comparison.planned import ReplayRules
 from tracekit.comparison.repeats import combine
 from tracekit.comparison.replays import judge_replay
-from tracekit.comparison.responses import response_rows, responses_of
+from tracekit.comparison.responses import replay_responses
 from tracekit.comparison.runs import compare_runs
 from tracekit.comparison.table import Parity
 from tracekit.errors import TraceFormatError, UsageError
@@ -88,7 +88,7 @@ def _compare(
             clock_error_ns=clock_error_ns(b),
         )
         rows = judge_replay(planned_ops(a, origin.options), b, rules)
-        rows += tuple(response_rows(responses_of(a), responses_of(b)))
+        rows += replay_responses(a, b)
         found = Parity(rows, rules.tolerance, 1.0, "replay", origin.reason)
     else:
         factor = speed or 1.0

@@ -59,21 +59,16 @@ def distribute(reader: TraceReader, options: ReplayOptions, target: Path, watch:
             )
         parts = _slices(reader, rules, options, wanted)
         manifest = new_manifest()
-        epoch_mono_ns = manifest.local_epoch_mono_ns()
-        tasks = [
-            {
-                "index": index,
-                "hosts": len(parts),
-                "trace": _where(reader),
-                "fingerprint": fingerprint(reader),
-                "options": _told(options, len(parts)),
-                "streams": sorted(part),
-                "trace_id": manifest.trace_id,
-                "epoch_unix_ns": manifest.epoch_unix_ns,
-                "epoch_mono_ns": epoch_mono_ns,
-            }
-            for index, part in enumerate(parts)
-        ]
+        shared = {
+            "hosts": len(parts),
+            "trace": _where(reader),
+            "fingerprint": fingerprint(reader),
+            "options": _told(options, len(parts)),
+            "trace_id": manifest.trace_id,
+            "epoch_unix_ns": manifest.epoch_unix_ns,
+            "epoch_mono_ns": manifest.local_epoch_mono_ns(),
+        }
+        tasks = [{**shared, "index": index, "streams": sorted(part)} for index, part in enumerate(parts)]
         total = reader.rows * options.loop * options.clients
         coordinator = Coordinator(
             tasks,
@@ -119,16 +114,21 @@ def _slices(
     return found
 
 
+def _is_directory(reader: TraceReader) -> bool:
+    """Whether the trace is a directory of tracekit's, and not Parquet files."""
+    return reader.path.is_dir() and read_manifest(reader.path) is not None
+
+
 def _where(reader: TraceReader) -> str | list[str]:
     """What opens the trace on a host that sees the same files."""
-    if reader.path.is_dir() and read_manifest(reader.path) is not None:
+    if _is_directory(reader):
         return str(reader.path.resolve())
     return [str(segment.path.resolve()) for segment in reader.segments]
 
 
 def _files(reader: TraceReader) -> list[Path]:
     """The files that a host needs which cannot open the trace."""
-    if reader.path.is_dir() and read_manifest(reader.path) is not None:
+    if _is_directory(reader):
         return sorted(entry for entry in reader.path.iterdir() if is_trace_file(entry.name))
     return [segment.path for segment in reader.segments]
 

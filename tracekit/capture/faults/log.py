@@ -71,6 +71,7 @@ class Follower:
         self._folder, self._admits = folder, admits
         self._maps = Maps()
         self._numbers: dict[str, int] = {}
+        self._files = 0
         self._early: tuple[Samples, list[Change]] = (no_samples(), [])
         self._programs: set[int] = set()
         self._lost = self._ambiguous = 0
@@ -154,9 +155,9 @@ class Follower:
         if name not in self._numbers:
             uri = "file://" + name.removesuffix(" (deleted)").encode("utf-8", "replace").decode()
             kept = name.startswith("/") and not name.startswith(_NO_FILES) and self._admits(uri)
-            number = 1 + max(self._numbers.values(), default=-1) if kept else -1
-            self._numbers[name] = number
+            self._numbers[name] = self._files if kept else -1
             if kept:
+                self._files += 1
                 names.write(json.dumps(uri) + "\n")
         return self._numbers[name]
 
