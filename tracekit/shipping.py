@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from tracekit.backends.base import Backend
-from tracekit.backends.registry import backend_for, known_schemes
+from tracekit.backends.registry import backend_for, known_schemes, schemes_in_words
 from tracekit.errors import UsageError
 from tracekit.long_options import KEEPING
 from tracekit.store.layout import SEALED_NAME
@@ -79,8 +79,9 @@ class Keeping:
 
 def _destination(uri: str) -> str:
     if scheme_of(uri) not in known_schemes():
-        known = ", ".join(f"{name}://" for name in known_schemes())
-        raise UsageError(f"ship={clean(uri)}: unknown scheme {scheme_of(uri)!r}", f"known are {known}")
+        raise UsageError(
+            f"ship={clean(uri)}: unknown scheme {scheme_of(uri)!r}", f"known are {schemes_in_words()}"
+        )
     return clean(uri).rstrip("/")
 
 

@@ -13,7 +13,7 @@ from tracekit.keywords import StoreKeywords
 from tracekit.store_options import BACKEND, SPELLINGS
 from tracekit.uri import clean, scheme_of
 
-__all__ = ["applicable", "backend_for", "known_schemes"]
+__all__ = ["applicable", "backend_for", "known_schemes", "schemes_in_words"]
 
 _SCHEMES = {
     "file": "tracekit.backends.local.backend:file_backend",
@@ -35,6 +35,11 @@ def known_schemes() -> tuple[str, ...]:
     return tuple(_SCHEMES)
 
 
+def schemes_in_words() -> str:
+    """Return the URI schemes that can be read, for a message."""
+    return ", ".join(f"{scheme}://" for scheme in _SCHEMES)
+
+
 def applicable(uri: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """Those of the loader's or replay's `options` that the scheme of `uri` has: none of a local file."""
     scheme = SPELLINGS.get(scheme_of(uri), scheme_of(uri))
@@ -51,8 +56,7 @@ def backend_for(uri: str, **options: Unpack[StoreKeywords]) -> Backend:
     if account is not None and options.get("account") is None:
         options["account"] = account
     if scheme not in _SCHEMES:
-        known = ", ".join(f"{name}://" for name in _SCHEMES)
-        raise UsageError(f"{clean(uri)}: unknown scheme {scheme!r}", f"known are {known}")
+        raise UsageError(f"{clean(uri)}: unknown scheme {scheme!r}", f"known are {schemes_in_words()}")
     try:
         module, _, name = _SCHEMES[scheme].partition(":")
         return cast(Backend, getattr(importlib.import_module(module), name)(**options))

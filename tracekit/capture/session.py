@@ -298,9 +298,8 @@ def record(
         return
     try:
         sample_id, step = where() if at is None else at
-        session.calls = calls = (
-            session.calls + 1
-        )  # may miss one where threads race: it decides which call is timed
+        # This may miss one where threads race: it decides which call is timed.
+        session.calls = calls = session.calls + 1
         began = 0 if calls % EACH else thread_time_ns()
         (session._recorder or session.recorder).record(
             uri,

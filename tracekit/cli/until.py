@@ -17,9 +17,8 @@ _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 @contextmanager
 def until_ended() -> Iterator[SimpleQueue[int]]:
     """Put the signals that end a server into a queue; they are its normal end."""
-    ended: SimpleQueue[int] = (
-        SimpleQueue()
-    )  # reentrant: to set an Event here would block a thread about to wait
+    # A queue is reentrant: to set an Event here would block a thread about to wait.
+    ended: SimpleQueue[int] = SimpleQueue()
 
     def end(number: int, _frame: FrameType | None) -> None:
         ended.put(number)

@@ -15,6 +15,7 @@ from tracekit.comparison.table import ParityRow, shown
 from tracekit.store.clocks import clocks
 from tracekit.store.merge import segment_batches
 from tracekit.store.reader import SegmentInfo, TraceReader
+from tracekit.store.totals import stream_keys
 
 __all__ = ["StreamHosts", "clock_error_ns", "host_rows", "stream_hosts"]
 
@@ -36,7 +37,7 @@ class StreamHosts:
         """Return the host of each op."""
         if self.count == 1:
             return np.zeros(len(rank), np.int64)
-        at = np.searchsorted(self.keys, _stream_keys(rank, worker)).clip(max=len(self.keys) - 1)
+        at = np.searchsorted(self.keys, stream_keys(rank, worker)).clip(max=len(self.keys) - 1)
         found: np.ndarray = self.hosts[at]
         return found
 
@@ -51,16 +52,11 @@ def stream_hosts(replay: TraceReader) -> StreamHosts:
             if not streams:
                 return StreamHosts()
             table = np.array(streams, np.int64)
-            pairs.update(dict.fromkeys(_stream_keys(table[:, 0], table[:, 1]).tolist(), number))
+            pairs.update(dict.fromkeys(stream_keys(table[:, 0], table[:, 1]).tolist(), number))
     if len(hosts) < 2:
         return StreamHosts()
     keys = np.array(sorted(pairs), np.int64)
     return StreamHosts(len(hosts), keys, np.array([pairs[key] for key in keys.tolist()], np.int64))
-
-
-def _stream_keys(rank: np.ndarray, worker: np.ndarray) -> np.ndarray:
-    found: np.ndarray = rank.astype(np.int64) << 32 | (worker.astype(np.int64) & 0xFFFFFFFF)
-    return found
 
 
 def _segments_by_host(replay: TraceReader) -> list[list[SegmentInfo]]:

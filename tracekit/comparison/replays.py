@@ -265,9 +265,8 @@ class _Tally:
             ("max_bytes_in_flight", "bytes", self.rules.max_bytes_in_flight, found.bytes),
         ):
             if cap is not None:
-                allowed = (
-                    max(cap, self.volumes.largest) if unit == "bytes" else cap
-                )  # an op above the cap goes alone
+                # An op above the cap goes alone.
+                allowed = max(cap, self.volumes.largest) if unit == "bytes" else cap
                 yield ParityRow(
                     name, unit, cap, peak, None, peak <= allowed, 0.0, "the peak in the replay's rows"
                 )

@@ -59,7 +59,7 @@ class _Whole:
         if self.ended:
             return []
         self.ended = True
-        epoch = {b"tracekit.epoch_unix_ns": str(self._reader.epoch_unix_ns or 0).encode()}
+        epoch = self._reader.epoch_unix_ns or 0
         return [as_ops(pa.Table.from_batches([batch]), epoch) for batch in self._reader.batches(COLUMNS)]
 
     def close(self) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tracekit.backends.objects.uri import escape, unescape
-from tracekit.backends.registry import known_schemes
+from tracekit.backends.registry import known_schemes, schemes_in_words
 from tracekit.errors import UsageError
 from tracekit.replayer.clients import PLACEHOLDER, client_and_uri
 from tracekit.uri import FILE_SCHEMES, clean, has_scheme, scheme_of, to_path, with_scheme
@@ -117,8 +117,9 @@ class MappingRules:
         _refuse_collisions(uris, targets)
         for target in targets:
             if scheme_of(target) not in known_schemes():
-                known = ", ".join(f"{scheme}://" for scheme in known_schemes())
-                raise UsageError(f"{clean(target)} cannot be replayed", f"map it to one of {known}")
+                raise UsageError(
+                    f"{clean(target)} cannot be replayed", f"map it to one of {schemes_in_words()}"
+                )
         return targets
 
 

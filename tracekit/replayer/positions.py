@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from tracekit.replayer.kinds import WHOLE_CHANGES, code_of
+from tracekit.store.totals import stream_keys
 
 __all__ = ["Positions"]
 
@@ -36,7 +37,7 @@ class Positions:
         unknown = ranged & (offset == self._none)
         length = np.maximum(columns["length"], 0)
         resets = np.isin(kind, _RESETS)
-        stream = columns["rank"].astype(np.int64) << 32 | columns["worker"].view(np.uint32)
+        stream = stream_keys(columns["rank"], columns["worker"])
         streams, which = np.unique(stream, return_inverse=True)
         if ((kind == _RENAME) | (kind == _COPY)).any():
             self._walk_all(

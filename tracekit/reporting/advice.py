@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from tracekit.reporting.source import Source
+from tracekit.reporting.source import Source, rank_or_worker
 from tracekit.reporting.table import counted
 from tracekit.units import format_count, format_duration, format_size
 
@@ -42,17 +42,12 @@ def advise(source: Source) -> list[Finding]:
     found = []
     for name, rule in RULES.items():
         source.taken()
-        params = {"by": _grouping(source)} if rule.by_rank else {}
+        params = {"by": rank_or_worker(source)} if rule.by_rank else {}
         source.taken()
         (row,) = source.file(rule.query, **params)
         number, advice = rule.judge(row)
         found.append(Finding(name, rule.title, number, advice, source.taken()))
     return sorted(found, key=lambda one: not one.advice)
-
-
-def _grouping(source: Source) -> str:
-    (row,) = source.rows("(SELECT count(DISTINCT coalesce(rank, -1)) AS n FROM ops WHERE op <> 'hint')")
-    return "rank" if row["n"] > 1 else "worker"
 
 
 def _percent(share: float) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 from tracekit.reporting.panel import COLOURS, Axis, Panel, Series
@@ -26,7 +27,7 @@ def throughput(sources: list[Source]) -> list[Panel]:
     kinds = [kind for kind in _kinds(found) if kind in DATA_KINDS]
     most = max((row["bytes_per_s"] or 0 for rows in found for row in rows), default=0)
     unit, scale = unit_of(BYTES, most)
-    series = _lines(sources, found, kinds, "bytes_per_s", scale, _rate)
+    series = _lines(sources, found, kinds, "bytes_per_s", scale, format_rate)
     axis = Axis(f"throughput ({unit}/s)" if most else "throughput")
     return [_panel(sources, found, "throughput", "Throughput", about, axis, series, kinds)]
 
@@ -49,7 +50,9 @@ def in_flight(sources: list[Source]) -> list[Panel]:
     kinds = _kinds(found)
     series = _lines(sources, alone, ["all"], "mean_qd", 1.0, _flying)
     if len(kinds) > 1:
-        series = tuple(_as_all(one) for one in series)
+        series = tuple(
+            replace(one, name=f"{one.name} all".strip(), colour=_ALL + one.colour) for one in series
+        )
         series += _lines(sources, found, kinds, "mean_qd", 1.0, _flying)
     return [_panel(sources, found, "in-flight", "Queue depth", about, Axis("ops in flight"), series, kinds)]
 
@@ -62,7 +65,7 @@ def latency_over_time(sources: list[Source]) -> list[Panel]:
     if len(sources) == 1:
         quantiles = (("p50", "p50_us"), *quantiles)
     series = tuple(
-        _with_name(one, f"{one.name} {name}".strip(), name == "p50" or one.dashed)
+        replace(one, name=f"{one.name} {name}".strip(), dashed=name == "p50" or one.dashed)
         for name, column in quantiles
         for one in _lines(sources, found, kinds, column, 1.0, duration, least=LEAST_US)
     )
@@ -73,22 +76,8 @@ def latency_over_time(sources: list[Source]) -> list[Panel]:
     return [_panel(sources, found, "latency-over-time", "Latency percentiles", about, axis, series, kinds)]
 
 
-def _rate(value: float) -> str:
-    return format_rate(value)
-
-
 def _flying(value: float) -> str:
     return f"{value:.3g} ops in flight"
-
-
-def _with_name(one: Series, name: str, dashed: bool) -> Series:
-    return Series(one.kind, name, one.x, one.y, one.colour, one.hover, dashed=dashed)
-
-
-def _as_all(one: Series) -> Series:
-    return Series(
-        one.kind, f"{one.name} all".strip(), one.x, one.y, _ALL + one.colour, one.hover, dashed=one.dashed
-    )
 
 
 def _cut(sources: Sequence[Source], by: Literal["op", "all"]) -> list[list[_Row]]:

@@ -31,6 +31,7 @@ __all__ = [
     "one_of",
     "opened",
     "pair_names",
+    "rank_or_worker",
     "seconds",
     "statement",
     "time_axis",
@@ -159,6 +160,12 @@ def time_axis(sources: Sequence[Source]) -> tuple[Axis, float]:
 def one_of(kind: str, title: str, source: Source, index: int, of: int) -> tuple[str, str]:
     """The name and title of a panel that shows one trace of several."""
     return (kind, title) if of == 1 else (f"{kind}-{index + 1}", f"{title}: {source.name}")
+
+
+def rank_or_worker(source: Source) -> str:
+    """What tells the streams of a trace apart: `rank`, or `worker` where there is one rank."""
+    (row,) = source.rows("(SELECT count(DISTINCT coalesce(rank, -1)) AS n FROM ops WHERE op <> 'hint')")
+    return "rank" if row["n"] > 1 else "worker"
 
 
 def unit_of(units: Sequence[tuple[str, float]], most: float) -> tuple[str, float]:

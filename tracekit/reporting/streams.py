@@ -7,7 +7,7 @@ from typing import Any
 
 from tracekit.reporting.heat import lanes
 from tracekit.reporting.panel import Axis, Panel, Series
-from tracekit.reporting.source import Source, log_us, one_of, seconds, time_axis
+from tracekit.reporting.source import Source, log_us, one_of, rank_or_worker, seconds, time_axis
 from tracekit.reporting.table import brief, counted
 from tracekit.units import format_count, format_duration, format_size
 
@@ -110,8 +110,7 @@ def _rank_heat_of(sources: list[Source], index: int) -> Panel:
 
 def _slowest(source: Source, of: int) -> tuple[str, list[dict[str, Any]]]:
     """Whether lanes are ranks or workers, and the cells of the map of one of `of` traces."""
-    (ranks,) = source.rows("(SELECT count(DISTINCT coalesce(rank, -1)) AS n FROM ops WHERE op <> 'hint')")
-    by = "rank" if ranks["n"] > 1 else "worker"
+    by = rank_or_worker(source)
     return by, source.file("rank_heat", by=by, width=source.width_ns, lanes=_HEAT_LANES // of)
 
 

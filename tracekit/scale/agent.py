@@ -50,9 +50,8 @@ _CONNECT_S = 30.0
 def main(arguments: list[str]) -> int:
     """Serve the coordinator until it has what it wants. Returns the exit code."""
     host, port, index = arguments
-    signal.signal(
-        signal.SIGINT, signal.default_int_handler
-    )  # a launcher may ignore it, or block it, as Ray's actors do
+    # A launcher may ignore the signal, or block it, as Ray's actors do.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     channel = Channel((host, int(port)), _CONNECT_S)
     channel.send(

@@ -140,7 +140,7 @@ class Coordinator:
                 host.send("bye")
                 if host.writer is not None:
                     with contextlib.suppress(OSError):
-                        await asyncio.wait_for(_drained(host.writer), 1)
+                        await asyncio.wait_for(host.writer.drain(), 1)
                     host.writer.close()
             for file in self._files.values():
                 file.close()
@@ -262,12 +262,8 @@ class Coordinator:
         ):
             return None
         host = self.hosts[index]
-        host.writer, host.name, host.state, host.heard = (
-            writer,
-            str(hello.get("host", "")),
-            "preparing",
-            time.monotonic(),
-        )
+        host.writer, host.name = writer, str(hello.get("host", ""))
+        host.state, host.heard = "preparing", time.monotonic()
         if self._stopping is not None:
             host.send("stop")
         return host
@@ -321,7 +317,3 @@ class Coordinator:
             host.entries.append(entry)
         host.report = dict(message)
         host.error_ns, host.state = message["error_ns"], "done"
-
-
-async def _drained(writer: asyncio.StreamWriter) -> None:
-    await writer.drain()

@@ -12,7 +12,7 @@ from typing import Any
 from tracekit.errors import TraceFormatError, UsageError
 from tracekit.keywords import Duration, Flag, RankRule
 from tracekit.scale_options import MERGE
-from tracekit.store.clocks import Clock, clock_of
+from tracekit.store.clocks import Clock, clock_of, largest_error
 from tracekit.store.join import Piece, join, origin_of
 from tracekit.store.locate import local_path
 from tracekit.store.reader import SegmentInfo, TraceLike, TraceReader, open_reader
@@ -112,14 +112,12 @@ def merge(
     )
     ops = join(pieces, target, epoch_unix_ns=epoch, overwrite=options["overwrite"])
     hosts = tuple(_hosts(placed))
-    errors = [host.error_ns for host in hosts]
-    known = [error for error in errors if error is not None]
     return Merged(
         target,
         len(named),
         ops,
         epoch,
-        max(known, default=None) if len(known) == len(errors) else None,
+        largest_error(host.error_ns for host in hosts),
         sum(len(reader.unfinished) for _, reader in named),
         hosts,
     )
@@ -228,12 +226,11 @@ def _hosts(placed: Sequence[_Placed]) -> Iterator[MergedHost]:
     for name, _, segment, clock, changed in placed:
         found.setdefault((name, segment.metadata.get("host", "")), []).append((segment, clock, changed))
     for (name, host), parts in found.items():
-        errors = [clock.error_ns for _, clock, _ in parts]
         yield MergedHost(
             name,
             host,
             sum(segment.rows for segment, _, _ in parts),
             parts[0][1].offset_ns,
-            None if None in errors else max(error for error in errors if error is not None),
+            largest_error(clock.error_ns for _, clock, _ in parts),
             dict(parts[0][2]),
         )

@@ -21,6 +21,7 @@ from tracekit.replayer.plan import COLUMNS, Plan
 from tracekit.replayer.planning import plan_parts
 from tracekit.scale.slicing import Stream
 from tracekit.store.reader import TraceReader
+from tracekit.store.totals import stream_keys
 
 __all__ = ["PlanPart", "Whole", "changed_elsewhere", "part_of", "stand_in"]
 
@@ -106,10 +107,8 @@ def changed_elsewhere(
     changed: set[int] = set()
     user: dict[int, int] = {}  # the host that uses a file, _SEVERAL for more than one
     for rows in parts:
-        of_op, found = (
-            _keys(plan, rows),
-            {name: plan.columns[name][rows] for name in ("file", "to_file", "kind")},
-        )
+        of_op = _keys(plan, rows)
+        found = {name: plan.columns[name][rows] for name in ("file", "to_file", "kind")}
         for host, mine in enumerate(keys):
             for code, changes in _touched(found, np.isin(of_op, mine)):
                 user[code] = host if user.get(code, host) == host else _SEVERAL
@@ -131,12 +130,9 @@ def _touched(found: dict[str, np.ndarray], own: np.ndarray) -> Iterator[tuple[in
 
 
 def _keys(plan: Plan, rows: slice) -> np.ndarray:
-    rank, worker = plan.columns["rank"][rows], plan.columns["worker"][rows]
-    found: np.ndarray = rank.astype(np.int64) << 32 | worker.view(np.uint32)
-    return found
+    return stream_keys(plan.columns["rank"][rows], plan.columns["worker"][rows])
 
 
 def _keys_of(streams: Collection[Stream]) -> np.ndarray:
     pairs = np.array(sorted(streams), np.int64).reshape(-1, 2)
-    found: np.ndarray = pairs[:, 0] << 32 | (pairs[:, 1] & 0xFFFFFFFF)
-    return found
+    return stream_keys(pairs[:, 0], pairs[:, 1])

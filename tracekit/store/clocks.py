@@ -15,7 +15,7 @@ from typing import Any
 
 from tracekit.store.opening import SegmentInfo
 
-__all__ = ["CLOCK", "Clock", "clock_of", "clocks", "wall_clock_error_ns"]
+__all__ = ["CLOCK", "Clock", "clock_of", "clocks", "largest_error", "wall_clock_error_ns"]
 
 CLOCK = "clock"
 """The key in the metadata of a segment."""
@@ -67,12 +67,17 @@ def clocks(segments: Iterable[SegmentInfo]) -> dict[str, Any]:
             hosts[host] = found
     if len(hosts) < 2 and all(clock.how == "wall" for clock in hosts.values()):
         return {}
-    errors = [clock.error_ns for clock in hosts.values()]
-    known_errors = [error for error in errors if error is not None]
     return {
-        "error_ns": max(known_errors) if len(known_errors) == len(errors) else None,
+        "error_ns": largest_error(clock.error_ns for clock in hosts.values()),
         "hosts": {host: asdict(clock) for host, clock in sorted(hosts.items())},
     }
+
+
+def largest_error(errors: Iterable[int | None]) -> int | None:
+    """Return the largest of some errors in ns; None if one of them is unknown, or there is none."""
+    stated = list(errors)
+    known = [error for error in stated if error is not None]
+    return max(known, default=None) if len(known) == len(stated) else None
 
 
 def _error(clock: Clock) -> float:

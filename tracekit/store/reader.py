@@ -322,9 +322,8 @@ def _joined(root: Path, found: Sequence[SegmentInfo]) -> TraceReader:
 
 
 def _segment_files(root: Path) -> list[Path]:
-    journals = journals_of(
-        root
-    )  # before the segments: one that is finished meanwhile is seen twice, not never
+    # Journals before segments: one that is finished meanwhile is seen twice, not never.
+    journals = journals_of(root)
     finished = segments_of(root)
     stems = {entry.stem for entry in finished}
     return finished + [entry for entry in journals if stem_of(entry) not in stems]

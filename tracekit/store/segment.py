@@ -133,9 +133,8 @@ def _sorted_by_submit(table: pa.Table) -> pa.Table:
 
 def _as_type(column: pa.ChunkedArray, want: pa.DataType) -> pa.ChunkedArray:
     if pa.types.is_dictionary(column.type) and any(chunk.dictionary.null_count for chunk in column.chunks):
-        column = column.cast(
-            column.type.value_type
-        )  # Parquet has nulls in the mask only, not among the words
+        # Parquet has nulls in the mask only, not among the words.
+        column = column.cast(column.type.value_type)
     if column.type == want:
         return column
     if pa.types.is_dictionary(want) and not pa.types.is_dictionary(column.type):

@@ -7,7 +7,6 @@ is written, so that the recorder does not notice.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -144,7 +143,11 @@ class TraceTail:
         if gone:
             os.close(self._journals.pop(stem).file)
             self._done.add(stem)
-        return [as_ops(pa.Table.from_batches([batch])) for batch in batches if batch.num_rows]
+        return [
+            as_ops(pa.Table.from_batches([batch]), int((batch.schema.metadata or {}).get(_EPOCH, b"0")))
+            for batch in batches
+            if batch.num_rows
+        ]
 
     def _abandoned(self) -> bool:
         """Return whether there are journals, and all of their writers are dead processes of this machine."""
@@ -155,9 +158,8 @@ class TraceTail:
         )
 
 
-def as_ops(table: pa.Table, metadata: Mapping[bytes, bytes] | None = None) -> pa.Table:
-    """Return `table` with the columns of COLUMNS and their types; `metadata` or its schema's has the epoch."""
-    epoch = int((metadata or table.schema.metadata or {}).get(_EPOCH, b"0"))
+def as_ops(table: pa.Table, epoch_unix_ns: int = 0) -> pa.Table:
+    """Return `table`, whose times count from `epoch_unix_ns`, with the columns of COLUMNS and their types."""
     columns = {}
     for name in COLUMNS:
         kind = OPS.field(name).type
@@ -167,7 +169,7 @@ def as_ops(table: pa.Table, metadata: Mapping[bytes, bytes] | None = None) -> pa
             if name in table.column_names
             else pa.chunked_array([pa.nulls(len(table), kind)])
         )
-        columns[name] = pc.add(column, epoch) if name in ("t_submit", "t_due") and epoch else column
+        columns[name] = pc.add(column, epoch_unix_ns) if name in ("t_submit", "t_due") else column
     columns["op"] = pc.fill_null(columns["op"], "read")
     for name in ("rank", "worker"):
         columns[name] = pc.fill_null(columns[name], 0)
@@ -182,4 +184,4 @@ def _last_submit(segment: SegmentInfo) -> int:
 def _read_segment(segment: SegmentInfo) -> pa.Table:
     wanted = [name for name in COLUMNS if name in segment.schema.names]
     with damage_errors(segment.path), open_pages(segment.path) as file:
-        return as_ops(file.read(columns=wanted), segment.schema.metadata)
+        return as_ops(file.read(columns=wanted), segment.epoch_unix_ns or 0)

@@ -23,7 +23,7 @@ from tracekit.store.opening import SegmentInfo
 from tracekit.store.reader import TraceReader
 from tracekit.store.statements import value_errors
 
-__all__ = ["Totals", "describe_segment", "distinct_uris", "moved_bytes", "totals"]
+__all__ = ["Totals", "describe_segment", "distinct_uris", "moved_bytes", "stream_keys", "totals"]
 
 _MOST_STREAMS = 4096
 """A segment with more streams does not list them in its footer; a query counts them."""
@@ -40,8 +40,7 @@ class Totals:
 def describe_segment(table: pa.Table) -> dict[bytes, bytes]:
     """Return the metadata with the totals and the fingerprint of the (conforming) ops of a segment."""
     rank, worker = (pc.fill_null(table.column(name), 0).to_numpy() for name in ("rank", "worker"))
-    pairs = rank.astype(np.int64) << 32 | worker.view(np.uint32)
-    streams = pc.unique(pa.array(pairs)).to_numpy()
+    streams = pc.unique(pa.array(stream_keys(rank, worker))).to_numpy()
     table = table.set_column(table.column_names.index("bytes"), "bytes", moved_bytes(table))
     moved = pc.sum(table.column("bytes")).as_py() or 0
     described = {"bytes": str(moved), FINGERPRINT: fingerprint_of(table)}
@@ -50,6 +49,12 @@ def describe_segment(table: pa.Table) -> dict[bytes, bytes]:
         described["streams"] = json.dumps(sorted(known))
     described["kinds"] = json.dumps(sorted(pc.unique(table.column("op").cast(pa.string())).to_pylist()))
     return {f"{META_PREFIX}{key}".encode(): value.encode() for key, value in described.items()}
+
+
+def stream_keys(rank: np.ndarray, worker: np.ndarray) -> np.ndarray:
+    """Return one number for each stream: the rank in the upper 32 bits, the worker in the lower ones."""
+    found: np.ndarray = rank.astype(np.int64) << 32 | (worker.astype(np.int64) & 0xFFFFFFFF)
+    return found
 
 
 def moved_bytes(ops: pa.Table) -> pa.ChunkedArray:

@@ -100,9 +100,8 @@ def _wrap_quietly(client: Any) -> Any:
 
 
 def _existing(base: type) -> list[Any]:
-    return [
-        thing for thing in gc.get_objects() if issubclass(type(thing), base)
-    ]  # isinstance() would call into proxies
+    # isinstance() would call into proxies.
+    return [thing for thing in gc.get_objects() if issubclass(type(thing), base)]
 
 
 def _named(params: dict[str, Any], model: Any, context: dict[str, Any] | None = None, **_: Any) -> None:

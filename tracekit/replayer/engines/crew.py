@@ -53,9 +53,7 @@ def _grow_descriptor_table(files: int) -> None:
     try:
         os.close(fcntl.fcntl(lowest, fcntl.F_DUPFD_CLOEXEC, highest))
     except OSError as error:
-        if (
-            error.errno != errno.EMFILE
-        ):  # this one means that the highest is open, so the table is large enough
+        if error.errno != errno.EMFILE:  # else the highest is open, so the table is large enough
             raise
     finally:
         os.close(lowest)

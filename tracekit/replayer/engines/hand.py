@@ -71,6 +71,8 @@ class Hand:
         self._arrays.writers[:, words.FILE] = 0
 
     def _answer(self, what: int, op: int, argument: int) -> int:
+        """Do what is asked: 0 or the error; of a change its bytes, or the error below 0."""
+        sign = -1 if what == words.PERFORM else 1
         try:
             if what == words.MAKE_ROOM:
                 self._keep(aligned_buffer(argument + _SLACK))
@@ -81,23 +83,13 @@ class Hand:
             elif what == words.BEGIN_PART:
                 self._changes.open(op)
             else:
-                return self._perform(op, argument)
+                return self._changes.perform(op, self._room[:argument]).nbytes
         except BackendError as error:
-            return words.CLASSES + _CLASSES.index(error.error_class)
+            return sign * (words.CLASSES + _CLASSES.index(error.error_class))
         except BaseException as error:  # noqa: BLE001 - raised again where the engine runs
             self._failed(error)
-            return words.CLASSES + _CLASSES.index(ErrorClass.UNKNOWN)
+            return sign * (words.CLASSES + _CLASSES.index(ErrorClass.UNKNOWN))
         return 0
-
-    def _perform(self, op: int, nbytes: int) -> int:
-        """Perform a change; return its bytes, or the error below 0."""
-        try:
-            return self._changes.perform(op, self._room[:nbytes]).nbytes
-        except BackendError as error:
-            return -words.CLASSES - _CLASSES.index(error.error_class)
-        except BaseException as error:  # noqa: BLE001 - as above
-            self._failed(error)
-            return -words.CLASSES - _CLASSES.index(ErrorClass.UNKNOWN)
 
     def _keep(self, room: memoryview) -> None:
         self._room = room
@@ -110,9 +102,8 @@ class Hand:
         entry[words.FILE] = 0
         if slot in self._writers:
             self._writers.pop(slot).close()
-        version = self._changes.versions[
-            file
-        ]  # first: if the name changes meanwhile, the file is opened again
+        # First: if the name changes meanwhile, the file is opened again.
+        version = self._changes.versions[file]
         uri = self._plan.uris[file]
         writer = cast(LocalChanger, self._backend_of(uri).changer).open_for_writing(uri)
         self._writers[slot] = writer
