@@ -24,6 +24,7 @@ __all__ = [
     "from_path",
     "has_scheme",
     "local_file",
+    "renamed",
     "scheme_of",
     "to_path",
     "with_scheme",
@@ -116,6 +117,11 @@ def local_file(name: str | os.PathLike[str]) -> Path:
     """
     path = to_path(os.fspath(name))
     return path.expanduser() if str(path).startswith("~") and not path.exists() else path
+
+
+def renamed(name: str, old: str, new: str) -> str:
+    """Return what `name` is called after `old`, which may be a directory that it is in, was renamed to `new`."""
+    return new + name.removeprefix(old) if name == old or name.startswith(f"{old}/") else name
 
 
 def with_scheme(uri_or_path: str) -> str:

@@ -29,7 +29,7 @@ from tracekit.capture.faults.perf import reason_against
 from tracekit.capture.filters import PathFilter
 from tracekit.capture.oplog import OpLog
 from tracekit.capture.options import CAPTURE, PROXY
-from tracekit.capture.session import known_hooks
+from tracekit.capture.session import known_hooks, paths_kept
 from tracekit.capture.tools.engine import Engine
 from tracekit.errors import UsageError
 from tracekit.keywords import Flag, Size
@@ -180,10 +180,7 @@ def _run_recording(
     kept: Mapping[str, Any],
 ) -> CaptureResult:
     """Run the command; its Python processes write the trace themselves, segment by segment."""
-    shipped = () if kept["ship"] is None else (f"{kept['ship'].rstrip('/')}/",)
-    paths = PathFilter(
-        options["include"], (*options["exclude"], f"{target}/", *shipped), sample_rate=options["sample_rate"]
-    )
+    paths = paths_kept(options["include"], options["exclude"], target, options)
     hooked = replace(paths, exclude=(*paths.exclude, "s3://*")) if options["proxy"] else paths
     described = {
         "command": redact(" ".join(redact_value(command))),

@@ -42,6 +42,7 @@ __all__ = [
     "join",
     "join_quietly",
     "known_hooks",
+    "paths_kept",
     "record",
     "start",
     "stop",
@@ -196,7 +197,7 @@ def start(
     given = parse_all(
         LONG_RUNNING, {"sample_rate": sample_rate, "keep": keep, "ship": ship, "max_overhead": max_overhead}
     )
-    paths = _filter(include, exclude, path, given)
+    paths = paths_kept(include, exclude, path, given)
     session = Session(
         path, known_hooks(hooks), paths, keeping=_kept(given), meter=Meter(given["max_overhead"])
     )
@@ -221,7 +222,7 @@ def join(environ: Mapping[str, str] = os.environ) -> Session | None:
     session = Session(
         path,
         known_hooks(environ.get("TRACEKIT_HOOKS") or "auto"),
-        _filter(include, exclude, path, given),
+        paths_kept(include, exclude, path, given),
         frozenset((environ.get("TRACEKIT_BELOW") or "").split(",")) - {""},
         _kept(given),
         Path(logs) if (logs := environ.get("TRACEKIT_OPLOGS")) else None,
@@ -379,9 +380,10 @@ def _kept(options: Mapping[str, Any]) -> dict[str, Any]:
     return {name: options[name] for name in ("keep", "ship")}
 
 
-def _filter(
+def paths_kept(
     include: Iterable[str], exclude: Iterable[str], trace: Path, options: Mapping[str, Any]
 ) -> PathFilter:
+    """The filter of a capture into `trace`: never what it writes and ships itself."""
     shipped = () if options["ship"] is None else (f"{options['ship'].rstrip('/')}/",)
     own = (f"{trace}/", str(trace), *shipped)
     return PathFilter(tuple(include), (*exclude, *own), sample_rate=options["sample_rate"])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -136,37 +137,33 @@ class ModelPacer:
         for consumer in self._consumers:
             consumers.append(consumer.row(first_task, first_step))
             first_task, first_step = first_task + len(consumer.tasks), first_step + len(consumer.left)
-        known = (
-            self._due,
-            self._gap,
-            self._next_op,
-            self._task_of,
-            self._first_op,
-            self._server_of,
-            self._consumer_of,
-        )
-        joined = (
-            [value for consumer in self._consumers for value in getattr(consumer, name)]
+        tasks, left, bytes_of = (
+            _ints(value for consumer in self._consumers for value in getattr(consumer, name))
             for name in ("tasks", "left", "bytes_of")
         )
-        tasks, left, bytes_of = (np.array(values, np.int64) for values in joined)
-        free = [server.free for server in self._servers]
-        made = [np.array(values, np.int64) for values in known]
-        made += [
-            step,
-            nbytes,
-            from_ns,
-            link,
-            np.array(free, np.int64),
-            ends[0],
-            ends[1],
-            tasks,
-            left,
-            bytes_of,
-        ]
-        made += [np.full(len(left), -1, np.int64), np.array(consumers, np.int64).reshape(-1, 10)]
-        made += [np.array(values, np.int64) for values in (_think_over(model, self._speed), settings)]
-        return RuleColumns(*made)
+        return RuleColumns(
+            due=_ints(self._due),
+            gap=_ints(self._gap),
+            next_op=_ints(self._next_op),
+            task_of=_ints(self._task_of),
+            first_op=_ints(self._first_op),
+            server_of=_ints(self._server_of),
+            consumer_of=_ints(self._consumer_of),
+            step_of=step,
+            nbytes=nbytes,
+            from_ns=from_ns,
+            link=link,
+            free=_ints(server.free for server in self._servers),
+            head=ends[0],
+            tail=ends[1],
+            tasks=tasks,
+            left=left,
+            bytes_of=bytes_of,
+            ready_ns=np.full(len(left), -1, np.int64),
+            consumers=np.array(consumers, np.int64).reshape(-1, 10),
+            think_ns=_ints(_think_over(model, self._speed)),
+            settings=_ints(settings),
+        )
 
     def take(self) -> int | None:
         """The next op; waits until one is ready. None when there are no more."""
@@ -302,3 +299,8 @@ class _Consumer:
 def _think_over(model: LoaderModel, speed: float) -> list[int]:
     """The consumer's think times over `speed`."""
     return [round(think / speed) for think in model.think_ns]
+
+
+def _ints(values: Iterable[float]) -> np.ndarray:
+    """The values as int64."""
+    return np.array(list(values), np.int64)

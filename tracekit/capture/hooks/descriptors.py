@@ -16,6 +16,7 @@ from typing import Any
 from tracekit.capture import session as sessions
 from tracekit.capture.outcome import error_class
 from tracekit.capture.session import hook_failed, record
+from tracekit.uri import renamed
 
 __all__ = ["OS_CALLS", "admitted", "known_fds", "open_files", "uri_of_descriptor"]
 
@@ -196,15 +197,10 @@ def _record_rename(real: Any) -> Any:
 
 def _follow(old: str, new: str) -> None:
     """Give what is open its new name, if it or a directory that it is in was renamed."""
-
-    def renamed(uri: str | None) -> str | None:
-        below = uri is not None and uri.startswith(f"{old}/")
-        return new if uri == old else new + uri[len(old) :] if uri is not None and below else uri
-
     for fd, uri in list(known_fds.items()):
-        known_fds[fd] = renamed(uri)
+        known_fds[fd] = None if uri is None else renamed(uri, old, new)
     for file in list(open_files):
-        file._uri = renamed(file._uri)
+        file._uri = None if file._uri is None else renamed(file._uri, old, new)
     session = sessions.active()
     if session is not None:
         session.resolved.clear()  # others are looked up again in /proc

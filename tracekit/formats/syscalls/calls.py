@@ -303,9 +303,8 @@ class Processes:
             return
         yield _Part("rename", paths[0], to_path=paths[1])
         if done and paths[0] != paths[1]:
-            for file in {
-                id(file): file for known in self._tables.values() for file in known.values()
-            }.values():
+            opened = {id(file): file for known in self._tables.values() for file in known.values()}
+            for file in opened.values():
                 file.renamed(*paths)
 
     def _table(self, thread: int) -> Table:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tracekit.formats.syscalls.arguments import descriptor, path_argument, scalar
+from tracekit.uri import renamed
 
 __all__ = ["HERE", "File", "Table", "change_directory", "close_range", "file_of", "handed_down", "here"]
 
@@ -29,10 +30,8 @@ class File:
 
     def renamed(self, old: str, new: str) -> None:
         """Take the new name, if the file, or a directory that it is in, was renamed."""
-        if self.path == old:
-            self.path = new
-        elif self.path is not None and self.path.startswith(f"{old}/"):
-            self.path = new + self.path.removeprefix(old)
+        if self.path is not None:
+            self.path = renamed(self.path, old, new)
 
 
 Table = dict[int, File]
