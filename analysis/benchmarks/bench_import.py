@@ -115,7 +115,10 @@ def one(way: str, log: str, out: str) -> None:
         return
     found = WAYS[way](Path(log), Path(out))
     usage = resource.getrusage(resource.RUSAGE_SELF)
-    print(json.dumps({**found, "cpu_s": usage.ru_utime + usage.ru_stime, "rss_mib": usage.ru_maxrss / 1024}))
+    # Not ru_maxrss: a child inherits that from the process that forked it.
+    status = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    peak_kib = next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))
+    print(json.dumps({**found, "cpu_s": usage.ru_utime + usage.ru_stime, "rss_mib": peak_kib / 1024}))
 
 
 def main() -> None:

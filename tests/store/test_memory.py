@@ -108,15 +108,17 @@ def test_a_small_file_of_many_rows_takes_bounded_memory(tmp_path: Path) -> None:
             writer.write_table(million)
     assert bomb.stat().st_size < 2_000_000
     script = (
-        "import resource, sys, tracekit\n"
+        "import sys, tracekit\n"
         "found = tracekit.open_trace(sys.argv[1]).snapshot(memory='400MB')\n"
-        "print(found.ops, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+        # Not ru_maxrss: a child inherits that from the process that forked it, here the whole test run.
+        "peak = next(int(line.split()[1]) for line in open('/proc/self/status') if line.startswith('VmHWM'))\n"
+        "print(found.ops, peak)"
     )
     env = {**os.environ, "TRACEKIT_MEMORY": "400MB"}
     done = subprocess.run([sys.executable, "-c", script, str(bomb)], env=env, capture_output=True, text=True, check=True)  # fmt: skip
     ops, peak_kib = map(int, done.stdout.split())
     assert ops == 5_000_000
-    assert peak_kib < 2_500_000
+    assert peak_kib < 1_500_000
 
 
 def test_a_process_without_room_ends_in_one_line(tmp_path: Path) -> None:
