@@ -8,6 +8,7 @@ import resource
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 from pathlib import Path
 
@@ -101,6 +102,29 @@ def test_a_signal_leaves_a_marked_partial_result(
     proc = begin(recording, tmp_path / "r", *ENGINES[engine])
     proc.send_signal(wish)
     check_partial(proc, tmp_path / "r", wish)
+
+
+@pytest.mark.parametrize("engine", ["compiled", "interpreter"])
+def test_ctrl_c_while_rows_are_recorded_neither_loses_nor_repeats_one(
+    tmp_path: Path, recording: Path, engine: str
+) -> None:
+    code = f"""
+        import os, signal, tracekit
+        from tracekit import Recorder
+        for name in ("record_batch", "record_later"):
+            def recorded(self, *given, before=getattr(Recorder, name)):
+                before(self, *given)
+                if self.ops_recorded > 50 and not sent:
+                    sent.append(os.kill(os.getpid(), signal.SIGINT))
+            setattr(Recorder, name, recorded)
+        sent = []
+        result = tracekit.replay({str(recording)!r}, out={str(tmp_path / "r")!r}, engine={engine!r}, pace="recorded")
+        assert result.partial and sent == [None]
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True, timeout=100, preexec_fn=hear)
+    reader = open_reader(tmp_path / "r")
+    found = reader.query("SELECT plan_op FROM ops ORDER BY plan_op")["plan_op"].to_pylist()
+    assert found == list(range(reader.rows)) and 50 < reader.rows < OPS
 
 
 @pytest.mark.parametrize("wish", [signal.SIGINT, signal.SIGTERM])

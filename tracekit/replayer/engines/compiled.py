@@ -35,6 +35,7 @@ from tracekit.replayer.engines.changes import Changes
 from tracekit.replayer.engines.crew import raise_file_limit
 from tracekit.replayer.engines.hand import Hand
 from tracekit.replayer.engines.interpreter import EngineSettings, be_realtime, cpu_wait_ns
+from tracekit.replayer.engines.interrupt import ending_on_interrupt
 from tracekit.replayer.engines.jit import lacking, load_kernel
 from tracekit.replayer.engines.oplog import warm_up
 from tracekit.replayer.engines.rings import ADVICE, Rings
@@ -162,14 +163,14 @@ class CompiledEngine:
             first = self._size()
             warm_up()
             self._compile()
-            whole = self._run(first, watch)
+            self._run(first, watch)
         finally:
             self._changes.close()
             sys.setswitchinterval(interval)
             resource.setrlimit(resource.RLIMIT_NOFILE, limit)
         if self._crashes:
             raise self._crashes[0]
-        return whole and not self._header[STOP]
+        return not self._header[STOP]
 
     def stop(self) -> None:
         """Let workers finish the op at hand, and no more."""
@@ -184,17 +185,15 @@ class CompiledEngine:
         self._max_workers = max(min(self._max_workers, (budget - self._open_files) // each), first)
         return first
 
-    def _run(self, first: int, watch: Callable[[], None]) -> bool:
+    def _run(self, first: int, watch: Callable[[], None]) -> None:
         self._start_mono_ns = self._settings.start(_LEAD_NS)
         self._control[words.START] = self._start_mono_ns
         try:
             for _ in range(first):
                 self._start_worker()
-            self._attend(watch)
-        except KeyboardInterrupt:
-            self.stop()
+            with ending_on_interrupt(self.stop):
+                self._attend(watch)
             self._join()
-            return False
         except BaseException:
             self.stop()
             try:
@@ -204,7 +203,6 @@ class CompiledEngine:
                     if worker.thread is not None:
                         worker.thread.join(_LEAVE_S)
             raise
-        return True
 
     def _attend(self, watch: Callable[[], None]) -> None:
         """Flush rows, start workers before ops are late, and report progress, until all rows are flushed."""

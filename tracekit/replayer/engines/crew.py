@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Callable
 
 from tracekit.errors import TracekitError
+from tracekit.replayer.engines.interrupt import ending_on_interrupt
 
 __all__ = ["Crew", "raise_file_limit"]
 
@@ -102,13 +103,12 @@ class Crew:
         if not self._wake.is_set():
             self._wake.set()
 
-    def run(self, watch: Callable[[], None], stop: Callable[[], None]) -> bool:
-        """Run until all workers have ended; False if Ctrl-C ended it. `watch` is called now and then.
+    def run(self, watch: Callable[[], None], stop: Callable[[], None]) -> None:
+        """Run until all workers have ended. `watch` is called now and then; Ctrl-C calls `stop`, which has them end.
 
-        Raises TracekitError if not even the first threads can be started; `stop` has the
-        others end then.
+        Raises TracekitError if not even the first threads can be started; the others end then.
         """
-        try:
+        with ending_on_interrupt(stop):
             while self.size < self._first:
                 if not self._start():
                     stop()
@@ -118,12 +118,7 @@ class Crew:
                         "give a smaller threads=",
                     )
             self._supervise(watch)
-        except KeyboardInterrupt:
-            stop()
-            self._join()
-            return False
         self._join()
-        return True
 
     def _supervise(self, watch: Callable[[], None]) -> None:
         watched = time.monotonic()

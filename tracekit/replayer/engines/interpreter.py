@@ -107,7 +107,7 @@ class ThreadEngine:
             self._plan.shared.header[slot(index, LOW)] = 1
         self._start_mono_ns = self._settings.start(_LEAD_NS)
         try:
-            whole = self.crew.run(watch, self.stop)
+            self.crew.run(watch, self.stop)
         finally:
             self._changes.close()
             resource.setrlimit(resource.RLIMIT_NOFILE, self._file_limit)
@@ -116,7 +116,7 @@ class ThreadEngine:
                 gc.enable()
         if self._crashes:
             raise self._crashes[0]
-        return whole and not self._plan.shared.header[STOP]
+        return not self._plan.shared.header[STOP]
 
     @property
     def cpu_ns(self) -> int:
