@@ -389,3 +389,44 @@ def test_what_is_renamed_while_open_goes_on_under_its_new_name(tmp_path: Path, n
     assert got == [
         ("file:///d/part", 0, 10), ("file:///d/done", 10, 20), ("file:///e/done", 30, 30), ("file:///e/done", 60, 40)
     ]  # fmt: skip
+
+
+_CALLS = [
+    ("7", 'openat(AT_FDCWD, "/d/a", O_RDWR) = 3</d/a>'),
+    ("7", 'read(3</d/a>, ""..., 10) = 10'),
+    ("7", 'read(3</d/a>, "with \\"quotes\\", 9) = 9", 10) = 4'),
+    ("7", 'pread64(3</d/a>, ""..., 10, 100) = 10'),
+    ("7", 'read(3</d/a>, ""..., 10) = 0'),
+    ("7", 'write(3</d/a>, ""..., 20) = 20'),
+    ("7", "dup(3</d/a>) = 4</d/a>"),
+    ("7", 'read(4</d/a>, ""..., 10) = 10'),
+    ("7", 'read(3</d/b>, ""..., 10) = 10'),
+    ("7", 'read(3</d/b>, ""..., 10) = 10'),
+    ("7", "lseek(3</d/b>, 50, SEEK_SET) = 50"),
+    ("7", 'read(3</d/b (deleted)>, ""..., 10) = 10'),
+    ("7", 'read(3</d/b>(deleted), ""..., 10) = 10'),
+    ("7", "clone(child_stack=NULL, flags=SIGCHLD) = 8"),
+    ("8", 'read(3</d/b>, ""..., 10) = 10'),
+    ("8", 'pwrite64(5</d/\\303\\244>, ""..., 10, 7) = 10'),
+    ("8", 'write(1</dev/null>, ""..., 10) = 10'),
+    ("8", 'write(1</dev/null>, ""..., 10) = 10'),
+    ("7", 'read(3</d/b>, ""..., 10) = -1 EIO (Input/output error)'),
+    ("7", 'read(3</d/b>, ""..., 10) = 10'),
+    ("9", 'read(3</d/b>, ""..., 10) = 10'),
+]
+
+
+def test_a_line_as_most_are_is_read_as_one_in_another_form(tmp_path: Path) -> None:
+    def read(form: str) -> list[dict[str, Any]]:
+        times = (f"1700000000.{at:06d}" for at in range(1, 100))
+        lines = [
+            form.format(pid=pid, time=time, call=call)
+            for (pid, call), time in zip(_CALLS, times, strict=False)
+        ]
+        return brought(tmp_path, lines)
+
+    common = read("{pid} {time} {call} <0.000009>")
+    assert common == read("[pid {pid}] {time} {call} <0.000009>")
+    assert [r["offset"] for r in common] == [
+        None, 0, 10, 100, 14, 14, 34, None, None, 50, 60, 70, 7, None, None, 80, 80, None
+    ]  # fmt: skip

@@ -110,10 +110,18 @@ def batch_of(columns: Mapping[str, Sequence[object]], lines: Sequence[int], tall
     arrays = {}
     for name, values in columns.items():
         if name in _INTEGERS:
-            arrays[name] = pa.array([v if v is None or abs(v) < 2**63 else -1 for v in values], pa.int64())  # type: ignore[arg-type]
+            arrays[name] = _integers(values)
         else:
             arrays[name] = pa.array(values, pa.string()).dictionary_encode()
     return sound_batch(arrays, np.array(lines, np.int64), tally)
+
+
+def _integers(values: Sequence[object]) -> pa.Array:
+    """Return numbers as an array; one that has more than 64 bits becomes -1, which is invalid everywhere."""
+    try:
+        return pa.array(values, pa.int64())
+    except (OverflowError, pa.ArrowInvalid):
+        return pa.array([v if v is None or abs(v) < 2**63 else -1 for v in values], pa.int64())  # type: ignore[arg-type]
 
 
 def map_dictionary(column: pa.Array, values: Sequence[str | None]) -> pa.Array:

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from tracekit.capture.tools.engine import Start
 from tracekit.formats.base import Tally
-from tracekit.formats.syscalls.calls import TRACED, VECTORED
+from tracekit.formats.syscalls.names import TRACED, VECTORED
 from tracekit.formats.syscalls.strace import StraceLog
 
 __all__ = ["Moved", "StraceCalls", "StraceEngine"]

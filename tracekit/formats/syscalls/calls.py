@@ -1,4 +1,4 @@
-"""The system calls that an strace log can hold, and what they do to files and descriptors."""
+"""What system calls do to files and descriptors, one call after the other."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from tracekit.errors import ErrorClass
-from tracekit.formats.sound import MAX_INT, Streams
+from tracekit.formats.sound import MAX_INT
 from tracekit.formats.syscalls.arguments import (
     both_ends,
     both_paths,
@@ -31,11 +31,46 @@ from tracekit.formats.syscalls.files import (
     handed_down,
     here,
 )
+from tracekit.formats.syscalls.names import (
+    ASYNC,
+    COPIES,
+    DATA,
+    DELETES,
+    DUPS,
+    FD_STATS,
+    FD_TRUNCATES,
+    FORKS,
+    HINTS,
+    LEFT_OUT,
+    LISTS,
+    MAPS,
+    MOVES,
+    OPENS,
+    READS,
+    RENAMES,
+    SEEKS,
+    STATS,
+    SYNCS,
+    TRUNCATES,
+    VECTORED,
+    WRITES,
+)
 
-__all__ = ["TRACED", "VECTORED", "Processes", "Row"]
+__all__ = ["Processes", "Row"]
 
 Row = tuple[int, str, str, int | None, int | None, int | None, int | None, int, str | None, str | None]
 """t_submit, name of the file, op, offset, len, bytes, latency, worker, error, name that a rename gives."""
+
+
+_PLAIN = {
+    "read": ("read", True),
+    "write": ("write", True),
+    "pread64": ("read", False),
+    "pwrite64": ("write", False),
+}
+"""Calls with one buffer: the op, and whether it is at the position."""
+_STREAMS = 2
+"""The last descriptor of the standard streams."""
 
 
 class _Part(NamedTuple):
@@ -47,103 +82,6 @@ class _Part(NamedTuple):
     length: int | None = None
     moved: int | None = None
     to_path: str | None = None
-
-
-_READS = {
-    "read": None,
-    "readv": None,
-    "pread64": -1,
-    "pread": -1,
-    "preadv": -1,
-    "preadv2": -2,
-}
-_WRITES = {
-    "write": None,
-    "writev": None,
-    "pwrite64": -1,
-    "pwrite": -1,
-    "pwritev": -1,
-    "pwritev2": -2,
-}
-"""Calls, and which argument (from the end) is the offset."""
-_DATA = _READS | _WRITES
-_OPENS = ("open", "openat", "openat2", "creat")
-_STATS = (
-    "stat",
-    "stat64",
-    "lstat",
-    "lstat64",
-    "newfstatat",
-    "fstatat64",
-    "statx",
-    "access",
-    "faccessat",
-    "faccessat2",
-)
-_FD_STATS = ("fstat", "fstat64")
-_LISTS = ("getdents", "getdents64")
-_DELETES = ("unlink", "unlinkat")
-_SEEKS = ("lseek", "_llseek", "llseek")
-_DUPS = ("dup", "dup2", "dup3")
-_FORKS = ("clone", "clone3", "fork", "vfork")
-_HINTS = ("fadvise64", "fadvise64_64", "readahead")
-_MAPS = ("mmap", "mmap2")
-_COPIES = {"sendfile": (1, 0), "sendfile64": (1, 0), "copy_file_range": (0, 1), "splice": (0, 1)}
-"""Calls that move bytes between descriptors in the kernel: which of the two is read, which written."""
-_SYNCS = ("fsync", "fdatasync", "sync_file_range")
-_FD_TRUNCATES = ("ftruncate", "ftruncate64")
-_TRUNCATES = ("truncate", "truncate64")
-_MOVES = ("chdir", "fchdir")
-"""Calls that change the working directory."""
-_RENAMES = ("rename", "renameat", "renameat2")
-_ASYNC = {
-    "PREAD": "read",
-    "PREADV": "read",
-    "PWRITE": "write",
-    "PWRITEV": "write",
-    "FSYNC": "sync",
-    "FDSYNC": "sync",
-}
-_LEFT_OUT = (
-    "io_uring_enter",
-    "sync",
-    "syncfs",
-    "msync",
-    "fallocate",
-    "link",
-    "linkat",
-    "symlink",
-    "symlinkat",
-    "vmsplice",
-    "tee",
-)
-"""Calls on storage that are not ops of the schema, or whose requests strace does not show."""
-VECTORED = ("readv", "writev", "preadv", "preadv2", "pwritev", "pwritev2", "io_submit")
-TRACED = (
-    *(name for name in _DATA if name not in ("pread", "pwrite")),
-    *_OPENS,
-    *_STATS,
-    *_LISTS,
-    *_DELETES,
-    *_SEEKS,
-    *_DUPS,
-    "fcntl",
-    "fcntl64",
-    "close",
-    "close_range",
-    *_FORKS,
-    *_HINTS,
-    *_MAPS,
-    *_COPIES,
-    "io_submit",
-    *_SYNCS,
-    *_FD_TRUNCATES,
-    *_TRUNCATES,
-    *_RENAMES,
-    *_MOVES,
-    *_LEFT_OUT,
-)
-"""What to trace: every call that the reader understands or counts, but for `fstat`, which moves nothing."""
 
 
 class Processes:
@@ -166,8 +104,7 @@ class Processes:
         self._every_open = every_open
         self._inherited_streams = inherited_streams
         self._tables: dict[int, Table] = {}
-        self._streams = Streams()
-        self._ended: Counter[int] = Counter()
+        self._workers: dict[int, int] = {}
         self._forking: dict[int, str] = {}
         self._early: dict[int, int | None] = {}
         self._first: int | None = None
@@ -176,14 +113,14 @@ class Processes:
     def begun(self, thread: int, text: str) -> None:
         """Note a call that ends in a later line: the child of a fork may appear before that."""
         name, _, args = text.partition("(")
-        if name in _FORKS:
+        if name in FORKS:
             self._forking[thread] = args
 
     def ended(self, thread: int) -> None:
         """Note the end of a thread: its number may be used again by another."""
         self._tables.pop(thread, None)
         self._early.pop(thread, None)
-        self._ended[thread] += 1
+        self._workers.pop(0 if thread == self._first else thread, None)
 
     def lost(self, thread: int) -> None:
         """Forget the positions of a thread's files, because one of its calls could not be read."""
@@ -199,7 +136,7 @@ class Processes:
         value, error = result_of(result)
         if "AT_FDCWD<" in args:
             table[HERE] = File(working_directory(args), None)
-        if name in _FORKS:
+        if name in FORKS:
             self._forked(thread, table, value, args)
             return []
         if value is not None and value > 0:
@@ -212,26 +149,62 @@ class Processes:
             if path is None or not path.startswith("/"):
                 self.unnamed += kind in ("read", "write") and path is None
                 continue
-            worker = self._streams.number((thread, self._ended[thread]))
-            if worker == len(self.threads):
-                self.threads.append(thread)
+            worker = self._worker(thread)
             rows.append((at_ns, path, kind, offset, length, moved, latency, worker, error, to_path))
         return rows
 
+    def plain(
+        self,
+        thread: int,
+        at_ns: int,
+        name: str,
+        number: int,
+        path: str,
+        length: int,
+        offset: int | None,
+        moved: int,
+        took_ns: int,
+    ) -> Row | None:
+        """Return the op of a successful read or write by itself, as `call` would; None if only that can."""
+        table = self._tables.get(thread)
+        file = None if table is None else table.get(number)
+        if file is None or file.path != path or number <= _STREAMS or moved > length:
+            return None
+        kind, at_position = _PLAIN[name]
+        if at_position != (offset is None):
+            return None
+        if at_position:
+            offset = file.position
+            if offset is not None:
+                file.position = offset + moved
+        self.moved[kind] += moved
+        thread = 0 if thread == self._first else thread
+        worker = self._workers.get(thread)
+        if worker is None:
+            worker = self._worker(thread)
+        return at_ns, path, kind, offset, length, moved, took_ns, worker, None, None
+
+    def _worker(self, thread: int) -> int:
+        """Return the number of a thread, in order of appearance; one that has ended keeps it for itself."""
+        if thread not in self._workers:
+            self._workers[thread] = len(self.threads)
+            self.threads.append(thread)
+        return self._workers[thread]
+
     def _count_moved(self, name: str, value: int) -> None:
-        copied = name in _COPIES and name != "splice"
-        if copied or name in _READS:
+        copied = name in COPIES and name != "splice"
+        if copied or name in READS:
             self.moved["read"] += value
-        if copied or name in _WRITES:
+        if copied or name in WRITES:
             self.moved["write"] += value
 
     def _parts(
         self, table: Table, name: str, args: str, result: str, value: int | None, error: ErrorClass | None
     ) -> Iterator[_Part]:
         moved = None if value is None and error is None else max(value or 0, 0)
-        if name in _DATA:
+        if name in DATA:
             yield from self._data(table, name, args, moved)
-        elif name in _OPENS:
+        elif name in OPENS:
             path = opened_path(args, result, here(table))
             opened = value is not None and value >= 0
             if value is not None and opened:
@@ -239,23 +212,23 @@ class Processes:
             emptied = opened and (name == "creat" or "O_TRUNC" in args)
             if not opened or emptied or self._every_open:
                 yield _Part("truncate", path, length=0) if emptied else _Part("stat", path)
-        elif name in _STATS:
+        elif name in STATS:
             yield _Part("stat", path_argument(args, here(table)))
-        elif name in _DELETES:
+        elif name in DELETES:
             yield _Part("delete", path_argument(args, here(table)))
-        elif name in _TRUNCATES:
+        elif name in TRUNCATES:
             yield _Part("truncate", path_argument(args, here(table)), length=scalar(args, -1))
-        elif name in _RENAMES:
+        elif name in RENAMES:
             yield from self._renamed(table, name, args, done=value == 0)
-        elif name in _MOVES:
+        elif name in MOVES:
             change_directory(table, args, failed=error is not None)
-        elif name in _COPIES:
+        elif name in COPIES:
             yield from _copied(table, name, args, moved)
         elif name == "io_submit":
             yield from self._submitted(table, args, value)
-        elif name in _LEFT_OUT:
+        elif name in LEFT_OUT:
             self.left_out[name] += 1
-        elif name in _MAPS:
+        elif name in MAPS:
             file = file_of(table, args.split(", ", 4)[-1]) if args.count(", ") >= 4 else None
             if file is not None and file.path is not None and error is None:
                 self.mapped.add(file.path)
@@ -269,22 +242,22 @@ class Processes:
         file = file_of(table, args)
         if file is None:
             return
-        if not (self._inherited_streams or file.opened) and (descriptor(args) or (0, None))[0] <= 2:
+        if not (self._inherited_streams or file.opened) and (descriptor(args) or (0, None))[0] <= _STREAMS:
             return
-        place = _DATA[name]
+        place = DATA[name]
         length = vector_length(args) if name in VECTORED else scalar(args, -1 if place is None else place - 1)
         if place is None or ((given := scalar(args, place)) == -1 and name in ("preadv2", "pwritev2")):
             offset = file.move(None if _beyond(moved, length) else moved)
         else:
             offset = given if given is None or given >= 0 else None
-        yield _Part("read" if name in _READS else "write", file.path, offset, length, moved)
+        yield _Part("read" if name in READS else "write", file.path, offset, length, moved)
 
     def _submitted(self, table: Table, args: str, value: int | None) -> Iterator[_Part]:
         """The requests of io_submit that the kernel took; how they ended is not in the call."""
         found = list(iocbs(args))[: max(value or 0, 0)]
         self.cut_vectors += max(value or 0, 0) - len(found)
         for word, where, length, offset in found:
-            kind = _ASYNC.get(word)
+            kind = ASYNC.get(word)
             file = file_of(table, where)
             if kind is None or file is None:
                 self.left_out[f"io_submit {word}"] += 1
@@ -351,7 +324,7 @@ def _copied(table: Table, name: str, args: str, moved: int | None) -> Iterator[_
     length = re.search(r", (\d{1,19})(?:, [\w|]+)?$", args)
     if len(ends) != 2 or length is None:
         return
-    for place, kind in zip(_COPIES[name], ("read", "write"), strict=True):
+    for place, kind in zip(COPIES[name], ("read", "write"), strict=True):
         where, given = ends[place]
         file = file_of(table, where)
         if name.startswith("sendfile") and kind == "write":
@@ -373,25 +346,25 @@ def _on_descriptor(table: Table, name: str, args: str, value: int | None) -> Ite
     if file is None:
         return
     ok = value is not None and value >= 0
-    if name in _FD_STATS:
+    if name in FD_STATS:
         yield _Part("stat", file.path)
-    elif name in _LISTS:
+    elif name in LISTS:
         yield _Part("list", file.path)
-    elif name in _SYNCS:
+    elif name in SYNCS:
         ranged = name == "sync_file_range"
         yield _Part(
             "sync", file.path, scalar(args, 1) if ranged else None, scalar(args, 2) if ranged else None
         )
-    elif name in _FD_TRUNCATES:
+    elif name in FD_TRUNCATES:
         yield _Part("truncate", file.path, length=scalar(args, -1))
-    elif name in _HINTS:
+    elif name in HINTS:
         numbers = [int(n) for n in re.findall(r", (-?\d{1,18})(?=, |$)", args)]
         offset, length = numbers[:2] if len(numbers) >= 2 else (None, None)
         yield _Part("hint", file.path, offset, length)
-    elif name in _SEEKS and ok:
+    elif name in SEEKS and ok:
         inner = re.search(r"\[(\d{1,18})\]", args)
         file.position = int(inner[1]) if inner else value
-    elif (name in _DUPS or (name.startswith("fcntl") and "F_DUPFD" in args)) and ok and value is not None:
+    elif (name in DUPS or (name.startswith("fcntl") and "F_DUPFD" in args)) and ok and value is not None:
         table[value] = file
     elif name == "close":
         found = descriptor(args)

@@ -31,6 +31,12 @@ _LINE = re.compile(
 """A line of a log, with what `-Y`, `-n` and `-i` add: names of programs, numbers of calls and instruction pointers."""
 _SUMMARY = re.compile(r"% time .*|-{6} .*|\s*\d{1,3}\.\d\d\s+\d+\.\d{6}(?:\s+\d+){1,3}\s+\w+")
 """A line of the table that `-C` appends."""
+_PLAIN = re.compile(
+    r"(\d{1,10}) +(\d{10})\.(\d{6}) (read|write|pread64|pwrite64)\((\d{1,9})<(/[^<>\\]*)>, \"[^\"\\]*(?:\\.[^\"\\]*)*\"(?:\.\.\.)?"
+    r", (\d{1,18})(?:, (\d{1,18}))?\) += (\d{1,18}) <(\d{1,9})\.(\d{6})>",
+    re.ASCII,
+)
+"""A read or write as nearly every line of a log is one: with a thread, a time, a named file, and a duration."""
 _WHOLE = re.compile(r"(\d{1,10}) +(\d{10})\.(\d{6}) (\w+)\((.*)\)\s+= (.*?)\s+<(\d{1,9})\.(\d{6})>", re.ASCII)
 _RESUMED = re.compile(r"<\.\.\. (\w+) resumed>\s?(.*)")
 _UNFINISHED = "<unfinished ...>"
@@ -157,23 +163,46 @@ class StraceLog:
             )
 
     def _ops(self, lines: Iterator[tuple[int, str]]) -> pa.RecordBatch:
-        rows: list[Row] = []
+        values: list[Any] = []
         numbers: list[int] = []
         for number, text in lines:
-            found = self._line(number, text)
-            rows += found
-            numbers += [number] * len(found)
-        return self._batch(rows, numbers)
+            plain = _PLAIN.fullmatch(text)
+            row = None if plain is None else self._plain(plain)
+            if row is not None:
+                values += row
+                numbers.append(number)
+                continue
+            for row in self._line(number, text):
+                values += row
+                numbers.append(number)
+        return self._batch(values, numbers)
+
+    def _plain(self, found: re.Match[str]) -> Row | None:
+        """Return the op of a line that is nothing but a read or write; None if it has to be read as any other."""
+        pid, s, us, name, number, path, length, offset, moved, took_s, took_us = found.groups()
+        row = self._processes.plain(
+            int(pid),
+            int(s + us) * 1000,
+            name,
+            int(number),
+            path,
+            int(length),
+            None if offset is None else int(offset),
+            int(moved),
+            int(took_s + took_us) * 1000,
+        )
+        self.calls += row is not None
+        return row
 
     def _unended(self) -> pa.RecordBatch:
         """The ops of calls that the log never saw return."""
-        rows: list[Row] = []
+        values: list[Any] = []
         numbers: list[int] = []
         for thread, (number, at_ns, text) in self._unfinished.items():
-            found = self._never_returned(thread, at_ns, text)
-            rows += found
-            numbers += [number] * len(found)
-        return self._batch(rows, numbers)
+            for row in self._never_returned(thread, at_ns, text):
+                values += row
+                numbers.append(number)
+        return self._batch(values, numbers)
 
     def _never_returned(self, thread: int, at_ns: int, text: str) -> list[Row]:
         call = _CALL.match(text)
@@ -253,9 +282,9 @@ class StraceLog:
         self._last_ns = self._day_ns + of_day
         return self._last_ns
 
-    def _batch(self, rows: list[Row], numbers: list[int]) -> pa.RecordBatch:
-        values = list(zip(*rows, strict=True)) if rows else [()] * len(_COLUMNS)
-        columns: dict[str, Sequence[Any]] = dict(zip(_COLUMNS, values, strict=True))
+    def _batch(self, values: list[Any], numbers: list[int]) -> pa.RecordBatch:
+        """Return rows as a batch; `values` has one after the other: a tuple each is work for the garbage collector."""
+        columns = {name: values[place :: len(_COLUMNS)] for place, name in enumerate(_COLUMNS)}
         for name in ("uri", "to_uri"):
             columns[name] = self._uris(columns[name])
         return batch_of(columns, numbers, self._tally)

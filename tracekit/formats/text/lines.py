@@ -28,6 +28,8 @@ _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _NOT_EMPTY = re.compile(rb"[^\n]+")
 _BLOCK_BYTES = 8 << 20
 _READ_BYTES = 1 << 20
+_SHORT_LINE = 4
+"""Shorter lines than this, on average, are mostly blank: cutting them all would need much memory."""
 _LINE_MAX_BYTES = 64 << 20
 _WORKERS = min(os.cpu_count() or 1, 4)
 T = TypeVar("T")
@@ -77,6 +79,12 @@ def decoded_lines(block: Block, tally: Tally, *, lossy: bool = False) -> Iterato
 
     With `lossy`, bytes that are not UTF-8 become U+FFFD instead.
     """
+    text = _whole_text(block)
+    if text is not None:
+        for number, line in enumerate(text.split("\n"), block.first_line):
+            if line and not line.isspace():
+                yield number, line
+        return
     number, at = block.first_line, 0
     for found in _NOT_EMPTY.finditer(block.data):
         number += block.data.count(b"\n", at, found.start())
@@ -93,6 +101,16 @@ def decoded_lines(block: Block, tally: Tally, *, lossy: bool = False) -> Iterato
             tally.bad(number, "holds NUL bytes")
             continue
         yield number, text
+
+
+def _whole_text(block: Block) -> str | None:
+    """Return the text of a block that can be decoded and cut at once; None if its lines need a look at each."""
+    if block.lines > len(block.data) // _SHORT_LINE or b"\x00" in block.data:
+        return None
+    try:
+        return block.data.decode()
+    except UnicodeDecodeError:
+        return None
 
 
 def ahead(items: Iterator[T], depth: int = 2) -> Iterator[T]:
