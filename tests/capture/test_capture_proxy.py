@@ -158,6 +158,28 @@ def test_a_multipart_upload_is_its_parts_and_their_completion(store: Store, buck
     assert sum(store.requests(since).values()) - 1 == len(rows(trace)) + 2
 
 
+def test_a_part_that_the_store_copies_is_a_copy_with_its_number(
+    store: Store, bucket: str, trace: Path
+) -> None:
+    store.client().put_object(Bucket=bucket, Key="src", Body=bytes(6 * MIB))
+    with tracekit.proxy(trace) as proxy:
+        client = store.client(proxy.endpoint)
+        upload = {"Bucket": bucket, "Key": "new"}
+        upload["UploadId"] = client.create_multipart_upload(**upload)["UploadId"]
+        copied = client.upload_part_copy(
+            **upload, PartNumber=1, CopySource=f"{bucket}/src", CopySourceRange=f"bytes=7-{5 * MIB + 6}"
+        )
+        sent = client.upload_part(**upload, PartNumber=2, Body=b"x" * 1000)
+        tags = [copied["CopyPartResult"]["ETag"], sent["ETag"]]
+        parts = [{"PartNumber": number, "ETag": tag} for number, tag in enumerate(tags, 1)]
+        client.complete_multipart_upload(**upload, MultipartUpload={"Parts": parts})
+    assert facts(rows(trace), "op", "uri", "part", "offset", "len", "bytes", "to_uri") == [
+        ("copy", f"s3://{bucket}/src", 1, 7, 5 * MIB, None, f"s3://{bucket}/new"),
+        ("part", f"s3://{bucket}/new", 2, 5 * MIB, 1000, 1000, None),
+        ("complete", f"s3://{bucket}/new", None, None, None, None, None),
+    ]
+
+
 def test_a_request_that_deletes_several_objects_is_a_row_for_each(
     store: Store, bucket: str, trace: Path
 ) -> None:

@@ -139,6 +139,29 @@ def test_a_multipart_upload_is_parts_with_numbers_and_offsets_and_its_completion
     ]
 
 
+def test_a_part_that_the_store_copies_is_a_copy_with_its_number(s3_bucket, s3_env, trace, ops):
+    boto3 = pytest.importorskip("boto3", reason="boto3 is not installed")
+    client = boto3.session.Session().client("s3")
+    client.put_object(Bucket=s3_bucket, Key="a b", Body=bytes(6 * MIB))
+    source = {"Bucket": s3_bucket, "Key": "a b"}
+    uri = f"s3://{s3_bucket}"
+    with capture.start(trace, hooks=["botocore"]):
+        upload = {"Bucket": s3_bucket, "Key": "new"}
+        upload["UploadId"] = client.create_multipart_upload(**upload)["UploadId"]
+        copied = client.upload_part_copy(
+            **upload, PartNumber=1, CopySource=source, CopySourceRange=f"bytes=100-{5 * MIB + 99}"
+        )
+        sent = client.upload_part(**upload, PartNumber=2, Body=b"x" * 1000)
+        tags = [copied["CopyPartResult"]["ETag"], sent["ETag"]]
+        parts = [{"PartNumber": number, "ETag": tag} for number, tag in enumerate(tags, 1)]
+        client.complete_multipart_upload(**upload, MultipartUpload={"Parts": parts})
+    assert facts(ops(trace), "op", "uri", "offset", "len", "bytes", "part", "to_uri") == [
+        ("copy", f"{uri}/a b", 100, 5 * MIB, None, 1, f"{uri}/new"),
+        ("part", f"{uri}/new", 5 * MIB, 1000, 1000, 2, None),
+        ("complete", f"{uri}/new", None, None, None, None, None),
+    ]
+
+
 def test_blocks_of_azure_are_parts_and_the_block_list_completes_them(az_container, az_env, trace, ops):
     blob = pytest.importorskip("azure.storage.blob", reason="azure-storage-blob is not installed")
     sizes = {"max_block_size": 40_000, "max_single_put_size": 10_000, "min_large_block_upload_threshold": 1}

@@ -119,6 +119,20 @@ def test_a_minio_trace_has_ranges_where_it_has_headers(tmp_path: Path) -> None:
     assert (done.skipped, "left out: s3.GetBucketLocation 1" in done.notes) == (2, True)
 
 
+def test_a_copy_in_a_minio_trace_has_its_source_where_it_has_headers(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    headers = {"X-Amz-Copy-Source": ["/other/c%20d?versionId=x"], "X-Amz-Copy-Source-Range": ["bytes=5-14"]}
+    part = minio(
+        "s3.CopyObjectPart", 1, query="partNumber=2&uploadId=x", request={"method": "PUT", "headers": headers}
+    )
+    log.write_text("\n".join([part, minio("s3.CopyObject", 2), minio("s3.GetObject", 3)]) + "\n")
+    done = import_trace("minio-trace", log, tmp_path / "t", strict=True)
+    copy, _ = rows(tmp_path / "t")
+    assert (copy["op"], copy["uri"], copy["to_uri"]) == ("copy", "s3://other/c d", "s3://bucket/a b")
+    assert (copy["offset"], copy["len"], copy["part"]) == (5, 10, 2)
+    assert "left out: s3.CopyObject 1" in done.notes
+
+
 def elbencho(
     name: str, ms: int, finished: bool, entry: str = "/d/f", offset: int = 0, length: int = 0, **more: Any
 ) -> str:

@@ -20,6 +20,8 @@ from tracekit.formats.times import iso_ns
 
 __all__ = ["MinioTrace"]
 
+_COPIES = ("copyobject", "copyobjectpart")
+"""Calls whose source is in a header, which only a verbose trace has."""
 _RANGE = re.compile(r"bytes=(\d{1,18})-(\d{1,18})?", re.ASCII)
 
 
@@ -52,13 +54,16 @@ class MinioTrace:
                 raise ValueError("not a call of mc admin trace")
             lines += 1
             name = row["api"]
-            kind = API_KINDS.get(name.removeprefix("s3.").lower())
+            call = name.removeprefix("s3.").lower()
+            source = _header(_part(row, "request"), "x-amz-copy-source") if call in _COPIES else ""
+            kind = "copy" if source else API_KINDS.get(call)
             if kind is None:
                 tally.left_out[name[:60]] += 1
                 return
-            yield _op(row, kind, clients)
+            op = _op(row, kind, clients)
+            yield _copied(row, source, op) if source else op
 
-        yield from read_records(source, tally, records, columns=(*HTTP_COLUMNS, "offset"))
+        yield from read_records(source, tally, records, columns=(*HTTP_COLUMNS, "offset", "to_uri"))
         if not lines:
             raise (
                 tally.nothing("have mc admin trace write JSON")
@@ -91,6 +96,19 @@ def _op(row: dict[str, Any], kind: str, clients: Streams) -> Record:
         "part": int(part) if part.isascii() and part.isdigit() and len(part) < 6 else None,
         "offset": int(asked[1]) if asked else None,
         "len": length,
+    }
+
+
+def _copied(row: dict[str, Any], source: str, op: Record) -> Record:
+    """Return a copy, or a part that the store copied: of its source, and a range of that, to what the request names."""
+    asked = _RANGE.fullmatch(_header(_part(row, "request"), "x-amz-copy-source-range"))
+    begin, end = (int(asked[1]), asked[2]) if asked else (None, None)
+    return {
+        **op,
+        "uri": "s3://" + object_name(source.partition("?versionId=")[0].lstrip("/")),
+        "to_uri": op["uri"],
+        "offset": begin,
+        "len": int(end) - begin + 1 if begin is not None and end else None,
     }
 
 

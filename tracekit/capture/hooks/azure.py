@@ -161,10 +161,14 @@ def _asked(request: Any, accounts: tuple[str, ...]) -> None:
     if kind is None:
         return
     offset, length = None, None
+    source = http.headers.get("x-ms-copy-source") if kind in WRITE_KINDS else None
+    copied = asked_range(http.headers.get("x-ms-source-range") or "")
     if kind == "get":
         header = http.headers.get("x-ms-range") or http.headers.get("Range")
         if header:
             kind, (offset, length) = "read", asked_range(header)
+    elif kind in WRITE_KINDS and source:
+        length = copied[1]
     elif kind in WRITE_KINDS:
         size = http.headers.get("Content-Length")
         length = int(size) if size is not None else None
@@ -180,8 +184,8 @@ def _asked(request: Any, accounts: tuple[str, ...]) -> None:
         _uploads.ended(attempt.uri)
     elif kind == "write" and (header := http.headers.get("x-ms-range")):
         attempt.offset = asked_range(header)[0]
-    elif kind == "put" and (source := http.headers.get("x-ms-copy-source")):
-        attempt.kind, attempt.length = "copy", None
+    if source:  # the store reads it: the client sends nothing
+        attempt.kind, attempt.offset, attempt.length = "copy", *copied
         attempt.uri, attempt.to_uri = _placed(source.partition("?")[0], "", accounts), attempt.uri
 
 

@@ -34,7 +34,7 @@ _KINDS = {
     "HeadBucket": "stat",
     "PutObject": "put",
     "UploadPart": "part",
-    "UploadPartCopy": "part",
+    "UploadPartCopy": "copy",
     "CompleteMultipartUpload": "complete",
     "AbortMultipartUpload": "abort",
     "CopyObject": "copy",
@@ -124,17 +124,15 @@ def _planned(kind: str, params: dict[str, Any]) -> dict[str, Any]:
     if kind == "get" and (asked := params.get("Range")):
         found["kind"] = "read"
         found["offset"], found["length"] = asked_range(asked)
-    elif kind == "part":
-        found["part"] = int(params["PartNumber"])
-        if asked := params.get("CopySourceRange"):
-            found["length"] = asked_range(asked)[1]
     elif kind == "copy":
         found["uri"], found["to_uri"] = _copy_source(params["CopySource"]), found["uri"]
+        found["offset"], found["length"] = asked_range(params.get("CopySourceRange") or "")
     elif "Delete" in params:
         keys = [join("s3", bucket, str(one["Key"])) for one in params["Delete"]["Objects"]]
         found["uri"], found["more"] = keys[0], tuple(keys[1:])
     if "UploadId" in params:
         found["upload"] = str(params["UploadId"])
+        found["part"] = int(params["PartNumber"]) if "PartNumber" in params else None
     return found
 
 
@@ -189,7 +187,9 @@ def _sent(request: Any, **_: Any) -> None:
 def _place_part(attempt: Attempt) -> None:
     """Find out where a part lies in its object, and forget uploads that end."""
     if attempt.upload is not None and attempt.part is not None:
-        attempt.offset = _uploads.offset(attempt.upload, attempt.part, attempt.length)
+        offset = _uploads.offset(attempt.upload, attempt.part, attempt.length)
+        if attempt.kind == "part":  # the range of a copy is that of its source
+            attempt.offset = offset
     elif attempt.upload is not None:
         _uploads.ended(attempt.upload)
 

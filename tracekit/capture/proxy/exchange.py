@@ -83,7 +83,9 @@ class Exchanges:
             worker, self._streams = self._streams, self._streams + 1
         exchange = Exchange(self, asked, worker)
         if asked.upload is not None and asked.part is not None:
-            exchange.offset = self.uploads.offset(asked.upload, asked.part, asked.length)
+            offset = self.uploads.offset(asked.upload, asked.part, asked.length)
+            if asked.kind == "part":  # the range of a copy is that of its source
+                exchange.offset = offset
         if _attempt(headers) > 1 or asked in self._failed:
             self.count("retries")
         self._failed.pop(asked, None)

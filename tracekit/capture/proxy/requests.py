@@ -52,7 +52,8 @@ _FAILED = re.compile(rb"<Error>(.*?)</Error>", re.DOTALL)
 class Asked:
     """A request as an op. `kind` is None if the schema has no word for it, such as for the start of an upload.
 
-    A request that deletes `many` objects names them in its body.
+    A request that deletes `many` objects names them in its body. A `copy` with a `part` is a part of an upload that
+    the store makes of another object.
     """
 
     kind: str | None
@@ -116,20 +117,16 @@ def _get(uri: str, asked: Mapping[str, str], headers: Mapping[str, str]) -> Aske
 def _put(uri: str, upload: str | None, asked: Mapping[str, str], headers: Mapping[str, str]) -> Asked:
     size = headers.get("x-amz-decoded-content-length") or headers.get("Content-Length") or ""
     length = int(size) if size.isdecimal() else None
+    number = asked.get("partNumber", "") if upload is not None else ""
+    part = int(number) if number.isdecimal() else None
     source = headers.get("x-amz-copy-source")
-    if upload is not None:
-        number = asked.get("partNumber", "")
-        if source is not None:
-            length = asked_range(headers.get("x-amz-copy-source-range", ""))[1]
-        return Asked(
-            "part", uri, length=length, part=int(number) if number.isdecimal() else None, upload=upload
-        )
     if source is None:
-        return Asked("put", uri, length=length)
+        return Asked("put" if upload is None else "part", uri, length=length, part=part, upload=upload)
     bucket, _, key = (
         unquote(source.partition("?versionId=")[0], errors="surrogateescape").lstrip("/").partition("/")
     )
-    return Asked("copy", join("s3", bucket, key), to_uri=uri)
+    offset, length = asked_range(headers.get("x-amz-copy-source-range", ""))
+    return Asked("copy", join("s3", bucket, key), offset, length, part, upload, to_uri=uri)
 
 
 def deleted_keys(body: bytes) -> list[str]:
