@@ -154,7 +154,8 @@ CASES: dict[str, tuple[str, str, Callable[[], Any]]] = {
     "s3torchconnectorclient": ("threads", "s3torchconnectorclient", s3torch_sync),
     "tracekit s3 (aiobotocore)": ("threads", "", lambda: tracekit_sync("s3", client="aiobotocore")),
     "boto3": ("threads", "boto3", boto3_sync),
-    "tracekit az (obstore)": ("threads", "", lambda: tracekit_sync("az")),
+    "tracekit az (native)": ("threads", "", lambda: tracekit_sync("az")),
+    "tracekit az (obstore)": ("threads", "", lambda: tracekit_sync("az", client="obstore")),
     "tracekit az (azure-sdk)": ("threads", "", lambda: tracekit_sync("az", client="azure-sdk")),
 }
 ASYNC_CASES: dict[str, tuple[str, Callable[[], Any]]] = {
@@ -164,7 +165,8 @@ ASYNC_CASES: dict[str, tuple[str, Callable[[], Any]]] = {
     "s3dlio": ("s3dlio", s3dlio_async),
     "opendal": ("opendal", lambda: opendal_any("AsyncOperator")),
     "tracekit s3 (aiobotocore)": ("", lambda: tracekit_async("s3", client="aiobotocore")),
-    "tracekit az (obstore)": ("", lambda: tracekit_async("az")),
+    "tracekit az (native)": ("", lambda: tracekit_async("az")),
+    "tracekit az (obstore)": ("", lambda: tracekit_async("az", client="obstore")),
     "tracekit az (azure-sdk)": ("", lambda: tracekit_async("az", client="azure-sdk")),
 }
 for _mode in ("asyncio", "uvloop"):
