@@ -107,6 +107,17 @@ def test_the_help_imports_no_verb() -> None:
     }
 
 
+def test_a_query_does_not_import_pandas() -> None:
+    """Arrow and DuckDB import it to look at some values, where it is installed; that takes a third of a second."""
+    code = f"""if True:
+        import sys
+        from tracekit.cli.app import run
+        assert run(["query", {str(REPO / "sample_traces" / "file.trace")!r}, "SELECT count(*) FROM ops"]) == 0
+        sys.stderr.write(str("pandas" in sys.modules))
+    """
+    assert python(code).stderr == "False"
+
+
 def test_the_python_page_documents_every_public_name() -> None:
     page = (REPO / "docs" / "api" / "python-api.md").read_text()
     index = page.partition("## Every name")[2]

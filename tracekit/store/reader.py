@@ -32,6 +32,12 @@ from tracekit.store.statements import collected, query_errors, select, streamed,
 __all__ = ["HasReader", "SegmentInfo", "TraceLike", "TraceReader", "index_problems", "open_reader"]
 
 _TRIES = 3
+_SQL_TYPES = {
+    pa.int32(): "INTEGER",
+    pa.int64(): "BIGINT",
+    pa.dictionary(pa.int32(), pa.string()): "VARCHAR",
+}
+"""Written as SQL because DuckDB imports pandas, where it is installed, to look at an Arrow table."""
 
 
 @dataclass(frozen=True)
@@ -171,13 +177,9 @@ class TraceReader:
         return segment.epoch_unix_ns - self.epoch_unix_ns
 
     def _define_views(self, connection: duckdb.DuckDBPyConnection, ordered: bool) -> None:
-        plain = pa.schema(
-            [pa.field(f.name, pa.string() if pa.types.is_dictionary(f.type) else f.type) for f in OPS]
-        )
         connection.execute("CREATE SCHEMA internal; USE internal")  # so that SHOW TABLES lists only `ops`
-        connection.register("ops_template_arrow", plain.empty_table())
-        connection.table("ops_template_arrow").create("ops_template")
-        connection.unregister("ops_template_arrow")
+        columns = ", ".join(f'"{field.name}" {_SQL_TYPES[field.type]}' for field in OPS)
+        connection.execute(f"CREATE TABLE ops_template ({columns})")
         parts = [connection.table("internal.ops_template")]
         for (shift, old), segments in self._by_reading().items():
             parquet = [literal(segment.path) for segment in segments if not segment.journal]
