@@ -64,8 +64,14 @@ def test_with_wait_a_complete_trace_is_not_watched(tmp_path: Path) -> None:
 def test_what_cannot_be_watched_is_refused_at_once(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(["watch", str(tmp_path / "none"), "--json"]) == 2
-    assert "no such trace" in capsys.readouterr().err
+    assert run(["watch", f"{tmp_path}/none-*.parquet", "--json"]) == 2
+    assert "no file matches" in capsys.readouterr().err
+    assert run(["watch", "s3://bucket/run.trace", "--json"]) == 2
+    assert "a local directory or file" in capsys.readouterr().err
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign" / "notes.txt").touch()
+    assert run(["watch", str(tmp_path / "foreign"), "--json"]) == 2
+    assert "is not a trace" in capsys.readouterr().err
     assert run(["watch", str(SAMPLE), "--interval", "1ms", "--json"]) == 2
     assert "--interval" in capsys.readouterr().err
     with pytest.raises(tracekit.UsageError, match="wait=True needs the path"):
@@ -82,3 +88,44 @@ def test_json_is_a_line_for_each_interval(capsys: pytest.CaptureFixture[str]) ->
 def test_without_a_terminal_lines_are_printed_for_people(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["watch", str(SAMPLE), "--interval", "10s"]) == 0
     assert "513 ops in all" in capsys.readouterr().out
+
+
+def test_a_watch_that_comes_first_says_what_it_waits_for_and_then_gives_every_op(tmp_path: Path) -> None:
+    path = tmp_path / "later" / "run.trace"
+    command = [sys.executable, "-m", "tracekit", "watch", str(path), "--interval", "100ms", "--json"]
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    assert child.stderr is not None
+    assert child.stderr.readline() == f"{path}: waiting for the recording to begin\n"
+    with tracekit.Recorder(path) as recorder:
+        assert child.stderr.readline() == f"{path}: the recording has begun; waiting for its first op\n"
+        recorder.record("file:///d/a", 0, 100, time.monotonic_ns(), 2000, bytes=100)
+        recorder.flush()
+        first = json.loads(child.stdout.readline())
+        assert (first["ops"], first["total_ops"], first["total_bytes"]) == (1, 1, 100)
+        recorder.record("file:///d/a", 0, 100, time.monotonic_ns(), 2000, bytes=100)
+    out, said = child.communicate()
+    assert (child.returncode, said) == (0, "")
+    assert json.loads(out.splitlines()[-1])["total_ops"] == 2
+
+
+def test_a_directory_in_the_making_is_waited_for(tmp_path: Path) -> None:
+    (tmp_path / "t").mkdir()
+    watcher = Watcher(tmp_path / "t")
+    assert (watcher.poll(), watcher.waiting, watcher.waits_for) == (
+        [],
+        True,
+        "waiting for the recording to begin",
+    )
+    (tmp_path / "t" / "._trace.json.0123.partial").touch()
+    assert (watcher.poll(), watcher.waiting) == ([], True)
+
+
+def test_a_recording_without_ops_is_said_to_have_none(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with tracekit.Recorder(tmp_path / "t"):
+        pass
+    assert run(["watch", str(tmp_path / "t")]) == 0
+    printed = capsys.readouterr()
+    assert (printed.out, printed.err) == ("", f"{tmp_path}/t: no op was recorded\n")

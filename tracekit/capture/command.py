@@ -166,6 +166,7 @@ def capture_command(
     except BaseException:
         shutil.rmtree(work, ignore_errors=True)
         raise
+    job.end()
     moved = moved_by_children(before, after)
     # If this fails (a full disk), the logs stay: recover=True converts them later.
     result = convert(job, exit_code, moved, **judging)

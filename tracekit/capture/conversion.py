@@ -20,7 +20,7 @@ from tracekit.capture.engines import ENGINES
 from tracekit.capture.faults.log import FOLDER, FaultLog
 from tracekit.capture.filters import PathFilter
 from tracekit.capture.native.logs import NativeLogs
-from tracekit.capture.oplog import read_oplog
+from tracekit.capture.oplog import OpLogContents, read_oplog
 from tracekit.capture.scopes import Scopes, hooked_processes
 from tracekit.capture.tools.dftracer import DFTracerLog
 from tracekit.capture.tools.engine import Engine, Log
@@ -30,10 +30,19 @@ from tracekit.store.flat import flat_to_fitting_batch
 from tracekit.store.writer import TraceWriter
 from tracekit.units import format_count
 
-__all__ = ["WORK_PREFIX", "CaptureResult", "Job", "convert", "recoverable"]
+__all__ = [
+    "WORK_PREFIX",
+    "CaptureResult",
+    "Job",
+    "batch_of",
+    "convert",
+    "jobs_into",
+    "kept_ops",
+    "recoverable",
+]
 
 WORK_PREFIX = ".tracekit-capture-"
-_SETTINGS = "capture.json"
+_SETTINGS, _RUNNING = "capture.json", "running"
 _OF_REQUESTS = ("retries", "throttles")
 """Counters that both the hooks and the proxy keep."""
 
@@ -84,10 +93,33 @@ class Job:
     def engine(self) -> Engine | None:
         return next((engine for engine in ENGINES if engine.name == self.method), None)
 
+    @property
+    def runs(self) -> bool:
+        """Whether the process of the capture is alive."""
+        return Path(f"/proc/{self.pid}").exists()
+
+    @property
+    def ended(self) -> bool:
+        """Whether its command has ended: nothing will be added to the logs."""
+        return not (self.work / _RUNNING).exists()
+
+    def end(self) -> None:
+        """Note that the command has ended, for who follows the logs."""
+        (self.work / _RUNNING).unlink(missing_ok=True)
+
     def save(self) -> None:
         """Write it into its directory, for `recoverable`."""
         facts = {**asdict(self), "work": str(self.work), "target": str(self.target)}
-        (self.work / _SETTINGS).write_text(json.dumps(facts))
+        (self.work / _RUNNING).touch()  # to be removed later, which a full disk does not prevent
+        aside = self.work / f"{_SETTINGS}.partial"
+        aside.write_text(json.dumps(facts))
+        aside.replace(self.work / _SETTINGS)
+
+
+def jobs_into(target: Path) -> list[Job]:
+    """Return the captures into `target` whose logs are there."""
+    found = (_load(settings) for settings in target.parent.glob(f"{WORK_PREFIX}*/{_SETTINGS}"))
+    return [job for job in found if job is not None and job.target == target]
 
 
 def recoverable(target: Path) -> Job:
@@ -95,23 +127,22 @@ def recoverable(target: Path) -> Job:
 
     Raises UsageError if there is none, or it still runs.
     """
-    found = [
-        job
-        for settings in target.parent.glob(f"{WORK_PREFIX}*/{_SETTINGS}")
-        if (job := _load(settings)).target == target
-    ]
+    found = jobs_into(target)
     if not found:
         raise UsageError(
             f"{target}: no logs of a killed capture lie beside it", "give the path that the capture was given"
         )
     job = max(found, key=lambda job: (job.work / _SETTINGS).stat().st_mtime_ns)
-    if Path(f"/proc/{job.pid}").exists():
+    if job.runs:
         raise UsageError(f"{target}: its capture still runs (process {job.pid})", "wait for it, or stop it")
     return job
 
 
-def _load(settings: Path) -> Job:
-    facts = json.loads(settings.read_text())
+def _load(settings: Path) -> Job | None:
+    try:
+        facts = json.loads(settings.read_text())
+    except FileNotFoundError:  # that capture has just ended
+        return None
     lists = {name: tuple(facts[name]) for name in ("include", "exclude")}
     return Job(**{**facts, **lists, "work": settings.parent, "target": Path(facts["target"])})
 
@@ -219,7 +250,7 @@ def _add_recorded(
         touched += pc.sum(batch.column("bytes")).as_py() or 0
         writer.write(placed.place(batch))
     read = written = 0
-    for batch in _kept(log.batches(), paths.admits, metadata):
+    for batch in kept_ops(log.batches(), paths.admits, metadata):
         writer.write(placed.place(batch))
         reads = pc.equal(pc.cast(batch.column("op"), pa.string()), "read")
         read += pc.sum(batch.filter(reads).column("bytes")).as_py() or 0
@@ -244,7 +275,7 @@ def _of_mappings(mapped: int, faults: FaultLog, unfollowed: str) -> Iterator[str
         yield f"{format_count(faults.lost)} page faults came too fast to be recorded"
 
 
-def _kept(
+def kept_ops(
     batches: Iterable[pa.RecordBatch], admits: Callable[[str], bool], metadata: bool
 ) -> Iterator[pa.RecordBatch]:
     """Yield the ops on files that `admits` keeps; `stat` and `list` ops only with `metadata`."""
@@ -271,12 +302,7 @@ def _add_hooked(writer: TraceWriter, hooked: Path, *, leave_out: str = "") -> in
     moved = 0
     for log in sorted(hooked.glob("*.ops")):
         for part in read_oplog(log):
-            batch, misfit = flat_to_fitting_batch(
-                part.values, epoch_mono_ns=-part.clock_offset, rank=part.rank, worker=0
-            )
-            if leave_out:
-                uris = pc.cast(batch.column("uri"), pa.string())
-                batch = batch.filter(pc.invert(pc.starts_with(uris, leave_out)))
+            batch, misfit = batch_of(part, leave_out=leave_out)
             writer.write(batch)
             if misfit is not None:
                 writer.count("hook_errors.recorder")
@@ -286,3 +312,15 @@ def _add_hooked(writer: TraceWriter, hooked: Path, *, leave_out: str = "") -> in
                 if not (leave_out and name in _OF_REQUESTS):
                     writer.count(name, number)
     return moved
+
+
+def batch_of(part: OpLogContents, *, leave_out: str = "") -> tuple[pa.RecordBatch, UsageError | None]:
+    """Return a portion of an op log as ops, times since the Unix epoch, without those on URIs that begin with `leave_out`;
+    and what does not fit the schema, as `flat_to_fitting_batch` does."""
+    batch, misfit = flat_to_fitting_batch(
+        part.values, epoch_mono_ns=-part.clock_offset, rank=part.rank, worker=0
+    )
+    if leave_out:
+        uris = pc.cast(batch.column("uri"), pa.string())
+        batch = batch.filter(pc.invert(pc.starts_with(uris, leave_out)))
+    return batch, misfit

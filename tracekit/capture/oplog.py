@@ -15,13 +15,14 @@ import struct
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tracekit.errors import ErrorClass
 
-__all__ = ["OpLog", "OpLogContents", "read_oplog"]
+__all__ = ["OpLog", "OpLogContents", "OpLogTail", "read_oplog"]
 
 _LENGTH = struct.Struct("<I")
 _FIRST_BYTES, _LAST_BYTES = 1 << 20, 64 << 20
@@ -162,35 +163,65 @@ class OpLogContents:
     counters: dict[str, int] = field(default_factory=dict)
 
 
+class OpLogTail:
+    """Reads one file, which may still be written: `poll` yields each op once, in portions.
+
+    What a process was writing when it was killed is left out. Raises OSError if there is no such file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self._part = self._start = self._at = 0
+        self._process = (0, 0, 0)
+
+    def poll(self, *, ops_at_once: int = 65_536) -> Iterator[OpLogContents]:
+        """Yield what was added since the last call."""
+        found = OpLogContents(*self._process)
+        ops = 0
+        for value in self._frames():
+            if isinstance(value, dict):
+                self._process = (value["pid"], value["rank"] or 0, value["clock_offset"])
+                found.pid, found.rank, found.clock_offset = self._process
+            elif len(value) == 2:
+                found.counters[value[0]] = found.counters.get(value[0], 0) + value[1]
+            else:
+                found.values += value
+                ops += 1
+                if ops == ops_at_once:
+                    yield found
+                    found, ops = OpLogContents(*self._process), 0
+        yield found
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._file)
+
+    def _frames(self) -> Iterator[Any]:
+        size = os.fstat(self._file).st_size
+        if not size:  # the disk was full, or the process has only just made it
+            return
+        with mmap.mmap(self._file, size, access=mmap.ACCESS_READ) as data:
+            while True:
+                end = min(self._start + _part_bytes(self._part), size)
+                while (following := self._following(data, end)) is not None:
+                    value = marshal.loads(data[self._at + _LENGTH.size : following])
+                    self._at = following
+                    yield value
+                if end == size:  # more may be written to this part
+                    return
+                self._start = self._at = end
+                self._part += 1
+
+    def _following(self, data: mmap.mmap, end: int) -> int | None:
+        """Return where the frame at the present place ends; None if there is none before `end`."""
+        begin = self._at + _LENGTH.size
+        if begin > end:
+            return None
+        (size,) = _LENGTH.unpack_from(data, self._at)
+        return begin + size if size and begin + size <= end else None
+
+
 def read_oplog(path: Path, *, ops_at_once: int = 65_536) -> Iterator[OpLogContents]:
     """Yield the contents of a file, in portions; what a process was writing when it was killed is left out."""
-    found = OpLogContents()
-    ops = 0
-    for value in _frames(path):
-        if isinstance(value, dict):
-            found.pid, found.rank, found.clock_offset = (
-                value["pid"],
-                value["rank"] or 0,
-                value["clock_offset"],
-            )
-        elif len(value) == 2:
-            found.counters[value[0]] = found.counters.get(value[0], 0) + value[1]
-        else:
-            found.values += value
-            ops += 1
-            if ops == ops_at_once:
-                yield found
-                found = OpLogContents(found.pid, found.rank, found.clock_offset)
-                ops = 0
-    yield found
-
-
-def _frames(path: Path) -> Iterator[Any]:
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        start = number = 0
-        while start < len(data):
-            at, end = start, min(start + _part_bytes(number), len(data))
-            while at + 4 <= end and (size := _LENGTH.unpack_from(data, at)[0]) and at + 4 + size <= end:
-                yield marshal.loads(data[at + 4 : at + 4 + size])
-                at += 4 + size
-            start, number = end, number + 1
+    with closing(OpLogTail(path)) as log:
+        yield from log.poll(ops_at_once=ops_at_once)

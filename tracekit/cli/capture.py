@@ -9,11 +9,14 @@ import typer
 
 import tracekit
 from tracekit.capture.command import METHODS
+from tracekit.capture.following import check_followed
 from tracekit.capture.options import CAPTURE
 from tracekit.capture.session import HOOKS
 from tracekit.cli.arguments import choices, examples
 from tracekit.cli.flags import with_flags
+from tracekit.cli.live import LiveOption, watched
 from tracekit.cli.options import takes
+from tracekit.errors import UsageError
 from tracekit.printable import printable
 from tracekit.units import format_count
 
@@ -22,6 +25,7 @@ __all__ = ["register"]
 _EXAMPLES = examples(
     "tracekit capture -o run.trace -- python train.py --epochs 1",
     "tracekit capture -o run.trace --include '/data/*' -- ./loader /data",
+    "tracekit capture -o run.trace --live -- python train.py  # the screen of tracekit watch meanwhile",
     "tracekit capture -o s3.trace --proxy -- python scan_with_polars.py",
     "tracekit capture -o cp.trace --require-complete 0.99 -- cp big.bin /mnt/",
 )
@@ -59,13 +63,19 @@ def _capture(
             **choices(("auto", *HOOKS)),
         ),
     ] = "auto",
+    live: LiveOption = False,
     json: Annotated[
         bool, typer.Option("--json", help="Print what was recorded as JSON, on standard error.")
     ] = False,
     **options: Any,
 ) -> None:
     """Run a command and record its storage I/O. Exits as the command does (128 + N for signal N)."""
-    result = tracekit.capture.run(command or (), out, method=method, hooks=hooks, **options)
+    if live:
+        if options.get("recover"):
+            raise UsageError("recover=True runs no command to watch", "leave out live=True")
+        check_followed(method)
+    with watched(out, live=live, hold_output=True):
+        result = tracekit.capture.run(command or (), out, method=method, hooks=hooks, **options)
     if json:
         typer.echo(json_format.dumps(result.to_dict()), err=True)
     else:

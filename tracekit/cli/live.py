@@ -10,10 +10,11 @@ import signal
 import subprocess
 import sys
 import tempfile
+import termios
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import IO, Annotated
+from typing import Annotated
 
 import typer
 
@@ -27,11 +28,15 @@ LiveOption = Annotated[
 ]
 _PATIENCE_S = 2.5
 """How long the screen may take to notice that the recording has ended."""
+_COPY_S = 0.1
+_LEAVE = b"\x1b[?1049l\x1b[?25h\x1b[?1000l\x1b[?1003l\x1b[?1006l\x1b[?2004l\x1b[0m"
+"""The screen before, a visible cursor, no reports of the mouse: what a screen that was killed did not undo."""
 
 
 @contextmanager
 def watched(out: str | None, *, live: bool, hold_output: bool = False) -> Iterator[None]:
-    """Show the screen while the body records into `out`. With `hold_output`, what is printed meanwhile follows it.
+    """Show the screen while the body records into `out`. With `hold_output`, what is printed meanwhile, also by children,
+    follows the screen.
 
     Ctrl-C on the screen interrupts the whole process group, as it does without a screen; `q` only ends the
     screen. Raises UsageError without a terminal, the extra `live`, or `out`.
@@ -50,58 +55,86 @@ def watched(out: str | None, *, live: bool, hold_output: bool = False) -> Iterat
         terminal = [os.dup(number) for number in (0, 1, 2)]
         for number in terminal:
             stack.callback(os.close, number)
+        settings = termios.tcgetattr(terminal[0])
+        held = stack.enter_context(_held(terminal)) if hold_output else None
         command = [sys.executable, "-m", "tracekit", "watch", out, "--wait"]
         child = subprocess.Popen(command, stdin=terminal[0], stdout=terminal[1], stderr=terminal[2])
-        if hold_output:
-            stack.enter_context(_held(terminal))
-        over = threading.Event()
-        relay = threading.Thread(target=_relay, args=(child, over), daemon=True)
+        gone, over = threading.Event(), threading.Event()
+        relay = threading.Thread(target=_relay, args=(child, gone, over, held), daemon=True)
         relay.start()
         try:
             yield
-            try:
-                child.wait(_PATIENCE_S)
-            except subprocess.TimeoutExpired:
-                child.terminate()
-        except BaseException:
-            over.set()
-            child.terminate()
-            raise
+            gone.wait(_PATIENCE_S)
         finally:
             over.set()
-            child.wait()
+            os.kill(child.pid, signal.SIGTERM)
             relay.join()
+            child.wait()
+            if child.returncode < 0:
+                os.write(terminal[1], _LEAVE)
+                termios.tcsetattr(terminal[0], termios.TCSADRAIN, settings)
 
 
-def _relay(child: subprocess.Popen[bytes], over: threading.Event) -> None:
-    """Pass Ctrl-C on the screen, which the terminal hands over as a key, to everyone whom it would have reached."""
-    if child.wait() == 130 and not over.is_set():
-        os.killpg(os.getpgrp(), signal.SIGINT)
+class _Held:
+    """What is printed while the screen is there: kept in a file, and copied to the terminal afterwards."""
 
+    def __init__(self, terminal: Sequence[int]) -> None:
+        self._terminal = terminal
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115 - open until `restore`
+        self._copied = 0
+        self._numbers = [number for number in (1, 2) if os.isatty(number)]
 
-@contextmanager
-def _held(terminal: list[int]) -> Iterator[None]:
-    """Keep what is printed meanwhile from the screen, and print it afterwards; standard input is empty meanwhile."""
-    kept: list[tuple[int, IO[bytes]]] = []
-    sys.stdout.flush()
-    sys.stderr.flush()
-    with ExitStack() as stack:
-        for number in (1, 2):
-            if os.isatty(number):
-                file: IO[bytes] = stack.enter_context(tempfile.TemporaryFile())
-                kept.append((number, file))
-                os.dup2(file.fileno(), number)
+    def redirect(self) -> None:
+        """Put the file in the place of the terminal. Standard input is empty."""
+        for number in self._numbers:
+            os.dup2(self._file.fileno(), number)
         nothing = os.open(os.devnull, os.O_RDONLY)
         os.dup2(nothing, 0)
         os.close(nothing)
-        try:
-            yield
-        finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            for number in (0, 1, 2):
-                os.dup2(terminal[number], number)
-            for number, file in kept:
-                file.seek(0)
-                while part := file.read(1 << 16):
-                    os.write(number, part)
+
+    def copy(self) -> None:
+        """Print what was kept and is not printed yet."""
+        while part := os.pread(self._file.fileno(), 1 << 16, self._copied):
+            self._copied += os.write(self._terminal[1], part)
+
+    def restore(self) -> None:
+        """Put the terminal back, and print the rest."""
+        for number in (0, *self._numbers):
+            os.dup2(self._terminal[number], number)
+        self.copy()
+        self._file.close()
+
+
+@contextmanager
+def _held(terminal: Sequence[int]) -> Iterator[_Held]:
+    """Keep what is printed from the screen."""
+    held = _Held(terminal)
+    _flush()
+    held.redirect()
+    try:
+        yield held
+    finally:
+        _flush()
+        held.restore()
+
+
+def _flush() -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+
+
+def _relay(
+    child: subprocess.Popen[bytes], gone: threading.Event, over: threading.Event, held: _Held | None
+) -> None:
+    """Wait for the screen. Pass Ctrl-C on it, which the terminal hands over as a key, to everyone whom it would have
+    reached; when it has ended before the recording, print what is printed as it comes.
+
+    It is not reaped yet: what it read would count as read by the command that is captured.
+    """
+    ending = os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    gone.set()
+    interrupted = ending is not None and (ending.si_code, ending.si_status) == (os.CLD_EXITED, 130)
+    if interrupted and not over.is_set():
+        os.killpg(os.getpgrp(), signal.SIGINT)
+    while held is not None and not over.wait(_COPY_S):
+        held.copy()

@@ -10,13 +10,12 @@ from typing import Annotated
 
 import typer
 
-import tracekit
 from tracekit.cli import screen
 from tracekit.cli.arguments import JsonOption, TraceArgument, examples
 from tracekit.extras import require
 from tracekit.live.export import exporting
 from tracekit.live.reading import Reading
-from tracekit.live.watching import Watcher
+from tracekit.live.watching import Watcher, readings
 from tracekit.units import format_count, format_duration, format_rate, format_size
 
 __all__ = ["register"]
@@ -28,7 +27,7 @@ def register(app: typer.Typer) -> None:
         "watch",
         epilog=examples(
             "tracekit watch run.trace  # the screen; q ends it",
-            "tracekit watch run.trace --wait --json  # wait for a recording, then one line of JSON a second",
+            "tracekit watch run.trace --json  # one line of JSON a second; waits if the recording has not begun",
             "tracekit watch run.trace --prometheus 9464 --otlp http://localhost:4318",
         ),
     )(_watch)
@@ -39,7 +38,9 @@ def _watch(
     interval: Annotated[str, typer.Option(metavar="DURATION", help="Length of an interval.")] = "1s",
     wait: Annotated[
         bool,
-        typer.Option("--wait", help="Wait for a recording to begin there; a complete trace is not watched."),
+        typer.Option(
+            "--wait", help="Do not show a trace that is complete: wait for the next recording there."
+        ),
     ] = False,
     prometheus: Annotated[
         str | None,
@@ -55,24 +56,28 @@ def _watch(
     ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Show rates, latency, workers and slow files of a trace while it is being written, until its recording ends."""
+    """Show rates, latency, workers and slow files of a recording or a capture while it runs, until it ends."""
     try:
         if json or not sys.stdout.isatty():
-            _print(
-                tracekit.watch(trace, interval=interval, wait=wait, prometheus=prometheus, otlp=otlp),
-                json=json,
+            watcher = Watcher(trace, interval=interval, wait=wait)
+            found = readings(
+                watcher, prometheus=prometheus, otlp=otlp, said=lambda what: screen.note(f"{trace}: {what}")
             )
+            _print(trace, found, json=json)
         else:
             _show(trace, interval=interval, wait=wait, prometheus=prometheus, otlp=otlp)
     except KeyboardInterrupt:  # the usual way to end a watch
         raise typer.Exit(130) from None
 
 
-def _print(readings: Iterable[Reading], *, json: bool) -> None:
-    for reading in readings:
+def _print(trace: str, found: Iterable[Reading], *, json: bool) -> None:
+    reading = None
+    for reading in found:
         line = json_format.dumps(reading.to_dict()) if json else _line(reading)
         sys.stdout.write(f"{line}\n")
         sys.stdout.flush()
+    if reading is None:
+        screen.note(f"{trace}: no op was recorded")
 
 
 def _line(reading: Reading) -> str:
@@ -101,9 +106,11 @@ def _show(trace: str, *, interval: str, wait: bool, prometheus: str | None, otlp
         ending = app.run()
     if app.failure is not None:
         raise app.failure
-    if app.last is not None:
+    what = "the recording ended" if ending == "ended" else watcher.waits_for or "still being written"
+    if app.last is None:
+        screen.say(f"{trace}: no op {'was recorded' if ending == 'ended' else 'yet'}; {what}")
+    else:
         moved = "" if app.last.total_bytes is None else f", {format_size(app.last.total_bytes)}"
-        what = "the recording ended" if ending == "ended" else "still being written"
         screen.say(f"{trace}: {format_count(app.last.total_ops)} ops{moved}; {what}")
     if ending == "interrupted":
         raise typer.Exit(130)

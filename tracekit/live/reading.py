@@ -129,6 +129,11 @@ class Meter:
         self._workers: set[tuple[int, int]] = set()
         self._files: dict[str, tuple[int, int, int]] = {}
 
+    @property
+    def begun(self) -> bool:
+        """Whether there was an op that counts."""
+        return self._first_ns is not None or self._total_ops > 0
+
     def skip(self, ops: int) -> None:
         """Add `ops` that are not measured to the totals."""
         self._total_ops += ops

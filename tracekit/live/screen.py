@@ -71,7 +71,7 @@ class WatchScreen(App[Ending]):
 
     def compose(self) -> ComposeResult:
         yield Static(Text(self._shown_name), id="title")
-        yield Static("waiting for the first op", id="rates", classes="line")
+        yield Static(self._watcher.waits_for, id="rates", classes="line")
         yield Static("", id="latency", classes="line")
         yield Static("", id="lateness", classes="line")
         for name, label, _, _ in _CURVES:
@@ -114,6 +114,8 @@ class WatchScreen(App[Ending]):
                     self._history[name].append(take(reading) or 0.0)
             if readings:
                 self._show(readings[-1])
+            elif self.last is None:
+                self._line("rates", self._watcher.waits_for)
             if self._watcher.ended:
                 self.exit("ended")
                 return

@@ -28,7 +28,7 @@ from tracekit.store.manifest import boot_id
 from tracekit.store.opening import SegmentInfo, damage_errors, open_pages, open_segment
 from tracekit.store.totals import moved_bytes
 
-__all__ = ["COLUMNS", "TraceTail", "as_ops"]
+__all__ = ["COLUMNS", "HISTORY_OPS", "TraceTail", "as_ops"]
 
 COLUMNS = (
     "t_submit",
@@ -45,7 +45,8 @@ COLUMNS = (
     "error",
 )
 """The columns that are handed over. Times are ns since the Unix epoch; `bytes` is as in the view `ops`."""
-_HISTORY_OPS = 4_194_304
+HISTORY_OPS = 4_194_304
+"""How many ops of what had been recorded before are handed over."""
 _EPOCH = f"{META_PREFIX}epoch_unix_ns".encode()
 _PID, _BOOT = f"{META_PREFIX}pid".encode(), f"{META_PREFIX}boot_id".encode()
 
@@ -66,7 +67,7 @@ class TraceTail:
     Of what had been recorded before, the last `history_ops` ops are handed over; `skipped_ops` counts the others.
     """
 
-    def __init__(self, root: Path, *, history_ops: int = _HISTORY_OPS) -> None:
+    def __init__(self, root: Path, *, history_ops: int = HISTORY_OPS) -> None:
         self.root = root
         self.ended = False
         self.skipped_ops = 0

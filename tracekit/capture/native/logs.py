@@ -12,69 +12,28 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
-from tracekit.errors import ErrorClass
-from tracekit.formats.sound import MAX_INT
+from tracekit.capture.native.records import (
+    CHUNK_BYTES,
+    HEADER_BYTES,
+    MAPPED,
+    NAMES,
+    RECORD,
+    RECORDS,
+    Header,
+    Records,
+    add_names,
+    as_batch,
+    header_of,
+    whole_records,
+)
 
 __all__ = ["NativeLogs", "Process"]
 
-_HEADER_BYTES, _CHUNK_BYTES = 4096, 65536
-_RECORDS, _NAMES = 1, 2
 _ENDED = 4
 _FLAGS = {1: "io_uring", 2: "io_submit"}
-_HEADER = np.dtype(
-    [
-        ("magic", "S8"),
-        ("version", "<u4"),
-        ("pid", "<u4"),
-        ("parent_pid", "<u4"),
-        ("forked", "<u4"),
-        ("began", "<i8"),
-        ("clock_offset", "<i8"),
-        ("ended", "<i8"),
-        ("read0", "<u8"),
-        ("written0", "<u8"),
-        ("read1", "<u8"),
-        ("written1", "<u8"),
-        ("other_read", "<u8"),
-        ("other_written", "<u8"),
-        ("socket_read", "<u8"),
-        ("socket_written", "<u8"),
-        ("connections", "<u8"),
-        ("lost", "<u8"),
-        ("flags", "<u8"),
-        ("storage_read", "<u8"),
-        ("storage_written", "<u8"),
-        ("objects", "<u8"),
-        ("parent", "S64"),
-        ("program", "V1024"),
-        ("libraries", "S2048"),
-    ]
-)
-_RECORD = np.dtype(
-    [
-        ("begin", "<i8"),
-        ("took", "<i8"),
-        ("offset", "<i8"),
-        ("length", "<i8"),
-        ("moved", "<i8"),
-        ("file", "<u4"),
-        ("to", "<u4"),
-        ("thread", "<u4"),
-        ("kind", "u1"),
-        ("unused", "V3"),
-        ("spare", "<i8"),
-    ]
-)
-_KINDS = ("", "read", "write", "sync", "truncate", "rename", "delete", "hint", "mapped", "stat", "list")
-_MAPPED = _KINDS.index("mapped")
-_MOVING = (1, 2)
 _CHUNKS_AT_ONCE = 64
-
-Records = npt.NDArray[np.void]
-Header = np.void
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +48,7 @@ class Process:
     pid: int
     program: str
     began_ns: int
+    clock_offset: int
     read_bytes: int | None
     written_bytes: int | None
     recorded_read_bytes: int
@@ -117,57 +77,30 @@ class NativeLogs:
         """Return the ops, with the columns pid and tid; times are ns since the Unix epoch."""
         for process in self.processes:
             uris = self._uris_of(process)
-            offset = self._clock_offset(process)
             for records in self._records(process):
-                yield self._batch(records, uris, offset, process.pid)
+                for file in np.unique(records["file"][records["kind"] == MAPPED]):
+                    self.mapped_files.add(uris[min(file, len(uris) - 1)])
+                yield as_batch(records, uris, process.clock_offset, process.pid)
 
     def notes(self) -> Iterator[str]:
         """Yield nothing: what is missing stands in the completeness."""
         yield from ()
 
-    def _batch(self, records: Records, uris: list[str], clock_offset: int, pid: int) -> pa.RecordBatch:
-        kinds = records["kind"]
-        for file in np.unique(records["file"][kinds == _MAPPED]):
-            self.mapped_files.add(uris[min(file, len(uris) - 1)])
-        records = records[(kinds != _MAPPED) & (records["file"] < len(uris))]
-        moved, moving = records["moved"], np.isin(records["kind"], _MOVING)
-        failed = moved < 0
-        errors = np.unique(moved[failed])
-        classes = pa.array([str(ErrorClass.from_errno(int(-error))) for error in errors], pa.string())
-        codes = pa.array(
-            np.searchsorted(errors, moved).clip(0, max(len(errors) - 1, 0)).astype(np.int32), mask=~failed
-        )
-        columns = {
-            "t_submit": pa.array(records["begin"] + clock_offset),
-            "uri": _coded(records["file"], uris),
-            "op": _coded(records["kind"], list(_KINDS)),
-            "offset": _known(records["offset"]),
-            "len": _known(np.minimum(records["length"], MAX_INT)),
-            "bytes": pa.array(np.maximum(moved, 0), mask=~moving),
-            "latency": _known(records["took"]),
-            "to_uri": _coded(records["to"], uris, mask=records["to"] == 0),
-            "error": pa.DictionaryArray.from_arrays(codes, classes),
-            "pid": pa.array(np.full(len(records), pid, np.int64)),
-            "tid": pa.array(records["thread"].astype(np.int64)),
-        }
-        return pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns))
-
     def _records(self, process: Process) -> Iterator[Records]:
         """Return the complete records of one log, a few MiB at once."""
         log = self._folder / process.log
         parts = (
-            np.memmap(log, np.uint8, "r", _HEADER_BYTES)
-            if log.stat().st_size > _HEADER_BYTES
+            np.memmap(log, np.uint8, "r", HEADER_BYTES)
+            if log.stat().st_size > HEADER_BYTES
             else np.empty(0, np.uint8)
         )
-        whole = parts[: len(parts) // _CHUNK_BYTES * _CHUNK_BYTES].reshape(-1, _CHUNK_BYTES)
+        whole = parts[: len(parts) // CHUNK_BYTES * CHUNK_BYTES].reshape(-1, CHUNK_BYTES)
         if not len(whole):
             return
-        numbers = np.flatnonzero(whole[:, :4].copy().view("<u4")[:, 0] == _RECORDS)
+        numbers = np.flatnonzero(whole[:, :4].copy().view("<u4")[:, 0] == RECORDS)
         for start in range(0, len(numbers), _CHUNKS_AT_ONCE):
-            chunks = whole[numbers[start : start + _CHUNKS_AT_ONCE], _RECORD.itemsize :]
-            records = np.ascontiguousarray(chunks).reshape(-1).view(_RECORD)
-            records = records[(records["kind"] > 0) & (records["kind"] < len(_KINDS))]
+            chunks = whole[numbers[start : start + _CHUNKS_AT_ONCE], RECORD.itemsize :]
+            records = whole_records(np.ascontiguousarray(chunks).reshape(-1))
             if len(records):
                 yield records
 
@@ -177,10 +110,10 @@ class NativeLogs:
         if found is None:
             found = {}
             path = self._folder / log
-            data = path.read_bytes()[_HEADER_BYTES:] if path.is_file() else b""
-            for start in range(0, len(data), _CHUNK_BYTES):
-                if data[start : start + 4] == _NAMES.to_bytes(4, "little"):
-                    _add_names(found, data[start + 64 : start + _CHUNK_BYTES])
+            data = path.read_bytes()[HEADER_BYTES:] if path.is_file() else b""
+            for start in range(0, len(data), CHUNK_BYTES):
+                if data[start : start + 4] == NAMES.to_bytes(4, "little"):
+                    add_names(found, data[start + 64 : start + CHUNK_BYTES])
             self._names[log] = found
         return found
 
@@ -194,32 +127,12 @@ class NativeLogs:
             names |= self._names_of(log)
         return [names.get(number, "") for number in range(max(names, default=0) + 1)]
 
-    def _clock_offset(self, process: Process) -> int:
-        return int(_header(self._folder / process.log)["clock_offset"])
-
-
-def _add_names(names: dict[int, str], data: bytes) -> None:
-    at = 0
-    while at + 8 <= len(data):
-        number, length = (
-            int.from_bytes(data[at : at + 4], "little"),
-            int.from_bytes(data[at + 4 : at + 8], "little"),
-        )
-        if not number:
-            return
-        names[number] = "file://" + data[at + 8 : at + 8 + length].decode("utf-8", "replace")
-        at += 8 + (length + 7 & ~7)
-
-
-def _header(log: Path) -> Header:
-    return np.fromfile(log, _HEADER, 1)[0]  # type: ignore[no-any-return]
-
 
 def _processes(folder: Path) -> list[Process]:
     """What the headers say, in order of time. A program's end is known too if its process ran another one next."""
-    logs = [log for log in folder.glob("*.log") if log.stat().st_size >= _HEADER_BYTES]
-    headers = sorted(((_header(log), log.name) for log in logs), key=lambda pair: (pair[0]["began"], pair[1]))
-    headers = [pair for pair in headers if pair[0]["magic"] == b"TKNATIVE"]
+    found = ((header_of(log), log.name) for log in folder.glob("*.log") if log.stat().st_size >= HEADER_BYTES)
+    headers = [(header, name) for header, name in found if header is not None]
+    headers.sort(key=lambda pair: (pair[0]["began"], pair[1]))
     next_of = {
         (int(header["pid"]), index): after
         for index, (header, _) in enumerate(headers)
@@ -246,6 +159,7 @@ def _process(header: Header, log: str, after: Header | None) -> Process:
         pid=int(header["pid"]),
         program=os.fsdecode(header["program"].tobytes().rstrip(b"\0").replace(b"\0", b" ")),
         began_ns=int(header["began"] + header["clock_offset"]),
+        clock_offset=int(header["clock_offset"]),
         read_bytes=read,
         written_bytes=written,
         recorded_read_bytes=int(header["storage_read"]),
@@ -262,14 +176,3 @@ def _process(header: Header, log: str, after: Header | None) -> Process:
         ),
         parent=header["parent"].decode(),
     )
-
-
-def _coded(
-    numbers: npt.NDArray[np.integer], values: list[str], mask: npt.NDArray[np.bool_] | None = None
-) -> pa.Array:
-    codes = pa.array(numbers.astype(np.int32), mask=mask)
-    return pa.DictionaryArray.from_arrays(codes, pa.array(values, pa.string()))
-
-
-def _known(values: npt.NDArray[np.int64]) -> pa.Array:
-    return pa.array(values, mask=values < 0)

@@ -1,0 +1,157 @@
+"""The layout of the logs that the engine (`engine.c`) writes, and how their records become ops.
+
+A log is a header, then chunks of either records (64 bytes an op) or names of files. A thread fills a chunk of its own,
+so that chunks grow beside each other. The kind of a record and the number of a name are written last.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from tracekit.errors import ErrorClass
+from tracekit.formats.sound import MAX_INT
+
+__all__ = [
+    "CHUNK_BYTES",
+    "HEADER_BYTES",
+    "MAPPED",
+    "NAMES",
+    "RECORD",
+    "RECORDS",
+    "Header",
+    "Records",
+    "add_names",
+    "are_whole",
+    "as_batch",
+    "header_of",
+    "whole_records",
+]
+
+HEADER_BYTES, CHUNK_BYTES = 4096, 65536
+RECORDS, NAMES = 1, 2
+"""The first 4 bytes of a chunk: what it holds. Entries begin at byte 64."""
+_MAGIC = b"TKNATIVE"
+_HEADER = np.dtype(
+    [
+        ("magic", "S8"),
+        ("version", "<u4"),
+        ("pid", "<u4"),
+        ("parent_pid", "<u4"),
+        ("forked", "<u4"),
+        ("began", "<i8"),
+        ("clock_offset", "<i8"),
+        ("ended", "<i8"),
+        ("read0", "<u8"),
+        ("written0", "<u8"),
+        ("read1", "<u8"),
+        ("written1", "<u8"),
+        ("other_read", "<u8"),
+        ("other_written", "<u8"),
+        ("socket_read", "<u8"),
+        ("socket_written", "<u8"),
+        ("connections", "<u8"),
+        ("lost", "<u8"),
+        ("flags", "<u8"),
+        ("storage_read", "<u8"),
+        ("storage_written", "<u8"),
+        ("objects", "<u8"),
+        ("parent", "S64"),
+        ("program", "V1024"),
+        ("libraries", "S2048"),
+    ]
+)
+RECORD = np.dtype(
+    [
+        ("begin", "<i8"),
+        ("took", "<i8"),
+        ("offset", "<i8"),
+        ("length", "<i8"),
+        ("moved", "<i8"),
+        ("file", "<u4"),
+        ("to", "<u4"),
+        ("thread", "<u4"),
+        ("kind", "u1"),
+        ("unused", "V3"),
+        ("spare", "<i8"),
+    ]
+)
+_KINDS = ("", "read", "write", "sync", "truncate", "rename", "delete", "hint", "mapped", "stat", "list")
+MAPPED = _KINDS.index("mapped")
+_MOVING = (1, 2)
+
+Records = npt.NDArray[np.void]
+Header = np.void
+
+
+def header_of(log: Path) -> Header | None:
+    """Return the header of a log; None while its process has not written it."""
+    found = np.fromfile(log, _HEADER, 1)
+    return found[0] if len(found) and found[0]["magic"] == _MAGIC else None
+
+
+def whole_records(data: npt.NDArray[np.uint8]) -> Records:
+    """Return the complete records in `data`."""
+    records = data.view(RECORD)
+    return records[are_whole(records)]
+
+
+def are_whole(records: Records) -> npt.NDArray[np.bool_]:
+    """Return which of `records` are complete."""
+    kinds = records["kind"]
+    return np.asarray((kinds > 0) & (kinds < len(_KINDS)))
+
+
+def add_names(names: dict[int, str], data: bytes) -> int:
+    """Add the names in `data`, the entries of a chunk, to `names`; return where the next one will begin."""
+    at = 0
+    while at + 8 <= len(data):
+        number, length = (
+            int.from_bytes(data[at : at + 4], "little"),
+            int.from_bytes(data[at + 4 : at + 8], "little"),
+        )
+        if not number:
+            break
+        names[number] = "file://" + data[at + 8 : at + 8 + length].decode("utf-8", "replace")
+        at += 8 + (length + 7 & ~7)
+    return at
+
+
+def as_batch(records: Records, uris: list[str], clock_offset: int, pid: int) -> pa.RecordBatch:
+    """Return the ops among `records`, with the columns pid and tid; `uris` are the names by number."""
+    records = records[(records["kind"] != MAPPED) & (records["file"] < len(uris))]
+    moved, moving = records["moved"], np.isin(records["kind"], _MOVING)
+    failed = moved < 0
+    errors = np.unique(moved[failed])
+    classes = pa.array([str(ErrorClass.from_errno(int(-error))) for error in errors], pa.string())
+    codes = pa.array(
+        np.searchsorted(errors, moved).clip(0, max(len(errors) - 1, 0)).astype(np.int32), mask=~failed
+    )
+    columns = {
+        "t_submit": pa.array(records["begin"] + clock_offset),
+        "uri": _coded(records["file"], uris),
+        "op": _coded(records["kind"], list(_KINDS)),
+        "offset": _known(records["offset"]),
+        "len": _known(np.minimum(records["length"], MAX_INT)),
+        "bytes": pa.array(np.maximum(moved, 0), mask=~moving),
+        "latency": _known(records["took"]),
+        "to_uri": _coded(records["to"], uris, mask=records["to"] == 0),
+        "error": pa.DictionaryArray.from_arrays(codes, classes),
+        "pid": pa.array(np.full(len(records), pid, np.int64)),
+        "tid": pa.array(records["thread"].astype(np.int64)),
+    }
+    return pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns))
+
+
+def _coded(
+    numbers: npt.NDArray[np.integer], values: list[str], mask: npt.NDArray[np.bool_] | None = None
+) -> pa.Array:
+    codes = pa.array(numbers.astype(np.int32), mask=mask)
+    return pa.DictionaryArray.from_arrays(codes, pa.array(values, pa.string()))
+
+
+def _known(values: npt.NDArray[np.int64]) -> pa.Array:
+    return pa.array(values, mask=values < 0)
