@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,9 @@ from pathlib import Path
 import duckdb
 import pytest
 
+from tracekit.cli.app import run
 from tracekit.cli.reference import reference
+from tracekit.trace import open_trace
 
 REPO = Path(__file__).resolve().parents[2]
 PAGES = sorted([*REPO.glob("*.md"), *REPO.glob("docs/**/*.md"), *REPO.glob("sample_traces/*.md")])
@@ -78,3 +81,29 @@ def test_nothing_names_a_path_of_one_machine() -> None:
         path = REPO / name
         if path.suffix in (".py", ".md", ".toml", ".sql", ".txt", ".csv") and path.is_file():
             assert machine not in path.read_text(encoding="utf-8"), name
+
+
+def test_the_readmes_tour_has_five_lines_and_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for folder in ("data", "nvme"):
+        (tmp_path / folder).mkdir()
+        for i in range(10):
+            (tmp_path / folder / f"{i}.bin").write_bytes(bytes(10_000))
+    reading = "import pathlib\nfor path in sorted(pathlib.Path('data').iterdir()): path.read_bytes()\n"
+    (tmp_path / "train.py").write_text(reading)
+    monkeypatch.chdir(tmp_path)
+    tour = (REPO / "README.md").read_text().split("## A tour in five lines", 1)[1]
+    lines = re.findall(r"^\$ tracekit (.*)", _BLOCK.findall(tour)[0][1], re.MULTILINE)
+    assert len(lines) == 5
+    for line in lines:
+        words = shlex.split(line, comments=True)
+        words = [sys.executable if word == "python" else word for word in words]
+        words = [word.replace("///data", f"//{tmp_path}/data") for word in words]
+        words = [word.replace("direct:///mnt/nvme/data", f"file://{tmp_path}/nvme") for word in words]
+        code = run(words)
+        shown = capfd.readouterr()
+        # Parity of a busy machine may fail.
+        assert code == 0 or (words[0] in ("replay", "compare") and code == 1), (line, shown)
+        assert shown.out or shown.err, line
+    assert open_trace("nvme.trace").ops == open_trace("run.trace").ops >= 10
