@@ -125,8 +125,8 @@ def renamed(name: str, old: str, new: str) -> str:
 
 
 def with_scheme(uri_or_path: str) -> str:
-    """Return `uri_or_path` as a full URI: a plain path becomes an absolute `file://` one."""
-    return uri_or_path if _SCHEME.match(uri_or_path) else from_path(uri_or_path)
+    """Return `uri_or_path` as a full URI: a plain path, or one below `~`, becomes an absolute `file://` one."""
+    return uri_or_path if _SCHEME.match(uri_or_path) else from_path(local_file(uri_or_path))
 
 
 def clean(uri: str) -> str:

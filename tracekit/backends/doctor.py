@@ -24,7 +24,7 @@ from tracekit.backends.registry import applicable, backend_for
 from tracekit.errors import BackendError, ErrorClass, UsageError
 from tracekit.keywords import Flag, StoreKeywords
 from tracekit.store_options import STORE
-from tracekit.uri import clean
+from tracekit.uri import clean, has_scheme, local_file
 from tracekit.validation import parse_all
 
 __all__ = ["Check", "Diagnosis", "doctor"]
@@ -70,6 +70,7 @@ def doctor(uri: str, *, allow_writes: Flag = False, **store: Unpack[StoreKeyword
     option; what the store refuses is a failed check.
     """
     options = {name: value for name, value in parse_all(STORE, store).items() if value is not None}
+    uri = uri if has_scheme(uri) else str(local_file(uri))
     with closing(backend_for(uri, **applicable(uri, options))) as backend:
         return _Examination(uri, backend).run(allow_writes=bool(allow_writes))
 

@@ -31,14 +31,15 @@ __all__ = [
     "with_values",
 ]
 
+_FILE = "file://"
 _TRACE = "A trace directory, a Parquet file, or a quoted glob of Parquet files; a path or file:// URI."
 
 
 def traces(incomplete: str) -> list[str]:
     """Complete the name of a trace. Without a match the shell completes any file."""
-    folder, _, _ = incomplete.rpartition("/")
-    base = Path(folder).expanduser() if folder else Path("/" if incomplete.startswith("/") else ".")
-    shown = incomplete[: len(incomplete) - len(incomplete.rpartition("/")[2])]
+    folder, slash, _ = incomplete.removeprefix(_FILE).rpartition("/")
+    base = Path(folder or slash or ".").expanduser()
+    shown = incomplete[: incomplete.rfind("/") + 1]
     try:
         entries = sorted(base.iterdir())
     except OSError:

@@ -42,7 +42,12 @@ def _compare(
     ],
     others: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[B2]...", help="More runs or replays like B.", show_default=False),
+        typer.Argument(
+            metavar="[B2]...",
+            help="More runs or replays like B.",
+            show_default=False,
+            autocompletion=traces,
+        ),
     ] = None,
     speed: Annotated[
         float | None, typer.Option(help="Compare as two runs, with A's times divided by this.")

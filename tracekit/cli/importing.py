@@ -60,6 +60,7 @@ def _import(
         typer.Option(
             metavar="SPEC",
             help="csv, jsonl: COLUMN=SOURCE[:UNIT],... or a preset; #N is the Nth column, a.b a key in a JSON object.",
+            **choices(PRESETS),
         ),
     ] = None,
     base: Annotated[

@@ -8,6 +8,7 @@ import typer
 
 from tracekit.cli import screen
 from tracekit.cli.arguments import JsonOption, examples
+from tracekit.cli.arguments import traces as complete
 from tracekit.cli.options import takes
 from tracekit.scale.merging import Merged, merge
 from tracekit.scale_options import MERGE
@@ -30,7 +31,12 @@ def register(app: typer.Typer) -> None:
 @takes(MERGE)
 def _merge(
     traces: Annotated[
-        list[str], typer.Argument(metavar="TRACE...", help="The traces: directories or Parquet files.")
+        list[str],
+        typer.Argument(
+            metavar="TRACE...",
+            help="The traces: directories, Parquet files, or quoted globs of them.",
+            autocompletion=complete,
+        ),
     ],
     out: Annotated[str, typer.Option("-o", "--out", metavar="ALL", help="Write the merged trace here.")],
     json: JsonOption = False,

@@ -14,7 +14,7 @@ from tracekit.keywords import Duration, Flag, RankRule
 from tracekit.scale_options import MERGE
 from tracekit.store.clocks import Clock, clock_of, largest_error
 from tracekit.store.join import Piece, join, origin_of
-from tracekit.store.locate import local_path
+from tracekit.store.locate import each_trace, local_path
 from tracekit.store.reader import SegmentInfo, TraceLike, TraceReader, open_reader
 from tracekit.store.streams import ranks_of
 from tracekit.units import parse_duration
@@ -88,7 +88,7 @@ def merge(
     options = parse_all(
         MERGE, {"offset": offset, "clock_error": clock_error, "ranks": ranks, "overwrite": overwrite}
     )
-    named = [(_name(trace), open_reader(trace)) for trace in traces]
+    named = [(_name(trace), open_reader(trace)) for trace in each_trace(traces)]
     target = local_path(out)
     _check(named, target)
     offsets = _Offsets(options["offset"], options["clock_error"])

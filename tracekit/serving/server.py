@@ -23,6 +23,7 @@ from tracekit.extras import require
 from tracekit.redaction import redact
 from tracekit.serving.page import Pages
 from tracekit.serving.sandbox import Limits, Rows, run_query
+from tracekit.store.locate import each_trace
 from tracekit.store.reader import TraceLike
 
 __all__ = ["Server", "serve"]
@@ -102,7 +103,7 @@ def serve(
     several: list[Any] = list(traces) if isinstance(traces, list | tuple) else [traces]
     if not several:
         raise UsageError("traces= names no trace", "give one or more")
-    return Server(Pages(several), port, Limits(threads=threads, memory=memory))
+    return Server(Pages(each_trace(several)), port, Limits(threads=threads, memory=memory))
 
 
 class _Http(ThreadingHTTPServer):

@@ -8,17 +8,19 @@ from __future__ import annotations
 import glob
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from tracekit.errors import TraceFormatError, UsageError
 from tracekit.store.layout import check_name
 from tracekit.uri import local_file, scheme_of
 
-__all__ = ["Name", "literal", "local_path", "one_path", "trace_paths"]
+__all__ = ["Name", "each_trace", "literal", "local_path", "one_path", "trace_paths"]
 
 Name = str | os.PathLike[str]
 _PATTERN = frozenset("*?[")
+_T = TypeVar("_T")
 
 
 def local_path(name: Name) -> Path:
@@ -54,6 +56,18 @@ def one_path(name: Name) -> Path:
     if more:
         raise UsageError(f"{os.fspath(name)} names {len(more) + 1} files", "name one trace at a time")
     return path
+
+
+def each_trace(names: Iterable[_T]) -> list[_T | Path]:
+    """Return the traces that `names` stand for: a glob that matches directories names each of them.
+
+    Everything else stays as it is: open traces, and globs of Parquet files, which together are one trace.
+    """
+    found: list[_T | Path] = []
+    for name in names:
+        matched = _matches(name) if isinstance(name, (str, os.PathLike)) else ()
+        found += matched if len(matched) > 1 and all(path.is_dir() for path in matched) else [name]
+    return found
 
 
 def _matches(name: Name) -> tuple[Path, ...]:
