@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import typer
 from rich.text import Text
 
@@ -12,7 +9,7 @@ import tracekit
 from tracekit.cli import screen
 from tracekit.cli.arguments import JsonOption, TraceArgument, examples
 from tracekit.consumer import readable_counters
-from tracekit.reporting.identity import set_options, versions
+from tracekit.reporting.identity import clock_in_words, set_options, versions
 from tracekit.reporting.table import completeness_in_words, in_words
 from tracekit.units import format_count, format_duration, format_named, format_size
 
@@ -45,7 +42,7 @@ def _info(trace: TraceArgument, json: JsonOption = False) -> None:
     if facts["completeness"]:
         rows["completeness"] = completeness_in_words(facts["completeness"])
     if facts["clock"]:
-        rows["clock"] = _clock(facts["clock"])
+        rows["clock"] = clock_in_words(facts["clock"])
     if facts["overhead"] is not None:
         rows["overhead"] = f"{facts['overhead']:.2%} of the CPU time of the recorded processes"
     options = {f"option {name}": value for name, value in set_options(facts["options"])}
@@ -61,14 +58,6 @@ def _info(trace: TraceArgument, json: JsonOption = False) -> None:
             f"{facts['unfinished_segments']} segments are unfinished: they are being recorded, or a crash left them "
             f"({facts['torn_bytes']} torn bytes). Every op in them is counted above; `tracekit repair` finishes them"
         )
-
-
-def _clock(clock: Mapping[str, Any]) -> str:
-    """How well the clocks of the hosts agree, in words."""
-    largest = max(abs(host["offset_ns"]) for host in clock["hosts"].values())
-    error = clock["error_ns"]
-    said = "error unknown" if error is None else f"error at most {format_duration(error)}"
-    return f"{len(clock['hosts'])} hosts, {said}, offsets up to {format_duration(largest)}"
 
 
 def _removed(ops: int) -> str:

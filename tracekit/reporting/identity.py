@@ -6,15 +6,17 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from tracekit.consumer import readable_counters
+from tracekit.comparison.hosts import host_rows
+from tracekit.consumer import overhead_of, readable_counters
 from tracekit.metrics.snapshot import MetricsSnapshot
 from tracekit.redaction import redact
-from tracekit.reporting.table import completeness_in_words, counted, in_words
+from tracekit.reporting.table import completeness_in_words, counted, in_words, known, label
 from tracekit.schema import SCHEMA_VERSION
+from tracekit.store.clocks import clocks
 from tracekit.store.reader import TraceReader
 from tracekit.units import format_duration, format_named, format_size
 
-__all__ = ["details", "identity", "origin", "set_options", "versions"]
+__all__ = ["clock_in_words", "details", "identity", "origin", "set_options", "versions"]
 
 _NAMES = 8
 """Hosts that are named."""
@@ -68,6 +70,63 @@ def identity(reader: TraceReader, found: MetricsSnapshot) -> dict[str, str]:
         "completeness": completeness_in_words(reader.completeness)
         if reader.completeness
         else "not stated: whether the source missed ops is unknown",
+        **_recorded(reader, found),
+    }
+
+
+def clock_in_words(clock: Mapping[str, Any]) -> str:
+    """How well the clocks of the hosts agree, in words; `clock` is what `store.clocks` says."""
+    largest = max(abs(host["offset_ns"]) for host in clock["hosts"].values())
+    return f"{counted(len(clock['hosts']), 'host')}, {_error(clock['error_ns'])}, offsets up to {format_duration(largest)}"
+
+
+def _error(error_ns: int | None) -> str:
+    return "error unknown" if error_ns is None else f"error at most {format_duration(error_ns)}"
+
+
+def _recorded(reader: TraceReader, found: MetricsSnapshot) -> dict[str, str]:
+    """How the trace was recorded, as far as it says: clocks and starts of its hosts, what recording cost, what it left out."""
+    facts = {}
+    clock = clocks(reader.segments)
+    if clock:
+        facts["clocks"] = clock_in_words(clock)
+        for host, one in list(clock["hosts"].items())[:_NAMES]:
+            sign = "-" if one["offset_ns"] < 0 else "+"
+            added = f"{sign}{format_duration(abs(one['offset_ns']))} added to its times"
+            facts[f"clock of {host or 'an unnamed host'}"] = f"{added}, {_error(one['error_ns'])}"
+    if reader.source == "replay":
+        facts |= {
+            label(row): f"{known(row.b, row.unit)}, {row.note}"
+            for row in host_rows(reader, timed=True)
+            if row.metric == "start_skew_ns"
+        }
+    else:
+        facts |= _starts(reader)
+    share = overhead_of(reader.counters)
+    if share is not None:
+        facts["recording overhead"] = f"{share:.2%} of the CPU time of the recorded processes"
+    if found.estimates is not None:
+        facts["sampling"] = (
+            f"{found.estimates['sample_rate']:.3g} of the files and objects, each with all its ops"
+        )
+    if reader.removed_ops:
+        facts["removed"] = f"{counted(reader.removed_ops, 'older op')}, to keep the trace small, or lost"
+    return facts
+
+
+def _starts(reader: TraceReader) -> dict[str, str]:
+    """How far apart the hosts submitted their first ops."""
+    first: dict[str, int] = {}
+    for segment in reader.segments:
+        if segment.rows and segment.first_submit is not None:
+            host, at = segment.metadata.get("host", ""), segment.first_submit + reader.shift_of(segment)
+            first[host] = min(at, first.get(host, at))
+    if len(first) < 2:
+        return {}
+    last = max(first, key=lambda host: first[host])
+    apart = format_duration(max(first.values()) - min(first.values()))
+    return {
+        "start skew": f"{apart} from the first op of the first host to that of the last, {last or 'an unnamed host'}"
     }
 
 

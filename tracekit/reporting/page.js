@@ -1,23 +1,14 @@
-// Draws the charts that the page holds as JSON, in the colours that the reader prefers; sorts, filters and copies.
+// Draws the charts that the page holds as JSON; sorts, filters and copies. Colours are those of page.css.
 (function () {
   "use strict";
-  var root = document.documentElement;
   var figures = JSON.parse(document.getElementById("page-figures").textContent);
   var names = Object.keys(figures);
-  var dark = window.matchMedia("(prefers-color-scheme: dark)");
+  var PRINTED = 680;  // pixels of a chart on paper: within the margins of A4 and Letter
 
-  function colours() {
-    var style = getComputedStyle(root);
-    var ink = style.getPropertyValue("--ink").trim(), line = style.getPropertyValue("--line").trim();
-    var card = style.getPropertyValue("--card").trim();
-    var change = { "font.color": ink, "hoverlabel.bgcolor": card, "hoverlabel.font.color": ink };
-    ["xaxis", "yaxis"].forEach(function (axis) {
-      change[axis + ".gridcolor"] = line; change[axis + ".linecolor"] = line; change[axis + ".zerolinecolor"] = line;
-    });
-    return change;
-  }
-  function paint() {
-    return Promise.all(names.map(function (name) { return Plotly.relayout("chart-" + name, colours()); }));
+  function resized(width) {
+    return Promise.all(names.map(function (name) {
+      return Plotly.relayout("chart-" + name, width ? { width: width } : { width: null, autosize: true });
+    }));
   }
 
   // A chart in which the reader chooses a stretch of time shows it in all others that share the axis.
@@ -40,12 +31,12 @@
     return Promise.all(names.map(function (name) {
       return Plotly.newPlot("chart-" + name, figures[name].data, figures[name].layout,
         { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["select2d", "lasso2d"] });
-    })).then(paint).then(function () {
+    })).then(function () {
       names.forEach(link);
       document.body.setAttribute("data-drawn", names.length);
-      dark.addEventListener("change", paint);
-      window.addEventListener("beforeprint", function () { root.classList.add("printing"); paint(); });
-      window.addEventListener("afterprint", function () { root.classList.remove("printing"); paint(); });
+      window.matchMedia("print").addEventListener("change", function (change) { resized(change.matches ? PRINTED : 0); });
+      window.addEventListener("beforeprint", function () { resized(PRINTED); });
+      window.addEventListener("afterprint", function () { resized(0); });
     });
   }
 

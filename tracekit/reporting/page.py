@@ -24,7 +24,7 @@ from tracekit.reporting.html import banner, definitions, safe, section, sql_bloc
 from tracekit.reporting.identity import details, identity
 from tracekit.reporting.source import Source, opened, pair_names
 from tracekit.reporting.story import paragraph, stalls
-from tracekit.reporting.table import bytes_moved, in_flight, known, op_kinds, steps
+from tracekit.reporting.table import bytes_moved, estimated, in_flight, known, op_kinds, steps
 from tracekit.store.reader import TraceLike, open_reader
 from tracekit.units import format_count, format_duration
 from tracekit.uri import local_file
@@ -203,6 +203,7 @@ def _figures(found: MetricsSnapshot) -> dict[str, str]:
         "in flight": in_flight(found),
         "files": format_count(found.files),
         "steps": steps(found),
+        **({} if found.estimates is None else {"the whole run": f"estimated {estimated(found.estimates)}"}),
     }
 
 

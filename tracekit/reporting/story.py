@@ -9,7 +9,7 @@ from typing import Any
 from tracekit.metrics.snapshot import MetricsSnapshot
 from tracekit.reporting.identity import origin
 from tracekit.reporting.source import Source
-from tracekit.reporting.table import brief, counted, op_kinds, shown
+from tracekit.reporting.table import brief, counted, estimated, op_kinds, shown
 from tracekit.units import format_duration, format_rate, format_size
 
 __all__ = ["Busy", "Consumer", "busy", "consumer", "paragraph", "stalls"]
@@ -65,6 +65,9 @@ def paragraph(source: Source, found: MetricsSnapshot) -> list[str]:
         f"{origin(source.reader)}: {counted(found.ops, 'op')} ({op_kinds(found)}) in {format_duration(found.duration_ns)}, "
         f"by {counted(worst['streams'], 'stream')} of {counted(worst['ranks'], 'rank')}, on {counted(found.files, 'file')}.",
         _moved(found),
+        ""
+        if found.estimates is None
+        else f"This is a sample; the whole run, estimated {estimated(found.estimates)}.",
         _storage(busy(source)),
         _waiting(source, consumer(source.reader.counters)),
         _latency(found),

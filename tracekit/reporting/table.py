@@ -23,6 +23,7 @@ __all__ = [
     "difference",
     "divergence_tables",
     "endings",
+    "estimated",
     "in_flight",
     "in_words",
     "known",
@@ -230,7 +231,7 @@ def _facts(found: MetricsSnapshot) -> dict[str, str]:
         "in flight": in_flight(found),
     }
     if found.estimates is not None:
-        facts["estimated"] = _estimated(found.estimates)
+        facts["estimated"] = estimated(found.estimates)
     if found.retried_ops:
         facts["retried"] = (
             f"{counted(found.retried_ops, 'op')}; {format_duration(found.wait_sum_ns or 0)} of earlier tries and waits"
@@ -242,7 +243,7 @@ def _facts(found: MetricsSnapshot) -> dict[str, str]:
     return facts
 
 
-def _estimated(estimates: Mapping[str, float | None]) -> str:
+def estimated(estimates: Mapping[str, float | None]) -> str:
     """What the whole run did, as far as a sample of its files tells."""
     words = []
     for name in ("ops", "bytes", "files"):
