@@ -5,6 +5,7 @@ A crash, a full disk or Ctrl-C never leaves half a file. This module imports not
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import shutil
@@ -13,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["fsync_dir", "is_stream", "whole_file"]
+__all__ = ["file_bytes", "fsync_dir", "is_stream", "whole_file"]
 
 _STANDARD = {"/dev/stdout": 1, "/dev/stderr": 2}
 _DESCRIPTORS = ("/dev/fd", "/proc/self/fd")
@@ -53,6 +54,13 @@ def is_stream(path: Path) -> bool:
     if _descriptor(path) is not None:
         return True
     return path.exists() and not path.is_file() and not path.is_dir()
+
+
+def file_bytes(path: Path) -> bytes:
+    """Return the content of a file. Raises OSError for a pipe or a device, too, which may have no end."""
+    if is_stream(path):
+        raise OSError(errno.EINVAL, "it is a pipe or a device, not a file", str(path))
+    return path.read_bytes()
 
 
 def _descriptor(path: Path) -> int | None:

@@ -20,7 +20,7 @@ from tracekit.errors import ErrorClass, TraceFormatError, UsageError
 from tracekit.schema import META_PREFIX, OP_KINDS
 from tracekit.sql import load_sql
 from tracekit.store.footer import parquet_errors
-from tracekit.store.index import Entry, Index, append_entry, digest_of, read_index, seal
+from tracekit.store.index import Entry, Index, append_entry, digest_of, index_problems, read_index, seal
 from tracekit.store.layout import (
     BROKEN_SUFFIX,
     MANIFEST_NAME,
@@ -35,7 +35,7 @@ from tracekit.store.locate import one_path
 from tracekit.store.lock import exclusive
 from tracekit.store.manifest import UPGRADE, Manifest, read_manifest, write_manifest
 from tracekit.store.opening import NotOpsError, SegmentInfo, open_file, open_pages, open_segment
-from tracekit.store.reader import TraceReader, index_problems, open_reader
+from tracekit.store.reader import TraceReader, open_reader
 from tracekit.store.rolling import compact
 from tracekit.store.segment import conform, write_segment
 from tracekit.store.statements import value_errors
@@ -90,7 +90,7 @@ def verify(
     found = [finding for file in files if (finding := _unreadable(file, alone=alone)) is not None]
     manifest = read_manifest(root) if root.is_dir() else None
     index = read_index(root) if manifest is not None else None
-    if manifest is not None and index is not None and not found:
+    if manifest is not None and not found:
         found = _unlike_index(root, manifest, index, files)
     if found:
         return found
@@ -112,9 +112,13 @@ def verify(
     return found + _odd_values(reader)
 
 
-def _unlike_index(root: Path, manifest: Manifest, index: Index, files: Iterable[Path]) -> list[Finding]:
+def _unlike_index(
+    root: Path, manifest: Manifest, index: Index | None, files: Iterable[Path]
+) -> list[Finding]:
     opened = [segment for file in files if (segment := open_segment(file)) is not None]
     found = [Finding(name, what, True) for name, what, _ in index_problems(manifest, index, opened)]
+    if index is None:
+        return found
     found += [
         Finding(entry.name, f"lost {entry.rows} ops: {entry.lost}", False)
         for entry in index.entries.values()
@@ -189,7 +193,8 @@ class _Work:
             if file.name not in foreign:
                 self._segment(file, index.entries.get(file.name), manifest)
         for file in journals_of(self.root):
-            self._journal(file)
+            if file.name not in foreign:
+                self._journal(file)
         present = {file.name for file in segments_of(self.root)}
         for entry in index.entries.values():
             if not entry.lost and entry.name not in present and entry.name not in self._damaged:
@@ -226,16 +231,19 @@ class _Work:
             if error.hint == UPGRADE:
                 raise
             info, damaged = None, True
+        except FileNotFoundError:  # a link to nothing
+            info, damaged = None, True
         if not damaged:
             return
         # A journal of the same stem still has the ops: it becomes the segment anew.
         again = any(stem_of(journal) == file.stem for journal in journals_of(self.root))
-        intact = [] if info is None or again else _intact_groups(file)
+        intact = [] if info is None or again or not _is_own(info, manifest) else _intact_groups(file)
         rows = sum(len(table) for table in intact)
         if info is not None and intact:
             target = file.with_name(f"{file.stem}-salvaged{SEGMENT_SUFFIX}")
             metadata = {
-                f"{META_PREFIX}{key}".encode(): value.encode() for key, value in info.metadata.items()
+                f"{META_PREFIX}{key}".encode(): value.encode()
+                for key, value in {**info.metadata, "segment": target.stem}.items()
             }
             append_entry(
                 self.root, write_segment(target, conform(pa.concat_tables(intact)), metadata, info.counters)
@@ -259,6 +267,9 @@ class _Work:
         except TraceFormatError as error:
             if error.hint == UPGRADE:
                 raise
+            self._put_aside(file)
+            return
+        except FileNotFoundError:  # a link to nothing
             self._put_aside(file)
             return
         self.journals += 1
@@ -287,6 +298,14 @@ def _opened(file: Path) -> SegmentInfo | None:
         if error.hint == UPGRADE:
             raise
         return None
+    except FileNotFoundError:  # a link to nothing
+        return None
+
+
+def _is_own(info: SegmentInfo, manifest: Manifest) -> bool:
+    """Return whether the ops of a damaged segment are those that its name stands for."""
+    own, name = info.metadata.get("trace_id"), info.metadata.get("segment", info.path.stem)
+    return own in (None, manifest.trace_id) and name == info.path.stem
 
 
 def _intact_groups(file: Path) -> list[pa.Table]:
@@ -320,6 +339,8 @@ def _unreadable(file: Path, *, alone: bool) -> Finding | None:
         if error.hint == UPGRADE or (alone and isinstance(error, NotOpsError)):  # it may well be whole
             raise
         return Finding(file.name, error.message, True)
+    except FileNotFoundError:  # finished or removed by a live recorder, unless it is a link to nothing
+        return Finding(file.name, "is a link to a file that is missing", True) if file.is_symlink() else None
     return None
 
 

@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from tracekit.schema import META_PREFIX
 from tracekit.store.locate import literal
 from tracekit.store.memory import bounded, memory_bytes
+from tracekit.whole import is_stream
 
 __all__ = ["is_sealed", "parquet_errors", "read_footer", "sealed_writer", "without_seal"]
 
@@ -51,6 +52,8 @@ def sealed_writer(file: Path, schema: pa.Schema, **options: Any) -> Iterator[pq.
 
 def read_footer(file: Path) -> pq.FileMetaData:
     """Return the footer of `file`. Raises OSError, and pa.ArrowException for one that is damaged or no Parquet."""
+    if is_stream(file):
+        raise pa.ArrowInvalid("it is a pipe or a device, not a file")
     with parquet_errors(), file.open("rb") as opened:
         _, raw = _footer_bytes(opened)
         at = raw.rfind(_FOUND)

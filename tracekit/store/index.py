@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -28,6 +28,7 @@ from tracekit.store.layout import (
     OLD_MANIFEST_NAME,
     SEALED_NAME,
     segments_of,
+    stem_of,
 )
 from tracekit.store.lock import try_exclusive
 from tracekit.store.manifest import (
@@ -39,21 +40,27 @@ from tracekit.store.manifest import (
     signed,
     unsigned,
 )
-from tracekit.whole import fsync_dir, whole_file
+from tracekit.store.opening import SegmentInfo
+from tracekit.whole import file_bytes, fsync_dir, whole_file
 
 __all__ = [
+    "RESTORE",
     "Entry",
     "Index",
     "append_entry",
     "digest_of",
     "entry_of",
+    "index_problems",
     "read_index",
     "seal",
     "seal_if_last",
     "write_sealed",
 ]
 
+RESTORE = "restore the file, or run tracekit repair to go on without it"
+"""The hint of errors about a segment that is missing."""
 _SEGMENTS_KEY = f"{META_PREFIX}segments".encode()
+_TRACE_KEY, _NAME_KEY = f"{META_PREFIX}trace_id".encode(), f"{META_PREFIX}segment".encode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,13 +118,18 @@ def append_entry(root: Path, entry: Entry) -> None:
 def read_index(root: Path) -> Index | None:
     """Return the list of segments of the trace at `root`; None if it has none (tracekit 0.1, other tools).
 
-    Raises TraceFormatError if the list in `_trace.parquet` is damaged.
+    Raises TraceFormatError if the list in `_trace.parquet` is damaged, or `_segments.jsonl` is no file.
     """
     # The lines first: sealing writes them into the other file before it removes them.
     try:
-        lines = (root / INDEX_NAME).read_bytes().splitlines()
+        lines = file_bytes(root / INDEX_NAME).splitlines()
     except FileNotFoundError:
         lines = None
+    except OSError as error:
+        raise TraceFormatError(
+            f"{root / INDEX_NAME}: the list of segments cannot be read: {error.strerror}",
+            "remove it to read the segments without their list",
+        ) from error
     try:
         sealed = json.loads(sealed_metadata(root / SEALED_NAME)[_SEGMENTS_KEY])
         unsigned(sealed)
@@ -141,6 +153,39 @@ def read_index(root: Path) -> Index | None:
     return index
 
 
+def index_problems(
+    manifest: Manifest, index: Index | None, found: Sequence[SegmentInfo]
+) -> list[tuple[str, str, str]]:
+    """Compare the files of a trace with its list of segments; return file name, problem and hint for each difference.
+
+    Compares names, rows, bytes and trace ids: of segments, nothing but footers is read.
+    """
+    segments = {segment.path.name: segment for segment in found if not segment.journal}
+    entries = {} if index is None else index.entries
+    wrong = []
+    for entry in entries.values():
+        segment = segments.get(entry.name)
+        if entry.lost:
+            continue
+        if segment is None:
+            wrong.append((entry.name, f"is missing, with {entry.rows} ops", RESTORE))
+        elif (segment.rows, segment.file_bytes) != (entry.rows, entry.bytes):
+            what = f"has {segment.rows} ops in {segment.file_bytes} bytes, not {entry.rows} in {entry.bytes}"
+            wrong.append((entry.name, f"is not as it was written: {what}", "restore the file"))
+    for segment in found:
+        name, own = segment.path.name, segment.metadata.get("trace_id")
+        if name in entries or (own is None and (segment.journal or index is None)):
+            continue  # listed, or a journal that lost its beginning, or of a trace without a list
+        stem = stem_of(segment.path)
+        written_as = segment.metadata.get("segment", stem)
+        if own != manifest.trace_id:
+            wrong.append((name, "does not belong to this trace", "move it out of the directory"))
+        elif written_as != stem:
+            what = f"does not belong to this trace under this name: it is a copy of {written_as}"
+            wrong.append((name, what, "move it out of the directory"))
+    return wrong
+
+
 def seal_if_last(root: Path) -> None:
     """Complete the trace at `root` if no other recorder holds it."""
     with try_exclusive(root) as alone:
@@ -156,37 +201,72 @@ def seal(root: Path) -> None:
     manifest = read_manifest(root)
     if manifest is None:
         return
+    before = _sealed_before(root)
     index = read_index(root) or Index()
     for file in segments_of(root):
         if file.name not in index.entries:
             with contextlib.suppress(pa.ArrowException, OSError):
                 footer = read_footer(file)
-                if (footer.metadata or {}).get(
-                    f"{META_PREFIX}trace_id".encode()
-                ) == manifest.trace_id.encode():
+                if _is_segment_of(manifest, file, footer.metadata or {}):
                     index.entries[file.name] = replace(entry_of(file, footer.num_rows), writer="")
-    write_sealed(root, manifest, index.entries.values())
+    write_sealed(root, manifest, index.entries.values(), before)
     for name in (INDEX_NAME, MANIFEST_NAME, OLD_MANIFEST_NAME):
         (root / name).unlink(missing_ok=True)
     fsync_dir(root)
 
 
-def write_sealed(root: Path, manifest: Manifest, entries: Iterable[Entry]) -> None:
-    """Write the manifest and the list of segments as `_trace.parquet`: no rows, the columns of the segments."""
+def _is_segment_of(manifest: Manifest, file: Path, metadata: Mapping[bytes, bytes]) -> bool:
+    """Return whether `file` is a segment of the trace, under the name that it was written with."""
+    own, name = metadata.get(_TRACE_KEY), metadata.get(_NAME_KEY, file.stem.encode())
+    return own == manifest.trace_id.encode() and name == file.stem.encode()
+
+
+@dataclass(frozen=True, slots=True)
+class _Before:
+    """The digests of the segments that `_trace.parquet` lists, and their columns: their footers need not be read again."""
+
+    digests: frozenset[str] = frozenset()
+    schema: pa.Schema | None = None
+
+
+_NOTHING_BEFORE = _Before()
+
+
+def _sealed_before(root: Path) -> _Before:
+    """Return what `_trace.parquet` says of the segments; nothing if there is none, or it is damaged."""
+    try:
+        with parquet_errors():
+            footer = read_footer(root / SEALED_NAME)
+            listed = json.loads((footer.metadata or {})[_SEGMENTS_KEY])["segments"]
+            schema = footer.schema.to_arrow_schema().remove_metadata()
+        return _Before(frozenset(entry["digest"] for entry in listed if not entry["lost"]), schema)
+    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException):
+        return _NOTHING_BEFORE
+
+
+def write_sealed(
+    root: Path, manifest: Manifest, entries: Iterable[Entry], before: _Before = _NOTHING_BEFORE
+) -> None:
+    """Write the manifest and the list of segments as `_trace.parquet`: no rows, the columns of the segments.
+
+    The footers of segments that are known from `before` are not read: a thousand processes that close one after
+    another would read half a million.
+    """
     listed = sorted(entries, key=lambda entry: entry.name)
     metadata = {
         MANIFEST_KEY: json.dumps(manifest_values(manifest)).encode(),
         _SEGMENTS_KEY: json.dumps(signed({"segments": [asdict(entry) for entry in listed]})).encode(),
     }
-    schema = _common_schema([root / entry.name for entry in listed if not entry.lost])
+    fresh = [root / entry.name for entry in listed if not (entry.lost or entry.digest in before.digests)]
+    schema = _common_schema(fresh, before.schema)
     labelled = schema.with_metadata(metadata)
     with whole_file(root / SEALED_NAME) as aside, sealed_writer(aside, labelled) as writer:
         writer.write_table(labelled.empty_table())
 
 
-def _common_schema(segments: list[Path]) -> pa.Schema:
+def _common_schema(segments: list[Path], before: pa.Schema | None) -> pa.Schema:
     """Return the columns that the segments hold, so that tools read them and `_trace.parquet` as one table."""
-    found: dict[tuple[str, ...], pa.Schema] = {}
+    found: dict[tuple[str, ...], pa.Schema] = {} if before is None else {tuple(before.names): before}
     for file in segments:
         with contextlib.suppress(OSError, pa.ArrowException), parquet_errors():
             schema = read_footer(file).schema.to_arrow_schema()

@@ -23,6 +23,7 @@ import pyarrow as pa
 from tracekit.errors import TraceFormatError
 from tracekit.schema import META_PREFIX, OPS
 from tracekit.store.layout import OLD_JOURNAL_SUFFIX
+from tracekit.whole import is_stream
 
 __all__ = ["COUNTERS_KEY", "JournalContents", "JournalWriter", "new_frames", "read_journal"]
 
@@ -106,33 +107,55 @@ class JournalContents:
 def read_journal(path: Path) -> JournalContents | None:
     """Return the intact batches of the journal at `path`; None for an empty file.
 
-    The columns are pages of the file, not copies. Raises FileNotFoundError if it is gone, TraceFormatError
-    if an old journal (`*.arrows`) is not one.
+    The columns are pages of the file, not copies. A frame that is there twice, or of another journal, counts as
+    damage. Raises FileNotFoundError if it is gone, TraceFormatError if it is no file, or an old journal (`*.arrows`)
+    is not one.
     """
-    with path.open("rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        if size == 0:
-            return None
-        pages = mmap.mmap(file.fileno(), size, prot=mmap.PROT_READ)
+    pages = _pages(path)
+    if pages is None:
+        return None
     if path.suffix == OLD_JOURNAL_SUFFIX:
         return _read_stream(path, pa.py_buffer(pages))
     contents = JournalContents(OPS)
-    schema = None
+    schema: pa.Schema | None = None
+    numbers: set[int] = set()
     at = 0
-    while at < size:
+    while at < len(pages):
         frame = _frame(pages, at)
         if frame is None:
             following = _next_frame(pages, at)
             _count_lost(contents, pages, at, following)
             at = following
             continue
-        batch, contents.counters, at = frame
+        batch, counters, following = frame
+        number = int(_HEAD.unpack_from(pages, at)[1])
         if schema is None:
-            schema = _described(batch.schema)
-            contents.schema = schema
-        if batch.schema.names == schema.names:
+            schema = contents.schema = _described(batch.schema)
+        alike = batch.schema.names == schema.names and batch.schema.metadata == schema.metadata
+        if alike and number not in numbers:
             contents.batches.append(pa.RecordBatch.from_arrays(batch.columns, schema=schema))
+            contents.counters = counters
+        else:
+            contents.damaged_bytes += following - at
+        numbers.add(number)
+        at = following
     return contents
+
+
+def _pages(path: Path) -> mmap.mmap | None:
+    """Return the bytes of a journal; None if it is empty."""
+    if is_stream(path):
+        raise TraceFormatError(f"{path} is a pipe or a device, not a journal", "move it out of the trace")
+    try:
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            return mmap.mmap(file.fileno(), size, prot=mmap.PROT_READ) if size else None
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise TraceFormatError(
+            f"{path} cannot be read: {error.strerror}", "check its permissions, or move it out of the trace"
+        ) from error
 
 
 def new_frames(file: int, at: int) -> tuple[list[pa.RecordBatch], int]:

@@ -31,7 +31,7 @@ from tracekit.store.layout import (
     is_leftover,
     partial_path,
 )
-from tracekit.whole import fsync_dir
+from tracekit.whole import file_bytes, fsync_dir
 
 __all__ = [
     "MANIFEST_KEY",
@@ -161,7 +161,7 @@ def read_manifest(path: Path) -> Manifest | None:
     for name in (MANIFEST_NAME, SEALED_NAME, OLD_MANIFEST_NAME):
         file = path / name
         try:
-            return _manifest(_sealed_text(file) if name == SEALED_NAME else file.read_text("utf-8"), file)
+            return _manifest(_sealed_text(file) if name == SEALED_NAME else file_bytes(file).decode(), file)
         except (FileNotFoundError, NotADirectoryError):
             continue
         except PermissionError as error:

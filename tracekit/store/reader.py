@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,15 +21,23 @@ import pyarrow as pa
 from tracekit.errors import TraceFormatError, UsageError
 from tracekit.schema import OPS
 from tracekit.sql import load_sql
-from tracekit.store.index import Index, read_index
-from tracekit.store.layout import MANIFEST_NAME, journals_of, segment_of, segments_of, stem_of
+from tracekit.store.index import RESTORE, index_problems, read_index
+from tracekit.store.layout import (
+    INDEX_NAME,
+    MANIFEST_NAME,
+    SEALED_NAME,
+    journals_of,
+    segment_of,
+    segments_of,
+    stem_of,
+)
 from tracekit.store.locate import Name, literal, trace_paths
-from tracekit.store.manifest import Manifest, read_manifest
+from tracekit.store.manifest import read_manifest
 from tracekit.store.memory import bounded, memory_bytes, memory_errors
 from tracekit.store.opening import SegmentInfo, journal_table, open_file, open_segment
 from tracekit.store.statements import collected, query_errors, select, streamed, value_errors
 
-__all__ = ["HasReader", "SegmentInfo", "TraceLike", "TraceReader", "index_problems", "open_reader"]
+__all__ = ["HasReader", "SegmentInfo", "TraceLike", "TraceReader", "open_reader"]
 
 _TRIES = 3
 _SQL_TYPES = {
@@ -262,10 +270,26 @@ def _open_files(paths: Sequence[Path]) -> TraceReader:
 
 
 def _open_directory(root: Path) -> TraceReader:
-    for _ in range(_TRIES - 1):  # a live recorder may remove a segment after its list was read
-        with suppress(TraceFormatError, FileNotFoundError):
+    for _ in range(_TRIES - 1):
+        before = _listed(root)
+        try:
             return _open_directory_once(root)
+        except TraceFormatError:
+            if _listed(root) == before:  # else a live recorder finished or removed a segment meanwhile
+                raise
     return _open_directory_once(root)
+
+
+def _listed(root: Path) -> tuple[object, ...]:
+    """Return what changes whenever the list of segments does: the files that hold it, and the names in the trace."""
+    held: list[object] = []
+    for name in (INDEX_NAME, SEALED_NAME):
+        try:
+            found = (root / name).stat()
+            held.append((found.st_ino, found.st_size, found.st_mtime_ns))
+        except OSError:
+            held.append(None)
+    return (*held, *sorted(file.name for file in (*segments_of(root), *journals_of(root))))
 
 
 def _open_directory_once(root: Path) -> TraceReader:
@@ -275,8 +299,10 @@ def _open_directory_once(root: Path) -> TraceReader:
     for file in _segment_files(root):
         try:
             segment = open_segment(file)
-        except FileNotFoundError:  # a live recorder has just turned this journal into a segment
-            segment = open_segment(segment_of(file))
+        except (
+            FileNotFoundError
+        ):  # a live recorder has just turned this journal into a segment, or removed it
+            segment = _finished(file)
         if segment is not None:
             found.append(segment)
     if manifest is None and not found:
@@ -285,40 +311,36 @@ def _open_directory_once(root: Path) -> TraceReader:
         )
     if manifest is None:
         return _joined(root, found)
-    wrong = [] if index is None else index_problems(manifest, index, found)
+    wrong = index_problems(manifest, index, found)
     if wrong:
         raise TraceFormatError(f"{root / wrong[0][0]}: {wrong[0][1]}", wrong[0][2])
     removed = 0 if index is None else sum(entry.rows for entry in index.entries.values() if entry.lost)
     return TraceReader(root, tuple(found), manifest.trace_id, manifest.epoch_unix_ns, removed)
 
 
-def index_problems(
-    manifest: Manifest, index: Index, found: Sequence[SegmentInfo]
-) -> list[tuple[str, str, str]]:
-    """Compare the segments of a trace with its list; return file name, problem and hint for each difference.
-
-    Compares names, rows, bytes and trace ids: nothing but footers is read.
-    """
-    segments = {segment.path.name: segment for segment in found if not segment.journal}
-    wrong = []
-    for entry in index.entries.values():
-        segment = segments.get(entry.name)
-        if entry.lost:
-            continue
-        if segment is None:
-            hint = "restore the file, or run tracekit repair to go on without it"
-            wrong.append((entry.name, f"is missing, with {entry.rows} ops", hint))
-        elif (segment.rows, segment.file_bytes) != (entry.rows, entry.bytes):
-            what = f"has {segment.rows} ops in {segment.file_bytes} bytes, not {entry.rows} in {entry.bytes}"
-            wrong.append((entry.name, f"is not as it was written: {what}", "restore the file"))
-    for name, segment in segments.items():
-        if name not in index.entries and segment.metadata.get("trace_id") != manifest.trace_id:
-            wrong.append((name, "does not belong to this trace", "move it out of the directory"))
-    return wrong
+def _finished(file: Path) -> SegmentInfo | None:
+    """Open the segment that `file`, which is gone, has become."""
+    try:
+        return open_segment(segment_of(file))
+    except FileNotFoundError as error:
+        raise TraceFormatError(f"{file} is missing, or is a link to nothing", RESTORE) from error
 
 
 def _joined(root: Path, found: Sequence[SegmentInfo]) -> TraceReader:
-    """Return the trace of segments without a manifest; its times count from the earliest epoch."""
+    """Return the trace of segments without a manifest; its times count from the earliest epoch.
+
+    Raises TraceFormatError if two of them are the same segment: its ops would count twice.
+    """
+    known: dict[tuple[str | None, str | None], Path] = {}
+    for segment in found:
+        if segment.sealed and segment.metadata.get("segment"):
+            first = known.setdefault(
+                (segment.metadata.get("trace_id"), segment.metadata["segment"]), segment.path
+            )
+            if first != segment.path:
+                raise TraceFormatError(
+                    f"{first} and {segment.path} are copies of one segment", "give only one of them"
+                )
     epochs = [segment.epoch_unix_ns for segment in found if segment.epoch_unix_ns is not None]
     return TraceReader(root, tuple(found), found[0].metadata.get("trace_id"), min(epochs, default=None))
 
