@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import json
 import ssl
@@ -103,10 +104,25 @@ def test_a_store_that_redirects_within_its_host_is_refused_before_obstore_reads(
         assert elsewhere == []
 
 
-def test_obstore_refuses_a_session_token_that_a_redirect_could_take_along(keys: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("endpoint", "taken"),
+    [
+        ("http://127.0.0.1:1", False),
+        ("https://127.0.0.1:1", False),
+        ("http://s3.us-east-1.amazonaws.com", False),
+        ("https://amazonaws.com.example", False),
+        ("https://s3.us-east-1.amazonaws.com", True),
+        (None, True),
+    ],
+)
+def test_obstore_takes_a_session_token_only_where_no_redirect_can_take_it_elsewhere(
+    keys: pytest.MonkeyPatch, endpoint: str | None, taken: bool
+) -> None:
     keys.setenv("AWS_SESSION_TOKEN", "tok3n")
-    with pytest.raises(UsageError, match="session token"):
-        opened("http://127.0.0.1:1", "obstore").open("s3://bucket/k")
+    backend = s3.backend(client="obstore", endpoint=endpoint)
+    with contextlib.nullcontext() if taken else pytest.raises(UsageError, match="session token"):
+        backend.open("s3://bucket/k")
+    backend.close()
 
 
 def shifted(handler: Handler) -> None:
@@ -406,6 +422,27 @@ def test_the_real_cause_of_a_failed_connection_is_named(
             backend.close()
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"\x15\x03\x01\x00\x02\x02\x46",
+        b"HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n",
+        b"HTTP/1.1 400 Bad Request\r\nContent-Length: 44\r\n\r\nYou're speaking plain HTTP to an SSL-enabled",
+    ],
+)
+def test_a_port_that_expects_tls_is_named(keys: pytest.MonkeyPatch, answer: bytes) -> None:
+    def script(handler: Handler) -> None:
+        handler.wfile.write(answer)
+        handler.drop()
+
+    with serving(script) as (endpoint, seen):
+        backend = opened(endpoint, "native", retries=3)
+        error = failure(lambda: read(backend))
+        assert (error.error_class, "speaks TLS (use https://)" in str(error)) == ("unreachable", True)
+        assert len(seen) == 1
+        backend.close()
+
+
 def test_a_proxy_forwards_and_its_environment_can_be_ignored(keys: pytest.MonkeyPatch) -> None:
     for name in ("no_proxy", "NO_PROXY", "http_proxy"):
         keys.delenv(name, raising=False)
@@ -451,8 +488,7 @@ def test_no_key_is_listed_twice_where_a_page_begins_with_the_last_key(
     pages = {"": ("ab", "1"), "1": ("bc", "2"), "2": ("bc", "3"), "3": ("d", "")}
 
     def script(handler: Handler) -> None:
-        token = parse_qs(urlsplit(handler.path).query).get("continuation-token", [""])[0]
-        handler.reply(200, listing(*pages[token]), Content_Type="application/xml")
+        handler.reply(200, listing(*pages[asked_token(handler)]), Content_Type="application/xml")
 
     with serving(script) as (endpoint, _):
         backend = opened(endpoint, client)
@@ -470,6 +506,43 @@ def test_a_listing_that_repeats_a_page_without_end_is_an_error(keys: pytest.Monk
         backend = opened(endpoint, client)
         assert "repeats a page" in str(failure(lambda: list(backend.list("s3://bucket"))))
         backend.close()
+
+
+@WITH_EACH_CLIENT
+@pytest.mark.parametrize(
+    ("pages", "words"),
+    [
+        ({"": ("ab", "1"), "1": ("cd", "1")}, "does not say where it goes on"),
+        ({"": ("ab", "1"), "1": ("cd", "2"), "2": ("ab", "1")}, "repeats a page"),
+        ({"": ("", "1"), "1": ("", "1")}, "does not say where it goes on"),
+        ({"": ("", "1"), "1": ("", "2"), "2": ("", "1")}, "empty pages in a row"),
+    ],
+)
+def test_a_listing_that_makes_no_progress_is_an_error(
+    keys: pytest.MonkeyPatch, client: str, pages: dict[str, tuple[str, str]], words: str
+) -> None:
+    keys.setattr("tracekit.backends.objects.listing._EMPTY_PAGES", 20)
+    with serving(lambda handler: handler.reply(200, listing(*pages[asked_token(handler)]))) as (endpoint, _):
+        backend = opened(endpoint, client)
+        error = failure(lambda: list(backend.list("s3://bucket")))
+        assert (error.error_class, words in str(error)) == ("io_error", True), str(error)
+        backend.close()
+
+
+@WITH_EACH_CLIENT
+def test_keys_that_a_store_repeats_anywhere_are_listed_once_and_empty_pages_are_no_end(
+    keys: pytest.MonkeyPatch, client: str
+) -> None:
+    pages = {"": ("abc", "1"), "1": ("", "2"), "2": ("adbb", "3"), "3": ("", "4"), "4": ("ec", "")}
+    with serving(lambda handler: handler.reply(200, listing(*pages[asked_token(handler)]))) as (endpoint, _):
+        backend = opened(endpoint, client)
+        assert [info.uri[-1] for info in backend.list("s3://bucket")] == list("abcde")
+        assert backend.counters["lists"] == 5
+        backend.close()
+
+
+def asked_token(handler: Handler) -> str:
+    return parse_qs(urlsplit(handler.path).query).get("continuation-token", [""])[0]
 
 
 def test_a_listing_without_its_end_is_an_error(keys: pytest.MonkeyPatch) -> None:

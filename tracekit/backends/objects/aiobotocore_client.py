@@ -23,9 +23,11 @@ from botocore import UNSIGNED
 from tracekit.backends.objects import failures
 from tracekit.backends.objects.aio_connections import Redirected, no_answer, watched
 from tracekit.backends.objects.aws import AwsSettings, check_sendable, credential_errors, why_no_credentials
+from tracekit.backends.objects.checksum import verify_counted
 from tracekit.backends.objects.client import PAGE_OBJECTS
 from tracekit.backends.objects.failures import Failure
 from tracekit.backends.objects.limits import TooLong, within
+from tracekit.backends.objects.listing import next_token
 from tracekit.backends.objects.loop_thread import LoopClients
 from tracekit.backends.objects.native.endpoint import endpoint_of
 from tracekit.backends.objects.options import Transport, certificate_pair
@@ -90,6 +92,8 @@ class AiobotocoreClient:
         self._version = {"VersionId": options.version_id} if options.version_id else {}
         self._payer = {"RequestPayer": "requester"} if options.requester_pays else {}
         self._total_s = options.total_timeout_s
+        self._count = count
+        self._checksums = options.verify_checksums
         proxies = None if options.proxy is None else {"http": options.proxy, "https": options.proxy}
         if options.proxy == "none":
             proxies = {}
@@ -145,6 +149,8 @@ class AiobotocoreClient:
                 data = await body.read()
         if length is not None:
             check_body(len(data), length)
+        if self._checksums:
+            verify_counted(answer["ResponseMetadata"]["HTTPHeaders"], memoryview(data), self._count)
         return memoryview(data)[:most], first
 
     async def _get(self, key: str, **asked: Any) -> Any:
@@ -168,9 +174,8 @@ class AiobotocoreClient:
             yield [(key, size) for key, size in found if size or not key.endswith("/")]
             if not answer.get("IsTruncated"):
                 return
-            if not answer.get("NextContinuationToken"):
-                raise ValueError("the listing is truncated and does not say where it goes on")
-            asked["ContinuationToken"] = answer["NextContinuationToken"]
+            token = answer.get("NextContinuationToken", "")
+            asked["ContinuationToken"] = next_token(token, asked.get("ContinuationToken", ""))
 
     def put(self, key: str, data: bytes | memoryview, overwrite: bool) -> None:
         condition = {} if overwrite else {"IfNoneMatch": "*"}
@@ -251,6 +256,8 @@ class AiobotocoreClient:
         )
         client.meta.events.register_first("before-call.s3", _follow_no_redirect)
         client.meta.events.register_last("before-call.s3", _expect_nothing)
+        if self._checksums:
+            client.meta.events.register_last("before-call.s3.GetObject", _ask_for_checksum)
         return client
 
 
@@ -262,6 +269,12 @@ def _follow_no_redirect(params: dict[str, Any], **_: Any) -> None:
 def _expect_nothing(params: dict[str, Any], **_: Any) -> None:
     """Send the body at once: aiohttp waits without end for a store that answers a put before it has the body."""
     params["headers"].pop("Expect", None)
+
+
+def _ask_for_checksum(params: dict[str, Any], **_: Any) -> None:
+    """Ask for the checksum of a whole object; by botocore's own option, it would compare some kinds itself."""
+    if "Range" not in params["headers"]:
+        params["headers"]["x-amz-checksum-mode"] = "ENABLED"
 
 
 async def _require_credentials(session: Any) -> None:

@@ -157,7 +157,6 @@ def _azure_sdk(settings: AzureSettings, options: AzOptions) -> Connect:
     from tracekit.backends.objects.azure_sdk_client import AzureSdkClient
 
     one_endpoint("azure-sdk", settings.endpoints)
-    untaken("azure-sdk", verify_checksums=options.verify_checksums)
     return lambda container, count: AzureSdkClient(container, settings, options, count)
 
 

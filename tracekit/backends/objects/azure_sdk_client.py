@@ -20,9 +20,11 @@ from azure.storage.blob.aio import ExponentialRetry as AsyncExponentialRetry
 from tracekit.backends.objects import failures
 from tracekit.backends.objects.aio_connections import Redirected, no_answer, watched
 from tracekit.backends.objects.azure_account import AzureSettings
+from tracekit.backends.objects.checksum import verify_counted
 from tracekit.backends.objects.client import PAGE_OBJECTS
 from tracekit.backends.objects.failures import Failure
 from tracekit.backends.objects.limits import TooLong, within
+from tracekit.backends.objects.listing import next_token
 from tracekit.backends.objects.loop_thread import LoopClients
 from tracekit.backends.objects.native.endpoint import Endpoint, endpoint_of
 from tracekit.backends.objects.options import Transport
@@ -74,6 +76,7 @@ class AzureSdkClient:
         self._transport = options
         self._endpoint = endpoint_of(settings.endpoint, options, ca_bundle=options.ca_bundle)
         self._total_s = options.total_timeout_s
+        self._checksums = options.verify_checksums
         self._options: dict[str, Any] = {
             "read_timeout": options.timeout_s,
             "connection_timeout": options.connect_timeout_s,
@@ -101,7 +104,10 @@ class AzureSdkClient:
     async def aget(self, key: str, most: int | None) -> tuple[memoryview | None, int | None]:
         heads = _Heads()  # the SDK requests a range anyway: `most` costs no second request
         data = await self._download(key, 0 if most else None, most or None, heads)
-        return heads.whole(data, most), heads.at
+        body = heads.whole(data, most)
+        if self._checksums and heads.complete(len(data)):
+            verify_counted(heads.headers, memoryview(data), self._count)
+        return body, heads.at
 
     async def _download(self, key: str, offset: int | None, length: int | None, heads: _Heads) -> bytes:
         async with within(self._total_s):
@@ -138,8 +144,10 @@ class AzureSdkClient:
                 except StopAsyncIteration:
                     return None
 
+        marker = ""
         while (page := self._loops.run(following())) is not None:
             found = [(blob.name, int(blob.size)) for blob in page]
+            marker = listing.continuation_token and next_token(listing.continuation_token, marker)
             yield [(key, size) for key, size in found if key > after and (size or not key.endswith("/"))]
 
     def put(self, key: str, data: bytes | memoryview, overwrite: bool) -> None:
@@ -252,7 +260,7 @@ def _namable(key: str) -> str:
 class _Heads:
     """A response hook: when the headers of the last answer arrived, and what they announce."""
 
-    __slots__ = ("at", "date", "length", "range", "status")
+    __slots__ = ("at", "date", "headers", "length", "range", "status")
 
     def __init__(self) -> None:
         self.at: int | None = None
@@ -260,15 +268,17 @@ class _Heads:
         self.length: int | None = None
         self.range: str | None = None
         self.date = ""
+        self.headers: dict[str, str] = {}
 
     def __call__(self, response: Any) -> None:
         self.at = time.monotonic_ns()
         answer = response.http_response
         self.status = answer.status_code
-        length = answer.headers.get("Content-Length")
+        self.headers = {name.lower(): value for name, value in answer.headers.items()}
+        length = self.headers.get("content-length")
         self.length = int(length) if length is not None else None
-        self.range = answer.headers.get("Content-Range")
-        self.date = answer.headers.get("Date", "")
+        self.range = self.headers.get("content-range")
+        self.date = self.headers.get("date", "")
 
     def fill(self, offset: int, buffer: memoryview, data: bytes) -> int:
         """Copy a range into `buffer`. Raises OtherBytes if it is another one."""
@@ -285,6 +295,10 @@ class _Heads:
         elif self.length is not None and self.status in (200, 206):
             check_body(len(data), self.length)
         return memoryview(data)[:most]
+
+    def complete(self, count: int) -> bool:
+        """Return whether `count` bytes are all of the object."""
+        return self.range is None or self.range.rpartition("/")[2] == str(count)
 
 
 class _Download:

@@ -26,6 +26,7 @@ __all__ = [
     "one_line",
     "other_bytes",
     "retry_after",
+    "speaks_tls",
     "timeout",
     "too_long",
     "unreachable",
@@ -49,6 +50,11 @@ _REGION_CODES = frozenset(
 )
 _REGION = re.compile(r"[a-z0-9-]{1,40}")
 _RIGHT_REGION = re.compile(r"<Region>([a-z0-9-]{1,40})</Region>|expecting '([a-z0-9-]{1,40})'")
+_SPEAKS_TLS = re.compile(
+    r"plain HTTP request was sent to HTTPS|HTTP request to an HTTPS server|plain HTTP to an SSL",
+    re.IGNORECASE,
+)
+"""What nginx, Go and Apache say of a request without TLS."""
 _LONGEST_WAIT_S = 60.0
 """A longer Retry-After is not waited for in full."""
 _CONTAINER_CODES = frozenset({"NoSuchBucket", "ContainerNotFound", "ContainerBeingDeleted"})
@@ -79,6 +85,8 @@ def from_status(
     """
     code = code or _first(_CODE, text)
     message = message or _first(_MESSAGE, text)
+    if status == 400 and _SPEAKS_TLS.search(text or message):
+        return speaks_tls()
     answer = " ".join(part for part in (f"HTTP {status}", code) if part)
     detail = redact(f"{answer}: {one_line(message)}" if message else answer)
     error_class = ErrorClass.from_http(status, code)
@@ -94,6 +102,11 @@ def from_status(
         region=region if error_class == ErrorClass.WRONG_REGION and _REGION.fullmatch(region) else "",
         retry_after_s=_seconds(retry_after),
     )
+
+
+def speaks_tls() -> Failure:
+    """Classify the answer of a port with TLS to a request without."""
+    return Failure(ErrorClass.UNREACHABLE, "the port speaks TLS (use https://)")
 
 
 def retry_after(headers: Mapping[str, str]) -> str:

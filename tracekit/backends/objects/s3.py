@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from tracekit.backends.objects.aws import AwsSettings, resolve
 from tracekit.backends.objects.changing import ConnectChanges
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from tracekit.backends.objects.native.client import NativeClient
 
 __all__ = ["S3Options", "backend"]
+
+_AMAZON = (".amazonaws.com", ".amazonaws.com.cn", ".api.aws")
 
 
 @dataclass(frozen=True, slots=True, init=False)
@@ -126,7 +129,7 @@ def _obstore(settings: AwsSettings, options: S3Options) -> Connect:
 
     def connect(bucket: str, count: Callable[[str], None]) -> ObjectClient:
         credentials = None if settings.anonymous else settings.credentials()
-        if credentials is not None and (settings.endpoint or "").startswith("http:"):
+        if credentials is not None and not _is_amazon(settings.endpoint):
             _check_no_token(credentials, settings.shown_endpoint)
 
         def make_store(timeout_s: float, region: str | None) -> S3Store:
@@ -137,16 +140,22 @@ def _obstore(settings: AwsSettings, options: S3Options) -> Connect:
     return connect
 
 
+def _is_amazon(endpoint: str | None) -> bool:
+    """Return whether whatever answers at this host belongs to AWS, on every port, with TLS."""
+    parts = urlsplit(endpoint or "https://s3.amazonaws.com")
+    return parts.scheme == "https" and (parts.hostname or "").endswith(_AMAZON)
+
+
 def _check_no_token(credentials: Callable[[], S3Credential], endpoint: str) -> None:
-    """Raise UsageError if there is a session token, which obstore would send on."""
+    """Raise UsageError if there is a session token, which obstore would send along to another port of the host."""
     try:
         token = credentials()["token"]
     except RuntimeError:
         return  # the first request says why there are none
     if token:
         raise UsageError(
-            f"client='obstore' follows redirects within {endpoint} and would send the session token on",
-            "leave out client=, or give an endpoint with https://",
+            f"client='obstore' follows redirects within the host of {endpoint} and would send the session token along",
+            "leave out client=: the default client follows no redirect",
         )
 
 
@@ -184,7 +193,6 @@ def _aiobotocore(settings: AwsSettings, options: S3Options) -> Connect:
     from tracekit.backends.objects.aiobotocore_client import AiobotocoreClient
 
     one_endpoint("aiobotocore", settings.endpoints)
-    untaken("aiobotocore", verify_checksums=options.verify_checksums)
     return lambda bucket, count: AiobotocoreClient(bucket, settings, options, count)
 
 

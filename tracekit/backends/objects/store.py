@@ -16,6 +16,7 @@ from tracekit.backends.objects.changing import CHANGE_COUNTERS, ConnectChanges, 
 from tracekit.backends.objects.client import ObjectClient
 from tracekit.backends.objects.create_only import CreateOnly
 from tracekit.backends.objects.failures import Failure
+from tracekit.backends.objects.listing import Endless, Listed
 from tracekit.backends.objects.retrying import Dialect, Retrier, Tries
 from tracekit.backends.objects.uri import join, split
 from tracekit.errors import BackendError, ErrorClass, UsageError
@@ -210,38 +211,35 @@ class ObjectStoreBackend:
         self._answered.add(container)
 
     def _pages(self, uri: str, client: ObjectClient, key: str, patient: bool = True) -> Iterator[_Page]:
-        """Yield non-empty listing pages below `key`; a page that fails is requested again from its start."""
+        """Yield non-empty listing pages below `key`; a page that fails is requested again from its start.
+
+        No key comes twice, whatever the store repeats.
+        """
         after = ""
-        seen = repeats = 0
+        listed = Listed()
         tries = Tries()
         pages = client.pages(key.rstrip("/"), after)
         while True:
             try:
                 page = next(pages, None)
+                fresh = None if page is None else listed.fresh(page)
             except client.errors as error:
                 time.sleep(self.retrier.pause_or_give_up(client, client.failure(error), uri, tries, patient))
                 tries.again()
+                listed.again()
                 pages = client.pages(key.rstrip("/"), after)
                 continue
-            if page is not None or not seen:
+            except Endless as error:
+                self.retrier.give_up(Failure(ErrorClass.IO_ERROR, str(error)), uri, tries)
+            if page is not None or not listed.pages:
                 self.count("lists")
-            if page is None:
+            if fresh is None:
                 self._answered.add(split(uri).container)
                 return
-            seen += 1
-            if page and page[-1][0] == after:
-                repeats += 1
-                if repeats > 1:
-                    failure = Failure(ErrorClass.IO_ERROR, "the listing repeats a page without end")
-                    self.retrier.give_up(failure, uri, tries)
-                continue
-            if page and page[0][0] == after:
-                page = page[1:]
-            if page:  # an empty page is no progress
-                repeats = 0
+            if fresh:  # an empty page is no progress
                 tries = Tries()
-                after = page[-1][0]
-                yield page
+                after = fresh[-1][0]
+                yield fresh
 
     def persist(self, client: ObjectChanges, uri: str, request: Callable[[], _T]) -> _T:
         """Return the answer to a request that changes an object, with retries."""

@@ -12,7 +12,14 @@ import threading
 import time
 from collections.abc import Callable
 
-from tracekit.backends.objects.native.endpoint import Broken, Endpoint, Limits, broken, too_long
+from tracekit.backends.objects.native.endpoint import (
+    Broken,
+    Endpoint,
+    Limits,
+    broken,
+    malformed,
+    too_long,
+)
 from tracekit.backends.objects.native.wire import Malformed, Reception, Refused
 from tracekit.errors import ErrorClass
 
@@ -50,7 +57,7 @@ class BlockingPool:
             whole = True
             return first
         except Malformed as error:
-            raise Broken(ErrorClass.IO_ERROR, str(error)) from None
+            raise malformed(error) from None
         except OSError as error:
             raise broken(error, self._endpoint, connecting=False) from None
         finally:

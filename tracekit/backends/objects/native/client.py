@@ -10,7 +10,9 @@ import itertools
 from collections.abc import Callable, Iterator, Mapping
 
 from tracekit.backends.objects import failures
+from tracekit.backends.objects.checksum import verify_counted
 from tracekit.backends.objects.failures import CREDENTIALS_MARK, Failure
+from tracekit.backends.objects.listing import next_token
 from tracekit.backends.objects.native.blocking import BlockingPool
 from tracekit.backends.objects.native.checks import (
     HttpFailure,
@@ -23,7 +25,6 @@ from tracekit.backends.objects.native.checks import (
     succeeded,
     told_size,
 )
-from tracekit.backends.objects.native.checksum import verify
 from tracekit.backends.objects.native.endpoint import Broken, Endpoint, Limits
 from tracekit.backends.objects.native.looped import LoopPool
 from tracekit.backends.objects.native.service import BadKey, Service
@@ -133,9 +134,9 @@ class NativeClient:
             yield [
                 (key, size) for key, size in page.entries if key > after and (size or not key.endswith("/"))
             ]
-            if not page.token or page.token == token:
+            if not page.token:
                 return
-            token = page.token
+            token = next_token(page.token, token)
 
     def put(self, key: str, data: bytes | memoryview, overwrite: bool) -> None:
         headers = {
@@ -272,7 +273,7 @@ class NativeClient:
         body, answer = check.body(), check.reception.answer
         assert answer is not None
         if self._checksums:
-            self._count("checksums_verified" if verify(answer.headers, body) else "checksums_absent")
+            verify_counted(answer.headers, body, self._count)
         return body if check.most is None else body[: check.most]
 
     def _http_failure(self, error: HttpFailure) -> Failure:
@@ -280,8 +281,6 @@ class NativeClient:
         text = error.body.decode("utf-8", errors="replace")
         code = headers.get(self._service.code_header, "")
         region = headers.get("x-amz-bucket-region", "")
-        if error.answer.status == 400 and "HTTPS" in text and "plain HTTP" in text:
-            return Failure(ErrorClass.UNREACHABLE, "the port speaks TLS (use https://)")
         return failures.from_status(
             error.answer.status,
             text,

@@ -18,6 +18,7 @@ from urllib.parse import quote, unquote, urlsplit
 from urllib.request import getproxies_environment, proxy_bypass_environment  # type: ignore[attr-defined]
 
 from tracekit.backends.objects.failures import TOO_LONG
+from tracekit.backends.objects.native.wire import Malformed, SpeaksTls
 from tracekit.backends.objects.options import Transport
 from tracekit.errors import ErrorClass, UsageError
 
@@ -30,6 +31,7 @@ __all__ = [
     "endpoint_of",
     "endpoints_of",
     "limits_of",
+    "malformed",
     "proxy_for",
     "tls_context",
     "too_long",
@@ -248,6 +250,13 @@ def broken(error: Exception, endpoint: Endpoint, connecting: bool) -> Broken:
             reason = "connection refused"
         return Broken(ErrorClass.UNREACHABLE, f"{reason.lower()}{_by(endpoint)}")
     return Broken(ErrorClass.UNREACHABLE, "the connection broke off")
+
+
+def malformed(error: Malformed) -> Broken:
+    """Return the failure of a request whose answer is not HTTP/1.1."""
+    if isinstance(error, SpeaksTls):
+        return Broken(ErrorClass.UNREACHABLE, str(error), retryable=False)
+    return Broken(ErrorClass.IO_ERROR, str(error))
 
 
 def _by(endpoint: Endpoint) -> str:

@@ -9,9 +9,8 @@ import weakref
 from collections.abc import Callable
 
 from tracekit.backends.objects.native.blocking import check_tunnel, tunnel_request
-from tracekit.backends.objects.native.endpoint import Broken, Endpoint, Limits, broken, too_long
+from tracekit.backends.objects.native.endpoint import Endpoint, Limits, broken, malformed, too_long
 from tracekit.backends.objects.native.wire import Malformed, Reception, Refused
-from tracekit.errors import ErrorClass
 
 __all__ = ["LoopPool"]
 
@@ -47,7 +46,7 @@ class LoopPool:
         try:
             first = await connection.exchange(head, body, reception)
         except Malformed as error:
-            raise Broken(ErrorClass.IO_ERROR, str(error)) from None
+            raise malformed(error) from None
         except OSError as error:
             raise broken(error, self._endpoint, connecting=False) from None
         if connection.usable and reception.reusable and len(idle) < self._limits.pool_size:

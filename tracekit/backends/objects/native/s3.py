@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import unquote_plus
 
 from tracekit.backends.objects.client import PAGE_OBJECTS
+from tracekit.backends.objects.listing import next_token
 from tracekit.backends.objects.native.endpoint import Endpoint
 from tracekit.backends.objects.native.service import (
     Page,
@@ -172,7 +173,7 @@ def s3_page(body: bytes) -> Page:
             raise ValueError("an entry of the listing has no key or size")
         name = xml_text(key[1])
         entries.append((unquote_plus(name, errors="surrogateescape") if encoded else name, int(size[1])))
+    if _TRUNCATED.search(text) is None:
+        return Page(entries, "")
     token = _TOKEN.search(text)
-    if token is None and _TRUNCATED.search(text):
-        raise ValueError("the listing is truncated and does not say where it goes on")
-    return Page(entries, xml_text(token[1]) if token and _TRUNCATED.search(text) else "")
+    return Page(entries, next_token(xml_text(token[1]) if token else "", ""))

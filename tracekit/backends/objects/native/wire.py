@@ -10,13 +10,14 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-__all__ = ["Answer", "Malformed", "NoRoom", "Overlong", "Reception", "Refused", "request_head"]
+__all__ = ["Answer", "Malformed", "NoRoom", "Overlong", "Reception", "Refused", "SpeaksTls", "request_head"]
 
 _SCRATCH_BYTES = 8 << 10
 _HEAD_BYTES = 64 << 10
 _CHUNK_LINE_BYTES = 4096
 _END = b"\r\n\r\n"
 _VERSION = b"HTTP/1."
+_TLS_ALERT = b"\x15\x03"
 _NO_BODY = (204, 304)
 _LENGTH = re.compile(r"[0-9]{1,18}")
 _CHUNK_LENGTH = re.compile(rb"[0-9A-Fa-f]{1,15}[ \t]*")
@@ -26,6 +27,10 @@ _MAPPED_BYTES = 64 << 20
 
 class Malformed(Exception):
     """The peer does not speak HTTP/1.1, or broke its rules."""
+
+
+class SpeaksTls(Malformed):
+    """The peer expects TLS: it answers with one of its alerts."""
 
 
 class Refused(Exception):
@@ -134,6 +139,8 @@ class Reception:
         end = self._scratch.find(_END, before, self._filled)
         if end < 0:
             begun = bytes(self._scratch[: min(self._filled, len(_VERSION))])
+            if begun.startswith(_TLS_ALERT):
+                raise SpeaksTls("the port speaks TLS (use https://)")
             if not _VERSION.startswith(begun):
                 raise Malformed(
                     "the answer is not HTTP" if begun[:5] != b"HTTP/" else "the answer is not HTTP/1.1"

@@ -8,10 +8,10 @@ import hashlib
 import zlib
 from collections.abc import Callable, Mapping
 
-from tracekit.backends.objects.native.crc import crc32c, crc64nvme
+from tracekit.backends.objects.crc import crc32c, crc64nvme
 from tracekit.backends.objects.ranges import OtherBytes
 
-__all__ = ["verify"]
+__all__ = ["verify", "verify_counted"]
 
 _HEADERS: dict[str, Callable[[memoryview], bytes]] = {
     "x-amz-checksum-sha256": lambda body: hashlib.sha256(body).digest(),
@@ -20,10 +20,16 @@ _HEADERS: dict[str, Callable[[memoryview], bytes]] = {
     "x-amz-checksum-crc32c": crc32c,
     "x-amz-checksum-crc32": lambda body: zlib.crc32(body).to_bytes(4, "big"),
     "content-md5": lambda body: hashlib.md5(body, usedforsecurity=False).digest(),
+    "x-ms-blob-content-md5": lambda body: hashlib.md5(body, usedforsecurity=False).digest(),
     "crc32c": crc32c,
 }
-"""Of each header, or name in `x-goog-hash`, the checksum. The first that an answer has is verified."""
+"""Of each header (in lower case), or name in `x-goog-hash`, the checksum. The first that an answer has is verified."""
 _GOOGLE = {"md5": "content-md5", "crc32c": "crc32c"}
+
+
+def verify_counted(headers: Mapping[str, str], body: memoryview, count: Callable[[str], None]) -> None:
+    """Verify a whole object, and count whether there was a checksum. Raises OtherBytes if it is wrong."""
+    count("checksums_verified" if verify(headers, body) else "checksums_absent")
 
 
 def verify(headers: Mapping[str, str], body: memoryview) -> bool:
