@@ -9,10 +9,13 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Sequence
+from itertools import chain
 from pathlib import Path
 
 import pytest
-from fault_rows import Row, core_file, journal_left, killed, recorded, rows_of, run, soon
+from fault_forks import Forks
+from fault_rows import Row, core_file, journal_left, recorded, rows_of, run, soon
 
 from tracekit.errors import TracekitError, UsageError
 from tracekit.recorder import Recorder
@@ -55,82 +58,141 @@ def _flushed(child: subprocess.Popen[str], number: int) -> set[int]:
 
 
 def kill_recorders(folder: Path, times: int, draw: random.Random) -> tuple[int, str]:
-    """Kill one to four processes that record into one trace."""
+    """Kill one to four processes that record into one trace, at any moment from their start on."""
     kills = ops = 0
-    while kills < times:
-        trace = folder / f"{kills}.trace"
-        children = _writers(trace, draw.randint(1, 4))
-        time.sleep(soon(draw, 0.4))
-        for child in children:
-            child.kill()
-        wanted = set().union(*(_flushed(child, number) for number, child in enumerate(children)))
-        for child in children:
-            child.wait()
-        assert wanted <= {row["sample_id"] for row in rows_of(trace)}
-        repair(trace)
-        assert verify(trace) == []
-        assert wanted <= {row["sample_id"] for row in rows_of(trace)}
-        kills += len(children)
-        ops += len(wanted)
-        shutil.rmtree(trace)
+    with Forks() as forks:
+        while kills < times:
+            trace = folder / f"{kills}.trace"
+            firsts = [number * _APART for number in range(draw.randint(1, 4))]
+            ends = forks.recorders(trace, firsts, soon(draw, 0.5))
+            wanted = set(chain.from_iterable(map(range, firsts, ends)))
+            kills += len(firsts)
+            if not trace.exists():
+                assert not wanted
+                continue
+            if wanted:
+                assert wanted <= samples_once(trace)
+            repair(trace)
+            assert verify(trace) == []
+            assert wanted <= samples_once(trace)
+            ops += len(wanted)
+            shutil.rmtree(trace)
     return kills, f"0 of {ops} flushed ops"
+
+
+def samples_once(trace: Path) -> set[int]:
+    """Return the samples of a trace, none of which is there twice."""
+    found = [sample for batch in open_reader(trace).batches(["sample_id"]) for sample in batch[0].to_pylist()]
+    assert len(found) == len(set(found))
+    return set(found)
 
 
 def kill_repair(folder: Path, times: int, draw: random.Random) -> tuple[int, str]:
     trace = folder / "a.trace"
     journal_left(trace, 5, 400)
-    for number in range(times):
-        copy = folder / f"{number}.trace"
+    copy = folder / "copy.trace"
+
+    def again() -> None:
+        shutil.rmtree(copy, ignore_errors=True)
         shutil.copytree(trace, copy)
-        killed(["repair", copy], 0.2 + soon(draw, 0.8))
+
+    def check() -> None:
         repair(copy)
         assert verify(copy) == []
-        assert [row["sample_id"] for row in rows_of(copy)] == list(range(2000))
-        shutil.rmtree(copy)
-    return times, "0 ops"
+        assert samples_once(copy) == set(range(2000))
+
+    return _kill(["repair", copy], times, draw, again, check), "0 ops"
 
 
 def kill_import(folder: Path, times: int, draw: random.Random) -> tuple[int, str]:
     log = folder / "log.csv"
     lines = (f"file:///d/{i},{i},10,{i},{i},7" for i in range(60_000))
     log.write_text("uri,offset,len,t_submit,sample_id,latency\n" + "\n".join(lines) + "\n")
-    for number in range(times):
-        trace = folder / f"{number}.trace"
-        killed(["import", "csv", log, "-o", trace], 0.2 + soon(draw, 1.2))
+    trace = folder / "new" / "a.trace"
+
+    def check() -> None:
         if trace.exists():
             assert (verify(trace), open_reader(trace).rows) == ([], 60_000)
-            shutil.rmtree(trace)
-    return times, "an unfinished import leaves no trace"
+
+    words = ["import", "csv", log, "-o", trace]
+    done = _kill(words, times, draw, lambda: _emptied(folder / "new"), check)
+    return done, "an unfinished import leaves no trace"
+
+
+def kill_overwrite(folder: Path, times: int, draw: random.Random) -> tuple[int, str]:
+    new = folder / "new"
+    log = folder / "log.csv"
+    log.write_text("uri,offset,len,t_submit,sample_id,latency\n" + "file:///f,0,1,5,1,10\n" * 5000)
+    old = recorded(folder / "old.trace", 100)
+
+    def again() -> None:
+        _emptied(new)
+        shutil.copytree(old, new / "a.trace")
+
+    def check() -> None:
+        assert verify(new / "a.trace") == []
+        assert open_reader(new / "a.trace").rows in (100, 5000)
+
+    words = ["import", "csv", log, "-o", new / "a.trace", "--overwrite"]
+    return _kill(words, times, draw, again, check), "the old or the new trace is there"
+
+
+def kill_merge(folder: Path, times: int, draw: random.Random) -> tuple[int, str]:
+    parts = [recorded(folder / f"{name}.trace", 3000, segments=2) for name in "ab"]
+    before = [file.read_bytes() for part in parts for file in sorted(part.iterdir())]
+    trace = folder / "new" / "a.trace"
+
+    def check() -> None:
+        assert [file.read_bytes() for part in parts for file in sorted(part.iterdir())] == before
+        if trace.exists():
+            assert (verify(trace), open_reader(trace).rows) == ([], 12_000)
+
+    words = ["merge", *parts, "-o", trace]
+    done = _kill(words, times, draw, lambda: _emptied(folder / "new"), check)
+    return done, "an unfinished merge leaves no trace"
 
 
 def kill_replay(folder: Path, times: int, draw: random.Random) -> tuple[int, str]:
     (folder / "f").write_bytes(bytes(4096))
-    uris = [f"file://{folder}/f"] * 400
-    submits = [i * 2_000_000 for i in range(400)]
-    recording = core_file(folder / "from.parquet", uris, t_submit=submits)
+    uris = [f"file://{folder}/f"] * 200
+    recording = core_file(folder / "from.parquet", uris, t_submit=[i * 2_000_000 for i in range(200)])
     before = recording.read_bytes()
-    for number in range(times):
-        trace = folder / f"{number}.trace"
-        killed(["replay", recording, "-o", trace, "--engine", "interpreter"], 0.3 + soon(draw, 1.5))
+    trace = folder / "new" / "a.trace"
+
+    def check() -> None:
         assert recording.read_bytes() == before
-        if trace.exists() and any(
-            trace.iterdir()
-        ):  # killed before it wrote anything, it leaves an empty directory
+        if trace.exists():
             repair(trace)
             assert verify(trace) == []
-            assert open_reader(trace).rows <= 400
-    return times, "ops since the last flush (at most 0.25 s)"
+            assert open_reader(trace).rows <= 200
+
+    words = ["replay", recording, "-o", trace, "--engine", "interpreter"]
+    done = _kill(words, times, draw, lambda: _emptied(folder / "new"), check)
+    return done, "ops since the last flush (at most 0.25 s)"
 
 
-def kill_overwrite(folder: Path, times: int, draw: random.Random) -> tuple[int, str]:
-    trace = recorded(folder / "a.trace", 100)
-    log = folder / "log.csv"
-    log.write_text("uri,offset,len,t_submit,sample_id,latency\nfile:///f,0,1,5,1,10\n")
-    for _ in range(times):
-        killed(["import", "csv", log, "-o", trace, "--overwrite"], 0.3 + soon(draw, 0.7))
-        assert verify(trace) == []
-        assert open_reader(trace).rows in (1, 100)
-    return times, "the old or the new trace is there"
+def _kill(
+    words: Sequence[object],
+    times: int,
+    draw: random.Random,
+    again: Callable[[], None],
+    check: Callable[[], None],
+) -> int:
+    """Kill a command `times` times, at any moment of its work. `again` makes what it works on, `check` looks at the rest."""
+    with Forks() as forks:
+        again()
+        took = forks.time(words)
+        kills = 0
+        while kills < times:
+            again()
+            kills += forks.killed(words, soon(draw, took))
+            check()
+    return kills
+
+
+def _emptied(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
 
 
 def stop_and_go(folder: Path, times: int, draw: random.Random) -> tuple[int, str]:
@@ -274,10 +336,11 @@ def read_only(folder: Path, times: int, draw: random.Random) -> tuple[int, str]:
 
 ROWS = [
     Row("kill-recorder", "`kill -9` of 1 to 4 processes that record into one trace", "every flushed op is read at once, and after `repair` the trace is whole", 6, 500, kill_recorders),
-    Row("kill-repair", "`kill -9` of `repair`", "the next `repair` finds every op", 3, 60, kill_repair),
-    Row("kill-import", "`kill -9` of `import`", "the trace is there whole, or not at all", 3, 60, kill_import),
-    Row("kill-overwrite", "`kill -9` of `import --overwrite`", "the old trace or the new one is there, whole", 3, 60, kill_overwrite),
-    Row("kill-replay", "`kill -9` of `replay`", "the recording is untouched; `repair` makes the part that was replayed a whole trace", 3, 40, kill_replay),
+    Row("kill-repair", "`kill -9` of `repair`", "the next `repair` finds every op", 3, 500, kill_repair),
+    Row("kill-import", "`kill -9` of `import`", "the trace is there whole, or not at all", 3, 300, kill_import),
+    Row("kill-overwrite", "`kill -9` of `import --overwrite`", "the old trace or the new one is there, whole", 3, 300, kill_overwrite),
+    Row("kill-merge", "`kill -9` of `merge`", "the trace is there whole, or not at all; what is merged is untouched", 3, 300, kill_merge),
+    Row("kill-replay", "`kill -9` of `replay`", "the recording is untouched; `repair` makes the part that was replayed a whole trace", 3, 300, kill_replay),
     Row("stop-continue", "SIGSTOP and SIGCONT of a recorder", "nothing is lost; readers do not wait; `repair` refuses", 1, 20, stop_and_go),
     Row("vanished-directory", "the trace's directory is deleted or renamed while it is recorded", "`flush` and `close` raise", 4, 100, vanished),
     Row("read-only-directory", "a target that cannot be written, for every verb that writes", "one line, exit code 2", 8, 8, read_only),

@@ -6,7 +6,6 @@ tried, and what was lost, in words.
 
 from __future__ import annotations
 
-import os
 import random
 import signal
 import subprocess
@@ -85,24 +84,6 @@ def run(*words: object, before: Sequence[str] = (), **how: Any) -> subprocess.Co
     return subprocess.run(
         [*before, *command(*words)], capture_output=True, text=True, check=False, timeout=300, stdin=subprocess.DEVNULL, **how
     )  # fmt: skip
-
-
-def killed(words: Sequence[object], after_s: float) -> bool:
-    """Start a command and kill it `after_s` later; return whether it was still running."""
-    child = subprocess.Popen(
-        command(*words),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        stdin=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    try:
-        child.wait(after_s)
-    except subprocess.TimeoutExpired:
-        os.killpg(child.pid, signal.SIGKILL)
-        child.wait()
-        return True
-    return False
 
 
 def one_line(done: subprocess.CompletedProcess[str], *codes: int) -> None:
