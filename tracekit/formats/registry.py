@@ -64,12 +64,13 @@ _IMPORTERS = {
     "minio-trace": ("tracekit.formats.minio", "MinioTrace"),
     "mooncake": ("tracekit.formats.mooncake", "Mooncake"),
     "nfsdump": ("tracekit.formats.nfsdump", "Nfsdump"),
+    "recorder": ("tracekit.formats.recorder_log", "RecorderLog"),
     "s3-access-log": ("tracekit.formats.s3_access_log", "S3AccessLog"),
     "s3dlio": ("tracekit.formats.oplog", "S3dlio"),
     "strace": ("tracekit.formats.syscalls.strace", "Strace"),
     "warp": ("tracekit.formats.oplog", "Warp"),
 }
-_OF_DIRECTORIES = ("dftracer",)
+_OF_DIRECTORIES = ("dftracer", "recorder")
 _EXPORTERS = {
     "block-csv": ("tracekit.formats.block_csv", "BlockCsv"),
     "chrome": ("tracekit.formats.chrome", "Chrome"),
