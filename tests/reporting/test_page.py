@@ -15,10 +15,11 @@ from reported import op, written
 
 from tracekit.metrics.measuring import measuring
 from tracekit.metrics.snapshot import snapshot
+from tracekit.reporting import charts
 from tracekit.reporting.advice import RULES, advise
 from tracekit.reporting.listings import LISTINGS, listing
 from tracekit.reporting.page import report
-from tracekit.reporting.panel import Panel
+from tracekit.reporting.panel import Panel, visible
 from tracekit.reporting.phases import phases
 from tracekit.reporting.series import KINDS, panels
 from tracekit.reporting.source import opened
@@ -181,6 +182,19 @@ def test_the_time_line_covers_the_ops_and_leaves_pauses_empty(tmp_path: Path) ->
         "0/0",
         "0/1",
     ]
+
+
+def test_spans_shorter_than_a_pixel_are_painted_and_the_numbers_stay(tmp_path: Path) -> None:
+    panel = picture("timeline", written(tmp_path / "t", [op(i * 10**9, latency=1000) for i in range(5)]))
+    (series,) = panel.series
+    assert panel.x.limits is not None
+    painted = visible(series, panel.x)
+    least = (panel.x.limits[1] - panel.x.limits[0]) / 500
+    for one, width in ((series, 1e-6), (painted, least)):
+        for start, end in zip(one.x[::3], one.x[1::3], strict=True):
+            assert float(end or 0) - float(start or 0) == pytest.approx(width, rel=1e-3)
+    (made,) = charts.figure(panel)["data"]
+    assert made["x"] == list(painted.x)
 
 
 def test_idle_gaps_are_those_between_the_ops_and_carry_names(tmp_path: Path) -> None:

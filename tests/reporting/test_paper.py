@@ -67,6 +67,21 @@ def test_on_paper_nothing_is_dark_pale_cut_or_hidden(browser: Any, page: Path) -
         browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
+def test_charts_keep_their_heights_when_the_window_changes(browser: Any, page: Path) -> None:
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    load(browser, page, 1280, "light")
+    heights = "return [...document.querySelectorAll('.chart')].map(e => [e.clientHeight, e.querySelector('.main-svg').clientHeight])"
+    before = browser.execute_script(heights)
+    size = {"width": 700, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    wide = "return Math.max(...[...document.querySelectorAll('.chart .main-svg')].map(e => e.getBoundingClientRect().right))"
+    WebDriverWait(browser, 30).until(lambda b: b.execute_script(wide) <= 700)
+    assert browser.execute_script(heights) == before
+    assert browser.execute_script(OVERLAPS) == []
+    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
 def test_a_printed_page_has_charts_of_the_width_of_the_paper_and_gets_its_own_back(
     browser: Any, page: Path
 ) -> None:

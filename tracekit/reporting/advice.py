@@ -51,7 +51,7 @@ def advise(source: Source) -> list[Finding]:
 
 
 def _percent(share: float) -> str:
-    return f"{100 * share:.3g} %"
+    return f"{min(100 * share, 99.9) if share < 1 else 100 * share:.3g} %"
 
 
 def _small_reads(row: dict[str, Any]) -> tuple[str, str]:
@@ -106,7 +106,7 @@ def _cap(row: dict[str, Any]) -> tuple[str, str]:
 def _serial(row: dict[str, Any]) -> tuple[str, str]:
     if row["mean_qd"] is None:
         return "", ""
-    number = f"{row['mean_qd']:.3g} ops in flight on average while storage was busy"
+    number = f"on average {row['mean_qd']:.3g} in flight while storage was busy"
     return (
         number,
         "Requests go one at a time. More workers or prefetching would overlap their latencies."
@@ -201,7 +201,7 @@ def _idle(row: dict[str, Any]) -> tuple[str, str]:
 
 RULES: dict[str, _Rule] = {
     "small-random-reads": _Rule("Small or scattered reads", "advice_reads", _small_reads),
-    "slow-rank": _Rule("One slow rank", "advice_rank", _slow_rank, by_rank=True),
+    "slow-rank": _Rule("One slow rank or worker", "advice_rank", _slow_rank, by_rank=True),
     "cap-reached": _Rule("Cap reached", "advice_cap", _cap),
     "one-at-a-time": _Rule("One request at a time", "advice_cap", _serial),
     "throttling": _Rule("Throttling and retries", "advice_throttling", _throttling),

@@ -8,7 +8,7 @@ from typing import Any
 
 from tracekit.printable import printable
 from tracekit.reporting.heat import Heat
-from tracekit.reporting.panel import COLOURS, HEAT_COLOURS, Axis, Panel, Series
+from tracekit.reporting.panel import COLOURS, HEAT_COLOURS, Axis, Panel, Series, visible
 
 __all__ = ["figure"]
 
@@ -31,7 +31,7 @@ _TURNED = 56
 
 def figure(panel: Panel) -> dict[str, Any]:
     """The data and layout of a panel, as JSON-able values."""
-    data = [_trace(series) for series in panel.series]
+    data = [_trace(visible(series, panel.x)) for series in panel.series]
     if panel.grid is not None:
         data.append(_heat(panel.grid, panel.x.title))
     near = panel.grid is not None or any(series.kind in ("points", "spans") for series in panel.series)

@@ -29,6 +29,8 @@
   }
   function draw() {
     return Promise.all(names.map(function (name) {
+      // Plotly takes the height from here whenever the window changes.
+      document.getElementById("chart-" + name).style.height = figures[name].layout.height + "px";
       return Plotly.newPlot("chart-" + name, figures[name].data, figures[name].layout,
         { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["select2d", "lasso2d"] });
     })).then(function () {

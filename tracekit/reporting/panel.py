@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from tracekit.reporting.axis import Axis
 from tracekit.reporting.heat import Heat
 
-__all__ = ["COLOURS", "HEAT_COLOURS", "Axis", "Listing", "Panel", "Series"]
+__all__ = ["COLOURS", "HEAT_COLOURS", "Axis", "Listing", "Panel", "Series", "visible"]
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart, without yellow and black: those
 # disappear on a light and on a dark background.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#999999", "#7F6A00")
 HEAT_COLOURS = ("#3A6EA5", "#8F8B76", "#FDD23A")
 """From low to high: every colour shows on a light and on a dark background."""
+_LEAST_SPAN = 500
+"""Spans are painted at least as wide as this part of the axis: one or two pixels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,3 +78,16 @@ class Listing:
     rows: tuple[tuple[Any, ...], ...]
     note: str = ""
     sql: tuple[str, ...] = ()
+
+
+def visible(series: Series, axis: Axis) -> Series:
+    """Return `series` to be painted along `axis`: spans get a width that can be seen, whatever they last."""
+    if series.kind != "spans" or axis.limits is None:
+        return series
+    least = (axis.limits[1] - axis.limits[0]) / _LEAST_SPAN
+    x = list(series.x)
+    for begin in range(0, len(x) - 1, 3):
+        start, end = x[begin], x[begin + 1]
+        if isinstance(start, float) and isinstance(end, float):
+            x[begin + 1] = max(end, start + least)
+    return replace(series, x=x)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from tracekit.errors import UsageError
 from tracekit.extras import require
-from tracekit.reporting.panel import COLOURS, HEAT_COLOURS, Axis, Panel, Series
+from tracekit.reporting.panel import COLOURS, HEAT_COLOURS, Axis, Panel, Series, visible
 from tracekit.reporting.series import KINDS, panels
 from tracekit.reporting.source import pair_names
 from tracekit.reporting.table import brief
@@ -84,7 +84,7 @@ def _paint(axes: Axes, panel: Panel) -> None:
     if panel.empty:
         axes.text(0.5, 0.5, "nothing to show", transform=axes.transAxes, ha="center", color=_NOTE)
     for index, series in enumerate(panel.series):
-        _series(axes, series, index, len(panel.series))
+        _series(axes, visible(series, panel.x), index, len(panel.series))
     if panel.grid is not None:
         grid = panel.grid
         cells = [[float("nan") if value is None else value for value in row] for row in grid.cells]
