@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import io
 import os
 import pty
 import struct
@@ -13,7 +14,9 @@ import time
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from tracekit.cli import screen
 from tracekit.recorder import Recorder
 
 ODD = "we[/ird] [bold]:warning: $x^"
@@ -109,3 +112,20 @@ def test_the_column_offset_which_is_a_keyword_of_sql_is_explained(odd: Path) -> 
     assert asked.returncode == 2
     assert 'write "offset" or ops.offset' in asked.stderr and len(asked.stderr.splitlines()) == 1
     assert tracekit("query", odd, 'SELECT max("offset") FROM ops').returncode == 0
+
+
+def test_work_that_goes_on_is_shown_where_nobody_knows_how_much_is_left(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shown = io.StringIO()
+    monkeypatch.setattr(screen, "errors", Console(file=shown, force_terminal=True, width=80))
+    monkeypatch.setattr(screen, "_QUIET_S", 3600.0)
+    with screen.working("compare"):
+        pass
+    assert "compare" not in shown.getvalue()
+    monkeypatch.setattr(screen, "_QUIET_S", 0.0)
+    end = time.monotonic() + 30
+    with screen.working("compare"):
+        while "compare" not in shown.getvalue() and time.monotonic() < end:
+            time.sleep(0.01)
+    assert "compare" in shown.getvalue()

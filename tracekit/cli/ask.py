@@ -50,7 +50,8 @@ def _ask(
         text = asked.sql(limit)
         screen.emit_json({"question": asked.name, "sql": text}) if json else screen.emit_text(text)
     else:
-        answer = tracekit.ask(trace, question, limit=limit, threads=threads, memory=memory)
+        with screen.working("ask"):
+            answer = tracekit.ask(trace, question, limit=limit, threads=threads, memory=memory)
         screen.emit_json(answer.to_dict()) if json else _show(answer)
 
 

@@ -60,9 +60,10 @@ def _compare(
     **options: Any,
 ) -> None:
     """Compare two traces metric by metric. Exit 1 if one is outside its tolerance or a gate fails."""
-    before, after = tracekit.open_trace(a), tracekit.open_trace(b)
-    parity = tracekit.compare(before, after, *(others or ()), speed=speed, junit=junit, **options)
-    moved = tracekit.diverge(before, after)
+    with screen.working("compare"):
+        before, after = tracekit.open_trace(a), tracekit.open_trace(b)
+        parity = tracekit.compare(before, after, *(others or ()), speed=speed, junit=junit, **options)
+        moved = tracekit.diverge(before, after)
     if json:
         screen.emit_json({"a": a, "b": b, **parity.to_dict(), "moved": moved.to_dict()})
     else:

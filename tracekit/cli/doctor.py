@@ -40,7 +40,8 @@ def _doctor(
     **options: Any,
 ) -> None:
     """Check a store: identity, endpoint, clock, list, read, ranges, round trip; exit 1 if a check fails."""
-    found = tracekit.doctor(uri, allow_writes=allow_writes, **options)
+    with screen.working("doctor"):
+        found = tracekit.doctor(uri, allow_writes=allow_writes, **options)
     if json:
         screen.emit_json(found.to_dict())
     else:

@@ -53,7 +53,8 @@ def _export(
     json: JsonOption = False,
 ) -> None:
     """Write a trace as another tool's log, and say what that format cannot carry."""
-    done = tracekit.export_trace(format, trace, out, overwrite=overwrite, object_by=object_by)
+    with screen.working("export"):
+        done = tracekit.export_trace(format, trace, out, overwrite=overwrite, object_by=object_by)
     screen.emit_outcome(
         {"out": str(out), **done.to_dict()}, f"{format_count(done.ops)} ops in {out}", output(out), json=json
     )

@@ -111,21 +111,22 @@ def _import(
     json: JsonOption = False,
 ) -> None:
     """Read another tool's log into a trace, which appears whole or not at all."""
-    done = tracekit.import_trace(
-        format,
-        source,
-        out,
-        strict=strict,
-        overwrite=overwrite,
-        map_columns=map_columns,
-        base=base,
-        separator=separator,
-        map_ops=map_ops,
-        wait_unit=wait_unit,
-        block_bytes=block_bytes,
-        since=since,
-        until=until,
-    )
+    with screen.working("import"):
+        done = tracekit.import_trace(
+            format,
+            source,
+            out,
+            strict=strict,
+            overwrite=overwrite,
+            map_columns=map_columns,
+            base=base,
+            separator=separator,
+            map_ops=map_ops,
+            wait_unit=wait_unit,
+            block_bytes=block_bytes,
+            since=since,
+            until=until,
+        )
     if json:
         screen.emit_json({"out": str(out), **done.to_dict()})
         return

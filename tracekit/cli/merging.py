@@ -43,7 +43,8 @@ def _merge(
     **options: Any,
 ) -> None:
     """Join the traces of many hosts on one time axis. Nothing is lost; the clock error is kept."""
-    done = merge(traces, out, **options)
+    with screen.working("merge"):
+        done = merge(traces, out, **options)
     if json:
         screen.emit_json(done.to_dict())
     else:

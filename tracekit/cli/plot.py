@@ -42,6 +42,6 @@ def _plot(
     json: JsonOption = False,
 ) -> None:
     """Draw one picture of a trace."""
-    with screen.progress("plot"):
+    with screen.working("plot"):
         tracekit.plot(kind, trace, out, against=against)
     screen.emit_outcome({"out": str(out), "kind": kind}, f"wrote {out}", out, json=json)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -102,7 +103,9 @@ def _query(
         if how == "table":
             _show(relation)
         else:
-            _emit(streamed(relation, _BATCH_ROWS), how, out, safe=safe_csv)
+            shown = out is None and screen.console.is_terminal  # the rows themselves show that work goes on
+            with nullcontext() if shown else screen.working("query"):
+                _emit(streamed(relation, _BATCH_ROWS), how, out, safe=safe_csv)
 
 
 def _list_macros(*, json: bool) -> None:
@@ -146,7 +149,8 @@ def _how(format: str, *, csv: bool, json: bool, parquet: bool, out: Path | None)
 
 
 def _show(relation: duckdb.DuckDBPyRelation) -> None:
-    table = relation.limit(_SHOWN_ROWS + 1).to_arrow_table()
+    with screen.working("query"):
+        table = relation.limit(_SHOWN_ROWS + 1).to_arrow_table()
     rows = as_values(table.slice(0, _SHOWN_ROWS))
     screen.show_rows(table.column_names, rows)
     if len(table) > _SHOWN_ROWS:

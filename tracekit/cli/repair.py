@@ -19,7 +19,8 @@ def register(app: typer.Typer) -> None:
 
 def _repair(trace: TraceArgument, json: JsonOption = False) -> None:
     """Make a trace whole: finish its journals, keep what is intact of damaged segments, rename the rest *.broken."""
-    done = tracekit.repair(trace)
+    with screen.working("repair"):
+        done = tracekit.repair(trace)
     if json:
         screen.emit_json({"trace": trace, **done.to_dict()})
         return

@@ -65,7 +65,9 @@ def _replay(
 ) -> None:
     """Re-drive a trace and measure parity. Exit 1 if an op failed or parity does not hold."""
     if dry_run:
-        _show_plan(summarize_replay(trace, **options), options.get("skip", ()), json=json)
+        with screen.working("plan"):
+            summary = summarize_replay(trace, **options)
+        _show_plan(summary, options.get("skip", ()), json=json)
         return
     if "latency" in options:
         raise UsageError("latency= is an option of dry_run=True", "give both, or neither")

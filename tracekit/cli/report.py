@@ -39,7 +39,7 @@ def _report(
     json: JsonOption = False,
 ) -> None:
     """Write one self-contained page with a verdict, tables and interactive charts. It works offline."""
-    with screen.progress("report"):
+    with screen.working("report"):
         parity = tracekit.report(trace, output(out), against=against, tolerance=tolerance)
     facts = {"out": str(out), "parity": None if parity is None else parity.to_dict()}
     screen.emit_outcome(facts, f"wrote {out}", output(out), json=json)

@@ -11,6 +11,8 @@ import os
 import shutil
 import sys
 import tempfile
+import threading
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -49,6 +51,7 @@ __all__ = [
     "progress",
     "say",
     "show_rows",
+    "working",
 ]
 
 
@@ -96,8 +99,6 @@ def progress(what: str, *, total: int | None = None, unit_is_bytes: bool = False
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}", markup=False),
     )
-    import time
-
     with Progress(*columns, console=errors, transient=True) as bar:
         began = time.monotonic()
         task = bar.add_task(what, total=total, visible=False, note="")
@@ -107,6 +108,24 @@ def progress(what: str, *, total: int | None = None, unit_is_bytes: bool = False
             bar.update(task, completed=done, total=total, visible=late, note=note)
 
         yield advance
+
+
+@contextmanager
+def working(what: str) -> Iterator[None]:
+    """Show that work goes on, and for how long, where nobody knows how much is left."""
+    if not errors.is_terminal:
+        yield
+        return
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=errors, transient=True) as bar:
+        task = bar.add_task(what, total=None, visible=False)
+        timer = threading.Timer(_QUIET_S, bar.update, (task,), {"visible": True})
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
 
 
 def say(text: object) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -18,9 +18,6 @@ from tracekit.cli.arguments import (
 )
 from tracekit.errors import UsageError
 from tracekit.reporting.table import snapshot_tables
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["register"]
 
@@ -44,7 +41,8 @@ def _stats(
     """Print the metrics of a trace; docs/metrics.md defines each."""
     if json and csv:
         raise UsageError("--json and --csv exclude each other", "give one of them")
-    found = tracekit.open_trace(trace).snapshot(threads=threads, memory=memory)
+    with screen.working("stats"):
+        found = tracekit.open_trace(trace).snapshot(threads=threads, memory=memory)
     if csv:
         screen.emit_text(found.to_csv(), out)
     elif json or out is not None:

@@ -142,7 +142,7 @@ def _replay_here(
         with tempfile.TemporaryDirectory(prefix="tracekit-replay-") as scratch:
             target = kept if kept is not None else Path(scratch) / "replay.trace"
             run = _run(plan, backends, options, reader, target, watch, touched)
-            return _result(reader, plan, open_reader(target), options, kept, run)
+            return _result(reader, plan, open_reader(target), options, kept, run, watch)
     finally:
         plan.shared.header[STOP] = 1
         backends.close()
@@ -158,7 +158,7 @@ def _replay_on_hosts(
         target = kept if kept is not None else Path(scratch) / "replay.trace"
         done = distribute(reader, options, target, watch)
         run = _Run(done.whole, done.client, None, None, done.wrong)
-        result = _result(reader, done.plan, open_reader(target), options, kept, run)
+        result = _result(reader, done.plan, open_reader(target), options, kept, run, watch)
         return replace(result, hosts=done.hosts, warnings=(*done.warnings, *result.warnings))
 
 
@@ -234,7 +234,13 @@ def _run(
 
 
 def _result(
-    reader: TraceReader, plan: Plan, done: TraceReader, options: ReplayOptions, out: Path | None, run: _Run
+    reader: TraceReader,
+    plan: Plan,
+    done: TraceReader,
+    options: ReplayOptions,
+    out: Path | None,
+    run: _Run,
+    watch: Watch | None,
 ) -> ReplayResult:
     with closing(done.connect()) as connection, value_errors(done.path):
         failures = connection.sql(_sql("failures"), params={"most": 5}).to_arrow_table().to_pylist()
@@ -242,6 +248,8 @@ def _result(
         if "gate_wait" in done.columns:  # else there is no op to tell of
             define_percentile(connection, done.rows)
             timing = connection.sql(_sql("timing")).to_arrow_table().to_pylist()[0]
+    if watch is not None:
+        watch(int(timing["ops"]), plan.ops, "comparing with the recording")
     parity = compare(reader, done, **{name: getattr(options, name) for name in VERDICT})
     planned = plan.ops
     if not run.whole and plan.streamed:  # the plan was not made to its end
