@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from properties import examples
 
 from tracekit.errors import UsageError
-from tracekit.formats.fit import distance, in_percent
+from tracekit.formats.fit import distance, fit, in_percent
 from tracekit.formats.registry import export_trace, import_trace
 from tracekit.store.reader import open_reader
 from tracekit.store.writer import TraceWriter
@@ -159,6 +159,25 @@ def test_the_real_dlio_takes_every_figure_of_its_workload(tmp_path: Path) -> Non
     run = subprocess.run([sys.executable, "-c", script, str(tmp_path / "dlio")], capture_output=True, text=True, cwd=tmp_path, timeout=100)  # fmt: skip
     assert run.returncode == 0, run.stderr
     assert json.loads(run.stdout.splitlines()[-1]) == [40, 1, 65536, 4, 1, 4096, 1]
+
+
+@pytest.mark.soak
+@pytest.mark.skipif(shutil.which("dlio_benchmark") is None, reason="DLIO is not installed")
+def test_the_real_dlio_reads_the_files_of_the_trace_once(tmp_path: Path) -> None:
+    """A file of npz is the sample with some 500 bytes around it, and its header is read twice."""
+    (tmp_path / "conf" / "workload").mkdir(parents=True)
+    export_trace("dlio", loader_like(tmp_path / "t"), tmp_path / "conf" / "workload" / "ours.yaml")
+    dlio = ["dlio_benchmark", "--config-dir", "conf", "workload=ours"]
+    making = [*dlio, "++workload.workflow.generate_data=True", "++workload.workflow.train=False"]
+    reading = [sys.executable, "-m", "tracekit", "capture", "-o", "run.trace"]
+    for command in (making, [*reading, "--include", f"{tmp_path}/data/*", "--", *dlio]):
+        run = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=600)
+        assert run.returncode == 0, run.stderr + run.stdout
+    ours, theirs = fit(open_reader(tmp_path / "run.trace")), fit(open_reader(tmp_path / "t"))
+    assert (ours.files, ours.writes, ours.streams) == (theirs.files, 0, theirs.streams)
+    assert abs(ours.file_bytes / theirs.file_bytes - 1) < 0.01
+    assert 1 <= ours.read_bytes / theirs.read_bytes < 1.1
+    assert "Ending epoch 1 - 10 steps completed" in run.stdout + run.stderr
 
 
 def test_command_lines_have_the_sizes_and_concurrency_of_the_trace(tmp_path: Path) -> None:
