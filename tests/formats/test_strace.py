@@ -430,3 +430,49 @@ def test_a_line_as_most_are_is_read_as_one_in_another_form(tmp_path: Path) -> No
     assert [r["offset"] for r in common] == [
         None, 0, 10, 100, 14, 14, 34, None, None, 50, 60, 70, 7, None, None, 80, 80, None
     ]  # fmt: skip
+
+
+def _alone(*calls: str) -> list[str]:
+    return [f"7 1700000000.{at:06d} {call} <0.000001>" for at, call in enumerate(calls, 1)]
+
+
+def test_a_write_that_appends_goes_to_the_end_wherever_the_position_is(tmp_path: Path) -> None:
+    opened = 'openat(AT_FDCWD, "/d/a", O_RDWR|O_APPEND) = 3</d/a>'
+    write, end = 'write(3</d/a>, ""..., 7) = 7', "lseek(3</d/a>, 0, SEEK_END) = 700"
+    got = brought(
+        tmp_path,
+        _alone(opened, write, "lseek(3</d/a>, 0, SEEK_CUR) = 507", write, "lseek(3</d/a>, 0, SEEK_SET) = 0", write, end, write, write,
+               'pwrite64(3</d/a>, ""..., 7, 100) = 7', write),
+    )  # fmt: skip
+    assert [r["offset"] for r in got] == [None, None, 507, None, 700, 707, None, None]
+    flags = "fcntl(3</d/a>, F_SETFL, O_RDWR{}) = 0"
+    once = 'pwritev2(3</d/a>, [{iov_base="", iov_len=7}], 1, -1, RWF_APPEND) = 7'
+    got = brought(
+        tmp_path,
+        _alone('openat(AT_FDCWD, "/O_APPEND", O_RDWR) = 3</d/a>', write, flags.format("|O_APPEND"), write, flags.format(""),
+               "lseek(3</d/a>, 10, SEEK_SET) = 10", write, once, write),
+    )  # fmt: skip
+    assert [r["offset"] for r in got] == [None, 0, None, 10, None, None]
+
+
+def test_a_call_that_a_signal_interrupted_has_moved_nothing(tmp_path: Path) -> None:
+    read = 'read(3</d/a>, ""..., 7) = '
+    got = brought(
+        tmp_path,
+        _alone('openat(AT_FDCWD, "/d/a", O_RDWR) = 3</d/a>', f"{read}? ERESTARTSYS (To be restarted if SA_RESTART is set)",
+               f"{read}7", f"{read}? ERESTART_RESTARTBLOCK (Interrupted by signal)", f"{read}7"),
+    )  # fmt: skip
+    assert [(r["offset"], r["bytes"], r["error"]) for r in got[1:]] == [
+        (0, 0, "cancelled"), (0, 7, None), (7, 0, "cancelled"), (7, 7, None)
+    ]  # fmt: skip
+
+
+def test_a_thread_that_unshares_its_descriptors_closes_none_of_the_others(tmp_path: Path) -> None:
+    lines = [
+        '7 1700000000.000001 openat(AT_FDCWD, "/d/a", O_RDONLY) = 3</d/a> <0.000001>',
+        "7 1700000000.000002 clone3({flags=CLONE_VM|CLONE_FILES|CLONE_THREAD}, 88) = 8 <0.000001>",
+        '8 1700000000.000003 read(3</d/a>, ""..., 5) = 5 <0.000001>',
+        "8 1700000000.000004 close_range(3, 4294967295, CLOSE_RANGE_UNSHARE) = 0 <0.000001>",
+        '7 1700000000.000005 read(3</d/a>, ""..., 6) = 6 <0.000001>',
+    ]
+    assert [(r["offset"], r["worker"]) for r in brought(tmp_path, lines)] == [(None, 0), (0, 1), (5, 0)]

@@ -36,18 +36,23 @@ _IOCB_FD = re.compile(r"fil(?:e?des)[=:] ?(.*)")
 _IOCB_LENGTH = re.compile(r"nbytes[=:] ?(\d{1,18})")
 _IOCB_OFFSET = re.compile(r"offset[=:] ?(\d{1,18})")
 _RESULT = re.compile(r"(-?\d{1,19}|0x[0-9a-f]{1,16})(?:<[^>]*>)?(?:\(deleted\))?(?:\s+(E[A-Z0-9]+))?")
+_RESTARTED = "? ERESTART"
+"""The result of a call that a signal interrupted before it did anything; if it is restarted, it is in the log again."""
 _INTEGER = re.compile(r"-?\d{1,19}")
 _ESCAPE = re.compile(r"\\([0-7]{1,3}|x[0-9a-fA-F]{2}|.)")
 _LETTERS = {"n": 10, "t": 9, "r": 13, "v": 11, "f": 12, "a": 7, "b": 8}
 
 
 def result_of(text: str) -> tuple[int | None, ErrorClass | None]:
-    """Return a call's value and the class of its error; neither if it never returned."""
+    """Return a call's value and the class of its error; neither if it never returned.
+
+    A call that is to be restarted was cancelled.
+    """
     if len(text) < 19 and text.isascii() and text.isdigit():
         return int(text), None
     found = _RESULT.match(text)
     if found is None:
-        return None, None
+        return (-1, ErrorClass.CANCELLED) if text.startswith(_RESTARTED) else (None, None)
     value = int(found[1], 16) if found[1].startswith("0x") else int(found[1])
     return value, ErrorClass.from_text(found[2]) if value < 0 and found[2] else None
 

@@ -132,6 +132,8 @@ class Processes:
     ) -> list[Row]:
         """Return the ops of one call, and keep its effect on descriptors."""
         table = self._table(thread)
+        if "CLOSE_RANGE_UNSHARE" in args:
+            table = self._tables[thread] = dict(table)
         thread = 0 if thread == self._first else thread
         value, error = result_of(result)
         if "AT_FDCWD<" in args:
@@ -168,13 +170,14 @@ class Processes:
         """Return the op of a successful read or write by itself, as `call` would; None if only that can."""
         table = self._tables.get(thread)
         file = None if table is None else table.get(number)
-        if file is None or file.path != path or number <= _STREAMS or moved > length:
+        if file is None or file.path != path or number <= _STREAMS or moved > length or file.appends:
             return None
         kind, at_position = _PLAIN[name]
         if at_position != (offset is None):
             return None
         if at_position:
             offset = file.position
+            file.at_end = False
             if offset is not None:
                 file.position = offset + moved
         self.moved[kind] += moved
@@ -208,7 +211,8 @@ class Processes:
             path = opened_path(args, result, here(table))
             opened = value is not None and value >= 0
             if value is not None and opened:
-                table[value] = File(path, None if "O_APPEND" in args else 0, opened=True)
+                appends = "O_APPEND" in args.rpartition('"')[2]
+                table[value] = File(path, None if appends else 0, opened=True, appends=appends)
             emptied = opened and (name == "creat" or "O_TRUNC" in args)
             if not opened or emptied or self._every_open:
                 yield _Part("truncate", path, length=0) if emptied else _Part("stat", path)
@@ -246,8 +250,13 @@ class Processes:
             return
         place = DATA[name]
         length = vector_length(args) if name in VECTORED else scalar(args, -1 if place is None else place - 1)
-        if place is None or ((given := scalar(args, place)) == -1 and name in ("preadv2", "pwritev2")):
-            offset = file.move(None if _beyond(moved, length) else moved)
+        appends = name in WRITES and (file.appends or "RWF_APPEND" in args)
+        if appends and place is not None and scalar(args, place) != -1:
+            offset = None  # Linux appends whatever the offset, and leaves the position
+            file.at_end = False
+        elif place is None or ((given := scalar(args, place)) == -1 and name in ("preadv2", "pwritev2")):
+            known = None if _beyond(moved, length) else moved
+            offset = file.append(known) if appends else file.move(known)
         else:
             offset = given if given is None or given >= 0 else None
         yield _Part("read" if name in READS else "write", file.path, offset, length, moved)
@@ -363,7 +372,9 @@ def _on_descriptor(table: Table, name: str, args: str, value: int | None) -> Ite
         yield _Part("hint", file.path, offset, length)
     elif name in SEEKS and ok:
         inner = re.search(r"\[(\d{1,18})\]", args)
-        file.position = int(inner[1]) if inner else value
+        file.sought(int(inner[1]) if inner else value, args)
+    elif name.startswith("fcntl") and "F_SETFL" in args and ok:
+        file.appends = "O_APPEND" in args
     elif (name in DUPS or (name.startswith("fcntl") and "F_DUPFD" in args)) and ok and value is not None:
         table[value] = file
     elif name == "close":

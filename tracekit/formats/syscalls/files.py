@@ -15,18 +15,37 @@ HERE = -100
 
 @dataclass(slots=True)
 class File:
-    """An open file; shared by every descriptor that is a dup of another, across forks too."""
+    """An open file; shared by every descriptor that is a dup of another, across forks too.
+
+    `appends`: whether writes go to its end (`O_APPEND`), wherever its position is; `at_end`: whether that is the end.
+    """
 
     path: str | None
     position: int | None
     opened: bool = False
+    appends: bool = False
+    at_end: bool = False
 
     def move(self, moved: int | None) -> int | None:
         """Return the position, and move it by `moved` bytes; an unknown move makes it unknown."""
         begin = self.position
+        self.at_end = False
         if begin is not None:
             self.position = None if moved is None else begin + moved
         return begin
+
+    def append(self, moved: int | None) -> int | None:
+        """Return the end of the file, if it is known, and move the position to the end after `moved` more bytes."""
+        end = self.position if self.at_end else None
+        self.position = None if end is None or moved is None else end + moved
+        self.at_end = True
+        return end
+
+    def sought(self, position: int | None, args: str) -> None:
+        """Note a seek to `position` by a call with `args`."""
+        self.position = position
+        if "SEEK_CUR" not in args or scalar(args, 1) != 0:
+            self.at_end = "SEEK_END" in args and scalar(args, 1) == 0
 
     def renamed(self, old: str, new: str) -> None:
         """Take the new name, if the file, or a directory that it is in, was renamed."""
