@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import secrets
 import time
 from collections.abc import Mapping
@@ -41,6 +42,7 @@ __all__ = [
     "check_version",
     "create_or_join",
     "manifest_values",
+    "mono_shift_ns",
     "new_manifest",
     "read_manifest",
     "sealed_metadata",
@@ -54,6 +56,7 @@ UPGRADE = "upgrade tracekit"
 MANIFEST_KEY = f"{META_PREFIX}manifest".encode()
 """The key of the manifest in the file metadata of `_trace.parquet`."""
 _DIGEST = f"{META_PREFIX}digest"
+_MONOTONIC = re.compile(r"^monotonic\s+(-?\d+)\s+(\d+)", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +64,9 @@ class Manifest:
     """What all segments of a trace agree on.
 
     `epoch_unix_ns` is the zero of every time column. `epoch_mono_ns` is the same instant on the
-    monotonic clock of the boot `boot_id`: processes of that machine agree to the nanosecond, processes
-    of other machines as closely as their wall clocks.
+    monotonic clock of the boot `boot_id`, which is `mono_shift_ns` ahead of that of the machine: processes of that
+    machine agree to the nanosecond, whatever their time namespaces, processes of other machines as closely as
+    their wall clocks.
     """
 
     trace_id: str
@@ -70,11 +74,13 @@ class Manifest:
     epoch_mono_ns: int | None
     boot_id: str | None
     schema_version: int = SCHEMA_VERSION
+    mono_shift_ns: int | None = 0
 
     def local_epoch_mono_ns(self) -> int:
         """Return the epoch on this process's monotonic clock."""
-        if self.epoch_mono_ns is not None and self.boot_id == boot_id():
-            return self.epoch_mono_ns
+        shift, theirs = mono_shift_ns(), self.mono_shift_ns
+        if self.epoch_mono_ns is not None and self.boot_id == boot_id() and None not in (shift, theirs):
+            return self.epoch_mono_ns + (shift or 0) - (theirs or 0)
         return self.epoch_unix_ns - (time.time_ns() - time.monotonic_ns())
 
 
@@ -83,7 +89,7 @@ def new_manifest(epoch_unix_ns: int | None = None) -> Manifest:
     if epoch_unix_ns is not None:
         return Manifest(secrets.token_hex(8), epoch_unix_ns, None, None)
     mono, unix = time.monotonic_ns(), time.time_ns()
-    return Manifest(secrets.token_hex(8), unix, mono, boot_id())
+    return Manifest(secrets.token_hex(8), unix, mono, boot_id(), mono_shift_ns=mono_shift_ns())
 
 
 def create_or_join(path: Path) -> Manifest:
@@ -181,12 +187,13 @@ def _manifest(text: str, file: Path) -> Manifest:
     check_version(int(values["schema_version"]), file)
     if file.name != OLD_MANIFEST_NAME:
         unsigned(raw)
-    mono, boot = values["epoch_mono_ns"], values["boot_id"]
+    mono, boot, shift = values["epoch_mono_ns"], values["boot_id"], values.get("mono_shift_ns", 0)
     return Manifest(
         trace_id=str(values["trace_id"]),
         epoch_unix_ns=int(values["epoch_unix_ns"]),
         epoch_mono_ns=None if mono is None else int(mono),
         boot_id=None if boot is None else str(boot),
+        mono_shift_ns=None if shift is None else int(shift),
     )
 
 
@@ -236,3 +243,21 @@ def boot_id() -> str | None:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
         return None
+
+
+def mono_shift_ns() -> int | None:
+    """Return by how much the monotonic clock of this process's time namespace is ahead of the machine's; None if unknown.
+
+    Containers that were restored or moved have one; all namespaces of a machine share its boot id.
+    """
+    own = Path("/proc/self/ns")
+    try:
+        if (own / "time").readlink() != (own / "time_for_children").readlink():
+            return None  # the offsets below are those of the children
+        said = Path("/proc/self/timens_offsets").read_text()
+    except FileNotFoundError:  # a kernel without time namespaces
+        return 0
+    except OSError:
+        return None
+    found = _MONOTONIC.search(said)
+    return None if found is None else int(found[1]) * 1_000_000_000 + int(found[2])
