@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 _FILE = "file://"
-_TRACE = "A trace directory, a Parquet file, or a quoted glob of Parquet files; a path or file:// URI."
+_TRACE = "A trace directory, a Parquet file, or a quoted glob of Parquet files; a path or a URI (file://, s3://, az://, gs://)."
 
 
 def traces(incomplete: str) -> list[str]:

@@ -36,6 +36,7 @@ from tracekit.store.lock import exclusive
 from tracekit.store.manifest import UPGRADE, Manifest, read_manifest, write_manifest
 from tracekit.store.opening import NotOpsError, SegmentInfo, open_file, open_pages, open_segment
 from tracekit.store.reader import TraceReader, open_reader
+from tracekit.store.remote import RemotePath
 from tracekit.store.rolling import compact
 from tracekit.store.segment import conform, write_segment
 from tracekit.store.statements import value_errors
@@ -151,8 +152,8 @@ def repair(trace: str | os.PathLike[str]) -> Repair:
     cannot be opened afterwards.
     """
     root = one_path(trace)
-    if not root.is_dir():
-        raise UsageError(f"{root} is not a trace directory", "repair works on directories")
+    if not root.is_dir() or isinstance(root, RemotePath):
+        raise UsageError(f"{root} is not a trace directory of a file system", "repair works on directories")
     with exclusive(root, "repair"):
         work = _Work(root)
         work.run()

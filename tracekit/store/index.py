@@ -245,17 +245,25 @@ def _sealed_before(root: Path) -> _Before:
 
 
 def write_sealed(
-    root: Path, manifest: Manifest, entries: Iterable[Entry], before: _Before = _NOTHING_BEFORE
+    root: Path,
+    manifest: Manifest,
+    entries: Iterable[Entry],
+    before: _Before = _NOTHING_BEFORE,
+    *,
+    notes: Mapping[str, str] | None = None,
 ) -> None:
     """Write the manifest and the list of segments as `_trace.parquet`: no rows, the columns of the segments.
 
     The footers of segments that are known from `before` are not read: a thousand processes that close one after
     another would read half a million.
+
+    `notes` are added to its metadata: what is to be known of the trace as a whole.
     """
     listed = sorted(entries, key=lambda entry: entry.name)
     metadata = {
         MANIFEST_KEY: json.dumps(manifest_values(manifest)).encode(),
         _SEGMENTS_KEY: json.dumps(signed({"segments": [asdict(entry) for entry in listed]})).encode(),
+        **{f"{META_PREFIX}{name}".encode(): text.encode() for name, text in (notes or {}).items()},
     }
     fresh = [root / entry.name for entry in listed if not (entry.lost or entry.digest in before.digests)]
     schema = _common_schema(fresh, before.schema)

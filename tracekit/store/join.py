@@ -70,16 +70,19 @@ def join(pieces: Iterable[Piece], path: Path, *, epoch_unix_ns: int, overwrite: 
 
 @contextmanager
 def assembling(
-    path: Path, manifest: Manifest, *, overwrite: bool = False
+    path: Path, manifest: Manifest, *, overwrite: bool = False, notes: Mapping[str, str] | None = None
 ) -> Iterator[tuple[Path, list[Entry]]]:
-    """Yield a directory for segments, and a list for their entries; on a clean exit they are the trace `path`."""
+    """Yield a directory for segments, and a list for their entries; on a clean exit they are the trace `path`.
+
+    `notes`, as they are then, are added to the metadata of the trace.
+    """
     check_target(path, overwrite=overwrite)
     aside = partial_path(Path(os.path.realpath(path)))
     aside.mkdir(parents=True)
     entries: list[Entry] = []
     try:
         yield aside, entries
-        write_sealed(aside, manifest, entries)
+        write_sealed(aside, manifest, entries, notes=notes)
         publish(aside, path, overwrite=overwrite)
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Finds the files of a trace by the names that users give: a path, `~`, a `file://` URI, a glob, or a list.
+"""Finds the files of a trace by the names that users give: a path, `~`, a URI, a glob, or a list.
 
 It knows names, not contents: the reader decides whether a file is a trace.
 """
@@ -14,6 +14,7 @@ from typing import TypeVar
 
 from tracekit.errors import TraceFormatError, UsageError
 from tracekit.store.layout import check_name
+from tracekit.store.remote import is_remote, remote_path
 from tracekit.uri import local_file, scheme_of
 
 __all__ = ["Name", "each_trace", "literal", "local_path", "one_path", "trace_paths"]
@@ -71,6 +72,8 @@ def each_trace(names: Iterable[_T]) -> list[_T | Path]:
 
 
 def _matches(name: Name) -> tuple[Path, ...]:
+    if is_remote(name):
+        return (remote_path(name),)
     path = local_path(name)
     if not path.exists() and _PATTERN & set(str(path)):
         matched = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207 - a whole pattern, absolute or not

@@ -122,6 +122,10 @@ def _sorted(segment: SegmentInfo, columns: list[str], memory: int | str | None) 
     """
     lone = TraceReader(segment.path, (segment,), None, None)
     names = ", ".join(f'"{name}"' for name in columns)
+    if not segment.by_name:
+        with closing(lone.connect(ordered=True, memory=memory)) as connection, value_errors(segment.path):
+            yield from streamed(connection.sql(f"SELECT {names} FROM ops"), _BATCH_ROWS)
+        return
     sql = f"SELECT {names} FROM read_parquet($file) ORDER BY t_submit, file_row_number"
     with closing(lone.connect(memory=memory)) as connection, value_errors(segment.path):
         yield from streamed(connection.sql(sql, params={"file": literal(segment.path)}), _BATCH_ROWS)

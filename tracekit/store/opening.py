@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -21,6 +22,10 @@ from tracekit.store.footer import is_sealed, parquet_errors, read_footer, withou
 from tracekit.store.journal import COUNTERS_KEY, JournalContents, read_journal
 from tracekit.store.layout import JOURNAL_SUFFIX, OLD_JOURNAL_SUFFIX, segment_of
 from tracekit.store.manifest import check_version
+from tracekit.store.remote import RemotePath, dataset_of, local_or_remote
+
+if TYPE_CHECKING:
+    import pyarrow.dataset as ds
 
 __all__ = [
     "NotOpsError",
@@ -30,6 +35,7 @@ __all__ = [
     "open_file",
     "open_pages",
     "open_segment",
+    "unnamed_ops",
 ]
 
 
@@ -62,6 +68,11 @@ class SegmentInfo:
     @property
     def source(self) -> str:
         return self.metadata.get("source", "unknown")
+
+    @property
+    def by_name(self) -> bool:
+        """Whether DuckDB reads the file by its name: a finished segment on a file system."""
+        return not self.journal and not isinstance(self.path, RemotePath)
 
     @property
     def schema_version(self) -> int | None:
@@ -100,7 +111,7 @@ def open_file(file: Path) -> SegmentInfo:
 
 def open_pages(file: Path) -> pq.ParquetFile:
     """Open a Parquet file for reading with its page checksums verified, where it has them."""
-    return pq.ParquetFile(file, memory_map=True, page_checksum_verification=True)
+    return pq.ParquetFile(local_or_remote(file), memory_map=True, page_checksum_verification=True)
 
 
 @contextmanager
@@ -124,6 +135,13 @@ def journal_table(segment: SegmentInfo) -> pa.Table:
         with open_pages(segment_of(segment.path)) as finished:
             return finished.read()
     return segment.schema.empty_table() if contents is None else contents.table()
+
+
+def unnamed_ops(segment: SegmentInfo) -> pa.Table | ds.Dataset:
+    """Return the ops of a segment that DuckDB does not read by its name."""
+    if isinstance(segment.path, RemotePath) and not segment.journal:
+        return dataset_of(segment.path)
+    return journal_table(segment)
 
 
 def _segment(file: Path) -> SegmentInfo:

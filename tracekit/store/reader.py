@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,7 +20,7 @@ import duckdb
 import pyarrow as pa
 
 from tracekit.errors import TraceFormatError, UsageError
-from tracekit.schema import OPS
+from tracekit.schema import META_PREFIX, OPS
 from tracekit.sql import load_sql
 from tracekit.store.index import RESTORE, index_problems, read_index
 from tracekit.store.layout import (
@@ -32,12 +33,13 @@ from tracekit.store.layout import (
     stem_of,
 )
 from tracekit.store.locate import Name, literal, trace_paths
-from tracekit.store.manifest import read_manifest
+from tracekit.store.manifest import read_manifest, sealed_metadata
 from tracekit.store.memory import bounded, memory_bytes, memory_errors
-from tracekit.store.opening import SegmentInfo, journal_table, open_file, open_segment
+from tracekit.store.opening import SegmentInfo, open_file, open_segment, unnamed_ops
+from tracekit.store.remote import RemotePath
 from tracekit.store.statements import collected, query_errors, select, streamed, value_errors
 
-__all__ = ["HasReader", "SegmentInfo", "TraceLike", "TraceReader", "open_reader"]
+__all__ = ["HasReader", "SegmentInfo", "TraceLike", "TraceReader", "open_reader", "where_it_is"]
 
 _TRIES = 3
 _SQL_TYPES = {
@@ -46,6 +48,7 @@ _SQL_TYPES = {
     pa.dictionary(pa.int32(), pa.string()): "VARCHAR",
 }
 """Written as SQL because DuckDB imports pandas, where it is installed, to look at an Arrow table."""
+_FOOTERS_AT_ONCE = 16
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,16 @@ class TraceReader:
             if isinstance(found, dict) and found:
                 return found
         return {}
+
+    @cached_property
+    def not_issued(self) -> dict[str, Any]:
+        """The ops of the plan that a replay which lost a host did not issue, by their numbers; empty for any other trace."""
+        try:
+            noted = sealed_metadata(self.path / SEALED_NAME).get(f"{META_PREFIX}not_issued".encode())
+            found = json.loads(noted or b"{}")
+        except (OSError, ValueError, pa.ArrowException):
+            return {}
+        return found if isinstance(found, dict) else {}
 
     @property
     def schema_versions(self) -> tuple[int, ...]:
@@ -138,7 +151,7 @@ class TraceReader:
 
     def _enclose(self, connection: duckdb.DuckDBPyConnection) -> None:
         """Take from the connection what is not needed to read the trace."""
-        files = [segment.path for segment in self.segments if not segment.journal]
+        files = [segment.path for segment in self.segments if segment.by_name]
         allowed = [*map(str, files), *map(literal, files)]
         connection.execute("SET allowed_paths = $paths", {"paths": allowed})
         connection.execute("SET enable_progress_bar = false")  # it prints on stdout, into our JSON
@@ -190,13 +203,13 @@ class TraceReader:
         connection.execute(f"CREATE TABLE ops_template ({columns})")
         parts = [connection.table("internal.ops_template")]
         for (shift, old), segments in self._by_reading().items():
-            parquet = [literal(segment.path) for segment in segments if not segment.journal]
+            parquet = [literal(segment.path) for segment in segments if segment.by_name]
             if parquet:
                 parts.append(_read_as(connection.read_parquet(parquet, union_by_name=True), shift, old))
             for segment in segments:
-                if segment.journal:
-                    name = f"journal_{stem_of(segment.path)}"
-                    connection.register(name, journal_table(segment))
+                if not segment.by_name:
+                    name = f"unnamed_{stem_of(segment.path)}"
+                    connection.register(name, unnamed_ops(segment))
                     parts.append(_read_as(connection.table(name), shift, old))
         names = []
         for index, part in enumerate(parts):
@@ -220,7 +233,7 @@ class TraceReader:
     def _in_order(self) -> bool:
         """Return whether the files are in order of `t_submit` as they are: one file that tracekit wrote."""
         full = [segment for segment in self.segments if segment.rows]
-        return not full or (len(full) == 1 and full[0].is_sorted)
+        return not full or (len(full) == 1 and full[0].is_sorted and full[0].by_name)
 
 
 class HasReader(Protocol):
@@ -231,7 +244,7 @@ class HasReader(Protocol):
 
 
 TraceLike = Name | Sequence[Name] | TraceReader | HasReader
-"""An open trace, its path or `file://` URI, or several Parquet files (a list or a glob)."""
+"""An open trace, its path or URI, or several Parquet files (a list or a glob)."""
 
 
 def open_reader(trace: TraceLike) -> TraceReader:
@@ -255,6 +268,13 @@ def open_reader(trace: TraceLike) -> TraceReader:
         raise TraceFormatError(f"{root}: no such trace", "give a trace directory or a Parquet file")
     segment = open_file(root)
     return TraceReader(root, (segment,), segment.metadata.get("trace_id"), segment.epoch_unix_ns)
+
+
+def where_it_is(reader: TraceReader) -> str | list[str]:
+    """Return what `open_reader` opens the same trace by, in a process that sees the same files."""
+    if reader.path.is_dir() and read_manifest(reader.path) is not None:
+        return str(reader.path.resolve())
+    return [str(segment.path.resolve()) for segment in reader.segments]
 
 
 def _open_files(paths: Sequence[Path]) -> TraceReader:
@@ -295,16 +315,7 @@ def _listed(root: Path) -> tuple[object, ...]:
 def _open_directory_once(root: Path) -> TraceReader:
     manifest = read_manifest(root)
     index = None if manifest is None else read_index(root)  # before the listing: a live recorder adds to both
-    found = []
-    for file in _segment_files(root):
-        try:
-            segment = open_segment(file)
-        except (
-            FileNotFoundError
-        ):  # a live recorder has just turned this journal into a segment, or removed it
-            segment = _finished(file)
-        if segment is not None:
-            found.append(segment)
+    found = [segment for segment in _opened(_segment_files(root)) if segment is not None]
     if manifest is None and not found:
         raise TraceFormatError(
             f"{root} is not a trace: it holds neither {MANIFEST_NAME} nor segments", "give a trace directory"
@@ -316,6 +327,21 @@ def _open_directory_once(root: Path) -> TraceReader:
         raise TraceFormatError(f"{root / wrong[0][0]}: {wrong[0][1]}", wrong[0][2])
     removed = 0 if index is None else sum(entry.rows for entry in index.entries.values() if entry.lost)
     return TraceReader(root, tuple(found), manifest.trace_id, manifest.epoch_unix_ns, removed)
+
+
+def _opened(files: Sequence[Path]) -> list[SegmentInfo | None]:
+    """Open the files of a trace; several at once on an object store, where each takes some requests."""
+    if not isinstance(next(iter(files), None), RemotePath):
+        return [_open_or_finished(file) for file in files]
+    with ThreadPoolExecutor(_FOOTERS_AT_ONCE) as threads:
+        return list(threads.map(_open_or_finished, files))
+
+
+def _open_or_finished(file: Path) -> SegmentInfo | None:
+    try:
+        return open_segment(file)
+    except FileNotFoundError:  # a live recorder has just turned this journal into a segment, or removed it
+        return _finished(file)
 
 
 def _finished(file: Path) -> SegmentInfo | None:

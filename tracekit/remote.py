@@ -1,0 +1,111 @@
+"""Traces on object stores: how the store reads them by the backends, and how a finished one is put there.
+
+Joins the store, which knows no backend, and the backends, which know no trace. The environment says how a store is reached and who
+asks, as for any object.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tracekit.backends.base import Backend, Handle
+from tracekit.backends.changing import CAPABILITIES
+from tracekit.backends.objects.uri import account_in
+from tracekit.backends.registry import backend_for
+from tracekit.errors import BackendError, ErrorClass, UsageError
+from tracekit.store.layout import SEALED_NAME, is_trace_file, segments_of
+from tracekit.store.remote import RemotePath
+from tracekit.uri import scheme_of
+
+__all__ = ["Stores", "check_remote_target", "publish_remote"]
+
+
+class Stores:
+    """Reads objects for the store, with one backend for each scheme and account, and one handle for each object."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._pid = 0
+        self._forget()
+
+    def size(self, uri: str) -> int:
+        with _absent_is_no_file(uri):
+            return self.backend(uri).stat(uri).size
+
+    def below(self, folder: str) -> Iterator[tuple[str, int]]:
+        prefix = f"{folder.rstrip('/')}/"
+        for each in self.backend(prefix).list(prefix):
+            if len(each.uri) > len(prefix):
+                yield each.uri[len(prefix) :], each.size
+
+    def read_into(self, uri: str, offset: int, buffer: memoryview) -> int:
+        with _absent_is_no_file(uri):
+            return self._handle(uri).read_into(offset, buffer).nbytes
+
+    def backend(self, uri: str) -> Backend:
+        place = scheme_of(uri), account_in(uri)
+        with self._lock:
+            if self._pid != os.getpid():  # a forked child has none of its parent's connections and threads
+                self._forget()
+            if place not in self._backends:
+                self._backends[place] = backend_for(uri)
+            return self._backends[place]
+
+    def _handle(self, uri: str) -> Handle:
+        backend = self.backend(uri)
+        with self._lock:
+            if uri not in self._handles:
+                self._handles[uri] = backend.open(uri)
+            return self._handles[uri]
+
+    def _forget(self) -> None:
+        self._pid = os.getpid()
+        self._backends: dict[tuple[str, str | None], Backend] = {}
+        self._handles: dict[str, Handle] = {}
+
+
+@contextmanager
+def _absent_is_no_file(uri: str) -> Iterator[None]:
+    """Raise FileNotFoundError for an object that is not there, as a file system does."""
+    try:
+        yield
+    except BackendError as error:
+        if error.error_class != ErrorClass.NOT_FOUND:
+            raise
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), uri) from error
+
+
+def check_remote_target(path: RemotePath, *, overwrite: bool) -> None:
+    """Raise UsageError if no new trace may be put at `path`: what is there is replaced only with `overwrite`, and only a trace."""
+    if "put" not in CAPABILITIES.get(scheme_of(str(path)), ()):
+        raise UsageError(
+            f"{path}: objects of this scheme can only be read", "give a directory, or s3://, az:// or gs://"
+        )
+    present = [entry.name for entry in path.iterdir()]
+    if present and not overwrite:
+        raise UsageError(f"{path} exists", "choose another path, or give overwrite=True")
+    foreign = [name for name in present if not is_trace_file(name)]
+    if foreign:
+        raise UsageError(f"{path} holds {foreign[0]}, which is no file of a trace", "choose another path")
+
+
+def publish_remote(folder: Path, path: RemotePath) -> None:
+    """Copy the complete trace `folder` to `path`. The list of its segments is written last, and makes it a trace."""
+    stores = Stores()
+    backend = stores.backend(str(path))
+    try:
+        before = {entry.name for entry in path.iterdir()}
+        if SEALED_NAME in before:  # from here on it is not the old trace, whatever happens
+            backend.changer.delete(f"{path}/{SEALED_NAME}")
+        files = segments_of(folder)
+        for file in [*files, folder / SEALED_NAME]:
+            backend.put(f"{path}/{file.name}", file.read_bytes(), overwrite=True)
+        for name in before - {file.name for file in files} - {SEALED_NAME}:
+            backend.changer.delete(f"{path}/{name}")
+    finally:
+        backend.close()
