@@ -21,6 +21,7 @@ from tracekit.metrics.histogram import Histogram
 from tracekit.metrics.library import install
 from tracekit.metrics.partial import Partial, Window, partial, windows
 from tracekit.metrics.snapshot import MetricsSnapshot, snapshot
+from tracekit.metrics.spreading import spread_snapshot
 from tracekit.store.clocks import clocks
 from tracekit.store.reader import TraceLike, TraceReader, open_reader
 from tracekit.store.statements import collected, query_errors, select
@@ -109,6 +110,7 @@ class Trace:
             "options": reader.options,
             "counters": reader.counters,
             "completeness": reader.completeness,
+            "not_issued": reader.not_issued,
             "clock": clocks(reader.segments),
             "overhead": overhead_of(reader.counters),
         }
@@ -164,12 +166,23 @@ class Trace:
         """Yield the ops in order of `t_submit`, in batches. Raises UsageError for an unknown column."""
         return self.reader.batches(columns)
 
-    def snapshot(self, *, threads: int | None = None, memory: int | str | None = None) -> MetricsSnapshot:
+    def snapshot(
+        self,
+        *,
+        threads: int | None = None,
+        memory: int | str | None = None,
+        on: str | None = None,
+        hosts: int | None = None,
+    ) -> MetricsSnapshot:
         """Compute every metric that docs/metrics.md defines.
 
-        `threads` and `memory` (bytes, or text such as `"4GiB"`) limit the queries.
+        `threads` and `memory` (bytes, or text such as `"4GiB"`) limit the queries. With `on`, windows of the trace are measured by
+        as many `hosts`: processes of this machine (`"local"`), or nodes of a Ray cluster (`"ray"`, `"ray://HOST:PORT"`) that open the
+        trace by the same path. The figures are the same. Raises UsageError for another place or a number of hosts without one.
         """
-        return snapshot(self.reader, threads=threads, memory=memory)
+        if on is None and hosts is None:
+            return snapshot(self.reader, threads=threads, memory=memory)
+        return spread_snapshot(self.reader, on=on, hosts=hosts, threads=threads, memory=memory)
 
     def windows(self, parts: int) -> list[Window]:
         """Cut the trace into `parts` windows of equal length: [start, end) in ns, None at the outer ends."""
