@@ -105,7 +105,7 @@ def test_a_host_that_cannot_open_the_trace_gets_it_sent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trace = record_ranks(tmp_path)
-    monkeypatch.setattr(distribute, "_where", lambda reader: str(tmp_path / "mounted elsewhere"))
+    monkeypatch.setattr(distribute, "where_it_is", lambda reader: str(tmp_path / "mounted elsewhere"))
     result = tracekit.replay(trace, on="local", hosts=2, pace="asap")
     assert result.ok, result.parity.verdict
 
@@ -224,7 +224,7 @@ def test_a_fault_before_the_start_is_one_line_and_leaves_nothing(tmp_path: Path)
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"on": "mars"}, "no place to replay"),
+        ({"on": "mars"}, "no place to work"),
         ({"hosts": 2}, "give on="),
         ({"on": "local", "split": "half"}, "one of rank, file, stream, time-hash"),
         ({"on": "local", "cold": True}, "from this host"),

@@ -41,6 +41,8 @@ def _info(trace: TraceArgument, json: JsonOption = False) -> None:
     }
     if facts["completeness"]:
         rows["completeness"] = completeness_in_words(facts["completeness"])
+    if facts["not_issued"]:
+        rows["not issued"] = f"{format_count(facts['not_issued']['ops'])} ops of the plan (--json names them)"
     if facts["clock"]:
         rows["clock"] = clock_in_words(facts["clock"])
     if facts["overhead"] is not None:

@@ -94,6 +94,8 @@ def _show(result: ReplayResult) -> None:
             f"{why}: {format_count(result.ops)} of {format_count(result.planned_ops)} ops replayed",
             style="yellow",
         )
+    if result.not_issued.ops:
+        say(f"not issued: {result.not_issued.in_words()}", style="yellow", soft_wrap=True)
     say(parity_table(result.parity))
     _show_times(result)
     for host in result.hosts:

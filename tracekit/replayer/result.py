@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tracekit.comparison.table import Parity
+from tracekit.replayer.missing import NOTHING_MISSING, Missing
 from tracekit.replayer.residency import Residency
 from tracekit.replayer.verdict import ClientFacts, Verdict
 
@@ -23,6 +24,7 @@ class ReplayResult:
     `repeats` holds every replay of several; the other fields are then those of the first, and
     `parity` is of all. The residencies are of the trace's local files in the page cache, right before and
     after the run; None where there are none. `hosts` has a row for each host of a replay from several. `warnings` name requests that could not be met.
+    `not_issued` names the ops of the plan that have no row, if the replay is `partial`.
     """
 
     out: Path | None
@@ -45,6 +47,7 @@ class ReplayResult:
     warnings: tuple[str, ...] = ()
     repeats: tuple[ReplayResult, ...] = ()
     hosts: tuple[dict[str, Any], ...] = ()
+    not_issued: Missing = NOTHING_MISSING
 
     @property
     def ok(self) -> bool:
@@ -78,6 +81,7 @@ class ReplayResult:
             "residency_after": _residency(self.residency_after),
             "options": self.options,
             "hosts": list(self.hosts),
+            "not_issued": self.not_issued.to_dict(),
             "parity": self.parity.to_dict(),
             "repeats": [each.to_dict() for each in self.repeats],
         }

@@ -19,6 +19,7 @@ from tracekit.comparison.responses import define_percentile
 from tracekit.errors import UsageError
 from tracekit.keywords import Duration, ReplayKeywords
 from tracekit.options import DRY_RUN, VERDICT
+from tracekit.remote import check_remote_target, publish_remote
 from tracekit.replayer import residency
 from tracekit.replayer.allocator import returning_memory
 from tracekit.replayer.backends import Backends
@@ -28,6 +29,7 @@ from tracekit.replayer.compare import compare
 from tracekit.replayer.drive import Watch, drive, model_of_recording, options_to_record
 from tracekit.replayer.engines.jit import preload
 from tracekit.replayer.mapping import parse_rules
+from tracekit.replayer.missing import NOTHING_MISSING, missing_ops
 from tracekit.replayer.options import ReplayOptions
 from tracekit.replayer.pacing import closed_pacer
 from tracekit.replayer.plan import Plan
@@ -42,6 +44,7 @@ from tracekit.scale.distribute import distribute
 from tracekit.sql import load_sql
 from tracekit.store.locate import local_path
 from tracekit.store.reader import TraceLike, TraceReader, open_reader
+from tracekit.store.remote import RemotePath, is_remote, remote_path
 from tracekit.store.statements import value_errors
 from tracekit.store.target import check_target
 from tracekit.units import format_size
@@ -85,7 +88,7 @@ def replay(
     """
     options = ReplayOptions.of(options, **given)
     reader = open_reader(trace)
-    kept = None if out is None else local_path(out)
+    kept = None if out is None else remote_path(out) if is_remote(out) else local_path(out)
     report = None if junit is None else junit_path(junit)
     result = _repeated(reader, options, kept, watch)
     if report is not None:
@@ -119,6 +122,8 @@ def _replay(
     if kept is not None:
         if kept.resolve() == reader.path.resolve():
             raise UsageError(f"{kept} is the recording itself", "choose another out=")
+        if isinstance(kept, RemotePath):
+            return _replay_to_store(reader, options, kept, watch)
         check_target(kept, overwrite=options.overwrite)
     if options.on is not None:
         return _replay_on_hosts(reader, options, kept, watch)
@@ -128,6 +133,18 @@ def _replay(
         preload()
     with returning_memory():
         return _replay_here(reader, options, kept, watch)
+
+
+def _replay_to_store(
+    reader: TraceReader, options: ReplayOptions, kept: RemotePath, watch: Watch | None
+) -> ReplayResult:
+    """Replay once, and put the trace on an object store."""
+    check_remote_target(kept, overwrite=options.overwrite)
+    with tempfile.TemporaryDirectory(prefix="tracekit-replay-") as scratch:
+        target = Path(scratch) / "replay.trace"
+        result = _replay(reader, options, target, watch)
+        publish_remote(target, kept)
+        return replace(result, out=kept)
 
 
 def _replay_here(
@@ -273,6 +290,7 @@ def _result(
         residency_after=run.after,
         options=options_to_record(options),
         warnings=tuple(_warnings(reader, plan, options, run)),
+        not_issued=NOTHING_MISSING if run.whole else missing_ops(done, planned),
     )
 
 

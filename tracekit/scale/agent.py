@@ -10,7 +10,6 @@ import os
 import signal
 import socket
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Mapping
@@ -32,6 +31,7 @@ from tracekit.replayer.mapping import parse_rules
 from tracekit.replayer.options import ReplayOptions
 from tracekit.scale.clock import Offset, drifted, measure
 from tracekit.scale.part import PlanPart, part_of
+from tracekit.scale.scratch import scratch_directory
 from tracekit.scale.wire import CHUNK, Channel, Message, ProtocolError
 from tracekit.store.clocks import Clock
 from tracekit.store.fingerprint import fingerprint
@@ -39,11 +39,13 @@ from tracekit.store.join import Piece, write_pieces
 from tracekit.store.manifest import Manifest, read_manifest
 from tracekit.store.reader import TraceReader, open_reader
 
-__all__ = ["HEARTBEAT_S", "TOKEN", "main"]
+__all__ = ["HEARTBEAT_S", "SCRATCH", "TOKEN", "main"]
 
 TOKEN = "TRACEKIT_SCALE_TOKEN"
 """The environment variable with the secret that the hosts of one replay share."""
 HEARTBEAT_S = 0.25
+SCRATCH = "tracekit-host-"
+"""How the names of the directories begin in which hosts keep what they record until it is sent."""
 _CONNECT_S = 30.0
 
 
@@ -53,6 +55,10 @@ def main(arguments: list[str]) -> int:
     # A launcher may ignore the signal, or block it, as Ray's actors do.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    with suppress(
+        OSError
+    ):  # Ray starts its workers nice, which makes every op late on a busy host; root may undo it
+        os.setpriority(os.PRIO_PROCESS, 0, min(os.getpriority(os.PRIO_PROCESS, 0), 0))
     channel = Channel((host, int(port)), _CONNECT_S)
     channel.send(
         "hello", token=os.environ.pop(TOKEN, ""), index=int(index), host=socket.gethostname(), pid=os.getpid()
@@ -82,15 +88,15 @@ class _Agent:
         for work in (self._listen, self._beat):
             threading.Thread(target=work, name=f"tracekit{work.__name__}", daemon=True).start()
         task = self._next("task")
-        with tempfile.TemporaryDirectory(prefix="tracekit-host-") as scratch:
-            try:
-                self._replay(task, Path(scratch))
-            except KeyboardInterrupt:
-                self._fail("it was told to stop before it began")
-            except TracekitError as error:
-                self._fail(error.message, error.hint)
-            except (OSError, EOFError, pa.ArrowException) as error:
-                self._fail(str(error))
+        try:
+            with scratch_directory(SCRATCH) as scratch:
+                self._replay(task, scratch)
+        except KeyboardInterrupt:
+            self._fail("it was told to stop before it began")
+        except TracekitError as error:
+            self._fail(error.message, error.hint)
+        except (OSError, EOFError, pa.ArrowException) as error:
+            self._fail(str(error))
         self.over.set()
 
     def _fail(self, message: str, hint: str = "") -> None:

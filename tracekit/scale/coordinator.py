@@ -13,22 +13,28 @@ import secrets
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from tracekit.errors import TracekitError
 from tracekit.scale.clock import ClockServer
+from tracekit.scale.links import keep_alive
 from tracekit.scale.wire import CHUNK, Message, packed, receive
 from tracekit.store.index import Entry, entry_of
 
-__all__ = ["Coordinator", "HostState", "Launch", "Limits", "Progress"]
+__all__ = ["Coordinator", "HostState", "Launch", "Limits", "Lost", "Progress"]
 
 Launch = Callable[[int, str, int, str], None]
 """Starts the agent of a host: its number, the coordinator's address and port, and the secret."""
+Lost = Callable[[], Mapping[int, str]]
+"""Returns why hosts that have not connected will not, by their number."""
 Progress = Callable[[int], None]
 """Called with the ops that all hosts have done."""
+
+
+_ASK_EACH_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,19 +116,21 @@ class Coordinator:
         self._token = secrets.token_hex(32)
         self._changed = asyncio.Event()
         self._stopping: float | None = None
+        self._ask_at = 0.0
+        self._missed: set[int] = set()
         self._files: dict[tuple[int, str], BinaryIO] = {}
 
-    def run(self, launch: Launch) -> list[HostState]:
+    def run(self, launch: Launch, lost: Lost = dict) -> list[HostState]:
         """Replay on all hosts, and return what became of each. Ctrl-C stops all, and they keep what they recorded.
 
-        Raises the error of `launch`, and TracekitError if a host fails before the replay began.
+        `lost` is asked until all hosts have connected. Raises the error of `launch`, and TracekitError if a host fails before the replay began.
         """
         try:
-            return asyncio.run(self._run(launch))
+            return asyncio.run(self._run(launch, lost))
         except asyncio.CancelledError:  # a second Ctrl-C
             raise KeyboardInterrupt from None
 
-    async def _run(self, launch: Launch) -> list[HostState]:
+    async def _run(self, launch: Launch, lost: Lost) -> list[HostState]:
         server = await asyncio.start_server(self._serve, self._address, 0, backlog=4096)
         port = server.sockets[0].getsockname()[1]
         try:
@@ -130,7 +138,7 @@ class Coordinator:
                 for host in self.hosts:
                     host.task["clock_port"] = clock.address[1]
                     launch(host.index, self._address, port, self._token)
-                await self._until_ready()
+                await self._until_ready(lost)
                 if self._stopping is None:
                     self._begin()
                 await self._until_ended()
@@ -146,11 +154,12 @@ class Coordinator:
                 file.close()
         return self.hosts
 
-    async def _until_ready(self) -> None:
+    async def _until_ready(self, lost: Lost) -> None:
         """Wait until every host is ready. Raises TracekitError if one fails before."""
         limit = self._limits
         while any(host.state != "ready" for host in self.hosts) and self._stopping is None:
             await self._wait()
+            self._ask(lost)
             for host in self.hosts:
                 allowed = limit.connect_s if host.state == "starting" else limit.prepare_s
                 self._lost(host, allowed)
@@ -158,6 +167,18 @@ class Coordinator:
                     self._stop()
                     where = f"host {host.index}{f' ({host.name})' if host.name else ''}"
                     raise TracekitError(f"{where}: {host.failed}", host.hint)
+
+    def _ask(self, lost: Lost) -> None:
+        """Give up the hosts that will not connect. One that has just gone may have said why: that is heard first."""
+        now = time.monotonic()
+        if now < self._ask_at or all(host.state != "starting" for host in self.hosts):
+            return
+        self._ask_at = now + _ASK_EACH_S
+        found = lost()
+        for host in self.hosts:
+            if host.state == "starting" and host.index in self._missed & found.keys():
+                host.fail(found[host.index], "look for its process, and at the network between the hosts")
+        self._missed = set(found)
 
     def _begin(self) -> None:
         """Tell all hosts when to start."""
@@ -263,6 +284,7 @@ class Coordinator:
             return None
         host = self.hosts[index]
         host.writer, host.name = writer, str(hello.get("host", ""))
+        keep_alive(writer.get_extra_info("socket"))
         host.state, host.heard = "preparing", time.monotonic()
         if self._stopping is not None:
             host.send("stop")

@@ -2,35 +2,39 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from tracekit.errors import UsageError
 from tracekit.replayer.drive import Watch
 from tracekit.replayer.mapping import MappingRules, parse_rules
+from tracekit.replayer.missing import NOT_ISSUED, Missing, missing_ops
 from tracekit.replayer.options import ReplayOptions
 from tracekit.replayer.plan import Plan
 from tracekit.replayer.verdict import ClientFacts
 from tracekit.scale.coordinator import Coordinator, HostState
 from tracekit.scale.launch import launching
-from tracekit.scale.part import Whole, changed_elsewhere, stand_in
+from tracekit.scale.part import Whole, changed_elsewhere, stand_in, whole_of
+from tracekit.scale.scratch import scratch_directory
 from tracekit.scale.slicing import Stream, by_file, copies, slices
 from tracekit.store.fingerprint import fingerprint
 from tracekit.store.join import assembling
 from tracekit.store.layout import is_trace_file
 from tracekit.store.manifest import new_manifest, read_manifest
-from tracekit.store.reader import TraceReader
+from tracekit.store.reader import TraceReader, open_reader, where_it_is
 from tracekit.store.streams import ranks_of, stream_files, streams_of
 from tracekit.units import format_count
 
 __all__ = ["Distributed", "distribute"]
 
 _RANKS_NAMED = 8
+_RANGES_KEPT = 65_536
+"""Ranges of ops that were not issued which the metadata of a trace names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +55,7 @@ def distribute(reader: TraceReader, options: ReplayOptions, target: Path, watch:
     Raises UsageError if the trace cannot be split so, and the error of a host that fails before the replay began.
     """
     rules = parse_rules(options.map)
-    with launching(options.on or "") as launcher, TemporaryDirectory(prefix="tracekit-hosts-") as scratch:
+    with launching(options.on or "") as launcher, scratch_directory("tracekit-hosts-") as scratch:
         wanted = options.hosts or launcher.most or 1
         if launcher.most is not None and wanted > launcher.most:
             raise UsageError(
@@ -61,7 +65,7 @@ def distribute(reader: TraceReader, options: ReplayOptions, target: Path, watch:
         manifest = new_manifest()
         shared = {
             "hosts": len(parts),
-            "trace": _where(reader),
+            "trace": where_it_is(reader),
             "fingerprint": fingerprint(reader),
             "options": _told(options, len(parts)),
             "trace_id": manifest.trace_id,
@@ -72,21 +76,37 @@ def distribute(reader: TraceReader, options: ReplayOptions, target: Path, watch:
         total = reader.rows * options.loop * options.clients
         coordinator = Coordinator(
             tasks,
-            Path(scratch),
+            scratch,
             address=launcher.address,
             sent=_files(reader),
             progress=None if watch is None else lambda done: watch(done, total, f"{len(parts)} hosts"),
         )
-        hosts = coordinator.run(launcher.launch)
+        hosts = coordinator.run(launcher.launch, launcher.lost)
         if coordinator.start_ns is None:  # Ctrl-C came before the start
             raise KeyboardInterrupt
         wall_ns = time.monotonic_ns() - coordinator.start_ns
-        with assembling(target, manifest, overwrite=options.overwrite) as (aside, entries):
+        known = _known(hosts) or whole_of(reader, rules, options)
+        whole = all(host.state == "done" and host.report["whole"] for host in hosts)
+        notes: dict[str, str] = {}
+        with assembling(target, manifest, overwrite=options.overwrite, notes=notes) as (aside, entries):
             for host in hosts:
                 for entry in host.entries:
-                    shutil.move(Path(scratch) / entry.name, aside / entry.name)
+                    shutil.move(scratch / entry.name, aside / entry.name)
                     entries.append(entry)
-        return _outcome(hosts, parts, wanted, wall_ns)
+            if not whole:
+                missing = _missing([aside / entry.name for entry in entries], known.ops)
+                notes[NOT_ISSUED] = json.dumps(missing.to_dict(_RANGES_KEPT))
+        return _outcome(hosts, parts, wanted, wall_ns, whole, known)
+
+
+def _missing(segments: Sequence[Path], planned: int) -> Missing:
+    """The ops that no host has sent a row of."""
+    return missing_ops(open_reader(segments), planned) if segments else Missing.all_of(planned)
+
+
+def _known(hosts: Sequence[HostState]) -> Whole | None:
+    """What the first host that has ended knows of the whole plan; None if none has."""
+    return next((Whole(**host.report["plan"]) for host in hosts if host.state == "done"), None)
 
 
 def _slices(
@@ -114,21 +134,9 @@ def _slices(
     return found
 
 
-def _is_directory(reader: TraceReader) -> bool:
-    """Whether the trace is a directory of tracekit's, and not Parquet files."""
-    return reader.path.is_dir() and read_manifest(reader.path) is not None
-
-
-def _where(reader: TraceReader) -> str | list[str]:
-    """What opens the trace on a host that sees the same files."""
-    if _is_directory(reader):
-        return str(reader.path.resolve())
-    return [str(segment.path.resolve()) for segment in reader.segments]
-
-
 def _files(reader: TraceReader) -> list[Path]:
     """The files that a host needs which cannot open the trace."""
-    if _is_directory(reader):
+    if reader.path.is_dir() and read_manifest(reader.path) is not None:
         return sorted(entry for entry in reader.path.iterdir() if is_trace_file(entry.name))
     return [segment.path for segment in reader.segments]
 
@@ -142,10 +150,14 @@ def _told(options: ReplayOptions, hosts: int) -> dict[str, Any]:
 
 
 def _outcome(
-    hosts: Sequence[HostState], parts: Sequence[frozenset[Stream]], wanted: int, wall_ns: int
+    hosts: Sequence[HostState],
+    parts: Sequence[frozenset[Stream]],
+    wanted: int,
+    wall_ns: int,
+    whole: bool,
+    known: Whole,
 ) -> Distributed:
     reported = [host.report for host in hosts if host.state == "done"]
-    known = next((Whole(**report["plan"]) for report in reported), Whole())
     rows = tuple(_row(host, part) for host, part in zip(hosts, parts, strict=True))
     failed = [_said(row) for row in rows if row["failed"]]
     if len(parts) < wanted:
@@ -153,7 +165,7 @@ def _outcome(
             f"{len(parts)} of {wanted} hosts have streams to replay; split=stream may give more of them some"
         )
     return Distributed(
-        whole=all(host.state == "done" and host.report["whole"] for host in hosts),
+        whole=whole,
         plan=stand_in(known),
         client=_client([report["client"] for report in reported], wall_ns),
         wrong=[line for report in reported for line in report["wrong"]],

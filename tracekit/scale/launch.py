@@ -10,20 +10,23 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext, redirect_stdout, suppress
-from typing import Any, Protocol
+from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
+from typing import IO, Any, Protocol
 
-from tracekit.errors import UsageError
 from tracekit.extras import require
+from tracekit.redaction import redact
 from tracekit.scale.agent import environment
+from tracekit.scale.links import Links
+from tracekit.spread import connect_ray, is_ray_client, place_of
 
 __all__ = ["Launcher", "command", "launching"]
 
-_RAY_CLIENT_PORT = "10001"
 _LEAVE_S = 1.0
+_SAID_BYTES = 1000
 
 
 class Launcher(Protocol):
@@ -33,6 +36,10 @@ class Launcher(Protocol):
     most: int | None
 
     def launch(self, index: int, address: str, port: int, token: str) -> None: ...
+
+    def lost(self) -> dict[int, str]:
+        """Return why the agents that have ended or cannot be reached will not connect, by the number of their host."""
+        ...
 
     def close(self) -> None: ...
 
@@ -48,16 +55,16 @@ def launching(on: str) -> Iterator[Launcher]:
 
     Raises UsageError for another word, without Ray, or if the cluster cannot be reached.
     """
-    scheme, _, where = on.partition("://")
-    if scheme not in ("local", "ray") or (where and scheme == "local"):
-        raise UsageError(f"on={on!r} is no place to replay", "give local, ray, or ray://HOST:PORT")
-    # Ray prints what it notices of its nodes on standard output, which may be our JSON.
-    with redirect_stdout(sys.stderr) if scheme == "ray" else nullcontext():
-        launcher: Launcher = _Local() if scheme == "local" else _Ray(where)
-        try:
-            yield launcher
-        finally:
-            launcher.close()
+    scheme, where = place_of(on)
+    with ExitStack() as stack:
+        if scheme == "local":
+            launcher: Launcher = _Local()
+        else:
+            # Ray prints what it notices of its nodes on standard output, which may be our JSON.
+            stack.enter_context(redirect_stdout(sys.stderr))
+            launcher = _Ray(where)
+        stack.callback(launcher.close)
+        yield launcher
 
 
 class _Local:
@@ -72,17 +79,22 @@ class _Local:
     def launch(self, index: int, address: str, port: int, token: str) -> None:
         self._processes.append(start(command(address, port, index), token))
 
+    def lost(self) -> dict[int, str]:
+        ended = {index: process.poll() for index, process in enumerate(self._processes)}
+        return {index: _ended(code) for index, code in ended.items() if code is not None}
+
     def close(self) -> None:
         end(self._processes)
 
 
-def start(words: Sequence[str], token: str) -> subprocess.Popen[bytes]:
-    """Start an agent in a session of its own."""
+def start(words: Sequence[str], token: str, errors: IO[bytes] | None = None) -> subprocess.Popen[bytes]:
+    """Start an agent in a session of its own. `errors` gets what it writes to standard error."""
     return subprocess.Popen(
         words,
         env=environment(token),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
+        stderr=errors,
         start_new_session=True,
     )
 
@@ -99,41 +111,40 @@ def end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
             process.wait()
 
 
+def _ended(code: int, said: str = "") -> str:
+    """What became of a process, and the last line that it wrote."""
+    last = said.strip().rpartition("\n")[2]
+    return f"its process ended with exit code {code}" + (f": {redact(last)}" if last else "")
+
+
 class _Host:
-    """The actor on a node: starts the agent there, which leaves by itself."""
+    """The actor on a node: runs the agent there, which leaves by itself."""
 
-    def __init__(self) -> None:
-        self._processes: list[subprocess.Popen[bytes]] = []
-
-    def launch(self, address: str, port: int, index: int, token: str) -> int:
-        process = start(command(address, port, index), token)
-        self._processes.append(process)
-        return process.pid
+    def run(self, address: str, port: int, index: int, token: str) -> str:
+        """Return what became of the agent, when it has ended."""
+        with tempfile.TemporaryFile() as errors:
+            code = start(command(address, port, index), token, errors).wait()
+            errors.seek(max(os.fstat(errors.fileno()).st_size - _SAID_BYTES, 0))
+            return _ended(code, errors.read().decode(errors="replace"))
 
 
 class _Ray:
     """Agents on the nodes of a Ray cluster, one a node."""
 
     def __init__(self, where: str) -> None:
-        ray = self._ray = require("ray", extra="scale")
+        self._ray, self._began = connect_ray(where)
         self._placing = require("ray.util.scheduling_strategies", extra="scale")
-        self._began = not ray.is_initialized()
-        if self._began:
-            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a replay reports to nobody
-            try:
-                ray.init(address=_ray_address(where), log_to_driver=False, logging_level="ERROR")
-            except (ConnectionError, RuntimeError, ValueError) as error:
-                raise UsageError(
-                    f"on='ray://{where}': no cluster answers: {str(error).splitlines()[0]}",
-                    "start one with `ray start --head`",
-                ) from error
         self._nodes = sorted(
-            (node for node in ray.nodes() if node["Alive"]),
+            (node for node in self._ray.nodes() if node["Alive"]),
             key=lambda node: (node["NodeManagerAddress"], node["NodeID"]),
         )
         self.most: int | None = len(self._nodes)
         self.address = _own_address(self._nodes[0]["NodeManagerAddress"])
         self._actors: list[Any] = []
+        self._ends: list[Any] = []
+        # A driver inside the cluster reaches the port of each node; a client from elsewhere need not.
+        reached = [] if is_ray_client(where) else self._nodes
+        self._links = Links([(node["NodeManagerAddress"], node["NodeManagerPort"]) for node in reached])
 
     def launch(self, index: int, address: str, port: int, token: str) -> None:
         node = self._nodes[index % len(self._nodes)]["NodeID"]
@@ -142,10 +153,22 @@ class _Ray:
             self._ray.remote(_Host).options(num_cpus=0, scheduling_strategy=placed, max_restarts=0).remote()
         )
         self._actors.append(actor)
-        actor.launch.remote(address, port, index, token)
+        self._ends.append(actor.run.remote(address, port, index, token))
+
+    def lost(self) -> dict[int, str]:
+        ready, _ = self._ray.wait(self._ends, num_returns=len(self._ends), timeout=0)
+        ended = {index: self._why(end) for index, end in enumerate(self._ends) if end in ready}
+        return {**self._links.cut(), **ended}
+
+    def _why(self, end: Any) -> str:
+        try:
+            return str(self._ray.get(end))
+        except self._ray.exceptions.RayError as error:
+            return f"Ray lost its node or its process: {str(error).splitlines()[0]}"
 
     def close(self) -> None:
         """Let the actors go; their agents leave when the coordinator does. A node that is lost can hold this up."""
+        self._links.close()
         leaving = threading.Thread(target=self._leave, name="tracekit-ray", daemon=True)
         leaving.start()
         leaving.join(_LEAVE_S)
@@ -155,11 +178,6 @@ class _Ray:
             self._ray.kill(actor)
         if self._began:
             self._ray.shutdown()
-
-
-def _ray_address(where: str) -> str | None:
-    """Return what `ray.init` takes: None for the cluster of the environment or this machine, else a new one."""
-    return f"ray://{where}" if where.rpartition(":")[2] == _RAY_CLIENT_PORT else where or None
 
 
 def _own_address(other: str) -> str:

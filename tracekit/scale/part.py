@@ -23,7 +23,7 @@ from tracekit.scale.slicing import Stream
 from tracekit.store.reader import TraceReader
 from tracekit.store.totals import stream_keys
 
-__all__ = ["PlanPart", "Whole", "changed_elsewhere", "part_of", "stand_in"]
+__all__ = ["PlanPart", "Whole", "changed_elsewhere", "part_of", "stand_in", "whole_of"]
 
 _SEVERAL = -1
 
@@ -61,10 +61,21 @@ def part_of(
         for name in COLUMNS:
             kept[name].append(whole.columns[name][rows][mine])
     columns = {name: np.concatenate([np.zeros(0, COLUMNS[name]), *values]) for name, values in kept.items()}
-    facts = Whole(whole.ops, whole.skipped, whole.assumed_offsets, whole.assumed_lengths)
     return PlanPart(
-        _filled(columns, whole, options), np.concatenate([np.zeros(0, np.int64), *numbers]), facts
+        _filled(columns, whole, options), np.concatenate([np.zeros(0, np.int64), *numbers]), _facts(whole)
     )
+
+
+def whole_of(reader: TraceReader, rules: MappingRules, options: ReplayOptions) -> Whole:
+    """Make the plan only to learn what every host knows of it. Raises what `build_plan` raises."""
+    whole, parts = plan_parts(reader, rules, options)
+    for _ in parts:
+        pass
+    return _facts(whole)
+
+
+def _facts(plan: Plan) -> Whole:
+    return Whole(plan.ops, plan.skipped, plan.assumed_offsets, plan.assumed_lengths)
 
 
 def stand_in(whole: Whole) -> Plan:
