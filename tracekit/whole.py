@@ -25,8 +25,9 @@ def whole_file(path: Path) -> Iterator[Path]:
     """Yield a path to write instead of `path`; it becomes `path` on a clean exit, and nothing otherwise.
 
     A stream (`is_stream`) is not replaced: it gets the content on a clean exit. An OSError that names
-    no file, such as that of a full disk, gets the name of `path`.
+    no file, such as that of a full disk, or the yielded one, gets the name of `path`.
     """
+    aside = path
     try:
         if is_stream(path):
             with tempfile.TemporaryDirectory(prefix="tracekit-") as folder:
@@ -44,8 +45,8 @@ def whole_file(path: Path) -> Iterator[Path]:
             raise
         fsync_dir(path.parent)
     except OSError as error:
-        if error.filename is None and not isinstance(error, BrokenPipeError):
-            error.filename = str(path)
+        if error.filename in (None, str(aside), aside) and not isinstance(error, BrokenPipeError):
+            error.filename, error.filename2 = str(path), None
         raise
 
 

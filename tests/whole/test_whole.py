@@ -41,3 +41,13 @@ def test_a_file_that_was_never_made_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError), whole_file(tmp_path / "out"):
         pass
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("made", ["no/such/folder/out", "a-file/out", "a-folder"])
+def test_an_error_names_the_file_that_was_asked_for(tmp_path: Path, made: str) -> None:
+    (tmp_path / "a-file").write_bytes(b"")
+    (tmp_path / "a-folder").mkdir()
+    with pytest.raises(OSError) as raised, whole_file(tmp_path / made) as aside:
+        aside.write_bytes(b"x")
+    assert (raised.value.filename, raised.value.filename2) == (str(tmp_path / made), None)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a-file", "a-folder"]
