@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from typing import Protocol
 
 __all__ = [
+    "ENGINE_CPU",
     "HOOKS_CPU",
     "PROCESS_CPU",
     "WRITER_CPU",
@@ -28,6 +29,8 @@ __all__ = [
 
 HOOKS_CPU, WRITER_CPU, PROCESS_CPU = "overhead_hooks_cpu_ns", "overhead_writer_cpu_ns", "process_cpu_ns"
 """Counters of a capture: CPU time of its hooks, of its recorders' threads, and of the processes in which they ran."""
+ENGINE_CPU = "overhead_engine_ns"
+"""Counter of a capture: what its preload library took of that time."""
 _HISTOGRAM = "consumer_think_ns_hist."
 _PER_BATCH = ("loader_workers", "consumer_ahead_batches", "loader_stream_batches")
 """Properties of the loader, counted once a batch."""
@@ -126,7 +129,8 @@ def think_histogram(counters: Mapping[str, int]) -> list[tuple[int, int]]:
 def overhead_of(counters: Mapping[str, int]) -> float | None:
     """Return the share of the CPU time of the recorded processes that recording took; None if it was not measured."""
     whole = counters.get(PROCESS_CPU, 0)
-    return (counters.get(HOOKS_CPU, 0) + counters.get(WRITER_CPU, 0)) / whole if whole else None
+    spent = sum(counters.get(name, 0) for name in (HOOKS_CPU, WRITER_CPU, ENGINE_CPU))
+    return spent / whole if whole else None
 
 
 def readable_counters(counters: Mapping[str, int]) -> dict[str, int]:

@@ -40,6 +40,14 @@ LONG_RUNNING: Table = {
             above=0,
             high=1,
         ),
+        Option(
+            "sample_by",
+            Kind.CHOICE,
+            "What `sample_rate` chooses from: files and objects, or streams (rank and worker).",
+            "file",
+            metavar="WHAT",
+            choices=("file", "stream"),
+        ),
     ),
     **KEEPING,
     **table(

@@ -53,6 +53,7 @@ class Recorder:
 
     With `keep`, the oldest segments are removed when the files of the trace have more bytes; the trace says which. With
     `ship`, finished segments are copied below this URI, `SHIP/TRACE_ID/`, in the background; one is finished each minute.
+    `completeness` (JSON) says what the trace holds of what really happened.
 
     Raises UsageError if there can be no trace at `path`. `record`, `flush` and `close` raise TracekitError
     if writing has failed, for example because the disk is full.
@@ -78,10 +79,13 @@ class Recorder:
         segment_ops: int = 1_048_576,
         keep: Size | None = None,
         ship: str | None = None,
+        completeness: dict[str, Any] | None = None,
     ) -> None:
         if not 0 < flush_interval_s <= 1:
             raise UsageError(f"flush_interval_s={flush_interval_s} is out of range", "give 0 < seconds <= 1")
-        self._labels = Labels(source, options, rank, world_size, clock_error_ns=wall_clock_error_ns())
+        self._labels = Labels(
+            source, options, rank, world_size, completeness, clock_error_ns=wall_clock_error_ns()
+        )
         check_numbers(worker=worker)
         if buffer_ops < _CHUNK_OPS or segment_ops < 1:
             raise UsageError(
@@ -262,6 +266,7 @@ class Recorder:
             "options": labels.options,
             "rank": labels.rank,
             "world_size": labels.world_size,
+            "completeness": labels.completeness,
             "worker": self._worker,
             "flush_interval_s": self._flush_interval_s,
             "buffer_ops": self._buffer_ops,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import subprocess
 import sys
 import textwrap
 from pathlib import Path
@@ -15,6 +16,9 @@ import pytest
 import tracekit
 from tracekit import capture
 from tracekit.backends.registry import backend_for
+from tracekit.capture import running
+from tracekit.capture.native import NativeEngine
+from tracekit.capture.tools.strace import StraceEngine
 from tracekit.errors import UsageError
 from tracekit.recorder import Recorder
 from tracekit.store.reader import open_reader
@@ -121,9 +125,10 @@ def test_impossible_options_are_refused_before_anything_is_written(
     assert not trace.exists()
 
 
+@pytest.mark.skipif(StraceEngine().available() is None, reason="strace is not installed")
 def test_methods_that_convert_at_the_end_refuse_them(trace: Path) -> None:
-    with pytest.raises(UsageError, match="keep= and ship= need method=hooks"):
-        capture.run(["true"], trace, keep="2GiB")
+    with pytest.raises(UsageError, match="keep= and ship= do not work with method=strace"):
+        capture.run(["true"], trace, keep="2GiB", method="strace")
 
 
 PROGRAM = """
@@ -159,3 +164,106 @@ def test_the_processes_of_a_command_write_and_ship_the_trace_themselves(trace: P
     (copy,) = (tmp_path / "archive").iterdir()
     assert files_of(copy) == files_of(trace)
     assert len({segment.metadata["pid"] for segment in open_reader(copy).segments if segment.rows}) == 2
+
+
+needs_native = pytest.mark.skipif(NativeEngine().available() is None, reason="there is no native engine")
+LONG = """
+    import os, sys, time
+    from pathlib import Path
+    fd = os.open(sys.argv[1], os.O_RDONLY)
+    def read(times):
+        for n in range(times):
+            os.pread(fd, 10, n)
+    read(30_000)
+    until = time.monotonic() + 60
+    while not list(Path(sys.argv[2]).glob("seg-*.parquet")) and time.monotonic() < until:
+        read(2000)
+        time.sleep(0.05)
+    seen = len(list(Path(sys.argv[2]).glob("seg-*.parquet")))
+    if not os.fork():
+        read(7)
+        os._exit(0)
+    os.wait()
+    raise SystemExit(0 if seen else 3)
+"""
+
+
+@needs_native
+def test_the_native_engine_writes_and_rotates_the_trace_while_the_command_runs(
+    trace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(running, "_LAG_NS", 0)
+    data, program = tmp_path / "data.bin", tmp_path / "program.py"
+    data.write_bytes(bytes(200_000))
+    program.write_text(textwrap.dedent(LONG))
+    result = capture.run(
+        [sys.executable, str(program), str(data), str(trace)], trace, method="native", keep="250KiB",
+        ship=f"file://{tmp_path}/archive", include=[str(data)],
+    )  # fmt: skip
+    assert (result.exit_code, result.method) == (0, "native")
+    assert result.completeness is not None and result.completeness.share == 1.0
+    assert size_of(trace) <= 250 << 10
+    found = open_reader(trace)
+    assert found.removed_ops > 0
+    newest = found.query('SELECT "offset" FROM ops ORDER BY t_submit DESC LIMIT 7').column(0).to_pylist()
+    assert newest == [6, 5, 4, 3, 2, 1, 0]
+    assert found.removed_ops + found.rows == result.completeness.recorded_read_bytes // 10
+    assert found.completeness["share"] == 1.0
+    assert found.counters["overhead_engine_ns"] > 0
+    assert any("older ops were removed" in note for note in result.notes)
+    (copy,) = (tmp_path / "archive").iterdir()
+    assert files_of(trace).items() <= files_of(copy).items()
+    assert not list(tmp_path.glob(".tracekit-*"))
+    assert not [finding for finding in tracekit.verify(trace) if finding.broken]
+
+
+@needs_native
+def test_objects_samples_and_files_are_in_one_trace_that_grows(
+    trace: Path, tmp_path: Path, s3_env: Any, s3_bucket: str
+) -> None:
+    s3_env.put(s3_bucket, "k", bytes(3000))
+    data, program = tmp_path / "data.bin", tmp_path / "program.py"
+    data.write_bytes(bytes(1000))
+    program.write_text(
+        textwrap.dedent(f"""
+        import boto3
+        from tracekit import capture
+        for step in range(3):
+            with capture.step(step), capture.sample(10 + step):
+                open({str(data)!r}, "rb").read()
+        boto3.client("s3").get_object(Bucket="{s3_bucket}", Key="k")["Body"].read()
+    """)
+    )
+    result = capture.run(
+        [sys.executable, str(program)], trace, method="native", keep="1GiB", include=[str(data), "s3://*"]
+    )
+    assert result.exit_code == 0
+    found = open_reader(trace).query(
+        "SELECT uri, step, sample_id, bytes FROM ops WHERE bytes > 0 ORDER BY t_submit"
+    )
+    assert [tuple(row.values()) for row in found.to_pylist()] == [
+        *((f"file://{data}", step, 10 + step, 1000) for step in range(3)),
+        (f"s3://{s3_bucket}/k", None, None, 3000),
+    ]  # fmt: skip
+
+
+@needs_native
+def test_what_a_killed_capture_had_not_moved_yet_is_recovered(trace: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data.bin"
+    data.write_bytes(bytes(1000))
+    code = f"""
+        import os
+        fd = os.open({str(data)!r}, os.O_RDONLY)
+        for n in range(50):
+            os.pread(fd, 10, n)
+        os.kill(os.getppid(), 9)
+    """
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    arguments = ["--method", "native", "--keep", "1GiB", "--include", str(data), "--", *command]
+    main = [sys.executable, "-m", "tracekit", "capture", "-o", str(trace)]
+    assert subprocess.run([*main, *arguments]).returncode == -9
+    again = subprocess.run([*main, "--recover"], capture_output=True, text=True)
+    assert again.returncode == 0, again.stderr
+    assert "completeness: unknown, because the capture was killed" in again.stderr
+    assert open_reader(trace).query("SELECT count(*) AS n FROM ops WHERE len = 10").to_pylist() == [{"n": 50}]
+    assert not list(tmp_path.glob(".tracekit-*"))

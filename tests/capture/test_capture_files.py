@@ -67,7 +67,24 @@ def test_writes_are_recorded(tmp_path, trace, ops):
             file.write(b"x" * 20_000)
         with open(path, "ab", buffering=0) as file:
             file.write(b"y" * 10)
-    assert [(r["op"], r["bytes"]) for r in ops(trace)] == [("write", 20_000), ("write", 10)]
+    assert [(r["op"], r["len"], r["bytes"]) for r in ops(trace)] == [
+        ("truncate", 0, None), ("write", 20_000, 20_000), ("write", 10, 10),
+    ]  # fmt: skip
+
+
+def test_a_file_that_is_emptied_when_it_is_opened_is_truncated(tmp_path, trace, ops):
+    path = tmp_path / "out.bin"
+    with capture.start(trace, hooks=["files"]):
+        path.write_text("text")
+        os.close(os.open(path, os.O_RDWR | os.O_TRUNC))
+        for mode in ("x", "a", "r+", "w"):
+            with open(tmp_path / f"{mode}.bin" if mode == "x" else path, mode):
+                pass
+        with open(os.devnull, "w"):
+            pass
+    assert [(r["op"], r["uri"], r["offset"], r["len"]) for r in ops(trace) if r["op"] != "write"] == [
+        ("truncate", f"file://{path}", None, 0)
+    ] * 3
     assert path.read_bytes() == b"x" * 20_000 + b"y" * 10
 
 

@@ -82,7 +82,7 @@ def test_an_unmodified_program_is_recorded_with_offsets(method, data, trace, tmp
         ("read", 720, 30, 30),
         ("hint", 0, 4096, None),
     ]
-    emptied = [] if method == "dftracer" else [("truncate", None, 0, None)]
+    emptied = [("truncate", None, 0, None)]
     assert facts([row for row in found if row["uri"] == f"file://{tmp_path}/out.bin"]) == [
         *emptied, ("write", 0, 1000, 1000)
     ]  # fmt: skip

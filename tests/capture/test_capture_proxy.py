@@ -424,8 +424,8 @@ def test_a_port_that_is_taken_and_a_bad_option_are_plain_refusals(store: Store, 
         with pytest.raises(UsageError, match=f"port={port}.*in use"):
             tracekit.proxy(trace, port=port)
     assert not trace.exists()
-    with pytest.raises(UsageError, match="understands S3 only"):
-        tracekit.proxy(trace, "az://c/")
+    with pytest.raises(UsageError, match="understands S3 and Azure only"):
+        tracekit.proxy(trace, "gs://c/")
     with pytest.raises(UsageError, match="upstream='ftp://x' is not valid"):
         tracekit.proxy(trace, upstream="ftp://x")
     assert not trace.exists()

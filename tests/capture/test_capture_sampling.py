@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 import pytest
 
 from tracekit import capture
+from tracekit.capture.environment import environment, with_bootstrap
 from tracekit.capture.filters import PathFilter
 from tracekit.errors import UsageError
 from tracekit.metrics.snapshot import MetricsSnapshot, snapshot
@@ -130,3 +133,77 @@ def test_what_is_no_share_is_refused(rate: Any, trace: Path) -> None:
         capture.start(trace, sample_rate=rate)
     with pytest.raises(UsageError, match="sample_rate"):
         capture.run(["true"], trace, sample_rate=rate)
+
+
+def test_streams_are_recorded_whole_or_not(trace: Path, tmp_path: Path) -> None:
+    path = tmp_path / "data.bin"
+    path.write_bytes(bytes(1000))
+    code = f"""
+import threading
+def read():
+    with open({str(path)!r}, "rb", buffering=0) as file:
+        while file.read(100):
+            pass
+threads = [threading.Thread(target=read) for _ in range(20)]
+[t.start() for t in threads], [t.join() for t in threads]
+"""
+    result = capture.run(
+        [sys.executable, "-c", code],
+        trace,
+        sample_rate=0.5,
+        sample_by="stream",
+        include=[str(path)],
+        hooks="",
+    )
+    found = open_reader(trace).query("SELECT worker, count(*) AS n FROM ops GROUP BY ALL").to_pylist()
+    if result.method != "hooks":
+        assert 0 < len(found) < 20  # one in a million otherwise
+        assert {row["n"] for row in found} == {11}
+    assert result.completeness is None or result.completeness.share == 1.0
+
+
+def test_hooks_choose_streams_by_rank_and_worker(trace: Path, tmp_path: Path) -> None:
+    path = tmp_path / "data.bin"
+    path.write_bytes(bytes(1000))
+    code = f"open({str(path)!r}, 'rb').read()"
+    paths = PathFilter().sampled(0.5, "stream")
+    environ = {
+        **environment(trace, ("files",), paths),
+        "PYTHONPATH": with_bootstrap(os.environ.get("PYTHONPATH")),
+    }
+    ranks = range(6)
+    for rank in ranks:
+        run = [sys.executable, "-c", code]
+        subprocess.run(run, env={**os.environ, **environ, "RANK": str(rank), "WORLD_SIZE": "6"}, check=True)
+    kept = [rank for rank in ranks if paths.admits_stream(rank, 0)]
+    found = open_reader(trace).query("SELECT DISTINCT rank FROM ops ORDER BY 1") if kept else None
+    assert (found.column(0).to_pylist() if found is not None else []) == kept
+
+
+def test_the_estimates_of_a_sample_of_streams_are_unbiased(trace: Path, tmp_path: Path) -> None:
+    truth = sum(20 + worker % 21 for worker in range(400))
+    errors: list[float] = []
+    seen: list[float] = []
+    for draw in range(12):
+        path = tmp_path / f"{draw}.trace"
+        kept = PathFilter().sampled(0.25, "stream")
+        with Recorder(
+            path, source="capture", options={"sample_rate": 0.25, "sample_by": "stream"}
+        ) as recorder:
+            recorder.count("ops_recorded", 0)
+            for worker in range(400):
+                if kept.admits_stream(0, worker):
+                    for part in range(20 + worker % 21):
+                        recorder.record(f"file:///{part}", 0, 1, 0, 1, bytes=1, worker=worker)
+        estimated = snapshot(open_reader(path)).estimates
+        assert estimated is not None and estimated["sample_by"] == "stream"
+        assert estimated["files"] is None
+        seen.append(float(estimated["ops"] or 0))
+        errors.append(float(estimated["ops_standard_error"] or 0))
+    mean, error = sum(seen) / len(seen), sum(errors) / len(errors) / len(seen) ** 0.5
+    assert abs(mean - truth) < 5 * error < truth / 5
+
+
+def test_another_word_for_what_is_sampled_is_refused(trace: Path) -> None:
+    with pytest.raises(UsageError, match="sample_by"):
+        capture.start(trace, sample_by="process")

@@ -54,6 +54,7 @@ def test_what_is_done_to_files_has_its_own_kinds(tmp_path: Path, trace, ops):
         with pytest.raises(FileNotFoundError):
             os.remove(c)
     assert facts(ops(trace), "op", "uri", "offset", "len", "bytes", "to_uri", "error") == [
+        ("truncate", f"file://{a}", None, 0, None, None, None),
         ("write", f"file://{a}", 0, 10, 10, None, None),
         ("sync", f"file://{a}", None, None, None, None, None),
         ("sync", f"file://{a}", None, None, None, None, None),
@@ -95,8 +96,8 @@ def test_shutil_copies_in_the_kernel_are_reads_and_writes(tmp_path, trace, ops):
     moved: dict[tuple[str, str], int] = {}
     for row in ops(trace):
         key = (row["op"], row["uri"].rsplit("/", 1)[-1])
-        moved[key] = moved.get(key, 0) + row["bytes"]
-    assert moved == {("read", "a"): 100_000, ("write", "b"): 100_000}
+        moved[key] = moved.get(key, 0) + (row["bytes"] or 0)
+    assert moved == {("read", "a"): 100_000, ("write", "b"): 100_000, ("truncate", "b"): 0}
 
 
 def test_functions_that_are_replaced_keep_the_abilities_that_shutil_asks_for(tmp_path, trace):

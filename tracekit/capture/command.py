@@ -10,15 +10,11 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
-import subprocess
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, nullcontext
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Sequence
+from contextlib import closing, nullcontext
+from dataclasses import replace
 from pathlib import Path
-from types import FrameType
-from typing import Any
 
 from tracekit.capture.completeness import counted_bytes, moved_by_children
 from tracekit.capture.conversion import WORK_PREFIX, CaptureResult, Job, convert, recoverable
@@ -27,25 +23,22 @@ from tracekit.capture.environment import environment, with_bootstrap
 from tracekit.capture.faults.log import FOLDER, Follower
 from tracekit.capture.faults.perf import reason_against
 from tracekit.capture.filters import PathFilter
+from tracekit.capture.launch import Led, check_command, proxied, proxied_schemes, run_child
+from tracekit.capture.native import NativeEngine
 from tracekit.capture.oplog import OpLog
-from tracekit.capture.options import CAPTURE, PROXY
-from tracekit.capture.session import known_hooks, paths_kept
+from tracekit.capture.options import CAPTURE
+from tracekit.capture.running import record_running, recover_running
+from tracekit.capture.session import known_hooks
 from tracekit.capture.tools.engine import Engine
 from tracekit.errors import UsageError
 from tracekit.keywords import Flag, Size
 from tracekit.long_options import KEEPING
-from tracekit.recorder import Recorder
 from tracekit.redaction import redact, redact_value
 from tracekit.store.locate import local_path
-from tracekit.store.reader import open_reader
-from tracekit.store.target import check_target, claiming
-from tracekit.units import format_count
+from tracekit.store.target import check_target
 from tracekit.validation import parse_all
 
 __all__ = ["METHODS", "CaptureResult", "capture_command"]
-
-_FORWARDED = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGCONT, signal.SIGWINCH)
-_FROM_THE_TERMINAL = (signal.SIGINT, signal.SIGQUIT)
 
 
 def capture_command(
@@ -59,6 +52,7 @@ def capture_command(
     metadata: Flag = False,
     faults: Flag = True,
     sample_rate: float = 1.0,
+    sample_by: str = "file",
     keep: Size | None = None,
     ship: str | None = None,
     max_overhead: float = 0.05,
@@ -81,12 +75,13 @@ def capture_command(
     page faults; `method="hooks"` leaves them out.
 
     `sample_rate` is the share of the files and objects that is recorded. A hash of the URI chooses them, so every process and
-    every run chooses the same; the metrics estimate the whole from them. `keep` and `ship` are those of `tracekit.Recorder`.
-    They need `method="hooks"`: the processes of the command then write the trace while they run. If the hooks take more than
-    the share `max_overhead` of a process's CPU time, it logs a warning.
+    every run chooses the same; the metrics estimate the whole from them. With `sample_by="stream"`, it is the share of the
+    streams (rank and worker), drawn for each run. `keep` and `ship` are those of `tracekit.Recorder`;
+    the trace is then written while the command runs, by the methods native and hooks. If recording takes more than
+    the share `max_overhead` of a process's CPU time, that is said.
 
     With `proxy`, the command's environment leads its S3 clients, in any language, to a recording proxy on the loopback,
-    as `tracekit.proxy` starts it; the requests are recorded there in place of the hooks. It sends them to the store that
+    as `tracekit.proxy` starts it, and its Azure clients to another one if the environment names an account; the requests are recorded there in place of the hooks. It sends them to the store that
     the user's environment or profile names. Clients that are given an endpoint of their own are not reached.
 
     With `recover`, no command is run (`command` is empty): the logs that a killed capture into `out`
@@ -103,6 +98,7 @@ def capture_command(
             "faults": faults,
             "proxy": proxy,
             "sample_rate": sample_rate,
+            "sample_by": sample_by,
             "keep": keep,
             "ship": ship,
             "max_overhead": max_overhead,
@@ -113,27 +109,24 @@ def capture_command(
     )
     judging = {name: options[name] for name in ("require_complete", "overwrite")}
     target = Path(os.path.abspath(local_path(out)))
-    check_target(target, overwrite=options["overwrite"])
     if options["recover"]:
-        if command:
-            raise UsageError("recover=True runs no command", "leave out what follows --")
-        return convert(recoverable(target), None, None, **judging)
+        return _recovered(command, target, **judging)
+    check_target(target, overwrite=options["overwrite"])
     asked = known_hooks(hooks)
-    kept = {name: options[name] for name in KEEPING}
-    if any(value is not None for value in kept.values()):
-        if method != "hooks":
-            raise UsageError(
-                "keep= and ship= need method=hooks",
-                "what other methods record becomes a trace when the command has ended",
-            )
-        _check_command(command)
-        return _run_recording(command, target, asked, options, kept)
     engine, tool = choose_engine(method)
-    _check_command(command)
+    kept = any(options[name] is not None for name in KEEPING)
+    if kept and engine is not None and not isinstance(engine, NativeEngine):
+        raise UsageError(
+            f"keep= and ship= do not work with method={engine.name}", "use method=native or method=hooks"
+        )
+    check_command(command)
     target.parent.mkdir(parents=True, exist_ok=True)
+    if kept:
+        return record_running(command, target, asked, options, engine, tool)
     work = Path(tempfile.mkdtemp(prefix=WORK_PREFIX, dir=target.parent))
     try:
         unfollowed = "" if engine is None else reason_against() if options["faults"] else "faults=False"
+        sampled = PathFilter().sampled(options["sample_rate"], options["sample_by"])
         job = Job(
             work,
             target,
@@ -144,8 +137,11 @@ def capture_command(
             options["exclude"],
             options["metadata"],
             options["proxy"],
+            proxied_schemes() if options["proxy"] else (),
             unfollowed,
             options["sample_rate"],
+            sampled.stream_salt,
+            options["max_overhead"],
         )
         for folder in ("logs", "hooked", "proxied"):
             (work / folder).mkdir()
@@ -155,13 +151,13 @@ def capture_command(
             argv, more = engine.start(tool, command, work / "logs", os.environ, metadata=job.metadata)
             environ |= more
         with (
-            _proxied(OpLog(work / "proxied"), job.paths) if job.proxy else nullcontext(_Led()) as led,
+            proxied(OpLog(work / "proxied"), job.paths) if job.proxy else nullcontext(Led()) as led,
             closing(Follower(work / FOLDER, job.paths.admits, on_demand=engine.asks_for_faults))
             if engine is not None and not job.unfollowed
             else nullcontext(),
         ):
             before = counted_bytes()
-            exit_code = _run(argv, {**os.environ, **environ, **led.environment})
+            exit_code = run_child(argv, {**os.environ, **environ, **led.environment})
             after = counted_bytes()
     except BaseException:
         shutil.rmtree(work, ignore_errors=True)
@@ -173,77 +169,17 @@ def capture_command(
     return replace(result, notes=(*result.notes, *led.notes))
 
 
-def _run_recording(
-    command: Sequence[str],
-    target: Path,
-    hooks: tuple[str, ...],
-    options: Mapping[str, Any],
-    kept: Mapping[str, Any],
+def _recovered(
+    command: Sequence[str], target: Path, *, require_complete: float | None, overwrite: bool
 ) -> CaptureResult:
-    """Run the command; its Python processes write the trace themselves, segment by segment."""
-    paths = paths_kept(options["include"], options["exclude"], target, options)
-    hooked = replace(paths, exclude=(*paths.exclude, "s3://*")) if options["proxy"] else paths
-    described = {
-        "command": redact(" ".join(redact_value(command))),
-        "method": "hooks",
-        "hooks": list(hooks),
-        **{name: list(options[name]) for name in ("include", "exclude")},
-        "sample_rate": options["sample_rate"],
-    }
-    with claiming(target, overwrite=options["overwrite"]):
-        recorder = Recorder(target, source="capture", options=described, **kept)
-    recorder.count("ops_recorded", 0)
-    environ = {
-        **environment(target, hooks, hooked, limits={**kept, "max_overhead": options["max_overhead"]}),
-        "PYTHONPATH": with_bootstrap(os.environ.get("PYTHONPATH")),
-    }
-    try:
-        with _proxied(recorder, paths) if options["proxy"] else nullcontext(_Led()) as led:
-            exit_code = _run(list(command), {**os.environ, **environ, **led.environment})
-    finally:
-        recorder.close()
-    found = open_reader(target)
-    notes = [*led.notes, "completeness: unknown, because hooks alone count no bytes of the command"]
-    if found.removed_ops:
-        notes.append(f"{format_count(found.removed_ops)} older ops were removed to keep the trace small")
-    enough = options["require_complete"] is None
-    return CaptureResult(target, exit_code, "hooks", found.rows, tuple(notes), None, enough)
-
-
-@dataclass(slots=True)
-class _Led:
-    """How the command is led to the proxy, and what its user should know."""
-
-    environment: dict[str, str] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-
-
-@contextmanager
-def _proxied(sink: Recorder | OpLog, paths: PathFilter) -> Iterator[_Led]:
-    """Run the recording proxy, which records what `paths` keep into `sink`."""
-    from tracekit.capture.proxy.run import RunningProxy, settings_of
-
-    running = RunningProxy(settings_of(parse_all(PROXY, {})), sink, paths)
-    led = _Led(running.environment())
-    if running.unsigned_because:
-        led.notes.append(f"proxy: requests were passed on as they were signed: {running.unsigned_because}")
-    try:
-        yield led
-    finally:
-        running.close()
-        seen = running.exchanges
-        led.notes.append(
-            f"proxy: {format_count(seen.requests)} requests were passed on to {running.upstream}"
-        )
-        if seen.lost:
-            led.notes.append(f"proxy: {format_count(seen.lost)} requests were not recorded: {seen.failure}")
-
-
-def _check_command(command: Sequence[str]) -> None:
-    if not command or shutil.which(command[0]) is None:
-        exists = bool(command) and Path(command[0]).is_file()
-        problem = "is not executable (chmod +x)" if exists else "was not found"
-        raise UsageError(f"command {command[0] if command else ''!r} {problem}", "pass it after --")
+    """Make the trace from the logs that a killed capture left."""
+    if command:
+        raise UsageError("recover=True runs no command", "leave out what follows --")
+    job = recoverable(target)
+    if job.running is not None:
+        return recover_running(job, require_complete)
+    check_target(target, overwrite=overwrite)
+    return convert(job, None, None, require_complete=require_complete, overwrite=overwrite)
 
 
 def _environment(
@@ -256,58 +192,3 @@ def _environment(
         "TRACEKIT_SCOPES": str(work / "scopes"),
         "PYTHONPATH": with_bootstrap(os.environ.get("PYTHONPATH")),
     }
-
-
-def _run(argv: list[str], environ: Mapping[str, str]) -> int:
-    """Run the command and return its exit code, forwarding signals that it does not get from the terminal."""
-    with _relayed() as relay:
-        try:
-            child = subprocess.Popen(argv, env=environ)
-        except OSError as error:
-            raise UsageError(
-                f"cannot run command {argv[0]!r}: {error.strerror}", "pass a program after --"
-            ) from error
-        relay(child)
-        code = child.wait()
-    return 128 - code if code < 0 else code
-
-
-@contextmanager
-def _relayed() -> Iterator[Callable[[subprocess.Popen[bytes]], None]]:
-    running: list[subprocess.Popen[bytes]] = []
-    early: list[int] = []
-
-    def forward(number: int, _: FrameType | None) -> None:
-        if not running:
-            early.append(number)
-        elif not (number in _FROM_THE_TERMINAL and _at_terminal()):
-            running[0].send_signal(number)
-
-    def relay(child: subprocess.Popen[bytes]) -> None:
-        running.append(child)
-        for number in early:
-            child.send_signal(number)
-
-    try:
-        before = {number: signal.signal(number, forward) for number in (*_FORWARDED, *_FROM_THE_TERMINAL)}
-    except ValueError:  # not the main thread, which alone may set handlers
-        before = {}
-    try:
-        yield relay
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _at_terminal() -> bool:
-    """Whether Ctrl-C at the terminal reaches this process group, and with it the command."""
-    try:
-        terminal = os.open("/dev/tty", os.O_RDONLY)
-    except OSError:
-        return False
-    try:
-        return os.tcgetpgrp(terminal) == os.getpgrp()
-    except OSError:
-        return False
-    finally:
-        os.close(terminal)

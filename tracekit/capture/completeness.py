@@ -74,6 +74,8 @@ class Completeness:
     unseen: tuple[str, ...]
     processes: tuple[dict[str, Any], ...]
     fault_bytes: int | None = None
+    unseen_programs: tuple[str, ...] = ()
+    """Programs that the command started in which the engine could not be. The share is then a lower bound."""
     hint: str = (
         "programs that are linked statically or clear their environment, and system calls made without the C"
         " library, are not seen; method=strace sees them"
@@ -92,7 +94,8 @@ class Completeness:
     def notes(self) -> Iterator[str]:
         """Yield what the user of the trace should know."""
         if self.share is not None:
-            yield f"completeness: {self.share:.1%} of the bytes that the command moved are recorded"
+            least = "at least " if self.unseen_programs else ""
+            yield f"completeness: {least}{self.share:.1%} of the bytes that the command moved are recorded"
         elif self.read_bytes is not None:
             yield (
                 f"completeness: unknown; the command read {format_size(self.read_bytes)} in all, of which"
@@ -103,6 +106,8 @@ class Completeness:
             missed -= self.recorded_read_bytes + self.recorded_written_bytes
             if missed > 0:
                 yield f"{format_size(missed)} are not in the trace: {self.hint}"
+        if self.unseen_programs:
+            yield f"programs that were not seen: {', '.join(self.unseen_programs)}; method=strace sees them"
         if self.native_clients and self.unrecorded_client_bytes:
             yield (
                 f"native client loaded: {', '.join(self.native_clients)}; {format_size(self.unrecorded_client_bytes)}"
@@ -173,7 +178,11 @@ def judge(
     are the processes in which they started. `sample_rate` of all objects were recorded.
     """
     programs = [p for p in processes if not p.parent]
-    own = len(processes) * _PROGRAM_BYTES, sum(p.shared_objects for p in programs) * _OBJECT_BYTES
+    hidden = sorted({name for p in processes for name in p.unseen_programs})
+    # What the C library reads for itself cannot be told from what a program reads that is not seen.
+    own = (0, 0) if hidden else (
+        len(processes) * _PROGRAM_BYTES, sum(p.shared_objects for p in programs) * _OBJECT_BYTES
+    )  # fmt: skip
     read, filtered_read = _seen(processes, "read", moved[0], kept[0], sum(own))
     written, filtered_written = _seen(processes, "written", moved[1], kept[1], own[0])
     clients = sorted({name for p in processes if p.connections for name in _clients(p)})
@@ -199,6 +208,7 @@ def judge(
         unhooked_pythons=sum(_is_python(p) and p.pid not in hooked for p in programs),
         unseen=unseen,
         processes=tuple(_facts(p) for p in _busiest(processes)),
+        unseen_programs=tuple(hidden),
     )
 
 
@@ -290,6 +300,8 @@ def _facts(process: Process) -> dict[str, Any]:
         "other_read_bytes": process.other_read_bytes,
         "other_written_bytes": process.other_written_bytes,
         "socket_read_bytes": process.socket_read_bytes,
+        "cpu_ns": process.cpu_ns,
+        "recording_ns": process.recording_ns if process.measured_calls else None,
         "native_clients": list(_clients(process)),
     }
 

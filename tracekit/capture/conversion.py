@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,14 @@ from tracekit.capture.completeness import Completeness, judge, judge_calls, judg
 from tracekit.capture.engines import ENGINES
 from tracekit.capture.faults.log import FOLDER, FaultLog
 from tracekit.capture.filters import PathFilter
-from tracekit.capture.native.logs import NativeLogs
+from tracekit.capture.native.logs import NativeLogs, Process, measured_overhead
 from tracekit.capture.oplog import OpLogContents, read_oplog
+from tracekit.capture.overhead import ENOUGH_NS
 from tracekit.capture.scopes import Scopes, hooked_processes
 from tracekit.capture.tools.dftracer import DFTracerLog
 from tracekit.capture.tools.engine import Engine, Log
 from tracekit.capture.tools.strace import StraceCalls
+from tracekit.consumer import ENGINE_CPU, PROCESS_CPU
 from tracekit.errors import TracekitError, UsageError
 from tracekit.store.flat import flat_to_fitting_batch
 from tracekit.store.writer import TraceWriter
@@ -38,6 +41,8 @@ __all__ = [
     "convert",
     "jobs_into",
     "kept_ops",
+    "moved_by",
+    "note_overhead",
     "recoverable",
 ]
 
@@ -79,15 +84,26 @@ class Job:
     exclude: tuple[str, ...]
     metadata: bool
     proxy: bool = False
-    """Whether its proxy recorded the requests to S3, so that the hooks' rows of them are left out."""
+    proxied: tuple[str, ...] = ()
+    """The schemes whose requests its proxies recorded, so that the hooks' rows of them are left out."""
     unfollowed: str = ""
     """Why page faults were not followed; empty if they were."""
     sample_rate: float = 1.0
+    stream_salt: str = ""
+    """Drawn if the share is that of the streams."""
+    max_overhead: float = 1.0
+    running: dict[str, Any] | None = None
+    """The options `keep` and `ship` of a capture that writes its trace while the command runs."""
 
     @property
     def paths(self) -> PathFilter:
         exclude = (*self.exclude, f"{self.work}/", f"{self.target}/")
-        return PathFilter(self.include, exclude, sample_rate=self.sample_rate)
+        return PathFilter(self.include, exclude, sample_rate=self.sample_rate, stream_salt=self.stream_salt)
+
+    @property
+    def of_proxies(self) -> tuple[str, ...]:
+        """How the URIs begin whose rows its proxies have, so that those of the hooks are left out."""
+        return tuple(f"{scheme}://" for scheme in self.proxied)
 
     @property
     def engine(self) -> Engine | None:
@@ -143,7 +159,7 @@ def _load(settings: Path) -> Job | None:
         facts = json.loads(settings.read_text())
     except FileNotFoundError:  # that capture has just ended
         return None
-    lists = {name: tuple(facts[name]) for name in ("include", "exclude")}
+    lists = {name: tuple(facts[name]) for name in ("include", "exclude", "proxied")}
     return Job(**{**facts, **lists, "work": settings.parent, "target": Path(facts["target"])})
 
 
@@ -173,6 +189,7 @@ def convert(
         "include": list(job.include),
         "exclude": list(job.exclude),
         "sample_rate": job.sample_rate,
+        "sample_by": job.paths.sample_by,
     }
     with TraceWriter(job.target, source="capture", overwrite=overwrite, options=options) as writer:
         completeness, notes = _write(writer, job, moved, killed=exit_code is None)
@@ -193,14 +210,22 @@ def _write(
 ) -> tuple[Completeness | None, list[str]]:
     """Write all logs into one trace; return how complete they are, and notes."""
     work, engine, paths, metadata = job.work, job.engine, job.paths, job.metadata
-    objects = _add_hooked(writer, work / "hooked", leave_out="s3://" if job.proxy else "")
-    objects += _add_hooked(writer, work / "proxied")
     notes: list[str] = []
     completeness = None
-    if engine is not None:
-        with engine.read(work / "logs") as log:
+    with nullcontext() if engine is None else engine.read(work / "logs") as log:
+        overhead = measured_overhead(log.processes) if isinstance(log, NativeLogs) else None
+        counted = () if overhead is None else (PROCESS_CPU,)
+        objects = _add_hooked(
+            writer,
+            work / "hooked",
+            paths,
+            leave_out=job.of_proxies,
+            counted=counted,
+        )
+        objects += _add_hooked(writer, work / "proxied", paths)
+        if log is not None:
             faults = FaultLog(work / FOLDER)
-            *kept, touched = _add_recorded(writer, log, faults, work / "scopes", paths, metadata)
+            *moved_kept, touched = _add_recorded(writer, log, faults, work / "scopes", paths, metadata)
             mapped = sum(map(paths.admits, log.mapped_files))
             writer.count("mapped_files", mapped)
             notes += log.notes()
@@ -208,11 +233,12 @@ def _write(
                 why = "the capture was killed" if killed else "/proc/self/io cannot be read"
                 notes.append(f"completeness: unknown, because {why}")
             elif isinstance(log, NativeLogs):
+                notes += note_overhead(writer.count, log.processes, job.max_overhead)
                 hooked = hooked_processes(work / "scopes")
                 completeness = judge(
                     log.processes,
                     moved,
-                    (kept[0], kept[1]),
+                    (moved_kept[0], moved_kept[1]),
                     mapped_files=mapped,
                     object_bytes=objects,
                     hooked=hooked,
@@ -224,7 +250,7 @@ def _write(
                 completeness = judge_calls(
                     log.calls,
                     moved,
-                    (kept[0], kept[1]),
+                    (moved_kept[0], moved_kept[1]),
                     mapped_files=mapped,
                     object_bytes=objects,
                     unseen=log.unseen,
@@ -239,6 +265,26 @@ def _write(
     return completeness, notes
 
 
+def note_overhead(
+    count: Callable[[str, int], None], processes: Sequence[Process], most: float, *, counted: int = 0
+) -> Iterator[str]:
+    """Count what recording took in the processes of the native engine, and say so. `counted` of their CPU time is known."""
+    measured = measured_overhead(processes)
+    if measured is None:
+        return
+    spent, whole = measured
+    count(ENGINE_CPU, spent)
+    count(PROCESS_CPU, max(whole - counted, 0))
+    yield f"overhead: recording took {spent / whole:.1%} of the CPU time of the command"
+    for process in processes:
+        cpu = process.cpu_ns or 0
+        if cpu >= ENOUGH_NS and process.recording_ns > most * cpu:
+            yield (
+                f"recording took {process.recording_ns / cpu:.1%} of the CPU time of process {process.pid},"
+                f" more than max_overhead={most:g}"
+            )
+
+
 def _add_recorded(
     writer: TraceWriter, log: Log, faults: FaultLog, scopes: Path, paths: PathFilter, metadata: bool
 ) -> tuple[int, int, int]:
@@ -247,15 +293,25 @@ def _add_recorded(
     placed = Scopes(scopes)
     touched = 0
     for batch in faults.batches():
+        batch = paths.of_streams(placed.place(batch))
         touched += pc.sum(batch.column("bytes")).as_py() or 0
-        writer.write(placed.place(batch))
+        writer.write(batch)
     read = written = 0
     for batch in kept_ops(log.batches(), paths.admits, metadata):
-        writer.write(placed.place(batch))
-        reads = pc.equal(pc.cast(batch.column("op"), pa.string()), "read")
-        read += pc.sum(batch.filter(reads).column("bytes")).as_py() or 0
-        written += pc.sum(batch.filter(pc.invert(reads)).column("bytes")).as_py() or 0
+        batch = paths.of_streams(placed.place(batch))
+        writer.write(batch)
+        more = moved_by(batch)
+        read, written = read + more[0], written + more[1]
     return read, written, touched
+
+
+def moved_by(batch: pa.RecordBatch) -> tuple[int, int]:
+    """The bytes that the ops read, and wrote."""
+    reads = pc.equal(pc.cast(batch.column("op"), pa.string()), "read")
+    read, written = (
+        int(pc.sum(batch.filter(which).column("bytes")).as_py() or 0) for which in (reads, pc.invert(reads))
+    )
+    return read, written
 
 
 def _of_mappings(mapped: int, faults: FaultLog, unfollowed: str) -> Iterator[str]:
@@ -296,31 +352,41 @@ def _coded(column: pa.Array) -> pa.DictionaryArray:
     return column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
 
 
-def _add_hooked(writer: TraceWriter, hooked: Path, *, leave_out: str = "") -> int:
+def _add_hooked(
+    writer: TraceWriter,
+    hooked: Path,
+    paths: PathFilter,
+    *,
+    leave_out: tuple[str, ...] = (),
+    counted: Sequence[str] = (),
+) -> int:
     """Add the ops in the op logs of a directory, but those on URIs that begin with `leave_out`, which the proxy
-    recorded too; return the bytes of objects."""
+    recorded too, and the counters but those that are `counted` elsewhere; return the bytes of objects."""
     moved = 0
     for log in sorted(hooked.glob("*.ops")):
         for part in read_oplog(log):
             batch, misfit = batch_of(part, leave_out=leave_out)
+            batch = paths.of_streams(batch)
             writer.write(batch)
             if misfit is not None:
                 writer.count("hook_errors.recorder")
             local = pc.starts_with(pc.cast(batch.column("uri"), pa.string()), "file://")
             moved += pc.sum(batch.filter(pc.invert(local)).column("bytes")).as_py() or 0
             for name, number in part.counters.items():
-                if not (leave_out and name in _OF_REQUESTS):
+                if name not in counted and not (leave_out and name in _OF_REQUESTS):
                     writer.count(name, number)
     return moved
 
 
-def batch_of(part: OpLogContents, *, leave_out: str = "") -> tuple[pa.RecordBatch, UsageError | None]:
+def batch_of(
+    part: OpLogContents, *, leave_out: tuple[str, ...] = ()
+) -> tuple[pa.RecordBatch, UsageError | None]:
     """Return a portion of an op log as ops, times since the Unix epoch, without those on URIs that begin with `leave_out`;
     and what does not fit the schema, as `flat_to_fitting_batch` does."""
     batch, misfit = flat_to_fitting_batch(
         part.values, epoch_mono_ns=-part.clock_offset, rank=part.rank, worker=0
     )
-    if leave_out:
+    for prefix in leave_out:
         uris = pc.cast(batch.column("uri"), pa.string())
-        batch = batch.filter(pc.invert(pc.starts_with(uris, leave_out)))
+        batch = batch.filter(pc.invert(pc.starts_with(uris, prefix)))
     return batch, misfit

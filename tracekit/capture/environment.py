@@ -34,6 +34,8 @@ def environment(
         "TRACEKIT_INCLUDE": ":".join(paths.include),
         "TRACEKIT_EXCLUDE": ":".join(paths.exclude),
         "TRACEKIT_SAMPLE_RATE": str(paths.sample_rate),
+        "TRACEKIT_SAMPLE_BY": paths.sample_by,
+        "TRACEKIT_SAMPLE_SALT": paths.stream_salt,
         "TRACEKIT_BELOW": ",".join(sorted(below)),
         **({} if logs is None else {"TRACEKIT_OPLOGS": str(logs)}),
     }

@@ -10,16 +10,22 @@ import functools
 import hashlib
 import os
 import re
+import secrets
 import site
 import sys
 import sysconfig
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from fnmatch import translate
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from tracekit.uri import FILE_SCHEMES, scheme_of
 
-__all__ = ["PathFilter"]
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = ["PathFilter", "paths_kept"]
 
 _SYSTEM = ("/proc/", "/sys/", "/dev/", "/run/", "/etc/", "/usr/", "/lib/", "/lib64/", "/bin/", "/sbin/")
 _OWN_SUFFIXES = (".py", ".pyc", ".pyi", ".pth", ".so", ".pyd", ".egg-link", ".dist-info", "pyvenv.cfg")
@@ -40,11 +46,39 @@ class PathFilter:
     own: tuple[str, ...] = field(default_factory=lambda: _interpreter_directories())
     sample_rate: float = 1.0
     """The share of the files and objects that is kept, chosen by a hash of the URI: the same ones everywhere."""
+    stream_salt: str = ""
+    """If set, the share is that of the streams. The salt is drawn for each capture, because there are few streams and
+    their names are always the same."""
 
     def admits(self, uri: str) -> bool:
-        """Whether ops on `uri` are kept."""
+        """Whether ops on `uri` are kept, in the streams that are."""
         uri = uri.removeprefix("app+")  # what a program read above a cache, of the same object
-        return self._matches(uri) and (self.sample_rate >= 1 or _place_of(uri) < self.sample_rate)
+        chosen = self.sample_rate >= 1 or self.stream_salt or _place_of(uri) < self.sample_rate
+        return self._matches(uri) and bool(chosen)
+
+    def admits_stream(self, rank: int, worker: int) -> bool:
+        """Whether the ops of this stream are kept."""
+        return not self.stream_salt or _place_of(f"{self.stream_salt}/{rank}/{worker}") < self.sample_rate
+
+    def of_streams(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """The ops of the streams that are kept."""
+        if not self.stream_salt:
+            return batch
+        streams = list(zip(*(batch.column(name).to_pylist() for name in ("rank", "worker")), strict=True))
+        kept = {stream for stream in set(streams) if self.admits_stream(*stream)}
+        import pyarrow as pa
+
+        return batch.filter(pa.array([stream in kept for stream in streams], pa.bool_()))
+
+    @property
+    def sample_by(self) -> str:
+        """What `sample_rate` chooses from, as the option is spelled."""
+        return "stream" if self.stream_salt else "file"
+
+    def sampled(self, rate: float, by: str, salt: str = "") -> PathFilter:
+        """The same filter for a share of the files, or of the streams."""
+        drawn = (salt or secrets.token_hex(8)) if by == "stream" and rate < 1 else ""
+        return replace(self, sample_rate=rate, stream_salt=drawn)
 
     def _matches(self, uri: str) -> bool:
         is_file = scheme_of(uri) in FILE_SCHEMES
@@ -62,6 +96,16 @@ class PathFilter:
             or path.endswith(_OWN_SUFFIXES)
             or _PATTERNS.search(path) is not None
         )
+
+
+def paths_kept(
+    include: Iterable[str], exclude: Iterable[str], trace: Path, options: Mapping[str, Any], *, salt: str = ""
+) -> PathFilter:
+    """The filter of a capture into `trace`: never what it writes and ships itself."""
+    shipped = () if options["ship"] is None else (f"{options['ship'].rstrip('/')}/",)
+    own = (f"{trace}/", str(trace), *shipped)
+    paths = PathFilter(tuple(include), (*exclude, *own))
+    return paths.sampled(options["sample_rate"], options["sample_by"], salt)
 
 
 def _place_of(uri: str) -> float:

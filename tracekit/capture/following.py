@@ -26,8 +26,10 @@ __all__ = ["CaptureTail", "check_followed", "running_capture"]
 
 
 def running_capture(target: Path) -> Job | None:
-    """Return the capture into `target` whose command runs now; None if there is none."""
-    return next((job for job in jobs_into(target) if job.runs and not job.ended), None)
+    """Return the capture into `target` whose command runs now; None if there is none, or it writes its trace meanwhile."""
+    return next(
+        (job for job in jobs_into(target) if job.running is None and job.runs and not job.ended), None
+    )
 
 
 def check_followed(method: str) -> None:
@@ -75,10 +77,10 @@ class CaptureTail:
         if self._job.engine is not None:
             for batch in kept_ops(self._files.poll(), self._admits, self._job.metadata):
                 yield self._placed(batch)
-        yield from self._requests("hooked", leave_out="s3://" if self._job.proxy else "")
+        yield from self._requests("hooked", leave_out=self._job.of_proxies)
         yield from self._requests("proxied")
 
-    def _requests(self, folder: str, *, leave_out: str = "") -> Iterator[pa.RecordBatch]:
+    def _requests(self, folder: str, *, leave_out: tuple[str, ...] = ()) -> Iterator[pa.RecordBatch]:
         """Yield what the hooks or the proxy recorded."""
         for path in sorted((self._job.work / folder).glob("*.ops")):
             if path not in self._objects:

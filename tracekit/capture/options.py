@@ -50,7 +50,7 @@ CAPTURE: Table = {
         Option(
             "proxy",
             Kind.FLAG,
-            "Lead the S3 clients of the command, in any language, to a recording proxy, by its environment.",
+            "Lead the S3 and Azure clients of the command, in any language, to recording proxies, by its environment.",
             False,
         ),
         Option(
@@ -87,7 +87,7 @@ PROXY: Table = {
             "exclude", Kind.TEXT, "Do not record what matches this glob.", (), metavar="GLOB", repeats=True
         ),
     ),
-    **{name: STORE[name] for name in ("region", "aws_profile", "ca_bundle")},
+    **{name: STORE[name] for name in ("region", "aws_profile", "account", "ca_bundle")},
     **table(
         "",
         Option("anonymous", Kind.FLAG, "Sign nothing again: pass requests on as they are signed.", False),

@@ -11,11 +11,11 @@ from typing import Protocol
 
 from tracekit.consumer import HOOKS_CPU, PROCESS_CPU, WRITER_CPU
 
-__all__ = ["EACH", "Meter"]
+__all__ = ["EACH", "ENOUGH_NS", "Meter"]
 
 _log = logging.getLogger("tracekit.capture")
 EACH = 64
-_ENOUGH_NS = 1_000_000_000
+ENOUGH_NS = 1_000_000_000
 """CPU time of the process below which the share says little."""
 
 
@@ -48,7 +48,7 @@ class Meter:
         self._hooks_ns += hooks
         self._all_ns += spent
         share = (self._hooks_ns + self._writer_ns) / max(self._all_ns, 1)
-        if share > self.most and self._all_ns >= _ENOUGH_NS and not self._warned:
+        if share > self.most and self._all_ns >= ENOUGH_NS and not self._warned:
             self._warned = True
             _log.warning(
                 "recording takes %.1f %% of the CPU time of this process, more than max_overhead=%g; record fewer"

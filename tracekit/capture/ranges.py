@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["asked_range", "granted_range"]
+__all__ = ["asked_range", "granted_range", "is_whole"]
 
 _ASKED = re.compile(r"\s*bytes\s*=\s*(\d*)\s*-\s*(\d*)\s*")
 _GRANTED = re.compile(r"\s*bytes\s+(\d+)\s*-\s*(\d+)\s*/")
@@ -26,6 +26,13 @@ def asked_range(header: str) -> tuple[int | None, int | None]:
     if not first:
         return None, int(last) if last else None
     return int(first), int(last) - int(first) + 1 if last else None
+
+
+def is_whole(offset: int | None, content_range: str | None, content_length: int | None) -> bool:
+    """Whether a range covered the whole object: Azure's SDK always requests the first 32 MiB as a range."""
+    if offset != 0 or not content_range:
+        return False
+    return content_range.rpartition("/")[2].strip() == str(content_length)
 
 
 def granted_range(

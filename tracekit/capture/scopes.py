@@ -24,20 +24,44 @@ _FIELDS = 7  # thread, begin, end, sample_id, step, worker, rank; -1 for unknown
 
 
 class Scopes:
-    """The scopes of one run, from the file `path`."""
+    """The scopes of one run, from the file `path`. Threads that no scope names are numbered from `first_free` on, which is
+    more than the numbers of workers where those are not all known yet."""
 
-    def __init__(self, path: Path) -> None:
-        lines = _lines(path)
+    def __init__(self, path: Path, *, first_free: int = 0) -> None:
+        self._path = path
+        self._at = 0
+        self._lines = np.empty((0, _FIELDS), np.int64)
         self._of: dict[int, tuple[Ints, Ints]] = {}
         self._named: dict[int, tuple[int, int]] = {}
-        for thread in np.unique(lines[:, 0]):
-            mine = lines[lines[:, 0] == thread]
+        self._streams: dict[Thread, tuple[int, int]] = {}
+        self.joined: set[int] = set()
+        """The processes whose hooks started."""
+        self.refresh()
+        self._next = max(first_free, max((worker for _, worker in self._named.values()), default=-1) + 1)
+
+    def refresh(self, since: int = 0) -> None:
+        """Take up the scopes that have ended meanwhile, and forget those that ended before `since`."""
+        lines = self._new_lines()
+        self._lines = np.concatenate((self._lines[self._lines[:, 2] >= since], _numbers(lines)))
+        self.joined |= _joined(lines)
+        self._of.clear()
+        for thread in np.unique(self._lines[:, 0]):
+            mine = self._lines[self._lines[:, 0] == thread]
             mine = mine[np.argsort(mine[:, 1], kind="stable")]
             with_sample = mine[:, 3] >= 0
             self._of[int(thread)] = (mine[with_sample], mine[~with_sample])
             self._named[int(thread)] = (int(mine[:, 6].max()), int(mine[:, 5].max()))
-        self._next = max((worker for _, worker in self._named.values()), default=-1) + 1
-        self._streams: dict[Thread, tuple[int, int]] = {}
+
+    def _new_lines(self) -> list[str]:
+        """The lines that were added. One that is not complete yet, or that a killed process cut short, is left out."""
+        if not self._path.is_file():
+            return []
+        with self._path.open("rb") as file:
+            file.seek(self._at)
+            data = file.read()
+        data = data[: data.rfind(b"\n") + 1]
+        self._at += len(data)
+        return data.decode("ascii", "replace").splitlines()
 
     def place(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """Return `batch` with sample_id, step, rank and worker in place of pid and tid."""
@@ -78,7 +102,10 @@ class Scopes:
 
 def hooked_processes(path: Path) -> set[int]:
     """Return the numbers of the processes whose hooks started, from the file of scopes."""
-    lines = path.read_text().splitlines() if path.is_file() else []
+    return _joined(path.read_text().splitlines() if path.is_file() else [])
+
+
+def _joined(lines: list[str]) -> set[int]:
     return {
         int(number)
         for line in lines
@@ -86,11 +113,9 @@ def hooked_processes(path: Path) -> set[int]:
     }
 
 
-def _lines(path: Path) -> Ints:
-    """The file as numbers. A line that a killed process cut short is left out."""
-    if not path.is_file():
-        return np.empty((0, _FIELDS), np.int64)
-    rows = [line.split(",") for line in path.read_text().splitlines()]
+def _numbers(lines: list[str]) -> Ints:
+    """The scopes in the lines. A line that a killed process cut short is left out."""
+    rows = [line.split(",") for line in lines]
     whole = [
         row for row in rows if len(row) == _FIELDS and all(value.lstrip("-").isdecimal() for value in row)
     ]

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from tracekit.capture import context, imports
 from tracekit.capture.context import where
 from tracekit.capture.environment import environment, lines_of, with_bootstrap
-from tracekit.capture.filters import PathFilter
+from tracekit.capture.filters import PathFilter, paths_kept
 from tracekit.capture.oplog import OpLog
 from tracekit.capture.overhead import EACH, Meter
 from tracekit.errors import ErrorClass, UsageError
@@ -42,7 +42,6 @@ __all__ = [
     "join",
     "join_quietly",
     "known_hooks",
-    "paths_kept",
     "record",
     "start",
     "stop",
@@ -87,6 +86,7 @@ class Session:
     meter: Meter = field(default_factory=lambda: Meter(1.0))
     calls: int = 0
     _verdicts: dict[str, str | None] = field(default_factory=dict)
+    _streams: dict[int | None, bool] = field(default_factory=dict)
     _recorder: Recorder | OpLog | None = None
     _undo: list[Callable[[], None]] = field(default_factory=list)
     _environ: dict[str, str | None] = field(default_factory=dict)
@@ -119,6 +119,14 @@ class Session:
         if uri not in self._verdicts:
             self._remember(uri, uri if self.paths.admits(uri) else None)
         return self._verdicts[uri] is not None
+
+    def admits_stream(self, worker: int | None) -> bool:
+        """Whether the ops of this worker of this process are kept."""
+        verdict = self._streams.get(worker)
+        if verdict is None:
+            rank = rank_and_world_size()[0] or 0
+            verdict = self._streams[worker] = self.paths.admits_stream(rank, worker or 0)
+        return verdict
 
     def sees(self, hook: str) -> bool:
         """Whether `hook` records in this process, or its layer is recorded from outside."""
@@ -157,7 +165,11 @@ class Session:
         return Recorder(
             self.path,
             source="capture",
-            options={"hooks": list(self.hooks), "sample_rate": self.paths.sample_rate},
+            options={
+                "hooks": list(self.hooks),
+                "sample_rate": self.paths.sample_rate,
+                "sample_by": self.paths.sample_by,
+            },
             rank=rank,
             world_size=world_size,
             **self.keeping,
@@ -171,6 +183,7 @@ def start(
     include: Iterable[str] = (),
     exclude: Iterable[str] = (),
     sample_rate: float = 1.0,
+    sample_by: str = "file",
     keep: Size | None = None,
     ship: str | None = None,
     max_overhead: float = 0.05,
@@ -180,7 +193,7 @@ def start(
 
     `hooks` are names from `HOOKS`, or `"auto"` for all but `files`. The hook of a library that
     is not imported yet is installed when it is. `include` and `exclude` are globs over file
-    paths and object URIs; `sample_rate` is the share of them that is recorded; `keep` and
+    paths and object URIs; `sample_rate` is the share of them, or of the streams (`sample_by="stream"`), that is recorded; `keep` and
     `ship` are those of `tracekit.Recorder`. If recording takes more than the share `max_overhead` of a process's CPU time,
     a warning is logged. Python processes that are started from now on join the trace unless
     `children` is false. The returned session is a context manager that calls `stop()`.
@@ -195,7 +208,14 @@ def start(
         raise UsageError("no trace to capture into", "pass a path, or set TRACEKIT_TRACE")
     path = Path(os.path.abspath(target))
     given = parse_all(
-        LONG_RUNNING, {"sample_rate": sample_rate, "keep": keep, "ship": ship, "max_overhead": max_overhead}
+        LONG_RUNNING,
+        {
+            "sample_rate": sample_rate,
+            "sample_by": sample_by,
+            "keep": keep,
+            "ship": ship,
+            "max_overhead": max_overhead,
+        },
     )
     paths = paths_kept(include, exclude, path, given)
     session = Session(
@@ -222,7 +242,7 @@ def join(environ: Mapping[str, str] = os.environ) -> Session | None:
     session = Session(
         path,
         known_hooks(environ.get("TRACEKIT_HOOKS") or "auto"),
-        paths_kept(include, exclude, path, given),
+        paths_kept(include, exclude, path, given, salt=environ.get("TRACEKIT_SAMPLE_SALT", "")),
         frozenset((environ.get("TRACEKIT_BELOW") or "").split(",")) - {""},
         _kept(given),
         Path(logs) if (logs := environ.get("TRACEKIT_OPLOGS")) else None,
@@ -296,6 +316,8 @@ def record(
     """
     session = _active
     if session is None or not (uri.startswith("file://") or session.admits(uri)):
+        return
+    if session.paths.stream_salt and not session.admits_stream(context._worker):
         return
     try:
         sample_id, step = where() if at is None else at
@@ -378,15 +400,6 @@ def known_hooks(hooks: str | Sequence[str]) -> tuple[str, ...]:
 
 def _kept(options: Mapping[str, Any]) -> dict[str, Any]:
     return {name: options[name] for name in ("keep", "ship")}
-
-
-def paths_kept(
-    include: Iterable[str], exclude: Iterable[str], trace: Path, options: Mapping[str, Any]
-) -> PathFilter:
-    """The filter of a capture into `trace`: never what it writes and ships itself."""
-    shipped = () if options["ship"] is None else (f"{options['ship'].rstrip('/')}/",)
-    own = (f"{trace}/", str(trace), *shipped)
-    return PathFilter(tuple(include), (*exclude, *own), sample_rate=options["sample_rate"])
 
 
 def _export_to_children(session: Session) -> None:

@@ -1,4 +1,4 @@
-"""`tracekit proxy`: record the requests of S3 clients of any language."""
+"""`tracekit proxy`: record the requests of S3 and Azure clients of any language."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ __all__ = ["register"]
 _EXAMPLES = examples(
     "tracekit proxy s3://bucket/train -o run.trace --port 9900",
     "tracekit proxy --upstream http://minio:9000 -o run.trace",
+    "tracekit proxy az://container -o run.trace  # the account of AZURE_STORAGE_CONNECTION_STRING",
     "AWS_ENDPOINT_URL=http://127.0.0.1:9900 AWS_ALLOW_HTTP=true python read_with_polars.py  # in another shell",
 )
 
@@ -35,12 +36,14 @@ def _proxy(
     out: Annotated[str, typer.Option("-o", "--out", metavar="TRACE", help="Write the trace here.")],
     uri: Annotated[
         str,
-        typer.Argument(metavar="[URI]", help="Record what lies below it: s3://, s3://bucket or a prefix."),
+        typer.Argument(
+            metavar="[URI]", help="Record what lies below it: s3://, s3://bucket, az://container or a prefix."
+        ),
     ] = "s3://",
     json: JsonOption = False,
     **options: Any,
 ) -> None:
-    """Record the requests of S3 clients by a reverse proxy on the loopback, until Ctrl-C or SIGTERM."""
+    """Record the requests of S3 or Azure clients by a reverse proxy on the loopback, until Ctrl-C or SIGTERM."""
     with until_ended() as ended:
         running = proxy(out, uri, **options)
         _say_where(running, json=json)
@@ -55,14 +58,14 @@ def _say_where(running: Proxy, *, json: bool) -> None:
             "endpoint": running.endpoint,
             "upstream": running.upstream,
             "path": str(running.path),
-            "environment": running.environment(),
+            "environment": running.environment(shown=True),
             "note": running.note,
         }
         typer.echo(json_format.dumps(facts))
         return
     say = screen.console.print
     say(f"requests to {running.endpoint} go to {running.upstream}", soft_wrap=True)
-    for name, value in running.environment().items():
+    for name, value in running.environment(shown=True).items():
         say(f"export {name}={value}", soft_wrap=True)
     if running.note:
         say(with_flags(running.note), soft_wrap=True)

@@ -87,6 +87,7 @@ SELECT
         WHEN name IN ('read', 'fread', 'readv', 'pread', 'pread64', 'preadv', 'preadv64', 'preadv2', 'preadv64v2') THEN 'read'
         WHEN name IN ('write', 'fwrite', 'writev', 'pwrite', 'pwrite64', 'pwritev', 'pwritev64', 'pwritev2', 'pwritev64v2') THEN 'write'
         WHEN name IN ('fsync', 'fdatasync') THEN 'sync'
+        WHEN opens = 1 AND (coalesce(flags, 0) & 512 <> 0 OR name LIKE 'creat%') THEN 'truncate'
         WHEN name SIMILAR TO '(__)?[fl]?x?stat(at)?(64)?|statx' OR opens = 1 OR failed_open THEN 'stat'
         WHEN name IN ('opendir', 'scandir') THEN 'list'
         WHEN name IN ('unlink', 'unlinkat', 'remove') THEN 'delete'
@@ -160,8 +161,8 @@ SELECT
         WHEN coalesce(h.first_ts < o.ts AND h.last_ts > o.stretch_ts AND h.only_pid IS DISTINCT FROM o.pid, false) THEN NULL
         WHEN o.kind IN ('read', 'write') AND o.one_descriptor AND o.position >= 0 THEN o.position
     END AS BIGINT) AS "offset",
-    CASE WHEN o.kind IN ('read', 'write') THEN o.asked WHEN o.kind = 'hint' THEN o.len_arg END AS len,
-    CASE WHEN o.kind IN ('read', 'write') THEN o.moved WHEN o.kind NOT IN ('hint', 'sync') THEN 0 END AS bytes,
+    CASE WHEN o.kind IN ('read', 'write') THEN o.asked WHEN o.kind = 'hint' THEN o.len_arg WHEN o.kind = 'truncate' THEN 0 END AS len,
+    CASE WHEN o.kind IN ('read', 'write') THEN o.moved WHEN o.kind NOT IN ('hint', 'sync', 'truncate') THEN 0 END AS bytes,
     o.dur AS latency,
     s.image_idx AS sample_id, s.step, s.epoch,
     CASE WHEN o.ret < 0 THEN CASE WHEN o.kind IN ('stat', 'list', 'delete') THEN 'not_found' ELSE 'io_error' END END AS error
@@ -169,7 +170,7 @@ FROM streams o
 LEFT JOIN shared h ON h.uri = o.uri AND h.of_fd IS NOT DISTINCT FROM CASE WHEN o.by_fd THEN o.fd END
 ASOF LEFT JOIN changes g ON g.pid = o.pid AND g.tid = o.tid AND g.ts <= o.ts
 LEFT JOIN spans s ON s.span = g.span AND o.ts + o.dur <= s.ts + s.dur
-WHERE o.kind IS NOT NULL AND ($every_open OR o.opens = 0);
+WHERE o.kind IS NOT NULL AND ($every_open OR o.opens = 0 OR o.kind = 'truncate');
 
 CREATE TABLE facts AS
 SELECT

@@ -13,7 +13,7 @@ from typing import Any
 import duckdb
 
 from tracekit.errors import ErrorClass, UsageError
-from tracekit.metrics.estimates import estimates, sample_rate
+from tracekit.metrics.estimates import estimates, sampling
 from tracekit.metrics.histogram import Histogram
 from tracekit.metrics.measuring import measuring, rows
 from tracekit.metrics.sweep import Peaks, peaks
@@ -288,8 +288,10 @@ def snapshot(
             counts = rows(connection, "totals()")[0]
             for name, macro in DISTINCT.items():
                 counts[name] = rows(connection, f"(SELECT count(*) AS n FROM {macro}())")[0]["n"]
-            rate = sample_rate(reader)
-            counts["estimates"] = estimates(connection, rate) if rate is not None and rate < 1 else None
+            sampled = sampling(reader)
+            counts["estimates"] = (
+                estimates(connection, *sampled) if sampled is not None and sampled[0] < 1 else None
+            )
             found = distributions(connection, waited=bool(counts["wait_sum_ns"]))
         peak = peaks(reader, memory=memory) if swept is None else swept.result()
     return assemble(counts, *found, peak, reader.counters, records_ends=records_ends(reader))

@@ -243,8 +243,8 @@ def _facts(found: MetricsSnapshot) -> dict[str, str]:
     return facts
 
 
-def estimated(estimates: Mapping[str, float | None]) -> str:
-    """What the whole run did, as far as a sample of its files tells."""
+def estimated(estimates: Mapping[str, Any]) -> str:
+    """What the whole run did, as far as a sample of its files or streams tells."""
     words = []
     for name in ("ops", "bytes", "files"):
         value, error = estimates[name], estimates[f"{name}_standard_error"]
@@ -254,7 +254,7 @@ def estimated(estimates: Mapping[str, float | None]) -> str:
                 for x in (value, error)
             )
             words.append(f"{name} {said} (standard error {off})")
-    return f"from {estimates['sample_rate']:.3g} of the files: {', '.join(words) or 'nothing is known'}"
+    return f"from {estimates['sample_rate']:.3g} of the {estimates.get('sample_by', 'file')}s: {', '.join(words) or 'nothing is known'}"
 
 
 def _sizes_table(found: MetricsSnapshot, width: int) -> Table:

@@ -20,7 +20,7 @@ from tracekit.backends.objects.uri import join
 from tracekit.capture import session as sessions
 from tracekit.capture.attempt import Attempt
 from tracekit.capture.outcome import error_class, status_class
-from tracekit.capture.ranges import asked_range, granted_range
+from tracekit.capture.ranges import asked_range, granted_range, is_whole
 from tracekit.capture.session import hook_failed
 from tracekit.capture.writes import WRITE_KINDS, Uploads
 from tracekit.errors import ErrorClass
@@ -209,7 +209,7 @@ def _answered(request: Any, response: Any) -> None:
     size = answer.headers.get("Content-Length")
     granted = answer.headers.get("Content-Range")
     length = int(size) if size is not None else None
-    if _is_whole(attempt, granted, length):
+    if is_whole(attempt.offset, granted, length):
         attempt.kind, attempt.offset, attempt.length = "get", None, length
     attempt.offset, attempt.length = granted_range(
         attempt.kind, attempt.offset, attempt.length, granted, length
@@ -220,13 +220,6 @@ def _answered(request: Any, response: Any) -> None:
         return _Followed(stream(*args, **kwargs), attempt, length)
 
     answer.stream_download = stream_download
-
-
-def _is_whole(attempt: Attempt, granted: str | None, length: int | None) -> bool:
-    """Whether the range covered the whole blob: the SDK always requests the first 32 MiB as a range."""
-    if attempt.offset != 0 or not granted:
-        return False
-    return granted.rpartition("/")[2].strip() == str(length)
 
 
 def _kind(method: str, query: str) -> str | None:

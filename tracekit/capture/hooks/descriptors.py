@@ -65,10 +65,14 @@ def _position_of(fd: int) -> int | None:
 
 def _record_open(real: Any) -> Any:
     def os_open(path: Any, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
+        submit = monotonic_ns()
         fd: int = real(path, flags, mode, dir_fd=dir_fd)
+        took = monotonic_ns() - submit
         try:
             known_fds.pop(fd, None)
-            known_fds[fd] = uri_of_descriptor(fd)
+            known_fds[fd] = uri = uri_of_descriptor(fd)
+            if flags & os.O_TRUNC and uri is not None:
+                record(uri, None, 0, submit, took, "truncate")
         except Exception as error:  # noqa: BLE001 - the open itself has succeeded
             hook_failed("files", error)
         return fd

@@ -166,7 +166,11 @@ def open(
         if "r" in mode:
             record(uri, None, None, submit, monotonic_ns() - submit, "stat", None, None, error_class(error))
         raise
-    return _buffered(raw, mode, buffering, encoding, errors, newline)
+    took = monotonic_ns() - submit
+    opened = _buffered(raw, mode, buffering, encoding, errors, newline)
+    if "w" in mode and raw._uri is not None:
+        record(uri, None, 0, submit, took, "truncate")
+    return opened
 
 
 def install(_: ModuleType) -> Callable[[], None]:

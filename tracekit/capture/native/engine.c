@@ -10,11 +10,14 @@
  * program's allocator, and stops recording where it cannot go on. `reader.py` reads the logs.
  */
 #define _GNU_SOURCE
+#include <aio.h>
 #include <dlfcn.h>
+#include <elf.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
 #include <sched.h>
+#include <spawn.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -53,11 +56,17 @@ struct header {
     u64 lost, flags;
     u64 storage_read, storage_written;      /* recorded, or about to be left out by a filter */
     u64 objects;                            /* shared objects in memory at the end: the dynamic loader read their heads */
+    i64 recording, cpu0, cpu1;              /* ns that recording took, as measured; CPU time of the process */
+    u64 measured;                           /* calls that were measured */
     char parent[64], program[1024], libraries[2048];
+    char unseen[512];                       /* programs that were started and cannot be seen: reason, tabulator, name */
 };
 
 struct entry { u32 file; unsigned char state; };
-enum { UNKNOWN, STORAGE, OTHER, SOCKET };
+enum { UNKNOWN, STORAGE, OTHER, SOCKET, NAMELESS };
+
+#define MEASURED_EACH 61 /* one call in so many is measured; a prime, because programs repeat themselves */
+#define MEASURED_MOST 10000 /* ns: a thread that was suspended inside a call says no more than this */
 
 #define MAX_FD 65536
 #define MAX_NAMES 32768
@@ -69,14 +78,16 @@ static volatile u32 *alive;         /* a page that the kernel wipes in a forked 
 static volatile int dead, starting; /* dead: recording has ended for good */
 static int metadata, faults_asked;
 static struct { u64 device, inode; } callers[3]; /* the standard streams that the command was given */
-static u32 our_pid, next_file, next_chunk, name_lock, start_lock, place_locks[256];
+static u32 our_pid, next_file, next_chunk, name_lock, start_lock, asked_lock;
+static u32 *place_locks;            /* shared with forked children, as the positions of descriptors are */
 static char *name_at, *name_end;
 static char folder[2048], own[2048], log_name[64], log_path[2200];
+static const char *library = "";    /* the file name of this library */
 static struct { struct record *at, *end; } spare_chunks[64];
 static u32 spare_lock, spare_count;
 static pthread_key_t at_thread_end;
 
-static __thread struct { struct record *at, *end; u32 thread; int busy; } me __attribute__((tls_model("initial-exec")));
+static __thread struct { struct record *at, *end; u32 thread; int busy, wait; i64 entered; } me __attribute__((tls_model("initial-exec")));
 
 /* ---- System calls that neither touch errno nor pass through a hook ---- */
 
@@ -115,6 +126,8 @@ static int take(u32 *lock) {
         u32 holder = 0;
         if (__atomic_compare_exchange_n(lock, &holder, self, 0, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED)) return 1;
         if (holder == self) return 0;
+        if (tries % 1024 == 1023 && SYS(SYS_tkill, holder, 0) == -ESRCH) /* killed while it held a lock */
+            __atomic_compare_exchange_n(lock, &holder, 0, 0, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
         if (tries > 64) sched_yield();
     }
     return 0;
@@ -153,9 +166,21 @@ static char *new_chunk(u32 kind) {
     return chunk;
 }
 
+static void took_recording(i64 ns) { __atomic_fetch_add(&log_header->recording, ns, __ATOMIC_RELAXED); }
+
+/* The end of a call that `on` began to measure. `took` ns of it were the call of the program, which `began` then. */
+static void measured(i64 began, i64 took) {
+    if (__builtin_expect(!me.entered, 1)) return;
+    i64 spent = now() - me.entered - (began < me.entered ? 0 : took);
+    me.entered = 0;
+    took_recording(MEASURED_EACH * (spent < 0 ? 0 : spent < MEASURED_MOST ? spent : MEASURED_MOST));
+    __atomic_fetch_add(&log_header->measured, 1, __ATOMIC_RELAXED);
+}
+
 static struct record *more_room(void) {
     if (me.busy) return NULL;
     me.busy++;
+    i64 began = now();
     struct record *at = NULL, *end = NULL, *full = me.end;
     if (spare_count && take(&spare_lock)) {
         if (spare_count) { spare_count--; at = spare_chunks[spare_count].at; end = spare_chunks[spare_count].end; }
@@ -169,6 +194,9 @@ static struct record *more_room(void) {
     if (full) SYS(SYS_munmap, (char *)full - CHUNK, CHUNK);
     me.end = end;
     me.at = at ? at + 1 : NULL;
+    log_header->cpu1 = clock_of(CLOCK_PROCESS_CPUTIME_ID);
+    me.entered = 0; /* measured here, not with the call */
+    took_recording(now() - began);
     me.busy--;
     return at;
 }
@@ -237,8 +265,7 @@ static int new_log(int forked) {
     next_chunk = 0;
     name_at = name_end = NULL;
     spare_count = 0;
-    name_lock = spare_lock = 0;
-    memset(place_locks, 0, sizeof place_locks);
+    name_lock = spare_lock = asked_lock = 0;
     me.at = me.end = NULL;
     struct header *header = map_part(0, HEADER);
     if (!header) return 0;
@@ -247,6 +274,8 @@ static int new_log(int forked) {
     header->forked = (u32)forked;
     header->began = now();
     header->clock_offset = clock_of(CLOCK_REALTIME) - header->began;
+    header->cpu0 = clock_of(CLOCK_PROCESS_CPUTIME_ID);
+    me.wait = (int)(header->began % MEASURED_EACH) + 1; /* short programs are measured as often as others */
     if (forked) memcpy(header->parent, before, sizeof before);
     else counted_bytes(&header->read0, &header->written0); /* a new process begins at 0 */
     int fd = raw_open("/proc/self/cmdline", O_RDONLY);
@@ -261,6 +290,7 @@ static int new_log(int forked) {
 }
 
 static void begin_recording(void) {
+    i64 began = now();
     me.busy++;
     me.thread = (u32)SYS(SYS_gettid, 0);
     if (take(&start_lock)) {
@@ -277,10 +307,18 @@ static void begin_recording(void) {
                 callers[i].inode = *end ? strtoull(end + 1, &end, 10) : 0;
                 given = *end ? end + 1 : end;
             }
+            Dl_info found;
+            if (dladdr(table, &found) && found.dli_fname) library = strrchr(found.dli_fname, '/') ? strrchr(found.dli_fname, '/') + 1 : found.dli_fname;
             long page = SYS(SYS_mmap, 0, HEADER, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-            int usable = page > 0 && SYS(SYS_madvise, page, HEADER, MADV_WIPEONFORK) == 0
+            long locks = SYS(SYS_mmap, 0, HEADER, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+            place_locks = (u32 *)locks;
+            int usable = page > 0 && locks > 0 && SYS(SYS_madvise, page, HEADER, MADV_WIPEONFORK) == 0
                 && pthread_key_create(&at_thread_end, thread_ended) == 0 && new_log(0);
-            if (usable) { *(u32 *)page = 1; __atomic_store_n(&alive, (volatile u32 *)page, __ATOMIC_RELEASE); }
+            if (usable) {
+                *(u32 *)page = 1;
+                took_recording(now() - began);
+                __atomic_store_n(&alive, (volatile u32 *)page, __ATOMIC_RELEASE);
+            }
         }
         if (!alive) dead = 1;
         give(&start_lock);
@@ -290,8 +328,9 @@ static void begin_recording(void) {
 
 static void begin_in_child(void) {
     me.busy++;
+    i64 began = now();
     start_lock = 0;
-    if (new_log(1)) *alive = 1;
+    if (new_log(1)) { *alive = 1; took_recording(now() - began); }
     else dead = 1;
     me.busy--;
 }
@@ -301,7 +340,12 @@ static inline int on(void) {
     if (__builtin_expect(dead || me.busy, 0)) return 0;
     if (__builtin_expect(!alive, 0)) { begin_recording(); if (!alive || dead) return 0; }
     if (__builtin_expect(!*alive, 0)) { begin_in_child(); if (dead) return 0; }
-    if (__builtin_expect(!me.thread, 0)) me.thread = (u32)SYS(SYS_gettid, 0);
+    if (__builtin_expect(!me.thread, 0)) {
+        me.thread = (u32)SYS(SYS_gettid, 0);
+        me.wait = (int)(me.thread % MEASURED_EACH) + 1;
+    }
+    me.entered = 0;
+    if (__builtin_expect(--me.wait <= 0, 0)) { me.wait = MEASURED_EACH; me.entered = now(); }
     return 1;
 }
 
@@ -363,15 +407,18 @@ static struct entry *watched(int fd);
 static void end_recording(void) {
     if (!alive || dead || !*alive || (u32)SYS(SYS_getpid, 0) != our_pid) return;
     me.busy++;
+    i64 began = now();
     counted_bytes(&log_header->read1, &log_header->written1);
     note_libraries();
+    log_header->cpu1 = clock_of(CLOCK_PROCESS_CPUTIME_ID);
     log_header->ended = now();
+    took_recording(log_header->ended - began);
     log_header->flags |= ENDED;
     me.busy--;
 }
 
 static void count_other(struct entry *e, int kind, i64 moved) {
-    if (moved <= 0) return;
+    if (moved <= 0 || (e && e->state == NAMELESS)) return; /* a file without a name is missed, not other */
     __atomic_fetch_add(kind == READ ? &log_header->other_read : &log_header->other_written, moved, __ATOMIC_RELAXED);
     if (e && e->state == SOCKET)
         __atomic_fetch_add(kind == READ ? &log_header->socket_read : &log_header->socket_written, moved, __ATOMIC_RELAXED);
@@ -482,9 +529,11 @@ static struct entry *learn(int fd, const char *name, size_t length) {
     if (!given && (S_ISREG(status.st_mode) || S_ISBLK(status.st_mode))) {
         if (!length) { length = link_of(fd, link, sizeof link); name = link; }
         if (length > 10 && !strcmp(name + length - 10, " (deleted)")) length -= 10;
-        int kernels = !length || is_below(name, "/proc") || is_below(name, "/sys") || !strncmp(name, "/memfd:", 7);
-        if (!kernels && !is_below(name, own)) file = number_of(name, length);
-        if (file) state = STORAGE;
+        int kernels = length && (is_below(name, "/proc") || is_below(name, "/sys") || !strncmp(name, "/memfd:", 7) || is_below(name, own));
+        if (!kernels) {
+            file = length ? number_of(name, length) : 0;
+            state = file ? STORAGE : NAMELESS;
+        }
     }
     e->file = file;
     e->state = (unsigned char)state;
@@ -524,17 +573,19 @@ static u32 file_named(int directory, const char *path) {
 
 static void opened(int fd, int directory, const char *path, int flags, i64 begin) {
     int failure = errno;
+    i64 took = now() - begin;
     if (fd < 0) {
         u32 file = metadata ? file_named(directory, path) : 0;
-        if (file) put(STAT, file, 0, begin, now() - begin, -1, -1, -failure);
+        if (file) put(STAT, file, 0, begin, took, -1, -1, -failure);
     } else if (fd < MAX_FD) {
         char name[4200];
         size_t length = path ? absolute(directory, path, name, sizeof name) : 0;
-        if (length && is_below(name, "/proc")) length = 0; /* /proc/self/fd/3 is another file's name */
-        i64 took = now() - begin;
+        /* /proc/self/fd/3 is another file's name, and O_TMPFILE is given a directory */
+        if (length && (is_below(name, "/proc") || (flags & O_TMPFILE) == O_TMPFILE)) length = 0;
         struct entry *e = learn(fd, name, length);
         if (flags & O_TRUNC && e && e->state == STORAGE) put(TRUNCATE, e->file, 0, begin, took, -1, 0, 0);
     }
+    measured(begin, took);
     errno = failure;
 }
 
@@ -562,7 +613,7 @@ EXPORT int __open64_2(const char *path, int flags) { OPENING(AT_FDCWD, path, fla
 EXPORT int __openat_2(int at, const char *path, int flags) { OPENING(at, path, flags, REAL(__openat_2)(at, path, flags)) }
 EXPORT int __openat64_2(int at, const char *path, int flags) { OPENING(at, path, flags, REAL(__openat64_2)(at, path, flags)) }
 
-EXPORT int close(int fd) { if (on_descriptors()) forget(fd); return REAL(close)(fd); }
+EXPORT int close(int fd) { if (on_descriptors()) { forget(fd); measured(0, 0); } return REAL(close)(fd); }
 static void forget_range(unsigned first, unsigned last) { for (unsigned fd = first; fd <= last && fd < MAX_FD; fd++) forget((int)fd); }
 EXPORT int close_range(unsigned first, unsigned last, int flags) {
     if (on_descriptors()) forget_range(first, last);
@@ -607,6 +658,7 @@ static void moved_bytes(int kind, int fd, struct entry *e, i64 begin, i64 offset
     }
     if (offset == AT_POSITION) offset = end < 0 ? -1 : end - (moved > 0 ? moved : 0);
     put(kind, e->file, 0, begin, took, offset, length, moved < 0 ? -failure : moved);
+    measured(begin, took);
     errno = failure;
 }
 
@@ -620,11 +672,11 @@ static i64 total(const struct iovec *parts, int count) {
     struct entry *e = on() ? watched(fd) : NULL; \
     if (!e) return call; \
     if (e->state != STORAGE) { __typeof__(call) moved = call; count_other(e, kind, moved); return moved; } \
-    i64 at = offset_, length = (i64)(length_); \
+    i64 at = offset_; \
     u32 *lock = at == AT_POSITION ? hold_position(e) : NULL; \
     i64 begin = now(); \
     __typeof__(call) moved = call; \
-    moved_bytes(kind, fd, e, begin, at, length, moved, lock); \
+    moved_bytes(kind, fd, e, begin, at, (i64)(length_), moved, lock); \
     return moved;
 
 EXPORT ssize_t read(int fd, void *data, size_t n) { MOVING(READ, fd, AT_POSITION, n, REAL(read)(fd, data, n)) }
@@ -657,7 +709,7 @@ static void one_end(int kind, int fd, struct entry *e, i64 given, i64 begin, i64
     i64 from = (in_at) ? (i64)*(in_at) : AT_POSITION, to = (out_at) ? (i64)*(out_at) : AT_POSITION, begin = now(); \
     ssize_t moved = call; \
     one_end(READ, in, source, from, begin, (i64)(n), moved); \
-    if (moved >= 0) one_end(WRITE, out, target, to, begin, (i64)(n), moved); \
+    one_end(WRITE, out, target, to, begin, (i64)(n), moved); \
     return moved;
 EXPORT ssize_t sendfile(int out, int in, off_t *at, size_t n) { COPYING(in, out, at, (off_t *)0, n, REAL(sendfile)(out, in, at, n)) }
 EXPORT ssize_t sendfile64(int out, int in, off64_t *at, size_t n) { COPYING(in, out, at, (off_t *)0, n, REAL(sendfile64)(out, in, at, n)) }
@@ -666,22 +718,24 @@ EXPORT ssize_t splice(int in, off64_t *a, int out, off64_t *b, size_t n, unsigne
 
 /* ---- What is done to files ---- */
 
-static void done(int kind, u32 file, u32 to, i64 begin, i64 offset, i64 length, int failed) {
+static void done(int kind, u32 file, u32 to, i64 begin, i64 offset, i64 length, int error) {
     int failure = errno;
-    if (file) put(kind, file, to, begin, now() - begin, offset, length, failed ? -failure : 0);
+    i64 took = now() - begin;
+    if (file) put(kind, file, to, begin, took, offset, length, -error);
+    measured(begin, took);
     errno = failure;
 }
 #define ON_DESCRIPTOR(kind, fd, offset, length, call) \
     struct entry *e = on() ? watched(fd) : NULL; \
     if (!e || e->state != STORAGE) return call; \
     i64 begin = now(); __typeof__(call) result = call; \
-    done(kind, e->file, 0, begin, (i64)(offset), (i64)(length), result != 0); \
+    done(kind, e->file, 0, begin, (i64)(offset), (i64)(length), result > 0 ? (int)result : result ? errno : 0); /* posix_fadvise returns its error */ \
     return result;
 #define ON_NAME(kind, wanted, at, path, length, call) \
     u32 file = (wanted) && on() ? file_named(at, path) : 0; \
     if (!file) return call; \
     i64 begin = now(); __typeof__(call) result = call; \
-    done(kind, file, 0, begin, -1, (i64)(length), result != 0); \
+    done(kind, file, 0, begin, -1, (i64)(length), result ? errno : 0); \
     return result;
 /* Give what is open its new name. What is below a renamed directory is looked up again when it is next used. */
 static void follow(u32 old, u32 new, int at, const char *path) {
@@ -700,7 +754,7 @@ static void follow(u32 old, u32 new, int at, const char *path) {
     u32 old = on() ? file_named(at, from) : 0, new = old ? file_named(at2, to) : 0; \
     if (!old) return call; \
     i64 begin = now(); int result = call; \
-    done(RENAME, old, new, begin, -1, -1, result != 0); \
+    done(RENAME, old, new, begin, -1, -1, result ? errno : 0); \
     if (!result && new) follow(old, new, at2, to); \
     return result;
 
@@ -735,7 +789,7 @@ EXPORT DIR *opendir(const char *path) {
     u32 file = metadata && on() ? file_named(AT_FDCWD, path) : 0;
     i64 begin = now();
     DIR *found = REAL(opendir)(path);
-    done(LIST, file, 0, begin, -1, -1, !found);
+    done(LIST, file, 0, begin, -1, -1, found ? 0 : errno);
     return found;
 }
 EXPORT DIR *fdopendir(int fd) {
@@ -744,7 +798,7 @@ EXPORT DIR *fdopendir(int fd) {
     u32 file = length ? number_of(name, length) : 0;
     i64 begin = now();
     DIR *found = REAL(fdopendir)(fd);
-    done(LIST, file, 0, begin, -1, -1, !found);
+    done(LIST, file, 0, begin, -1, -1, found ? 0 : errno);
     return found;
 }
 /* Page faults are followed from the first mapping of a file on, because following them costs the program time. Waits
@@ -795,16 +849,195 @@ EXPORT int connect(int fd, __CONST_SOCKADDR_ARG a, socklen_t l) {
     if ((family == AF_INET || family == AF_INET6) && on()) __atomic_fetch_add(&log_header->connections, 1, __ATOMIC_RELAXED);
     return REAL(connect)(fd, a, l);
 }
+/* liburing and libaio make their system calls themselves. What is asked through them is not seen, so it is said. */
+int io_uring_queue_init(unsigned, void *, unsigned), io_uring_queue_init_params(unsigned, void *, void *), io_submit(void *, long, void **);
+#define UNSEEN(flag, call, name) if (on()) log_header->flags |= flag; return REAL(name) ? call : -ENOSYS;
+EXPORT int io_uring_queue_init(unsigned n, void *ring, unsigned f) { UNSEEN(IO_URING, REAL(io_uring_queue_init)(n, ring, f), io_uring_queue_init) }
+EXPORT int io_uring_queue_init_params(unsigned n, void *ring, void *p) { UNSEEN(IO_URING, REAL(io_uring_queue_init_params)(n, ring, p), io_uring_queue_init_params) }
+EXPORT int io_submit(void *context, long n, void **blocks) { UNSEEN(IO_SUBMIT, REAL(io_submit)(context, n, blocks), io_submit) }
+
+/* System calls by number that have a function above pass through it. */
 EXPORT long syscall(long number, ...) {
     va_list more;
     va_start(more, number);
     long a = va_arg(more, long), b = va_arg(more, long), c = va_arg(more, long);
     long d = va_arg(more, long), e = va_arg(more, long), f = va_arg(more, long);
     va_end(more);
-    if ((number == 425 || number == 426) && on()) log_header->flags |= IO_URING;
-    if (number == SYS_io_submit && on()) log_header->flags |= IO_SUBMIT;
+    switch (number) {
+    case SYS_read: return read((int)a, (void *)b, (size_t)c);
+    case SYS_write: return write((int)a, (void *)b, (size_t)c);
+    case SYS_pread64: return pread((int)a, (void *)b, (size_t)c, d);
+    case SYS_pwrite64: return pwrite((int)a, (void *)b, (size_t)c, d);
+    case SYS_readv: return readv((int)a, (void *)b, (int)c);
+    case SYS_writev: return writev((int)a, (void *)b, (int)c);
+    case SYS_preadv: return preadv((int)a, (void *)b, (int)c, d);
+    case SYS_pwritev: return pwritev((int)a, (void *)b, (int)c, d);
+    case SYS_preadv2: return preadv2((int)a, (void *)b, (int)c, d, (int)f);
+    case SYS_pwritev2: return pwritev2((int)a, (void *)b, (int)c, d, (int)f);
+    case SYS_openat: return openat((int)a, (char *)b, (int)c, (mode_t)d);
+    case SYS_close: return close((int)a);
+    case SYS_dup: return dup((int)a);
+    case SYS_dup3: return dup3((int)a, (int)b, (int)c);
+    case SYS_sendfile: return sendfile((int)a, (int)b, (off_t *)c, (size_t)d);
+    case SYS_copy_file_range: return copy_file_range((int)a, (off64_t *)b, (int)c, (off64_t *)d, (size_t)e, (unsigned)f);
+    case SYS_splice: return splice((int)a, (off64_t *)b, (int)c, (off64_t *)d, (size_t)e, (unsigned)f);
+    case SYS_fsync: return fsync((int)a);
+    case SYS_fdatasync: return fdatasync((int)a);
+    case SYS_ftruncate: return ftruncate((int)a, b);
+    case SYS_truncate: return truncate((char *)a, b);
+    case SYS_unlinkat: return unlinkat((int)a, (char *)b, (int)c);
+    case SYS_renameat2: return renameat2((int)a, (char *)b, (int)c, (char *)d, (unsigned)e);
+#ifdef SYS_open
+    case SYS_open: return open((char *)a, (int)b, (mode_t)c);
+    case SYS_dup2: return dup2((int)a, (int)b);
+    case SYS_unlink: return unlink((char *)a);
+    case SYS_rename: return rename((char *)a, (char *)b);
+#endif
+    case SYS_io_uring_setup: case SYS_io_uring_enter: if (on()) log_header->flags |= IO_URING; break;
+    case SYS_io_submit: if (on()) log_header->flags |= IO_SUBMIT; break;
+    }
     return REAL(syscall)(number, a, b, c, d, e, f);
 }
+
+/* ---- POSIX AIO: the C library's own threads read and write; the result is asked for by aio_return ---- */
+
+static struct { const void *block; i64 begin, offset, length; u32 file; int kind; } asked[256];
+
+static void ask(const struct aiocb *b, int kind) {
+    int failure = errno;
+    struct entry *e = on() ? watched(b->aio_fildes) : NULL;
+    if (e && take(&asked_lock)) {
+        for (size_t i = 0; i < sizeof asked / sizeof *asked; i++)
+            if (!asked[i].block) {
+                asked[i].begin = now(); asked[i].kind = kind;
+                asked[i].file = e->state == STORAGE ? e->file : 0;
+                asked[i].offset = kind == SYNC ? -1 : b->aio_offset;
+                asked[i].length = kind == SYNC ? -1 : (i64)b->aio_nbytes;
+                asked[i].block = b;
+                break;
+            }
+        give(&asked_lock);
+    }
+    errno = failure;
+}
+static void answered(const struct aiocb *b, i64 moved, int error, int made) {
+    int failure = errno;
+    if (on() && take(&asked_lock)) {
+        for (size_t i = 0; i < sizeof asked / sizeof *asked; i++)
+            if (asked[i].block == b) {
+                i64 took = now() - asked[i].begin;
+                if (made && asked[i].file) put(asked[i].kind, asked[i].file, 0, asked[i].begin, took, asked[i].offset, asked[i].length, error ? -error : moved);
+                else if (made) count_other(NULL, asked[i].kind, moved);
+                asked[i].block = NULL;
+                break;
+            }
+        give(&asked_lock);
+    }
+    errno = failure;
+}
+#define ASKING(name, kind, type) EXPORT int name(struct type *b) { \
+    ask((struct aiocb *)b, kind); int result = REAL(name)(b); if (result) answered((struct aiocb *)b, 0, 0, 0); return result; }
+ASKING(aio_read, READ, aiocb) ASKING(aio_read64, READ, aiocb64) ASKING(aio_write, WRITE, aiocb) ASKING(aio_write64, WRITE, aiocb64)
+#define ASKING_SYNC(name, type) EXPORT int name(int how, struct type *b) { \
+    ask((struct aiocb *)b, SYNC); int result = REAL(name)(how, b); if (result) answered((struct aiocb *)b, 0, 0, 0); return result; }
+ASKING_SYNC(aio_fsync, aiocb) ASKING_SYNC(aio_fsync64, aiocb64)
+#define ASKING_MANY(name, type) EXPORT int name(int mode, struct type *const *list, int n, struct sigevent *when) { \
+    for (int i = 0; i < n; i++) \
+        if (list[i] && list[i]->aio_lio_opcode != LIO_NOP) ask((struct aiocb *)list[i], list[i]->aio_lio_opcode == LIO_READ ? READ : WRITE); \
+    return REAL(name)(mode, list, n, when); }
+ASKING_MANY(lio_listio, aiocb) ASKING_MANY(lio_listio64, aiocb64)
+#define ANSWERING(name, asking, type) EXPORT ssize_t name(struct type *b) { \
+    int error = asking(b); ssize_t moved = REAL(name)(b); answered((struct aiocb *)b, moved, error, 1); return moved; }
+ANSWERING(aio_return, aio_error, aiocb) ANSWERING(aio_return64, aio_error64, aiocb64)
+
+/* ---- Programs that this one starts: those that cannot be seen are named in the log ---- */
+
+extern char **environ;
+
+static const char *given(char *const *variables, const char *name) {
+    size_t length = strlen(name);
+    for (; variables && *variables; variables++)
+        if (!strncmp(*variables, name, length) && (*variables)[length] == '=') return *variables + length + 1;
+    return NULL;
+}
+
+/* Why the program in the file would run without this library; NULL if it would not, or is no program. */
+static const char *why_unseen(const char *path, char *const *variables) {
+    unsigned char head[4096];
+    struct stat status;
+    const Elf64_Ehdr *elf = (const Elf64_Ehdr *)head;
+    const char *preloaded = given(variables, "LD_PRELOAD");
+    int fd = raw_open(path, O_RDONLY);
+    if (fd < 0) return NULL;
+    long got = SYS(SYS_read, fd, head, sizeof head), known = SYS(SYS_newfstatat, fd, "", &status, AT_EMPTY_PATH);
+    SYS(SYS_close, fd);
+    if (got < (long)sizeof *elf || known) return NULL;
+    if ((status.st_mode & S_ISUID && status.st_uid != geteuid()) || (status.st_mode & S_ISGID && status.st_gid != getegid())) return "set-user-ID";
+    if (!memcmp(head, ELFMAG, SELFMAG)) {
+        int dynamic = 0, ours = elf->e_ident[EI_CLASS] == ELFCLASS64;
+        for (int i = 0; ours && i < elf->e_phnum; i++) {
+            u64 at = elf->e_phoff + (u64)i * sizeof(Elf64_Phdr);
+            if (at + sizeof(Elf64_Phdr) > (u64)got) { dynamic = 1; break; }
+            dynamic |= ((const Elf64_Phdr *)(head + at))->p_type == PT_INTERP;
+        }
+        if (!ours) return "for another machine";
+        if (!dynamic) return "linked statically";
+    } else if (head[0] != '#' || head[1] != '!') return NULL;
+    if (!preloaded || !strstr(preloaded, library) || !given(variables, "TRACEKIT_NATIVE_LOGS")) return "without the environment";
+    return SYS(SYS_faccessat, AT_FDCWD, folder, W_OK | X_OK) ? "without access to its log" : NULL;
+}
+
+static void will_run(const char *path, char *const *variables) {
+    int failure = errno;
+    const char *why = dead || !alive || me.busy || !path ? NULL : why_unseen(path, variables);
+    if (why && on() && take(&name_lock)) {
+        const char *name = strrchr(path, '/') ? strrchr(path, '/') + 1 : path;
+        char *all = log_header->unseen, *end = all + strlen(all);
+        if ((size_t)(end - all) + strlen(why) + strlen(name) + 3 < sizeof log_header->unseen) {
+            end = stpcpy(stpcpy(stpcpy(end, why), "\t"), name);
+            stpcpy(end, "\n");
+        }
+        give(&name_lock);
+    }
+    errno = failure;
+}
+static void will_run_found(const char *name, char *const *variables) {
+    char path[4200];
+    const char *part = strchr(name, '/') ? NULL : getenv("PATH");
+    if (!part) { will_run(name, variables); return; }
+    for (; *part; part += strspn(part, ":")) {
+        size_t length = strcspn(part, ":");
+        if (length + strlen(name) + 2 < sizeof path) {
+            memcpy(path, part, length);
+            path[length] = '/';
+            strcpy(path + length + 1, name);
+            if (!SYS(SYS_faccessat, AT_FDCWD, path, X_OK)) { will_run(path, variables); return; }
+        }
+        part += length;
+    }
+}
+EXPORT int execve(const char *p, char *const a[], char *const v[]) { will_run(p, v); return REAL(execve)(p, a, v); }
+EXPORT int execv(const char *p, char *const a[]) { will_run(p, environ); return REAL(execv)(p, a); }
+EXPORT int execvp(const char *p, char *const a[]) { will_run_found(p, environ); return REAL(execvp)(p, a); }
+EXPORT int execvpe(const char *p, char *const a[], char *const v[]) { will_run_found(p, v); return REAL(execvpe)(p, a, v); }
+EXPORT int fexecve(int fd, char *const a[], char *const v[]) {
+    char path[4200];
+    if (link_of(fd, path, sizeof path)) will_run(path, v);
+    return REAL(fexecve)(fd, a, v);
+}
+#define LISTED(name, call) EXPORT int name(const char *p, const char *first, ...) { \
+    va_list more; int n = 1; \
+    va_start(more, first); while (va_arg(more, char *)) n++; va_end(more); \
+    char *a[n + 1]; a[0] = (char *)first; \
+    va_start(more, first); for (int i = 1; i <= n; i++) a[i] = va_arg(more, char *); \
+    char **v = environ; (void)v; \
+    call }
+LISTED(execl, va_end(more); return execv(p, a);)
+LISTED(execlp, va_end(more); return execvp(p, a);)
+LISTED(execle, v = va_arg(more, char **); va_end(more); return execve(p, a, v);)
+#define SPAWNING(name, look) EXPORT int name(pid_t *pid, const char *p, const posix_spawn_file_actions_t *f, const posix_spawnattr_t *t, char *const a[], char *const v[]) { \
+    look(p, v); return REAL(name)(pid, p, f, t, a, v); }
+SPAWNING(posix_spawn, will_run) SPAWNING(posix_spawnp, will_run_found)
 
 /* ---- Streams of the C library (FILE) ----
  *
@@ -816,7 +1049,8 @@ EXPORT long syscall(long number, ...) {
 #undef fread_unlocked
 #undef fwrite_unlocked
 #undef fputc_unlocked
-static i64 unread(FILE *f) { return f->_IO_read_end - f->_IO_read_ptr; }
+/* While a character that was pushed back is read, the buffer proper stands in the `save` pointers. */
+static i64 unread(FILE *f) { return f->_IO_read_end - f->_IO_read_ptr + (f->_flags & 0x100 ? f->_IO_save_end - f->_IO_save_base : 0); }
 static i64 buffer_of(FILE *f) { i64 size = f->_IO_buf_end - f->_IO_buf_base; return size > 0 ? size : 4096; }
 static struct entry *file_of(FILE *f) {
     if (!f || !on()) return NULL;
@@ -830,7 +1064,7 @@ static void rows(int kind, FILE *f, struct entry *e, i64 first, i64 moved, i64 w
     while (left > 0 || to_the_end) {
         i64 asked = whole && wanted >= buffer ? wanted - (buffer >= 128 ? wanted % buffer : 0) : buffer;
         i64 got = asked < left ? asked : left;
-        if (kind == WRITE) asked = got;
+        if (kind == WRITE) asked = got = buffer < 128 ? left : got; /* a stream without a buffer */
         put(kind, e->file, 0, begin + (moved ? took * done_ / moved : 0), moved ? took * got / moved : took, first + done_, asked, got);
         if (!got) break;
         done_ += got;
@@ -842,7 +1076,8 @@ static void rows(int kind, FILE *f, struct entry *e, i64 first, i64 moved, i64 w
 struct before { i64 unread, unwritten, room, shift, begin, place; int ended, empty; };
 static struct before look(FILE *f) {
     flockfile(f);
-    i64 room = f->_flags & 0x800 ? f->_IO_write_end - f->_IO_write_ptr : 0;
+    /* A stream that is flushed at the end of each line has no `write_end`, but its whole buffer. */
+    i64 room = f->_flags & 0x800 ? (f->_flags & 0x200 ? f->_IO_buf_end : f->_IO_write_end) - f->_IO_write_ptr : 0;
     i64 pending = unwritten(f), shift = pending ? f->_IO_write_base - f->_IO_read_end : 0;
     int empty = f->_IO_read_base == f->_IO_read_end && !pending;
     return (struct before){unread(f), pending, room > 0 ? room : 0, shift, now(), -1, feof_unlocked(f), empty};
@@ -851,6 +1086,7 @@ static struct before look(FILE *f) {
 /* After a reading function that took `taken` bytes out of the stream; -1: unknown, `b.place` was asked before. */
 static void has_read(FILE *f, struct entry *e, struct before b, i64 taken, i64 wanted) {
     int failure = errno;
+    i64 call = me.entered ? now() - b.begin : 0;
     i64 moved = taken < 0 ? -1 : taken + unread(f) - b.unread, end = -1;
     if (e->state != STORAGE) {
         count_other(e, READ, moved < 0 ? f->_IO_read_end - f->_IO_read_base : moved);
@@ -866,6 +1102,7 @@ static void has_read(FILE *f, struct entry *e, struct before b, i64 taken, i64 w
         if (moved < 0) moved = f->_IO_read_end - f->_IO_read_base; /* zero bytes inside a line: the last buffer */
         if (end >= 0 && (moved || ended)) rows(READ, f, e, end - moved, moved, wanted, ended, b.begin);
     }
+    measured(b.begin, call);
     funlockfile(f);
     errno = failure;
 }
@@ -873,6 +1110,7 @@ static void has_read(FILE *f, struct entry *e, struct before b, i64 taken, i64 w
 /* After a writing function that put `given` bytes into the stream. A `block` fills the buffer, then goes past it. */
 static void has_written(FILE *f, struct entry *e, struct before b, i64 given, int block) {
     int failure = errno;
+    i64 call = me.entered ? now() - b.begin : 0;
     i64 moved = b.unwritten + given - unwritten(f);
     if (moved > 0 && e->state != STORAGE) count_other(e, WRITE, moved);
     else if (moved > 0) {
@@ -883,6 +1121,7 @@ static void has_written(FILE *f, struct entry *e, struct before b, i64 given, in
             put(WRITE, e->file, 0, b.begin + took * first / moved, took - took * first / moved, end - moved + first, moved - first, moved - first);
         } else rows(WRITE, f, e, end - moved, moved, block ? moved : -1, 0, b.begin);
     }
+    measured(b.begin, call);
     funlockfile(f);
     errno = failure;
 }
@@ -913,6 +1152,8 @@ static void flush_stream(FILE *f) {
 EXPORT FILE *fopen(const char *path, const char *mode) { i64 begin = now(); return opened_stream(REAL(fopen)(path, mode), path, mode, begin); }
 EXPORT FILE *fopen64(const char *path, const char *mode) { i64 begin = now(); return opened_stream(REAL(fopen64)(path, mode), path, mode, begin); }
 EXPORT FILE *fdopen(int fd, const char *mode) { FILE *f = REAL(fdopen)(fd, mode); if (f && strpbrk(mode, "wa+") && on_descriptors()) keep_stream(f); return f; }
+EXPORT FILE *tmpfile(void) { FILE *f = REAL(tmpfile)(); if (f && on_descriptors()) { forget(f->_fileno); keep_stream(f); } return f; }
+EXPORT FILE *tmpfile64(void) { FILE *f = REAL(tmpfile64)(); if (f && on_descriptors()) { forget(f->_fileno); keep_stream(f); } return f; }
 #define REOPENING(name) EXPORT FILE *name(const char *path, const char *mode, FILE *f) { \
     flush_stream(f); \
     drop_stream(f); \
@@ -989,9 +1230,11 @@ CHARACTER(fgetc) CHARACTER(getc) CHARACTER(_IO_getc) CHARACTER(fgetc_unlocked) C
 EXPORT int __underflow(FILE *f) { READING(f, 0, -1, 1, REAL(__underflow)(f)) }
 EXPORT int getchar(void) { READING(stdin, got != EOF, -1, 1, REAL(getchar)()) }
 #define SCANNING(family) \
-    int family##vfscanf(FILE *, const char *, va_list), family##fscanf(FILE *, const char *, ...); \
+    int family##vfscanf(FILE *, const char *, va_list), family##fscanf(FILE *, const char *, ...), family##vscanf(const char *, va_list), family##scanf(const char *, ...); \
     EXPORT int family##vfscanf(FILE *f, const char *t, va_list l) { READING(f, -1, -1, 0, REAL(family##vfscanf)(f, t, l)) } \
-    EXPORT int family##fscanf(FILE *f, const char *t, ...) { ARGUMENTS(int, t, family##vfscanf(f, t, more)) }
+    EXPORT int family##fscanf(FILE *f, const char *t, ...) { ARGUMENTS(int, t, family##vfscanf(f, t, more)) } \
+    EXPORT int family##vscanf(const char *t, va_list l) { return family##vfscanf(stdin, t, l); } \
+    EXPORT int family##scanf(const char *t, ...) { ARGUMENTS(int, t, family##vfscanf(stdin, t, more)) }
 #define ARGUMENTS(type, last, call) va_list more; va_start(more, last); type result = call; va_end(more); return result;
 SCANNING(__isoc99_)
 SCANNING(__isoc23_)
@@ -1016,6 +1259,13 @@ EXPORT int fprintf(FILE *f, const char *t, ...) { ARGUMENTS(int, t, vfprintf(f, 
 EXPORT int printf(const char *t, ...) { ARGUMENTS(int, t, vfprintf(stdout, t, more)) }
 EXPORT int __fprintf_chk(FILE *f, int g, const char *t, ...) { ARGUMENTS(int, t, __vfprintf_chk(f, g, t, more)) }
 EXPORT int __printf_chk(int g, const char *t, ...) { ARGUMENTS(int, t, __vfprintf_chk(stdout, g, t, more)) }
+
+/* These write to a descriptor, with a buffer of their own. */
+int __vdprintf_chk(int, int, const char *, va_list), __dprintf_chk(int, int, const char *, ...);
+EXPORT int vdprintf(int fd, const char *t, va_list l) { MOVING(WRITE, fd, AT_POSITION, moved > 0 ? moved : 0, REAL(vdprintf)(fd, t, l)) }
+EXPORT int __vdprintf_chk(int fd, int g, const char *t, va_list l) { MOVING(WRITE, fd, AT_POSITION, moved > 0 ? moved : 0, REAL(__vdprintf_chk)(fd, g, t, l)) }
+EXPORT int dprintf(int fd, const char *t, ...) { ARGUMENTS(int, t, vdprintf(fd, t, more)) }
+EXPORT int __dprintf_chk(int fd, int g, const char *t, ...) { ARGUMENTS(int, t, __vdprintf_chk(fd, g, t, more)) }
 
 /* A seek may write what is pending, and read the block it arrives in. */
 static void has_sought(FILE *f, struct entry *e, struct before b) {

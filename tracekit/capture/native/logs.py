@@ -7,13 +7,16 @@ its records, because the file was mapped into its memory. Reading streams: a few
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
+from tracekit.capture.native.holes import punch_hole
 from tracekit.capture.native.records import (
     CHUNK_BYTES,
     HEADER_BYTES,
@@ -24,12 +27,14 @@ from tracekit.capture.native.records import (
     Header,
     Records,
     add_names,
+    are_whole,
     as_batch,
     header_of,
     whole_records,
 )
+from tracekit.formats.sound import MAX_INT
 
-__all__ = ["NativeLogs", "Process"]
+__all__ = ["NativeLogs", "Process", "measured_overhead"]
 
 _ENDED = 4
 _FLAGS = {1: "io_uring", 2: "io_submit"}
@@ -48,6 +53,8 @@ class Process:
     pid: int
     program: str
     began_ns: int
+    ended_ns: int
+    """When its log ended; 0 if it did not."""
     clock_offset: int
     read_bytes: int | None
     written_bytes: int | None
@@ -61,63 +68,105 @@ class Process:
     lost_ops: int
     shared_objects: int
     libraries: tuple[str, ...]
+    unseen_programs: tuple[str, ...]
+    """Programs that it started in which the engine could not be, each with the reason."""
+    recording_ns: int
+    """How long recording took, estimated from `measured_calls`."""
+    measured_calls: int
+    cpu_ns: int | None
+    """CPU time of the process while it was recorded; None if it was killed early."""
     parent: str
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it is known to write no more: it ran another program next, or has exited."""
+        if not self.ended_ns:
+            return self.read_bytes is not None
+        return not Path(f"/proc/{self.pid}").exists()
 
 
 class NativeLogs:
-    """The logs of one run, in the directory `folder`."""
+    """The logs of one run, in the directory `folder`.
+
+    They may still be written to: `take` returns what is new, and gives its disk space back.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self.mapped_files: set[str] = set()
         self.processes = _processes(folder)
         self._names: dict[str, dict[int, str]] = {}
+        self._progress: dict[str, _Progress] = {}
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """Return the ops, with the columns pid and tid; times are ns since the Unix epoch."""
         for process in self.processes:
             uris = self._uris_of(process)
             for records in self._records(process):
-                for file in np.unique(records["file"][records["kind"] == MAPPED]):
-                    self.mapped_files.add(uris[min(file, len(uris) - 1)])
-                yield as_batch(records, uris, process.clock_offset, process.pid)
+                yield self._batch(records, uris, process)
+
+    def take(self, before_ns: int | None) -> Iterator[tuple[pa.RecordBatch, int]]:
+        """Yield the ops that began before `before_ns` (since the Unix epoch; None: all) and were not taken yet, as
+        `batches` does, each batch with what its times are more than readings of the monotonic clock.
+
+        Ops are taken when the next batch is asked for.
+        """
+        self.processes = _processes(self._folder)
+        for process in self.processes:
+            progress = self._progress.setdefault(process.log, _Progress())
+            chunks = None if progress.ended else _chunks(self._folder / process.log, "r+")
+            if chunks is None:
+                continue
+            progress.scan(chunks, self._names.setdefault(process.log, {}))
+            uris = self._uris_of(process)
+            until = MAX_INT if before_ns is None else before_ns - process.clock_offset
+            left = False
+            for number in sorted(progress.open):
+                records = chunks[number, RECORD.itemsize :].view(RECORD)
+                present = are_whole(records)
+                new = present & (records["begin"] < until)
+                if new.any():
+                    yield self._batch(records[new], uris, process), process.clock_offset
+                    records["kind"][new] = 0
+                left = left or bool((present & ~new).any())
+                progress.open[number] += int(new.sum())
+                if progress.open[number] == len(records):
+                    del progress.open[number]
+                    _free(self._folder / process.log, number)
+            if not left and process.has_ended:
+                progress.ended = True
+                _free(self._folder / process.log, None)
 
     def notes(self) -> Iterator[str]:
         """Yield nothing: what is missing stands in the completeness."""
         yield from ()
 
+    def _batch(self, records: Records, uris: list[str], process: Process) -> pa.RecordBatch:
+        for file in np.unique(records["file"][records["kind"] == MAPPED]):
+            self.mapped_files.add(uris[min(file, len(uris) - 1)])
+        return as_batch(records, uris, process.clock_offset, process.pid)
+
     def _records(self, process: Process) -> Iterator[Records]:
         """Return the complete records of one log, a few MiB at once."""
-        log = self._folder / process.log
-        parts = (
-            np.memmap(log, np.uint8, "r", HEADER_BYTES)
-            if log.stat().st_size > HEADER_BYTES
-            else np.empty(0, np.uint8)
-        )
-        whole = parts[: len(parts) // CHUNK_BYTES * CHUNK_BYTES].reshape(-1, CHUNK_BYTES)
-        if not len(whole):
+        chunks = _chunks(self._folder / process.log, "r")
+        if chunks is None:
             return
-        numbers = np.flatnonzero(whole[:, :4].copy().view("<u4")[:, 0] == RECORDS)
+        numbers = _numbers(chunks, RECORDS)
         for start in range(0, len(numbers), _CHUNKS_AT_ONCE):
-            chunks = whole[numbers[start : start + _CHUNKS_AT_ONCE], RECORD.itemsize :]
-            records = whole_records(np.ascontiguousarray(chunks).reshape(-1))
+            part = chunks[numbers[start : start + _CHUNKS_AT_ONCE], RECORD.itemsize :]
+            records = whole_records(np.ascontiguousarray(part).reshape(-1))
             if len(records):
                 yield records
 
     def _names_of(self, log: str) -> dict[int, str]:
-        """The names by number; a forked process knows those of its parent too."""
         found = self._names.get(log)
         if found is None:
-            found = {}
-            path = self._folder / log
-            data = path.read_bytes()[HEADER_BYTES:] if path.is_file() else b""
-            for start in range(0, len(data), CHUNK_BYTES):
-                if data[start : start + 4] == NAMES.to_bytes(4, "little"):
-                    add_names(found, data[start + 64 : start + CHUNK_BYTES])
-            self._names[log] = found
+            chunks = _chunks(self._folder / log, "r")
+            found = self._names[log] = {} if chunks is None else _names_in(chunks)
         return found
 
     def _uris_of(self, process: Process) -> list[str]:
+        """The names by number; a forked process knows those of its parent too."""
         names: dict[int, str] = {}
         parents = {each.log: each.parent for each in self.processes}
         line = [process.log]
@@ -126,6 +175,70 @@ class NativeLogs:
         for log in reversed(line):
             names |= self._names_of(log)
         return [names.get(number, "") for number in range(max(names, default=0) + 1)]
+
+
+@dataclass(slots=True)
+class _Progress:
+    """How much of a log was taken. Chunks that were given back are not touched again: some file systems would allocate
+    them anew."""
+
+    scanned: int = 0
+    open: dict[int, int] = field(default_factory=dict)
+    """How many records were taken of each chunk of records that is not full."""
+    last_names: int | None = None
+    ended: bool = False
+
+    def scan(self, chunks: npt.NDArray[np.uint8], names: dict[int, str]) -> None:
+        """Find the chunks that are new, and add the new names to `names`."""
+        if self.last_names is not None:
+            add_names(names, chunks[self.last_names, 64:].tobytes())
+        while self.scanned < len(chunks):
+            kind = int.from_bytes(chunks[self.scanned, :4].tobytes(), "little")
+            if kind == RECORDS:
+                self.open[self.scanned] = 0
+            elif kind == NAMES:
+                self.last_names = self.scanned
+                add_names(names, chunks[self.scanned, 64:].tobytes())
+            else:  # it is being made
+                return
+            self.scanned += 1
+
+
+def measured_overhead(processes: Sequence[Process]) -> tuple[int, int] | None:
+    """The ns that recording took in all processes, and their CPU time; None if no call was measured."""
+    known = [(p.recording_ns, p.cpu_ns) for p in processes if p.cpu_ns]
+    if not known or not any(p.measured_calls for p in processes):
+        return None
+    return sum(spent for spent, _ in known), sum(cpu or 0 for _, cpu in known)
+
+
+def _chunks(log: Path, mode: Literal["r", "r+"]) -> npt.NDArray[np.uint8] | None:
+    """The whole chunks of a log, mapped into memory; None if it has none."""
+    try:
+        whole = (log.stat().st_size - HEADER_BYTES) // CHUNK_BYTES
+    except FileNotFoundError:
+        return None
+    return np.memmap(log, np.uint8, mode, HEADER_BYTES, (whole, CHUNK_BYTES)) if whole > 0 else None
+
+
+def _numbers(chunks: npt.NDArray[np.uint8], kind: int) -> npt.NDArray[np.intp]:
+    return np.flatnonzero(chunks[:, :4].copy().view("<u4")[:, 0] == kind)
+
+
+def _free(log: Path, number: int | None) -> None:
+    """Give the disk space of a chunk back, or of all. A file system that cannot keeps it."""
+    offset, length = (HEADER_BYTES, log.stat().st_size - HEADER_BYTES) if number is None else (
+        HEADER_BYTES + number * CHUNK_BYTES, CHUNK_BYTES
+    )  # fmt: skip
+    with log.open("r+b") as file:
+        punch_hole(file.fileno(), offset, length)
+
+
+def _names_in(chunks: npt.NDArray[np.uint8]) -> dict[int, str]:
+    found: dict[int, str] = {}
+    for number in _numbers(chunks, NAMES).tolist():
+        add_names(found, chunks[number, 64:].tobytes())
+    return found
 
 
 def _processes(folder: Path) -> list[Process]:
@@ -159,6 +272,7 @@ def _process(header: Header, log: str, after: Header | None) -> Process:
         pid=int(header["pid"]),
         program=os.fsdecode(header["program"].tobytes().rstrip(b"\0").replace(b"\0", b" ")),
         began_ns=int(header["began"] + header["clock_offset"]),
+        ended_ns=int(header["ended"] + header["clock_offset"]) if header["ended"] else 0,
         clock_offset=int(header["clock_offset"]),
         read_bytes=read,
         written_bytes=written,
@@ -174,5 +288,13 @@ def _process(header: Header, log: str, after: Header | None) -> Process:
         libraries=tuple(
             name for name in (*libraries, *(name for bit, name in _FLAGS.items() if flags & bit)) if name
         ),
+        unseen_programs=tuple(
+            f"{name} ({reason})"
+            for line in header["unseen"].decode("utf-8", "replace").splitlines()
+            for reason, _, name in (line.partition("\t"),)
+        ),
+        recording_ns=int(header["recording"]),
+        measured_calls=int(header["measured"]),
+        cpu_ns=int(header["cpu1"] - header["cpu0"]) if header["cpu1"] else None,
         parent=header["parent"].decode(),
     )

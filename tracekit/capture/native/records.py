@@ -59,9 +59,14 @@ _HEADER = np.dtype(
         ("storage_read", "<u8"),
         ("storage_written", "<u8"),
         ("objects", "<u8"),
+        ("recording", "<i8"),
+        ("cpu0", "<i8"),
+        ("cpu1", "<i8"),
+        ("measured", "<u8"),
         ("parent", "S64"),
         ("program", "V1024"),
         ("libraries", "S2048"),
+        ("unseen", "S512"),
     ]
 )
 RECORD = np.dtype(

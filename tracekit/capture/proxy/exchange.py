@@ -5,13 +5,14 @@ from __future__ import annotations
 import heapq
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from time import monotonic_ns
 from typing import Protocol
 
 from tracekit.backends.objects.uri import join
 from tracekit.capture.outcome import status_class
 from tracekit.capture.proxy.requests import Asked, deleted_keys, failed_keys, is_error, store_code
-from tracekit.capture.ranges import granted_range
+from tracekit.capture.ranges import granted_range, is_whole
 from tracekit.capture.writes import WRITE_KINDS, Uploads
 from tracekit.errors import ErrorClass, TracekitError
 
@@ -81,6 +82,8 @@ class Exchanges:
             worker = heapq.heappop(self._free)
         else:
             worker, self._streams = self._streams, self._streams + 1
+        if asked.upload is not None and asked.block is not None:
+            asked = replace(asked, part=self.uploads.number(asked.upload, asked.block))
         exchange = Exchange(self, asked, worker)
         if asked.upload is not None and asked.part is not None:
             offset = self.uploads.offset(asked.upload, asked.part, asked.length)
@@ -184,6 +187,13 @@ class Exchange:
         self.status = status
         size = headers.get("Content-Length", "")
         self.size = int(size) if size.isdecimal() else None
+        if self.asked.kind == "write" and self.offset is None:
+            at = headers.get("x-ms-blob-append-offset", "")
+            self.offset = int(at) if at.isdecimal() else None
+        whole = self.asked.uri.startswith("az://") and self.asked.kind == "read"
+        if whole and status < 300 and is_whole(self.offset, headers.get("Content-Range"), self.size):
+            self.asked = replace(self.asked, kind="get")
+            self.offset, self.length = None, self.size
         if status < 300 and self.asked.kind in ("get", "read"):
             self.offset, self.length = granted_range(
                 self.asked.kind, self.offset, self.length, headers.get("Content-Range"), self.size

@@ -64,6 +64,8 @@ class Asked:
     upload: str | None = None
     to_uri: str | None = None
     many: bool = False
+    block: str | None = None
+    """The store's name of a part that has no number yet."""
 
 
 def understand(method: str, target: str, headers: Mapping[str, str]) -> Asked:

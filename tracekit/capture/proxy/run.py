@@ -12,6 +12,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from tracekit.backends.objects.aws import AwsSettings, resolve
+from tracekit.backends.objects.azure_account import AzureSettings
+from tracekit.backends.objects.azure_account import resolve as resolve_azure
 from tracekit.backends.objects.options import check_endpoint
 from tracekit.backends.objects.uri import join, split
 from tracekit.capture.filters import PathFilter
@@ -29,9 +31,10 @@ from tracekit.validation import parse_all
 if TYPE_CHECKING:
     from tracekit.capture.proxy.server import Server
 
-__all__ = ["Proxy", "ProxyResult", "RunningProxy", "proxy"]
+__all__ = ["Proxy", "ProxyResult", "RunningProxy", "azure_settings", "proxy", "settings_of"]
 
 _ANY = "s3://"
+_AZURE = ("az", "azure", "abfs", "abfss")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,18 +53,29 @@ class RunningProxy:
     """A proxy that serves in a thread of its own, at `endpoint`, until it is closed."""
 
     def __init__(
-        self, settings: AwsSettings, sink: Sink, kept: PathFilter, *, within: str = _ANY, port: int = 0
+        self,
+        settings: AwsSettings | AzureSettings,
+        sink: Sink,
+        kept: PathFilter,
+        *,
+        within: str = "",
+        port: int = 0,
+        ca_bundle: str | None = None,
     ) -> None:
         require("aiohttp", extra="proxy")
+        from tracekit.capture.proxy.azure import AzureUpstream
         from tracekit.capture.proxy.server import Server
-        from tracekit.capture.proxy.upstream import Upstream
+        from tracekit.capture.proxy.upstream import S3Upstream, Upstream
 
-        upstream = Upstream(settings)
+        upstream: Upstream = (
+            AzureUpstream(settings) if isinstance(settings, AzureSettings) else S3Upstream(settings)
+        )
+        self._store = upstream
         self.upstream = upstream.shown
         self.unsigned_because = upstream.unsigned_because
         """Why requests are not signed again; empty if they are."""
         self.exchanges = Exchanges(sink, lambda uri: uri.startswith(within) and kept.admits(uri))
-        self._server: Server = Server(upstream, self.exchanges, settings.ca_bundle)
+        self._server: Server = Server(upstream, self.exchanges, ca_bundle)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="tracekit-proxy", daemon=True)
         self._thread.start()
@@ -74,16 +88,13 @@ class RunningProxy:
 
     @property
     def endpoint(self) -> str:
-        """The URL that clients are to use as the endpoint of S3."""
-        return f"http://127.0.0.1:{self.port}"
+        """The URL that clients are to use as the endpoint of the store."""
+        return f"http://127.0.0.1:{self.port}{self._store.path}"
 
-    def environment(self) -> dict[str, str]:
-        """The environment variables that lead S3 clients to the proxy."""
-        found = {
-            "AWS_ENDPOINT_URL": self.endpoint,
-            "AWS_ENDPOINT_URL_S3": self.endpoint,
-            "AWS_ALLOW_HTTP": "true",  # polars, and others in Rust
-        }
+    def environment(self, *, shown: bool = False) -> dict[str, str]:
+        """The environment variables that lead clients to the proxy; if `shown`, only those without a credential."""
+        variables = self._store.shown_environment if shown else self._store.environment
+        found = variables(self.endpoint)
         for name in ("NO_PROXY", "no_proxy"):
             found[name] = ",".join(part for part in (os.environ.get(name), "127.0.0.1") if part)
         return found
@@ -110,7 +121,7 @@ class Proxy:
 
     @property
     def endpoint(self) -> str:
-        """The URL that clients are to use as the endpoint of S3, such as http://127.0.0.1:9000."""
+        """The URL that clients are to use as the endpoint of the store, such as http://127.0.0.1:9000."""
         return self._running.endpoint
 
     @property
@@ -124,9 +135,9 @@ class Proxy:
         why = self._running.unsigned_because
         return f"requests are passed on as they are signed: {why}" if why else ""
 
-    def environment(self) -> dict[str, str]:
-        """Return the environment variables that lead S3 clients to the proxy."""
-        return self._running.environment()
+    def environment(self, *, shown: bool = False) -> dict[str, str]:
+        """Return the environment variables that lead clients to the proxy; if `shown`, only those without a credential."""
+        return self._running.environment(shown=shown)
 
     def close(self) -> ProxyResult:
         """End the requests under way, complete the trace, and return what was recorded."""
@@ -153,15 +164,16 @@ def proxy(
     exclude: Iterable[str] = (),
     region: str | None = None,
     aws_profile: str | None = None,
+    account: str | None = None,
     anonymous: Flag = False,
     ca_bundle: str | None = None,
     overwrite: Flag = False,
 ) -> Proxy:
-    """Start a reverse proxy for S3 on the loopback, and record each request that it passes on in the trace `out`.
+    """Start a reverse proxy for S3 or Azure on the loopback, and record each request that it passes on in the trace `out`.
 
     Point a client's endpoint at `endpoint` of the result, or run a program under its `environment()`. The client may
     be in any language. Requests go to `upstream`, by default the endpoint that the environment or the
-    profile names, else AWS. What lies below `uri` is recorded; everything is passed on.
+    profile names, else AWS, or the Azure account that the environment names (`uri` such as `az://`). What lies below `uri` is recorded; everything is passed on.
 
     A request that is signed with the user's own credentials, as AWS tools find them, is signed again for the store. One
     without a signature stays without, and one that others signed is passed on as it is. The proxy serves until `close`.
@@ -177,21 +189,30 @@ def proxy(
             "exclude": exclude,
             "region": region,
             "aws_profile": aws_profile,
+            "account": account,
             "anonymous": anonymous,
             "ca_bundle": ca_bundle,
             "overwrite": overwrite,
         },
     )
     target = Path(os.path.abspath(local_path(out)))
-    settings = settings_of(options)
+    settings = azure_settings(options) if scheme_of(uri) in _AZURE else settings_of(options)
     within = _prefix(uri)
     kept = PathFilter(options["include"], options["exclude"])
-    described: dict[str, Any] = {"method": "proxy", "uri": within, "upstream": settings.shown_endpoint}
+    upstream = settings.endpoint if isinstance(settings, AzureSettings) else settings.shown_endpoint
+    described: dict[str, Any] = {"method": "proxy", "uri": within, "upstream": upstream}
     described |= {name: list(options[name]) for name in ("include", "exclude")}
     with claiming(target, overwrite=options["overwrite"]):
         recorder = Recorder(target, source="capture", options=described)
         try:
-            running = RunningProxy(settings, recorder, kept, within=within, port=options["port"])
+            running = RunningProxy(
+                settings,
+                recorder,
+                kept,
+                within=within,
+                port=options["port"],
+                ca_bundle=options["ca_bundle"],
+            )
         except BaseException:
             recorder.close()
             raise
@@ -218,10 +239,24 @@ def settings_of(options: Mapping[str, Any]) -> AwsSettings:
     return found
 
 
+def azure_settings(options: Mapping[str, Any]) -> AzureSettings:
+    """Return the account that the options and the user's environment name."""
+    endpoint = options["upstream"]
+    if endpoint is not None:
+        endpoint = check_endpoint("az", endpoint, name="upstream")
+    return resolve_azure(endpoint, options["account"], options["anonymous"])
+
+
 def _prefix(uri: str) -> str:
     """The beginning of the URIs that are recorded."""
-    if scheme_of(uri) != "s3":
+    scheme = scheme_of(uri)
+    if scheme != "s3" and scheme not in _AZURE:
         raise UsageError(
-            f"{clean(uri)}: the proxy understands S3 only", "give s3://, s3://bucket or s3://bucket/prefix"
+            f"{clean(uri)}: the proxy understands S3 and Azure only",
+            "give s3://, s3://bucket/prefix, az:// or az://container/prefix",
         )
-    return _ANY if uri == _ANY else join("s3", *split(uri))
+    known = "s3" if scheme == "s3" else "az"
+    if uri.rstrip("/") == f"{scheme}:":
+        return f"{known}://"
+    container, key = split(uri)
+    return join(known, container.partition("@")[0], key)

@@ -18,7 +18,6 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from tracekit.capture.proxy.exchange import Exchange, Exchanges
-from tracekit.capture.proxy.requests import understand
 from tracekit.capture.proxy.upstream import HOP_BY_HOP, Refused, Upstream
 from tracekit.errors import ErrorClass, UsageError
 
@@ -84,7 +83,9 @@ class Server:
         target = request.raw_path
         if not target.startswith("/"):
             return _error(400, "InvalidURI", "tracekit proxy: the request is not addressed to a server")
-        exchange = self._exchanges.begin(understand(request.method, target, request.headers), request.headers)
+        exchange = self._exchanges.begin(
+            self._upstream.understand(request.method, target, request.headers), request.headers
+        )
         error: ErrorClass | None = None
         try:
             response, error = await self._pass_on(request, target, exchange)

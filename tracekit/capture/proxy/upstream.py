@@ -8,16 +8,19 @@ itself would refuse the last, so it is refused here, with the reason.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol
 from urllib.parse import urlsplit
 
 from multidict import CIMultiDict
 
 from tracekit.backends.objects.aws import AwsSettings
+from tracekit.capture.proxy.requests import Asked, understand
 from tracekit.capture.proxy.signing import SIGNATURE, Claim, Resigner, claim_of, without_signature
 from tracekit.errors import BackendError
 
-__all__ = ["HOP_BY_HOP", "Refused", "Route", "Upstream"]
+__all__ = ["HOP_BY_HOP", "Refused", "Route", "S3Upstream", "Upstream", "passed_on"]
 
 HOP_BY_HOP = frozenset(
     (
@@ -55,8 +58,38 @@ class Route:
     unwrap: bool = False
 
 
-class Upstream:
-    """The store behind the proxy; AWS itself, in the region of each request, if `settings` names no endpoint."""
+class Upstream(Protocol):
+    """The store behind the proxy: what its requests do, and where they go."""
+
+    @property
+    def shown(self) -> str:
+        """The store as messages name it."""
+
+    @property
+    def unsigned_because(self) -> str:
+        """Why requests are not signed again; empty if they are."""
+
+    @property
+    def path(self) -> str:
+        """What follows the host in the proxy's endpoint."""
+
+    def understand(self, method: str, target: str, headers: Mapping[str, str]) -> Asked:
+        """Return what the request with this target (path and query, as sent) asks for."""
+
+    def route(self, method: str, target: str, headers: CIMultiDict[str]) -> Route:
+        """Return where the request goes. Raises Refused if the store could not check its signature."""
+
+    def environment(self, endpoint: str) -> dict[str, str]:
+        """Return the variables that lead clients to the proxy at `endpoint`."""
+
+    def shown_environment(self, endpoint: str) -> dict[str, str]:
+        """Return those of them that hold no credential."""
+
+
+class S3Upstream:
+    """S3; AWS itself, in the region of each request, if `settings` names no endpoint."""
+
+    path = ""
 
     def __init__(self, settings: AwsSettings) -> None:
         self._settings = settings
@@ -73,12 +106,26 @@ class Upstream:
         """The store as messages name it."""
         return self._settings.shown_endpoint
 
+    def understand(self, method: str, target: str, headers: Mapping[str, str]) -> Asked:
+        """As the protocol says."""
+        return understand(method, target, headers)
+
+    def environment(self, endpoint: str) -> dict[str, str]:
+        """As the protocol says."""
+        return {
+            "AWS_ENDPOINT_URL": endpoint,
+            "AWS_ENDPOINT_URL_S3": endpoint,
+            "AWS_ALLOW_HTTP": "true",  # polars, and others in Rust
+        }
+
+    shown_environment = environment
+
     def route(self, method: str, target: str, headers: CIMultiDict[str]) -> Route:
-        """Return where the request goes. Raises Refused if the store could not check its signature."""
+        """As the protocol says."""
         claim = claim_of(target, headers)
         region = self._settings.region if claim is None else claim.region
         base = self._settings.endpoint or self._settings.aws_endpoint(None, region)
-        kept = _passed_on(headers)
+        kept = passed_on(headers)
         if claim is None and "Authorization" not in headers and _OTHER_SIGNATURES.search(target) is None:
             kept["Host"] = urlsplit(base).netloc
             return Route(base + target, kept)
@@ -118,7 +165,8 @@ def _resigned(
     return Route(base + target, headers, unwrap)
 
 
-def _passed_on(headers: CIMultiDict[str]) -> CIMultiDict[str]:
+def passed_on(headers: CIMultiDict[str]) -> CIMultiDict[str]:
+    """The headers without those of one connection."""
     return CIMultiDict([(name, value) for name, value in headers.items() if name.lower() not in HOP_BY_HOP])
 
 

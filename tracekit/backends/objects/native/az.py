@@ -23,7 +23,7 @@ from tracekit.backends.objects.native.service import (
     xml_text,
 )
 
-__all__ = ["AzService"]
+__all__ = ["AzService", "shared_key"]
 
 _VERSION = "2023-11-03"
 _ENTRY = re.compile(r"<Blob>(.*?)</Blob>", re.DOTALL)
@@ -118,9 +118,16 @@ class AzService:
     def _authorization(
         self, method: str, path: str, query: Mapping[str, str], headers: Mapping[str, str]
     ) -> str:
-        own = "".join([f"{name}:{headers[name]}\n" for name in sorted(headers) if name.startswith("x-ms-")])
-        asked = "".join([f"\n{name.lower()}:{query[name]}" for name in sorted(query)])
-        listed = "\n".join([headers.get(name, "") for name in _SIGNED_HEADERS])
-        text = f"{method}\n{listed}\n{own}/{self.account}{path}{asked}"
-        digest = hmac.digest(base64.b64decode(self.key), text.encode("utf-8", "surrogateescape"), "sha256")
-        return f"SharedKey {self.account}:{base64.b64encode(digest).decode()}"
+        return shared_key(self.account, self.key, method, path, query, headers)
+
+
+def shared_key(
+    account: str, key: str, method: str, path: str, query: Mapping[str, str], headers: Mapping[str, str]
+) -> str:
+    """The authorization of a request by the account's key. Names of headers are in lower case, values of `query` decoded."""
+    own = "".join([f"{name}:{headers[name]}\n" for name in sorted(headers) if name.startswith("x-ms-")])
+    asked = "".join([f"\n{name.lower()}:{query[name]}" for name in sorted(query)])
+    listed = "\n".join([headers.get(name, "") for name in _SIGNED_HEADERS])
+    text = f"{method}\n{listed}\n{own}/{account}{path}{asked}"
+    digest = hmac.digest(base64.b64decode(key), text.encode("utf-8", "surrogateescape"), "sha256")
+    return f"SharedKey {account}:{base64.b64encode(digest).decode()}"

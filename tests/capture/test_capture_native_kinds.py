@@ -1,0 +1,190 @@
+"""The native engine beside strace in programs that use the C library in less common ways, and what it says it cannot see."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import textwrap
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tracekit.capture.command import capture_command
+from tracekit.capture.native import NativeEngine
+from tracekit.capture.tools.strace import StraceEngine
+from tracekit.store.reader import open_reader
+
+pytestmark = pytest.mark.skipif(
+    NativeEngine().available() is None or shutil.which("gcc") is None, reason="there is no C compiler"
+)
+needs_strace = pytest.mark.skipif(
+    StraceEngine().available() is None
+    or subprocess.run(["strace", "-qq", "true"], capture_output=True).returncode != 0,
+    reason="strace is not installed, or ptrace is not allowed here",
+)
+CASES = {
+    "dafp": "descriptors, appends, forks and children: dup2, close_range, posix_spawn, vfork, popen, system",
+    "sb": "streams: ungetc, seeks, scanf, freopen, fdopen, tmpfile, fmemopen, other buffers, dprintf",
+    "vkiu": "vectors, copies inside the kernel, written mappings, POSIX AIO, files without a name, calls by syscall()",
+}
+READER = (
+    "#include <fcntl.h>\n#include <unistd.h>\n"
+    'int main(void) { static char b[1 << 16]; int f = open("x.bin", O_RDONLY); while (read(f, b, sizeof b) > 0); return 0; }'
+)
+
+
+def compiled(folder: Path, source: str, *flags: str, name: str = "p") -> Path:
+    (folder / f"{name}.c").write_text(source)
+    done = subprocess.run(
+        ["gcc", "-O1", "-w", *flags, "-o", folder / name, folder / f"{name}.c"], capture_output=True
+    )
+    if done.returncode:
+        pytest.skip("it cannot be linked here")
+    return folder / name
+
+
+@pytest.fixture(scope="module")
+def kinds(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    source = Path(__file__).with_name("kinds.c").read_text()
+    return compiled(tmp_path_factory.mktemp("kinds"), source, name="kinds")
+
+
+def ops(trace: Path) -> Counter[tuple[Any, ...]]:
+    """Every op; of appends without the offset, which strace does not know."""
+    found: Counter[tuple[Any, ...]] = Counter()
+    for row in open_reader(trace).query("SELECT * FROM ops").to_pylist():
+        name = re.sub(r"#\d+$|^temp\w{6}$", "#", row["uri"].rpartition("/")[2])
+        offset = None if name == "append" else row["offset"]
+        found[name, row["op"], offset, row["len"], row["bytes"], row["error"]] += 1
+    return found
+
+
+@needs_strace
+@pytest.mark.parametrize("case", CASES, ids=CASES.values())
+def test_every_op_equals_that_of_strace(case, kinds, tmp_path, monkeypatch):
+    seen = {}
+    for method in ("strace", "native"):
+        folder = tmp_path / "work"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        monkeypatch.chdir(folder)
+        trace = tmp_path / f"{method}.trace"
+        done = capture_command(
+            [str(kinds), case], trace, method=method, include=[f"{folder}/*"], hooks="", faults=False
+        )
+        assert done.exit_code == 0
+        seen[method] = ops(trace)
+    assert seen["native"].total() > 5
+    assert seen["native"] == seen["strace"]
+
+
+def test_appends_have_their_offset(kinds, tmp_path, monkeypatch, trace):
+    monkeypatch.chdir(tmp_path)
+    capture_command([str(kinds), "a"], trace, method="native", include=[f"{tmp_path}/append"])
+    found = open_reader(trace).query("SELECT \"offset\", bytes FROM ops WHERE op = 'write' ORDER BY t_submit")
+    ends = 0
+    for row in found.to_pylist():
+        assert row["offset"] == ends
+        ends += row["bytes"]
+    assert ends == (tmp_path / "append").stat().st_size
+
+
+def test_processes_that_read_one_descriptor_at_once_have_exact_offsets(tmp_path, trace):
+    (tmp_path / "x.bin").write_bytes(bytes(60_000))
+    code = """
+        import os, sys
+        fd = os.open(sys.argv[1], os.O_RDONLY)
+        children = []
+        for _ in range(3):
+            if (child := os.fork()) == 0:
+                for _ in range(200):
+                    os.read(fd, 100)
+                os._exit(0)
+            children.append(child)
+        for child in children:
+            os.waitpid(child, 0)
+    """
+    command = [sys.executable, "-c", textwrap.dedent(code), str(tmp_path / "x.bin")]
+    capture_command(command, trace, method="native", include=[f"{tmp_path}/x.bin"], hooks="")
+    found = open_reader(trace).query('SELECT "offset" FROM ops ORDER BY 1').column(0).to_pylist()
+    assert found == list(range(0, 60_000, 100))
+
+
+def unseen(command: list[str], trace: Path) -> tuple[str, ...]:
+    done = capture_command(command, trace, method="native", hooks="")
+    assert done.completeness is not None
+    assert not done.completeness.reaches(0.99)
+    assert any("programs that were not seen: " in note for note in done.notes)
+    assert open_reader(trace).completeness["unseen_programs"] == list(done.completeness.unseen_programs)
+    return done.completeness.unseen_programs
+
+
+def test_programs_that_are_started_with_another_environment_are_named(tmp_path, trace, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "x.bin").write_bytes(bytes(5000))  # less than the C library may read for itself
+    program = compiled(tmp_path, READER)
+    for name in "abc":
+        (tmp_path / name).symlink_to(program)
+    starts = "env -i ./a; (unset LD_PRELOAD; exec ./b); find p -exec env -u TRACEKIT_NATIVE_LOGS ./c ';'; ./p"
+    assert unseen(["sh", "-c", starts], trace) == tuple(f"{name} (without the environment)" for name in "abc")
+
+
+def test_a_static_program_is_named(tmp_path, trace, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "x.bin").write_bytes(bytes(5000))
+    compiled(tmp_path, READER, "-static")
+    assert unseen(["sh", "-c", "./p; true"], trace) == ("p (linked statically)",)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make files of another user")
+def test_a_program_that_changes_its_user_is_named(tmp_path, trace, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "x.bin").write_bytes(bytes(5000))
+    program = compiled(tmp_path, READER)
+    os.chown(program, 65534, 65534)
+    program.chmod(0o4755)
+    assert unseen(["sh", "-c", "./p; true"], trace) == ("p (set-user-ID)",)
+
+
+def test_other_libraries_that_are_preloaded_stay(tmp_path, trace, monkeypatch):
+    (tmp_path / "x.bin").write_bytes(bytes(5000))
+    other = compiled(tmp_path, 'int puts(const char *); __attribute__((constructor)) void here(void) { puts("here"); }', "-shared", "-fPIC", name="other.so")  # fmt: skip
+    monkeypatch.setenv("LD_PRELOAD", str(other))
+    out = tmp_path / "out"
+    done = capture_command(
+        ["sh", "-c", f"cat {tmp_path}/x.bin > {out}; true"], trace, method="native", hooks=""
+    )
+    assert b"here" in out.read_bytes()
+    assert done.completeness is not None and done.completeness.unseen_programs == ()
+    assert open_reader(trace).query(
+        "SELECT sum(bytes) AS b FROM ops WHERE uri LIKE '%x.bin'"
+    ).to_pylist() == [{"b": 5000}]
+
+
+def test_what_recording_takes_is_measured_in_each_process(tmp_path, trace):
+    (tmp_path / "x.bin").write_bytes(bytes(5000))
+    code = "import os\nfd = os.open(%r, os.O_RDONLY)\nfor n in range(20000): os.pread(fd, 10, n %% 4000)"
+    command = [sys.executable, "-c", code % str(tmp_path / "x.bin")]
+    done = capture_command(command, trace, method="native", include=[f"{tmp_path}/*"])
+    reader = open_reader(trace)
+    (process,) = reader.completeness["processes"]
+    assert 0 < process["recording_ns"] < process["cpu_ns"]
+    counters = reader.counters
+    assert counters["overhead_engine_ns"] == process["recording_ns"]
+    assert counters["process_cpu_ns"] == process["cpu_ns"]
+    assert any(note.startswith("overhead: recording took ") for note in done.notes)
+
+
+def test_a_process_over_the_budget_is_named(tmp_path, trace):
+    (tmp_path / "x.bin").write_bytes(bytes(5000))
+    code = (
+        "import os, time\nfd = os.open(%r, os.O_RDONLY)\nwhile time.process_time() < 1.2: os.pread(fd, 10, 0)"
+    )
+    command = [sys.executable, "-c", code % str(tmp_path / "x.bin")]
+    done = capture_command(command, trace, method="native", include=["nothing"], max_overhead=1e-6)
+    assert any("more than max_overhead=1e-06" in note for note in done.notes)
