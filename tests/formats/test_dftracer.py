@@ -358,6 +358,32 @@ def test_numbers_may_be_unsigned_or_have_a_fraction_and_categories_lower_case(tm
     ]  # fmt: skip
 
 
+def test_a_process_number_that_is_used_again_is_another_process(tmp_path: Path) -> None:
+    def life(start: int, folder: str, hashed: str) -> list[str]:
+        return [
+            _definition(f"/{folder}", hashed, pid=1),
+            _definition("a", "aa", pid=1),
+            event("start", start, cat="dftracer", pid=1, cwd=hashed),
+            event("open64", start + 1, pid=1, fhash="aa", ret=3),
+            event("read", start + 2, pid=1, fhash="aa", ret=7, count=7),
+            event("end", start + 3, cat="dftracer", pid=1),
+        ]
+
+    log = write(tmp_path / "l.pfw", [*life(10, "one", "c0"), *life(20, "two", "c1"), *life(30, "one", "c0")])
+    import_trace("dftracer", log, tmp_path / "t", strict=True)
+    assert [(r["rank"], r["uri"], r["offset"]) for r in reads(tmp_path / "t")] == [
+        (0, "file:///one/a", 0), (1, "file:///two/a", 0), (2, "file:///one/a", 0)
+    ]  # fmt: skip
+
+
+def test_a_failure_that_was_written_as_a_float_is_one(tmp_path: Path) -> None:
+    line = event("pread", 10, pid=1, fname="/a", count=5, offset=0, ret=-1)
+    log = write(tmp_path / "l.pfw", [line.replace("-1", "1.8446744073709552e+19")])
+    import_trace("dftracer", log, tmp_path / "t", strict=True)
+    (found,) = reads(tmp_path / "t")
+    assert (found["bytes"], found["error"]) == (0, "io_error")
+
+
 def test_relative_names_are_resolved_by_the_working_directory_or_the_base(tmp_path: Path) -> None:
     lines = [
         _definition("/w", "c0", pid=1),

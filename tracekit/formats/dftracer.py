@@ -114,7 +114,7 @@ class DFTracer:
 
 _RANKED = """
     WITH threads AS (
-        SELECT pid, tid, dense_rank() OVER (ORDER BY try_cast(split_part(pid, '@', 1) AS BIGINT), pid) - 1 AS rank,
+        SELECT pid, tid, dense_rank() OVER (ORDER BY try_cast(regexp_extract(pid, '^[0-9]+') AS BIGINT), pid) - 1 AS rank,
             dense_rank() OVER (PARTITION BY pid ORDER BY try_cast(tid AS BIGINT)) - 1 AS worker
         FROM (SELECT DISTINCT pid, tid FROM ops)
     )

@@ -16,6 +16,7 @@
 CREATE MACRO as_integer(t) AS coalesce(
     try_cast(CASE WHEN NOT contains(t, '.') THEN t END AS BIGINT),
     try_cast(CASE WHEN try_cast(t AS UBIGINT) >= 9223372036854775808 THEN try_cast(t AS UBIGINT)::HUGEINT - 18446744073709551616 END AS BIGINT),
+    CASE WHEN try_cast(t AS DOUBLE) >= 9223372036854775808 THEN -1 END,
     try_cast(try_cast(t AS DOUBLE) AS BIGINT)
 );
 
@@ -36,6 +37,18 @@ WHERE pid IN (SELECT pid FROM hosts GROUP BY pid HAVING count(DISTINCT known_hos
 
 UPDATE events SET pid = p.name FROM processes p
 WHERE p.log = events.seq >> 40 AND p.pid = events.pid AND p.host IS NOT DISTINCT FROM events.host;
+
+-- ends: a process that has ended leaves its number to another, which gets another name
+CREATE TABLE ends AS
+SELECT pid, seq FROM events WHERE ph = 'X' AND name = 'end' AND cat = 'DFTRACER';
+
+UPDATE events SET pid = events.pid || '#' || later.ended
+FROM (
+    SELECT e.seq, count(*) AS ended FROM events e JOIN ends n ON n.pid = e.pid AND n.seq < e.seq AND n.seq >> 40 = e.seq >> 40 GROUP BY e.seq
+) later
+WHERE later.seq = events.seq;
+
+DELETE FROM events WHERE ph = 'X' AND name = 'end' AND cat = 'DFTRACER';
 
 -- definitions: what a hash stands for, process by process, in order of appearance
 CREATE TABLE definitions AS

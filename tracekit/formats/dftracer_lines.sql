@@ -44,7 +44,7 @@ SELECT $log::BIGINT * 1099511627776 + number, number, name, cat, ph, pid, tid, t
 FROM timed
 WHERE (ph = 'M' AND name = 'FH' AND meta_value IS NOT NULL)
     OR (ph = 'X' AND name IS NOT NULL AND ts IS NOT NULL AND dur IS NOT NULL
-        AND (cat IN ('POSIX', 'STDIO') OR image_idx IS NOT NULL OR name = 'start'));
+        AND (cat IN ('POSIX', 'STDIO') OR image_idx IS NOT NULL OR name = 'start' OR (name = 'end' AND cat = 'DFTRACER')));
 
 SELECT number FROM timed
 WHERE name IS NULL OR ph IS NULL OR (ph = 'X' AND (ts IS NULL OR dur IS NULL))

@@ -96,7 +96,7 @@ class DFTracerLog:
     def batches(self) -> Iterator[pa.RecordBatch]:
         if self._logs is not None:
             yield from self._logs.batches(
-                "SELECT * EXCLUDE (number, epoch) REPLACE (coalesce(try_cast(pid AS BIGINT), 0) AS pid,"
+                "SELECT * EXCLUDE (number, epoch) REPLACE (coalesce(try_cast(regexp_extract(pid, '^[0-9]+') AS BIGINT), 0) AS pid,"
                 " coalesce(try_cast(tid AS BIGINT), 0) AS tid) FROM ops ORDER BY t_submit"
             )
 
