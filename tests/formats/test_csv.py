@@ -197,7 +197,7 @@ def test_extra_columns_of_any_shape_go_out_as_text(tmp_path: Path) -> None:
 def test_numbers_of_other_tools_are_read_alike_with_and_without_a_bad_line_beside_them(
     tmp_path: Path, bad: str
 ) -> None:
-    lines = "/a,1,0x1000,5.0\n/b,2,NaN,NA\n/c,3,+7,null\n/d,4,4096.00,\\N\n"
+    lines = "/a,1,0x1000,5.0\n/b,2,NaN,NA\n/c,3,+7,null\n/d,4,4096.00,\\N\n/e,5,1e3,2.5E+1\n"
     (tmp_path / "log").write_text("uri,t_submit,len,latency\n" + lines + bad)
     done = import_trace("csv", tmp_path / "log", tmp_path / "t")
     assert done.skipped == bool(bad)
@@ -206,7 +206,16 @@ def test_numbers_of_other_tools_are_read_alike_with_and_without_a_bad_line_besid
         (None, None),
         (7, None),
         (4096, None),
+        (1000, 25),
     ]
+
+
+def test_a_number_with_a_fraction_or_out_of_range_is_a_bad_line(tmp_path: Path) -> None:
+    (tmp_path / "log").write_text(
+        "uri,t_submit,len\n/a,1,1.5e0\n/a,2,1e99\n/a,3,1e-3\n/a,4,1_000\n/a,5,7e0\n"
+    )
+    assert import_trace("csv", tmp_path / "log", tmp_path / "t").skipped == 4
+    assert [r["len"] for r in rows(tmp_path / "t")] == [7]
 
 
 def test_logs_that_were_put_together_with_their_headers_are_one_log(tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ DECIMAL = pa.decimal128(38, 9)
 TIMESTAMP = pa.timestamp("ns", "UTC")
 LINE_ENDS = "{} ops left out: a name that holds a line end or a NUL cannot be written"
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:?\d\d)")
-_WHOLE = re.compile(r"([+-]?\d{1,20})(?:\.0*)?", re.ASCII)
+_WHOLE = re.compile(r"[+-]?\d{1,20}(\.\d{0,20})?([eE][+-]?\d{1,2})?", re.ASCII)
 _HEXADECIMAL = re.compile(r"0[xX][0-9a-fA-F]{1,15}")
 _NOTHING = ("NaN", "nan", "NA", "N/A", "null", "NULL", "None", "-", "\\N")
 """What other tools write for a number that there is not."""
@@ -249,11 +249,14 @@ def _value(text: str | None, reader: Callable[[str], object]) -> object:
 
 
 def _whole(text: str) -> int | None:
-    """Return a whole number: decimal, hexadecimal, or with a fraction of zero, as pandas writes a column with gaps."""
+    """Return a whole number: decimal, hexadecimal, or a float without a fraction, as pandas writes a column with gaps."""
     if _HEXADECIMAL.fullmatch(text):
         return int(text, 16)
     found = _WHOLE.fullmatch(text)
-    return None if found is None else int(found[1])
+    if found is None or not (found[1] or found[2]):
+        return None if found is None else int(text)
+    value = Decimal(text)
+    return int(value) if value == value.to_integral_value() else None
 
 
 def _integer(text: str) -> object:
