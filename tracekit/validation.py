@@ -28,6 +28,7 @@ __all__ = [
     "Table",
     "assign",
     "check_names",
+    "choosing",
     "flag_of",
     "merge",
     "nearest",
@@ -155,6 +156,12 @@ def nearest(word: str, known: Iterable[str]) -> str:
     """`did you mean X?` if a known word is near `word`, else nothing."""
     close = difflib.get_close_matches(word.lower().replace("-", "_"), list(known), n=1, cutoff=0.5)
     return f"did you mean {close[0]}?" if close else ""
+
+
+def choosing(word: str, known: Iterable[str]) -> str:
+    """The hint for `word`, which is none of the words `known`: the nearest, and all of them."""
+    words = tuple(known)
+    return f"{nearest(word, words)} choose {', '.join(words)}".strip()
 
 
 def flag_of(name: str) -> str:

@@ -7,6 +7,7 @@ from tracekit.capture.tools.dftracer import DFTracerEngine
 from tracekit.capture.tools.engine import Engine
 from tracekit.capture.tools.strace import StraceEngine
 from tracekit.errors import UsageError
+from tracekit.validation import choosing
 
 __all__ = ["ENGINES", "METHODS", "choose_engine"]
 
@@ -18,7 +19,7 @@ METHODS = ("auto", *(engine.name for engine in ENGINES), "hooks")
 def choose_engine(method: str) -> tuple[Engine | None, str]:
     """Return the engine that `method` names, and the path of its library or program; None for hooks alone."""
     if method not in METHODS:
-        raise UsageError(f"unknown method {method!r}", f"the methods are {', '.join(METHODS)}")
+        raise UsageError(f"unknown method {method!r}", choosing(method, METHODS))
     if method == "hooks":
         return None, ""
     for engine in ENGINES:

@@ -27,7 +27,7 @@ from tracekit.capture.overhead import EACH, Meter
 from tracekit.errors import ErrorClass, UsageError
 from tracekit.job import rank_and_world_size
 from tracekit.long_options import LONG_RUNNING
-from tracekit.validation import parse_all
+from tracekit.validation import choosing, parse_all
 
 if TYPE_CHECKING:
     from tracekit.keywords import Size
@@ -393,7 +393,7 @@ def known_hooks(hooks: str | Sequence[str]) -> tuple[str, ...]:
     for name in (name.strip() for name in names):
         for one in AUTO if name == "auto" else (name,) if name else ():
             if one.partition(":")[0] not in HOOKS:
-                raise UsageError(f"unknown hook {one!r}", f"the hooks are auto, {', '.join(HOOKS)}")
+                raise UsageError(f"unknown hook {one!r}", choosing(one, ("auto", *HOOKS)))
             chosen[one.partition(":")[0]] = one
     return tuple(chosen.values())
 

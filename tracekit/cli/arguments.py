@@ -11,7 +11,7 @@ import typer
 from tracekit.errors import UsageError
 from tracekit.store.layout import SEGMENT_SUFFIX, is_trace_file
 from tracekit.uri import local_file
-from tracekit.validation import nearest
+from tracekit.validation import choosing
 
 __all__ = [
     "OPTIONAL_COUNT",
@@ -123,8 +123,7 @@ def check_choice(name: str, value: str, known: Iterable[str]) -> None:
     """Raise UsageError, with the nearest known word, if `value` is not one of the words `known`."""
     words = tuple(known)
     if value not in words:
-        near = nearest(value, words)
-        raise UsageError(f"unknown {name} {value!r}", f"{near}{' ' if near else ''}choose {', '.join(words)}")
+        raise UsageError(f"unknown {name} {value!r}", choosing(value, words))
 
 
 def examples(*commands: str) -> str:

@@ -16,6 +16,7 @@ from tracekit.formats.base import Carries, ExportOptions, Tally
 from tracekit.sql import load_sql
 from tracekit.store.reader import TraceReader
 from tracekit.store.statements import select, streamed, value_errors
+from tracekit.validation import choosing
 
 __all__ = ["RECORD", "LibCacheSim"]
 
@@ -45,7 +46,9 @@ class LibCacheSim:
     def write(self, trace: TraceReader, sink: BinaryIO, tally: Tally, options: ExportOptions) -> int:
         """As the protocol says. An object is a byte range of a file, or (`object_by="uri"`) the file."""
         if options.object_by not in _OBJECTS:
-            raise UsageError(f"object_by={options.object_by!r} is unknown", "give " + " or ".join(_OBJECTS))
+            raise UsageError(
+                f"object_by={options.object_by!r} is unknown", choosing(options.object_by, _OBJECTS)
+            )
         sql = load_sql("tracekit.formats", "next_use")
         done = 0
         with closing(trace.connect()) as connection, value_errors(trace.path):

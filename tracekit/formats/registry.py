@@ -36,7 +36,7 @@ from tracekit.store.reader import TraceLike, open_reader
 from tracekit.store.writer import TraceWriter
 from tracekit.units import parse_size
 from tracekit.uri import local_file
-from tracekit.validation import nearest
+from tracekit.validation import choosing
 
 __all__ = [
     "ExportResult",
@@ -169,9 +169,7 @@ def import_trace(
     reads = importer(format)
     window = parse_window(since, until)
     if wait_unit not in WAIT_UNITS:
-        raise UsageError(
-            f"wait_unit={wait_unit!r} is not one of {', '.join(WAIT_UNITS)}", "see docs/formats.md, fio"
-        )
+        raise UsageError(f"wait_unit={wait_unit!r} is unknown", choosing(wait_unit, WAIT_UNITS))
     size = parse_size(block_bytes, name="block_bytes")
     options = ImportOptions(map_columns, base, separator, op_map(map_ops), wait_unit, size)
     with opened(source, format, directories=format in _OF_DIRECTORIES) as logs:
@@ -310,8 +308,6 @@ def _settled(batches: Iterator[pa.RecordBatch], tally: Tally) -> Iterator[pa.Rec
 
 def _load(known: dict[str, tuple[str, str]], name: str, what: str) -> object:
     if name not in known:
-        near = nearest(name, known)
-        hint = f"{near}{' ' if near else ''}choose {', '.join(known)}"
-        raise UsageError(f"unknown format {name!r} to {what}", hint)
+        raise UsageError(f"unknown format {name!r} to {what}", choosing(name, known))
     module, cls = known[name]
     return getattr(importlib.import_module(module), cls)()

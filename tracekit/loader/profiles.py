@@ -7,7 +7,7 @@ from typing import Unpack
 from tracekit.errors import UsageError
 from tracekit.keywords import LoaderKeywords
 from tracekit.loader.options import LoaderOptions
-from tracekit.validation import nearest
+from tracekit.validation import choosing
 
 __all__ = ["PROFILES", "SAVE", "profile"]
 
@@ -72,10 +72,7 @@ def profile(name: str, **options: Unpack[LoaderKeywords]) -> LoaderOptions:
     Raises UsageError for an unknown profile, an unknown option or an invalid value.
     """
     if name not in PROFILES:
-        raise UsageError(
-            f"profile={name!r} is unknown",
-            f"{nearest(name, PROFILES)} choose from {', '.join(PROFILES)}".strip(),
-        )
+        raise UsageError(f"profile={name!r} is unknown", choosing(name, PROFILES))
     chosen = LoaderOptions.of(dict(PROFILES[name]), **options)
     if name == "torch" and "prefetch" not in options:
         return LoaderOptions.of(chosen, prefetch=2 * chosen.num_workers)

@@ -20,6 +20,7 @@ from tracekit.metrics.sweep import Peaks, peaks
 from tracekit.schema import READ_KINDS, WRITE_KINDS
 from tracekit.store.reader import TraceReader
 from tracekit.units import format_count, format_duration, format_size
+from tracekit.validation import choosing
 
 __all__ = [
     "DISTINCT",
@@ -127,7 +128,7 @@ class MetricsSnapshot:
         }
         key = name.removesuffix("_hist")
         if key not in found:
-            raise UsageError(f"no histogram {name!r}", f"choose from {', '.join(found)}")
+            raise UsageError(f"no histogram {name!r}", choosing(key, found))
         return found[key]
 
     def to_dict(self) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from tracekit.questions.words import heading, in_words
 from tracekit.sql import columns_named, load_sql, sql_header, sql_names
 from tracekit.store.reader import TraceLike
 from tracekit.trace import open_trace
-from tracekit.validation import nearest
+from tracekit.validation import choosing
 
 __all__ = ["QUESTIONS", "Answer", "Question", "ask", "question_named"]
 
@@ -100,10 +100,7 @@ def ask(
 def question_named(name: str) -> Question:
     """Return one of `QUESTIONS`. Raises UsageError, with the nearest name, if there is none of this name."""
     if name not in QUESTIONS:
-        near = nearest(name, QUESTIONS)
-        raise UsageError(
-            f"unknown question {name!r}", f"{near}{' ' if near else ''}choose {', '.join(QUESTIONS)}"
-        )
+        raise UsageError(f"unknown question {name!r}", choosing(name, QUESTIONS))
     return QUESTIONS[name]
 
 

@@ -32,7 +32,7 @@ from tracekit.reporting.streams import latency_by_size, rank_heat, timeline
 from tracekit.reporting.table import brief, counted, short_names
 from tracekit.store.reader import TraceReader
 from tracekit.units import format_count, format_duration, format_size
-from tracekit.validation import nearest
+from tracekit.validation import choosing
 
 __all__ = ["KINDS", "drawn", "panels"]
 
@@ -65,8 +65,7 @@ def _asked(build: Callable[[list[Source]], list[Panel]], sources: list[Source]) 
 
 def _builder(kind: str) -> Callable[[list[Source]], list[Panel]]:
     if kind not in KINDS:
-        hint = f"{nearest(kind, KINDS)} choose from {', '.join(KINDS)}".strip()
-        raise UsageError(f"unknown picture {kind!r}", hint)
+        raise UsageError(f"unknown picture {kind!r}", choosing(kind, KINDS))
     return KINDS[kind]
 
 

@@ -22,6 +22,7 @@ from tracekit.backends.local.beneath import EVERYWHERE, Fence
 from tracekit.errors import BackendError, ErrorClass, UsageError
 from tracekit.options import PAGE_CACHE_MODES
 from tracekit.uri import from_path, to_path
+from tracekit.validation import choosing
 
 __all__ = [
     "Counters",
@@ -83,7 +84,7 @@ def check_mode(page_cache_mode: str) -> None:
     """Raise UsageError for an unknown page cache mode."""
     if page_cache_mode not in PAGE_CACHE_MODES:
         raise UsageError(
-            f"unknown page_cache_mode={page_cache_mode!r}", f"one of {', '.join(PAGE_CACHE_MODES)}"
+            f"unknown page_cache_mode={page_cache_mode!r}", choosing(page_cache_mode, PAGE_CACHE_MODES)
         )
 
 

@@ -22,6 +22,7 @@ from tracekit.backends.objects.uri import join, split
 from tracekit.errors import BackendError, ErrorClass, UsageError
 from tracekit.options import PAGE_CACHE_MODES
 from tracekit.uri import clean
+from tracekit.validation import choosing
 
 __all__ = ["Connect", "ObjectHandle", "ObjectStoreBackend"]
 
@@ -122,7 +123,7 @@ class ObjectStoreBackend:
         """Return a handle without a request. Page cache modes do not apply to object stores."""
         if page_cache_mode not in PAGE_CACHE_MODES:
             raise UsageError(
-                f"unknown page_cache_mode={page_cache_mode!r}", f"one of {', '.join(PAGE_CACHE_MODES)}"
+                f"unknown page_cache_mode={page_cache_mode!r}", choosing(page_cache_mode, PAGE_CACHE_MODES)
             )
         return ObjectHandle(self, *self._locate(uri), uri)
 

@@ -20,6 +20,7 @@ from tracekit.formats.sound import Streams, error_class, map_dictionary, op_kind
 from tracekit.formats.text.delimited import DECIMAL, INTEGER, TEXT, TIMESTAMP, arrays_of, kind_of
 from tracekit.formats.text.presets import FORMATS, PRESETS, Preset
 from tracekit.schema import OPS
+from tracekit.validation import nearest
 
 __all__ = [
     "SIZES",
@@ -131,9 +132,11 @@ def parse_mapping(text: str) -> tuple[Column, ...]:
         if item in FORMATS:
             raise UsageError(f"map_columns={item!r} is a format, not a mapping", f"import it as {item}")
         if not equals or not rest or name not in _COLUMNS or name in found:
+            near = nearest(name, (*_COLUMNS, *PRESETS)) if name not in _COLUMNS else ""
+            near = f"{near} " if near else ""
             raise UsageError(
                 f"map_columns={item!r} is not a mapping",
-                f"write COLUMN=SOURCE[:UNIT] once a column, or a preset ({', '.join(PRESETS)}); "
+                f"{near}write COLUMN=SOURCE[:UNIT] once a column, or a preset ({', '.join(PRESETS)}); "
                 f"columns are {', '.join(_COLUMNS)}",
             )
         found[name] = Column(name, tuple(_source(item, name, part) for part in rest.split("|")))
