@@ -180,3 +180,78 @@ def test_a_streamed_plan_has_every_client(tmp_path: Path, monkeypatch: pytest.Mo
 def test_stagger_without_clients_is_refused() -> None:
     with pytest.raises(tracekit.UsageError, match="stagger="):
         tracekit.ReplayOptions(stagger="1s")
+
+
+def test_clients_by_phase_start_a_share_of_a_step_apart(tmp_path: Path) -> None:
+    trace = record(tmp_path)  # a step is 4 ops of 1 ms
+    options: dict[str, Any] = {"clients": 3, "engine": "interpreter"}
+    result = tracekit.replay(trace, out=tmp_path / "r", stagger_phase=0.25, speed=2, **options)
+    exact(result)
+    assert result.options["stagger"] == 500_000  # a quarter of 4 ms at twice the speed
+    sql = "SELECT min(t_due) AS first FROM ops GROUP BY rank ORDER BY rank"
+    first = tracekit.open_trace(tmp_path / "r").query(sql).column("first").to_pylist()
+    assert [at - first[0] for at in first] == [0, 500_000, 1_000_000]
+    with pytest.raises(tracekit.UsageError, match="exclude each other"):
+        tracekit.replay(trace, stagger="1ms", stagger_phase=0.5, **options)
+    with pytest.raises(tracekit.UsageError, match="give clients="):
+        tracekit.replay(trace, stagger_phase=0.5)
+
+
+def test_a_trace_without_steps_has_no_phase(tmp_path: Path) -> None:
+    trace = write_ops(
+        tmp_path / "t",
+        {"t_submit": [0, 1], "uri": ["file:///a"] * 2, "offset": [0, 0], "len": [1, 1], "sample_id": [0, 1], "latency": [1, 1]},
+    )  # fmt: skip
+    with pytest.raises(tracekit.UsageError, match="no rank of the trace has two steps"):
+        tracekit.dry_run(trace, clients=2, stagger_phase=0.5)
+
+
+def many_files(folder: Path) -> Path:
+    """A trace of reads of six files of different sizes, which are not there."""
+    n = 24
+    return write_ops(
+        folder / "t",
+        {
+            "t_submit": [i * 1_000_000 for i in range(n)],
+            "uri": [f"file:///recorded/{i % 6}.bin" for i in range(n)],
+            "op": ["read"] * n,
+            "offset": [(i % 6) * 1000 for i in range(n)],
+            "len": [100] * n,
+            "bytes": [100] * n,
+            "latency": [1000] * n,
+            "sample_id": list(range(n)),
+            "rank": [i % 3 for i in range(n)],
+        },
+    )
+
+
+def test_many_recorded_files_become_one_for_each_client(tmp_path: Path) -> None:
+    trace, rule = many_files(tmp_path), f"/recorded=>{tmp_path}/made/{{client}}.bin"
+    made = tracekit.materialize(trace, [rule], clients=2)
+    assert (made.made, made.bytes) == (2, 2 * 5100)
+    assert sorted((path.name, path.stat().st_size) for path in (tmp_path / "made").iterdir()) == [("0.bin", 5100), ("1.bin", 5100)]  # fmt: skip
+    for more in ({}, {"on": "local", "hosts": 2}):
+        out = tmp_path / f"r{len(more)}"
+        result = tracekit.replay(trace, out=out, clients=2, map=rule, pace="asap", engine="interpreter", **more)  # type: ignore[arg-type]  # fmt: skip
+        assert result.ok, result.parity.verdict
+        found = tracekit.open_trace(out).query("SELECT uri, count(*) AS n FROM ops GROUP BY uri ORDER BY uri")
+        assert [(row["uri"][-5:], row["n"]) for row in found.to_pylist()] == [("0.bin", 24), ("1.bin", 24)]
+
+
+def test_the_compiled_engine_reads_one_file_in_place_of_many(tmp_path: Path) -> None:
+    trace, rule = many_files(tmp_path), f"/recorded=>{tmp_path}/one.bin"
+    tracekit.materialize(trace, [rule])
+    result = tracekit.replay(trace, map=rule, pace="asap")
+    assert result.ok, result.parity.verdict
+    assert (result.ops, result.parity.row("identity").ok) == (24, True)
+
+
+def test_one_target_for_several_names_is_for_reads_and_for_its_own_rule_only(tmp_path: Path) -> None:
+    trace = many_files(tmp_path)
+    with pytest.raises(tracekit.UsageError, match="only read"):
+        tracekit.replay(trace, map=f"/recorded=>{tmp_path}/one.bin", allow_writes=True)
+    rules = parse_rules(["/a=>/one", "/b/x=/one"])
+    assert rules.apply_all(["file:///a/1", "file:///a/2"]) == ["file:///one"] * 2
+    for uris in (["file:///a/1", "file:///b/x"], ["file:///b/x", "file:///a/1"]):
+        with pytest.raises(tracekit.UsageError, match="both map to"):
+            rules.apply_all(uris)
