@@ -17,11 +17,12 @@ from tracekit.metrics.measuring import measuring
 from tracekit.metrics.snapshot import snapshot
 from tracekit.reporting import charts
 from tracekit.reporting.advice import RULES, advise
+from tracekit.reporting.html import banner
 from tracekit.reporting.listings import LISTINGS, listing
 from tracekit.reporting.page import report
 from tracekit.reporting.panel import Panel, visible
 from tracekit.reporting.phases import phases
-from tracekit.reporting.series import KINDS, panels
+from tracekit.reporting.series import KINDS, drawn, panels
 from tracekit.reporting.source import opened
 from tracekit.reporting.story import consumer, paragraph
 from tracekit.store.reader import TraceReader
@@ -351,6 +352,42 @@ def test_a_page_of_hardly_anything_says_so(tmp_path: Path, kind: str) -> None:
     )
     for made in figures(page).values():
         assert made["data"]
+
+
+ODD: dict[str, list[dict[str, Any]]] = {
+    "one sample in the future": [*(op(i * 1000) for i in range(50)), op(10**17)],
+    "negative times": [op(-(10**9) + i * 1000) for i in range(50)],
+    "no time passed": [op(0, latency=0) for _ in range(30)],
+    "never ended": [op(i * 1000, latency=None if i else 5, bytes=None if i else 4096) for i in range(50)],
+    "huge names": [op(i * 1000, uri=f"file:///{'x' * 30_000}{i % 3}") for i in range(30)],
+    "unicode": [op(i * 1000, uri=f"file:///ü/日本語/🙂\u202e{i % 3}\n<b>") for i in range(30)],
+    "no workers": [op(i * 1000, rank=None, worker=None) for i in range(30)],
+    "many ranks": [op(i * 1000, rank=i % 700, worker=i % 7, step=i // 10) for i in range(2100)],
+    "many files": [op(i * 1000, uri=f"s3://b/{i}", op="get", offset=None) for i in range(20_000)],
+}
+
+
+@pytest.mark.parametrize("kind", list(ODD))
+def test_the_panels_of_an_odd_trace_count_every_op_and_byte_as_a_query_does(
+    tmp_path: Path, kind: str
+) -> None:
+    trace = written(tmp_path / "t", ODD[kind])
+    found = snapshot(trace)
+    sql = "SELECT count(*) AS ops, sum(bytes)::BIGINT AS moved, count(DISTINCT uri) AS files FROM ops"
+    (row,) = open_trace(trace).query(sql).to_pylist()
+    assert (found.ops, found.bytes, found.files) == (row["ops"], row["moved"], row["files"])
+    with opened([("", trace)]) as sources:
+        (kinds,) = listing("op-kinds", sources)
+        (source,) = sources
+        said = " ".join(paragraph(source, found))
+        (made,) = drawn("throughput", sources)
+        (rate,) = drawn("request-rate", sources)
+        for shown in (made, rate, *drawn("timeline", sources), *drawn("rank-by-time", sources)):
+            json.dumps(charts.figure(shown), allow_nan=False)
+    column = {name: [line[i] for line in kinds.rows] for i, name in enumerate(kinds.columns)}
+    assert (sum(column["ops"]), sum(column["moved_bytes"])) == (row["ops"], row["moved"])
+    assert f"{row['ops']:,} ops" in said and f"{row['files']:,} file" in said
+    assert "\u202e" not in banner("good", said)
 
 
 def test_any_two_traces_fit_into_five_megabytes(tmp_path: Path) -> None:
