@@ -476,3 +476,15 @@ def test_a_thread_that_unshares_its_descriptors_closes_none_of_the_others(tmp_pa
         '7 1700000000.000005 read(3</d/a>, ""..., 6) = 6 <0.000001>',
     ]
     assert [(r["offset"], r["worker"]) for r in brought(tmp_path, lines)] == [(None, 0), (0, 1), (5, 0)]
+
+
+def test_threads_that_are_not_in_the_log_are_counted(tmp_path: Path) -> None:
+    begin = ['1700000000.000001 openat(AT_FDCWD, "/d/a", O_RDONLY) = 3</d/a> <0.000001>',
+             "1700000000.000002 clone3({flags=CLONE_VM|CLONE_FILES|CLONE_THREAD}, 88) = 8 <0.000001>"]  # fmt: skip
+    said = []
+    for name, more in (("one", []), ("both", ["[pid 8] 1700000000.000003 +++ exited with 0 +++"])):
+        (tmp_path / name).write_text("\n".join([*begin, *more]) + "\n")
+        done = import_trace("strace", tmp_path / name, tmp_path / "t", strict=True, overwrite=True)
+        said.append([note for note in done.notes if "are not in the log" in note])
+    assert [len(notes) for notes in said] == [1, 0]
+    assert said[0][0].startswith("1 threads or processes that began")

@@ -107,8 +107,15 @@ class Processes:
         self._workers: dict[int, int] = {}
         self._forking: dict[int, str] = {}
         self._early: dict[int, int | None] = {}
+        self._children: set[int] = set()
+        self._gone: set[int] = set()
         self._first: int | None = None
         """The process that strace names only once there are others (on a terminal): thread 0 until then."""
+
+    @property
+    def absent(self) -> int:
+        """How many threads and processes began of which the log has neither an op nor the end."""
+        return len(self._children - self._gone - set(self.threads))
 
     def begun(self, thread: int, text: str) -> None:
         """Note a call that ends in a later line: the child of a fork may appear before that."""
@@ -120,6 +127,7 @@ class Processes:
         """Note the end of a thread: its number may be used again by another."""
         self._tables.pop(thread, None)
         self._early.pop(thread, None)
+        self._gone.add(thread)
         self._workers.pop(0 if thread == self._first else thread, None)
 
     def lost(self, thread: int) -> None:
@@ -315,6 +323,7 @@ class Processes:
         args = self._forking.pop(thread, "") + args
         if child is None or child <= 0:
             return
+        self._children.add(child)
         if child in self._early:
             parent = self._early.pop(child)
             if parent == thread:

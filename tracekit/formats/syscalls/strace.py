@@ -135,6 +135,12 @@ class StraceLog:
             yield "the log has times of day without a date: the epoch is that day's midnight"
         if self._waited:
             yield "the log has relative times (-r): they are added up, and the epoch is its first call"
+        if self._processes.absent:
+            yield (
+                f"{self._processes.absent} threads or processes that began are not in the log, and may have moved positions"
+                " that it takes as known: trace with strace -f into one file, or put the files of -ff together with"
+                " strace-log-merge"
+            )
         if self._processes.unnamed:
             yield (
                 f"{self._processes.unnamed} reads and writes left out, because their descriptor's file is not"
