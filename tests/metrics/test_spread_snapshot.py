@@ -42,16 +42,14 @@ def test_several_processes_give_the_figures_of_one(trace: Path) -> None:
     opened = tracekit.open_trace(trace)
     alone = opened.snapshot()
     assert opened.snapshot(on="local", hosts=2) == alone
-    assert tracekit.open_trace(sorted(trace.glob("seg-*"))).snapshot(on="local", hosts=1) == alone
 
 
 def test_the_number_of_windows_changes_no_figure(trace: Path) -> None:
     opened = tracekit.open_trace(trace)
-    for parts in (3, 7):
-        merged, *more = (opened.partial(window) for window in opened.windows(parts))
-        for part in more:
-            merged = merged.merge(part)
-        assert merged.snapshot() == opened.snapshot()
+    merged, *more = (opened.partial(window) for window in opened.windows(5))
+    for part in more:
+        merged = merged.merge(part)
+    assert merged.snapshot() == opened.snapshot()
 
 
 @pytest.mark.parametrize(

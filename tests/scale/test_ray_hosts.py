@@ -314,3 +314,41 @@ def test_a_node_that_is_cut_off_before_its_agent_connects_is_noticed_in_seconds(
     )
     assert "host 1" in out + err
     assert not (tmp_path / "r").exists()
+
+
+def test_the_metrics_from_the_nodes_of_a_cluster_are_those_of_one_process(
+    cluster: list[Host], tmp_path: Path
+) -> None:
+    trace = record_ranks(tmp_path, ops=500)
+    words = [sys.executable, "-m", "tracekit", "stats", str(trace), "--json"]
+    alone = subprocess.run(words, capture_output=True, text=True, check=True)
+    words += ["--on", f"ray://{NETWORK}.10:6379"]
+    spread = subprocess.run(
+        inside(cluster[0], *words), capture_output=True, text=True, env=ENVIRONMENT, check=True
+    )
+    assert json.loads(spread.stdout) == json.loads(alone.stdout)
+
+
+def test_what_an_idle_cluster_costs_in_lateness(network: None, tmp_path: Path) -> None:
+    trace = record_ranks(tmp_path, ops=200)
+    words = [sys.executable, "-m", "tracekit", "replay", str(trace), "--json"]
+
+    def lateness() -> list[int]:
+        runs = [subprocess.run(words, capture_output=True, text=True, check=False) for _ in range(3)]
+        return [json.loads(run.stdout)["timing"]["lateness_p99_ns"] for run in runs]
+
+    without, idle = [], []
+    for _ in range(ROUNDS):
+        without += lateness()
+        with running():
+            idle += lateness()
+    print(
+        "load",
+        os.getloadavg(),
+        "lateness p99, ns: without Ray",
+        sorted(without),
+        "beside an idle cluster",
+        sorted(idle),
+    )
+    print("medians", median(without), median(idle), flush=True)
+    assert len(without) == len(idle) == 3 * ROUNDS
