@@ -151,6 +151,32 @@ def test_a_program_that_changes_its_user_is_named(tmp_path, trace, monkeypatch):
     assert unseen(["sh", "-c", "./p; true"], trace) == ("p (set-user-ID)",)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can change the root directory")
+def test_files_keep_their_names_after_chroot_and_what_is_run_there_is_named(tmp_path, trace):
+    jail = tmp_path / "jail"
+    (jail / "data").mkdir(parents=True)
+    (jail / "data" / "x.bin").write_bytes(bytes(5000))
+    compiled(jail, READER, "-static")
+    code = f"""
+        import os, subprocess
+        os.chroot({str(jail)!r})
+        os.chdir("/data")
+        for name in ("/data/x.bin", "x.bin", "../data/x.bin"):
+            fd = os.open(name, os.O_RDONLY)
+            os.read(fd, 100)
+        try:
+            os.execv("/p", ["p"])
+        except OSError:
+            os._exit(3)
+    """
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    done = capture_command(command, trace, method="native", include=[f"{jail}/*"], hooks="")
+    assert done.exit_code == 0
+    found = open_reader(trace).query("SELECT DISTINCT uri FROM ops WHERE bytes = 100").column(0).to_pylist()
+    assert found == [f"file://{jail}/data/x.bin"]
+    assert done.completeness is not None and done.completeness.unseen_programs == ("p (linked statically)",)
+
+
 def test_other_libraries_that_are_preloaded_stay(tmp_path, trace, monkeypatch):
     (tmp_path / "x.bin").write_bytes(bytes(5000))
     other = compiled(tmp_path, 'int puts(const char *); __attribute__((constructor)) void here(void) { puts("here"); }', "-shared", "-fPIC", name="other.so")  # fmt: skip

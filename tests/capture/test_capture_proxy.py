@@ -496,6 +496,48 @@ def test_what_the_rclone_program_moves_is_recorded_as_the_store_logs_it(
     ]
 
 
+DUCKDB = """
+    import os, sys
+    from urllib.parse import urlsplit
+    import duckdb
+    connection = duckdb.connect()
+    connection.execute(f"LOAD '{sys.argv[1]}'")
+    settings = {
+        "s3_endpoint": urlsplit(os.environ["AWS_ENDPOINT_URL"]).netloc, "s3_url_style": "path", "s3_region": "us-east-1",
+        "s3_access_key_id": os.environ["AWS_ACCESS_KEY_ID"], "s3_secret_access_key": os.environ["AWS_SECRET_ACCESS_KEY"],
+    }
+    connection.execute("SET s3_use_ssl = false")
+    for name, value in settings.items():
+        connection.execute(f"SET {name} = '{value}'")
+    table = f"s3://{sys.argv[2]}/d.parquet"
+    connection.execute(f"COPY (SELECT range AS a FROM range(100000)) TO '{table}'")
+    assert connection.execute(f"SELECT sum(a) FROM '{table}'").fetchall() == [(4999950000,)]
+"""
+
+
+def test_what_httpfs_of_duckdb_moves_is_recorded_as_the_store_logs_it(
+    store: Store, bucket: str, trace: Path, tmp_path: Path
+) -> None:
+    duckdb = pytest.importorskip("duckdb")
+    package = pytest.importorskip(
+        "duckdb_extension_httpfs", reason="DuckDB's extension httpfs is not installed"
+    )
+    extension = (
+        Path(package.__file__).parent / "extensions" / f"v{duckdb.__version__}" / "httpfs.duckdb_extension"
+    )
+    if not extension.is_file():
+        pytest.skip(f"the extension httpfs is not that of DuckDB {duckdb.__version__}")
+    program = tmp_path / "program.py"
+    program.write_text(textwrap.dedent(DUCKDB))
+    since = store.position()
+    done = capture_command([sys.executable, str(program), str(extension), bucket], trace, proxy=True)
+    assert done.exit_code == 0
+    found = rows(trace, "uri LIKE 's3://%'")
+    kinds = Counter(row["op"] for row in found)
+    assert sum(store.requests(since).values()) == len(found) + counters(trace).get("other_requests", 0)
+    assert kinds["put"] == 1 and kinds["read"] >= 1
+
+
 def test_what_s3torchconnector_moves_is_recorded_as_the_store_logs_it(
     store: Store, bucket: str, trace: Path
 ) -> None:

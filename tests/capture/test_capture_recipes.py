@@ -168,6 +168,22 @@ def test_zero_code(folder):
     assert {row["uri"] for row in query(folder / "environment.trace")} == {f"file://{folder}/records.bin"}
 
 
+def test_a_service_that_runs_for_long(folder):
+    if NativeEngine().available() is None:
+        pytest.skip("there is no native engine and no C compiler")
+    assert "overhead" in shell(recipe("A service that runs for long", "bash")[0], folder)
+    read = "SELECT sum(bytes) AS b FROM ops WHERE uri LIKE '%records.bin'"
+    (copy,) = (folder / "archive").iterdir()
+    for trace in (folder / "served.trace", copy):
+        assert query(trace, read) == [{"b": 64_000}]
+
+
+def test_every_recipe_runs_in_a_test():
+    titles = re.findall(r"^## (.+)$", (DOCS / "recipes.md").read_text(), re.MULTILINE)
+    tested = Path(__file__).read_text()
+    assert [title for title in titles if f'"{title}"' not in tested] == []
+
+
 def test_every_hook_is_documented():
     page = (DOCS / "capture.md").read_text()
     for hook in HOOKS:
