@@ -175,6 +175,11 @@ def _cut(handler: Handler) -> None:
     handler.drop()
 
 
+def _shorter(handler: Handler) -> None:
+    first, last = handler.asked
+    handler.reply(206, BODY[first:last], Content_Range=f"bytes {first}-{last}/{len(BODY)}")
+
+
 def _reset(handler: Handler) -> None:
     first, last = handler.asked
     told = f"bytes {first}-{last}/{len(BODY)}"
@@ -288,6 +293,7 @@ FAULTS: dict[str, Script] = {
     "a range that is moved": _range(shift=1),
     "a range that ends early": _range(less=1),
     "a body longer than its range": _range(sent=10),
+    "a body shorter than its range": _shorter,
     "206 without Content-Range": _without_range,
     "an invalid Content-Range": _with_range("bytes x-y/z"),
     "a body that is cut": _cut,
@@ -322,7 +328,7 @@ _TWICE = {
     "408": "timeout", "429": "throttled", "429, Retry-After: 1": "throttled", "500 InternalError": "server_error",
     "502": "server_error", "503 SlowDown": "throttled", "504": "server_error", "204": "io_error",
     "200 and the whole object": "io_error", "a range that is moved": "io_error", "a range that ends early": "io_error",
-    "a body longer than its range": "io_error", "206 without Content-Range": "io_error",
+    "a body longer than its range": "io_error", "a body shorter than its range": "io_error", "206 without Content-Range": "io_error",
     "an invalid Content-Range": "io_error", "a body that is cut": "unreachable",
     "a chunked body that is cut": "unreachable", "a chunked body that is longer": "io_error",
     "a connection that is closed": "unreachable", "a connection that is reset": "unreachable", "silence": "timeout",

@@ -263,6 +263,59 @@ def test_the_region_that_the_store_names_is_used_from_then_on(keys: pytest.Monke
         backend.close()
 
 
+@pytest.mark.parametrize("client", ["native", "aiobotocore"])
+@pytest.mark.parametrize("status", [301, 307])
+def test_the_region_that_a_redirect_names_is_used_without_following_it(
+    keys: pytest.MonkeyPatch, client: str, status: int
+) -> None:
+    with serving(Handler.ranged) as (other, elsewhere):
+
+        def script(handler: Handler) -> None:
+            if "/eu-west-1/s3/" in handler.headers.get("Authorization", ""):
+                handler.ranged()
+            else:
+                handler.reply(status, x_amz_bucket_region="eu-west-1", Location=other + handler.path)
+
+        with serving(script) as (endpoint, seen):
+            backend = opened(endpoint, client)
+            assert [read(backend), read(backend)] == [BODY[100:150]] * 2
+            assert (len(seen), elsewhere) == (3, [])
+            backend.close()
+
+
+@WITH_EACH_CLIENT
+@pytest.mark.parametrize("body", [b"<html>please log in</html>", b"x", b"<Other></Other>"])
+def test_what_is_no_listing_is_an_error_and_not_an_empty_one(
+    keys: pytest.MonkeyPatch, client: str, body: bytes
+) -> None:
+    with serving(lambda handler: handler.reply(200, body)) as (endpoint, _):
+        backend = opened(endpoint, client)
+        found = failure(lambda: list(backend.list("s3://bucket"))).error_class
+        assert found in (
+            "io_error",
+            "server_error",
+        )  # botocore takes what is no XML for an error of the server
+        backend.close()
+
+
+@pytest.mark.parametrize("client", ["s3 obstore", "az obstore"])
+def test_a_part_of_an_object_without_a_range_is_not_taken_for_all_of_it(
+    keys: pytest.MonkeyPatch, client: str
+) -> None:
+    def script(handler: Handler) -> None:
+        if "Range" in handler.headers:
+            handler.reply(200, BODY)
+        else:
+            handler.reply(206, BODY[:1000], Content_Range=f"bytes 0-999/{len(BODY)}")
+
+    scheme, _, library = client.partition(" ")
+    with serving(script) as (endpoint, _):
+        uri, options = place(endpoint, scheme)
+        backend = backend_for(uri, client=library, retries=0, **options)
+        assert failure(backend.open(uri).get).error_class == "io_error"
+        backend.close()
+
+
 def test_a_region_that_does_not_help_is_asked_once(keys: pytest.MonkeyPatch) -> None:
     def script(handler: Handler) -> None:
         handler.reply(301, x_amz_bucket_region=f"eu-west-{len(handler.seen)}")
@@ -703,9 +756,9 @@ def test_http2_is_chosen_by_obstore_if_it_is_asked_for(keys: pytest.MonkeyPatch,
                 backend = opened(server.endpoint, "obstore", http2=http2, ca_bundle=trusted)
                 assert read(backend) == BODY[100:150]
                 backend.close()
-            spoken = (tmp_path / "nginx" / "protocols").read_text().split()
     except servers.Unavailable as missing:
         pytest.skip(str(missing))
+    spoken = (tmp_path / "nginx" / "protocols").read_text().split()  # nginx writes a line after the answer
     assert spoken == ["HTTP/1.1", "HTTP/2.0"]
     for client in ("native", "aiobotocore"):
         with pytest.raises(UsageError, match="http2="):

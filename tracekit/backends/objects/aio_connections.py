@@ -17,7 +17,11 @@ __all__ = ["Redirected", "no_answer", "watched"]
 
 
 class Redirected(Exception):
-    """The store redirects to another address, which must not get our credentials."""
+    """The store redirects to another address, which must not get our credentials. `region` is what S3 names with it."""
+
+    def __init__(self, region: str = "") -> None:
+        super().__init__("the store redirects")
+        self.region = region
 
 
 def watched(count: Callable[[str], None], secure: bool) -> aiohttp.TraceConfig:
@@ -31,8 +35,8 @@ def watched(count: Callable[[str], None], secure: bool) -> aiohttp.TraceConfig:
     async def reused(*_: Any) -> None:
         count("connections_reused")
 
-    async def redirected(*_: Any) -> None:
-        raise Redirected
+    async def redirected(_session: Any, _context: Any, params: aiohttp.TraceRequestRedirectParams) -> None:
+        raise Redirected(params.response.headers.get("x-amz-bucket-region", ""))
 
     watch = aiohttp.TraceConfig()
     watch.on_connection_create_end.append(opened)

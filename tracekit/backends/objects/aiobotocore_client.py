@@ -19,6 +19,7 @@ import botocore.exceptions as boto_errors
 from aiobotocore.config import AioConfig
 from aiobotocore.httpsession import AIOHTTPSession
 from botocore import UNSIGNED
+from botocore.parsers import ResponseParserError
 
 from tracekit.backends.objects import failures
 from tracekit.backends.objects.aio_connections import Redirected, no_answer, watched
@@ -50,6 +51,8 @@ class _Options(Transport, Protocol):
 
 _CONNECTIONS = 1024
 """More than any gate admits at once: the gate is the limit, not a hidden queue here."""
+_OF_A_LISTING = frozenset({"IsTruncated", "KeyCount", "MaxKeys", "Name", "Contents"})
+"""What botocore finds in the XML of a listing, and in no other."""
 logging.getLogger("aiobotocore").addHandler(logging.NullHandler())  # keeps its warnings off the terminal
 _CREDENTIAL_ERRORS = (
     _NoCredentials,
@@ -67,6 +70,7 @@ class AiobotocoreClient:
     errors: tuple[type[Exception], ...] = (
         boto_errors.BotoCoreError,
         boto_errors.ClientError,
+        ResponseParserError,
         aiohttp.ClientError,
         TimeoutError,
         OSError,
@@ -168,6 +172,8 @@ class AiobotocoreClient:
             asked["StartAfter"] = after
         while True:
             answer = self._loops.run(self._call("list_objects_v2", **asked))
+            if _OF_A_LISTING.isdisjoint(answer):
+                raise ValueError("the answer is not a listing")
             found = [(entry.get("Key"), entry.get("Size")) for entry in answer.get("Contents", [])]
             if any(None in entry for entry in found):
                 raise ValueError("an entry of the listing has no key or size")
@@ -199,8 +205,9 @@ class AiobotocoreClient:
             return failures.credentials_failure(str(error))
         if isinstance(error, TooLong):
             return failures.too_long()
-        if isinstance(error, Redirected) or isinstance(_cause(error), Redirected):
-            return Failure(ErrorClass.WRONG_REGION, "the store redirects")
+        redirected = error if isinstance(error, Redirected) else _cause(error)
+        if isinstance(redirected, Redirected):
+            return failures.redirected(redirected.region)
         if isinstance(error, OtherBytes):
             return failures.other_bytes(str(error))
         why = no_answer(error, self._endpoint)

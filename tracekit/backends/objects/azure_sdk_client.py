@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
+import zlib
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager
 from contextvars import ContextVar
@@ -60,7 +61,7 @@ class AzureSdkClient:
 
     errors: tuple[type[Exception], ...] = (
         *(azure_errors.AzureError, TimeoutError, OSError),
-        *(ValueError, _BadKey, _BodyBroke, OtherBytes),  # the SDK's parsers raise ValueError
+        *(ValueError, zlib.error, _BadKey, _BodyBroke, OtherBytes),  # the SDK's parsers raise the first two
         *(TooLong, Redirected),
     )
 

@@ -25,6 +25,7 @@ __all__ = [
     "from_status",
     "one_line",
     "other_bytes",
+    "redirected",
     "retry_after",
     "speaks_tls",
     "timeout",
@@ -91,7 +92,8 @@ def from_status(
     detail = redact(f"{answer}: {one_line(message)}" if message else answer)
     error_class = ErrorClass.from_http(status, code)
     region = region or _named_region(text or message)
-    if (region and code in _REGION_CODES) or (status in (301, 307) and region):
+    elsewhere = code == "IllegalLocationConstraintException" or (status in (301, 307) and region)
+    if elsewhere or (region and code in _REGION_CODES):
         error_class = ErrorClass.WRONG_REGION
     return Failure(
         error_class,
@@ -102,6 +104,12 @@ def from_status(
         region=region if error_class == ErrorClass.WRONG_REGION and _REGION.fullmatch(region) else "",
         retry_after_s=_seconds(retry_after),
     )
+
+
+def redirected(region: str) -> Failure:
+    """Classify a redirect, which is not followed. `region` is what the store names with it."""
+    named = region if _REGION.fullmatch(region) else ""
+    return Failure(ErrorClass.WRONG_REGION, "the store redirects", region=named)
 
 
 def speaks_tls() -> Failure:

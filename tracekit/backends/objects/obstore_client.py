@@ -32,7 +32,7 @@ from tracekit.backends.objects.failures import CREDENTIALS_MARK, Failure
 from tracekit.backends.objects.limits import TooLong, timed
 from tracekit.backends.objects.obstore_config import documented_variables_only, names_guard
 from tracekit.backends.objects.options import Transport
-from tracekit.backends.objects.ranges import OtherBytes
+from tracekit.backends.objects.ranges import OtherBytes, check_body
 from tracekit.backends.objects.reader_pool import ReaderPool
 from tracekit.errors import ErrorClass, UsageError
 from tracekit.redaction import redact
@@ -108,7 +108,7 @@ class ObstoreClient:
     ) -> None:
         self._make_store = make_store
         self._count = count
-        self._whole: GetOptions | None = _FROM_START
+        self._no_range = False
         self._timeout_s = options.timeout_s
         self._total_s = options.total_timeout_s
         self._region: str | None = None
@@ -126,15 +126,15 @@ class ObstoreClient:
         return _fill(buffer, data), first
 
     def get(self, key: str, most: int | None) -> tuple[memoryview | None, int | None]:
-        if not _namable(key):
+        if self._no_range or not _namable(key):
             return self._helper.get(key, most)
         self._enter()
         try:
-            data, first = self._ended(partial(_get, self._store, key, self._whole, most))
+            data, first = self._ended(partial(_get, self._store, key, _FROM_START, most))
         except self.obstore_errors as error:
             if not self._wants_no_range(error):
                 return self._empty(error)
-            data, first = self._ended(partial(_get, self._store, key, None, most))
+            return self._helper.get(key, most)
         return None if data is None else memoryview(data), first
 
     async def aread(self, key: str, offset: int, buffer: memoryview) -> tuple[int, int | None]:
@@ -148,17 +148,16 @@ class ObstoreClient:
         return _fill(buffer, data), first  # here, so that a cancelled read writes nothing
 
     async def aget(self, key: str, most: int | None) -> tuple[memoryview | None, int | None]:
-        if not _namable(key):
+        if self._no_range or not _namable(key):
             return await self._helper.aget(key, most)
         self._enter()
         try:
             with timed(self._total_s, self.obstore_errors):
-                data, first = await _aget(self._store, key, self._whole, most)
+                data, first = await _aget(self._store, key, _FROM_START, most)
         except self.obstore_errors as error:
             if not self._wants_no_range(error):
                 return self._empty(error)
-            with timed(self._total_s, self.obstore_errors):
-                data, first = await _aget(self._store, key, None, most)
+            return await self._helper.aget(key, most)
         return None if data is None else memoryview(data), first
 
     def size(self, key: str) -> int:
@@ -255,14 +254,14 @@ class ObstoreClient:
             return _interruptible(call)
 
     def _wants_no_range(self, error: Exception) -> bool:
-        """Whether to ask for the whole object without a range, and count that.
+        """Whether to ask for the whole object without a range, by the native client, and count that.
 
         A store may answer the range from byte 0 with status 200, and Azurite names no range of an empty object.
+        obstore does not tell whether the answer to a GET without a range is all of the object.
         """
-        if self._whole is None or not any(words in str(error) for words in _NO_RANGE):
+        if not any(words in str(error) for words in _NO_RANGE):
             return False
-        if _NO_RANGE[0] in str(error):
-            self._whole = None
+        self._no_range = self._no_range or _NO_RANGE[0] in str(error)
         self._count("whole_gets")
         return True
 
@@ -306,20 +305,30 @@ def _interruptible(call: Callable[[], _T]) -> _T:
 
 
 def _get(
-    store: S3Store | AzureStore, key: str, options: GetOptions | None, most: int | None = None
+    store: S3Store | AzureStore, key: str, options: GetOptions, most: int | None = None
 ) -> tuple[Bytes | None, int]:
     """Send one GET; return its bytes (None, and unread, if more than `most`) and when its headers arrived."""
     result = obstore.get(store, key, options=options)
     first = time.monotonic_ns()
-    return None if _overlong(result.meta["size"], most) else result.bytes(), first
+    size = result.meta["size"]
+    return None if _overlong(size, most) else _checked(result.bytes(), options, size), first
 
 
 async def _aget(
-    store: S3Store | AzureStore, key: str, options: GetOptions | None, most: int | None = None
+    store: S3Store | AzureStore, key: str, options: GetOptions, most: int | None = None
 ) -> tuple[Bytes | None, int]:
     result = await obstore.get_async(store, key, options=options)
     first = time.monotonic_ns()
-    return None if _overlong(result.meta["size"], most) else await result.bytes_async(), first
+    size = result.meta["size"]
+    return None if _overlong(size, most) else _checked(await result.bytes_async(), options, size), first
+
+
+def _checked(data: Bytes, options: GetOptions, size: int) -> Bytes:
+    """Return the body, if it is as long as the range of an object of `size` bytes: obstore does not compare them."""
+    asked = options["range"]
+    first, end = asked if isinstance(asked, tuple) else (0, size)
+    check_body(len(data), min(end, size) - first)
+    return data
 
 
 def _overlong(size: int, most: int | None) -> bool:
