@@ -157,7 +157,6 @@ class ReplayKeywords(StoreKeywords, VerdictKeywords, total=False):
     loop: Count
     clients: Count
     stagger: Duration
-    stagger_phase: Number | None
     on: str | None
     hosts: Count | None
     split: Split | str

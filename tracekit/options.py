@@ -179,7 +179,7 @@ FILTERS: Table = table(
 _MAP = Option(
     "map",
     Kind.TEXT,
-    "Rewrite URIs by prefix (the longest match wins), with ~REGEX=TO by regular expression, or with FROM=>TO all below FROM to one object.",
+    "Rewrite URIs by prefix (the longest match wins), or with ~REGEX=TO by regular expression.",
     (),
     metavar="FROM=TO",
     repeats=True,

@@ -23,14 +23,6 @@ SCALE: Table = table(
     CLIENTS,
     Option("stagger", Kind.DURATION, "Start each client this long after the one before.", 0),
     Option(
-        "stagger_phase",
-        Kind.NUMBER,
-        "Start each client this share of a step after the one before; a step is the median time between the beginnings of two in "
-        "the recording.",
-        unset="what stagger says",
-        low=0,
-    ),
-    Option(
         "on",
         Kind.TEXT,
         "Replay from the nodes of a Ray cluster (ray, ray://HOST:PORT; needs the extra scale), or from processes of this machine "

@@ -35,6 +35,10 @@ _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _USERINFO = re.compile(rf"^(?!{CONTAINER_BEFORE_ACCOUNT})" r"([A-Za-z][A-Za-z0-9+.-]*://?|//)[^/?#]*@")
+_MAY_HOLD_SECRETS = re.compile(
+    r"\s+(?=\S*:/|//)|(?![A-Za-z]:/)[A-Za-z][A-Za-z0-9+.-]*:/(?!/)|[A-Za-z][A-Za-z0-9+.-]*::|//[^?#]*\?[^=]*="
+)
+"""Spellings of a URI that is not taken for one."""
 _ONE_SLASH = re.compile(r"(?!(?:file|direct):)[A-Za-z][A-Za-z0-9+.-]+:/", re.IGNORECASE)
 
 
@@ -52,7 +56,8 @@ def has_scheme(name: str) -> bool:
 def from_name(name: str, base: str | None = None) -> str:
     """Return the URI of a name in a log: the one rule that importers and capture tools share.
 
-    - A name with a scheme is a URI already and is returned as it is.
+    - A name with a scheme is a URI already and is returned as it is; one with blanks before it, or without a
+      slash or two (`s3:/b/k`, `//host/k?sig=`), loses its query and user-info first.
     - Any other name is placed under `base` (default `file:///`) with exactly one slash
       between: `/a` and `a` under `s3://bucket` are both `s3://bucket/a`. Under a bare scheme,
       the name starts with the host or bucket: `a/b` under `s3://` is `s3://a/b`.
@@ -65,6 +70,8 @@ def from_name(name: str, base: str | None = None) -> str:
     """
     if not name:
         raise UsageError("the name is empty", "give the name of a file or object")
+    if _MAY_HOLD_SECRETS.match(name):
+        name = clean(name)
     if _WINDOWS.match(name):
         name = name.replace("\\", "/")
     elif _SCHEME.match(name):
@@ -113,10 +120,15 @@ def to_path(uri: str) -> Path:
 def local_file(name: str | os.PathLike[str]) -> Path:
     """Return the local path that a user names: a plain path, one below `~`, or a `file://` URI.
 
-    A name that exists is literal. Raises UsageError for another scheme.
+    A name that exists is literal, and so is `~name` if there is no such user. Raises UsageError for another scheme.
     """
     path = to_path(os.fspath(name))
-    return path.expanduser() if str(path).startswith("~") and not path.exists() else path
+    if not str(path).startswith("~") or path.exists():
+        return path
+    try:
+        return path.expanduser()
+    except RuntimeError:  # there is no such user: the name is literal, as a shell takes it
+        return path
 
 
 def renamed(name: str, old: str, new: str) -> str:

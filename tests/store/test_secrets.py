@@ -17,8 +17,10 @@ from hypothesis import strategies as st
 from properties import examples
 
 from tracekit.errors import TracekitError
+from tracekit.formats.registry import import_trace
 from tracekit.recorder import Recorder
 from tracekit.store.reader import open_reader
+from tracekit.store.totals import distinct_uris
 from tracekit.store.writer import TraceWriter
 from tracekit.uri import clean
 
@@ -118,3 +120,40 @@ def test_a_rejected_op_is_reported_without_the_secret_in_its_uri(tmp_path: Path)
     assert SECRET not in str(caught.value)
     with contextlib.suppress(TracekitError):
         recorder.close()
+
+
+def test_another_tools_file_is_read_without_the_secrets_in_its_uris(tmp_path: Path) -> None:
+    """It is another's, so it is not changed; but no query, report or export shows them."""
+    hidden = [
+        f"s3://me:{SECRET}@b/k",
+        f"https://h/p?X-Amz-Signature={SECRET}",
+        f" https://h/p?sig={SECRET}",
+        f"simplecache::https://me:{SECRET}@h/k",
+    ]
+    table = {name: [1] * 5 for name in ("offset", "len", "t_submit", "sample_id", "latency")}
+    file = tmp_path / "theirs.parquet"
+    pq.write_table(pa.table({"uri": [*hidden, "file:///d/a?b#c"], "to_uri": [None, *hidden], **table}), file)
+    opened = open_reader(file)
+    found = opened.query("SELECT uri, to_uri FROM ops").to_pylist()
+    assert SECRET not in str(found)
+    assert "file:///d/a?b#c" in [row["uri"] for row in found]
+    assert SECRET not in str([batch.to_pylist() for batch in opened.batches()])
+    assert SECRET not in str(distinct_uris(opened, ["read"]))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        f" https://h/p?sig={SECRET}",
+        f"//h/p?X-Amz-Signature={SECRET}",
+        f"s3:/b/k?sig={SECRET}",
+        f"fsspec::s3://me:{SECRET}@b/k",
+        f"https:/h/p?sig={SECRET}",
+    ],
+)
+def test_a_name_that_is_nearly_a_uri_is_imported_without_its_secret(tmp_path: Path, name: str) -> None:
+    log = tmp_path / "log.csv"
+    log.write_text(f'uri,offset,len,t_submit,sample_id,latency\n"{name}",0,1,5,1,10\n')
+    import_trace("csv", log, tmp_path / "t")
+    (row,) = open_reader(tmp_path / "t").query("SELECT uri FROM ops").to_pylist()
+    assert SECRET not in row["uri"]

@@ -6,12 +6,14 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import tracekit
 from tracekit.errors import UsageError
 from tracekit.recorder import Recorder
 from tracekit.store.check import repair, verify
@@ -193,3 +195,24 @@ def test_of_several_commands_that_write_one_path_at_once_one_trace_is_left(
     assert open_reader(out).rows == (2 if verb == "replay" else 1)
     assert verify(out) == []
     assert [entry.name for entry in out.parent.iterdir()] == ["t"]
+
+
+@pytest.mark.parametrize("verb", ["record", "import", "merge", "replay"])
+def test_a_link_to_itself_as_the_target_is_refused_in_one_line(tmp_path: Path, verb: str) -> None:
+    loop = tmp_path / "loop"
+    loop.symlink_to("loop")
+    (tmp_path / "data").write_bytes(b"x")
+    (tmp_path / "log.csv").write_text(
+        f"uri,offset,len,t_submit,sample_id,latency\nfile://{tmp_path}/data,0,1,5,1,10\n"
+    )
+    tracekit.import_trace("csv", tmp_path / "log.csv", tmp_path / "t")
+    calls: dict[str, Callable[[], object]] = {
+        "record": lambda: tracekit.record(tmp_path / "data", out=loop),
+        "import": lambda: tracekit.import_trace("csv", tmp_path / "log.csv", loop),
+        "merge": lambda: tracekit.merge([tmp_path / "t"], out=loop),
+        "replay": lambda: tracekit.replay(tmp_path / "t", out=loop, pace="asap"),
+    }
+    with pytest.raises(tracekit.TracekitError) as raised:
+        calls[verb]()
+    assert "\n" not in str(raised.value)
+    assert loop.is_symlink()

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tracekit.errors import UsageError
 from tracekit.redaction import redact
-from tracekit.uri import clean, from_name, from_path, has_scheme, scheme_of, to_path, with_scheme
+from tracekit.uri import clean, from_name, from_path, has_scheme, local_file, scheme_of, to_path, with_scheme
 
 
 def test_file_paths_are_taken_raw() -> None:
@@ -50,6 +50,12 @@ def test_a_container_before_its_account_is_kept_and_a_password_is_not() -> None:
 def test_a_uri_that_is_not_a_local_file_is_refused(uri: str) -> None:
     with pytest.raises(UsageError):
         to_path(uri)
+
+
+def test_a_tilde_without_such_a_user_is_part_of_the_name() -> None:
+    name = "~no-such-user-\u0153/x"
+    assert str(local_file(name)) == name
+    assert with_scheme(name).endswith(name)
 
 
 @given(st.text(max_size=80))

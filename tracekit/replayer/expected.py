@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 import numpy as np
 
@@ -30,20 +29,13 @@ def planned_ops(reader: TraceReader, options: ReplayOptions) -> Iterator[Planned
     targets: list[str] = []
     for rows in parts:
         targets += _targets(plan, rules, len(targets))
-        part = _part(plan, rows, targets)
-        yield replace(part, file=_codes_of_targets(targets)[part.file]) if rules.shared else part
+        yield _part(plan, rows, targets)
 
 
 def _targets(plan: Plan, rules: MappingRules, known: int) -> list[str]:
     """The targets of the recorded URIs from number `known` on."""
     more = plan.sources[known:]
     return rules.apply_all(more) if more else []
-
-
-def _codes_of_targets(targets: list[str]) -> np.ndarray:
-    """Return, for each target, the one code by which the rows of the replay are known: several recorded names may share one."""
-    code = {target: code for code, target in enumerate(targets)}
-    return np.array([code[target] for target in targets], np.int64)
 
 
 def _part(plan: Plan, rows: slice, targets: list[str]) -> PlannedOps:

@@ -26,8 +26,6 @@ class MappingRules:
 
     prefixes: tuple[tuple[str, str], ...] = ()
     patterns: tuple[tuple[re.Pattern[str], str], ...] = ()
-    shared: frozenset[str] = frozenset()
-    """The prefixes whose names all map to one object, their target."""
 
     def __bool__(self) -> bool:
         return bool(self.prefixes or self.patterns)
@@ -44,9 +42,12 @@ class MappingRules:
         return found if found is None else found.replace(PLACEHOLDER, str(client))
 
     def _target(self, uri: str) -> str | None:
-        best = self._rule_of(uri)
+        best = None
+        for source, target in self.prefixes:
+            if _covers(source, uri) and (best is None or len(source) > len(best[0])):
+                best = (source, target)
         if best is not None:
-            rest = "" if best[0] in self.shared else _carried(uri, *best)
+            rest = _carried(uri, *best)
             return (
                 best[1]
                 + ("/" if rest and not rest.startswith("/") and not best[1].endswith("/") else "")
@@ -62,15 +63,6 @@ class MappingRules:
                         "refer to groups of the expression",
                     ) from error
         return None
-
-    def _rule_of(self, uri: str) -> tuple[str, str] | None:
-        """The prefix rule of the longest prefix that matches."""
-        covering = [rule for rule in self.prefixes if _covers(rule[0], uri)]
-        return max(covering, key=lambda rule: len(rule[0]), default=None)
-
-    def _is_shared(self, source: str) -> bool:
-        rule = self._rule_of(client_and_uri(source)[1] if self.per_client else source)
-        return rule is not None and rule[0] in self.shared
 
     def check_inside(self, uri: str, target: str) -> None:
         """Raise UsageError if writing `target`, the local target of the source `uri`, would leave the rule's target.
@@ -90,9 +82,9 @@ class MappingRules:
 
     def _root_of(self, uri: str) -> str:
         """The target below which the rule for `uri` maps: TO, or the directory that REPLACEMENT begins with."""
-        rule = self._rule_of(uri)
-        if rule is not None:
-            return rule[1]
+        covering = [(source, target) for source, target in self.prefixes if _covers(source, uri)]
+        if covering:
+            return max(covering, key=lambda rule: len(rule[0]))[1]
         return _begin(next(text for pattern, text in self.patterns if pattern.search(uri)))
 
     def local_roots(self) -> list[str]:
@@ -122,8 +114,7 @@ class MappingRules:
                     "add a rule FROM=TO whose FROM is a prefix of it",
                 )
             targets = [target for target in mapped if target is not None]
-        own = [not (self.shared and self._is_shared(uri)) for uri in uris]
-        _refuse_collisions(uris, targets, own)
+        _refuse_collisions(uris, targets)
         for target in targets:
             if scheme_of(target) not in known_schemes():
                 raise UsageError(
@@ -133,14 +124,14 @@ class MappingRules:
 
 
 def parse_rules(rules: Iterable[str]) -> MappingRules:
-    """Parse rules: `FROM=TO` by prefix, `~REGEX=REPLACEMENT` by regular expression, `FROM=>TO` for one object in place of all below FROM.
+    """Parse rules: `FROM=TO` by prefix, `~REGEX=REPLACEMENT` by regular expression.
 
     A plain path on either side is a `file://` URI. FROM may contain `=` (`/data/day=1=/other`):
     it ends at the first `=` that a path or a scheme follows. Raises UsageError for anything else.
     """
-    prefixes, patterns, shared = [], [], set()
+    prefixes, patterns = [], []
     for rule in rules:
-        cut = re.search("=>?(?=/|[a-z][a-z0-9+.-]*://)", rule) if not rule.startswith("~") else None
+        cut = re.search("=(?=/|[a-z][a-z0-9+.-]*://)", rule) if not rule.startswith("~") else None
         source, equals, target = (
             rule.partition("=") if cut is None else (rule[: cut.start()], "=", rule[cut.end() :])
         )
@@ -157,12 +148,10 @@ def parse_rules(rules: Iterable[str]) -> MappingRules:
                 raise UsageError(f"map={source!r}: {error}", "write ~REGEX=REPLACEMENT") from error
         else:
             prefixes.append((_root(source), _root(target)))
-            if cut is not None and cut[0] == "=>":
-                shared.add(_root(source))
     doubled = {source for source, _ in prefixes if sum(s == source for s, _ in prefixes) > 1}
     if doubled:
         raise UsageError(f"map= has two rules for {min(doubled)}", "keep one of them")
-    return MappingRules(tuple(prefixes), tuple(patterns), frozenset(shared))
+    return MappingRules(tuple(prefixes), tuple(patterns))
 
 
 def _begin(replacement: str) -> str:
@@ -221,16 +210,12 @@ def _covers(source: str, uri: str) -> bool:
     )
 
 
-def _refuse_collisions(uris: Sequence[str], targets: Sequence[str], own: Sequence[bool]) -> None:
-    """Raise UsageError for two names with one target, unless rules for shared targets gave it to both."""
+def _refuse_collisions(uris: Sequence[str], targets: Sequence[str]) -> None:
     seen: dict[str, str] = {}
-    owned: set[str] = set()
-    for uri, target, alone in zip(uris, targets, own, strict=True):
+    for uri, target in zip(uris, targets, strict=True):
         other = seen.setdefault(target, uri)
-        if alone:
-            owned.add(target)
-        if other != uri and target in owned:
+        if other != uri:
             raise UsageError(
                 f"{client_and_uri(other)[1]} and {client_and_uri(uri)[1]} both map to {clean(target)}",
-                "use map= rules that give them different targets, or FROM=>TO to read one object in place of all below FROM",
+                "use map= rules that give them different targets",
             )

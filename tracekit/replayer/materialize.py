@@ -77,11 +77,7 @@ def materialize(
     given = {name: options[name] for name in STORE if options[name] is not None}
     with closing(Backends(given, roots=rules.local_roots())) as backends:
         read = np.flatnonzero(totals.read).tolist()
-        needed: dict[str, int] = {}  # of one object in place of several, the most
-        for i in read:
-            uri = totals.plan.uris[i]
-            needed[uri] = max(needed.get(uri, 0), int(totals.sizes[i]))
-        uris, sizes = list(needed), list(needed.values())
+        uris, sizes = [totals.plan.uris[i] for i in read], totals.sizes[read].tolist()
         missing, kept = _missing(uris, sizes, backends)
         sources = dict(zip(totals.plan.uris, totals.plan.sources, strict=True))
         for uri, _ in missing:

@@ -89,7 +89,6 @@ class ReplayOptions:
     loop: int
     clients: int
     stagger: int
-    stagger_phase: float | None
     on: str | None
     hosts: int | None
     split: str
@@ -139,10 +138,8 @@ class ReplayOptions:
             raise UsageError("cold=True and warm=True exclude each other", "give one of them")
         if self.start is not None and self.end is not None and self.end <= self.start:
             raise UsageError(f"end={self.end} is not after start={self.start}", "both are times in ns")
-        if (self.stagger or self.stagger_phase is not None) and self.clients == 1:
-            raise UsageError("stagger= and stagger_phase= are the time between clients", "give clients=, too")
-        if self.stagger and self.stagger_phase is not None:
-            raise UsageError("stagger= and stagger_phase= exclude each other", "give one of them")
+        if self.stagger and self.clients == 1:
+            raise UsageError("stagger= is the time between clients", "give clients=, too")
         if self.hosts is not None and self.on is None:
             raise UsageError(f"hosts={self.hosts} needs a place for them", "give on=, such as on='ray'")
         compression_of(self.write_data)

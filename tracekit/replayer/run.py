@@ -88,31 +88,12 @@ def replay(
     """
     options = ReplayOptions.of(options, **given)
     reader = open_reader(trace)
-    options = _staggered(options, reader)
-    if options.allow_writes and parse_rules(options.map).shared:
-        raise UsageError(
-            "a rule FROM=>TO is for replays that only read", "leave out allow_writes=, or use FROM=TO"
-        )
     kept = None if out is None else remote_path(out) if is_remote(out) else local_path(out)
     report = None if junit is None else junit_path(junit)
     result = _repeated(reader, options, kept, watch)
     if report is not None:
         write_junit(result.parity, report, name=reader.path.name)
     return result
-
-
-def _staggered(options: ReplayOptions, reader: TraceReader) -> ReplayOptions:
-    """Return the options with the time between clients that `stagger_phase` stands for."""
-    if options.stagger_phase is None:
-        return options
-    with closing(reader.connect()) as connection, value_errors(reader.path):
-        (period,) = connection.execute(_sql("step_period")).fetchone() or (None,)
-    if period is None:
-        raise UsageError(
-            "stagger_phase= is a share of a step, and no rank of the trace has two steps", "give stagger="
-        )
-    ns = round(options.stagger_phase * period / options.speed)
-    return ReplayOptions.of(options, stagger=ns, stagger_phase=None)
 
 
 def _repeated(
@@ -139,7 +120,7 @@ def _replay(
 ) -> ReplayResult:
     """Replay once."""
     if kept is not None:
-        if kept.resolve() == reader.path.resolve():
+        if os.path.realpath(kept) == os.path.realpath(reader.path):
             raise UsageError(f"{kept} is the recording itself", "choose another out=")
         if isinstance(kept, RemotePath):
             return _replay_to_store(reader, options, kept, watch)
@@ -212,7 +193,6 @@ def dry_run(
     """
     options = ReplayOptions.of(options, **given)
     reader = open_reader(trace)
-    options = _staggered(options, reader)
     latency_ns = parse(DRY_RUN["latency"], latency)
     with closing(Backends(options.store_options)) as backends:
         totals = plan_totals(reader, parse_rules(options.map), options)

@@ -147,10 +147,10 @@ def _check(named: Sequence[tuple[str, TraceReader]], target: Path) -> None:
                 f"{name} states no epoch, so its times have no place on a common axis",
                 "import it with tracekit import",
             )
-        if target.resolve() == reader.path.resolve():
+        if os.path.realpath(target) == os.path.realpath(reader.path):
             raise UsageError(f"{target} is one of the traces", "choose another out=")
         for segment in reader.segments:
-            key = origin_of(segment) or str(segment.path.resolve())
+            key = origin_of(segment) or os.path.realpath(segment.path)
             if key in seen:
                 raise UsageError(
                     f"{seen[key]} and {name} hold the same ops ({segment.path.name})", "give each trace once"

@@ -27,6 +27,7 @@ from tracekit.store.layout import (
     MANIFEST_NAME,
     OLD_MANIFEST_NAME,
     SEALED_NAME,
+    journals_of,
     segments_of,
     stem_of,
 )
@@ -51,6 +52,7 @@ __all__ = [
     "digest_of",
     "entry_of",
     "index_problems",
+    "list_state",
     "read_index",
     "seal",
     "seal_if_last",
@@ -151,6 +153,18 @@ def read_index(root: Path) -> Index | None:
             continue
         index.entries[entry.name] = entry
     return index
+
+
+def list_state(root: Path) -> tuple[object, ...]:
+    """Return what changes whenever the list of segments does: the files that hold it, and the names in the trace."""
+    held: list[object] = []
+    for name in (INDEX_NAME, SEALED_NAME):
+        try:
+            found = (root / name).stat()
+            held.append((found.st_ino, found.st_size, found.st_mtime_ns))
+        except OSError:
+            held.append(None)
+    return (*held, *sorted(file.name for file in (*segments_of(root), *journals_of(root))))
 
 
 def index_problems(

@@ -91,6 +91,11 @@ class SegmentInfo:
         return not self.journal and "trace_id" in self.metadata
 
     @property
+    def foreign(self) -> bool:
+        """Whether another tool wrote the file: its URIs may hold secrets."""
+        return "trace_id" not in self.metadata
+
+    @property
     def epoch_unix_ns(self) -> int | None:
         raw = self.metadata.get("epoch_unix_ns")
         return int(raw) if raw is not None else None

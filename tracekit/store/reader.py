@@ -22,9 +22,9 @@ import pyarrow as pa
 from tracekit.errors import TraceFormatError, UsageError
 from tracekit.schema import META_PREFIX, OPS
 from tracekit.sql import load_sql
-from tracekit.store.index import RESTORE, index_problems, read_index
+from tracekit.store.cleaning import clean_uris
+from tracekit.store.index import RESTORE, index_problems, list_state, read_index
 from tracekit.store.layout import (
-    INDEX_NAME,
     MANIFEST_NAME,
     SEALED_NAME,
     journals_of,
@@ -42,6 +42,8 @@ from tracekit.store.statements import collected, query_errors, select, streamed,
 __all__ = ["HasReader", "SegmentInfo", "TraceLike", "TraceReader", "open_reader", "where_it_is"]
 
 _TRIES = 3
+_TEXT = "VARCHAR"
+_CLEAN = "CASE WHEN regexp_matches({0}, '[@?#]') THEN clean_uris({0}::VARCHAR) ELSE {0}::VARCHAR END"
 _SQL_TYPES = {
     pa.int32(): "INTEGER",
     pa.int64(): "BIGINT",
@@ -202,15 +204,17 @@ class TraceReader:
         columns = ", ".join(f'"{field.name}" {_SQL_TYPES[field.type]}' for field in OPS)
         connection.execute(f"CREATE TABLE ops_template ({columns})")
         parts = [connection.table("internal.ops_template")]
-        for (shift, old), segments in self._by_reading().items():
+        if any(segment.foreign for segment in self.segments):
+            connection.create_function("clean_uris", clean_uris, [_TEXT], _TEXT, type="arrow")  # type: ignore[call-overload]
+        for how, segments in self._by_reading().items():
             parquet = [literal(segment.path) for segment in segments if segment.by_name]
             if parquet:
-                parts.append(_read_as(connection.read_parquet(parquet, union_by_name=True), shift, old))
+                parts.append(_read_as(connection.read_parquet(parquet, union_by_name=True), *how))
             for segment in segments:
                 if not segment.by_name:
                     name = f"unnamed_{stem_of(segment.path)}"
                     connection.register(name, unnamed_ops(segment))
-                    parts.append(_read_as(connection.table(name), shift, old))
+                    parts.append(_read_as(connection.table(name), *how))
         names = []
         for index, part in enumerate(parts):
             part.create_view(f"segments_{index}")
@@ -221,12 +225,12 @@ class TraceReader:
         scan = connection.view("internal.ops_scan")
         (scan.order("t_submit") if ordered and not self._in_order() else scan).create_view("ops")
 
-    def _by_reading(self) -> dict[tuple[int, bool], list[SegmentInfo]]:
-        """Return the segments that hold ops, by their `shift_of` and `puts_are_ranges`."""
-        groups: dict[tuple[int, bool], list[SegmentInfo]] = {}
+    def _by_reading(self) -> dict[tuple[int, bool, bool], list[SegmentInfo]]:
+        """Return the segments that hold ops, by their `shift_of`, `puts_are_ranges` and `foreign`."""
+        groups: dict[tuple[int, bool, bool], list[SegmentInfo]] = {}
         for segment in self.segments:
             if segment.rows:
-                how = self.shift_of(segment), segment.puts_are_ranges
+                how = self.shift_of(segment), segment.puts_are_ranges, segment.foreign
                 groups.setdefault(how, []).append(segment)
         return groups
 
@@ -291,25 +295,13 @@ def _open_files(paths: Sequence[Path]) -> TraceReader:
 
 def _open_directory(root: Path) -> TraceReader:
     for _ in range(_TRIES - 1):
-        before = _listed(root)
+        before = list_state(root)
         try:
             return _open_directory_once(root)
         except TraceFormatError:
-            if _listed(root) == before:  # else a live recorder finished or removed a segment meanwhile
+            if list_state(root) == before:  # else a live recorder finished or removed a segment meanwhile
                 raise
     return _open_directory_once(root)
-
-
-def _listed(root: Path) -> tuple[object, ...]:
-    """Return what changes whenever the list of segments does: the files that hold it, and the names in the trace."""
-    held: list[object] = []
-    for name in (INDEX_NAME, SEALED_NAME):
-        try:
-            found = (root / name).stat()
-            held.append((found.st_ino, found.st_size, found.st_mtime_ns))
-        except OSError:
-            held.append(None)
-    return (*held, *sorted(file.name for file in (*segments_of(root), *journals_of(root))))
 
 
 def _open_directory_once(root: Path) -> TraceReader:
@@ -379,8 +371,13 @@ def _segment_files(root: Path) -> list[Path]:
     return finished + [entry for entry in journals if stem_of(entry) not in stems]
 
 
-def _read_as(relation: duckdb.DuckDBPyRelation, shift: int, puts_are_ranges: bool) -> duckdb.DuckDBPyRelation:
-    """Return the ops of some segments with times `shift` ns later and, from old files, ranges of a `put` as `write`."""
+def _read_as(
+    relation: duckdb.DuckDBPyRelation, shift: int, puts_are_ranges: bool, foreign: bool
+) -> duckdb.DuckDBPyRelation:
+    """Return the ops of some segments with times `shift` ns later.
+
+    From old files, ranges of a `put` are `write`; from those of other tools, URIs lose their secrets.
+    """
     columns = relation.columns
     changed = {}
     if shift:
@@ -388,6 +385,9 @@ def _read_as(relation: duckdb.DuckDBPyRelation, shift: int, puts_are_ranges: boo
             changed[name] = duckdb.ColumnExpression(name) + duckdb.ConstantExpression(shift)
     if puts_are_ranges and {"op", "offset"} <= set(columns):
         changed["op"] = duckdb.SQLExpression(load_sql("tracekit.store", "op_of_version_1"))
+    if foreign:
+        for name in {"uri", "to_uri"} & set(columns):
+            changed[name] = duckdb.SQLExpression(_CLEAN.format(name))
     if not changed:
         return relation
     return relation.project(

@@ -16,18 +16,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tracekit.schema import OPS, check_error_classes, problems
+from tracekit.store.cleaning import cleaned
 from tracekit.store.footer import sealed_writer
 from tracekit.store.index import Entry, entry_of
 from tracekit.store.journal import COUNTERS_KEY
 from tracekit.store.totals import describe_segment
-from tracekit.uri import clean
 from tracekit.whole import whole_file
 
 __all__ = ["ROW_GROUP_ROWS", "as_recorded", "check_errors", "conform", "write_segment"]
 
 ROW_GROUP_ROWS = 1_048_576
-_MARKS = (b"@", b"?", b"#")
-"""Every URI that `clean` changes contains one of these, and hardly any other does."""
 
 
 def conform(batch: pa.RecordBatch | pa.Table) -> pa.Table:
@@ -45,7 +43,7 @@ def conform(batch: pa.RecordBatch | pa.Table) -> pa.Table:
     for field in OPS:
         index = table.schema.get_field_index(field.name)
         column = _as_type(table.column(index), field.type) if index >= 0 else _absent(field, len(table))
-        columns.append(_cleaned(column) if field.name in ("uri", "to_uri") else column)
+        columns.append(cleaned(column) if field.name in ("uri", "to_uri") else column)
         fields.append(field)
     for field in table.schema:
         if OPS.get_field_index(field.name) < 0:
@@ -147,22 +145,6 @@ def _without_view(column: pa.ChunkedArray) -> pa.ChunkedArray:
     if pa.types.is_string_view(column.type):
         return column.cast(pa.string())
     return column.cast(pa.binary()) if pa.types.is_binary_view(column.type) else column
-
-
-def _cleaned(uris: pa.ChunkedArray) -> pa.ChunkedArray:
-    return pa.chunked_array([_clean_dictionary(chunk) for chunk in uris.chunks], uris.type)
-
-
-def _clean_dictionary(uris: pa.DictionaryArray) -> pa.DictionaryArray:
-    """Return `uris` with every URI clean. One scan of their bytes finds the usual case: nothing to clean."""
-    names = uris.dictionary
-    data = names.buffers()[2]
-    text = b"" if data is None else data.to_pybytes()
-    if not any(mark in text for mark in _MARKS):
-        return uris
-    return pa.DictionaryArray.from_arrays(
-        uris.indices, pa.array([uri and clean(uri) for uri in names.to_pylist()], pa.string())
-    )
 
 
 def _absent(field: pa.Field, rows: int) -> pa.ChunkedArray:

@@ -40,7 +40,13 @@ def check_target(path: Path, *, overwrite: bool = False) -> None:
     An existing trace is replaced only with `overwrite`, and only if nothing else is in its directory and
     nobody is recording into it.
     """
-    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+    try:
+        path.stat()
+    except FileNotFoundError:
+        return
+    except OSError as error:  # a link to itself, a name that is too long, a directory that nobody may enter
+        raise UsageError(f"{path}: {error.strerror}", "choose another path") from error
+    if path.is_dir() and not any(path.iterdir()):
         return
     if not overwrite:
         raise UsageError(f"{path} exists", "choose another path, or give overwrite=True")
