@@ -109,6 +109,16 @@ def test_a_log_that_is_flagged_partial_says_so(tmp_path: Path) -> None:
     assert any("flagged partial" in note for note in done.notes)
 
 
+@here
+def test_every_module_that_is_flagged_partial_is_named(tmp_path: Path) -> None:
+    data = bytearray(REAL.read_bytes())
+    data[20:24] = (1 << 1).to_bytes(4, "little")  # POSIX, whose counters the ops are checked against
+    (tmp_path / "partial").write_bytes(data)
+    done = import_trace("darshan", tmp_path / "partial", tmp_path / "t")
+    assert [note for note in done.notes if note.startswith("the log is flagged partial for POSIX:")]
+    assert not any("DXT records" in note for note in done.notes)
+
+
 def test_a_file_that_is_not_a_darshan_log_is_refused_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"hello\n" * 100)
     with pytest.raises(TraceFormatError, match="cannot be read as a Darshan log"):

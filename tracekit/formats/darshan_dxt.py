@@ -103,8 +103,14 @@ def _read(source: Path, plain: Path, tally: Tally, options: ImportOptions) -> It
 def _say(tally: Tally, rows: int, facts: dict[bytes, bytes]) -> None:
     """Note how complete the log says that it is."""
     counted = int(facts[b"counted"])
-    if int(facts[b"partial"]):
+    flagged = facts[b"partial"].decode().split()
+    if any(name in _MODULES for name in flagged):
         tally.note(f"the log is flagged partial: Darshan ran out of memory for DXT records after {rows} ops")
+    if others := [name for name in flagged if name not in _MODULES]:
+        tally.note(
+            f"the log is flagged partial for {', '.join(others)}: Darshan ran out of memory for their records, so that"
+            " files may be missing, and not all ops can be checked against counters"
+        )
     if counted > rows:
         tally.note(
             f"the log has {rows} of the {counted} reads and writes that its own counters count"
@@ -133,7 +139,7 @@ def serve() -> None:
     counters = {} if module is None else _counted(library, log, _MODULES[module][1])
     facts = {
         "epoch_unix_ns": int(job["start_time_sec"]) * 10**9 + int(job.get("start_time_nsec", 0)),
-        "partial": int(module is not None and modules[module]["partial_flag"]),
+        "partial": " ".join(name for name, info in modules.items() if info["partial_flag"]),
         "counted": sum(counts.ops for counts in counters.values()),
     }
     schema = _SCHEMA.with_metadata({name: str(value) for name, value in facts.items()})
