@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -16,6 +17,9 @@ from tracekit.capture.native import NativeEngine
 from tracekit.cli.app import run
 from tracekit.live.watching import Watcher
 
+needs_textual = pytest.mark.skipif(
+    importlib.util.find_spec("textual") is None, reason="textual is not installed"
+)
 needs_native = pytest.mark.skipif(
     NativeEngine().available() is None, reason="there is no native engine and no C compiler"
 )
@@ -123,6 +127,7 @@ def test_of_a_long_capture_the_last_ops_are_measured_and_the_others_counted(fold
 
 
 @needs_native
+@needs_textual
 def test_the_screen_is_there_while_the_command_runs_and_its_output_follows(folder: Path) -> None:
     path = folder / "run.trace"
     terminal = Terminal(
@@ -146,6 +151,7 @@ def test_the_screen_is_there_while_the_command_runs_and_its_output_follows(folde
 
 
 @needs_native
+@needs_textual
 def test_ctrl_c_on_the_screen_reaches_the_command_and_leaves_a_trace(folder: Path) -> None:
     path = folder / "run.trace"
     terminal = Terminal(
@@ -161,6 +167,7 @@ def test_ctrl_c_on_the_screen_reaches_the_command_and_leaves_a_trace(folder: Pat
 
 
 @needs_native
+@needs_textual
 def test_q_ends_the_screen_and_the_command_goes_on_with_its_output_on_the_terminal(folder: Path) -> None:
     path = folder / "run.trace"
     terminal = Terminal(
@@ -176,6 +183,7 @@ def test_q_ends_the_screen_and_the_command_goes_on_with_its_output_on_the_termin
     assert of_trace(path)[0] >= 6350
 
 
+@needs_textual
 def test_a_command_that_ends_before_the_screen_is_there_keeps_its_output_and_trace(folder: Path) -> None:
     path = folder / "run.trace"
     words = (*TRACEKIT, "capture", "-o", str(path), "--live", "--method", "hooks", "--", "echo", "said")

@@ -121,15 +121,11 @@ class MetricsSnapshot:
 
     def histogram(self, name: str) -> Histogram:
         """The histogram `req_bytes`, `latency_us` or `response_us`. Raises UsageError for another name."""
-        found = {
-            "req_bytes": self.req_bytes_hist,
-            "latency_us": self.latency_us_hist,
-            "response_us": self.response_us_hist,
-        }
-        key = name.removesuffix("_hist")
-        if key not in found:
-            raise UsageError(f"no histogram {name!r}", choosing(key, found))
-        return found[key]
+        key, known = name.removesuffix("_hist"), ("req_bytes", "latency_us", "response_us")
+        if key not in known:
+            raise UsageError(f"no histogram {name!r}", choosing(key, known))
+        found: Histogram = getattr(self, f"{key}_hist")
+        return found
 
     def to_dict(self) -> dict[str, Any]:
         """The snapshot as JSON-able values, in the form that docs/metrics.schema.json describes."""
