@@ -149,8 +149,10 @@ def _signatures(path: Path, functions: Sequence[str]) -> tuple[list[Call], npt.N
     data = _bytes(path)
     try:
         (entries,) = struct.unpack_from("<i", data)
+        if not 0 <= entries <= len(data) // _ENTRY.size:
+            raise ValueError
         found: dict[int, Call] = {}
-        counts = np.zeros(max(entries, 0), np.int64)
+        counts = np.zeros(entries, np.int64)
         at = 4
         for _ in range(entries):
             number, _, length, count = _ENTRY.unpack_from(data, at)
