@@ -112,9 +112,17 @@ def test_a_log_is_named_below_the_home_too(
     assert (tmp_path / "again.trace").is_dir()
 
 
-def test_a_uri_of_a_store_does_not_name_a_trace(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_trace_in_a_store_that_cannot_be_reached_is_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "b")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     assert run(["info", "s3://bucket/run.trace"]) == 2
-    assert "a trace is a local directory or file" in capsys.readouterr().err
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith("tracekit: ")
+    assert said.err.count("\n") == 1
 
 
 def test_several_parquet_files_are_one_trace(

@@ -117,7 +117,7 @@ def test_the_real_libcachesim_reads_it_and_its_caches_run_on_it(trace: Path, tmp
 
 
 def test_an_unknown_kind_of_object_is_refused(trace: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="range or uri"):
+    with pytest.raises(UsageError, match="choose range, uri"):
         export_trace("libcachesim", trace, tmp_path / "o", object_by="block")
     assert not (tmp_path / "o").exists()
 
