@@ -118,6 +118,10 @@ def test_the_command_line_reads_them_too(local: Path, remote: str) -> None:
     assert json.loads(run.stdout) == json.loads(tracekit.open_trace(local).snapshot().to_json())
 
 
+def test_a_watch_shows_a_trace_on_a_store_at_once(remote: str) -> None:
+    assert sum(reading.ops for reading in tracekit.watch(remote)) == 3 * OPS
+
+
 def test_a_replay_from_a_store_to_a_store_is_a_whole_trace(remote: str, tmp_path: Path) -> None:
     out = remote.replace("run.trace", "again.trace")
     for options in ({}, {"on": "local", "hosts": 2}):

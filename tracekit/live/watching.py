@@ -19,6 +19,7 @@ from tracekit.live.reading import Meter, Reading
 from tracekit.store.layout import MANIFEST_NAME, is_leftover
 from tracekit.store.locate import trace_paths
 from tracekit.store.reader import TraceLike, TraceReader, open_reader
+from tracekit.store.remote import is_remote
 from tracekit.store.tail import COLUMNS, TraceTail, as_ops
 from tracekit.validation import Kind, Option, parse
 
@@ -142,11 +143,11 @@ class Watcher:
 
 
 def _only_path(trace: TraceLike) -> Path | None:
-    """The path that `trace` names, if it names one and is not open."""
+    """The local path that `trace` names, if it names one and is not open."""
     if isinstance(trace, TraceReader) or hasattr(trace, "reader"):
         return None
     path, *more = trace_paths(trace)
-    return None if more else Path(os.path.abspath(path))
+    return None if more or is_remote(path) else Path(os.path.abspath(path))
 
 
 def _is_being_written(path: Path) -> bool:
