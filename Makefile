@@ -30,7 +30,7 @@ test: $(VENV)/.installed-dev $(CACHE)/.servers ## run all tests but the soak tes
 quick: $(VENV)/.installed-dev ## run the tests that need no servers, in less than a minute
 	$(BIN)/python -m pytest -q -m "not soak and not server" --hypothesis-profile=quick $(QUICK)
 
-soak: $(VENV)/.installed-dev $(CACHE)/.servers ## run the tests that take minutes each; ONLY=NAME runs some (docs/reliability.md)
+soak: $(VENV)/.installed-soak $(CACHE)/.servers ## run the tests that take minutes each; ONLY=NAME runs some (docs/reliability.md)
 	$(BIN)/python -m pytest -q -m soak --timeout 1800 $(if $(ONLY),-k '$(ONLY)')
 
 lint: $(VENV)/.installed-dev ## ruff, ruff format, mypy --strict on tracekit/, mypy on tests/
@@ -71,6 +71,11 @@ $(VENV)/.installed: $(BIN)/python pyproject.toml constraints.txt
 $(VENV)/.installed-dev: $(BIN)/python pyproject.toml constraints.txt
 	$(PIP) -e '.[$(EXTRAS)]'
 	@touch $@ $(VENV)/.installed
+
+# Ray and the fuzzer, which only the soak tests use.
+$(VENV)/.installed-soak: $(VENV)/.installed-dev
+	$(PIP) -e '.[$(EXTRAS),scale]' atheris==3.0.0
+	@touch $@
 
 # Debian packages and Azurite for the tests. What cannot be installed is reported, and the tests that need it skip.
 $(CACHE)/.servers: .ci/servers
