@@ -50,7 +50,8 @@ class Stores:
     def backend(self, uri: str) -> Backend:
         place = scheme_of(uri), account_in(uri)
         with self._lock:
-            if self._pid != os.getpid():  # a forked child has none of its parent's connections and threads
+            # A forked child has none of its parent's connections and threads; another environment may name another store.
+            if self._pid != os.getpid() or self._environment != dict(os.environ):
                 self._forget()
             if place not in self._backends:
                 self._backends[place] = backend_for(uri)
@@ -65,6 +66,7 @@ class Stores:
 
     def _forget(self) -> None:
         self._pid = os.getpid()
+        self._environment = dict(os.environ)
         self._backends: dict[tuple[str, str | None], Backend] = {}
         self._handles: dict[str, Handle] = {}
 

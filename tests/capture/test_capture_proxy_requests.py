@@ -44,7 +44,7 @@ from tracekit.capture.proxy.signing import Resigner, claim_of, without_signature
         (
             "PUT", "/b/k?partNumber=3&uploadId=u",
             {"x-amz-copy-source": "/b/o", "x-amz-copy-source-range": "bytes=10-19", "Content-Length": "0"},
-            Asked("part", "s3://b/k", length=10, part=3, upload="u"),
+            Asked("copy", "s3://b/o", offset=10, length=10, to_uri="s3://b/k", part=3, upload="u"),
         ),
         ("PUT", "/b/k", {"x-amz-copy-source": "c/o%20o?versionId=2"}, Asked("copy", "s3://c/o o", to_uri="s3://b/k")),
         ("PUT", "/b/k?acl", {}, Asked(None, "s3://b/k")),
