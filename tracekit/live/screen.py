@@ -107,6 +107,8 @@ class WatchScreen(App[Ending]):
                 self.failure = error
                 self.exit("ended")
                 return
+            if not self.query("#title"):  # the screen was taken down meanwhile
+                return
             for reading in readings:
                 self._publish(reading)
                 self.last = reading
