@@ -19,6 +19,7 @@ import pyarrow as pa
 from tracekit.capture.native.holes import punch_hole
 from tracekit.capture.native.records import (
     CHUNK_BYTES,
+    ENTRIES_AT,
     HEADER_BYTES,
     MAPPED,
     NAMES,
@@ -30,6 +31,7 @@ from tracekit.capture.native.records import (
     are_whole,
     as_batch,
     header_of,
+    names_by_number,
     whole_records,
 )
 from tracekit.formats.sound import MAX_INT
@@ -122,7 +124,7 @@ class NativeLogs:
             until = MAX_INT if before_ns is None else before_ns - process.clock_offset
             left = False
             for number in sorted(progress.open):
-                records = chunks[number, RECORD.itemsize :].view(RECORD)
+                records = chunks[number, ENTRIES_AT:].view(RECORD)
                 present = are_whole(records)
                 new = present & (records["begin"] < until)
                 if new.any():
@@ -153,7 +155,7 @@ class NativeLogs:
             return
         numbers = _numbers(chunks, RECORDS)
         for start in range(0, len(numbers), _CHUNKS_AT_ONCE):
-            part = chunks[numbers[start : start + _CHUNKS_AT_ONCE], RECORD.itemsize :]
+            part = chunks[numbers[start : start + _CHUNKS_AT_ONCE], ENTRIES_AT:]
             records = whole_records(np.ascontiguousarray(part).reshape(-1))
             if len(records):
                 yield records
@@ -166,15 +168,9 @@ class NativeLogs:
         return found
 
     def _uris_of(self, process: Process) -> list[str]:
-        """The names by number; a forked process knows those of its parent too."""
-        names: dict[int, str] = {}
-        parents = {each.log: each.parent for each in self.processes}
-        line = [process.log]
-        while (parent := parents.get(line[-1])) and parent not in line:
-            line.append(parent)
-        for log in reversed(line):
-            names |= self._names_of(log)
-        return [names.get(number, "") for number in range(max(names, default=0) + 1)]
+        return names_by_number(
+            process.log, {each.log: each.parent for each in self.processes}, self._names_of
+        )
 
 
 @dataclass(slots=True)
@@ -191,14 +187,14 @@ class _Progress:
     def scan(self, chunks: npt.NDArray[np.uint8], names: dict[int, str]) -> None:
         """Find the chunks that are new, and add the new names to `names`."""
         if self.last_names is not None:
-            add_names(names, chunks[self.last_names, 64:].tobytes())
+            add_names(names, chunks[self.last_names, ENTRIES_AT:].tobytes())
         while self.scanned < len(chunks):
             kind = int.from_bytes(chunks[self.scanned, :4].tobytes(), "little")
             if kind == RECORDS:
                 self.open[self.scanned] = 0
             elif kind == NAMES:
                 self.last_names = self.scanned
-                add_names(names, chunks[self.scanned, 64:].tobytes())
+                add_names(names, chunks[self.scanned, ENTRIES_AT:].tobytes())
             else:  # it is being made
                 return
             self.scanned += 1
@@ -237,7 +233,7 @@ def _free(log: Path, number: int | None) -> None:
 def _names_in(chunks: npt.NDArray[np.uint8]) -> dict[int, str]:
     found: dict[int, str] = {}
     for number in _numbers(chunks, NAMES).tolist():
-        add_names(found, chunks[number, 64:].tobytes())
+        add_names(found, chunks[number, ENTRIES_AT:].tobytes())
     return found
 
 

@@ -6,6 +6,7 @@ so that chunks grow beside each other. The kind of a record and the number of a 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from tracekit.formats.sound import MAX_INT
 
 __all__ = [
     "CHUNK_BYTES",
+    "ENTRIES_AT",
     "HEADER_BYTES",
     "MAPPED",
     "NAMES",
@@ -28,12 +30,15 @@ __all__ = [
     "are_whole",
     "as_batch",
     "header_of",
+    "names_by_number",
     "whole_records",
 ]
 
 HEADER_BYTES, CHUNK_BYTES = 4096, 65536
 RECORDS, NAMES = 1, 2
-"""The first 4 bytes of a chunk: what it holds. Entries begin at byte 64."""
+"""The first 4 bytes of a chunk: what it holds."""
+ENTRIES_AT = 64
+"""Bytes before the first entry of a chunk."""
 _MAGIC = b"TKNATIVE"
 _HEADER = np.dtype(
     [
@@ -123,6 +128,19 @@ def add_names(names: dict[int, str], data: bytes) -> int:
         names[number] = "file://" + data[at + 8 : at + 8 + length].decode("utf-8", "replace")
         at += 8 + (length + 7 & ~7)
     return at
+
+
+def names_by_number(
+    log: str, parents: Mapping[str, str], names_of: Callable[[str], Mapping[int, str]]
+) -> list[str]:
+    """Return the names that `log` refers to, by number; a forked process knows those of its parent too."""
+    line = [log]
+    while (parent := parents.get(line[-1])) and parent not in line:
+        line.append(parent)
+    names: dict[int, str] = {}
+    for each in reversed(line):
+        names |= names_of(each)
+    return [names.get(number, "") for number in range(max(names, default=0) + 1)]
 
 
 def as_batch(records: Records, uris: list[str], clock_offset: int, pid: int) -> pa.RecordBatch:

@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from tracekit.capture.native.records import (
     CHUNK_BYTES,
+    ENTRIES_AT,
     HEADER_BYTES,
     NAMES,
     RECORD,
@@ -23,13 +24,12 @@ from tracekit.capture.native.records import (
     are_whole,
     as_batch,
     header_of,
+    names_by_number,
 )
 
 __all__ = ["NativeTail"]
 
-_SKIPPED = 64
-"""Bytes before the first entry of a chunk."""
-_ENTRIES = (CHUNK_BYTES - _SKIPPED) // RECORD.itemsize
+_ENTRIES = (CHUNK_BYTES - ENTRIES_AT) // RECORD.itemsize
 _RECORDS_AT_ONCE = 65_536
 
 
@@ -84,16 +84,17 @@ class NativeTail:
             _close(log)
 
     def _uris_of(self, log: _Log) -> list[str]:
-        """The names by number; a forked process knows those of its parent too."""
-        line = [log]
-        while (parent := self._logs.get(line[-1].parent)) is not None and parent not in line:
-            line.append(parent)
-        names: dict[int, str] = {}
-        for each in reversed(line):
-            if not each.read and _opened(each):
-                _read_names(each)
-            names |= each.names
-        return [names.get(number, "") for number in range(max(names, default=0) + 1)]
+        return names_by_number(
+            log.path.name, {name: each.parent for name, each in self._logs.items()}, self._names_of
+        )
+
+    def _names_of(self, name: str) -> dict[int, str]:
+        log = self._logs.get(name)
+        if log is None:
+            return {}
+        if not log.read and _opened(log):
+            _read_names(log)
+        return log.names
 
 
 def _header(path: Path) -> Header | None:
@@ -153,7 +154,7 @@ def _new_records(log: _Log, chunk: int) -> Records:
         taken = np.zeros(_ENTRIES, np.bool_)
     first = int(np.argmin(taken))
     size = (_ENTRIES - first) * RECORD.itemsize
-    at = HEADER_BYTES + chunk * CHUNK_BYTES + _SKIPPED + first * RECORD.itemsize
+    at = HEADER_BYTES + chunk * CHUNK_BYTES + ENTRIES_AT + first * RECORD.itemsize
     ready = are_whole(np.frombuffer(os.pread(log.file, size, at), RECORD)) & ~taken[first:]
     if not ready.any():
         return np.empty(0, RECORD)
@@ -169,6 +170,6 @@ def _new_records(log: _Log, chunk: int) -> Records:
 def _read_names(log: _Log) -> None:
     """Take up the new names."""
     for chunk, before in log.named.items():
-        at = HEADER_BYTES + chunk * CHUNK_BYTES + _SKIPPED + before
-        data = os.pread(log.file, CHUNK_BYTES - _SKIPPED - before, at)
+        at = HEADER_BYTES + chunk * CHUNK_BYTES + ENTRIES_AT + before
+        data = os.pread(log.file, CHUNK_BYTES - ENTRIES_AT - before, at)
         log.named[chunk] = before + add_names(log.names, data)
