@@ -70,6 +70,11 @@ def program(folder: Path) -> list[str]:
     return [sys.executable, "-c", BUSY, str(folder)]
 
 
+def on_a_screen(folder: Path, path: Path) -> Terminal:
+    """The program on a terminal, captured into `path` with the screen."""
+    return Terminal(*TRACEKIT, "capture", "-o", str(path), "--live", "--no-faults", "--", *program(folder))
+
+
 def of_trace(path: Path) -> tuple[int, int]:
     """The ops and bytes of a trace, without hints."""
     sql = "SELECT count(*) AS n, sum(bytes)::BIGINT AS bytes FROM ops WHERE op <> 'hint'"
@@ -130,9 +135,7 @@ def test_of_a_long_capture_the_last_ops_are_measured_and_the_others_counted(fold
 @needs_textual
 def test_the_screen_is_there_while_the_command_runs_and_its_output_follows(folder: Path) -> None:
     path = folder / "run.trace"
-    terminal = Terminal(
-        *TRACEKIT, "capture", "-o", str(path), "--live", "--no-faults", "--", *program(folder)
-    )
+    terminal = on_a_screen(folder, path)
     terminal.read_until(b"slowest files")
     terminal.read_until(b"3,75")
     assert b"of the program" not in terminal.text
@@ -154,9 +157,7 @@ def test_the_screen_is_there_while_the_command_runs_and_its_output_follows(folde
 @needs_textual
 def test_ctrl_c_on_the_screen_reaches_the_command_and_leaves_a_trace(folder: Path) -> None:
     path = folder / "run.trace"
-    terminal = Terminal(
-        *TRACEKIT, "capture", "-o", str(path), "--live", "--no-faults", "--", *program(folder)
-    )
+    terminal = on_a_screen(folder, path)
     terminal.read_until(b"3,75")
     os.write(terminal.master, b"\x03")
     assert terminal.ended() == 7
@@ -170,9 +171,7 @@ def test_ctrl_c_on_the_screen_reaches_the_command_and_leaves_a_trace(folder: Pat
 @needs_textual
 def test_q_ends_the_screen_and_the_command_goes_on_with_its_output_on_the_terminal(folder: Path) -> None:
     path = folder / "run.trace"
-    terminal = Terminal(
-        *TRACEKIT, "capture", "-o", str(path), "--live", "--no-faults", "--", *program(folder)
-    )
+    terminal = on_a_screen(folder, path)
     terminal.read_until(b"3,75")
     os.write(terminal.master, b"q")
     terminal.read_until(b"complaint of the program")
