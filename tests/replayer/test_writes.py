@@ -12,7 +12,7 @@ import pytest
 
 from tracekit.errors import BackendError, UsageError
 from tracekit.replayer.compare import compare
-from tracekit.replayer.mapping import MappingRules
+from tracekit.replayer.mapping import MappingRules, parse_rules
 from tracekit.replayer.materialize import materialize
 from tracekit.replayer.options import ReplayOptions
 from tracekit.replayer.planning import build_plan
@@ -156,6 +156,31 @@ def test_an_op_waits_for_the_changes_that_had_ended_before_it(tmp_path: Path) ->
     assert 7 in before[8] and {7, 8} <= before[9]
     free = ReplayOptions(allow_writes=True, order="none")
     assert build_plan(open_reader(tmp_path / "t.parquet"), MappingRules(), free).order is None
+
+
+def test_what_uses_an_object_of_a_store_waits_for_all_of_its_writes(tmp_path: Path) -> None:
+    a, slow = "file:///run/a", {"latency": 100_000_000}
+    ops: list[dict[str, Any]] = [
+        {"uri": a, "op": "write", "offset": 0, "len": 10},
+        {"uri": a, "op": "write", "offset": 10, "len": 10, **slow},
+        {"uri": a, "op": "sync"},
+        {"uri": a, "op": "write", "offset": 20, "len": 10, "rank": 1},
+        {"uri": a, "op": "read", "offset": 0, "len": 5},
+        {"uri": a, "op": "read", "offset": 15, "len": 5, "rank": 1},
+        {"uri": a, "op": "truncate", "len": 0},
+        {"uri": a, "op": "write", "offset": 0, "len": 10},
+        {"uri": a, "op": "rename", "to_uri": "file:///run/b"},
+        {"uri": "file:///run/b", "op": "get"},
+    ]
+    trace = open_reader(trace_of(tmp_path / "t.parquet", *ops))
+    stored, local = (
+        build_plan(trace, parse_rules([f"file:///run={target}"]), ReplayOptions(allow_writes=True)).order
+        for target in ("s3://bucket/run", "direct:///run")
+    )
+    assert stored is not None and local is not None
+    assert stored.before(4) == stored.before(5) == {0, 1, 3}
+    assert local.before(4) == {0} and local.before(5) == set()  # 1 has not ended
+    assert {0, 1, 3} <= stored.before(6) and 7 in stored.before(8) and 8 in stored.before(9)
 
 
 def test_many_writes_make_few_dependencies(tmp_path: Path) -> None:

@@ -3,7 +3,8 @@
 An op that began after a change of the same range or object had ended in the recording waits for
 that change in the replay, in every pacing mode. So reads find what was written, and changes keep
 their order. Changes of a whole object also wait for earlier reads of it, which would fail without it.
-This module knows a plan and threads, no storage.
+An object of a store is there when all of its writes have been made: what uses it next waits for them all,
+whichever range it uses. This module knows a plan and threads, no storage.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import threading
 import time
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -22,6 +23,7 @@ import numpy as np
 
 from tracekit.replayer.kinds import KINDS, READS, TWO_OBJECTS, WHOLE_CHANGES
 from tracekit.replayer.uploads import Uploads
+from tracekit.uri import FILE_SCHEMES, scheme_of
 
 __all__ = ["Dependencies", "Families", "Waits", "dependencies_of"]
 
@@ -35,6 +37,7 @@ _TWO = frozenset(TWO_OBJECTS)
 class PlanOfChanges(Protocol):
     """What this module needs of a plan."""
 
+    uris: tuple[str, ...]
     sources: tuple[str, ...]
     rounds: int
 
@@ -77,7 +80,7 @@ class _Object:
 
     `starts`, `ends` and `writers` describe disjoint ranges, ascending: which changes a reader of the range waits
     for. `pending` holds changes that have not ended yet; `readers` and `parts`, by upload, ops that later changes
-    wait for.
+    wait for. On a store, `series` holds the writes since the last other use, and `made` what stands for those before.
     """
 
     starts: list[int] = field(default_factory=list)
@@ -86,6 +89,8 @@ class _Object:
     pending: list[tuple[int, int, int, int]] = field(default_factory=list)
     readers: list[int] = field(default_factory=list)
     parts: dict[int, list[int]] = field(default_factory=dict)
+    series: list[int] = field(default_factory=list)
+    made: set[int] = field(default_factory=set)
 
     def overlapping(self, first: int, last: int) -> slice:
         """The ranges that overlap [first, last)."""
@@ -128,6 +133,7 @@ class _Builder:
         self._end_of_join: dict[int, int] = {}
         self._objects: defaultdict[int, _Object] = defaultdict(_Object)
         self._families = Families(plan.sources)
+        self._stored = [scheme_of(uri) not in FILE_SCHEMES for uri in plan.uris]
         self._uploads = Uploads()
         self._uploads.add(plan, slice(0, plan.ops))
 
@@ -159,6 +165,8 @@ class _Builder:
         elif kind == "write":
             needed |= self._written(op, file, int(self._first[op]), int(self._last[op]))
             self._change(op, file, int(self._first[op]), int(self._last[op]))
+            if self._stored[file]:
+                self._objects[file].series.append(op)
         elif kind in ("part", "abort"):
             needed |= self._of_upload(op, file, ends=kind == "abort")
         elif kind == "sync":
@@ -177,12 +185,14 @@ class _Builder:
         if KINDS[self._kind[op]] == "sync":
             sent = (part for parts in known.parts.values() for part in parts)
             needed |= {part for part in sent if self._ended[part] <= self._start[op]}
+        else:
+            needed |= self._made(known)
         known.readers.append(op)
         return needed
 
     def _replace(self, op: int, file: int) -> set[int]:
         known, start = self._objects[file], self._start[op]
-        needed = self._written(op, file, 0, _END)
+        needed = self._written(op, file, 0, _END) | self._made(known)
         needed |= {reader for reader in known.readers if self._ended[reader] <= start}
         if KINDS[self._kind[op]] == "complete":
             needed |= self._of_upload(op, file, ends=True)
@@ -210,11 +220,22 @@ class _Builder:
         found = {writer for writers in known.writers[cut] for writer in writers}
         if len(found) <= _MANY:
             return found
-        join = self._found.ops + len(self._end_of_join)
-        self._end_of_join[join] = max(map(self._end_of, found))
-        self._found.waits_for[join] = tuple(sorted(found))
+        join = self._join(found)
         known.cover(min(first, known.starts[cut.start]), max(last, known.ends[cut.stop - 1]), (join,))
         return {join}
+
+    def _made(self, known: _Object) -> set[int]:
+        """What stands for the writes that together made the object on a store."""
+        if known.series:
+            known.made = {self._join(known.series)}
+            known.series = []
+        return known.made
+
+    def _join(self, ops: Collection[int]) -> int:
+        join = self._found.ops + len(self._end_of_join)
+        self._end_of_join[join] = max(map(self._end_of, ops))
+        self._found.waits_for[join] = tuple(sorted(ops))
+        return join
 
     def _change(self, op: int, file: int, first: int, last: int) -> None:
         heapq.heappush(self._objects[file].pending, (int(self._ended[op]), op, first, last))
