@@ -7,6 +7,7 @@ import socket
 import time
 import weakref
 from collections.abc import Callable
+from typing import cast
 
 from tracekit.backends.objects.native.blocking import check_tunnel, tunnel_request
 from tracekit.backends.objects.native.endpoint import Endpoint, Limits, broken, malformed, too_long
@@ -162,8 +163,8 @@ class _Connection(asyncio.BufferedProtocol):
             self._transport = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # Not asserted: the transports of other loops, such as uvloop, are no subclasses of asyncio.Transport.
+        self._transport = cast(asyncio.Transport, transport)
         self.usable = True
         raw = transport.get_extra_info("socket")
         if raw is not None and raw.family in (socket.AF_INET, socket.AF_INET6):
