@@ -292,3 +292,13 @@ def test_a_comparison_with_an_empty_trace_is_valid_json(trace: Path, tmp_path: P
     summary = json.loads(run.stdout, parse_constant=lambda word: pytest.fail(f"{word} is not JSON"))
     (ops,) = [row for row in summary["metrics"] if row["metric"] == "ops"]
     assert (ops["a"], ops["b"], ops["difference"], ops["ok"]) == (0, 200, None, False)
+
+
+@pytest.mark.parametrize("verb", [("stats",), ("replay", "--dry-run")])
+def test_a_verb_leaves_pandas_out(trace: Path, verb: tuple[str, ...]) -> None:
+    """pyarrow would import it, where it is installed; that takes longer than the verb."""
+    words = [sys.executable, "-X", "importtime", "-m", "tracekit", verb[0], str(trace), *verb[1:]]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "pyarrow" in imported and "pandas.core" not in imported
