@@ -19,6 +19,7 @@ from tracekit.capture.command import capture_command
 from tracekit.capture.faults.log import _FAULT, FaultLog, Follower, _joined
 from tracekit.capture.faults.maps import Maps
 from tracekit.capture.faults.perf import EXECUTED, EXITED, FORKED, MAPPED, Change, reason_against
+from tracekit.capture.native import NativeEngine
 from tracekit.store.reader import open_reader
 
 PAGE = mmap.PAGESIZE
@@ -248,14 +249,67 @@ def test_faults_are_followed_under_other_engines(data: Path, trace: Path, tmp_pa
 
 
 @needs_faults
-def test_a_program_that_maps_no_file_has_no_faults_followed(data: Path, tmp_path: Path) -> None:
-    events = Follower(tmp_path / "touched", lambda uri: True, on_demand=True)
-    try:
-        subprocess.run([sys.executable, "-c", "bytes(1 << 26)"], check=True)
-    finally:
-        events.close()
-    assert not list(FaultLog(tmp_path / "touched").batches())
-    assert not (tmp_path / "touched" / "counting").exists()
+@pytest.mark.skipif(NativeEngine().available() is None, reason="there is no native engine")
+def test_a_process_is_followed_from_its_first_file_that_is_kept(data: Path, tmp_path: Path) -> None:
+    asked: list[str] = []
+    (tmp_path / "work" / "logs").mkdir(parents=True)
+    code = f"""
+        import mmap
+        def touched(name):
+            with open(name, "rb") as file:
+                pages = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
+            return pages[0] + pages[mmap.PAGESIZE]
+        touched({__file__!r}), touched({__file__!r})
+    """
+
+    def admits(uri: str) -> bool:
+        asked.append(uri)
+        return uri.endswith(".npy")
+
+    def run(code: str) -> FaultLog:
+        shutil.rmtree(tmp_path / "work" / "touched", ignore_errors=True)
+        tool = NativeEngine().available() or ""
+        argv = [sys.executable, "-S", "-c", textwrap.dedent(code)]
+        argv, more = NativeEngine().start(tool, argv, tmp_path / "work" / "logs", {}, metadata=False)
+        follower = Follower(tmp_path / "work" / "touched", admits, on_demand=True)
+        try:
+            subprocess.run(argv, env={**os.environ, **more}, check=True)
+        finally:
+            follower.close()
+        return FaultLog(tmp_path / "work" / "touched")
+
+    assert run(code).files == 0
+    assert asked == [f"file://{__file__}"]  # once, though it is mapped twice
+    found = run(f"{textwrap.dedent(code)}\ntouched({str(data)!r})")
+    assert {uri for part in found.batches() for uri in part.column("uri").to_pylist()} == {f"file://{data}"}
+
+
+@needs_faults
+def test_threads_from_before_the_first_mapping_are_followed(data: Path, trace: Path, tmp_path: Path) -> None:
+    program = """
+        import mmap
+        import sys
+        import threading
+        ready = threading.Event()
+        def touch(page):
+            ready.wait()
+            pages[page * mmap.PAGESIZE]
+        threads = [threading.Thread(target=touch, args=(page,)) for page in (100, 200, 300)]
+        for thread in threads:
+            thread.start()
+        with open(sys.argv[1], "rb") as file:
+            pages = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
+        pages.madvise(mmap.MADV_RANDOM)
+        ready.set()
+        for thread in threads:
+            thread.join()
+        pages[400 * mmap.PAGESIZE]
+        late = threading.Thread(target=touch, args=(500,))
+        late.start()
+        late.join()
+    """
+    capture(tmp_path, trace, program, data)
+    assert sorted(pages(rows(trace))) == [100, 200, 300, 400, 500]
 
 
 @needs_faults

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tracekit.capture.known import HOOKS
 from tracekit.capture.native import NativeEngine
-from tracekit.capture.session import HOOKS
 from tracekit.capture.tools.strace import StraceEngine
 from tracekit.store.reader import open_reader
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from tracekit.capture.context import sample, step
 from tracekit.capture.hooks.files import open
-from tracekit.capture.session import HOOKS, Session, active, join, start, stop
+from tracekit.capture.known import HOOKS
+from tracekit.capture.session import Session, active, join, start, stop
 
 if TYPE_CHECKING:
     from tracekit.capture.command import CaptureResult

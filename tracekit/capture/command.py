@@ -23,12 +23,12 @@ from tracekit.capture.environment import environment, with_bootstrap
 from tracekit.capture.faults.log import FOLDER, Follower
 from tracekit.capture.faults.perf import reason_against
 from tracekit.capture.filters import PathFilter
+from tracekit.capture.known import known_hooks
 from tracekit.capture.launch import Led, check_command, proxied, proxied_schemes, run_child
 from tracekit.capture.native import NativeEngine
 from tracekit.capture.oplog import OpLog
 from tracekit.capture.options import CAPTURE
 from tracekit.capture.running import record_running, recover_running
-from tracekit.capture.session import known_hooks
 from tracekit.capture.tools.engine import Engine
 from tracekit.errors import UsageError
 from tracekit.keywords import Flag, Size

@@ -118,7 +118,7 @@ class Completeness:
         if self.unhooked_pythons:
             yield f"Python processes in which the hooks could not start: {self.unhooked_pythons}"
         if self.unseen:
-            yield f"{', '.join(self.unseen)} was used; its requests are not recorded"
+            yield f"{', '.join(self.unseen)} was used; what its requests moved is not fully recorded"
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,7 +219,8 @@ def _seen(processes: Sequence[Process], direction: str, moved: int, kept: int, o
     """
     logged = sum(getattr(p, f"recorded_{direction}_bytes") for p in processes)
     other = sum(getattr(p, f"other_{direction}_bytes") for p in processes)
-    missed = moved - other - logged
+    queued = sum(getattr(p, f"queued_{direction}_bytes") for p in processes)
+    missed = moved + queued - other - logged
     return kept + max(missed - own, 0), logged - kept
 
 

@@ -327,6 +327,9 @@ def _of_mappings(mapped: int, faults: FaultLog, unfollowed: str) -> Iterator[str
             f"{format_count(faults.ambiguous)} first touches of writable shared pages are not recorded: reads and"
             " writes look alike"
         )
+    for reason in sorted(set(faults.refused)):
+        many = faults.refused.count(reason)
+        yield f"page faults of {format_count(many)} processes that mapped files were not followed: {reason}"
     if faults.lost:
         yield f"{format_count(faults.lost)} page faults came too fast to be recorded"
 

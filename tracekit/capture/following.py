@@ -75,7 +75,8 @@ class CaptureTail:
 
     def _batches(self) -> Iterator[pa.RecordBatch]:
         if self._job.engine is not None:
-            for batch in kept_ops(self._files.poll(), self._admits, self._job.metadata):
+            polled = (batch for batch, _ in self._files.poll())
+            for batch in kept_ops(polled, self._admits, self._job.metadata):
                 yield self._placed(batch)
         yield from self._requests("hooked", leave_out=self._job.of_proxies)
         yield from self._requests("proxied")

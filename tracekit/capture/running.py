@@ -31,10 +31,12 @@ from tracekit.capture.conversion import (
 from tracekit.capture.environment import environment, with_bootstrap
 from tracekit.capture.filters import paths_kept
 from tracekit.capture.launch import Led, proxied, proxied_schemes, run_child
-from tracekit.capture.native.logs import NativeLogs
+from tracekit.capture.native.logs import NativeLogs, Process
+from tracekit.capture.native.tail import NativeTail
 from tracekit.capture.scopes import Scopes
 from tracekit.capture.tools.engine import Engine
 from tracekit.consumer import PROCESS_CPU
+from tracekit.formats.sound import MAX_INT
 from tracekit.long_options import KEEPING
 from tracekit.recorder import Recorder
 from tracekit.redaction import redact, redact_value
@@ -150,7 +152,7 @@ class _Moving:
 
     def __init__(self, job: Job, recorder: Recorder) -> None:
         self._job, self._recorder = job, recorder
-        self.logs = NativeLogs(job.work / "logs")
+        self.logs = NativeTail(job.work / "logs", consuming=True)
         self.scopes = Scopes(job.work / "scopes", first_free=_FIRST_FREE)
         self.read = self.written = 0
         self._paths = job.paths
@@ -166,6 +168,12 @@ class _Moving:
         if self._failure is not None:
             raise self._failure
         self._take(None)
+        self.logs.close()
+
+    @property
+    def processes(self) -> Sequence[Process]:
+        """What the logs say of the processes so far."""
+        return NativeLogs(self._job.work / "logs").processes
 
     def _move(self) -> None:
         try:
@@ -177,7 +185,7 @@ class _Moving:
 
     def _take(self, before: int | None) -> None:
         self.scopes.refresh(0 if before is None else before - _LAG_NS)
-        for batch, clock_offset in self.logs.take(before):
+        for batch, clock_offset in self.logs.poll(MAX_INT if before is None else before):
             for kept in kept_ops([batch], self._paths.admits, self._job.metadata):
                 rows = self._paths.of_streams(self.scopes.place(kept))
                 read, written = moved_by(rows)
@@ -229,7 +237,7 @@ def _ended(
 
 def _summarize(job: Job, moving: _Moving, completeness: Completeness | None) -> list[str]:
     """Write what is known of the whole command into a last segment."""
-    logs = moving.logs
+    logs, processes = moving.logs, moving.processes
     described = None if completeness is None else completeness.to_dict()
     known = open_reader(job.target).counters.get(PROCESS_CPU, 0)
     with Recorder(
@@ -239,16 +247,16 @@ def _summarize(job: Job, moving: _Moving, completeness: Completeness | None) -> 
         completeness=described,
         **(job.running or {}),
     ) as last:
-        last.count("captured_processes", len(logs.processes))
+        last.count("captured_processes", len(processes))
         last.count("mapped_files", sum(map(job.paths.admits, logs.mapped_files)))
-        return list(note_overhead(last.count, logs.processes, job.max_overhead, counted=known))
+        return list(note_overhead(last.count, processes, job.max_overhead, counted=known))
 
 
 def _judged(job: Job, moving: _Moving, moved: tuple[int, int] | None) -> Completeness | None:
     if moved is None:
         return None
     return judge(
-        moving.logs.processes,
+        moving.processes,
         moved,
         (moving.read, moving.written),
         mapped_files=sum(map(job.paths.admits, moving.logs.mapped_files)),

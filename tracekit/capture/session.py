@@ -22,50 +22,30 @@ from tracekit.capture import context, imports
 from tracekit.capture.context import where
 from tracekit.capture.environment import environment, lines_of, with_bootstrap
 from tracekit.capture.filters import PathFilter, paths_kept
+from tracekit.capture.known import HOOKS, known_hooks
 from tracekit.capture.oplog import OpLog
 from tracekit.capture.overhead import EACH, Meter
 from tracekit.errors import ErrorClass, UsageError
 from tracekit.job import rank_and_world_size
 from tracekit.long_options import LONG_RUNNING
-from tracekit.validation import choosing, parse_all
+from tracekit.validation import parse_all
 
 if TYPE_CHECKING:
     from tracekit.keywords import Size
     from tracekit.recorder import Recorder
 
 __all__ = [
-    "AUTO",
-    "HOOKS",
     "Session",
     "active",
     "hook_failed",
     "join",
     "join_quietly",
-    "known_hooks",
     "record",
     "start",
     "stop",
 ]
 
 _log = logging.getLogger("tracekit.capture")
-
-HOOKS: Mapping[str, tuple[tuple[str, str], ...]] = {
-    "files": (("builtins", "install"),),
-    "numpy": (("numpy", "install"),),
-    "fsspec": (("fsspec", "install"),),
-    "botocore": (("botocore.client", "install"), ("aiobotocore.client", "install_async")),
-    "azure": (
-        ("azure.storage.blob._shared.base_client", "install"),
-        ("azure.storage.blob._shared.base_client_async", "install"),
-    ),
-    "obstore": (("obstore", "install"),),
-    "s3torch": (("s3torchconnector", "install"),),
-    "torch": (("torch.utils.data", "install"),),
-}
-"""Hook name -> (library module, function of `tracekit.capture.hooks.HOOK` to call once that module is imported)."""
-
-AUTO = tuple(name for name in HOOKS if name != "files")
-"""The hooks that `"auto"` selects: all but `files`, which patches `open` and `os.pread` and must be named."""
 
 
 @dataclass(eq=False, slots=True, weakref_slot=True)
@@ -384,18 +364,6 @@ def _installer(session: Session, name: str, function: str) -> Callable[[ModuleTy
             hook_failed(name, error)
 
     return install
-
-
-def known_hooks(hooks: str | Sequence[str]) -> tuple[str, ...]:
-    """The hooks named by a list or a comma-separated string. Raises UsageError for an unknown hook."""
-    names = hooks.split(",") if isinstance(hooks, str) else list(hooks)
-    chosen: dict[str, str] = {}
-    for name in (name.strip() for name in names):
-        for one in AUTO if name == "auto" else (name,) if name else ():
-            if one.partition(":")[0] not in HOOKS:
-                raise UsageError(f"unknown hook {one!r}", choosing(one, ("auto", *HOOKS)))
-            chosen[one.partition(":")[0]] = one
-    return tuple(chosen.values())
 
 
 def _kept(options: Mapping[str, Any]) -> dict[str, Any]:

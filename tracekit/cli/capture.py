@@ -10,8 +10,8 @@ import typer
 import tracekit
 from tracekit.capture.command import METHODS
 from tracekit.capture.following import check_followed
+from tracekit.capture.known import HOOKS
 from tracekit.capture.options import CAPTURE
-from tracekit.capture.session import HOOKS
 from tracekit.cli.arguments import choices, examples
 from tracekit.cli.flags import with_flags
 from tracekit.cli.live import LiveOption, watched

@@ -80,7 +80,9 @@ def parity_table(parity: Parity, *, names: tuple[str, str] = ("recording", "repl
 def completeness_in_words(kept: Mapping[str, Any]) -> str:
     """What a capture saw, in one line: the share of bytes, and what no count shows."""
     share = kept.get("share")
-    words = ["unknown" if share is None else f"{share:.1%} of the bytes moved"]
+    programs = kept.get("unseen_programs", ())
+    least = "at least " if programs else ""
+    words = ["unknown" if share is None else f"{least}{share:.1%} of the bytes moved"]
     if kept.get("native_clients") and kept.get("unrecorded_client_bytes"):
         clients = ", ".join(kept["native_clients"])
         words.append(f"{format_size(kept['unrecorded_client_bytes'])} through {clients} not seen")
@@ -90,7 +92,7 @@ def completeness_in_words(kept: Mapping[str, Any]) -> str:
         words.append(f"{format_count(kept['mapped_files'])} files mapped into memory{seen}")
     if kept.get("unhooked_pythons"):
         words.append(f"{format_count(kept['unhooked_pythons'])} Python processes without hooks")
-    words += [f"{name} not seen" for name in kept.get("unseen", ())]
+    words += [f"{name} not seen" for name in (*kept.get("unseen", ()), *programs)]
     return "; ".join(words)
 
 

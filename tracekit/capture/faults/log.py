@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import mmap
 import os
+import resource
 import select
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -17,7 +19,17 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from tracekit.capture.faults.maps import Maps
-from tracekit.capture.faults.perf import LOST, MAPPED, Change, Events, Samples, no_samples
+from tracekit.capture.faults.perf import (
+    EXITED,
+    FORKED,
+    LOST,
+    MAPPED,
+    Change,
+    Events,
+    Samples,
+    mappings_of,
+    no_samples,
+)
 
 __all__ = ["FOLDER", "FaultLog", "Follower"]
 
@@ -38,10 +50,10 @@ _FAULT = np.dtype(
     ]
 )
 _RECORDS, _NAMES, _COUNTS, _CLOCK = "faults", "names", "counts", "clock"
-_ASK, _COUNTING = "ask", "counting"  # engine.c knows these names
+_ASK = "ask"  # engine.c knows this name, and the answers
+_YES, _NO = "yes", "no"
 _NO_FILES = ("//anon", "/memfd:", "/SYSV", "/anon_hugepage", "/dev/zero")
 _POLL_MS = 200
-_PAUSE_S = 0.02
 _JOINED_NS = 1_000_000
 """Faults of one thread on neighbouring pages, each at most this long after the end of the last, are one row."""
 _AROUND = 16
@@ -55,18 +67,20 @@ Durations = npt.NDArray[np.int64]
 class Follower:
     """Reads the events of a command into the directory `folder` while it runs, in a thread of its own.
 
-    Make it in the thread that starts the command. `admits` says which URIs are kept. With `on_demand`, faults are
-    followed once the engine asks for it, because the command mapped its first file. Raises OSError if the kernel does not
-    allow the events.
+    Make it in the thread that starts the command. `admits` says which URIs are kept. With `on_demand`, the engine asks
+    about each file that a process maps, and the process is followed from its first file that is kept; otherwise the
+    command is followed from its start. Raises OSError if the kernel does not allow the events.
     """
 
     def __init__(self, folder: Path, admits: Callable[[str], bool], *, on_demand: bool = False) -> None:
-        self._events = Events(faults=not on_demand)
+        self._events = Events()
         folder.mkdir(exist_ok=True)
         self._asked = -1
         if on_demand:
             os.mkfifo(folder / _ASK)
             self._asked = os.open(folder / _ASK, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        else:
+            self._events.follow(0)
         (folder / _CLOCK).write_text(str(time.time_ns() - time.monotonic_ns()))
         self._folder, self._admits = folder, admits
         self._maps = Maps()
@@ -74,7 +88,11 @@ class Follower:
         self._files = 0
         self._early: tuple[Samples, list[Change]] = (no_samples(), [])
         self._programs: set[int] = set()
+        self._followed: set[int] = set()
+        self._question = b""
         self._lost = self._ambiguous = 0
+        self._refused: list[str] = []
+        self._limits = resource.getrlimit(resource.RLIMIT_NOFILE)
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="tracekit-faults", daemon=True)
         self._thread.start()
@@ -86,6 +104,8 @@ class Follower:
         self._events.close()
         if self._asked >= 0:
             os.close(self._asked)
+        if resource.getrlimit(resource.RLIMIT_NOFILE) != self._limits:
+            resource.setrlimit(resource.RLIMIT_NOFILE, self._limits)
 
     def _follow(self) -> None:
         poll = select.poll()
@@ -96,16 +116,47 @@ class Follower:
         with (self._folder / _RECORDS).open("wb") as records, (self._folder / _NAMES).open("w") as names:
             while not self._ending.is_set():
                 ready = dict(poll.poll(_POLL_MS))
+                if self._events.following:
+                    self._step(records, names, time.monotonic_ns())
                 if self._asked in ready:
-                    os.read(self._asked, 4096)
-                    self._events.enable()
-                    (self._folder / _COUNTING).touch()
-                if any(state & ~select.POLLIN for state in ready.values()):
-                    self._ending.wait(_PAUSE_S)  # all processes have ended, and poll does not wait any longer
-                self._step(records, names, time.monotonic_ns())
+                    for file in self._answer():
+                        poll.register(file, 0)  # tells only that it has hung up
+                for file in (file for file, state in ready.items() if state & ~select.POLLIN):
+                    poll.unregister(file)
+                    self._events.release(file)
             self._step(records, names, None)
-        counts = {"lost": self._lost, "ambiguous": self._ambiguous, "programs": sorted(self._programs)}
+        counts = {
+            "lost": self._lost,
+            "ambiguous": self._ambiguous,
+            "programs": sorted(self._programs),
+            "refused": self._refused,
+        }
         (self._folder / _COUNTS).write_text(json.dumps(counts))
+
+    def _answer(self) -> Iterator[int]:
+        """Answer the processes that ask about a file, and yield what is followed from now on."""
+        *asked, self._question = (self._question + os.read(self._asked, 1 << 16)).split(b"\0")
+        for question in asked:
+            pid, thread, name = question.split(b" ", 2)
+            wanted = self._is_kept(os.fsdecode(name))
+            if wanted and int(pid) not in self._followed:
+                try:
+                    yield from self._begin(int(pid))
+                except OSError as error:
+                    self._refused.append(error.strerror or str(error))
+            with suppress(FileNotFoundError):  # the directory was deleted
+                (self._folder / thread.decode()).symlink_to(_YES if wanted else _NO)
+
+    def _begin(self, pid: int) -> list[int]:
+        """Follow a process and its children to come."""
+        if resource.getrlimit(resource.RLIMIT_NOFILE) == self._limits:  # a file for each thread and processor
+            resource.setrlimit(resource.RLIMIT_NOFILE, (self._limits[1], self._limits[1]))
+        now = time.monotonic_ns()
+        followed = self._events.follow(pid)
+        self._followed.add(pid)
+        samples, changes = self._early
+        self._early = samples, [*changes, *mappings_of(pid, now)]
+        return followed
 
     def _step(self, records: IO[bytes], names: IO[str], until: int | None) -> None:
         """Take up what happened before `until`; what is later may still be overtaken by another processor's events."""
@@ -145,6 +196,10 @@ class Follower:
     def _apply(self, change: Change, names: IO[str]) -> None:
         if change.kind == LOST:
             self._lost += change.count
+        if change.kind == FORKED:
+            self._followed.add(change.pid)
+        if change.kind == EXITED:
+            self._followed.discard(change.pid)
         file = self._number(change.name, names) if change.kind == MAPPED else -1
         if change.executable and file >= 0:
             self._programs.add(file)
@@ -153,13 +208,15 @@ class Follower:
     def _number(self, name: str, names: IO[str]) -> int:
         """The number of a mapped file; -1 for what is no file, or is left out."""
         if name not in self._numbers:
-            uri = "file://" + name.removesuffix(" (deleted)").encode("utf-8", "replace").decode()
-            kept = name.startswith("/") and not name.startswith(_NO_FILES) and self._admits(uri)
+            kept = self._is_kept(name)
             self._numbers[name] = self._files if kept else -1
             if kept:
                 self._files += 1
-                names.write(json.dumps(uri) + "\n")
+                names.write(json.dumps(_uri_of(name)) + "\n")
         return self._numbers[name]
+
+    def _is_kept(self, name: str) -> bool:
+        return name.startswith("/") and not name.startswith(_NO_FILES) and self._admits(_uri_of(name))
 
     def _keep(self, samples: Samples, took: Durations, records: IO[bytes]) -> None:
         """Write the faults on mapped files."""
@@ -216,6 +273,8 @@ class FaultLog:
         self._programs = counts.get("programs", [])
         self.lost = int(counts.get("lost", 0))
         """How many faults the kernel could not tell, because the events came too fast."""
+        self.refused: list[str] = counts.get("refused", [])
+        """Why processes that mapped a file could not be followed, one reason each."""
         self.ambiguous = int(counts.get("ambiguous", 0))
         """How many faults were on writable shared pages, where reads and writes look alike; they are no rows."""
 
@@ -268,3 +327,9 @@ def _size(uri: str) -> int:
         return Path(uri.removeprefix("file://")).stat().st_size
     except OSError:
         return int(np.iinfo(np.int64).max)
+
+
+def _uri_of(name: str) -> str:
+    """The URI of a file that the kernel calls `name`. It marks those that were deleted."""
+    path = name if os.path.lexists(name) else name.removesuffix(" (deleted)")
+    return "file://" + path.encode("utf-8", "replace").decode()

@@ -1,7 +1,7 @@
-"""Page faults and new mappings of a process and its future children, from the kernel's perf events.
+"""Page faults and new mappings of processes, from the kernel's perf events.
 
-`Events` opens them for the thread that makes it; they begin to count in a child of that thread when the child executes a
-program, and are inherited by its children. Knows the binary interface of perf_event_open(2), and nothing of files or rows.
+`Events` opens them for a process that runs, or for what the calling thread starts next; they are inherited by its threads
+and children. Knows the binary interface of perf_event_open(2), and nothing of files or rows.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import os
 import platform
 import struct
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +29,7 @@ __all__ = [
     "Change",
     "Events",
     "Samples",
+    "mappings_of",
     "no_samples",
     "reason_against",
 ]
@@ -94,56 +96,94 @@ class Change:
 
 
 class Events:
-    """The events of one command on every processor, and the rings that the kernel writes them to.
+    """The events of processes on every processor, and the rings that the kernel writes them to.
 
-    New mappings are told from the start. Faults are told from the start too with `faults`, else from `enable` on: they
-    cost the command time, also those on memory that is no file's. The mappings have rings of their own, so that a flood
-    of faults loses none. Raises OSError if the kernel does not allow the events.
+    `follow` begins with a process; its threads and children to come are followed too. New mappings have rings of their
+    own, so that a flood of faults loses none. Raises OSError if the kernel does not allow the events.
     """
 
-    def __init__(self, *, faults: bool = True) -> None:
+    def __init__(self) -> None:
         self._rings: list[_Ring] = []
-        self._files: list[int] = []
-        self._faults: list[int] = []
+        self._outputs: list[tuple[int, int, int]] = []
+        """By processor: the files whose rings take new mappings, and faults. They stay while processes come and go."""
+        self._files: dict[int, list[int]] = {}
         self.begun: set[int] = set()
         """The ids of the events for faults that begin; each is followed by one for its end."""
         self.major: set[int] = set()
         """The ids of the events for faults that ended, and had waited for storage."""
         try:
             for processor in sorted(os.sched_getaffinity(0) | set(range(os.cpu_count() or 1))):
-                self._open_on(processor, _ENABLE_ON_EXEC if faults else 0)
+                self._open_rings(processor)
         except BaseException:
             self.close()
             raise
 
-    def _open_on(self, processor: int, start: int) -> None:
-        told = _MMAP_DATA | _MMAP2 | _COMM | _COMM_EXEC | _TASK | _ENABLE_ON_EXEC
-        self._rings.append(_Ring(self._open(_CHANGES, processor, told, _CHANGES_BYTES), _CHANGES_BYTES))
-        first = self._open(_BEGUN, processor, start, _FAULTS_BYTES[-1])
-        self._rings.append(_largest_ring(first))
-        self.begun.add(_id_of(first))
-        self._faults.append(first)
-        for kind in (_MINOR, _MAJOR):
-            event = self._open(kind, processor, start, _FAULTS_BYTES[-1])
-            _control(event, _SET_OUTPUT, first)
-            self._faults.append(event)
-            if kind == _MAJOR:
-                self.major.add(_id_of(event))
+    def _open_rings(self, processor: int) -> None:
+        changes = _perf_event_open(_CHANGES, 0, processor, _EXCLUDE_KERNEL | _EXCLUDE_HV, _CHANGES_BYTES)
+        self._outputs.append((processor, changes, -1))
+        self._rings.append(_Ring(changes, _CHANGES_BYTES))
+        faults = _perf_event_open(_CHANGES, 0, processor, _EXCLUDE_KERNEL | _EXCLUDE_HV, _FAULTS_BYTES[-1])
+        self._outputs[-1] = processor, changes, faults
+        self._rings.append(_largest_ring(faults))
 
-    def _open(self, event: int, processor: int, flags: int, ring_bytes: int) -> int:
-        """Open one event; with faults inside the kernel's own copying, if that is allowed."""
+    def follow(self, pid: int) -> list[int]:
+        """Follow a process from now on; with 0, the programs that children of the calling thread will run.
+
+        Returns a file for each of its threads, for `release`: it polls as hung up when the thread and its children ended.
+        """
+        tasks = [int(task.name) for task in Path(f"/proc/{pid}/task").iterdir()] if pid else [0]
+        opened: dict[int, list[int]] = {}
         try:
-            file = _perf_event_open(event, processor, flags, ring_bytes // 2)
-        except PermissionError:
-            flags |= _EXCLUDE_KERNEL | _EXCLUDE_HV
-            file = _perf_event_open(event, processor, flags, ring_bytes // 2)
-        self._files.append(file)
-        return file
+            for task in tasks:
+                files = self._open_events(task)
+                for file in files if task else ():
+                    _control(file, _ENABLE, 0)
+                opened |= dict.fromkeys(files[:1], files)
+        except BaseException:
+            for files in opened.values():
+                self._close(files)
+            raise
+        self._files |= opened
+        return list(opened)
 
-    def enable(self) -> None:
-        """Have faults told from now on, in every process of the command."""
-        for event in self._faults:
-            _control(event, _ENABLE, 0)
+    def _open_events(self, task: int) -> list[int]:
+        """Open the events of a thread; none if it has ended."""
+        start = _INHERIT | (0 if task else _ENABLE_ON_EXEC)
+        told = _MMAP_DATA | _MMAP2 | _COMM | _COMM_EXEC | _TASK
+        files: list[int] = []
+        try:
+            for processor, changes, faults in self._outputs:
+                for kind in (_CHANGES, _BEGUN, _MINOR, _MAJOR):
+                    file = _opened(kind, task, processor, start | (told if kind == _CHANGES else 0))
+                    files.append(file)
+                    _control(file, _SET_OUTPUT, changes if kind == _CHANGES else faults)
+                    if kind == _BEGUN:
+                        self.begun.add(_id_of(file))
+                    if kind == _MAJOR:
+                        self.major.add(_id_of(file))
+        except ProcessLookupError:
+            self._close(files)
+            return []
+        except BaseException:
+            self._close(files)
+            raise
+        return files
+
+    def release(self, file: int) -> None:
+        """End what `follow` began. What has been told of it stays in the rings."""
+        self._close(self._files.pop(file))
+
+    def _close(self, files: list[int]) -> None:
+        for file in files:
+            ended = {_id_of(file)}
+            self.begun -= ended
+            self.major -= ended
+            os.close(file)
+
+    @property
+    def following(self) -> bool:
+        """Whether there is anything to follow."""
+        return bool(self._files)
 
     @property
     def files(self) -> tuple[int, ...]:
@@ -156,11 +196,36 @@ class Events:
             yield _parsed(ring.take())
 
     def close(self) -> None:
+        for file in list(self._files):
+            self.release(file)
         for ring in self._rings:
             ring.close()
-        for file in self._files:
-            os.close(file)
-        self._rings, self._files, self._faults = [], [], []
+        for _, *rings in self._outputs:
+            for file in rings:
+                if file >= 0:
+                    os.close(file)
+        self._rings, self._outputs = [], []
+
+
+def mappings_of(pid: int, time: int) -> Iterator[Change]:
+    """Yield the files that a process has mapped, as changes at `time`."""
+    with Path(f"/proc/{pid}/maps").open("rb") as lines:
+        for line in lines:
+            span, rights, offset, _, _, *name = line.rstrip(b"\n").split(None, 5)
+            if name and name[0].startswith(b"/"):
+                start, end = (int(part, 16) for part in span.split(b"-"))
+                yield Change(
+                    MAPPED,
+                    time,
+                    pid,
+                    address=start,
+                    length=end - start,
+                    offset=int(offset, 16),
+                    name=os.fsdecode(name[0].replace(rb"\012", b"\n")),
+                    writable=b"w" in rights,
+                    shared=b"s" in rights,
+                    executable=b"x" in rights,
+                )
 
 
 class _Ring:
@@ -251,7 +316,8 @@ def reason_against() -> str:
     if platform.system() != "Linux" or platform.machine() not in _CALLS:
         return f"there are no page-fault events on {platform.system()} {platform.machine()}"
     try:
-        Events().close()
+        with closing(Events()) as events:
+            events.follow(0)
     except OSError as error:
         setting = Path("/proc/sys/kernel/perf_event_paranoid")
         level = setting.read_text().strip() if setting.is_file() else ""
@@ -260,9 +326,18 @@ def reason_against() -> str:
     return ""
 
 
-def _perf_event_open(event: int, processor: int, flags: int, wake_at: int) -> int:
+def _opened(event: int, task: int, processor: int, flags: int) -> int:
+    """Open one event of a task; with faults inside the kernel's own copying, if that is allowed."""
+    try:
+        return _perf_event_open(event, task, processor, flags, _FAULTS_BYTES[-1])
+    except PermissionError:
+        flags |= _EXCLUDE_KERNEL | _EXCLUDE_HV
+        return _perf_event_open(event, task, processor, flags, _FAULTS_BYTES[-1])
+
+
+def _perf_event_open(event: int, task: int, processor: int, flags: int, ring_bytes: int) -> int:
     attributes = bytearray(_ATTRIBUTE_BYTES)
-    flags |= _DISABLED | _INHERIT | _WATERMARK | _ID_EVERYWHERE | _USE_CLOCK
+    flags |= _DISABLED | _WATERMARK | _ID_EVERYWHERE | _USE_CLOCK
     struct.pack_into(
         "<IIQQQQQI",
         attributes,
@@ -274,14 +349,14 @@ def _perf_event_open(event: int, processor: int, flags: int, wake_at: int) -> in
         _SAMPLE_TYPE,
         0,
         flags,
-        wake_at,
+        ring_bytes // 2,
     )
     struct.pack_into("<i", attributes, 92, _CLOCK_MONOTONIC)
     buffer = (ctypes.c_char * _ATTRIBUTE_BYTES).from_buffer(attributes)
     file = _libc().syscall(
         ctypes.c_long(_CALLS[platform.machine()]),
         ctypes.byref(buffer),
-        ctypes.c_int(0),
+        ctypes.c_int(task),
         ctypes.c_int(processor),
         ctypes.c_int(-1),
         ctypes.c_ulong(_CLOSE_ON_EXEC),

@@ -33,20 +33,15 @@ _BELOW = {"s3": "botocore", "az": "azure", "file": "files"}
 """Scheme -> the hook that records the requests of its filesystems."""
 _SCHEMES = {"s3a": "s3", "abfs": "az", "abfss": "az", "adl": "az", "gcs": "gs", "local": "file"}
 _OBJECT_STORES = ("s3", "az", "gs")
-_KINDS = {
-    "_cat_file": "read",
+_METHODS = {
     "cat_file": "read",
-    "_get_file": "get",
     "get_file": "get",
-    "_pipe_file": "put",
     "pipe_file": "put",
-    "_put_file": "put",
     "put_file": "put",
-    "_rm_file": "delete",
     "rm_file": "delete",
-    "_cp_file": "copy",
     "cp_file": "copy",
 }
+_KINDS = {prefix + name: kind for name, kind in _METHODS.items() for prefix in ("_", "")}
 _inside: contextvars.ContextVar[bool] = contextvars.ContextVar("tracekit_fsspec", default=False)
 _MARK = "_tracekit_original"
 _BYTES = (bytes, bytearray, memoryview)
@@ -288,18 +283,8 @@ def _fetcher(fetch: Any, uri: str) -> Any:
             _inside.reset(token)
         took = monotonic_ns() - submit
         moved = len(data)
-        record(
-            uri,
-            start,
-            moved if end is None else end - start,
-            submit,
-            took,
-            "read",
-            moved,
-            None,
-            None,
-            _place(at_open),
-        )
+        asked = moved if end is None else end - start
+        record(uri, start, asked, submit, took, "read", moved, at=_place(at_open))
         return data
 
     return fetch_range

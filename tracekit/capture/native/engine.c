@@ -32,6 +32,11 @@
 #include <time.h>
 #include <unistd.h>
 #include <netinet/in.h>
+#include <linux/aio_abi.h>
+
+#ifndef SYS_openat2
+#define SYS_openat2 437
+#endif
 
 #define EXPORT __attribute__((visibility("default")))
 typedef int64_t i64;
@@ -58,12 +63,14 @@ struct header {
     u64 objects;                            /* shared objects in memory at the end: the dynamic loader read their heads */
     i64 recording, cpu0, cpu1;              /* ns that recording took, as measured; CPU time of the process */
     u64 measured;                           /* calls that were measured */
+    u64 queued_read, queued_written;        /* by libaio and io_uring from and to files, which /proc/self/io does not count */
     char parent[64], program[1024], libraries[2048];
     char unseen[512];                       /* programs that were started and cannot be seen: reason, tabulator, name */
 };
 
-struct entry { u32 file; unsigned char state; };
+struct entry { u32 file; unsigned short lock; unsigned char state; };
 enum { UNKNOWN, STORAGE, OTHER, SOCKET, NAMELESS };
+enum { INHERITED = 512 }; /* locks of positions: as many for descriptors that this program did not open, and for others */
 
 #define MEASURED_EACH 61 /* one call in so many is measured; a prime, because programs repeat themselves */
 #define MEASURED_MOST 10000 /* ns: a thread that was suspended inside a call says no more than this */
@@ -76,9 +83,9 @@ static FILE *streams[1024];
 static struct header *log_header;
 static volatile u32 *alive;         /* a page that the kernel wipes in a forked child */
 static volatile int dead, starting; /* dead: recording has ended for good */
-static int metadata, faults_asked;
+static int metadata, faults_asked, queues_seen, rings_known;
 static struct { u64 device, inode; } callers[3]; /* the standard streams that the command was given */
-static u32 our_pid, next_file, next_chunk, name_lock, start_lock, asked_lock;
+static u32 our_pid, next_file, next_chunk, name_lock, start_lock, asked_lock, rings_lock, next_opened;
 static u32 *place_locks;            /* shared with forked children, as the positions of descriptors are */
 static char *name_at, *name_end;
 static char folder[2048], own[2048], log_name[64], log_path[2200];
@@ -268,7 +275,8 @@ static int new_log(int forked) {
     next_chunk = 0;
     name_at = name_end = NULL;
     spare_count = 0;
-    name_lock = spare_lock = asked_lock = 0;
+    name_lock = spare_lock = asked_lock = rings_lock = 0;
+    rings_known = 0;
     me.at = me.end = NULL;
     struct header *header = map_part(0, HEADER);
     if (!header) return 0;
@@ -286,7 +294,7 @@ static int new_log(int forked) {
         SYS(SYS_read, fd, header->program, sizeof header->program - 1);
         SYS(SYS_close, fd);
     }
-    header->version = 1;
+    header->version = 2;
     log_header = header;
     memcpy(header->magic, "TKNATIVE", 8);
     return 1;
@@ -398,7 +406,8 @@ static void note_libraries(void) {
                 log_header->libraries[used++] = '\n';
                 break;
             }
-            if (strstr(line, "[io_uring]")) log_header->flags |= IO_URING;
+            if (!queues_seen && strstr(line, "[io_uring]")) log_header->flags |= IO_URING;
+            if (!queues_seen && strstr(line, "[aio]")) log_header->flags |= IO_SUBMIT;
             line = end + 1;
         }
         kept = (size_t)(text + filled - line);
@@ -411,8 +420,11 @@ static void note_libraries(void) {
 static i64 unwritten(FILE *f) { return f->_flags & 0x800 ? f->_IO_write_ptr - f->_IO_write_base : 0; }
 static struct entry *watched(int fd);
 
+static void last_answers(void);
+
 static void end_recording(void) {
     if (!alive || dead || !*alive || (u32)SYS(SYS_getpid, 0) != our_pid) return;
+    if (queues_seen) last_answers();
     me.busy++;
     i64 began = cpu();
     counted_bytes(&log_header->read1, &log_header->written1);
@@ -534,6 +546,12 @@ static int is_below(const char *name, const char *directory) {
     return strncmp(name, directory, length) == 0 && name[length] == '/';
 }
 
+/* Whether the name is that of the file; not if it was deleted. */
+static int is_file(const char *name, const struct stat *known) {
+    struct stat found;
+    return !SYS(SYS_newfstatat, AT_FDCWD, name, &found, AT_SYMLINK_NOFOLLOW) && found.st_ino == known->st_ino && found.st_dev == known->st_dev;
+}
+
 /* Find out what `fd` is. `name` is its absolute name if that is known. */
 static struct entry *learn(int fd, const char *name, size_t length) {
     char link[4200];
@@ -546,7 +564,7 @@ static struct entry *learn(int fd, const char *name, size_t length) {
     for (int i = 0; fd <= 2 && i < 3; i++) given |= callers[i].inode == status.st_ino && callers[i].device == status.st_dev;
     if (!given && (S_ISREG(status.st_mode) || S_ISBLK(status.st_mode))) {
         if (!length) { length = link_of(fd, link, sizeof link); name = link; }
-        if (length > 10 && !strcmp(name + length - 10, " (deleted)")) length -= 10;
+        if (name == link && length > 10 && !strcmp(name + length - 10, " (deleted)")) length -= is_file(link, &status) ? 0 : 10;
         int kernels = length && (is_below(name, "/proc") || is_below(name, "/sys") || !strncmp(name, "/memfd:", 7) || is_below(name, own));
         if (!kernels) {
             file = length ? number_of(name, length) : 0;
@@ -554,6 +572,7 @@ static struct entry *learn(int fd, const char *name, size_t length) {
         }
     }
     e->file = file;
+    e->lock = (unsigned short)(status.st_ino % INHERITED);
     e->state = (unsigned char)state;
     return e;
 }
@@ -601,12 +620,14 @@ static void opened(int fd, int directory, const char *path, int flags, i64 begin
         /* /proc/self/fd/3 is another file's name, and O_TMPFILE is given a directory */
         if (length && (is_below(name, "/proc") || (flags & O_TMPFILE) == O_TMPFILE)) length = 0;
         struct entry *e = learn(fd, name, length);
+        if (e) e->lock = (unsigned short)(INHERITED + __atomic_fetch_add(&next_opened, 1, __ATOMIC_RELAXED) % INHERITED);
         if (flags & O_TRUNC && e && e->state == STORAGE) put(TRUNCATE, e->file, 0, begin, took, -1, 0, 0);
     }
     measured(begin, took);
     errno = failure;
 }
 
+static void drop_ring(int fd);
 static void forget(int fd) { if (fd >= 0 && fd < MAX_FD) table[fd].state = UNKNOWN; }
 static void copied(int from, int to) { if (from >= 0 && from < MAX_FD && to >= 0 && to < MAX_FD) table[to] = table[from]; }
 
@@ -642,7 +663,15 @@ EXPORT int __open64_2(const char *path, int flags) { OPENING(AT_FDCWD, path, fla
 EXPORT int __openat_2(int at, const char *path, int flags) { OPENING(at, path, flags, REAL(__openat_2)(at, path, flags)) }
 EXPORT int __openat64_2(int at, const char *path, int flags) { OPENING(at, path, flags, REAL(__openat64_2)(at, path, flags)) }
 
-EXPORT int close(int fd) { if (on_descriptors()) { forget(fd); measured(0, 0); } return REAL(close)(fd); }
+/* How openat2 says what to open; a name below a root of its own is left to the kernel. */
+static long open_as(int at, const char *path, const u64 *how, size_t size) {
+    i64 begin = now();
+    long fd = REAL(syscall)(SYS_openat2, at, path, how, size);
+    if (fd >= 0 && on_descriptors()) opened((int)fd, at, how[2] & 0x10 ? NULL : path, (int)how[0], begin);
+    return fd;
+}
+
+EXPORT int close(int fd) { if (on_descriptors()) { if (rings_known) drop_ring(fd); forget(fd); measured(0, 0); } return REAL(close)(fd); }
 static void forget_range(unsigned first, unsigned last) { for (unsigned fd = first; fd <= last && fd < MAX_FD; fd++) forget((int)fd); }
 EXPORT int close_range(unsigned first, unsigned last, int flags) {
     if (on_descriptors()) forget_range(first, last);
@@ -672,8 +701,13 @@ enum { AT_POSITION = -1 };
 
 /* The lock that keeps another thread from moving the position between a call and our question for it. */
 static u32 *hold_position(struct entry *e) {
-    u32 *lock = &place_locks[e->file % 256];
+    u32 *lock = &place_locks[e->lock];
     return e->state == STORAGE && take(lock) ? lock : NULL;
+}
+
+static i64 size_of(int fd) {
+    struct stat status;
+    return SYS(SYS_newfstatat, fd, "", &status, AT_EMPTY_PATH) ? 0 : status.st_size;
 }
 
 static void moved_bytes(int kind, int fd, struct entry *e, i64 begin, i64 offset, i64 length, i64 moved, u32 *lock) {
@@ -686,6 +720,7 @@ static void moved_bytes(int kind, int fd, struct entry *e, i64 begin, i64 offset
         if (!e || e->state != STORAGE) { count_other(e, kind, moved); errno = failure; return; }
     }
     if (offset == AT_POSITION) offset = end < 0 ? -1 : end - (moved > 0 ? moved : 0);
+    else if (kind == WRITE && moved > 0 && SYS(SYS_fcntl, fd, F_GETFL) & O_APPEND) offset = size_of(fd) - moved; /* Linux appends, whatever the offset */
     put(kind, e->file, 0, begin, took, offset, length, moved < 0 ? -failure : moved);
     measured(begin, took);
     errno = failure;
@@ -830,36 +865,50 @@ EXPORT DIR *fdopendir(int fd) {
     done(LIST, file, 0, begin, -1, -1, found ? 0 : errno);
     return found;
 }
-/* Page faults are followed from the first mapping of a file on, because following them costs the program time. Waits
- * until the follower (faults/log.py) answers, for a quarter of a second at most. */
-static void ask_for_faults(int fd) {
-    char path[2200];
-    if (!link_of(fd, path, sizeof path) || is_below(path, "/dev")) return; /* shared memory is no file */
-    faults_asked = 1;
-    size_t length = strlen(own);
+/* Page faults are followed from the first mapping of a file that the capture keeps, because following them costs the program
+ * time. The follower (faults/log.py) is asked about each file once, and answers by a link of the thread's number; it is
+ * waited for a second at most. */
+static void ask_for_faults(int fd, u32 file) {
+    static u32 refused[MAX_NAMES / 32];
+    char path[2200], question[4096], answer[4];
+    if (file < MAX_NAMES && refused[file / 32] & 1u << file % 32) return;
+    size_t length = strlen(own), start = (size_t)digits(question, our_pid);
     memcpy(path, own, length);
     strcpy(path + length, "/touched/ask");
+    question[start++] = ' ';
+    start += (size_t)digits(question + start, me.thread);
+    question[start++] = ' ';
+    if (!link_of(fd, question + start, sizeof question - start) || is_below(question + start, "/dev")) return; /* shared memory is no file */
     int ask = (int)SYS(SYS_openat, AT_FDCWD, path, O_WRONLY | O_NONBLOCK | O_CLOEXEC, 0);
-    if (ask < 0) return;
-    strcpy(path + length, "/touched/counting");
-    if (SYS(SYS_faccessat, AT_FDCWD, path, F_OK) != 0) {
-        const struct timespec pause = {0, 50000};
-        SYS(SYS_write, ask, "", 1);
-        for (int tries = 0; tries < 2500 && SYS(SYS_faccessat, AT_FDCWD, path, F_OK) != 0; tries++) SYS(SYS_nanosleep, &pause, 0);
-    }
+    if (ask < 0) { faults_asked = 1; return; } /* nobody follows them */
+    digits(path + length + 9, me.thread);
+    SYS(SYS_unlinkat, AT_FDCWD, path, 0); /* an answer that came too late */
+    size_t asked_bytes = start + strlen(question + start) + 1;
+    const struct timespec pause = {0, 50000};
+    long got = -1;
+    if (SYS(SYS_write, ask, question, asked_bytes) == (long)asked_bytes)
+        for (int tries = 0; tries < 20000 && (got = SYS(SYS_readlinkat, AT_FDCWD, path, answer, sizeof answer)) < 0; tries++)
+            SYS(SYS_nanosleep, &pause, 0);
     SYS(SYS_close, ask);
+    SYS(SYS_unlinkat, AT_FDCWD, path, 0);
+    if (got > 0 && answer[0] == 'n') { if (file < MAX_NAMES) __atomic_fetch_or(&refused[file / 32], 1u << file % 32, __ATOMIC_RELAXED); }
+    else faults_asked = 1;
 }
 static void mapped(int fd, int flags, i64 offset, size_t length) {
     int failure = errno;
     struct entry *e = fd >= 0 && !(flags & MAP_ANONYMOUS) && on() ? watched(fd) : NULL;
     if (e && e->state == STORAGE) {
         put(MAP, e->file, 0, now(), 0, offset, (i64)length, 0);
-        if (!faults_asked) ask_for_faults(fd);
+        if (!faults_asked) ask_for_faults(fd, e->file);
     }
     errno = failure;
 }
-EXPORT void *mmap(void *where, size_t n, int p, int f, int fd, off_t o) { void *at = REAL(mmap)(where, n, p, f, fd, o); if (at != MAP_FAILED) mapped(fd, f, o, n); return at; }
-EXPORT void *mmap64(void *where, size_t n, int p, int f, int fd, off64_t o) { void *at = REAL(mmap64)(where, n, p, f, fd, o); if (at != MAP_FAILED) mapped(fd, f, o, n); return at; }
+static void ring_mapped(int fd, char *at, i64 offset);
+#define MAPPING(name, type) EXPORT void *name(void *where, size_t n, int p, int f, int fd, type o) { \
+    void *at = REAL(name)(where, n, p, f, fd, o); \
+    if (at != MAP_FAILED) { if (rings_known) ring_mapped(fd, at, o); mapped(fd, f, o, n); } \
+    return at; }
+MAPPING(mmap, off_t) MAPPING(mmap64, off64_t)
 
 /* ---- Sockets: counted, because object clients without a hook read through them ---- */
 
@@ -878,12 +927,238 @@ EXPORT int connect(int fd, __CONST_SOCKADDR_ARG a, socklen_t l) {
     if ((family == AF_INET || family == AF_INET6) && on()) __atomic_fetch_add(&log_header->connections, 1, __ATOMIC_RELAXED);
     return REAL(connect)(fd, a, l);
 }
-/* liburing and libaio make their system calls themselves. What is asked through them is not seen, so it is said. */
-int io_uring_queue_init(unsigned, void *, unsigned), io_uring_queue_init_params(unsigned, void *, void *), io_submit(void *, long, void **);
-#define UNSEEN(flag, call, name) if (on()) log_header->flags |= flag; return REAL(name) ? call : -ENOSYS;
-EXPORT int io_uring_queue_init(unsigned n, void *ring, unsigned f) { UNSEEN(IO_URING, REAL(io_uring_queue_init)(n, ring, f), io_uring_queue_init) }
-EXPORT int io_uring_queue_init_params(unsigned n, void *ring, void *p) { UNSEEN(IO_URING, REAL(io_uring_queue_init_params)(n, ring, p), io_uring_queue_init_params) }
-EXPORT int io_submit(void *context, long n, void **blocks) { UNSEEN(IO_SUBMIT, REAL(io_submit)(context, n, blocks), io_submit) }
+/* ---- Requests that are asked for by one call, and answered by another: POSIX AIO, libaio, io_uring ---- */
+
+enum { POSIX, LIBAIO, RINGS }; /* who asks; the ring in the file n is RINGS + n */
+enum { MAX_ASKED = 4096, PROBES = 64 };
+static struct { const void *block; i64 begin, offset, length; u32 by, file; unsigned char kind, used, storage; } asked[MAX_ASKED];
+static size_t place_of(const void *block) { return (size_t)((u64)block * 0xff51afd7ed558ccdu >> 52) % MAX_ASKED; }
+
+/* `fd` is -1 for a file that is not known. Of queues, what is neither storage nor unknown is left out. */
+static void ask(u32 by, const void *block, int fd, int kind, i64 offset, i64 length) {
+    int failure = errno;
+    struct entry *e = on() ? watched(fd) : NULL;
+    int storage = fd < 0 || (e && (e->state == STORAGE || e->state == NAMELESS));
+    if ((e || fd < 0) && (storage || by == POSIX) && !dead && alive && take(&asked_lock)) {
+        size_t at = place_of(block), tries = 0;
+        while (tries < PROBES && asked[at].used) { at = (at + 1) % MAX_ASKED; tries++; }
+        if (tries < PROBES) {
+            asked[at].block = block; asked[at].by = by; asked[at].begin = now(); asked[at].kind = (unsigned char)kind;
+            asked[at].offset = kind == SYNC ? -1 : offset; asked[at].length = kind == SYNC ? -1 : length;
+            asked[at].file = e && e->state == STORAGE ? e->file : 0;
+            asked[at].storage = (unsigned char)storage; asked[at].used = 1;
+        } else {
+            __atomic_fetch_add(&log_header->lost, 1, __ATOMIC_RELAXED);
+            if (by != POSIX) log_header->flags |= by == LIBAIO ? IO_SUBMIT : IO_URING;
+        }
+        give(&asked_lock);
+    }
+    errno = failure;
+}
+
+enum { NOT_MADE, MADE, MADE_EARLIER }; /* earlier: nobody knows when */
+static void answered(u32 by, const void *block, i64 moved, int error, int how) {
+    int failure = errno;
+    if (on() && take(&asked_lock)) {
+        size_t at = place_of(block), tries = 0;
+        while (tries < PROBES && !(asked[at].used && asked[at].block == block && asked[at].by == by)) { at = (at + 1) % MAX_ASKED; tries++; }
+        if (tries < PROBES) {
+            int kind = asked[at].kind;
+            if (how && by != POSIX && asked[at].storage && moved > 0 && kind != SYNC)
+                __atomic_fetch_add(kind == READ ? &log_header->queued_read : &log_header->queued_written, moved, __ATOMIC_RELAXED);
+            if (how && asked[at].file)
+                put(kind, asked[at].file, 0, asked[at].begin, how == MADE ? now() - asked[at].begin : -1, asked[at].offset, asked[at].length, error ? -error : kind == SYNC ? 0 : moved);
+            else if (how && by == POSIX && !asked[at].storage) count_other(NULL, kind, moved);
+            asked[at].used = 0;
+        }
+        give(&asked_lock);
+    }
+    errno = failure;
+}
+
+#define ASKING(name, kind, type) EXPORT int name(struct type *b) { \
+    ask(POSIX, b, b->aio_fildes, kind, b->aio_offset, (i64)b->aio_nbytes); int result = REAL(name)(b); if (result) answered(POSIX, b, 0, 0, NOT_MADE); return result; }
+ASKING(aio_read, READ, aiocb) ASKING(aio_read64, READ, aiocb64) ASKING(aio_write, WRITE, aiocb) ASKING(aio_write64, WRITE, aiocb64)
+#define ASKING_SYNC(name, type) EXPORT int name(int how, struct type *b) { \
+    ask(POSIX, b, b->aio_fildes, SYNC, -1, -1); int result = REAL(name)(how, b); if (result) answered(POSIX, b, 0, 0, NOT_MADE); return result; }
+ASKING_SYNC(aio_fsync, aiocb) ASKING_SYNC(aio_fsync64, aiocb64)
+#define ASKING_MANY(name, type) EXPORT int name(int mode, struct type *const *list, int n, struct sigevent *when) { \
+    for (int i = 0; i < n; i++) \
+        if (list[i] && list[i]->aio_lio_opcode != LIO_NOP) \
+            ask(POSIX, list[i], list[i]->aio_fildes, list[i]->aio_lio_opcode == LIO_READ ? READ : WRITE, list[i]->aio_offset, (i64)list[i]->aio_nbytes); \
+    return REAL(name)(mode, list, n, when); }
+ASKING_MANY(lio_listio, aiocb) ASKING_MANY(lio_listio64, aiocb64)
+#define ANSWERING(name, asking, type) EXPORT ssize_t name(struct type *b) { \
+    int error = asking(b); ssize_t moved = REAL(name)(b); answered(POSIX, b, moved, error, MADE); return moved; }
+ANSWERING(aio_return, aio_error, aiocb) ANSWERING(aio_return64, aio_error64, aiocb64)
+
+/* A library's own function, which may pass through `syscall` below: what it asks for is recorded here. */
+#define ALONE(call) ({ me.busy++; __typeof__(call) own_result = call; me.busy--; own_result; })
+
+/* libaio's functions and the system calls below them differ in how they tell errors alone. */
+static void submits(struct iocb **blocks, long n) {
+    for (long i = 0; i < n; i++) {
+        const struct iocb *b = blocks[i];
+        int code = b->aio_lio_opcode, vector = code == IOCB_CMD_PREADV || code == IOCB_CMD_PWRITEV;
+        int kind = code == IOCB_CMD_PREAD || code == IOCB_CMD_PREADV ? READ : code == IOCB_CMD_PWRITE || code == IOCB_CMD_PWRITEV ? WRITE
+            : code == IOCB_CMD_FSYNC || code == IOCB_CMD_FDSYNC ? SYNC : 0;
+        i64 length = vector ? total((const struct iovec *)b->aio_buf, (int)b->aio_nbytes) : (i64)b->aio_nbytes;
+        if (kind) ask(LIBAIO, b, (int)b->aio_fildes, kind, b->aio_offset, length);
+    }
+}
+static long submitted(struct iocb **blocks, long n, long result) {
+    for (long i = result < 0 ? 0 : result; i < n; i++) answered(LIBAIO, blocks[i], 0, 0, NOT_MADE);
+    return result;
+}
+static long got_events(const struct io_event *events, long result) {
+    for (long i = 0; i < result; i++)
+        answered(LIBAIO, (const void *)events[i].obj, events[i].res, events[i].res < 0 ? (int)-events[i].res : 0, MADE);
+    return result;
+}
+int io_submit(void *, long, struct iocb **), io_getevents(void *, long, long, struct io_event *, struct timespec *);
+int io_pgetevents(void *, long, long, struct io_event *, struct timespec *, sigset_t *);
+EXPORT int io_submit(void *c, long n, struct iocb **b) { queues_seen = 1; submits(b, n); return (int)submitted(b, n, ALONE(REAL(io_submit)(c, n, b))); }
+EXPORT int io_getevents(void *c, long least, long n, struct io_event *e, struct timespec *t) { return (int)got_events(e, ALONE(REAL(io_getevents)(c, least, n, e, t))); }
+EXPORT int io_pgetevents(void *c, long least, long n, struct io_event *e, struct timespec *t, sigset_t *s) { return (int)got_events(e, ALONE(REAL(io_pgetevents)(c, least, n, e, t, s))); }
+
+/* A ring of io_uring: what is asked stands in memory before `enter`, and what was answered stays there until it is
+ * overwritten. A ring whose requests the kernel takes by itself, and one that is not known, are flagged. */
+struct ring { u32 *sq_head, *sq_mask, *array, *cq_head, *cq_tail, *cq_mask; char *sqes, *cqes; u32 params[30], seen, known; int fd; }; /* `known`: the process whose it is */
+static struct ring rings[16];
+enum { SQ_HEAD = 10, SQ_MASK = 12, SQ_ARRAY = 16, CQ_HEAD = 20, CQ_TAIL, CQ_MASK, CQES = 25, PARAMS = 30 }; /* struct io_uring_params */
+enum { FLAGS = 2, FEATURES = 5, SQPOLL = 1 << 1, SQE128 = 1 << 10, CQE32 = 1 << 11, NO_MMAP = 1 << 14, NO_SQARRAY = 1 << 16, SINGLE_MMAP = 1 };
+struct sqe { unsigned char code, flags; unsigned short priority; int fd; u64 offset, address; u32 length, more; u64 data; };
+struct cqe { u64 data; int result; u32 flags; };
+
+static struct ring *ring_of(int fd) {
+    for (size_t i = 0; i < sizeof rings / sizeof *rings; i++) if (rings[i].known == our_pid && rings[i].fd == fd) return &rings[i];
+    return NULL;
+}
+static struct ring *new_ring(int fd, u32 flags) {
+    struct ring *r = ring_of(fd);
+    for (size_t i = 0; !r && i < sizeof rings / sizeof *rings; i++) if (rings[i].known != our_pid) r = &rings[i];
+    if (!r || flags & (SQPOLL | NO_MMAP)) { log_header->flags |= IO_URING; return NULL; }
+    memset(r, 0, sizeof *r);
+    r->fd = fd;
+    r->known = our_pid;
+    r->params[FLAGS] = flags;
+    rings_known = queues_seen = 1;
+    return r;
+}
+static void ring_mapped(int fd, char *at, i64 offset) {
+    struct ring *r = ring_of(fd);
+    const u32 *p = r ? r->params : NULL;
+    if (!r || !p[CQES]) return;
+    if (offset == 0) { r->sq_head = (u32 *)(at + p[SQ_HEAD]); r->sq_mask = (u32 *)(at + p[SQ_MASK]); r->array = p[FLAGS] & NO_SQARRAY ? NULL : (u32 *)(at + p[SQ_ARRAY]); }
+    if (offset == 0x8000000 || (offset == 0 && p[FEATURES] & SINGLE_MMAP)) {
+        r->cq_head = (u32 *)(at + p[CQ_HEAD]); r->cq_tail = (u32 *)(at + p[CQ_TAIL]); r->cq_mask = (u32 *)(at + p[CQ_MASK]); r->cqes = at + p[CQES];
+    }
+    if (offset == 0x10000000) r->sqes = at;
+}
+static const struct sqe *request(const struct ring *r, u32 at, int through_array) {
+    u32 mask = *r->sq_mask, index = through_array && r->array ? r->array[at & mask] : at & mask;
+    return (const struct sqe *)(r->sqes + ((size_t)index << (r->params[FLAGS] & SQE128 ? 7 : 6)));
+}
+static void requested(const struct ring *r, u32 first, u32 count, int through_array) {
+    for (u32 i = 0; i < count; i++) {
+        const struct sqe *q = request(r, first + i, through_array);
+        static const unsigned char kinds[] = {[1] = READ, WRITE, SYNC, READ, WRITE, [22] = READ, WRITE};
+        int kind = q->code < sizeof kinds ? kinds[q->code] : 0, vector = q->code == 1 || q->code == 2;
+        if (q->code == 19 && q->flags % 2 == 0) forget(q->fd); /* close */
+        if (kind) ask(RINGS + (u32)r->fd, (const void *)q->data, q->flags % 2 ? -1 : q->fd, kind, (i64)q->offset, vector ? total((const struct iovec *)q->address, (int)q->length) : q->length);
+    }
+}
+static void harvest(struct ring *r) {
+    if (!r->cqes || !r->sqes || !take(&rings_lock)) return;
+    u32 mask = *r->cq_mask, tail = __atomic_load_n(r->cq_tail, __ATOMIC_ACQUIRE), head = *r->cq_head;
+    if (tail - r->seen > mask + 1) { log_header->flags |= IO_URING; r->seen = tail - mask - 1; }
+    for (; r->seen != tail; r->seen++) {
+        const struct cqe *c = (const struct cqe *)(r->cqes + ((size_t)(r->seen & mask) << (r->params[FLAGS] & CQE32 ? 5 : 4)));
+        int taken = (int)(r->seen - head) < 0; /* by the program, since we looked last */
+        answered(RINGS + (u32)r->fd, (const void *)c->data, c->result, c->result < 0 ? -c->result : 0, taken ? MADE_EARLIER : MADE);
+    }
+    give(&rings_lock);
+}
+static void last_answers(void) {
+    for (size_t i = 0; i < sizeof rings / sizeof *rings; i++) if (rings[i].known == our_pid && rings_known && on()) harvest(&rings[i]);
+    for (size_t i = 0; i < MAX_ASKED; i++)
+        if (asked[i].used && asked[i].storage && asked[i].by != POSIX) log_header->flags |= asked[i].by == LIBAIO ? IO_SUBMIT : IO_URING;
+}
+static void drop_ring(int fd) {
+    struct ring *r = rings_known ? ring_of(fd) : NULL;
+    if (r && on()) { harvest(r); r->known = 0; }
+}
+static void ring_unmapped(const char *at, size_t length) {
+    for (size_t i = 0; i < sizeof rings / sizeof *rings; i++) {
+        const char *parts[] = {(char *)rings[i].sq_head, (char *)rings[i].cq_head, rings[i].sqes};
+        for (int part = 0; part < 3; part++) if (rings[i].known == our_pid && parts[part] >= at && parts[part] < at + length) drop_ring(rings[i].fd);
+    }
+}
+EXPORT int munmap(void *at, size_t n) { if (rings_known && on()) ring_unmapped(at, n); return REAL(munmap)(at, n); }
+
+static long ring_setup(u32 entries, u32 *params) {
+    long fd = REAL(syscall)(SYS_io_uring_setup, entries, params);
+    struct ring *r = fd >= 0 && on() ? new_ring((int)fd, params[FLAGS]) : NULL;
+    if (r) memcpy(r->params, params, sizeof r->params);
+    return fd;
+}
+static long ring_enter(int fd, u32 n, u32 least, u32 flags, const void *more, size_t size) {
+    struct ring *r = on() ? ring_of(fd) : NULL;
+    if (!r || !r->sqes || !r->cqes) {
+        if (on()) log_header->flags |= IO_URING;
+        return REAL(syscall)(SYS_io_uring_enter, fd, n, least, flags, more, size);
+    }
+    u32 head = *r->sq_head;
+    harvest(r);
+    requested(r, head, n, 1);
+    long result = REAL(syscall)(SYS_io_uring_enter, fd, n, least, flags, more, size);
+    int failure = errno;
+    for (u32 i = *r->sq_head - head; i < n; i++) answered(RINGS + (u32)fd, (const void *)request(r, head + i, 1)->data, 0, 0, NOT_MADE);
+    harvest(r);
+    errno = failure;
+    return result;
+}
+
+/* liburing makes its system calls itself; its own structure tells the same. Functions that are inline in its header take
+ * what these, or the kernel, have put into the ring. */
+struct liburing {
+    u32 *sq_head, *sq_tail, *sq_mask, *sq_entries, *sq_flags, *sq_dropped, *array; char *sqes; u32 first, end; size_t sq_size; void *sq; u32 more[4];
+    u32 *cq_head, *cq_tail, *cq_mask, *cq_entries, *cq_flags, *cq_overflow; char *cqes; size_t cq_size; void *cq; u32 more2[4];
+    u32 flags; int fd;
+};
+static int ring_made(int result, const struct liburing *u) {
+    struct ring *r = !result && on() ? new_ring(u->fd, u->flags) : NULL;
+    if (r) {
+        r->sq_head = u->sq_head; r->sq_mask = u->sq_mask; r->sqes = u->sqes; r->array = u->array;
+        r->cq_head = u->cq_head; r->cq_tail = u->cq_tail; r->cq_mask = u->cq_mask; r->cqes = u->cqes;
+    }
+    return result;
+}
+static struct ring *ring_before(const struct liburing *u) {
+    struct ring *r = on() ? ring_of(u->fd) : NULL;
+    if (r) { harvest(r); requested(r, u->first, u->end - u->first, 0); }
+    return r;
+}
+#define ON_RING(type, name, arguments, given) \
+    type name arguments; \
+    EXPORT type name arguments { struct ring *r = ring_before(u); type result = ALONE(REAL(name) given); int failure = errno; if (r) harvest(r); errno = failure; return result; }
+typedef struct cqe **Cqes;
+int io_uring_queue_init(u32, struct liburing *, u32), io_uring_queue_init_params(u32, struct liburing *, void *);
+EXPORT int io_uring_queue_init(u32 n, struct liburing *u, u32 f) { return ring_made(ALONE(REAL(io_uring_queue_init)(n, u, f)), u); }
+EXPORT int io_uring_queue_init_params(u32 n, struct liburing *u, void *p) { return ring_made(ALONE(REAL(io_uring_queue_init_params)(n, u, p)), u); }
+ON_RING(int, io_uring_submit, (struct liburing *u), (u))
+ON_RING(int, io_uring_submit_and_wait, (struct liburing *u, u32 n), (u, n))
+ON_RING(int, io_uring_submit_and_get_events, (struct liburing *u), (u))
+ON_RING(int, io_uring_submit_and_wait_timeout, (struct liburing *u, Cqes c, u32 n, void *t, void *s), (u, c, n, t, s))
+#define ANSWERS(type, name, arguments, given) \
+    type name arguments; \
+    EXPORT type name arguments { struct ring *r = on() ? ring_of(u->fd) : NULL; type result = ALONE(REAL(name) given); int failure = errno; if (r) harvest(r); errno = failure; return result; }
+ANSWERS(int, __io_uring_get_cqe, (struct liburing *u, Cqes c, u32 submit, u32 n, void *s), (u, c, submit, n, s))
+ANSWERS(int, io_uring_wait_cqes, (struct liburing *u, Cqes c, u32 n, void *t, void *s), (u, c, n, t, s))
+ANSWERS(u32, io_uring_peek_batch_cqe, (struct liburing *u, Cqes c, u32 n), (u, c, n))
+ANSWERS(int, io_uring_get_events, (struct liburing *u), (u))
+void io_uring_queue_exit(struct liburing *);
+EXPORT void io_uring_queue_exit(struct liburing *u) { drop_ring(u->fd); REAL(io_uring_queue_exit)(u); }
 
 /* System calls by number that have a function above pass through it. */
 EXPORT long syscall(long number, ...) {
@@ -922,62 +1197,19 @@ EXPORT long syscall(long number, ...) {
     case SYS_unlink: return unlink((char *)a);
     case SYS_rename: return rename((char *)a, (char *)b);
 #endif
-    case SYS_io_uring_setup: case SYS_io_uring_enter: if (on()) log_header->flags |= IO_URING; break;
-    case SYS_io_submit: if (on()) log_header->flags |= IO_SUBMIT; break;
+    case SYS_io_uring_setup: return ring_setup((u32)a, (u32 *)b);
+    case SYS_io_uring_enter: return ring_enter((int)a, (u32)b, (u32)c, (u32)d, (void *)e, (size_t)f);
+    case SYS_io_submit: queues_seen = 1; submits((struct iocb **)c, b); return submitted((struct iocb **)c, b, REAL(syscall)(number, a, b, c));
+    case SYS_io_getevents: case SYS_io_pgetevents: return got_events((struct io_event *)d, REAL(syscall)(number, a, b, c, d, e, f));
+    case SYS_mmap: return (long)mmap((void *)a, (size_t)b, (int)c, (int)d, (int)e, f);
+    case SYS_munmap: return munmap((void *)a, (size_t)b);
+    case SYS_fcntl: return fcntl((int)a, (int)b, c);
+    case SYS_close_range: return close_range((unsigned)a, (unsigned)b, (int)c);
+    case SYS_openat2: return open_as((int)a, (char *)b, (u64 *)c, (size_t)d);
+    case SYS_exit_group: end_recording(); break;
     }
     return REAL(syscall)(number, a, b, c, d, e, f);
 }
-
-/* ---- POSIX AIO: the C library's own threads read and write; the result is asked for by aio_return ---- */
-
-static struct { const void *block; i64 begin, offset, length; u32 file; int kind; } asked[256];
-
-static void ask(const struct aiocb *b, int kind) {
-    int failure = errno;
-    struct entry *e = on() ? watched(b->aio_fildes) : NULL;
-    if (e && take(&asked_lock)) {
-        for (size_t i = 0; i < sizeof asked / sizeof *asked; i++)
-            if (!asked[i].block) {
-                asked[i].begin = now(); asked[i].kind = kind;
-                asked[i].file = e->state == STORAGE ? e->file : 0;
-                asked[i].offset = kind == SYNC ? -1 : b->aio_offset;
-                asked[i].length = kind == SYNC ? -1 : (i64)b->aio_nbytes;
-                asked[i].block = b;
-                break;
-            }
-        give(&asked_lock);
-    }
-    errno = failure;
-}
-static void answered(const struct aiocb *b, i64 moved, int error, int made) {
-    int failure = errno;
-    if (on() && take(&asked_lock)) {
-        for (size_t i = 0; i < sizeof asked / sizeof *asked; i++)
-            if (asked[i].block == b) {
-                i64 took = now() - asked[i].begin;
-                if (made && asked[i].file) put(asked[i].kind, asked[i].file, 0, asked[i].begin, took, asked[i].offset, asked[i].length, error ? -error : moved);
-                else if (made) count_other(NULL, asked[i].kind, moved);
-                asked[i].block = NULL;
-                break;
-            }
-        give(&asked_lock);
-    }
-    errno = failure;
-}
-#define ASKING(name, kind, type) EXPORT int name(struct type *b) { \
-    ask((struct aiocb *)b, kind); int result = REAL(name)(b); if (result) answered((struct aiocb *)b, 0, 0, 0); return result; }
-ASKING(aio_read, READ, aiocb) ASKING(aio_read64, READ, aiocb64) ASKING(aio_write, WRITE, aiocb) ASKING(aio_write64, WRITE, aiocb64)
-#define ASKING_SYNC(name, type) EXPORT int name(int how, struct type *b) { \
-    ask((struct aiocb *)b, SYNC); int result = REAL(name)(how, b); if (result) answered((struct aiocb *)b, 0, 0, 0); return result; }
-ASKING_SYNC(aio_fsync, aiocb) ASKING_SYNC(aio_fsync64, aiocb64)
-#define ASKING_MANY(name, type) EXPORT int name(int mode, struct type *const *list, int n, struct sigevent *when) { \
-    for (int i = 0; i < n; i++) \
-        if (list[i] && list[i]->aio_lio_opcode != LIO_NOP) ask((struct aiocb *)list[i], list[i]->aio_lio_opcode == LIO_READ ? READ : WRITE); \
-    return REAL(name)(mode, list, n, when); }
-ASKING_MANY(lio_listio, aiocb) ASKING_MANY(lio_listio64, aiocb64)
-#define ANSWERING(name, asking, type) EXPORT ssize_t name(struct type *b) { \
-    int error = asking(b); ssize_t moved = REAL(name)(b); answered((struct aiocb *)b, moved, error, 1); return moved; }
-ANSWERING(aio_return, aio_error, aiocb) ANSWERING(aio_return64, aio_error64, aiocb64)
 
 /* ---- Programs that this one starts: those that cannot be seen are named in the log ---- */
 

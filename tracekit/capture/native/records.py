@@ -20,7 +20,6 @@ __all__ = [
     "CHUNK_BYTES",
     "ENTRIES_AT",
     "HEADER_BYTES",
-    "MAPPED",
     "NAMES",
     "RECORD",
     "RECORDS",
@@ -30,6 +29,7 @@ __all__ = [
     "are_whole",
     "as_batch",
     "header_of",
+    "mapped_names",
     "names_by_number",
     "whole_records",
 ]
@@ -40,6 +40,7 @@ RECORDS, NAMES = 1, 2
 ENTRIES_AT = 64
 """Bytes before the first entry of a chunk."""
 _MAGIC = b"TKNATIVE"
+_VERSION = 2
 _HEADER = np.dtype(
     [
         ("magic", "S8"),
@@ -68,6 +69,8 @@ _HEADER = np.dtype(
         ("cpu0", "<i8"),
         ("cpu1", "<i8"),
         ("measured", "<u8"),
+        ("queued_read", "<u8"),
+        ("queued_written", "<u8"),
         ("parent", "S64"),
         ("program", "V1024"),
         ("libraries", "S2048"),
@@ -90,7 +93,7 @@ RECORD = np.dtype(
     ]
 )
 _KINDS = ("", "read", "write", "sync", "truncate", "rename", "delete", "hint", "mapped", "stat", "list")
-MAPPED = _KINDS.index("mapped")
+_MAPPED = _KINDS.index("mapped")
 _MOVING = (1, 2)
 
 Records = npt.NDArray[np.void]
@@ -100,7 +103,8 @@ Header = np.void
 def header_of(log: Path) -> Header | None:
     """Return the header of a log; None while its process has not written it."""
     found = np.fromfile(log, _HEADER, 1)
-    return found[0] if len(found) and found[0]["magic"] == _MAGIC else None
+    known = len(found) and (found[0]["magic"], found[0]["version"]) == (_MAGIC, _VERSION)
+    return found[0] if known else None
 
 
 def whole_records(data: npt.NDArray[np.uint8]) -> Records:
@@ -143,9 +147,15 @@ def names_by_number(
     return [names.get(number, "") for number in range(max(names, default=0) + 1)]
 
 
+def mapped_names(records: Records, uris: list[str]) -> set[str]:
+    """Return the names of the files that are mapped into memory by `records`; `uris` are the names by number."""
+    files = np.unique(records["file"][records["kind"] == _MAPPED])
+    return {uris[file] for file in files.tolist() if file < len(uris)}
+
+
 def as_batch(records: Records, uris: list[str], clock_offset: int, pid: int) -> pa.RecordBatch:
     """Return the ops among `records`, with the columns pid and tid; `uris` are the names by number."""
-    records = records[(records["kind"] != MAPPED) & (records["file"] < len(uris))]
+    records = records[(records["kind"] != _MAPPED) & (records["file"] < len(uris))]
     moved, moving = records["moved"], np.isin(records["kind"], _MOVING)
     failed = moved < 0
     errors = np.unique(moved[failed])

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from tracekit.capture.native.holes import punch_hole
 from tracekit.capture.native.records import (
     CHUNK_BYTES,
     ENTRIES_AT,
@@ -24,13 +25,19 @@ from tracekit.capture.native.records import (
     are_whole,
     as_batch,
     header_of,
+    mapped_names,
     names_by_number,
 )
+from tracekit.formats.sound import MAX_INT
 
 __all__ = ["NativeTail"]
 
 _ENTRIES = (CHUNK_BYTES - ENTRIES_AT) // RECORD.itemsize
 _RECORDS_AT_ONCE = 65_536
+"""A log that is consumed is handed over by the chunk: a trace with a small budget grows in small steps."""
+
+Marks = npt.NDArray[np.bool_]
+"""By the record of a chunk."""
 
 
 @dataclass(slots=True)
@@ -48,7 +55,7 @@ class _Log:
     """How many chunks the file had."""
     untold: set[int] = field(default_factory=set)
     """Chunks that do not say yet what they hold."""
-    taken: dict[int, npt.NDArray[np.bool_] | None] = field(default_factory=dict)
+    taken: dict[int, Marks] = field(default_factory=dict)
     """By the chunk of records that is not full: which of them were handed over."""
     named: dict[int, int] = field(default_factory=dict)
     """By the chunk of names: how many of its bytes were read."""
@@ -56,14 +63,23 @@ class _Log:
 
 
 class NativeTail:
-    """Follows the logs in the directory `folder`."""
+    """Follows the logs in the directory `folder`.
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    If it is `consuming`, what was handed over is removed from the logs, and their disk space is given back.
+    """
+
+    def __init__(self, folder: Path, *, consuming: bool = False) -> None:
+        self._folder, self._consuming = folder, consuming
         self._logs: dict[str, _Log] = {}
+        self.mapped_files: set[str] = set()
+        """The URIs of the files that were mapped into memory."""
 
-    def poll(self) -> Iterator[pa.RecordBatch]:
-        """Yield the new ops, as `NativeLogs.batches` does. The logs of processes that have ended are closed."""
+    def poll(self, before_ns: int = MAX_INT) -> Iterator[tuple[pa.RecordBatch, int]]:
+        """Yield the new ops that began before `before_ns` (since the Unix epoch), as `NativeLogs.batches` does; each batch
+        with what its times are more than readings of the monotonic clock.
+
+        Ops are consumed when the next batch is asked for. The logs of processes that have ended are closed.
+        """
         for path in sorted(self._folder.glob("*.log")):
             if path.name not in self._logs and (header := _header(path)) is not None:
                 offset, parent = int(header["clock_offset"]), header["parent"].decode()
@@ -72,10 +88,20 @@ class NativeTail:
             if log.read or not _opened(log):
                 continue
             ended = not Path(f"/proc/{log.pid}").exists()  # before the reads: then they are of all of it
-            for records in _portions(log):
-                yield as_batch(records, self._uris_of(log), log.clock_offset, log.pid)
-            if ended:
+            late, at_once = 0, 1 if self._consuming else _RECORDS_AT_ONCE
+            for records, places, later in _portions(log, before_ns - log.clock_offset, at_once):
+                late += later
+                if not len(records):
+                    continue
+                uris = self._uris_of(log)
+                self.mapped_files |= mapped_names(records, uris)
+                yield as_batch(records, uris, log.clock_offset, log.pid), log.clock_offset
+                if self._consuming:
+                    _consume(log, places)
+            if ended and not late:
                 _read_names(log)
+                if self._consuming and log.chunks:
+                    _free(log.path, HEADER_BYTES, log.chunks * CHUNK_BYTES)
                 _close(log)
 
     def close(self) -> None:
@@ -116,9 +142,9 @@ def _opened(log: _Log) -> bool:
     log.untold |= set(range(log.chunks, chunks))
     log.chunks = chunks
     for number in sorted(log.untold):
-        kind = int.from_bytes(os.pread(log.file, 4, HEADER_BYTES + number * CHUNK_BYTES), "little")
+        kind = int.from_bytes(os.pread(log.file, 4, _place_of(number)), "little")
         if kind == RECORDS:
-            log.taken[number] = None
+            log.taken[number] = np.zeros(_ENTRIES, np.bool_)
         elif kind == NAMES:
             log.named[number] = 0
         else:
@@ -133,43 +159,67 @@ def _close(log: _Log) -> None:
     log.file, log.read = -1, True
 
 
-def _portions(log: _Log) -> Iterator[Records]:
-    """Yield the new records, some at once."""
+def _portions(log: _Log, until: int, at_once: int) -> Iterator[tuple[Records, dict[int, Marks], int]]:
+    """Yield the new records that began before `until`, about `at_once` of them; where they stood; and how many are later."""
     held: list[Records] = []
+    places: dict[int, Marks] = {}
+    later = 0
     for number in list(log.taken):
-        found = _new_records(log, number)
+        found, marks, more = _new_records(log, number, until)
+        later += more
         if len(found):
             held.append(found)
-        if sum(map(len, held)) >= _RECORDS_AT_ONCE:
-            yield np.concatenate(held)
-            held.clear()
-    if held:
-        yield np.concatenate(held)
+            places[number] = marks
+        if sum(map(len, held)) >= at_once:
+            yield np.concatenate(held), places, later
+            held, places, later = [], {}, 0
+    if held or later:
+        yield np.concatenate([np.empty(0, RECORD), *held]), places, later
 
 
-def _new_records(log: _Log, chunk: int) -> Records:
-    """Return the records of a chunk that are complete now and were not before, and note that they were taken."""
+def _new_records(log: _Log, chunk: int, until: int) -> tuple[Records, Marks, int]:
+    """Return the records of a chunk that are complete now and were not taken before, note that they were taken, and say
+    which these are, and how many began at `until` or later, and stay."""
     taken = log.taken[chunk]
-    if taken is None:
-        taken = np.zeros(_ENTRIES, np.bool_)
     first = int(np.argmin(taken))
     size = (_ENTRIES - first) * RECORD.itemsize
-    at = HEADER_BYTES + chunk * CHUNK_BYTES + ENTRIES_AT + first * RECORD.itemsize
+    at = _place_of(chunk) + ENTRIES_AT + first * RECORD.itemsize
     ready = are_whole(np.frombuffer(os.pread(log.file, size, at), RECORD)) & ~taken[first:]
     if not ready.any():
-        return np.empty(0, RECORD)
-    taken[first:] |= ready
+        return np.empty(0, RECORD), ready, 0
+    # Read again: a record that was complete then is whole now, even if it was written during the first read.
+    records = np.frombuffer(os.pread(log.file, size, at), RECORD)
+    marks = np.zeros(_ENTRIES, np.bool_)
+    marks[first:] = ready & (records["begin"] < until)
+    taken |= marks
     if taken.all():
         del log.taken[chunk]
-    else:
-        log.taken[chunk] = taken
-    # Read again: a record that was complete then is whole now, even if it was written during the first read.
-    return np.frombuffer(os.pread(log.file, size, at), RECORD)[ready]
+    return records[marks[first:]], marks, int(ready.sum() - marks.sum())
+
+
+def _consume(log: _Log, places: dict[int, Marks]) -> None:
+    """Remove records from the log."""
+    for chunk, marks in places.items():
+        if chunk in log.taken:
+            records = np.memmap(log.path, RECORD, "r+", _place_of(chunk) + ENTRIES_AT, (_ENTRIES,))
+            records["kind"][marks] = 0
+        else:
+            _free(log.path, _place_of(chunk), CHUNK_BYTES)
+
+
+def _free(path: Path, offset: int, length: int) -> None:
+    """Give disk space of a log back. A file system that cannot keeps it."""
+    with path.open("r+b") as file:
+        punch_hole(file.fileno(), offset, length)
+
+
+def _place_of(chunk: int) -> int:
+    return HEADER_BYTES + chunk * CHUNK_BYTES
 
 
 def _read_names(log: _Log) -> None:
     """Take up the new names."""
     for chunk, before in log.named.items():
-        at = HEADER_BYTES + chunk * CHUNK_BYTES + ENTRIES_AT + before
+        at = _place_of(chunk) + ENTRIES_AT + before
         data = os.pread(log.file, CHUNK_BYTES - ENTRIES_AT - before, at)
         log.named[chunk] = before + add_names(log.names, data)

@@ -118,8 +118,9 @@ class StraceLog:
 
     @property
     def unseen(self) -> tuple[str, ...]:
-        """Calls behind which there are requests that the log does not show."""
-        return ("io_uring",) if self._processes.left_out["io_uring_enter"] else ()
+        """What was used whose requests the log does not show, or not what they moved."""
+        rings, asked = self._processes.left_out["io_uring_enter"], self._processes.asynchronous
+        return (*(("io_uring",) if rings else ()), *(("io_submit",) if asked else ()))
 
     def batches(self, source: Path) -> Iterator[pa.RecordBatch]:
         """Return the ops of the log, in the order in which the calls ended."""
