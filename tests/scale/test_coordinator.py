@@ -8,6 +8,7 @@ import resource
 import signal
 import socket
 import threading
+import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,10 @@ import pytest
 
 from tracekit.errors import TracekitError
 from tracekit.scale.coordinator import Coordinator, HostState, Limits
+from tracekit.scale.pulse import SENDING, Signs
 from tracekit.scale.wire import Channel, Message, ProtocolError, packed, receive
 
-QUICK = Limits(connect_s=20, prepare_s=20, silence_s=1.0, ending_s=0.5, lead_s=0.05)
+QUICK = Limits(connect_s=20, prepare_s=20, silence_s=1.0, stopping_s=0.5, sending_s=0.5, lead_s=0.05)
 PLAN = {"ops": 0, "skipped": {}, "assumed_offsets": 0, "assumed_lengths": 0}
 Behaviour = Callable[["FakeHost"], Awaitable[None]]
 
@@ -29,6 +31,13 @@ class FakeHost:
     def __init__(self, index: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.index, self.reader, self.writer = index, reader, writer
         self.heard: list[Message] = []
+        self.lives = True
+
+    async def beat(self) -> None:
+        """Speak until it is told to start."""
+        while self.lives:
+            self.say("alive", done=0)
+            await asyncio.sleep(0.2)
 
     def say(self, kind: str, data: bytes = b"", **values: Any) -> None:
         self.writer.write(packed(kind, data, **values))
@@ -42,7 +51,9 @@ class FakeHost:
     async def start(self) -> Message:
         await self.hear("task")
         self.say("ready", offset_ns=self.index, error_ns=10)
-        return await self.hear("start", "stop")
+        heard = await self.hear("start", "stop")
+        self.lives = False
+        return heard
 
     def done(self, *, whole: bool = True, entries: Sequence[dict[str, Any]] = ()) -> None:
         self.say(
@@ -76,12 +87,14 @@ class Cluster:
         reader, writer = await asyncio.open_connection(address, port)
         host = self.hosts[index] = FakeHost(index, reader, writer)
         host.say("hello", token=token, index=index, host=f"h{index}", pid=1)
+        beating = asyncio.ensure_future(host.beat())
         try:
             await self.behaviour(host)
             await host.hear("bye")
         except (OSError, EOFError):
             pass  # the coordinator has ended
         finally:
+            beating.cancel()
             writer.close()
 
     def close(self) -> None:
@@ -160,6 +173,81 @@ def test_a_silent_host_and_one_that_does_not_stop_are_given_up(tmp_path: Path) -
     _, hosts, _ = run(behave, 3, tmp_path)
     assert "said nothing for 1 s" in hosts[0].failed
     assert all("did not end within" in host.failed for host in hosts[1:])
+
+
+def test_a_host_that_lives_and_does_not_send_what_it_recorded_is_given_up(tmp_path: Path) -> None:
+    async def behave(host: FakeHost) -> None:
+        await host.start()
+        moved = 0
+        while host.index == 1 or moved < 10:  # host 0 gets on, for longer than a host may do nothing
+            moved += host.index == 0
+            host.say("alive", done=1, moved=moved, phase=SENDING)
+            await asyncio.sleep(0.1)
+        host.done()
+
+    _, hosts, _ = run(behave, 2, tmp_path)
+    assert [host.state for host in hosts] == ["done", "failed"]
+    assert "did nothing for 0.5 s to send its rows" in hosts[1].failed
+
+
+def test_a_host_that_freezes_before_the_start_is_given_up_as_soon_as_later(tmp_path: Path) -> None:
+    async def behave(host: FakeHost) -> None:
+        await host.hear("task")
+        host.lives = host.index != 1
+        await host.hear("stop")
+
+    with pytest.raises(TracekitError, match=r"host 1 \(h1\): it said nothing for 1 s"):
+        run(behave, 2, tmp_path)
+
+
+def test_a_host_that_takes_its_trace_slowly_is_not_silent(tmp_path: Path) -> None:
+    trace = tmp_path / "large"
+    trace.write_bytes(bytes(16 << 20))  # more than the buffers of a connection
+
+    async def behave(host: FakeHost) -> None:
+        await host.hear("task")
+        host.say("lacking")
+        await asyncio.sleep(1.5 * QUICK.silence_s)
+        await host.hear("sent")
+        host.say("ready", offset_ns=0, error_ns=1)
+        await host.hear("start")
+        host.done()
+
+    _, hosts, cluster = run(behave, 1, tmp_path, sent=[trace])
+    assert [host.state for host in hosts] == ["done"]
+    assert sum(len(message.data) for message in cluster.hosts[0].heard) == 16 << 20
+
+
+def test_hosts_are_not_silent_while_the_coordinator_did_not_listen(tmp_path: Path) -> None:
+    async def behave(host: FakeHost) -> None:
+        await host.start()
+        while not held:
+            host.say("alive", done=1)
+            await asyncio.sleep(0.05)
+        host.done()
+
+    held: list[int] = []
+
+    def hold(done: int) -> None:
+        if done and not held:
+            time.sleep(1.5 * QUICK.silence_s)
+            held.append(done)
+
+    _, hosts, _ = run(behave, 3, tmp_path, progress=hold)
+    assert held and [host.state for host in hosts] == ["done"] * 3
+
+
+def test_a_process_lives_while_it_beats_or_works_and_not_when_it_is_stopped() -> None:
+    signs = Signs(0.0)
+    assert signs.alive(0.0, 1, "S", 100) and signs.works
+    assert signs.alive(0.2, 2, "S", 100) and not signs.works
+    assert not signs.alive(0.5, 2, "S", 101)  # no beat, and no more work than the heartbeat is
+    assert signs.alive(0.7, 2, "S", 103) and signs.works
+    assert signs.alive(1.0, 2, "D", 103) and not signs.works
+    assert signs.alive(1.2, 2, "R", 103) and signs.works
+    assert not signs.alive(70.0, 2, "R", 900)  # work without a beat, for more than a minute
+    assert signs.alive(70.2, 3, "S", 900)
+    assert not signs.alive(70.5, 4, "T", 900)
 
 
 def test_a_host_that_fails_before_the_start_ends_it_all_with_its_reason(tmp_path: Path) -> None:

@@ -19,8 +19,8 @@ from test_replay_on_hosts import agents, kill, rows
 import tracekit
 from tracekit.replayer.missing import Missing, missing_ops
 from tracekit.scale import launch
-from tracekit.scale.agent import SCRATCH
 from tracekit.scale.coordinator import Coordinator, Limits
+from tracekit.scale.hosting import SCRATCH
 from tracekit.scale.links import Links
 from tracekit.scale.scratch import LOCK_NAME, scratch_directory
 from tracekit.store.reader import open_reader
@@ -101,6 +101,65 @@ def test_an_agent_that_ends_before_it_connects_is_noticed_by_its_process(
         tracekit.replay(record_ranks(tmp_path), out=tmp_path / "r", on="local", hosts=2)
     assert not (tmp_path / "r").exists()
     assert not agents()
+
+
+FROZEN = """if True:
+    import os, signal, sys
+    from tracekit.scale import agent
+
+    pulse = agent.start_pulse
+
+    def freeze(*given):
+        pulse(*given)
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+    agent.start_pulse = freeze
+    agent.main(sys.argv[1:])
+"""
+
+
+def test_an_agent_that_freezes_before_it_connects_is_given_up_for_its_silence(tmp_path: Path) -> None:
+    started: list[subprocess.Popen[bytes]] = []
+
+    def begin(index: int, address: str, port: int, token: str) -> None:
+        words = [sys.executable, "-c", FROZEN, address, str(port), str(index)]
+        started.append(launch.start(words, token))
+
+    coordinator = Coordinator([{}], tmp_path, limits=Limits(silence_s=0.5))
+    try:
+        with pytest.raises(tracekit.TracekitError, match=r"host 0 \(.+\): it said nothing for 0.5 s"):
+            coordinator.run(begin)
+    finally:
+        launch.end(started)
+
+
+def test_a_process_that_is_stopped_before_it_says_anything_is_noticed(tmp_path: Path) -> None:
+    with launch.launching("local") as launcher, socket.create_server(("127.0.0.1", 0)) as nobody:
+        launcher.launch(0, "127.0.0.1", nobody.getsockname()[1], "")
+        assert launcher.lost() == {}
+        while not agents():  # it has only just begun
+            time.sleep(0.01)
+        os.kill(agents()[0], signal.SIGSTOP)
+        while not launcher.lost():
+            time.sleep(0.01)
+        assert launcher.lost() == {0: "its process was stopped"}
+
+
+def test_an_agent_that_cannot_load_what_it_needs_says_what(tmp_path: Path) -> None:
+    code = (
+        "import sys; sys.modules['numpy'] = None; from tracekit.scale import agent; agent.main(sys.argv[1:])"
+    )
+    started: list[subprocess.Popen[bytes]] = []
+
+    def begin(index: int, address: str, port: int, token: str) -> None:
+        words = [sys.executable, "-c", code, address, str(port), str(index)]
+        started.append(launch.start(words, token, subprocess.DEVNULL))
+
+    try:
+        with pytest.raises(tracekit.TracekitError, match=r"host 0 .*ModuleNotFoundError: .*numpy"):
+            Coordinator([{}], tmp_path).run(begin)
+    finally:
+        launch.end(started)
 
 
 def test_a_host_that_cannot_be_reached_is_given_up_before_the_limit_for_connecting(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """Brings the hosts of a replay to one start, watches them, and collects what they recorded.
 
-It speaks to agents over TCP and does not know how they were started, nor what they replay. A host that says nothing for
-`silence_s`, or whose connection ends, has failed; the others then stop. Nothing waits without a limit.
+It speaks to agents over TCP and does not know how they were started, nor what they replay. A host whose pulse is silent for
+`silence_s`, whose connection ends, or that does not get on, has failed; the others then stop. Nothing waits without a limit.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import Any, BinaryIO
 from tracekit.errors import TracekitError
 from tracekit.scale.clock import ClockServer
 from tracekit.scale.links import keep_alive
+from tracekit.scale.pulse import DRIVING, PREPARING, SENDING
 from tracekit.scale.wire import CHUNK, Message, packed, receive
 from tracekit.store.index import Entry, entry_of
 
@@ -35,27 +36,34 @@ Progress = Callable[[int], None]
 
 
 _ASK_EACH_S = 0.5
+_LOOK_EACH_S = 0.1
+_LEAVE_S = 1.0
+_LOOK = "look for its process, and at the network between the hosts"
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
     """How long the coordinator waits, in seconds.
 
-    `connect_s` for a host's first word; `prepare_s` without a word while plans are made; `silence_s` while they replay;
-    `ending_s` for a host that was told to stop and neither ends nor sends anything of its trace. `lead_s` is from the last
-    host's ready to the start.
+    `connect_s` for a host's first word, and then `silence_s` from one word to the next; `prepare_s` for a host that lives and does
+    nothing for its plan; `stopping_s` for one that was told to stop and whose requests do not end; `sending_s` for one whose
+    requests have ended and that does nothing to send its rows. `lead_s` is from the last host's ready to the start.
     """
 
     connect_s: float = 60.0
-    prepare_s: float = 60.0
     silence_s: float = 2.5
-    ending_s: float = 10.0
+    prepare_s: float = 60.0
+    stopping_s: float = 10.0
+    sending_s: float = 4.0
     lead_s: float = 0.25
 
 
 @dataclass(slots=True)
 class HostState:
-    """What the coordinator knows of one host. `failed` says why it has failed; empty if it has not."""
+    """What the coordinator knows of one host. `failed` says why it has failed; empty if it has not.
+
+    `heard` is when it last said anything, `moved` when it last got on with what is no op.
+    """
 
     index: int
     task: dict[str, Any]
@@ -66,6 +74,8 @@ class HostState:
     hint: str = ""
     heard: float = field(default_factory=time.monotonic)
     moved: float = field(default_factory=time.monotonic)
+    moves: int = 0
+    phase: int = PREPARING
     offset_ns: int = 0
     error_ns: int | None = None
     entries: list[Entry] = field(default_factory=list)
@@ -86,6 +96,39 @@ class HostState:
         """Send a message, if there is a connection."""
         if self.writer is not None and not self.writer.is_closing():
             self.writer.write(packed(kind, data, **values))
+
+    async def leave(self) -> None:
+        """Say good-bye, and close the connection."""
+        self.send("bye")
+        if self.writer is not None:
+            with contextlib.suppress(
+                OSError
+            ):  # a TimeoutError is one: what is cut off takes nothing any more
+                await asyncio.wait_for(self.writer.drain(), _LEAVE_S)
+            self.writer.close()
+
+    def lost(self, limits: Limits) -> None:
+        """Give the host up if it has been silent for too long, or has not got on with what it is at."""
+        now = time.monotonic()
+        starting = self.state == "starting"
+        silence_s = limits.connect_s if starting else limits.silence_s
+        if now - self.heard > silence_s:
+            what = "did not connect" if starting else "said nothing"
+            self.fail(f"it {what} for {silence_s:g} s", _LOOK)
+        if self.state == "preparing" and now - self.moved > limits.prepare_s:
+            self.fail(f"it did nothing for {limits.prepare_s:g} s while it made its plan", _LOOK)
+        if self.phase == SENDING and now - self.moved > limits.sending_s:
+            self.fail(
+                f"its requests had ended, and it did nothing for {limits.sending_s:g} s to send its rows",
+                _LOOK,
+            )
+
+    def told(self, message: Message) -> None:
+        """Take note of a heartbeat."""
+        self.done_ops = int(message["done"])
+        moves, phase = int(message.get("moved", 0)), int(message.get("phase", DRIVING))
+        if (moves, phase) != (self.moves, self.phase):
+            self.moves, self.phase, self.moved = moves, phase, self.heard
 
 
 class Coordinator:
@@ -117,8 +160,10 @@ class Coordinator:
         self._changed = asyncio.Event()
         self._stopping: float | None = None
         self._ask_at = 0.0
+        self._looked = time.monotonic()
         self._missed: set[int] = set()
         self._files: dict[tuple[int, str], BinaryIO] = {}
+        self._sending: set[asyncio.Task[None]] = set()
 
     def run(self, launch: Launch, lost: Lost = dict) -> list[HostState]:
         """Replay on all hosts, and return what became of each. Ctrl-C stops all, and they keep what they recorded.
@@ -134,6 +179,7 @@ class Coordinator:
         server = await asyncio.start_server(self._serve, self._address, 0, backlog=4096)
         port = server.sockets[0].getsockname()[1]
         try:
+            self._looked = time.monotonic()
             with ClockServer(self._address) as clock, self._interruptible():
                 for host in self.hosts:
                     host.task["clock_port"] = clock.address[1]
@@ -144,25 +190,20 @@ class Coordinator:
                 await self._until_ended()
         finally:
             server.close()
-            for host in self.hosts:
-                host.send("bye")
-                if host.writer is not None:
-                    with contextlib.suppress(OSError):
-                        await asyncio.wait_for(host.writer.drain(), 1)
-                    host.writer.close()
+            for task in self._sending:
+                task.cancel()
+            await asyncio.gather(*(host.leave() for host in self.hosts))
             for file in self._files.values():
                 file.close()
         return self.hosts
 
     async def _until_ready(self, lost: Lost) -> None:
         """Wait until every host is ready. Raises TracekitError if one fails before."""
-        limit = self._limits
         while any(host.state != "ready" for host in self.hosts) and self._stopping is None:
             await self._wait()
             self._ask(lost)
             for host in self.hosts:
-                allowed = limit.connect_s if host.state == "starting" else limit.prepare_s
-                self._lost(host, allowed)
+                host.lost(self._limits)
                 if host.failed:
                     self._stop()
                     where = f"host {host.index}{f' ({host.name})' if host.name else ''}"
@@ -177,7 +218,7 @@ class Coordinator:
         found = lost()
         for host in self.hosts:
             if host.state == "starting" and host.index in self._missed & found.keys():
-                host.fail(found[host.index], "look for its process, and at the network between the hosts")
+                host.fail(found[host.index], _LOOK)
         self._missed = set(found)
 
     def _begin(self) -> None:
@@ -194,25 +235,15 @@ class Coordinator:
         while not all(host.ended for host in self.hosts):
             await self._wait()
             for host in self.hosts:
-                self._lost(host, limit.silence_s)
-                stuck = (
-                    self._stopping is not None
-                    and time.monotonic() - max(self._stopping, host.moved) > limit.ending_s
-                )
-                if stuck:
-                    host.fail(f"it did not end within {limit.ending_s:g} s of being told to")
+                host.lost(limit)
+                if self._stopping is not None:
+                    since = time.monotonic() - max(self._stopping, host.moved)
+                    if since > limit.stopping_s:
+                        host.fail(f"it did not end within {limit.stopping_s:g} s of being told to")
             if any(host.failed for host in self.hosts):
                 self._stop()
             if self._progress is not None:
                 self._progress(sum(host.done_ops for host in self.hosts))
-
-    def _lost(self, host: HostState, allowed_s: float) -> None:
-        silent = time.monotonic() - host.heard
-        if not host.ended and silent > allowed_s:
-            what = "did not connect" if host.state == "starting" else "said nothing"
-            host.fail(
-                f"it {what} for {allowed_s:g} s", "look for its process, and at the network between the hosts"
-            )
 
     def _stop(self) -> None:
         """Tell all hosts to stop, once."""
@@ -222,10 +253,15 @@ class Coordinator:
                 host.send("stop")
 
     async def _wait(self) -> None:
-        """Wait for news, or until it is time to look at the clock again."""
+        """Wait for news, or until it is time to look at the clock again. While we did not listen, nobody was silent."""
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._changed.wait(), 0.1)
+            await asyncio.wait_for(self._changed.wait(), _LOOK_EACH_S)
         self._changed.clear()
+        before, self._looked = self._looked, time.monotonic()
+        late = self._looked - before - _LOOK_EACH_S
+        if late > _LOOK_EACH_S:
+            for host in self.hosts:
+                host.heard, host.moved = host.heard + late, host.moved + late
 
     @contextlib.contextmanager
     def _interruptible(self) -> Iterator[None]:
@@ -251,16 +287,17 @@ class Coordinator:
             signal.signal(signal.SIGINT, before)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Listen to one connection until it ends."""
+        """Listen to one connection until it ends: that of an agent, or of its pulse."""
         host: HostState | None = None
         try:
             hello = await asyncio.wait_for(receive(reader), self._limits.connect_s)
-            host = self._admitted(hello, writer)
-            if host is None:
-                return
-            host.send("task", **host.task)
-            while True:
-                await self._heard(host, await receive(reader))
+            known = self._named(hello)
+            if known is not None and hello.kind == "pulse":
+                await self._listen(known, reader)
+            elif known is not None and known.writer is None:
+                host = known
+                self._admit(host, writer)
+                await self._listen(host, reader)
         except (OSError, EOFError, TimeoutError) as error:
             if host is not None:
                 host.fail(f"the connection to it ended ({type(error).__name__})", "look for its process")
@@ -271,34 +308,44 @@ class Coordinator:
             if host is None:
                 writer.close()
 
-    def _admitted(self, hello: Message, writer: asyncio.StreamWriter) -> HostState | None:
-        """The host that says hello with the right secret; None for anybody else."""
+    async def _listen(self, host: HostState, reader: asyncio.StreamReader) -> None:
+        while True:
+            self._heard(host, await receive(reader))
+
+    def _named(self, hello: Message) -> HostState | None:
+        """The host that speaks, with the right secret; None for anybody else."""
         index = hello.get("index")
-        if hello.kind != "hello" or not hmac.compare_digest(str(hello.get("token")), self._token):
-            return None
-        if (
-            not isinstance(index, int)
-            or not 0 <= index < len(self.hosts)
-            or self.hosts[index].writer is not None
+        if hello.kind not in ("hello", "pulse") or not hmac.compare_digest(
+            str(hello.get("token")), self._token
         ):
             return None
+        if not isinstance(index, int) or not 0 <= index < len(self.hosts):
+            return None
         host = self.hosts[index]
-        host.writer, host.name = writer, str(hello.get("host", ""))
-        keep_alive(writer.get_extra_info("socket"))
-        host.state, host.heard = "preparing", time.monotonic()
-        if self._stopping is not None:
-            host.send("stop")
+        host.name, host.heard = str(hello.get("host", "")), time.monotonic()
+        if host.state == "starting":
+            host.state, host.moved = "preparing", host.heard
         return host
 
-    async def _heard(self, host: HostState, message: Message) -> None:
+    def _admit(self, host: HostState, writer: asyncio.StreamWriter) -> None:
+        """Give a host that has connected its task."""
+        host.writer = writer
+        keep_alive(writer.get_extra_info("socket"))
+        if self._stopping is not None:
+            host.send("stop")
+        host.send("task", **host.task)
+
+    def _heard(self, host: HostState, message: Message) -> None:
         """Take note of what a host says."""
         host.heard = time.monotonic()
         if message.kind == "alive":
-            host.done_ops = int(message["done"])
+            host.told(message)
             return
         host.moved = host.heard
         if message.kind == "lacking":
-            await self._send_trace(host)
+            sending = asyncio.get_running_loop().create_task(self._send_trace(host))
+            self._sending.add(sending)
+            sending.add_done_callback(self._sending.discard)
         elif message.kind == "ready":
             host.state, host.offset_ns, host.error_ns = "ready", message["offset_ns"], message["error_ns"]
         elif message.kind == "file":
@@ -310,6 +357,7 @@ class Coordinator:
         self._changed.set()
 
     async def _send_trace(self, host: HostState) -> None:
+        """Send the files of the trace. A connection that ends is noticed by whoever listens to it."""
         for file in self._sent:
             with file.open("rb") as opened:
                 while chunk := opened.read(CHUNK):

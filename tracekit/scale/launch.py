@@ -21,12 +21,15 @@ from tracekit.extras import require
 from tracekit.redaction import redact
 from tracekit.scale.agent import environment
 from tracekit.scale.links import Links
+from tracekit.scale.pulse import is_stopped
 from tracekit.spread import connect_ray, is_ray_client, place_of
 
 __all__ = ["Launcher", "command", "launching"]
 
 _LEAVE_S = 1.0
+_LOOK_EACH_S = 1.0
 _SAID_BYTES = 1000
+_STOPPED = "its process was stopped"
 
 
 class Launcher(Protocol):
@@ -81,14 +84,16 @@ class _Local:
 
     def lost(self) -> dict[int, str]:
         ended = {index: process.poll() for index, process in enumerate(self._processes)}
-        return {index: _ended(code) for index, code in ended.items() if code is not None}
+        found = {index: _ended(code) for index, code in ended.items() if code is not None}
+        stopped = [index for index, process in enumerate(self._processes) if is_stopped(process.pid)]
+        return {**found, **dict.fromkeys(stopped, _STOPPED)}
 
     def close(self) -> None:
         end(self._processes)
 
 
-def start(words: Sequence[str], token: str, errors: IO[bytes] | None = None) -> subprocess.Popen[bytes]:
-    """Start an agent in a session of its own. `errors` gets what it writes to standard error."""
+def start(words: Sequence[str], token: str, errors: IO[bytes] | int | None = None) -> subprocess.Popen[bytes]:
+    """Start an agent in a session of its own. `errors`, as `Popen` takes it, gets what it writes to standard error."""
     return subprocess.Popen(
         words,
         env=environment(token),
@@ -117,13 +122,28 @@ def _ended(code: int, said: str = "") -> str:
     return f"its process ended with exit code {code}" + (f": {redact(last)}" if last else "")
 
 
+def _waited(agent: subprocess.Popen[bytes]) -> int | None:
+    """Wait until an agent has ended, and return its exit code; None if it was stopped, and still is at the next look."""
+    stopped = False
+    while True:
+        with suppress(subprocess.TimeoutExpired):
+            return agent.wait(_LOOK_EACH_S)
+        before, stopped = stopped, is_stopped(agent.pid)
+        if before and stopped:
+            return None
+
+
 class _Host:
     """The actor on a node: runs the agent there, which leaves by itself."""
 
     def run(self, address: str, port: int, index: int, token: str) -> str:
         """Return what became of the agent, when it has ended."""
         with tempfile.TemporaryFile() as errors:
-            code = start(command(address, port, index), token, errors).wait()
+            agent = start(command(address, port, index), token, errors)
+            code = _waited(agent)
+            if code is None:
+                end([agent])
+                return _STOPPED
             errors.seek(max(os.fstat(errors.fileno()).st_size - _SAID_BYTES, 0))
             return _ended(code, errors.read().decode(errors="replace"))
 

@@ -15,8 +15,8 @@ from typing import Any
 
 __all__ = ["CHUNK", "Channel", "Message", "ProtocolError", "packed", "receive"]
 
-CHUNK = 1 << 20
-"""Bytes of a file that one message carries."""
+CHUNK = 1 << 16
+"""Bytes of a file that one message carries: few, so that a slow network shows that it gets on."""
 _HEAD = struct.Struct("!II")
 _UNANSWERED_S = 10.0
 """How long what was sent may stay without an answer of the other system before the connection counts as lost."""
