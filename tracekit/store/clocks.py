@@ -28,7 +28,8 @@ _TIMEX_BYTES = 512
 class Clock:
     """`offset_ns` was added to the times of a segment; they are wrong by at most `error_ns` (None: unknown).
 
-    `how` says what the offset is: `wall` (0: the host's wall clock as it is), `given`, or `measured`.
+    `how` says what the offset is: `wall` (0: the host's wall clock as it is), `given`, `measured`, or `boot` (by the monotonic clock,
+    from another trace of the same boot).
     """
 
     offset_ns: int = 0

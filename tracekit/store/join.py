@@ -57,15 +57,24 @@ def origin_of(segment: SegmentInfo) -> str:
     return segment.metadata.get(ORIGIN) or (f"{trace}/{name}" if trace and name else "")
 
 
-def join(pieces: Iterable[Piece], path: Path, *, epoch_unix_ns: int, overwrite: bool = False) -> int:
+def join(
+    pieces: Iterable[Piece],
+    path: Path,
+    *,
+    epoch_unix_ns: int,
+    overwrite: bool = False,
+    lost: Iterable[Entry] = (),
+    notes: Mapping[str, str] | None = None,
+) -> int:
     """Write `pieces` as the trace `path`, whole or not at all; return its number of ops.
 
-    Raises UsageError as `check_target` does, TraceFormatError for a piece that cannot be read.
+    `lost` lists segments whose ops the parts had once, and `notes` are kept in the metadata of the trace. Raises UsageError as `check_target` does, TraceFormatError for a piece that cannot be read.
     """
     manifest = new_manifest(epoch_unix_ns)
-    with assembling(path, manifest, overwrite=overwrite) as (aside, entries):
-        entries += write_pieces(pieces, aside, manifest)
-    return sum(entry.rows for entry in entries)
+    with assembling(path, manifest, overwrite=overwrite, notes=notes) as (aside, entries):
+        written = write_pieces(pieces, aside, manifest)
+        entries += [*written, *lost]
+    return sum(entry.rows for entry in written)
 
 
 @contextmanager

@@ -76,6 +76,12 @@ class Manifest:
     schema_version: int = SCHEMA_VERSION
     mono_shift_ns: int | None = 0
 
+    @property
+    def machine_epoch_ns(self) -> int | None:
+        """The epoch on the monotonic clock of the machine, outside of all time namespaces; None if it is unknown."""
+        known = self.epoch_mono_ns is not None and self.mono_shift_ns is not None
+        return (self.epoch_mono_ns or 0) - (self.mono_shift_ns or 0) if known else None
+
     def local_epoch_mono_ns(self) -> int:
         """Return the epoch on this process's monotonic clock."""
         shift, theirs = mono_shift_ns(), self.mono_shift_ns
