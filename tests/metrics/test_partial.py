@@ -20,6 +20,7 @@ from tracekit.errors import UsageError
 from tracekit.metrics.partial import Partial, partial, windows
 from tracekit.metrics.snapshot import snapshot
 from tracekit.metrics.sweep import Flight, sweep
+from tracekit.recorder import Recorder
 from tracekit.store.reader import TraceReader, open_reader
 from tracekit.store.writer import TraceWriter
 
@@ -117,3 +118,28 @@ def test_a_partial_travels_by_pickle(tmp_path: Path) -> None:
 def test_the_in_flight_summary_stays_small_when_no_op_ends() -> None:
     found = swept([(i, None, 1) for i in range(10_000)], 100)
     assert (found.peaks.ops, found.never_ops, found.pending) == (10_000, 10_000, ())
+
+
+@pytest.mark.parametrize("by", ["file", "stream"])
+def test_parts_of_a_sample_estimate_the_whole_run_as_the_sample_does(tmp_path: Path, by: str) -> None:
+    sample = {"sample_rate": 0.3, "sample_by": by}
+    with Recorder(tmp_path / "t", source="capture", options=sample) as recorder:
+        zero = recorder.epoch_mono_ns
+        for i in range(60):
+            moved = None if i % 7 == 0 else (1 << 40) + i
+            kind = ("read", "write", "list")[i % 3]
+            recorder.record(f"s3://b/{i % 5}", 0, 1, zero + i * 1000, 5, bytes=moved, op=kind, worker=i % 4)
+    reader = open_reader(tmp_path / "t")
+    alone = snapshot(reader)
+    assert alone.estimates is not None and alone.estimates["ops"] == pytest.approx(200)
+    assert merged([partial(reader, window) for window in windows(reader, 4)]).snapshot() == alone
+
+
+def test_parts_that_were_sampled_differently_estimate_nothing(tmp_path: Path) -> None:
+    for name, options in (("a", {"sample_rate": 0.3}), ("b", {})):
+        with Recorder(tmp_path / name, source="capture", options=options) as recorder:
+            recorder.record("s3://b/k", 0, 1, recorder.epoch_mono_ns, 5)
+    a, b = (partial(open_reader(tmp_path / name)) for name in ("a", "b"))
+    assert a.snapshot().estimates is not None
+    assert b.snapshot().estimates is None
+    assert a.merge(dataclasses.replace(b, flight=Flight())).snapshot().estimates is None

@@ -14,6 +14,7 @@ import duckdb
 import pyarrow as pa
 
 from tracekit.errors import UsageError
+from tracekit.metrics.estimates import Sampled, sampled
 from tracekit.metrics.histogram import Histogram
 from tracekit.metrics.measuring import measuring, rows
 from tracekit.metrics.snapshot import (
@@ -48,6 +49,7 @@ class Partial:
     flight: Flight
     counters: dict[str, int]
     records_ends: bool
+    sampled: Sampled
 
     def merge(self, later: Partial) -> Partial:
         """Add the next part to this one. Raises UsageError if they overlap in time."""
@@ -64,11 +66,13 @@ class Partial:
                 for name in dict.fromkeys((*self.counters, *later.counters))
             },
             self.records_ends or later.records_ends,
+            self.sampled.merge(later.sampled),
         )
 
     def snapshot(self) -> MetricsSnapshot:
         """The metrics of the part. Of all parts merged, this is the snapshot of the whole trace."""
-        counts = {**self.totals, **{name: len(table) for name, table in self.ids.items()}}
+        distinct = {name: len(table) for name, table in self.ids.items()}
+        counts = {**self.totals, **distinct, "estimates": self.sampled.estimates()}
         by_op = [dict(row) for row in self.by_op]
         return assemble(
             counts,
@@ -105,6 +109,7 @@ def partial(
             flight(reader, start_ns=start_ns, stop_ns=stop_ns, memory=memory),
             reader.counters if start_ns is None else {},
             records_ends(reader),
+            sampled(reader, connection),
         )
 
 

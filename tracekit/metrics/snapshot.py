@@ -13,7 +13,7 @@ from typing import Any
 import duckdb
 
 from tracekit.errors import ErrorClass, UsageError
-from tracekit.metrics.estimates import estimates, sampling
+from tracekit.metrics.estimates import sampled
 from tracekit.metrics.histogram import Histogram
 from tracekit.metrics.measuring import measuring, rows
 from tracekit.metrics.sweep import Peaks, peaks
@@ -285,10 +285,7 @@ def snapshot(
             counts = rows(connection, "totals()")[0]
             for name, macro in DISTINCT.items():
                 counts[name] = rows(connection, f"(SELECT count(*) AS n FROM {macro}())")[0]["n"]
-            sampled = sampling(reader)
-            counts["estimates"] = (
-                estimates(connection, *sampled) if sampled is not None and sampled[0] < 1 else None
-            )
+            counts["estimates"] = sampled(reader, connection).estimates()
             found = distributions(connection, waited=bool(counts["wait_sum_ns"]))
         peak = peaks(reader, memory=memory) if swept is None else swept.result()
     return assemble(counts, *found, peak, reader.counters, records_ends=records_ends(reader))
