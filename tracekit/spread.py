@@ -8,16 +8,18 @@ from __future__ import annotations
 import multiprocessing
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import redirect_stdout
-from typing import Any, TypeVar
+from contextlib import contextmanager, redirect_stdout
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
 
 from tracekit.errors import TracekitError, UsageError
 from tracekit.extras import require
 
-__all__ = ["connect_ray", "is_ray_client", "place_of", "spread"]
+__all__ = ["connect_ray", "is_ray_client", "place_of", "spread", "together"]
 
 _RAY_CLIENT_PORT = "10001"
 _T = TypeVar("_T")
@@ -61,48 +63,107 @@ def is_ray_client(where: str) -> bool:
     return where.rpartition(":")[2] == _RAY_CLIENT_PORT
 
 
+class _Crew(Protocol):
+    """What works on parts: `size` of them at a time."""
+
+    @property
+    def size(self) -> int: ...
+
+    def run(self, work: Callable[[_Part], _T], parts: Sequence[_Part]) -> list[_T]: ...
+
+
+_TOGETHER: ContextVar[tuple[tuple[str, int | None], _Crew] | None] = ContextVar("together", default=None)
+
+
 def spread(
     work: Callable[[_Part], _T], parts: Callable[[int], Sequence[_Part]], *, on: str, hosts: int | None = None
 ) -> list[_T]:
     """Return `work` of each part, in order. `parts` makes them for a number of hosts: processes, or nodes of the cluster.
 
-    Raises the error of a part, and TracekitError if what worked on it is gone.
+    There may be more parts than hosts; as many as there are hosts are worked on at a time. Raises the error of a part, and
+    TracekitError if what worked on it is gone.
     """
+    with together(on, hosts):
+        held = _TOGETHER.get()
+        if held is not None and held[0] == (on, hosts):
+            return held[1].run(work, parts(held[1].size))
+        with _crew(on, hosts) as crew:
+            return crew.run(work, parts(crew.size))
+
+
+@contextmanager
+def together(on: str | None, hosts: int | None) -> Iterator[None]:
+    """Keep the processes, or the connection to the cluster, for every call of `spread` inside. Nothing without a place."""
+    if on is None or _TOGETHER.get() is not None:
+        yield
+        return
+    with _crew(on, hosts) as crew:
+        token = _TOGETHER.set(((on, hosts), crew))
+        try:
+            yield
+        finally:
+            _TOGETHER.reset(token)
+
+
+@contextmanager
+def _crew(on: str, hosts: int | None) -> Iterator[_Crew]:
     scheme, where = place_of(on)
     if scheme == "local":
-        return _locally(work, parts(hosts or len(os.sched_getaffinity(0))))
+        size = hosts or len(os.sched_getaffinity(0))
+        # Started afresh: a forked child has the locks of our threads.
+        with ProcessPoolExecutor(size, multiprocessing.get_context("spawn")) as pool:
+            yield _Processes(pool, size)
+        return
     # Ray prints what it notices of its nodes on standard output, which may be our JSON.
     with redirect_stdout(sys.stderr):
         ray, began = connect_ray(where)
-        try:
-            nodes = sum(node["Alive"] for node in ray.nodes())
-            return _on_ray(ray, work, parts(hosts or nodes))
-        finally:
-            if began:
+    try:
+        yield _Nodes(ray, hosts or sum(node["Alive"] for node in ray.nodes()))
+    finally:
+        if began:
+            with redirect_stdout(sys.stderr):
                 ray.shutdown()
 
 
-def _locally(work: Callable[[_Part], _T], parts: Sequence[_Part]) -> list[_T]:
-    # Started afresh: a forked child has the locks of our threads.
-    with ProcessPoolExecutor(len(parts), multiprocessing.get_context("spawn")) as pool:
+@dataclass(frozen=True, slots=True)
+class _Processes:
+    """Processes of this machine."""
+
+    pool: ProcessPoolExecutor
+    size: int
+
+    def run(self, work: Callable[[_Part], _T], parts: Sequence[_Part]) -> list[_T]:
         try:
-            return list(pool.map(work, parts))
+            return list(self.pool.map(work, parts))
         except BrokenProcessPool as error:
             raise TracekitError(
                 "a process that worked on a part was killed", "is memory short? give memory="
             ) from error
 
 
-def _on_ray(ray: Any, work: Callable[[_Part], _T], parts: Sequence[_Part]) -> list[_T]:
-    task = ray.remote(work).options(num_cpus=1, scheduling_strategy="SPREAD", max_retries=2)
-    try:
-        found: list[_T] = ray.get([task.remote(part) for part in parts])
-    except ray.exceptions.RayTaskError as error:
-        if isinstance(error.cause, TracekitError):
-            raise error.cause from error
-        raise
-    except ray.exceptions.RayError as error:
-        raise TracekitError(
-            f"Ray lost a part of the work: {str(error).splitlines()[0]}", "look at its nodes"
-        ) from error
-    return found
+@dataclass(frozen=True, slots=True)
+class _Nodes:
+    """Nodes of a Ray cluster."""
+
+    ray: Any
+    size: int
+
+    def run(self, work: Callable[[_Part], _T], parts: Sequence[_Part]) -> list[_T]:
+        with redirect_stdout(sys.stderr):
+            task = self.ray.remote(work).options(num_cpus=1, scheduling_strategy="SPREAD", max_retries=2)
+            given: list[Any] = []
+            try:
+                for part in parts:
+                    if len(given) >= self.size:
+                        self.ray.wait(given, num_returns=len(given) - self.size + 1)
+                    given.append(task.remote(part))
+                found: list[_T] = self.ray.get(given)
+            except self.ray.exceptions.RayTaskError as error:
+                if isinstance(error.cause, TracekitError):
+                    raise error.cause from error
+                raise
+            except self.ray.exceptions.RayError as error:
+                raise TracekitError(
+                    f"Ray lost a part of the work: {str(error).splitlines()[0]}", "look at its nodes"
+                ) from error
+            return found

@@ -20,8 +20,8 @@ from tracekit.extras import require
 from tracekit.metrics.histogram import Histogram
 from tracekit.metrics.library import install
 from tracekit.metrics.partial import Partial, Window, partial, windows
-from tracekit.metrics.snapshot import MetricsSnapshot, snapshot
-from tracekit.metrics.spreading import spread_snapshot
+from tracekit.metrics.snapshot import MetricsSnapshot
+from tracekit.metrics.spreading import snapshot_on
 from tracekit.store.clocks import clocks
 from tracekit.store.reader import TraceLike, TraceReader, open_reader
 from tracekit.store.statements import collected, query_errors, select
@@ -180,9 +180,7 @@ class Trace:
         as many `hosts`: processes of this machine (`"local"`), or nodes of a Ray cluster (`"ray"`, `"ray://HOST:PORT"`) that open the
         trace by the same path. The figures are the same. Raises UsageError for another place or a number of hosts without one.
         """
-        if on is None and hosts is None:
-            return snapshot(self.reader, threads=threads, memory=memory)
-        return spread_snapshot(self.reader, on=on, hosts=hosts, threads=threads, memory=memory)
+        return snapshot_on(self.reader, on=on, hosts=hosts, threads=threads, memory=memory)
 
     def windows(self, parts: int) -> list[Window]:
         """Cut the trace into `parts` windows of equal length: [start, end) in ns, None at the outer ends."""

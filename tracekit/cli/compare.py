@@ -11,8 +11,10 @@ import tracekit
 from tracekit.cli import screen
 from tracekit.cli.arguments import JsonOption, examples, traces
 from tracekit.cli.options import takes
+from tracekit.cli.places import HostsOption, OnOption, advising
 from tracekit.options import VERDICT
 from tracekit.reporting.table import divergence_tables, parity_table
+from tracekit.spread import together
 from tracekit.uri import local_file
 
 __all__ = ["register"]
@@ -26,6 +28,7 @@ def register(app: typer.Typer) -> None:
             "tracekit compare run.trace replay.trace",
             "tracekit compare before.trace after.trace --tolerance 0.05 --json",
             "tracekit compare before.trace after-1.trace after-2.trace after-3.trace",
+            "tracekit compare s3://bucket/before.trace s3://bucket/after.trace --on ray",
             "tracekit compare before.trace after.trace --judge 'latency_p99<=1.2x' --junit parity.xml",
         ),
     )(_compare)
@@ -56,14 +59,26 @@ def _compare(
         Path | None,
         typer.Option(parser=local_file, metavar="FILE", help="Write the judged metrics as JUnit XML."),
     ] = None,
+    on: OnOption = None,
+    hosts: HostsOption = None,
     json: JsonOption = False,
     **options: Any,
 ) -> None:
-    """Compare two traces metric by metric. Exit 1 if one is outside its tolerance or a gate fails."""
-    with screen.working("compare"):
-        before, after = tracekit.open_trace(a), tracekit.open_trace(b)
-        parity = tracekit.compare(before, after, *(others or ()), speed=speed, junit=junit, **options)
-        moved = tracekit.diverge(before, after)
+    """Compare two traces metric by metric. Exit 1 if one is outside its tolerance or a gate fails.
+
+    With --on, each host answers some of the queries over both runs. A replay is judged op by op on this machine.
+    """
+    before, after = tracekit.open_trace(a), tracekit.open_trace(b)
+    with (
+        advising(on, lambda: before.ops + after.ops, "spreads the queries over many"),
+        screen.working("compare"),
+        together(on, hosts),
+    ):
+        more = tuple(others or ())
+        parity = tracekit.compare(
+            before, after, *more, speed=speed, junit=junit, on=on, hosts=hosts, **options
+        )
+        moved = tracekit.diverge(before, after, on=on, hosts=hosts)
     if json:
         screen.emit_json({"a": a, "b": b, **parity.to_dict(), "moved": moved.to_dict()})
     else:

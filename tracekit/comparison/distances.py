@@ -1,8 +1,9 @@
-"""Distances between distributions. Pure functions of arrays and counts."""
+"""Distances between distributions. Pure functions of arrays and counts: the order of the counts does not matter."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
+from math import fsum
 from typing import TypeVar
 
 import numpy as np
@@ -17,7 +18,7 @@ def total_variation(a: Mapping[K, float], b: Mapping[K, float]) -> float:
     total_a, total_b = sum(a.values()), sum(b.values())
     if not total_a or not total_b:
         return 0.0 if total_a == total_b else 1.0
-    return sum(abs(a.get(key, 0) / total_a - b.get(key, 0) / total_b) for key in a.keys() | b.keys()) / 2
+    return fsum(abs(a.get(key, 0) / total_a - b.get(key, 0) / total_b) for key in a.keys() | b.keys()) / 2
 
 
 def ks(a: Mapping[int, float], b: Mapping[int, float]) -> float:
@@ -43,7 +44,7 @@ def mean_shift(a: Mapping[int, float], b: Mapping[int, float]) -> float:
         gap += a.get(value, 0) / total_a - b.get(value, 0) / total_b
         distance += abs(gap) * (following - value)
     means = [
-        sum(value * n for value, n in counts.items()) / total
+        fsum(value * n for value, n in counts.items()) / total
         for counts, total in ((a, total_a), (b, total_b))
     ]
     return distance / max(means) if max(means) > 0 else 0.0
@@ -52,10 +53,10 @@ def mean_shift(a: Mapping[int, float], b: Mapping[int, float]) -> float:
 def dispersion(counts: Mapping[int, float]) -> float:
     """Index of dispersion of a distribution of counts: variance over mean; 0 if all are 0."""
     total = sum(counts.values())
-    mean = sum(value * n for value, n in counts.items()) / total if total else 0.0
+    mean = fsum(value * n for value, n in counts.items()) / total if total else 0.0
     if not mean:
         return 0.0
-    return sum((value - mean) ** 2 * n for value, n in counts.items()) / total / mean
+    return fsum((value - mean) ** 2 * n for value, n in counts.items()) / total / mean
 
 
 def depths(start_ns: np.ndarray, latency_ns: np.ndarray) -> dict[int, float]:

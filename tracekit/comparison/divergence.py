@@ -7,7 +7,7 @@ and the metrics, and judges nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from os.path import commonprefix
 from typing import Any
@@ -16,6 +16,7 @@ import numpy as np
 
 from tracekit.metrics.histogram import Histogram
 from tracekit.metrics.measuring import measuring, rows
+from tracekit.metrics.spreading import Call, answers
 from tracekit.sql import load_sql
 from tracekit.store.reader import TraceLike, TraceReader, open_reader
 
@@ -81,16 +82,26 @@ class Divergence:
         return asdict(self)
 
 
-def diverge(a: TraceLike, b: TraceLike, *, seed: int = 0) -> Divergence:
+def diverge(
+    a: TraceLike, b: TraceLike, *, seed: int = 0, on: str | None = None, hosts: int | None = None
+) -> Divergence:
     """What moved from `a` to `b`. Windows are of equal shares of each trace's own duration; files are
-    matched by their URIs or, if the traces share none, by what of them is not common to all of a trace's."""
-    a, b = open_reader(a), open_reader(b)
-    files_a, files_b = _files(a), _files(b)
+    matched by their URIs or, if the traces share none, by what of them is not common to all of a trace's.
+
+    With `on` (local, ray or ray://HOST:PORT), the queries run on that many `hosts`; the figures are the same.
+    """
+    calls = [
+        Call(ask, (reader,))
+        for reader in (open_reader(a), open_reader(b))
+        for ask in (_latencies, _sizes, _sample, _windows, _files)
+    ]
+    found = answers(calls, on=on, hosts=hosts)
+    (*times_a, sample_a, windows_a, files_a), (*times_b, sample_b, windows_b, files_b) = found[:5], found[5:]
     both = [*files_a, *files_b] if files_a.keys() & files_b.keys() else None
     return Divergence(
-        _distances(a, b),
-        _shifts(a, b, seed),
-        _worst(_windows(a), _windows(b)),
+        _distances(times_a, times_b),
+        _shifts(sample_a, sample_b, seed),
+        _worst(windows_a, windows_b),
         _worst(_named(files_a, both or files_a), _named(files_b, both or files_b)),
     )
 
@@ -130,10 +141,9 @@ def _share(histogram: Histogram, edges: np.ndarray) -> np.ndarray:
     return share
 
 
-def _distances(a: TraceReader, b: TraceReader) -> tuple[Distance, ...]:
+def _distances(a: Sequence[Histogram], b: Sequence[Histogram]) -> tuple[Distance, ...]:
     found = []
-    for metric, unit, histogram in (("latency", "ns", _latencies), ("req_bytes", "bytes", _sizes)):
-        x, y = histogram(a), histogram(b)
+    for (metric, unit), x, y in zip((("latency", "ns"), ("req_bytes", "bytes")), a, b, strict=True):
         known = x.total > 0 and y.total > 0
         found.append(
             Distance(metric, unit, ks(x, y) if known else None, wasserstein(x, y) if known else None)
@@ -154,8 +164,7 @@ def _sizes(reader: TraceReader) -> Histogram:
         return Histogram.from_rows("bytes", connection.execute(sql, {"many": _SIZES}).fetchall())
 
 
-def _shifts(a: TraceReader, b: TraceReader, seed: int) -> tuple[QuantileShift, ...]:
-    x, y = _sample(a), _sample(b)
+def _shifts(x: np.ndarray, y: np.ndarray, seed: int) -> tuple[QuantileShift, ...]:
     if not len(x) or not len(y):
         return ()
     rng = np.random.default_rng(seed)

@@ -12,7 +12,8 @@ from typing import Any
 from tracekit.comparison.divergence import Divergence, diverge
 from tracekit.comparison.table import Parity, ParityRow, relative_difference
 from tracekit.errors import ErrorClass, UsageError
-from tracekit.metrics.snapshot import MetricsSnapshot, snapshot
+from tracekit.metrics.snapshot import MetricsSnapshot
+from tracekit.metrics.spreading import snapshot_on
 from tracekit.store.reader import TraceReader
 from tracekit.units import parse_duration, parse_size
 
@@ -52,16 +53,22 @@ def parse_gates(texts: Iterable[str]) -> tuple[Gate, ...]:
 
 
 def check_gates(
-    gates: Sequence[Gate], parity: Parity, a: TraceReader, b: TraceReader
+    gates: Sequence[Gate],
+    parity: Parity,
+    a: TraceReader,
+    b: TraceReader,
+    *,
+    on: str | None = None,
+    hosts: int | None = None,
 ) -> tuple[ParityRow, ...]:
     """Evaluate `gates`; one row each. Raises UsageError for a metric that does not exist.
 
-    A metric that is unknown in a trace does not pass.
+    A metric that is unknown in a trace does not pass. With a place `on`, its hosts measure the traces.
     """
     pairs: dict[str, tuple[float | None, float | None, str]] = {}
-    for metric, of_b in _divergence(diverge(a, b)).items():
+    for metric, of_b in _divergence(diverge(a, b, on=on, hosts=hosts)).items():
         pairs[metric] = (None, of_b, "")
-    of_a, of_b_ = _snapshot(snapshot(a)), _snapshot(snapshot(b))
+    of_a, of_b_ = (_snapshot(snapshot_on(reader, on=on, hosts=hosts)) for reader in (a, b))
     for metric in of_a | of_b_:
         pairs[metric] = (of_a.get(metric), of_b_.get(metric), _unit_of(metric))
     for row in parity.rows:

@@ -6,8 +6,8 @@ itself has all distances 0. docs/replay.md defines the metrics.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections import ChainMap, Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from os.path import commonprefix
@@ -21,6 +21,7 @@ from tracekit.comparison.distances import depths, dispersion, ks, mean_shift, to
 from tracekit.comparison.responses import define_percentile, response_rows
 from tracekit.comparison.table import ParityRow, relative, shown, within
 from tracekit.metrics.library import install
+from tracekit.metrics.spreading import Call, answers
 from tracekit.sql import load_sql
 from tracekit.store.reader import TraceReader
 from tracekit.store.statements import value_errors
@@ -45,12 +46,11 @@ FAILURES_TOLERANCE = 0.01
 class Run:
     """The distributions of one run: counts by value. Sizes in bytes, times in ns.
 
-    `arrivals` holds, for each window length, how many windows had how many ops.
+    `outcomes_of_kinds` counts by kind and outcome. `arrivals` holds, for each window length, how many windows had how many ops.
     """
 
     totals: dict[str, Any]
-    kinds: dict[str, int]
-    outcomes: dict[str, int]
+    outcomes_of_kinds: dict[tuple[str, str], int]
     sizes: dict[int, int]
     files: dict[str, int]
     footprint: int
@@ -60,42 +60,53 @@ class Run:
     arrivals: dict[int, dict[int, float]]
     in_flight: dict[int, float]
 
+    @property
+    def kinds(self) -> Counter[str]:
+        """Ops by kind."""
+        return self._counted(0)
 
-def describe(reader: TraceReader, *, speed: float = 1.0) -> Run:
-    """Measure one run; its times are divided by `speed`."""
+    @property
+    def outcomes(self) -> Counter[str]:
+        """Ops by outcome: a class of errors, or `ok`."""
+        return self._counted(1)
+
+    def _counted(self, place: int) -> Counter[str]:
+        found = Counter[str]()
+        for key, n in self.outcomes_of_kinds.items():
+            found[key[place]] += n
+        return found
+
+
+def describe(reader: TraceReader, names: Sequence[str], *, speed: float = 1.0) -> dict[str, Any]:
+    """Measure some fields of the `Run` of a trace; its times are divided by `speed`."""
     with closing(reader.connect()) as connection, value_errors(reader.path):
         define_percentile(connection, reader.rows)
         install(connection)
-        kinds, outcomes = Counter[str](), Counter[str]()
-        for kind, outcome, n in _rows(connection, "runs_kinds"):
-            kinds[kind] += n
-            outcomes[outcome] += n
-        totals = _first(connection, "runs")
-        flight = connection.execute(
-            load_sql("tracekit.comparison", "runs_flight"), {"most": _FLIGHT_OPS}
-        ).fetchnumpy()
-        first = connection.execute("SELECT min(t_submit) FROM ops WHERE op <> 'hint'").fetchone()
-        return Run(
-            totals=totals,
-            kinds=dict(kinds),
-            outcomes=dict(outcomes),
-            sizes={lo: n for lo, _, n in _rows(connection, "divergence_sizes", many=_MOST_SIZES)},
-            files=dict(_rows(connection, "runs_files")),
-            footprint=_rows(connection, "runs_footprint")[0][0],
-            strides=dict(_rows(connection, "runs_strides")),
-            reuse=dict(_rows(connection, "runs_reuse")),
-            steps=dict(_rows(connection, "runs_steps")),
-            arrivals=_arrivals(connection, first[0] if first else None, totals["submit_span_ns"], speed),
-            in_flight=depths(np.asarray(flight["t_submit"]), np.asarray(flight["latency"])),
-        )
+        return {name: _MEASURES[name](connection, speed) for name in names}
 
 
 def compare_runs(
-    a: TraceReader, b: TraceReader, *, tolerance: float, speed: float = 1.0
+    a: TraceReader,
+    b: TraceReader,
+    *,
+    tolerance: float,
+    speed: float = 1.0,
+    on: str | None = None,
+    hosts: int | None = None,
 ) -> tuple[ParityRow, ...]:
-    """Compare run `b` with run `a`, whose times are divided by `speed`."""
-    x, y = describe(a, speed=speed), describe(b)
+    """Compare run `b` with run `a`, whose times are divided by `speed`. With a place `on`, its hosts measure the fields of both."""
+    alone = on is None
+    groups = [tuple(_MEASURES)] if alone else [(name,) for name in _MEASURES]
+    calls = [
+        Call(_described, (reader,), (names, by)) for reader, by in ((a, speed), (b, 1.0)) for names in groups
+    ]
+    found = answers(calls, on=on, hosts=hosts)
+    x, y = (Run(**dict(ChainMap(*part))) for part in (found[: len(groups)], found[len(groups) :]))
     return tuple(_table(x, y, tolerance, speed))
+
+
+def _described(reader: TraceReader, names: Sequence[str], speed: float) -> dict[str, Any]:
+    return describe(reader, names, speed=speed)
 
 
 def _table(x: Run, y: Run, tolerance: float, speed: float) -> Iterable[ParityRow]:
@@ -193,27 +204,65 @@ def _arrival_rows(x: Run, y: Run) -> Iterable[ParityRow]:
         yield ParityRow(f"dispersion_{name}", "index", before, after, difference, ok, ARRIVALS_TOLERANCE)
 
 
-def _arrivals(
-    connection: duckdb.DuckDBPyConnection, first_ns: int | None, span_ns: int, speed: float
-) -> dict[int, dict[int, float]]:
+def _totals(connection: duckdb.DuckDBPyConnection, speed: float) -> dict[str, Any]:
+    result = connection.execute(load_sql("tracekit.comparison", "runs"))
+    names = [column[0] for column in result.description or ()]
+    return dict(zip(names, result.fetchone() or (), strict=True))
+
+
+def _outcomes(connection: duckdb.DuckDBPyConnection, speed: float) -> dict[tuple[str, str], int]:
+    return {(kind, outcome): n for kind, outcome, n in _rows(connection, "runs_kinds")}
+
+
+def _sizes(connection: duckdb.DuckDBPyConnection, speed: float) -> dict[int, int]:
+    return {lo: n for lo, _, n in _rows(connection, "divergence_sizes", many=_MOST_SIZES)}
+
+
+def _footprint(connection: duckdb.DuckDBPyConnection, speed: float) -> int:
+    return int(_rows(connection, "runs_footprint")[0][0])
+
+
+def _in_flight(connection: duckdb.DuckDBPyConnection, speed: float) -> dict[int, float]:
+    sql = load_sql("tracekit.comparison", "runs_flight")
+    flight = connection.execute(sql, {"most": _FLIGHT_OPS}).fetchnumpy()
+    return depths(np.asarray(flight["t_submit"]), np.asarray(flight["latency"]))
+
+
+def _arrivals(connection: duckdb.DuckDBPyConnection, speed: float) -> dict[int, dict[int, float]]:
+    sql = "SELECT coalesce(min(t_submit), 0), coalesce(max(t_submit) - min(t_submit), 0) FROM ops WHERE op <> 'hint'"
+    first_ns, span_ns = connection.execute(sql).fetchone() or (0, 0)
     found: dict[int, dict[int, float]] = {}
     for window_ns in WINDOWS_NS:
         length = max(round(window_ns * speed), 1)
         windows = span_ns // length + 1
-        counts = dict(_rows(connection, "runs_arrivals", first_ns=first_ns or 0, window_ns=length))
+        counts = dict(_rows(connection, "runs_arrivals", first_ns=first_ns, window_ns=length))
         found[window_ns] = {0: windows - sum(counts.values()), **counts}
     return found
+
+
+def _counts(name: str) -> Callable[[duckdb.DuckDBPyConnection, float], dict[Any, int]]:
+    """Return the measure that is a query of values and their counts."""
+    return lambda connection, speed: dict(_rows(connection, name))
+
+
+_MEASURES: Mapping[str, Callable[[duckdb.DuckDBPyConnection, float], Any]] = {
+    "totals": _totals,
+    "reuse": _counts("runs_reuse"),
+    "strides": _counts("runs_strides"),
+    "footprint": _footprint,
+    "in_flight": _in_flight,
+    "arrivals": _arrivals,
+    "sizes": _sizes,
+    "files": _counts("runs_files"),
+    "steps": _counts("runs_steps"),
+    "outcomes_of_kinds": _outcomes,
+}
+"""How each field of a `Run` is measured, given by how much to divide the times. Those that take longest come first."""
 
 
 def _rows(connection: duckdb.DuckDBPyConnection, name: str, **params: int) -> list[Any]:
     sql = load_sql("tracekit.comparison", name)
     return connection.execute(sql, params or None).fetchall()
-
-
-def _first(connection: duckdb.DuckDBPyConnection, name: str) -> dict[str, Any]:
-    result = connection.execute(load_sql("tracekit.comparison", name))
-    names = [column[0] for column in result.description or ()]
-    return dict(zip(names, result.fetchone() or (), strict=True))
 
 
 def _rate(nbytes: int | None, duration_ns: float) -> float | None:

@@ -18,9 +18,11 @@ from tracekit.comparison.runs import compare_runs
 from tracekit.comparison.table import Parity
 from tracekit.errors import TraceFormatError, UsageError
 from tracekit.keywords import VerdictKeywords
+from tracekit.metrics.spreading import check_place
 from tracekit.replayer.expected import planned_ops
 from tracekit.replayer.options import Filters, ReplayOptions, VerdictOptions
 from tracekit.replayer.sizing import most_asap_workers
+from tracekit.spread import together
 from tracekit.store.fingerprint import fingerprint
 from tracekit.store.reader import TraceLike, TraceReader, open_reader
 
@@ -33,6 +35,8 @@ def compare(
     *others: TraceLike,
     speed: float | None = None,
     junit: str | os.PathLike[str] | None = None,
+    on: str | None = None,
+    hosts: int | None = None,
     **given: Unpack[VerdictKeywords],
 ) -> Parity:
     """Compare trace `b`, and any `others`, with trace `a`.
@@ -52,10 +56,14 @@ def compare(
     if it failed in the recording. `judge` holds gates such as `latency_p99<=1.2x`;
     `junit` names a file for the outcome as JUnit XML.
 
+    With `on` (local, ray or ray://HOST:PORT), two runs are measured on that many `hosts`: each answers some of the queries over
+    a trace, which it must find by the same path. The figures are the same. A replay is judged op by op in this process.
+
     Raises UsageError for an invalid option or gate, TraceFormatError for a trace that cannot be read.
     """
     if speed is not None and not speed > 0:
         raise UsageError(f"speed={speed} is not positive", "give a factor such as 0.5, 1 or 10")
+    check_place(on, hosts)
     options = VerdictOptions(**given)
     gates = parse_gates(options.judge)
     report = None if junit is None else junit_path(junit)
@@ -67,7 +75,8 @@ def compare(
         partial=options.partial,
         expect_failures=options.expect_failures,
     )
-    parity = combine([_compare(recording, run, rules, speed, gates) for run in runs])
+    with together(on, hosts):
+        parity = combine([_compare(recording, run, rules, speed, gates, on, hosts) for run in runs])
     if report is not None:
         names = " ".join(reader.path.name for reader in (recording, *runs))
         write_junit(parity, report, name=names)
@@ -75,7 +84,13 @@ def compare(
 
 
 def _compare(
-    a: TraceReader, b: TraceReader, rules: ReplayRules, speed: float | None, gates: Sequence[Gate]
+    a: TraceReader,
+    b: TraceReader,
+    rules: ReplayRules,
+    speed: float | None,
+    gates: Sequence[Gate],
+    on: str | None,
+    hosts: int | None,
 ) -> Parity:
     origin = replay_of(a, b) if speed is None else _Origin(None, "speed= was given")
     if origin.options is not None:
@@ -92,9 +107,9 @@ def _compare(
         found = Parity(rows, rules.tolerance, 1.0, "replay", origin.reason)
     else:
         factor = speed or 1.0
-        rows = compare_runs(a, b, tolerance=rules.tolerance, speed=factor)
+        rows = compare_runs(a, b, tolerance=rules.tolerance, speed=factor, on=on, hosts=hosts)
         found = Parity(rows, rules.tolerance, factor, "runs", origin.reason)
-    return _gated(found, a, b, gates)
+    return _gated(found, a, b, gates, on, hosts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +164,14 @@ def _options(b: TraceReader, noted: dict[str, Any]) -> ReplayOptions:
         ) from error
 
 
-def _gated(parity: Parity, a: TraceReader, b: TraceReader, gates: Sequence[Gate]) -> Parity:
+def _gated(
+    parity: Parity,
+    a: TraceReader,
+    b: TraceReader,
+    gates: Sequence[Gate],
+    on: str | None,
+    hosts: int | None,
+) -> Parity:
     """Add the gates; a gate on a metric of the table replaces the rule of that metric."""
     if not gates:
         return parity
@@ -157,4 +179,4 @@ def _gated(parity: Parity, a: TraceReader, b: TraceReader, gates: Sequence[Gate]
     rows = tuple(
         replace(row, ok=None, note="judged by a gate") if row.metric in named else row for row in parity.rows
     )
-    return replace(parity, rows=rows, gates=check_gates(gates, parity, a, b))
+    return replace(parity, rows=rows, gates=check_gates(gates, parity, a, b, on=on, hosts=hosts))

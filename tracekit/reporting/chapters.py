@@ -71,15 +71,13 @@ CHAPTERS: tuple[tuple[str, str, tuple[tuple[_Kind, str], ...]], ...] = (
 """Name, title and panels of each chapter that consists of queries."""
 
 
-def fill(sources: list[Source], missing: list[str]) -> list[Chapter]:
-    """Query every chapter. The titles of panels that have nothing to show are added to `missing`."""
-    made = []
-    for name, title, members in CHAPTERS:
-        chapter = Chapter(name, title)
-        for kind, member in members:
-            _add(chapter, kind, member, sources, missing)
-        made.append(chapter)
-    return made
+def fill(sources: list[Source], wanted: str, missing: list[str]) -> Chapter:
+    """Query one of `CHAPTERS`. The titles of panels that have nothing to show are added to `missing`."""
+    name, title, members = next(chapter for chapter in CHAPTERS if chapter[0] == wanted)
+    chapter = Chapter(name, title)
+    for kind, member in members:
+        _add(chapter, kind, member, sources, missing)
+    return chapter
 
 
 def _add(chapter: Chapter, kind: _Kind, member: str, sources: Sequence[Source], missing: list[str]) -> None:

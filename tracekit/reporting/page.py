@@ -14,10 +14,11 @@ from typing import Any
 from tracekit.comparison.divergence import diverge
 from tracekit.comparison.table import Parity
 from tracekit.extras import require
-from tracekit.metrics.snapshot import MetricsSnapshot, snapshot
+from tracekit.metrics.snapshot import MetricsSnapshot
+from tracekit.metrics.spreading import Call, answers, check_place, snapshot_on
 from tracekit.replayer.compare import compare
 from tracekit.reporting.advice import Finding, advise
-from tracekit.reporting.chapters import Chapter, fill
+from tracekit.reporting.chapters import CHAPTERS, Chapter, fill
 from tracekit.reporting.charts import figure
 from tracekit.reporting.differences import differences
 from tracekit.reporting.html import banner, definitions, safe, section, sql_block
@@ -25,7 +26,8 @@ from tracekit.reporting.identity import details, identity
 from tracekit.reporting.source import Source, opened, pair_names
 from tracekit.reporting.story import paragraph, stalls
 from tracekit.reporting.table import bytes_moved, estimated, in_flight, known, op_kinds, steps
-from tracekit.store.reader import TraceLike, open_reader
+from tracekit.spread import together
+from tracekit.store.reader import TraceLike, TraceReader, open_reader
 from tracekit.units import format_count, format_duration
 from tracekit.uri import local_file
 from tracekit.version import __version__
@@ -49,36 +51,77 @@ def report(
     *,
     against: TraceLike | None = None,
     tolerance: float = 0.15,
+    on: str | None = None,
+    hosts: int | None = None,
 ) -> Parity | None:
     """Write the page `out`, which appears whole, and return the parity if there is a second trace.
 
     With two traces, `trace` is the recording or the earlier run, `against` the replay or the
-    later run. Raises UsageError if the extra `report` is not installed.
+    later run. With `on` (local, ray or ray://HOST:PORT), that many `hosts` measure the traces, which they must find by the same
+    paths, and query a chapter each; the page is the same. A replay is judged op by op in this process.
+
+    Raises UsageError if the extra `report` is not installed, or for a wrong place or number of hosts.
     """
     require("plotly.offline", extra="report")
     require("ruptures", extra="report")
     reader = open_reader(trace)
     second = None if against is None else open_reader(against)
-    parity = None if second is None else compare(reader, second, tolerance=tolerance)
+    check_place(on, hosts)
+    readers = (reader,) if second is None else (reader, second)
     names = pair_names(reader, second)
-    traces = [(names[0], reader)] + ([] if second is None else [(names[1], second)])
-    found = [(name, snapshot(one)) for name, one in traces]
-    missing: list[str] = []
-    with opened(traces) as sources:
-        run = _run(sources, found)
-        advice = _advice(sources)
-        chapters = [run, advice, *fill(sources, missing)]
-        _stalls(chapters, sources)
+    parity = moved = None
+    with together(on, hosts):
+        if second is not None:
+            parity = compare(reader, second, tolerance=tolerance, on=on, hosts=hosts)
+            moved = diverge(reader, second, on=on, hosts=hosts)
+        found = [
+            (name, snapshot_on(one, on=on, hosts=hosts)) for name, one in zip(names, readers, strict=False)
+        ]
+        chapters, missing = _chapters(readers, found, on, hosts)
     verdicts = [_verdict(parity)] if parity is not None else []
     verdicts += [_outcome(name, one) for name, one in found]
-    if parity is not None and second is not None:
-        chapters.insert(0, differences(parity, diverge(reader, second), names))
+    if parity is not None and moved is not None:
+        chapters.insert(0, differences(parity, moved, names))
     page = _page(
         reader.path.name or str(reader.path), verdicts, [one for one in chapters if one.panels], missing
     )
     with whole_file(local_file(out)) as aside:
         aside.write_text(page, encoding="utf-8")
     return parity
+
+
+def _chapters(
+    readers: tuple[TraceReader, ...], found: _Found, on: str | None, hosts: int | None
+) -> tuple[list[Chapter], list[str]]:
+    """Make the chapters, and list what they lack: in this process with one connection, or on the hosts of `on`, a chapter each."""
+    parts = ["run", "advice", "stall-figures", *(name for name, _, _ in CHAPTERS)]
+    groups = [parts] if on is None else [[part] for part in parts]
+    made = answers([Call(_made, readers, (found, group)) for group in groups], on=on, hosts=hosts)
+    missing = [title for _, titles in made for title in titles]
+    run, advice, figures, *chapters = [chapter for some, _ in made for chapter in some]
+    stalls = next(chapter for chapter in chapters if chapter.name == "stalls")
+    stalls.panels[:0] = figures.panels  # the figures of storage and consumer before the gaps
+    return [run, advice, *chapters], missing
+
+
+def _made(*given: Any) -> tuple[list[Chapter], list[str]]:
+    """Make some parts of a page of the traces that come first in `given`, and list what they lack."""
+    *readers, found, parts = given
+    missing: list[str] = []
+    with opened([(name, reader) for (name, _), reader in zip(found, readers, strict=True)]) as sources:
+        chapters = [_part(part, sources, found, missing) for part in parts]
+    return chapters, missing
+
+
+def _part(part: str, sources: list[Source], found: _Found, missing: list[str]) -> Chapter:
+    match part:
+        case "run":
+            return _run(sources, found)
+        case "advice":
+            return _advice(sources)
+        case "stall-figures":
+            return _stalls(sources)
+    return fill(sources, part, missing)
 
 
 def _verdict(parity: Parity) -> str:
@@ -169,9 +212,8 @@ def _finding(one: Finding, suffix: str) -> str:
     return f'<li id="rule-{one.rule}{suffix}"><strong>{safe(one.title)}</strong>: {safe(number)}.{advice}{sql_block(one.sql)}</li>'
 
 
-def _stalls(chapters: Sequence[Chapter], sources: Sequence[Source]) -> None:
-    """Put the figures of storage and consumer before the gaps."""
-    chapter = next(one for one in chapters if one.name == "stalls")
+def _stalls(sources: Sequence[Source]) -> Chapter:
+    """The figures of storage and consumer."""
     for source in sources:
         source.taken()
     figures = definitions([(source.name, stalls(source)) for source in sources], kind="facts")
@@ -183,7 +225,7 @@ def _stalls(chapters: Sequence[Chapter], sources: Sequence[Source]) -> None:
     )
     made = Chapter("", "")
     _put(made, "storage-or-consumer", "Storage and consumer", about, figures + sql_block(sql))
-    chapter.panels[:0] = made.panels
+    return made
 
 
 def _put(chapter: Chapter, name: str, title: str, about: str, inner: str) -> None:
