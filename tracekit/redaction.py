@@ -8,6 +8,7 @@ less. URIs in columns are the subject of `uri.clean`, which leaves no query at a
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -19,17 +20,34 @@ CONTAINER_BEFORE_ACCOUNT = r"abfss?://[a-z0-9$][a-z0-9-]{0,62}@[a-z0-9]+\.(?:dfs
 
 _MASK = "***"
 
+_BEGIN = r"(?:(?<![a-z0-9])|(?<=%26)|(?<=%3f)|(?<=%2526)|(?<=%253f))"
+"""Where a short name may begin: not within a word, but behind `&` and `?` also as URLs encode them."""
 _WORDS = (
-    r"signature|credential|passwd|password|passphrase|secret|token|authorization|cookie|connection[_-]?string|"
+    r"signature|credential|(?<!/etc/)passwd|password|passphrase|passcode|secret|token|authorization|cookie|"
+    r"connection[_-]?string|"
     r"(?:api|access|account|secret|private|storage|shared|auth|signing|encryption|customer|master|subscription)"
-    r"[_-]?key(?:[_-]?id)?|(?<=_)pass|(?<![a-z0-9])(?:sig|pwd|sas|jwt)"
+    rf"[_-]?key(?:[_-]?id)?|(?:(?<=_)|store|key|ssh)pass|{_BEGIN}(?:sig|pwd|pw|sas|jwt)"
 )
 """The ends of names that stand for secrets: `password`, and with it `DB_PASSWORD` and `my-password`."""
-_NUMBER = r"(?:[_-]?\d{1,4})?(?!\w)"
-_PLURAL = r"(?:signature|credential|password|secret|key)s(?!\w)"
+_NUMBER = r"(?:[_-]?\d{1,4})?(?:[_-](?:value|plain|base64|b64))?(?!\w)"
+_PLURAL = r"(?:(?:signature|credential|password|secret|key)s|(?<![a-z0-9])(?:pass|bearer))(?!\w)"
+"""Names that also are words of messages."""
 _NAME = rf"[\w-]*?(?:(?:{_WORDS}){_NUMBER}|{_PLURAL})"
 _SECRET_KEY = re.compile(rf"(?i){_NAME}")
 _SECRET_FLAG = re.compile(rf"(?i)--?{_NAME}")
+_SECRET_WORD = re.compile(rf"(?is)((?:--?)?{_NAME}=).+")
+"""An element of a command line that is a name and its value, which may hold blanks."""
+_LOGIN_FLAG = re.compile(r"-[uU]|--(?:(?:proxy-)?user|auth)")
+_LOGIN = re.compile(r"(?s)([^:]+:)(?!\d+$|//).+")
+
+_ASSIGNED = r"(?:\\*['\"]|%22|%27)?\s*(?:=>|:=|[=:]|%(?:25)*3[ad])"
+_REASONS = "|".join(
+    [
+        *sorted({re.escape(os.strerror(number)) for number in range(1, 134)}),
+        *("no such", "no file matches", "nothing found", "already exists", "access denied"),
+    ]
+)
+"""What messages say of a file: behind its name and a colon it is no secret."""
 
 _QUOTED = r"(?:\\+(?P<quote>['\"]).*?(?:\\+(?P=quote)|$)|'(?:[^'\\]|\\.)*(?:'|$)|\"(?:[^\"\\]|\\.)*(?:\"|$))"
 """A quoted text: with escapes inside, itself escaped (JSON in JSON), or cut short."""
@@ -43,7 +61,7 @@ _PLACES = [
     # name=secret, name: secret, "name": "secret", name => 'secret'. A comma, semicolon or ampersand ends the
     # secret if another name or nothing follows it.
     (
-        rf"(?:(?:{_WORDS}){_NUMBER}\\*['\"]?\s*(?:=>|:=|[=:])|{_PLURAL}(?:\\*['\"]\s*[=:]|\s*=))\s*",
+        rf"(?:(?:{_WORDS}){_NUMBER}{_ASSIGNED}|{_PLURAL}(?:\\*['\"]\s*[=:]|\s*=))\s*(?!\s*(?:{_REASONS}))",
         rf"(?:{_SCHEME}\s+)?"
         rf"(?:\*\*\*(?!\w)|[\[({{]*\s*[bfru]{{0,2}}{_QUOTED}"
         r"|(?:[^\s&;,'\"<>]|[&;,](?![\s'\"]|$|[\w.-]+\s*[=:])|'[^'\s]+'|\"[^\"\s]+\")+)",
@@ -55,18 +73,43 @@ _PLACES = [
     (r'"[\w-]*(?:authorization|cookie):\s*', r'(?:[^"\r\n]|"(?![\s\]})]|$))+'),
     (r"(?<![\w'\"-])[\w-]*(?:authorization|cookie):\s*", r"[^'\"\s][^\r\n]*"),
     (rf"<{_NAME}(?:\s[^<>]*)?>", r"[^<]+"),
-    # curl -u name:secret, but not docker -u 1000:1000.
-    (r"(?:(?<![\w-])-u|--user|--proxy-user)[\s=]+['\"]?[^\s:'\"]+:", r"(?!\d+(?!\S))[^\s'\"]+"),
+    # curl -u name:secret, but not docker -u 1000:1000; a proxy without a scheme.
+    (
+        r"(?:(?<![\w-])-[a-z]{0,3}u[\s=]*|--(?:(?:proxy-)?user|auth)[\s=]+)['\"]?[^\s:'\"]+:",
+        r"(?!\d+(?!\S)|//)[^\s'\"]+",
+    ),
+    (r"(?:proxy['\"]?[\s=:]+|(?<![\w-])-x\s*)['\"]?[^\s:@/'\"]+:", r"[^\s'\"@]{1,300}(?=@)"),
+    (r"(?<!\w)login\s+\S{1,100}\s+password\s+", r"\S+"),
+    # Programs whose options are short.
+    (
+        r"(?<![\w-])(?:sshpass\s+-p|(?:mysql|mariadb)\w*\s[^\r\n]{0,200}?(?<!\S)-p(?=\S)"
+        r"|redis-cli\s[^\r\n]{0,200}?(?<!\S)-a)\s*",
+        rf"(?:{_QUOTED}|[^\s'\"\\]|\\.)+",
+    ),
+    (r"(?<![\w-])-pass(?:in|out)?[\s=]+pass:", rf"(?:{_QUOTED}|\S)+"),
+    (r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY[A-Z ]{0,10}-----", r".+?(?=-----END|\Z)"),
     (r"(?:bearer|sharedkey)\s+", r"[A-Za-z0-9+/=._~:-]{6,}"),
+    (r"\bbasic\s+", r"(?-i:(?=\S*[A-Z])(?=\S*[a-z])(?=\S*[0-9=])[A-Za-z0-9+/]{8,}={0,2})"),
     # Key ids of AWS, JSON web tokens, and the tokens of services that give theirs a prefix.
     (r"\b(?=AKIA|ASIA)", r"(?-i:[A-Z0-9]{16,})\b"),
     (r"\b(?=eyJ)", r"[\w-]{10,2048}\.[\w-]+\.[\w-]*"),
-    (r"\b(?=hf_|gh[pousr]_|github_pat_|glpat-|xox[abprs]-)", r"[\w-]{20,}"),
+    (
+        r"\b(?=hf_|gh[pousr]_|github_pat_|glpat-|xox[abprs]-|npm_|dckr_pat_|pypi-AgE|AIza|sk-(?=[\w-]{0,40}\d))",
+        r"[\w-]{20,}",
+    ),
+    (r"\b(?=ya29\.|hvs\.)", r"[\w.-]{20,}"),
+    # The session tokens of AWS and the account keys of Azure.
+    (r"\b(?=IQoJb3JpZ2lu|FwoGZXIvYXdz)", r"[A-Za-z0-9+/]{20,}={0,2}"),
+    (r"(?<![A-Za-z0-9+/])(?=[A-Za-z0-9+/]{86}==)", r"[A-Za-z0-9+/]{86}=="),
 ]
 _COMPILED = [tuple(re.compile(part, re.IGNORECASE | re.DOTALL) for part in place) for place in _PLACES]
 
 _NOT_A_FILE = r"(?!(?:file|direct)://)\b([A-Za-z][A-Za-z0-9+.-]{0,30}://)"
-_USERINFO = re.compile(rf"(?!(?-i:{CONTAINER_BEFORE_ACCOUNT})){_NOT_A_FILE}[^\s/?#'\"]*@")
+_USERINFO = re.compile(
+    rf"(?!(?-i:{CONTAINER_BEFORE_ACCOUNT})){_NOT_A_FILE}"
+    r"(?:[^\s/?#'\"]*@|(?!arn:)[^\s/?#'\":\[]*:(?!\d*[/?#])[^\s'\"]{1,300}@)"
+)
+"""A login before a host; a password may hold slashes that nobody encoded, where no port would stand."""
 _URL_START = re.compile(_NOT_A_FILE)
 _QUERY_START = re.compile(r"[?#]")
 _WORD = re.compile(r"[^\s'\"<>]+")
@@ -119,7 +162,7 @@ def _secrets(text: str) -> Iterator[tuple[int, int]]:
 def redact_value(value: Any) -> Any:
     """Return a JSON value without secrets: texts as `redact` leaves them, and values under secret names as `***`.
 
-    In a list, the element behind one like `--api-key` is a secret too.
+    In a list, which may be a command line, the element behind one like `--api-key` is a secret too.
     """
     if isinstance(value, str):
         return redact(value)
@@ -131,12 +174,20 @@ def redact_value(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         before = [None, *value][: len(value)]
         return [
-            _MASK
-            if isinstance(flag, str) and isinstance(inner, str) and _SECRET_FLAG.fullmatch(flag)
+            _redact_word(flag if isinstance(flag, str) else "", inner)
+            if isinstance(inner, str)
             else redact_value(inner)
             for flag, inner in zip(before, value, strict=True)
         ]
     return value
+
+
+def _redact_word(flag: str, word: str) -> str:
+    """Return an element of a list without secrets; `flag` is the one before it."""
+    if _SECRET_FLAG.fullmatch(flag):
+        return _MASK
+    known = _SECRET_WORD.fullmatch(word) or (_LOGIN_FLAG.fullmatch(flag) and _LOGIN.fullmatch(word))
+    return f"{known[1]}{_MASK}" if known else redact(word)
 
 
 def _masked(value: Any) -> Any:

@@ -48,6 +48,7 @@ class Stores:
             return self._handle(uri).read_into(offset, buffer).nbytes
 
     def backend(self, uri: str) -> Backend:
+        """Return the backend that the environment names for `uri` now."""
         place = scheme_of(uri), account_in(uri)
         with self._lock:
             # A forked child has none of its parent's connections and threads; another environment may name another store.
@@ -58,11 +59,13 @@ class Stores:
             return self._backends[place]
 
     def _handle(self, uri: str) -> Handle:
+        """Return the handle of an object. It is read where it was found: to compare the environment for each range takes too long."""
+        handle = self._handles.get(uri)
+        if handle is not None and self._pid == os.getpid():
+            return handle
         backend = self.backend(uri)
         with self._lock:
-            if uri not in self._handles:
-                self._handles[uri] = backend.open(uri)
-            return self._handles[uri]
+            return self._handles.setdefault(uri, backend.open(uri))
 
     def _forget(self) -> None:
         self._pid = os.getpid()

@@ -34,7 +34,11 @@ FILE_SCHEMES = ("file", "direct")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\")
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_USERINFO = re.compile(rf"^(?!{CONTAINER_BEFORE_ACCOUNT})" r"([A-Za-z][A-Za-z0-9+.-]*://?|//)[^/?#]*@")
+_USERINFO = re.compile(
+    rf"^(?!{CONTAINER_BEFORE_ACCOUNT})"
+    r"([A-Za-z][A-Za-z0-9+.-]*://?|//)(?:[^/?#]*@|[A-Z0-9]{16,128}:[^\s@]*@)"
+)
+"""A login; the secret behind an access key of AWS may hold slashes that nobody encoded."""
 _MAY_HOLD_SECRETS = re.compile(
     r"\s+(?=\S*:/|//)|(?![A-Za-z]:/)[A-Za-z][A-Za-z0-9+.-]*:/(?!/)|[A-Za-z][A-Za-z0-9+.-]*::|//[^?#]*\?[^=]*="
 )

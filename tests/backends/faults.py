@@ -41,6 +41,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     script: Script
     seen: list[str]
     ended: threading.Event
+    body: bytes
 
     def log_message(self, *_: object) -> None:
         pass
@@ -48,7 +49,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.seen.append(f"{self.command} {self.path}")
         length = int(self.headers.get("Content-Length") or 0)
-        self.rfile.read(length)
+        self.body = self.rfile.read(length)
         with contextlib.suppress(ConnectionError, ssl.SSLError):
             type(self).script(self)
 

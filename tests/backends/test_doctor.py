@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import servers
+from faults import KEYS, Handler, serving
 
 import tracekit
 
@@ -63,3 +64,19 @@ def test_a_failed_check_is_one_line_and_exit_code_1(s3_env: servers.S3Server) ->
     assert "no such bucket" in next(check["detail"] for check in told["checks"] if check["name"] == "list")
     shown = subprocess.run(command[:-1], capture_output=True, text=True, check=False)
     assert shown.returncode == 1 and "FAILED" in shown.stdout and len(shown.stdout.splitlines()) < 24
+
+
+def test_a_store_whose_clock_is_no_date_fails_one_check(clean_env: pytest.MonkeyPatch) -> None:
+    for name, value in KEYS.items():
+        clean_env.setenv(name, value)
+
+    def script(handler: Handler) -> None:
+        handler.send_response_only(403)
+        handler.send_header("Date", "yesterday")
+        handler.send_header("Content-Length", "0")
+        handler.end_headers()
+
+    with serving(script) as (endpoint, _):
+        diagnosis = tracekit.doctor("s3://bucket/k", endpoint=endpoint, retries=0)
+    assert found(diagnosis)["clock"] is False
+    assert "no date: yesterday" in next(check.detail for check in diagnosis.checks if check.name == "clock")

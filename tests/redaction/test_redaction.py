@@ -107,3 +107,76 @@ def test_values_that_are_not_secret_keep_their_types() -> None:
 def test_long_texts_are_scanned_once(piece: str) -> None:
     """With time that grows as the square of the length, this would take minutes."""
     assert redact(piece * (400_000 // len(piece)))
+
+
+MORE = [
+    # options of particular programs
+    "curl -ubob:@ x", "curl -su bob:@ x", "curl -U bob:@ x", "curl -x bob:@@proxy:80 y", "--pass @", "--pass=@",
+    "sshpass -p @ ssh h", "sshpass -p'@ @' ssh h", "mysql -h h -p@ db", "redis-cli -h h -a @ get x", "openssl -passin pass:@ x",
+    "keytool -storepass @ -keypass @", "curl --oauth2-bearer @", "http --auth bob:@ x", "machine h login u password @", "-HAuthorization: Bearer @",
+    # settings
+    "PGPASSWORD=@ psql", "MYSQL_PWD=@", "PASS=@ x", '{"pass": "@"}', "token_value=@", "password-b64=@",
+    "HTTPS_PROXY=bob:@@proxy:80 x", "--proxy bob:@@proxy:80", "ALL_PROXY=socks5://bob:@@proxy:80",
+    # as URLs encode it
+    "https%3A%2F%2Fh%2Fp%3Fsv%3D1%26sig%3D@", "X-Amz-Signature%3D@", "%26SIG%3D@", "%22token%22%3A%22@%22", "token%253D@",
+    "SV=2020&SE=x&SIG=@",
+    # connections
+    "SharedAccessSignature=sv=2020&sig=@", "Server=h;User Id=a;Password=@;", "postgres://u:a/@@h/db", "redis://:p#@@h/0",
+    "mongodb://u:@@h1,h2/db", "s3://AKIAIOSFODNN7EXAMPLE:wJalrX/@/bPx@bucket/key",
+    # keys
+    "-----BEGIN RSA PRIVATE KEY-----\n@\n-----END RSA PRIVATE KEY-----", "-----BEGIN PRIVATE KEY-----\\n@\\n",
+    "-----BEGIN PGP PRIVATE KEY BLOCK-----\n\n@",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("template", MORE)
+def test_another_programs_spelling_of_a_secret_is_masked(template: str) -> None:
+    text = template.replace("@", SECRET, 1) if template.startswith("s3:") else planted(template)
+    once = redact(text)
+    assert SECRET not in once
+    assert redact(once) == once
+    assert SECRET not in str(redact_value(["run", text, {"option": text}]))
+    assert SECRET not in redact(f"a {text}\n--token x"), text
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["curl", "-u", "bob:a @"], ["run", "--token=a @"], ["env", "DB_PASSWORD=a @", "run"], ["curl", "--proxy-user", "bob:a @"]],
+)  # fmt: skip
+def test_an_element_of_a_command_line_is_masked_with_its_blanks(words: list[str]) -> None:
+    assert SECRET not in str(redact_value([word.replace("@", SECRET) for word in words]))
+
+
+@pytest.mark.parametrize(
+    "secret",
+    ["sk-proj-0123456789abcdefghij", "AIzaSyA0123456789abcdefghijklmnopqrstuv", "npm_0123456789abcdefghijklmnop",
+     "hvs.CAESI0123456789abcdef", "ya29.a0AfH6SMBx0123456789", "IQoJb3JpZ2luX2VjEXAMPLE0123456789/+=",
+     "A1b2" * 21 + "A1=="],
+)  # fmt: skip
+def test_tokens_of_services_are_masked_without_a_name(secret: str) -> None:
+    assert redact(f"rejected {secret} at once") == "rejected *** at once"
+
+
+def test_a_login_in_base64_is_masked() -> None:
+    assert redact("got Basic dXNlcjpwYXNzd29yZDEy back") == "got Basic *** back"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["/etc/passwd: no such trace", "/etc/passwd: line 1 has 7 columns", "my/password: No such file or directory",
+     "token: Permission denied", "the secret: Is a directory", "pass 3 of 5", "Basic Authentication is off", "the bearer of it",
+     "mysql -p db", "python -u train.py --at 3:4", "--proxy h:3128", "http://[::1]:9000/a@b", "s3://bucket/a:b@c",
+     "http://h:9000/a@b", "npm_config_registry=x", "task-01234567890123456789"],
+)  # fmt: skip
+def test_what_messages_say_of_files_is_no_secret(text: str) -> None:
+    assert redact(text) == text
+
+
+@pytest.mark.parametrize(
+    "piece",
+    ["a://b:c", "mysql -p", "mysql ", "redis-cli ", "proxy=a:", "proxy ", "-u a", "-----BEGIN PRIVATE KEY-----",
+     "basic A", "token%3d", "A" * 90, "hvs.", "token: no"],
+)  # fmt: skip
+def test_long_texts_of_other_programs_are_scanned_once(piece: str) -> None:
+    """With time that grows as the square of the length, this would take minutes."""
+    assert redact(piece * (100_000 // len(piece)))

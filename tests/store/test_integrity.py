@@ -6,6 +6,7 @@ import contextlib
 import json
 import random
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import duckdb
@@ -17,8 +18,9 @@ import pytest
 from tracekit.errors import TraceFormatError, UsageError
 from tracekit.recorder import Recorder
 from tracekit.store.check import repair, verify
-from tracekit.store.index import read_index
+from tracekit.store.index import read_index, write_sealed
 from tracekit.store.layout import segments_of
+from tracekit.store.lock import exclusive
 from tracekit.store.manifest import manifest_values, read_manifest
 from tracekit.store.reader import open_reader
 from tracekit.store.segment import conform, write_segment
@@ -277,3 +279,57 @@ def test_a_directory_that_a_process_was_killed_in_before_it_wrote_anything_becom
     with pytest.raises(TraceFormatError, match="nothing in it is ops"):
         repair(tmp_path / "notes")
     assert [entry.name for entry in (tmp_path / "notes").iterdir()] == ["a.txt"]
+
+
+def test_a_segment_that_lies_over_another_is_noticed_when_the_trace_is_opened(tmp_path: Path) -> None:
+    """Its rows and bytes are those of the list; its ops would count twice, and the other's be lost."""
+    path = tmp_path / "t"
+    with TraceWriter(path, source="import:test", segment_ops=50) as writer:
+        for part in range(2):
+            times = list(range(part * 50, part * 50 + 50))
+            columns = {"uri": ["file:///d/f"] * 50, "t_submit": times, "offset": [0] * 50, "len": [1] * 50}
+            writer.write(
+                pa.RecordBatch.from_pydict({**columns, "sample_id": times, "latency": list(range(50))})
+            )
+    first, second = segments_of(path)
+    kept = second.read_bytes()
+    data = first.read_bytes()
+    index = read_index(path)
+    assert index is not None
+    entry = index.entries[second.name]
+    second.write_bytes(data)
+    index.entries[second.name] = replace(entry, bytes=len(data))
+    manifest = read_manifest(path)
+    assert manifest is not None
+    write_sealed(path, manifest, index.entries.values())
+    with pytest.raises(TraceFormatError, match=f"{second.name}: is not as it was written"):
+        open_reader(path)
+    assert any(finding.broken for finding in verify(path))
+    done = repair(path)
+    assert (done.ops_lost, open_reader(path).rows) == (50, 50)
+    assert not any(finding.broken for finding in verify(path))
+    assert kept != data
+
+
+def test_a_list_that_names_a_segment_twice_or_elsewhere_is_damaged(tmp_path: Path) -> None:
+    path = recorded(tmp_path / "t", segments=1)
+    manifest, index = read_manifest(path), read_index(path)
+    assert manifest is not None and index is not None
+    (entry,) = index.entries.values()
+    for entries in ([entry, entry], [entry, replace(entry, name="../x.parquet")], [replace(entry, rows=-1)]):
+        write_sealed(path, manifest, entries)
+        for call in (open_reader, verify, repair):
+            with pytest.raises(TraceFormatError, match="the list of segments is damaged"):
+                call(path)
+
+
+def test_repair_of_a_trace_on_a_store_says_what_it_needs_and_asks_nobody() -> None:
+    with pytest.raises(UsageError, match="repair needs a file system"):
+        repair("s3://bucket/t")
+
+
+def test_a_trace_that_another_process_repairs_is_not_said_to_be_recorded(tmp_path: Path) -> None:
+    path = recorded(tmp_path / "t", segments=1)
+    with exclusive(path, "repair"), pytest.raises(UsageError, match="repaired or replaced by another"):
+        repair(path)
+    assert verify(path) == []

@@ -156,7 +156,7 @@ def test_what_cannot_be_opened_there_is_one_line(remote: str, s3_bucket: str) ->
         with pytest.raises(tracekit.TracekitError, match=message) as caught:
             tracekit.open_trace(name)
         assert caught.value.hint
-    with pytest.raises(tracekit.UsageError, match="not a trace directory of a file system"):
+    with pytest.raises(tracekit.UsageError, match="repair needs a file system"):
         tracekit.repair(remote)
     backend = tracekit.backend_for(remote)
     (some, *_) = (entry for entry in RemotePath(remote).iterdir() if entry.name.startswith("seg-"))

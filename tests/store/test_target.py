@@ -218,3 +218,38 @@ def test_a_link_to_itself_as_the_target_is_refused_in_one_line(tmp_path: Path, v
         calls[verb]()
     assert "\n" not in str(raised.value)
     assert loop.is_symlink()
+
+
+_MOUNTED = """
+mkdir point other && mount -t tmpfs none point && mount --bind other other || exit 99
+"$1" - <<'END'
+import tracekit
+log = "uri,offset,len,t_submit,sample_id,latency\\nfile:///f,0,1,5,1,10\\n"
+open("log.csv", "w").write(log)
+for point in ("point", "other"):
+    try:
+        tracekit.import_trace("csv", "log.csv", point)
+    except tracekit.UsageError as error:
+        print(error)
+    tracekit.record("log.csv", out=point)
+    for out in (point, f"{point}/in"):
+        try:
+            tracekit.import_trace("csv", "log.csv", out, overwrite=True)
+        except tracekit.UsageError as error:
+            print(error)
+    tracekit.repair(f"{point}/in")
+END
+"""
+
+
+def test_a_mount_point_is_refused_where_another_directory_would_have_to_replace_it(tmp_path: Path) -> None:
+    alone = ["unshare", "--mount", "--map-root-user", "sh", "-c", _MOUNTED, "sh", sys.executable]
+    try:
+        done = subprocess.run(alone, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    except FileNotFoundError:
+        pytest.skip("unshare is not installed")
+    if done.returncode == 99 or "unshare" in done.stderr:
+        pytest.skip("this machine does not allow mounts")
+    assert done.returncode == 0, done.stderr
+    told = [line.partition(" is a mount point")[0].rpartition("/")[2] for line in done.stdout.splitlines()]
+    assert told == ["point", "point", "other", "other"], done.stdout

@@ -130,7 +130,10 @@ class _Examination:
         told = self._backend.date(self._uri)
         if not told:
             return None, "the client does not show the store's clock"
-        at = parsedate_to_datetime(told).timestamp() + 0.5  # the header is in whole seconds
+        try:
+            at = parsedate_to_datetime(told).timestamp() + 0.5  # the header is in whole seconds
+        except (ValueError, OverflowError):
+            return False, f"the store's clock is no date: {told[:40]}"
         skew_s = (before + time.time()) / 2 - at
         fine = abs(skew_s) < _MOST_SKEW_S
         return fine, f"{skew_s:+.0f} s against the store" + ("" if fine else "; set this machine's clock")

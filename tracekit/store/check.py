@@ -152,8 +152,13 @@ def repair(trace: str | os.PathLike[str]) -> Repair:
     cannot be opened afterwards.
     """
     root = one_path(trace)
-    if not root.is_dir() or isinstance(root, RemotePath):
-        raise UsageError(f"{root} is not a trace directory of a file system", "repair works on directories")
+    if isinstance(root, RemotePath):
+        raise UsageError(
+            f"{root} is on an object store, and repair needs a file system",
+            "copy it to a directory, repair that, and copy it back",
+        )
+    if not root.is_dir():
+        raise UsageError(f"{root} is not a trace directory", "repair works on directories")
     with exclusive(root, "repair"):
         work = _Work(root)
         work.run()

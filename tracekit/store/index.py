@@ -16,6 +16,7 @@ import socket
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
@@ -135,7 +136,10 @@ def read_index(root: Path) -> Index | None:
     try:
         sealed = json.loads(sealed_metadata(root / SEALED_NAME)[_SEGMENTS_KEY])
         unsigned(sealed)
-        index = Index({entry["name"]: Entry(**entry) for entry in sealed["segments"]})
+        listed = [_entry(values) for values in sealed["segments"]]
+        index = Index({entry.name: entry for entry in listed})
+        if len(index.entries) < len(listed):
+            raise ValueError("it lists a segment twice")
     except FileNotFoundError:
         if lines is None:
             return None
@@ -147,12 +151,20 @@ def read_index(root: Path) -> Index | None:
         ) from error
     for line in lines or ():
         try:
-            entry = Entry(**unsigned(json.loads(line)))
+            entry = _entry(unsigned(json.loads(line)))
         except (ValueError, TypeError, AttributeError):
             index.damaged_lines += bool(line)
             continue
         index.entries[entry.name] = entry
     return index
+
+
+def _entry(values: Mapping[str, Any]) -> Entry:
+    """Return an entry as a list has it. Raises ValueError or TypeError for one that no segment can have."""
+    entry = Entry(**values)
+    if Path(entry.name).name != entry.name or min(entry.rows, entry.bytes) < 0:
+        raise ValueError(f"{entry.name!r} is no segment")
+    return entry
 
 
 def list_state(root: Path) -> tuple[object, ...]:
@@ -188,11 +200,17 @@ def index_problems(
             wrong.append((entry.name, f"is not as it was written: {what}", "restore the file"))
     for segment in found:
         name, own = segment.path.name, segment.metadata.get("trace_id")
-        if name in entries or (own is None and (segment.journal or index is None)):
+        if own is None and (name in entries or segment.journal or index is None):
             continue  # listed, or a journal that lost its beginning, or of a trace without a list
         stem = stem_of(segment.path)
         written_as = segment.metadata.get("segment", stem)
-        if own != manifest.trace_id:
+        if name in entries:
+            if (own, written_as) != (manifest.trace_id, stem):
+                what = f"is not as it was written: it holds the ops of {written_as}"
+                wrong.append(
+                    (name, what if own == manifest.trace_id else f"{what} of another trace", RESTORE)
+                )
+        elif own != manifest.trace_id:
             wrong.append((name, "does not belong to this trace", "move it out of the directory"))
         elif written_as != stem:
             what = f"does not belong to this trace under this name: it is a copy of {written_as}"

@@ -7,7 +7,6 @@ gets is the caller's decision.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -21,12 +20,12 @@ from tracekit.errors import TraceFormatError
 from tracekit.schema import META_PREFIX, OPS, SCHEMA_VERSION
 from tracekit.store.clocks import CLOCK, Clock
 from tracekit.store.index import Entry, write_sealed
-from tracekit.store.layout import SEGMENT_SUFFIX, partial_path
+from tracekit.store.layout import SEGMENT_SUFFIX
 from tracekit.store.manifest import Manifest, new_manifest
 from tracekit.store.merge import segment_batches
 from tracekit.store.opening import SegmentInfo
 from tracekit.store.segment import ROW_GROUP_ROWS, write_segment
-from tracekit.store.target import check_target, publish
+from tracekit.store.target import beside, check_target, publish
 
 __all__ = ["ORIGIN", "Piece", "assembling", "join", "origin_of", "write_pieces"]
 
@@ -86,8 +85,7 @@ def assembling(
     `notes`, as they are then, are added to the metadata of the trace.
     """
     check_target(path, overwrite=overwrite)
-    aside = partial_path(Path(os.path.realpath(path)))
-    aside.mkdir(parents=True)
+    aside = beside(path)
     entries: list[Entry] = []
     try:
         yield aside, entries

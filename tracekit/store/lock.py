@@ -62,8 +62,13 @@ def exclusive(root: Path, purpose: str) -> Iterator[None]:
     while (directory := _lock_alone(root)) is None:
         if time.monotonic() > deadline:
             writers = _writers(root)
-            by = f" by process {', '.join(map(str, writers))}" if writers else ""
-            raise UsageError(f"cannot {purpose} {root}: it is being recorded{by}", "wait until it is closed")
+            if writers:
+                by = f"it is being recorded by process {', '.join(map(str, writers))}"
+                raise UsageError(f"cannot {purpose} {root}: {by}", "wait until it is closed")
+            raise UsageError(
+                f"cannot {purpose} {root}: it is being recorded, repaired or replaced by another process",
+                "wait until that has ended",
+            )
         time.sleep(0.02)
     try:
         yield

@@ -11,6 +11,7 @@ import ctypes
 import errno
 import logging
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,19 +27,20 @@ from tracekit.store.lock import SharedLock, exclusive, try_exclusive
 from tracekit.store.manifest import new_manifest, read_manifest, write_manifest
 from tracekit.whole import fsync_dir
 
-__all__ = ["check_target", "claiming", "publish", "replacing"]
+__all__ = ["beside", "check_target", "claiming", "publish", "replacing"]
 
 _log = logging.getLogger(__name__)
 _RENAME_EXCHANGE = 2
 _AT_FDCWD = -100
 _SHOWN = 3
+_ESCAPED = re.compile(r"\\([0-7]{3})")
 
 
 def check_target(path: Path, *, overwrite: bool = False) -> None:
     """Raise UsageError if a new trace may not be put at `path`.
 
-    An existing trace is replaced only with `overwrite`, and only if nothing else is in its directory and
-    nobody is recording into it.
+    An existing trace is replaced only with `overwrite`, and only if nothing else is in its directory, nobody is
+    recording into it, and nothing is mounted there.
     """
     try:
         path.stat()
@@ -59,8 +61,30 @@ def check_target(path: Path, *, overwrite: bool = False) -> None:
             f"{path} holds files that tracekit did not write: {', '.join(foreign[:_SHOWN])}{more}",
             "move them, or choose another path",
         )
+    _refuse_mount_point(path)
     with exclusive(path, "replace"):
         pass
+
+
+def beside(path: Path) -> Path:
+    """Return a new hidden directory beside `path`, which `publish` makes the trace. Raises UsageError for a mount point."""
+    _refuse_mount_point(path)
+    aside = partial_path(Path(os.path.realpath(path)))
+    aside.mkdir(parents=True)
+    return aside
+
+
+def _refuse_mount_point(path: Path) -> None:
+    real = os.path.realpath(path)
+    try:
+        mounts = Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines()
+    except OSError:
+        mounts = []
+    found = (_ESCAPED.sub(lambda escaped: chr(int(escaped[1], 8)), line.split(" ")[4]) for line in mounts)
+    if os.path.ismount(real) or real in found:  # the second also knows directories of the same file system
+        raise UsageError(
+            f"{path} is a mount point, which no other directory can replace", "choose a directory in it"
+        )
 
 
 def _foreign(root: Path) -> list[str]:

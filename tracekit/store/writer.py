@@ -22,11 +22,11 @@ from tracekit.errors import TraceFormatError, UsageError
 from tracekit.schema import OPS
 from tracekit.store.index import Entry, write_sealed
 from tracekit.store.labels import Labels
-from tracekit.store.layout import SEGMENT_SUFFIX, partial_path
+from tracekit.store.layout import SEGMENT_SUFFIX
 from tracekit.store.locate import local_path
 from tracekit.store.manifest import Manifest, new_manifest
 from tracekit.store.segment import check_errors, conform, write_segment
-from tracekit.store.target import check_target, publish
+from tracekit.store.target import beside, check_target, publish
 
 __all__ = ["TraceWriter"]
 
@@ -67,8 +67,7 @@ class TraceWriter:
         self._pending_rows = 0
         self._next = 0
         self._counters: dict[str, int] = {}
-        self._aside = partial_path(Path(os.path.realpath(self.path)))
-        self._aside.mkdir(parents=True)
+        self._aside = beside(self.path)
         # One segment is sorted and compressed while the next is collected: at most two are in memory.
         self._beside = ThreadPoolExecutor(2, thread_name_prefix="tracekit-segment")
         self._writing: list[Future[Entry]] = []

@@ -115,10 +115,14 @@ class ObjectChanger:
         raise BackendError(f"{uri}: objects are not synced", "", ErrorClass.UNSUPPORTED)
 
     def delete(self, uri: str) -> None:
-        """Delete an object."""
+        """Delete an object. One that is missing at a further try was deleted by one whose answer was lost."""
         changes, key = self._of(uri)
         self._backend.count("deletes")
-        self._backend.persist(changes, uri, lambda: changes.delete(key))
+        try:
+            self._backend.persist(changes, uri, lambda: changes.delete(key))
+        except BackendError as error:
+            if error.error_class != ErrorClass.NOT_FOUND or (error.tries or 1) == 1:
+                raise
 
     def close(self) -> None:
         with self._lock:

@@ -34,6 +34,8 @@ def _copy(client: NativeClient, container: str, key: str, to_key: str) -> None:
         query = {"rewriteToken": token} if token else {}
         source = {COPY_SOURCE: f"{container}/{key}"}
         told = json.loads(client.request("POST", to_key, query=query, headers=source)[1])
+        if not isinstance(told, dict):
+            raise ValueError("the store did not say whether the copy is done")
         if told.get("done"):
             return
         if told.get("rewriteToken", token) == token:

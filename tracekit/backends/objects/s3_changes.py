@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Final, TypeAlias
 from urllib.parse import quote
 from xml.sax.saxutils import escape
@@ -45,7 +46,10 @@ class S3Changes:
 
     def part(self, key: str, upload: str, number: int, data: memoryview) -> str:
         query = {"partNumber": str(number), "uploadId": upload}
-        return self._client.request("PUT", key, query=query, body=data)[0].headers.get("etag", "")
+        tag = self._client.request("PUT", key, query=query, body=data)[0].headers.get("etag")
+        if not tag:
+            raise ValueError("the store did not name the part that it took (ETag)")
+        return tag
 
     def complete(self, key: str, upload: str, parts: Sequence[tuple[int, str]]) -> None:
         listed = "".join(
@@ -80,6 +84,9 @@ def _s3_copy(client: NativeClient, container: str, key: str, to_key: str) -> Non
 
 
 def _check(answer: Answer, text: bytes) -> None:
-    """Raise HttpFailure for an error in the body: of a request that takes long, the store sends status 200 first."""
+    """Raise HttpFailure for an error in the body: of a request that takes long, the store sends status 200 first.
+
+    It counts as a failure of the server, as in boto3, unless its code says what it is.
+    """
     if b"<Error>" in text:
-        raise HttpFailure(answer, text)
+        raise HttpFailure(replace(answer, status=500), text)
