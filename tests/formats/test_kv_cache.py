@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import json
 import random
 import struct
@@ -186,6 +187,11 @@ def test_an_lmcache_trace_that_is_cut_short_says_so(tmp_path: Path) -> None:
     assert "cut short here, after 7 records" in done.examples[0]
     with pytest.raises(TraceFormatError, match="cut short"):
         import_trace("lmcache", tmp_path / "cut.lct", tmp_path / "s", strict=True)
+    (tmp_path / "packed.lct").write_bytes(
+        gzip.compress(whole)[:-4]
+    )  # all of its frames, but not the end of the stream
+    done = import_trace("lmcache", tmp_path / "packed.lct", tmp_path / "p")
+    assert (done.ops, done.skipped) == (len(rows(tmp_path / "p")), 1)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from tracekit.errors import ErrorClass
 from tracekit.formats.base import Carries, ImportOptions, Tally
-from tracekit.formats.packed import BROKEN, opened
+from tracekit.formats.packed import UpToTheBreak, opened
 from tracekit.formats.sound import Streams, batch_of
 from tracekit.formats.text.lines import ahead, blocks, decoded_lines
 from tracekit.uri import from_name
@@ -182,10 +182,7 @@ def _batch(
 
 def _is_binary(source: Path) -> bool:
     with opened(source) as stream:
-        try:
-            head = stream.read(4)
-        except BROKEN:
-            return False
+        head = UpToTheBreak(source, stream).exactly(4)
     return len(head) == 4 and any(
         struct.unpack(order + "I", head)[0] & 0xFFFFFF00 == _MAGIC for order in "<>"
     )
@@ -194,6 +191,7 @@ def _is_binary(source: Path) -> bool:
 def _binary(source: Path, tally: Tally) -> Iterator[_Event]:
     """Yield the events of one binary file; times count from the Unix epoch if it says when it began."""
     with opened(source) as stream:
+        log = UpToTheBreak(source, stream)
         data, at, number = bytearray(), 0, 0
         order = ""
         shift_ns = 0
@@ -205,10 +203,7 @@ def _binary(source: Path, tally: Tally) -> Iterator[_Event]:
             del data[:at]
             at = 0
             while len(data) < size:
-                try:
-                    part = stream.read(_READ_BYTES)
-                except BROKEN:
-                    part = b""
+                part = log.read(_READ_BYTES)
                 if not part:
                     return False
                 data.extend(part)
@@ -246,7 +241,9 @@ def _binary(source: Path, tally: Tally) -> Iterator[_Event]:
                     number,
                 )
             at += _HEADER_BYTES + extra
-        if len(data) - at:
+        if log.broken:
+            tally.bad(number + 1, f"the compressed stream breaks off here ({log.broken})")
+        elif len(data) - at:
             tally.bad(number + 1, f"the file ends inside an event, after {number} of them")
 
 

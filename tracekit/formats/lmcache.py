@@ -18,7 +18,7 @@ import pyarrow as pa
 from tracekit.errors import TraceFormatError
 from tracekit.formats.base import Carries, ImportOptions, Tally
 from tracekit.formats.msgpack import unpack
-from tracekit.formats.packed import BROKEN, opened
+from tracekit.formats.packed import UpToTheBreak, opened
 from tracekit.formats.sound import batch_of
 from tracekit.uri import from_name
 
@@ -165,13 +165,14 @@ class _Calls:
 def _frames(source: Path, tally: Tally) -> Iterator[tuple[int, bytes]]:
     """Yield the number (from 1) and the bytes of each frame; a frame that is cut short counts as bad."""
     with opened(source) as stream:
+        log = UpToTheBreak(source, stream)
         number = 1
         while True:
-            head = _exactly(stream, 4)
-            if not head:
+            head = log.exactly(4)
+            if not head and not log.broken:
                 return
             size = struct.unpack(">I", head)[0] if len(head) == 4 else 0
-            body = _exactly(stream, size) if size <= _FRAME_MAX_BYTES else b""
+            body = log.exactly(size) if size <= _FRAME_MAX_BYTES else b""
             if len(head) < 4 or len(body) < size:
                 if number == 1:
                     raise TraceFormatError(
@@ -181,20 +182,6 @@ def _frames(source: Path, tally: Tally) -> Iterator[tuple[int, bytes]]:
                 return
             yield number, body
             number += 1
-
-
-def _exactly(stream: Any, size: int) -> bytes:
-    parts = []
-    while size:
-        try:
-            part = stream.read(size)
-        except BROKEN:  # a compressed log that breaks off is cut short
-            break
-        if not part:
-            break
-        parts.append(part)
-        size -= len(part)
-    return b"".join(parts)
 
 
 def _header(source: Path, first: tuple[int, bytes] | None) -> int:
@@ -252,7 +239,10 @@ def _batch(rows: list[_Row], tally: Tally) -> pa.RecordBatch:
         "uri": uris,
         "op": kinds,
         "len": sizes,
-        "bytes": sizes,
+        "bytes": [
+            None if kind == "get" and ns is None else size
+            for kind, size, ns in zip(kinds, sizes, took, strict=True)
+        ],
         "latency": took,
         "sample_id": calls,
     }

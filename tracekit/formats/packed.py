@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from tracekit.errors import TraceFormatError
 
-__all__ = ["BROKEN", "Stream", "codec_of", "opened", "unpacked_file", "up_to_the_break"]
+__all__ = ["Stream", "UpToTheBreak", "codec_of", "opened", "unpacked_file"]
 
 _CODECS = {
     b"\x1f\x8b": "gzip",
@@ -40,7 +40,7 @@ _RATIO_MAX = 500
 _RATIO_FROM_BYTES = 64 << 20
 _TOTAL_MAX_BYTES = 1 << 40
 """A compressed log that grows beyond these is taken for one that was made to fill the disk."""
-BROKEN = (OSError, EOFError, lzma.LZMAError, pa.ArrowException)
+_BROKEN = (OSError, EOFError, lzma.LZMAError, pa.ArrowException)
 """What reading raises where a compressed stream breaks off."""
 _SKIP_BYTES = 1 << 20
 _SMALL_BYTES = (512, 1)
@@ -94,7 +94,7 @@ def _sure(source: Path, stream: Stream) -> bytes:
     """Return the next part of a log of which nothing may be missing. Raises TraceFormatError if it breaks off."""
     try:
         return stream.read(_SKIP_BYTES)
-    except BROKEN as error:
+    except _BROKEN as error:
         raise TraceFormatError(f"{source} cannot be read: {error}", "is the file whole?") from error
 
 
@@ -103,7 +103,40 @@ def codec_of(head: bytes) -> str | None:
     return next((name for magic, name in _CODECS.items() if head.startswith(magic)), None)
 
 
-def up_to_the_break(source: Path, done: int) -> Iterator[bytes]:
+class UpToTheBreak:
+    """Reads a log as `opened` does. A compressed one that breaks off ends there, and `broken` says why."""
+
+    def __init__(self, source: Path, stream: Stream) -> None:
+        self.broken = ""
+        self._source = source
+        self._stream = stream
+        self._done = 0
+        self._rest = b""
+
+    def read(self, size: int, /) -> bytes:
+        """Return up to `size` bytes; none at the end, and at the break."""
+        if not self.broken:
+            try:
+                part = self._stream.read(size)
+            except _BROKEN as error:
+                self.broken = " ".join(str(error).split()) or "it is damaged"
+                self._rest = b"".join(_up_to_the_break(self._source, self._done))
+            else:
+                self._done += len(part)
+                return part
+        part, self._rest = self._rest[:size], self._rest[size:]
+        return part
+
+    def exactly(self, size: int) -> bytes:
+        """Return `size` bytes, or the fewer that are left."""
+        parts = []
+        while size and (part := self.read(size)):
+            parts.append(part)
+            size -= len(part)
+        return b"".join(parts)
+
+
+def _up_to_the_break(source: Path, done: int) -> Iterator[bytes]:
     """Yield what follows the first `done` bytes of a compressed log that breaks off, up to the break.
 
     A read that fails loses what it had decompressed, so this reads less and less at a time.
@@ -117,7 +150,7 @@ def up_to_the_break(source: Path, done: int) -> Iterator[bytes]:
                 while part := stream.read(size):
                     done += len(part)
                     yield part
-            except BROKEN:
+            except _BROKEN:
                 continue
 
 

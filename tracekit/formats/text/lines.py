@@ -19,7 +19,7 @@ from typing import TypeVar
 
 from tracekit.errors import TraceFormatError
 from tracekit.formats.base import Tally
-from tracekit.formats.packed import BROKEN, Stream, codec_of, opened, up_to_the_break
+from tracekit.formats.packed import Stream, UpToTheBreak, codec_of, opened
 
 __all__ = ["Block", "ahead", "blocks", "decoded_lines", "in_parallel"]
 
@@ -173,27 +173,26 @@ class _Text:
         self._stream = stream
         self._source = source
         self._decoder: codecs.IncrementalDecoder | None = None
-        self.taken = 0
+        self._begun = False
 
     def read(self, size: int) -> bytes:
         """Return some of the text; nothing at its end."""
         while True:
             part = self._stream.read(size)
-            text = self.converted(part)
+            text = self._converted(part)
             if text or not part:
                 return text
 
-    def converted(self, part: bytes) -> bytes:
+    def _converted(self, part: bytes) -> bytes:
         """Return the next `part` of the stream in UTF-8. Raises TraceFormatError if the first is not text."""
-        given = len(part)
-        if part and not self.taken:
+        if part and not self._begun:
+            self._begun = True
             if codec_of(part) is not None or part[257:262] == _TAR:
                 what = "a tar archive" if part[257:262] == _TAR else "compressed twice"
                 raise TraceFormatError(f"{self._source} is {what}", "unpack it first")
             if part.startswith(_UTF16):
                 self._decoder = codecs.getincrementaldecoder("utf-16")("replace")
             part = part.removeprefix(codecs.BOM_UTF8)
-        self.taken += given
         if self._decoder is None:
             return part
         return self._decoder.decode(part, final=not part).encode("utf-8", "replace")
@@ -207,23 +206,18 @@ class _Piece:
 
 def _pieces(source: Path, block_bytes: int) -> Iterator[_Piece]:
     with opened(source) as stream:
-        text = _Text(source, stream)
-        while True:
+        log = UpToTheBreak(source, stream)
+        text = _Text(source, log)
+        more = True
+        while more:
             parts, size = [], 0
-            try:
-                while size < block_bytes:
-                    part = text.read(_READ_BYTES)
-                    if not part:
-                        break
-                    parts.append(part)
-                    size += len(part)
-            except BROKEN as error:
-                rest = b"".join(up_to_the_break(source, text.taken))
-                yield _Piece([*parts, text.converted(rest)], " ".join(str(error).split()))
-                return
-            if not parts:
-                return
-            yield _Piece(parts)
+            while size < block_bytes and (more := bool(part := text.read(_READ_BYTES))):
+                parts.append(part)
+                size += len(part)
+            if log.broken and not more:
+                yield _Piece(parts, log.broken)
+            elif parts:
+                yield _Piece(parts)
 
 
 def _whole_lines(parts: list[bytes]) -> tuple[bytes, bytes]:
