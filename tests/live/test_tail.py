@@ -15,6 +15,7 @@ import pytest
 from tracekit.errors import TraceFormatError
 from tracekit.recorder import Recorder
 from tracekit.store.layout import journals_of
+from tracekit.store.lock import is_held
 from tracekit.store.tail import TraceTail
 
 
@@ -116,4 +117,28 @@ def test_a_removed_trace_is_named(tmp_path: Path) -> None:
         with pytest.raises(TraceFormatError, match="t: the trace was removed"):
             tail.poll()
         shutil.move(tmp_path / "elsewhere", tmp_path / "t")
+    tail.close()
+
+
+def test_a_trace_whose_recorder_was_killed_before_its_first_op_ends(tmp_path: Path) -> None:
+    if is_held(tmp_path) is None:
+        pytest.skip("the kernel does not list locks here")
+    code = f"import time, tracekit; r = tracekit.Recorder({str(tmp_path / 't')!r}); print('open', flush=True); time.sleep(100)"
+    child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None and child.stdout.readline() == "open\n"
+    tail = TraceTail(tmp_path / "t")
+    assert [(seen(tail), tail.ended) for _ in range(3)] == [(0, False)] * 3
+    os.kill(child.pid, signal.SIGKILL)
+    child.wait()
+    assert [(seen(tail), tail.ended) for _ in range(2)] == [(0, False), (0, True)]
+    tail.close()
+
+
+def test_a_recorder_between_two_segments_is_not_taken_for_dead(tmp_path: Path) -> None:
+    with Recorder(tmp_path / "t", segment_ops=10) as recorder:
+        record(recorder, range(10))
+        tail = TraceTail(tmp_path / "t")
+        found = [(seen(tail), tail.ended) for _ in range(3)]
+        assert (sum(ops for ops, _ in found), any(ended for _, ended in found)) == (10, False)
+    assert (seen(tail), tail.ended) == (0, True)
     tail.close()

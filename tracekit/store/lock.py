@@ -21,9 +21,10 @@ from tracekit.store.journal import read_journal
 from tracekit.store.layout import journals_of
 from tracekit.store.manifest import boot_id
 
-__all__ = ["SharedLock", "exclusive", "try_exclusive"]
+__all__ = ["SharedLock", "exclusive", "is_held", "try_exclusive"]
 
 _UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF, errno.EINVAL)
+_LOCKS = Path("/proc/locks")
 _PATIENCE_S = 1.0
 """How long to wait for an exclusive lock: a recorder that closes holds one for some milliseconds."""
 
@@ -85,6 +86,26 @@ def try_exclusive(root: Path) -> Iterator[bool]:
     finally:
         if directory is not None:
             os.close(directory)
+
+
+def is_held(root: Path) -> bool | None:
+    """Return whether a process of this machine holds a lock on the directory `root`; None if the kernel does not say.
+
+    Takes no lock on it, so that nobody is kept waiting. A lock on `/`, which nobody waits for, shows whether the
+    kernel lists locks.
+    """
+    try:
+        directory = _open(Path("/"))
+        try:
+            fcntl.flock(directory, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            listed = _LOCKS.read_text().splitlines()
+            own = os.fstat(directory).st_ino
+        finally:
+            os.close(directory)
+        inodes = {line.split()[-3].rpartition(":")[2] for line in listed if " FLOCK " in line}
+        return str(root.stat().st_ino) in inodes if str(own) in inodes else None
+    except OSError:
+        return None
 
 
 def _lock_alone(root: Path) -> int | None:

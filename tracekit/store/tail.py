@@ -24,7 +24,8 @@ from tracekit.store.layout import (
     segments_of,
     stem_of,
 )
-from tracekit.store.manifest import boot_id
+from tracekit.store.lock import is_held
+from tracekit.store.manifest import boot_id, read_manifest
 from tracekit.store.opening import SegmentInfo, damage_errors, open_pages, open_segment
 from tracekit.store.totals import moved_bytes
 
@@ -58,7 +59,7 @@ class _Journal:
     file: int
     at: int = 0
     writer: tuple[str, str] = ("", "")
-    """Boot and process of whoever writes it."""
+    """Boot and process of whoever writes it; empty before the first batch."""
 
 
 class TraceTail:
@@ -75,6 +76,7 @@ class TraceTail:
         self._journals: dict[str, _Journal] = {}
         self._done: set[str] = set()
         self._begun = False
+        self._alone = 0
 
     def poll(self) -> list[pa.Table]:
         """Return the new ops. Raises TraceFormatError if the trace is gone or a segment is damaged."""
@@ -151,12 +153,19 @@ class TraceTail:
         ]
 
     def _abandoned(self) -> bool:
-        """Return whether there are journals, and all of their writers are dead processes of this machine."""
+        """Return whether all who recorded were processes of this machine that have died."""
         here = boot_id()
         writers = [journal.writer for journal in self._journals.values()]
-        return bool(writers) and all(
-            boot == here and pid and not Path(f"/proc/{pid}").exists() for boot, pid in writers
-        )
+        known = [(boot, pid) for boot, pid in writers if pid]
+        if any(boot != here or Path(f"/proc/{pid}").exists() for boot, pid in known):
+            return False
+        if known and len(known) == len(writers):
+            return True
+        # No op says who recorded. Whoever does holds a lock on the trace, since just after it was made: look twice.
+        manifest = read_manifest(self.root)
+        alone = manifest is not None and manifest.boot_id == here and is_held(self.root) is False
+        self._alone = self._alone + 1 if alone else 0
+        return self._alone > 1
 
 
 def as_ops(table: pa.Table, epoch_unix_ns: int = 0) -> pa.Table:
