@@ -101,7 +101,7 @@ def test_operations_without_a_row_are_named_with_counts_and_object_sizes_are_kep
     assert [(r["op"], r["object_size"]) for r in rows(tmp_path / "t")] == [
         ("get", 5000), ("delete", None), ("delete", None)
     ]  # fmt: skip
-    assert "deletes by the service itself, not by a client: S3.EXPIRE.OBJECT 1" in done.notes
+    assert "requests by the service itself, not by a client: S3.EXPIRE.OBJECT 1" in done.notes
     (said,) = (note for note in done.notes if note.startswith("left out: "))
     assert set(said.removeprefix("left out: ").split(", ")) == {
         "REST.COPY.PART 2", "REST.COPY.OBJECT_GET 1", "REST.POST.MULTI_OBJECT_DELETE 1", "REST.POST.UPLOADS 1"
@@ -166,3 +166,30 @@ def test_a_part_that_the_store_copied_is_a_copy_with_a_number_and_is_not_replaye
     rule = f"s3://DOC-EXAMPLE=file://{tmp_path}/made"
     with pytest.raises(UsageError, match="2 copy ops copy a part of an object"):
         replay(tmp_path / "t", map=rule, out=tmp_path / "r", allow_writes=True)
+
+
+def test_requests_of_the_service_itself_are_ops_without_a_latency_and_counted_apart(tmp_path: Path) -> None:
+    log = tmp_path / "access.log"
+    own = {"status": "-", "sent": "-", "size": "-", "total": "-", "turn": "-"}
+    log.write_text(
+        "\n".join(
+            [
+                line(second=1),
+                line("WEBSITE.HEAD.OBJECT", second=2, sent="-"),
+                line("S3.DELETE.UPLOAD", second=3, **own),
+                line("S3.EXPIRE.OBJECT", second=4, **own),
+                line("S3.TRANSITION_SIA.OBJECT", second=5, **own),
+            ]
+        )
+    )
+    done = import_trace("s3-access-log", log, tmp_path / "t", strict=True)
+    assert [(r["op"], r["latency"]) for r in rows(tmp_path / "t")] == [
+        ("get", 70_000_000),
+        ("stat", 70_000_000),
+        ("abort", None),
+        ("delete", None),
+    ]
+    assert {
+        "requests by the service itself, not by a client: S3.DELETE.UPLOAD 1, S3.EXPIRE.OBJECT 1",
+        "left out: S3.TRANSITION_SIA.OBJECT 1",
+    } <= set(done.notes)

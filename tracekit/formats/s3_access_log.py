@@ -36,6 +36,7 @@ _NUMBERS = ("status", "sent", "size", "total", "turn")
 _KINDS = {
     "REST.GET.OBJECT": "get",
     "WEBSITE.GET.OBJECT": "get",
+    "WEBSITE.HEAD.OBJECT": "stat",
     "REST.SELECT.OBJECT": "read",
     "REST.PUT.OBJECT": "put",
     "REST.POST.OBJECT": "put",
@@ -52,6 +53,7 @@ _KINDS = {
     "BATCH.DELETE.OBJECT": "delete",
     "S3.EXPIRE.OBJECT": "delete",
     "S3.CREATE.DELETEMARKER": "delete",
+    "S3.DELETE.UPLOAD": "abort",
 }
 _COPIES = ("REST.COPY.OBJECT", "REST.COPY.PART")
 _READ = "_GET"
@@ -119,7 +121,7 @@ class _Reading:
         yield _ops(rows, lines[np.asarray(known)], self._clients, self._tally)
 
     def close(self) -> None:
-        """Count what has no other half, and note which deletes no client has asked for."""
+        """Count what has no other half, and note which requests no client has made."""
         for copy in self._copies.values():
             self._tally.left_out[copy["operation"]] += 1
         if self._parts:
@@ -128,7 +130,7 @@ class _Reading:
             )
         if self._own:
             counts = ", ".join(f"{name} {count}" for name, count in self._own.items())
-            self._tally.note(f"deletes by the service itself, not by a client: {counts}")
+            self._tally.note(f"requests by the service itself, not by a client: {counts}")
 
     def _copy_ops(self, fields: dict[str, pa.Array], lines: Lines) -> pa.RecordBatch:
         """Return the copies of which both lines have been seen; the target's line has the times."""
