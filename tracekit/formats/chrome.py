@@ -72,7 +72,7 @@ class Chrome:
             sink.write(text.encode())
         sink.write(b"\n]}\n")
         if unfinished:
-            tally.note(f"{unfinished} ops left out: they never ended, so they have no length in time")
+            tally.note(f"{unfinished} ops left out: they have no latency, and so no length in time")
         return done
 
 

@@ -1,6 +1,6 @@
 """Writes op logs in the columns that warp and s3dlio share; `oplog` reads them.
 
-Neither format has offsets, samples or steps, and an op that never ended has no row in them.
+Neither format has offsets, samples or steps, and an op without a latency has no row in them.
 Notes say what is lost. `oplog_rows.sql` makes the rows.
 """
 
@@ -74,7 +74,7 @@ def write_oplog(
     torn, ranges = trace.query(_COUNTS).to_pylist()[0].values()
     if trace.rows > done + torn:
         tally.note(
-            f"{trace.rows - done - torn} ops left out: ops that never ended, and kinds that the format has no word for"
+            f"{trace.rows - done - torn} ops left out: ops without a latency, and kinds that the format has no word for"
         )
     if torn:
         tally.note(LINE_ENDS.format(torn))
