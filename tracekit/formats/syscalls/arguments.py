@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os.path
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from tracekit.errors import ErrorClass
 from tracekit.formats.sound import MAX_INT
 from tracekit.uri import as_text
 
 __all__ = [
+    "HERE",
     "both_ends",
     "both_paths",
     "descriptor",
@@ -20,19 +21,28 @@ __all__ = [
     "result_of",
     "scalar",
     "vector_length",
+    "without_details",
     "working_directory",
 ]
+
+HERE = -100
+"""The descriptor of the working directory, as the kernel numbers it (AT_FDCWD)."""
+Directories = Callable[[int], str | None]
+"""Gives the path of a directory's descriptor, or of `HERE`, where the log has shown it."""
 
 _FD = re.compile(r"(-?\d{1,9})(?:<((?:[^<>]|\\[0-7]{2,3})*)>)?(?:\(deleted\))?")
 _BOTH_FDS = re.compile(
     r"(-?\d{1,9}(?:<(?:[^<>]|\\[0-7]{2,3})*>)?(?:\(deleted\))?), (?:(NULL|\[\d{1,18}\])[^,]*, )?"
 )
 _WORKING = re.compile(r"AT_FDCWD<([^<>]*)>")
-_PATH = re.compile(r'(?:(AT_FDCWD|\d{1,9})(?:<([^<>]*)>)?, )?"((?:[^"\\]|\\.)*)"(\.\.\.)?')
+_PATH = re.compile(r'(?:(AT_FDCWD|\d{1,9})(?:<([^<>]*)>)?(?:\(deleted\))?, )?"((?:[^"\\]|\\.)*)"(\.\.\.)?')
+_SOCKET = re.compile(r"<[A-Za-z][\w-]*:\[[^<>]*->[^<>]*\]>")
+_DEVICE = re.compile(r"<(/[^<>]*)<(?:block|char) \d+:\d+>>")
 _IOVEC = re.compile(r"iov_len=(\d{1,18})")
 _IOCB = re.compile(r"\{(?:[^{}]|\{[^{}]*\})*\}")
 _IOCB_WORD = re.compile(r"IOCB_CMD_(\w+)|(?<=[{ ])(p?(?:read|write)v?)(?=, fil)")
 _IOCB_FD = re.compile(r"fil(?:e?des)[=:] ?(.*)")
+_IOCB_DATA = re.compile(r"[{_ ]data=(0x[0-9a-f]{1,16}|\d{1,20})")
 _IOCB_LENGTH = re.compile(r"nbytes[=:] ?(\d{1,18})")
 _IOCB_OFFSET = re.compile(r"offset[=:] ?(\d{1,18})")
 _RESULT = re.compile(r"(-?\d{1,19}|0x[0-9a-f]{1,16})(?:<[^>]*>)?(?:\(deleted\))?(?:\s+(E[A-Z0-9]+))?")
@@ -57,6 +67,13 @@ def result_of(text: str) -> tuple[int | None, ErrorClass | None]:
     return value, ErrorClass.from_text(found[2]) if value < 0 and found[2] else None
 
 
+def without_details(text: str) -> str:
+    """Return arguments or a result without what `-yy` adds to descriptors: ends of sockets and numbers of devices."""
+    if "->" in text:
+        text = _SOCKET.sub("<socket:>", text)
+    return _DEVICE.sub(r"<\1>", text) if "<block " in text or "<char " in text else text
+
+
 def descriptor(args: str) -> tuple[int, str | None] | None:
     """Return the descriptor that `args` begins with, and the path that `-y` shows for it."""
     found = _FD.match(args)
@@ -73,10 +90,11 @@ def both_ends(args: str) -> list[tuple[str, int | None]]:
     ]
 
 
-def iocbs(args: str) -> Iterator[tuple[str, str, int | None, int | None]]:
-    """Return the operation (such as PREAD), descriptor, length and offset of each request of io_submit."""
+def iocbs(args: str) -> Iterator[tuple[str, str, int | None, int | None, str]]:
+    """Return the operation (such as PREAD), descriptor, length, offset and data of each request of io_submit."""
     for found in _IOCB.finditer(args):
         word, where = _IOCB_WORD.search(found[0]), _IOCB_FD.search(found[0])
+        data = _IOCB_DATA.search(found[0])
         nbytes, offset = _IOCB_LENGTH.search(found[0]), _IOCB_OFFSET.search(found[0])
         length = int(nbytes[1]) if nbytes and "iov_len" not in found[0] else vector_length(found[0])
         yield (
@@ -84,6 +102,7 @@ def iocbs(args: str) -> Iterator[tuple[str, str, int | None, int | None]]:
             where[1] if where else "",
             length,
             int(offset[1]) if offset else None,
+            data[1] if data and data[1] != "0" else "",
         )
 
 
@@ -112,10 +131,10 @@ def vector_length(args: str) -> int | None:
     return sum(int(size) for size in sizes) if sizes and "}, ..." not in args else None
 
 
-def opened_path(args: str, result: str, here: str | None = None) -> str | None:
-    """Return the path that an open call opened; `here` is as for `path_argument`."""
+def opened_path(args: str, result: str, known: Directories) -> str | None:
+    """Return the path that an open call opened; `known` is as for `path_argument`."""
     named = re.match(r"\d{1,9}<([^<>]*)>", result)
-    return _unescaped(named[1]) if named else path_argument(args, here)
+    return _unescaped(named[1]) if named else path_argument(args, known)
 
 
 def working_directory(args: str) -> str | None:
@@ -124,24 +143,24 @@ def working_directory(args: str) -> str | None:
     return None if found is None else _unescaped(found[1])
 
 
-def path_argument(args: str, here: str | None = None) -> str | None:
+def path_argument(args: str, known: Directories) -> str | None:
     """Return the path that a call names; a relative one only if its directory is known.
 
-    `here` is the working directory of the process, where it is known.
+    `known` gives the directories of the process.
     """
     found = _PATH.search(args)
-    return None if found is None else _whole(found, here)
+    return None if found is None else _whole(found, known)
 
 
-def both_paths(args: str, here: str | None = None) -> tuple[str, str] | None:
+def both_paths(args: str, known: Directories) -> tuple[str, str] | None:
     """Return the two paths that a call names, each as `path_argument` does; None if one cannot be made whole."""
-    found = [_whole(path, here) for path in list(_PATH.finditer(args))[:2]]
+    found = [_whole(path, known) for path in list(_PATH.finditer(args))[:2]]
     if len(found) < 2 or found[0] is None or found[1] is None:
         return None
     return found[0], found[1]
 
 
-def _whole(found: re.Match[str], here: str | None) -> str | None:
+def _whole(found: re.Match[str], known: Directories) -> str | None:
     """Return the path of a match of `_PATH`, made whole with its directory; None if that is unknown or it was cut."""
     word, directory, name, cut = found.groups()
     path = _unescaped(name)
@@ -150,9 +169,9 @@ def _whole(found: re.Match[str], here: str | None) -> str | None:
     if path.startswith("/"):
         return path
     if directory is not None:
-        here = _unescaped(directory)
-    elif word not in (None, "AT_FDCWD"):
-        return None
+        here: str | None = _unescaped(directory)
+    else:
+        here = known(HERE if word in (None, "AT_FDCWD") else int(word))
     return None if here is None else os.path.normpath(os.path.join(here, path))
 
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from tracekit.errors import ErrorClass
-from tracekit.formats.sound import MAX_INT
 from tracekit.formats.syscalls.arguments import (
-    both_ends,
+    HERE,
     both_paths,
     descriptor,
     iocbs,
@@ -19,47 +16,33 @@ from tracekit.formats.syscalls.arguments import (
     result_of,
     scalar,
     vector_length,
+    without_details,
     working_directory,
 )
-from tracekit.formats.syscalls.files import (
-    HERE,
-    File,
-    Table,
-    change_directory,
-    close_range,
-    file_of,
-    handed_down,
-    here,
-)
+from tracekit.formats.syscalls.files import File, Table
 from tracekit.formats.syscalls.names import (
     ASYNC,
     COPIES,
     DATA,
     DELETES,
-    DUPS,
-    FD_STATS,
-    FD_TRUNCATES,
+    EXECS,
     FORKS,
-    HINTS,
     LEFT_OUT,
-    LISTS,
     MAPS,
     MOVES,
     OPENS,
     READS,
+    REAPS,
     RENAMES,
-    SEEKS,
     STATS,
-    SYNCS,
     TRUNCATES,
     VECTORED,
     WRITES,
 )
+from tracekit.formats.syscalls.parts import Part, beyond, copied, on_descriptor
+from tracekit.formats.syscalls.requests import Requests, Row
 
 __all__ = ["Processes", "Row"]
-
-Row = tuple[int, str, str, int | None, int | None, int | None, int | None, int, str | None, str | None]
-"""t_submit, name of the file, op, offset, len, bytes, latency, worker, error, name that a rename gives."""
 
 
 _PLAIN = {
@@ -73,17 +56,6 @@ _STREAMS = 2
 """The last descriptor of the standard streams."""
 
 
-class _Part(NamedTuple):
-    """What a call does to one file."""
-
-    op: str
-    path: str | None
-    offset: int | None = None
-    length: int | None = None
-    moved: int | None = None
-    to_path: str | None = None
-
-
 class Processes:
     """The descriptors of all processes of a log, and what was left out.
 
@@ -94,7 +66,7 @@ class Processes:
     def __init__(self, *, every_open: bool = True, inherited_streams: bool = True) -> None:
         self.unnamed = 0
         self.cut_vectors = 0
-        self.asynchronous = 0
+        self.requests = Requests()
         self.left_out: Counter[str] = Counter()
         self.mapped: set[str] = set()
         self.moved: Counter[str] = Counter()
@@ -130,9 +102,14 @@ class Processes:
         self._gone.add(thread)
         self._workers.pop(0 if thread == self._first else thread, None)
 
+    def superseded(self, thread: int, by: int) -> None:
+        """Note that the thread `by` executes a program: it is the only one of its process from now on, as `thread`."""
+        self._tables[thread] = self._tables.get(by, Table())
+        self.ended(by)
+
     def lost(self, thread: int) -> None:
         """Forget the positions of a thread's files, because one of its calls could not be read."""
-        for file in self._table(thread).values():
+        for file in self._table(thread).files.values():
             file.position = None
 
     def call(
@@ -140,19 +117,27 @@ class Processes:
     ) -> list[Row]:
         """Return the ops of one call, and keep its effect on descriptors."""
         table = self._table(thread)
-        if "CLOSE_RANGE_UNSHARE" in args:
-            table = self._tables[thread] = dict(table)
-        thread = 0 if thread == self._first else thread
+        args, result = without_details(args), without_details(result)
         value, error = result_of(result)
+        if "CLOSE_RANGE_UNSHARE" in args:
+            table = self._own(thread, table.copy())
+        elif name in EXECS and value == 0:
+            table = self._own(thread, table.after_exec())
+        thread = 0 if thread == self._first else thread
         if "AT_FDCWD<" in args:
-            table[HERE] = File(working_directory(args), None)
+            table.files[HERE] = File(working_directory(args), None)
         if name in FORKS:
             self._forked(thread, table, value, args)
             return []
         if value is not None and value > 0:
             self._count_moved(name, value)
         rows: list[Row] = []
-        latency = None if (value is None and error is None) or name == "io_submit" else took_ns
+        if name == "io_submit":
+            return self._submitted(thread, table, at_ns, args, value)
+        if name in REAPS:
+            ended_ns = None if took_ns is None else at_ns + took_ns
+            return self.requests.reaped(id(table), args, ended_ns)
+        latency = None if value is None and error is None else took_ns
         for kind, path, offset, length, moved, to_path in self._parts(
             table, name, args, result, value, error
         ):
@@ -177,7 +162,7 @@ class Processes:
     ) -> Row | None:
         """Return the op of a successful read or write by itself, as `call` would; None if only that can."""
         table = self._tables.get(thread)
-        file = None if table is None else table.get(number)
+        file = None if table is None else table.files.get(number)
         if file is None or file.path != path or number <= _STREAMS or moved > length or file.appends:
             return None
         kind, at_position = _PLAIN[name]
@@ -211,47 +196,45 @@ class Processes:
 
     def _parts(
         self, table: Table, name: str, args: str, result: str, value: int | None, error: ErrorClass | None
-    ) -> Iterator[_Part]:
+    ) -> Iterator[Part]:
         moved = None if value is None and error is None else max(value or 0, 0)
         if name in DATA:
             yield from self._data(table, name, args, moved)
         elif name in OPENS:
-            path = opened_path(args, result, here(table))
+            path = opened_path(args, result, table.path_of)
             opened = value is not None and value >= 0
             if value is not None and opened:
                 appends = "O_APPEND" in args.rpartition('"')[2]
-                table[value] = File(path, None if appends else 0, opened=True, appends=appends)
+                table.opened(value, File(path, None if appends else 0, opened=True, appends=appends), args)
             emptied = opened and (name == "creat" or "O_TRUNC" in args)
             if not opened or emptied or self._every_open:
-                yield _Part("truncate", path, length=0) if emptied else _Part("stat", path)
+                yield Part("truncate", path, length=0) if emptied else Part("stat", path)
         elif name in STATS:
-            yield _Part("stat", path_argument(args, here(table)))
+            yield Part("stat", path_argument(args, table.path_of))
         elif name in DELETES:
-            yield _Part("delete", path_argument(args, here(table)))
+            yield Part("delete", path_argument(args, table.path_of))
         elif name in TRUNCATES:
-            yield _Part("truncate", path_argument(args, here(table)), length=scalar(args, -1))
+            yield Part("truncate", path_argument(args, table.path_of), length=scalar(args, -1))
         elif name in RENAMES:
             yield from self._renamed(table, name, args, done=value == 0)
         elif name in MOVES:
-            change_directory(table, args, failed=error is not None)
+            table.change_directory(args, failed=error is not None)
         elif name in COPIES:
-            yield from _copied(table, name, args, moved)
-        elif name == "io_submit":
-            yield from self._submitted(table, args, value)
+            yield from copied(table, name, args, moved)
         elif name in LEFT_OUT:
             self.left_out[name] += 1
         elif name in MAPS:
-            file = file_of(table, args.split(", ", 4)[-1]) if args.count(", ") >= 4 else None
+            file = table.file_of(args.split(", ", 4)[-1]) if args.count(", ") >= 4 else None
             if file is not None and file.path is not None and error is None:
                 self.mapped.add(file.path)
         elif name == "close_range":
-            close_range(table, args, value)
+            table.close_range(args, value)
         else:
-            yield from _on_descriptor(table, name, args, value)
+            yield from on_descriptor(table, name, args, value)
 
-    def _data(self, table: Table, name: str, args: str, moved: int | None) -> Iterator[_Part]:
+    def _data(self, table: Table, name: str, args: str, moved: int | None) -> Iterator[Part]:
         """A read or write: at its offset argument, or at the position if there is none or it is -1."""
-        file = file_of(table, args)
+        file = table.file_of(args)
         if file is None:
             return
         if not (self._inherited_streams or file.opened) and (descriptor(args) or (0, None))[0] <= _STREAMS:
@@ -263,37 +246,43 @@ class Processes:
             offset = None  # Linux appends whatever the offset, and leaves the position
             file.at_end = False
         elif place is None or ((given := scalar(args, place)) == -1 and name in ("preadv2", "pwritev2")):
-            known = None if _beyond(moved, length) else moved
+            known = None if beyond(moved, length) else moved
             offset = file.append(known) if appends else file.move(known)
         else:
             offset = given if given is None or given >= 0 else None
-        yield _Part("read" if name in READS else "write", file.path, offset, length, moved)
+        yield Part("read" if name in READS else "write", file.path, offset, length, moved)
 
-    def _submitted(self, table: Table, args: str, value: int | None) -> Iterator[_Part]:
-        """The requests of io_submit that the kernel took; how they ended is not in the call."""
+    def _submitted(self, thread: int, table: Table, at_ns: int, args: str, value: int | None) -> list[Row]:
+        """Keep the requests of io_submit that the kernel took until they are reaped; return those of unknown end."""
+        rows: list[Row] = []
         found = list(iocbs(args))[: max(value or 0, 0)]
         self.cut_vectors += max(value or 0, 0) - len(found)
-        for word, where, length, offset in found:
+        context = args.partition(",")[0]
+        for word, where, length, offset, data in found:
             kind = ASYNC.get(word)
-            file = file_of(table, where)
+            file = table.file_of(where)
             if kind is None or file is None:
                 self.left_out[f"io_submit {word}"] += 1
-                continue
-            self.asynchronous += 1
-            yield _Part(kind, file.path, *((None, None) if kind == "sync" else (offset, length)))
+            elif file.path is None:
+                self.unnamed += kind != "sync"
+            elif file.path.startswith("/"):
+                place = (None, None) if kind == "sync" else (offset, length)
+                row = (at_ns, file.path, kind, *place, None, None, self._worker(thread), None, None)
+                rows += self.requests.begun((id(table), context, data), row)
+        return rows
 
-    def _renamed(self, table: Table, name: str, args: str, *, done: bool) -> Iterator[_Part]:
+    def _renamed(self, table: Table, name: str, args: str, *, done: bool) -> Iterator[Part]:
         """A rename; one of names whose directories are unknown, or one that exchanges two files, is counted.
 
         What is open keeps its descriptor and its position under the new name.
         """
-        paths = both_paths(args, here(table))
+        paths = both_paths(args, table.path_of)
         if paths is None or "RENAME_EXCHANGE" in args:
             self.left_out[name] += 1
             return
-        yield _Part("rename", paths[0], to_path=paths[1])
+        yield Part("rename", paths[0], to_path=paths[1])
         if done and paths[0] != paths[1]:
-            opened = {id(file): file for known in self._tables.values() for file in known.values()}
+            opened = {id(file): file for known in self._tables.values() for file in known.files.values()}
             for file in opened.values():
                 file.renamed(*paths)
 
@@ -306,16 +295,22 @@ class Processes:
         parents = [parent for parent in self._forking if parent not in taken]
         if len(parents) == 1:
             self._early[thread] = parents[0]
-            table = handed_down(self._tables.setdefault(parents[0], {}), self._forking[parents[0]])
+            table = self._tables.setdefault(parents[0], Table()).handed_down(self._forking[parents[0]])
         elif parents:
             self._early[thread] = None
-            table = {}
+            table = Table()
         elif self._first is None and 0 in self._tables:
             self._first = thread
             table = self._tables[0]
         else:
-            table = {}
+            table = Table()
         self._tables[thread] = table
+        return table
+
+    def _own(self, thread: int, table: Table) -> Table:
+        """Give a thread `table`, which no other process shares."""
+        same = (0, self._first) if thread in (0, self._first) else (thread,)
+        self._tables.update({number: table for number in same if number is not None})
         return table
 
     def _forked(self, thread: int, table: Table, child: int | None, args: str) -> None:
@@ -329,64 +324,9 @@ class Processes:
             if parent == thread:
                 return
             known = self._tables[child]
-            for number in known.keys() & table.keys():
-                table[number].position = None  # shared, and the child has moved it
-            self._tables[child] = {**handed_down(table, args), **known}
+            for number in known.files.keys() & table.files.keys():
+                table.files[number].position = None  # shared, and the child has moved it
+            given = table.handed_down(args)
+            self._tables[child] = Table(given.files | known.files, given.closing | known.closing)
             return
-        self._tables[child] = handed_down(table, args)
-
-
-def _copied(table: Table, name: str, args: str, moved: int | None) -> Iterator[_Part]:
-    """The read and the write of a copy inside the kernel."""
-    ends = both_ends(args)
-    length = re.search(r", (\d{1,19})(?:, [\w|]+)?$", args)
-    if len(ends) != 2 or length is None:
-        return
-    for place, kind in zip(COPIES[name], ("read", "write"), strict=True):
-        where, given = ends[place]
-        file = file_of(table, where)
-        if name.startswith("sendfile") and kind == "write":
-            given = None  # its one offset is that of the read
-        if file is not None:
-            asked = min(int(length[1]), MAX_INT)
-            begin = given if given is not None else file.move(None if _beyond(moved, asked) else moved)
-            yield _Part(kind, file.path, begin, asked, moved)
-
-
-def _beyond(moved: int | None, asked: int | None) -> bool:
-    """Whether a call says that it moved more than it was asked for: its line is damaged."""
-    return moved is not None and asked is not None and moved > asked
-
-
-def _on_descriptor(table: Table, name: str, args: str, value: int | None) -> Iterator[_Part]:
-    """Calls that name nothing but a descriptor."""
-    file = file_of(table, args)
-    if file is None:
-        return
-    ok = value is not None and value >= 0
-    if name in FD_STATS:
-        yield _Part("stat", file.path)
-    elif name in LISTS:
-        yield _Part("list", file.path)
-    elif name in SYNCS:
-        ranged = name == "sync_file_range"
-        yield _Part(
-            "sync", file.path, scalar(args, 1) if ranged else None, scalar(args, 2) if ranged else None
-        )
-    elif name in FD_TRUNCATES:
-        yield _Part("truncate", file.path, length=scalar(args, -1))
-    elif name in HINTS:
-        numbers = [int(n) for n in re.findall(r", (-?\d{1,18})(?=, |$)", args)]
-        offset, length = numbers[:2] if len(numbers) >= 2 else (None, None)
-        yield _Part("hint", file.path, offset, length)
-    elif name in SEEKS and ok:
-        inner = re.search(r"\[(\d{1,18})\]", args)
-        file.sought(int(inner[1]) if inner else value, args)
-    elif name.startswith("fcntl") and "F_SETFL" in args and ok:
-        file.appends = "O_APPEND" in args
-    elif (name in DUPS or (name.startswith("fcntl") and "F_DUPFD" in args)) and ok and value is not None:
-        table[value] = file
-    elif name == "close":
-        found = descriptor(args)
-        if found is not None:
-            table.pop(found[0], None)
+        self._tables[child] = table.handed_down(args)

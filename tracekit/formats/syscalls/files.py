@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, field
 
-from tracekit.formats.syscalls.arguments import descriptor, path_argument, scalar
+from tracekit.formats.syscalls.arguments import HERE, descriptor, path_argument, scalar
 from tracekit.uri import renamed
 
-__all__ = ["HERE", "File", "Table", "change_directory", "close_range", "file_of", "handed_down", "here"]
+__all__ = ["File", "Table"]
 
-HERE = -100
-"""The descriptor of the working directory, as the kernel numbers it (AT_FDCWD)."""
+_CLOSES_ON_EXEC = re.compile(r"O_CLOEXEC|F_DUPFD_CLOEXEC|\bFD_CLOEXEC")
 
 
 @dataclass(slots=True)
@@ -53,49 +53,77 @@ class File:
             self.path = renamed(self.path, old, new)
 
 
-Table = dict[int, File]
+@dataclass(slots=True)
+class Table:
+    """The descriptors of a process, with its working directory as `HERE`, and which of them an exec closes."""
 
+    files: dict[int, File] = field(default_factory=dict)
+    closing: set[int] = field(default_factory=set)
 
-def close_range(table: Table, args: str, value: int | None) -> None:
-    if value != 0 or "CLOSE_RANGE_CLOEXEC" in args:
-        return
-    first, last = descriptor(args), scalar(args, -2)
-    if first is None:
-        return
-    end = 2**32 if last is None or last < 0 else last
-    for number in [number for number in table if first[0] <= number <= end]:
-        del table[number]
+    def path_of(self, number: int) -> str | None:
+        """Return the path of a descriptor, where the log has shown it."""
+        known = self.files.get(number)
+        return None if known is None else known.path
 
+    def file_of(self, args: str) -> File | None:
+        """The file of the descriptor that `args` begins with; `-y` names it even if it was opened before the log."""
+        found = descriptor(args)
+        if found is None or found[0] < 0:
+            return None
+        number, path = found
+        file = self.files.get(number)
+        if file is None or (path is not None and file.path is not None and path != file.path):
+            file = self.files[number] = File(path, None)
+        if file.path is None:
+            file.path = path
+        return file
 
-def here(table: Table) -> str | None:
-    """Return the working directory, where the log has shown it."""
-    known = table.get(HERE)
-    return None if known is None else known.path
+    def opened(self, number: int, file: File, args: str) -> None:
+        """Note that `number` is a descriptor of `file`, by a call with `args`."""
+        self.files[number] = file
+        self.mark(number, args)
 
+    def mark(self, number: int, args: str) -> None:
+        """Note whether an exec closes a descriptor, which the flags in `args` say."""
+        if _CLOSES_ON_EXEC.search(args.rpartition('"')[2]):
+            self.closing.add(number)
+        else:
+            self.closing.discard(number)
 
-def change_directory(table: Table, args: str, *, failed: bool) -> None:
-    """Note a new working directory. It is unknown after a call whose directory is."""
-    if failed:
-        return
-    file = file_of(table, args)
-    path = path_argument(args, here(table)) if file is None else file.path
-    table[HERE] = File(path, None)
+    def close(self, number: int) -> None:
+        """Note that a descriptor was closed."""
+        self.files.pop(number, None)
+        self.closing.discard(number)
 
+    def close_range(self, args: str, value: int | None) -> None:
+        """Note what a call of close_range has closed, or will be closed by an exec."""
+        first, last = descriptor(args), scalar(args, -2)
+        if value != 0 or first is None:
+            return
+        end = 2**32 if last is None or last < 0 else last
+        chosen = {number for number in self.files if first[0] <= number <= end}
+        if "CLOSE_RANGE_CLOEXEC" in args:
+            self.closing |= chosen
+            return
+        for number in chosen:
+            self.close(number)
 
-def handed_down(table: Table, args: str) -> Table:
-    """The descriptors of a fork's child: the parent's own table for a thread, a copy for a process."""
-    return table if "CLONE_FILES" in args else dict(table)
+    def change_directory(self, args: str, *, failed: bool) -> None:
+        """Note a new working directory. It is unknown after a call whose directory is."""
+        if failed:
+            return
+        file = self.file_of(args)
+        path = path_argument(args, self.path_of) if file is None else file.path
+        self.files[HERE] = File(path, None)
 
+    def copy(self) -> Table:
+        """Return a table of its own with the same files."""
+        return Table(dict(self.files), set(self.closing))
 
-def file_of(table: Table, args: str) -> File | None:
-    """The file of the descriptor that `args` begins with; `-y` names it even if it was opened before the log."""
-    found = descriptor(args)
-    if found is None or found[0] < 0:
-        return None
-    number, path = found
-    file = table.get(number)
-    if file is None or (path is not None and file.path is not None and path != file.path):
-        file = table[number] = File(path, None)
-    if file.path is None:
-        file.path = path
-    return file
+    def handed_down(self, args: str) -> Table:
+        """The descriptors of a fork's child: the parent's own table for a thread, a copy for a process."""
+        return self if "CLONE_FILES" in args else self.copy()
+
+    def after_exec(self) -> Table:
+        """The descriptors after an exec, which no other process shares."""
+        return Table({number: file for number, file in self.files.items() if number not in self.closing})

@@ -8,6 +8,7 @@ __all__ = [
     "DATA",
     "DELETES",
     "DUPS",
+    "EXECS",
     "FD_STATS",
     "FD_TRUNCATES",
     "FORKS",
@@ -18,6 +19,7 @@ __all__ = [
     "MOVES",
     "OPENS",
     "READS",
+    "REAPS",
     "RENAMES",
     "SEEKS",
     "STATS",
@@ -65,6 +67,7 @@ DELETES = ("unlink", "unlinkat")
 SEEKS = ("lseek", "_llseek", "llseek")
 DUPS = ("dup", "dup2", "dup3")
 FORKS = ("clone", "clone3", "fork", "vfork")
+EXECS = ("execve", "execveat")
 HINTS = ("fadvise64", "fadvise64_64", "readahead")
 MAPS = ("mmap", "mmap2")
 COPIES = {"sendfile": (1, 0), "sendfile64": (1, 0), "copy_file_range": (0, 1), "splice": (0, 1)}
@@ -75,6 +78,7 @@ TRUNCATES = ("truncate", "truncate64")
 MOVES = ("chdir", "fchdir")
 """Calls that change the working directory."""
 RENAMES = ("rename", "renameat", "renameat2")
+REAPS = ("io_getevents", "io_pgetevents")
 ASYNC = {
     "PREAD": "read",
     "PREADV": "read",
@@ -97,7 +101,7 @@ LEFT_OUT = (
     "tee",
 )
 """Calls on storage that are not ops of the schema, or whose requests strace does not show."""
-VECTORED = ("readv", "writev", "preadv", "preadv2", "pwritev", "pwritev2", "io_submit")
+VECTORED = ("readv", "writev", "preadv", "preadv2", "pwritev", "pwritev2", "io_submit", *REAPS)
 TRACED = (
     *(name for name in DATA if name not in ("pread", "pwrite")),
     *OPENS,
@@ -115,6 +119,7 @@ TRACED = (
     *MAPS,
     *COPIES,
     "io_submit",
+    *REAPS,
     *SYNCS,
     *FD_TRUNCATES,
     *TRUNCATES,
@@ -122,4 +127,5 @@ TRACED = (
     *MOVES,
     *LEFT_OUT,
 )
-"""What to trace: every call that the reader understands or counts, but for `fstat`, which moves nothing."""
+"""What to trace: every call that the reader understands or counts, but for `fstat`, which moves nothing, and `execve`,
+whose effect `-y` shows."""

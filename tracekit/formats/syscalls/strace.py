@@ -17,7 +17,8 @@ import pyarrow as pa
 from tracekit.errors import TraceFormatError
 from tracekit.formats.base import Carries, ImportOptions, Tally
 from tracekit.formats.sound import batch_of
-from tracekit.formats.syscalls.calls import Processes, Row
+from tracekit.formats.syscalls.calls import Processes
+from tracekit.formats.syscalls.requests import Row
 from tracekit.formats.text.lines import ahead, blocks, decoded_lines
 from tracekit.uri import from_name
 
@@ -39,12 +40,16 @@ _PLAIN = re.compile(
 """A read or write as nearly every line of a log is one: with a thread, a time, a named file, and a duration."""
 _WHOLE = re.compile(r"(\d{1,10}) +(\d{10})\.(\d{6}) (\w+)\((.*)\)\s+= (.*?)\s+<(\d{1,9})\.(\d{6})>", re.ASCII)
 _RESUMED = re.compile(r"<\.\.\. (\w+) resumed>\s?(.*)")
-_UNFINISHED = "<unfinished ...>"
+_UNFINISHED = ("<unfinished ...>", "<detached ...>")
+"""Ends a call whose end is in a later line, or that strace did not wait for."""
 _CALL = re.compile(r"(\w+)\((.*)")
 _ENDED = re.compile(r"(.*)\)\s+= (.*?)(?:\s+<(\d{1,9}\.\d{1,9})>)?$")
+_SUPERSEDED = re.compile(r"\+\+\+ superseded by execve in pid (\d{1,10}) \+\+\+")
 _STACK = " > "
+_DATA = " | "
+"""Begins a line of data, with the option `-e read` or `-e write`."""
 _SKIPPED = ("--- ", "strace: ", "[ Process PID=")
-_NOT_CALLS = (*_SKIPPED, "+++ ", _STACK)
+_NOT_CALLS = (*_SKIPPED, "+++ ", _STACK, _DATA)
 _ENDS = ("+++ exited", "+++ killed")
 _RELATIVE_BELOW_NS = 10**17
 """Times of `-r` are waits since the line before: less than three years, which no Unix time of a trace is."""
@@ -163,9 +168,9 @@ class StraceLog:
             yield "calls left out, which are not ops of the schema: " + ", ".join(
                 f"{name} {count}" for name, count in left_out.items()
             )
-        if self._processes.asynchronous:
+        if self._processes.requests.unknown:
             yield (
-                f"{self._processes.asynchronous} ops of io_submit have no latency and no bytes moved: the log does"
+                f"{self._processes.requests.unknown} ops of io_submit have no latency and no bytes moved: the log does"
                 " not say which completion is theirs"
             )
 
@@ -209,6 +214,9 @@ class StraceLog:
             for row in self._never_returned(thread, at_ns, text):
                 values += row
                 numbers.append(number)
+        for row in self._processes.requests.left():
+            values += row
+            numbers.append(0)
         return self._batch(values, numbers)
 
     def _never_returned(self, thread: int, at_ns: int, text: str) -> list[Row]:
@@ -236,11 +244,11 @@ class StraceLog:
         at_ns = self._time(found)
         rest = found["rest"].rstrip()
         if rest.startswith("+++ "):
-            return self._ended(thread) if rest.startswith(_ENDS) else []
+            return self._ended(thread, rest)
         if rest.startswith(_SKIPPED):
             return []
         if rest.endswith(_UNFINISHED):
-            begun_call = rest.removesuffix(_UNFINISHED).rstrip()
+            begun_call = rest.rpartition("<")[0].rstrip()
             self._unfinished[thread] = (number, at_ns, begun_call)
             self._processes.begun(thread, begun_call)
             return []
@@ -263,14 +271,22 @@ class StraceLog:
             return []
         self.calls += 1
         took_ns = None if ended[3] is None else _ns(ended[3])
-        self._untimed = self._untimed or (took_ns is None and ended[2] != "?")
+        self._untimed = self._untimed or (took_ns is None and not ended[2].startswith("?"))
         return self._processes.call(thread, at_ns, call[1], ended[1].rstrip(), ended[2], took_ns)
 
-    def _ended(self, thread: int) -> list[Row]:
+    def _ended(self, thread: int, rest: str) -> list[Row]:
         """A thread has ended: its calls under way never returned, and its number may be used again."""
+        superseded = _SUPERSEDED.match(rest)
+        if superseded is None and not rest.startswith(_ENDS):
+            return []
         begun = self._unfinished.pop(thread, None)
         rows = [] if begun is None else self._never_returned(thread, begun[1], begun[2])
         self._processes.ended(thread)
+        if superseded is not None:  # by another thread of its process, which goes on under its number
+            by = int(superseded[1])
+            self._processes.superseded(thread, by)
+            if by in self._unfinished:
+                self._unfinished[thread] = self._unfinished.pop(by)
         return rows
 
     def _time(self, found: re.Match[str]) -> int:
