@@ -124,7 +124,7 @@ class StraceLog:
     @property
     def unseen(self) -> tuple[str, ...]:
         """What was used whose requests the log does not show, or not what they moved."""
-        rings, asked = self._processes.left_out["io_uring_enter"], self._processes.asynchronous
+        rings, asked = self._processes.left_out["io_uring_enter"], self._processes.requests.unknown
         return (*(("io_uring",) if rings else ()), *(("io_submit",) if asked else ()))
 
     def batches(self, source: Path) -> Iterator[pa.RecordBatch]:
