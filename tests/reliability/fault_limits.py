@@ -33,7 +33,7 @@ def _verbs(folder: Path) -> dict[str, list[object]]:
     return {
         "record": ["record", folder / "data", "-o", "{out}", "--epochs", 40],
         "import": ["import", "csv", folder / "log.csv", "-o", "{out}"],
-        "export": ["export", trace, "chrome", "-o", "{out}"],
+        "export": ["export", "chrome", trace, "-o", "{out}"],
         "query": ["query", trace, "FROM ops", "--parquet", "-o", "{out}"],
         "stats": ["stats", trace, "--csv", "-o", "{out}"],
         "replay": ["replay", small, "--pace", "asap", "-o", "{out}"],

@@ -253,3 +253,26 @@ def test_a_mount_point_is_refused_where_another_directory_would_have_to_replace_
     assert done.returncode == 0, done.stderr
     told = [line.partition(" is a mount point")[0].rpartition("/")[2] for line in done.stdout.splitlines()]
     assert told == ["point", "point", "other", "other"], done.stdout
+
+
+@pytest.mark.parametrize("name", ["gs:/bucket", "file:x", "~no-such-user", "a%41[1]"])
+def test_a_relative_name_that_libraries_take_for_something_else_is_a_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").write_bytes(bytes(100))
+    out = Path(name)
+    tracekit.record("data", out=out)
+    reader = open_reader(out)
+    assert reader.query("SELECT count(*) AS n FROM ops WHERE op = 'read'").to_pylist() == [{"n": 1}]
+    assert sum(batch.num_rows for batch in reader.batches()) == reader.rows
+    assert verify(out) == []
+    merged = tracekit.merge([out], out=Path(f"{name}-2"))
+    assert merged.ops == reader.rows
+    tracekit.export_trace("csv", out, Path(f"{name}.csv"))
+    assert (tmp_path / name / "_trace.parquet").is_file()
+
+
+def test_a_target_below_what_is_no_place_for_files_is_named_as_it_was_given(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no trace can be written at /proc/run"):
+        imported(Path("/proc/run.trace"))

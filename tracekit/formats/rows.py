@@ -90,9 +90,9 @@ def write_json(rows: pa.RecordBatchReader, path: Path) -> None:
 
 
 def write_parquet(rows: pa.RecordBatchReader, path: Path) -> None:
-    """Write the rows as one Parquet file."""
+    """Write the rows as one Parquet file; Arrow would take a relative name, such as `s3:/a`, for a URI."""
     schema = storable(rows.schema.empty_table()).schema
-    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+    with pq.ParquetWriter(path.absolute(), schema, compression="zstd") as writer:
         for table in _tables(rows):
             writer.write_table(storable(table))
 

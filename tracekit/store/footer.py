@@ -37,8 +37,11 @@ _CHUNKS = "SELECT type FROM parquet_metadata(?) ORDER BY row_group_id, column_id
 
 @contextmanager
 def sealed_writer(file: Path, schema: pa.Schema, **options: Any) -> Iterator[pq.ParquetWriter]:
-    """Write `file` with the options of pq.ParquetWriter, and seal it on a clean exit."""
-    with pq.ParquetWriter(file, schema, **options) as writer:
+    """Write `file` with the options of pq.ParquetWriter, and seal it on a clean exit.
+
+    Arrow would take a relative name, such as `s3:/a`, for a URI.
+    """
+    with pq.ParquetWriter(file.absolute(), schema, **options) as writer:
         yield writer
         writer.add_key_value_metadata({_KEY.decode(): _ZEROS.decode()})
     with file.open("r+b") as opened:

@@ -15,7 +15,7 @@ from typing import TypeVar
 from tracekit.errors import TraceFormatError, UsageError
 from tracekit.store.layout import check_name
 from tracekit.store.remote import is_remote, remote_path
-from tracekit.uri import local_file, scheme_of
+from tracekit.uri import clean, local_file, scheme_of
 
 __all__ = ["Name", "each_trace", "literal", "local_path", "one_path", "trace_paths"]
 
@@ -31,7 +31,9 @@ def local_path(name: Name) -> Path:
     """
     text = os.fspath(name)
     if "://" in text and scheme_of(text) != "file":
-        raise UsageError(f"{text}: a trace is a local directory or file", "give a path, or a file:// URI")
+        raise UsageError(
+            f"{clean(text)}: a trace is a local directory or file", "give a path, or a file:// URI"
+        )
     path = local_file(text)
     check_name(path)
     return path
@@ -84,5 +86,5 @@ def _matches(name: Name) -> tuple[Path, ...]:
 
 
 def literal(path: Path) -> str:
-    """Return `path` for a DuckDB function that expands globs, so that it means this one file."""
-    return re.sub(r"[*?\[]", r"[\g<0>]", str(path))
+    """Return `path` for a DuckDB function that expands globs, `~` and URLs, so that it means this one file."""
+    return re.sub(r"[*?\[]", r"[\g<0>]", str(path.absolute()))

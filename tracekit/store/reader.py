@@ -154,7 +154,7 @@ class TraceReader:
     def _enclose(self, connection: duckdb.DuckDBPyConnection) -> None:
         """Take from the connection what is not needed to read the trace."""
         files = [segment.path for segment in self.segments if segment.by_name]
-        allowed = [*map(str, files), *map(literal, files)]
+        allowed = [*(str(file.absolute()) for file in files), *map(literal, files)]
         connection.execute("SET allowed_paths = $paths", {"paths": allowed})
         connection.execute("SET enable_progress_bar = false")  # it prints on stdout, into our JSON
         connection.execute("SET python_enable_replacements = false")

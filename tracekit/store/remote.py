@@ -167,5 +167,5 @@ class _ObjectFile(io.RawIOBase):
 
 
 def local_or_remote(path: Path) -> str | pa.PythonFile:
-    """Return what Arrow opens `path` by."""
-    return path.ranges() if isinstance(path, RemotePath) else str(path)
+    """Return what Arrow opens `path` by. It takes the relative name of a file, such as `s3:/a`, for a URI."""
+    return path.ranges() if isinstance(path, RemotePath) else str(path.absolute())

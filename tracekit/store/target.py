@@ -70,7 +70,12 @@ def beside(path: Path) -> Path:
     """Return a new hidden directory beside `path`, which `publish` makes the trace. Raises UsageError for a mount point."""
     _refuse_mount_point(path)
     aside = partial_path(Path(os.path.realpath(path)))
-    aside.mkdir(parents=True)
+    try:
+        aside.mkdir(parents=True)
+    except OSError as error:
+        raise UsageError(
+            f"no trace can be written at {path}: {error.strerror}", "choose another path"
+        ) from error
     return aside
 
 
