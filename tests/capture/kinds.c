@@ -14,6 +14,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 #include <wchar.h>
+#include <linux/openat2.h>
+#include <locale.h>
 extern char **environ;
 static char block[100000];
 static int made(const char *name, int size) {
@@ -67,6 +69,13 @@ static void buffers(void) {
     f = fopen("large", "r"); setvbuf(f, 0, _IOFBF, 1000); fread(block, 1, 700, f); fread(block, 1, 5000, f); fclose(f);
     int fd = open("dprintf", O_WRONLY | O_CREAT, 0600); dprintf(fd, "%d and %s\n", 5, "words"); dprintf(fd, "%0500d", 5);
 }
+static void seeks(void) {
+    FILE *f = fopen("seeks", "w+"); fseek(f, 336, SEEK_SET); fwrite(block, 1, 15, f); fseek(f, 64, SEEK_SET); fwrite(block, 1, 68, f); fseek(f, 136, SEEK_SET); fread(block, 1, 10, f);
+    fseek(f, 0, SEEK_CUR); fwrite(block, 1, 56, f); fseek(f, 0, SEEK_END); fseek(f, 0, SEEK_CUR); fwrite(block, 1, 72, f); fflush(f); fseek(f, 100, SEEK_SET); fread(block, 1, 4, f); fseek(f, 0, SEEK_END); fseek(f, 9000, SEEK_SET); fwrite(block, 1, 5, f);
+    rewind(f); fread(block, 1, 64, f); fseek(f, 8192, SEEK_SET); fgetc(f); fseek(f, 9001, SEEK_SET); fgetc(f); fseek(f, -3, SEEK_CUR); fgetc(f); fseek(f, -9, SEEK_SET); fseek(f, 9005, SEEK_SET); fgetc(f); fclose(f);
+    f = fopen("seeks", "r"); fseek(f, 10, SEEK_CUR); fgetc(f); fseek(f, 20000, SEEK_SET); fgetc(f); fclose(f); f = fopen("seeks", "w"); fseek(f, 10, SEEK_SET); fputc('x', f); fseek(f, 5, SEEK_SET); fclose(f);
+    f = fopen("append", "a+"); fputs("0123456789", f); fseek(f, 3, SEEK_SET); fgetc(f); fseek(f, 0, SEEK_END); fputc('y', f); fseek(f, 4, SEEK_SET); fgetc(f); fclose(f);
+}
 static void vectors(void) {
     int fd = made("vectors", 9000); struct iovec v[2] = {{block, 100}, {block + 200, 300}};
     preadv2(fd, v, 2, 1000, 0); preadv2(fd, v, 2, -1, RWF_HIPRI); preadv(fd, v, 2, 50); readv(fd, v, 2); pwritev2(fd, v, 2, 100, RWF_DSYNC); pwritev2(fd, v, 1, -1, 0); writev(fd, v, 2);
@@ -94,10 +103,25 @@ static void unnamed(void) {
     char name[] = "tempXXXXXX"; fd = mkstemp(name); write(fd, block, 44); rename(name, "temp"); write(fd, block, 45);
     fd = memfd_create("memory", 0); write(fd, block, 1000);
 }
+static void numbers(void) {
+    struct open_how how = {.flags = O_RDWR | O_CREAT, .mode = 0600}, empty = {.flags = O_RDWR | O_TRUNC}, below = {.flags = O_RDONLY, .resolve = RESOLVE_IN_ROOT};
+    int fd = syscall(SYS_openat2, AT_FDCWD, "numbers", &how, sizeof how), other; write(fd, block, 500);
+    other = syscall(SYS_openat2, AT_FDCWD, "numbers", &empty, sizeof empty); pwrite(other, block, 70, 30);
+    other = syscall(SYS_openat2, open(".", O_PATH | O_DIRECTORY), "/numbers", &below, sizeof below); read(other, block, 33); syscall(SYS_close, other);
+    fd = open("numbers", O_RDONLY); syscall(SYS_fcntl, fd, F_DUPFD, 150L); read(150, block, 44); syscall(SYS_close_range, 150L, 160L, 0L);
+    fd = made("numbers2", 300); syscall(SYS_fcntl, fd, F_DUPFD, 150L); read(150, block, 5); lseek(fd, 100, SEEK_SET); read(150, block, 6);
+}
+static void wide(void) {
+    setlocale(LC_ALL, "C.UTF-8");
+    wchar_t line[100]; FILE *f = fopen("wide", "w"); for (int i = 0; i < 3000; i++) fwprintf(f, L"l\u00e9 %d\n", i); fputws(L"end\n", f); fputwc(L'x', f); fclose(f);
+    f = fopen("wide", "r"); while (fgetws(line, 100, f)); fclose(f); f = fopen("wide", "r"); while (fgetwc(f) != WEOF); rewind(f); fwscanf(f, L"%50ls", line); fclose(f);
+    f = fopen("wide", "a"); fputws(L"left at the exit", f);
+}
 int main(int n, char **a) {
-    char *all = n > 1 ? a[1] : "dafpsbvkiu";
+    char *all = n > 1 ? a[1] : "dafpsbvkiun";
     for (; *all; all++) switch (*all) {
     case 'd': dups(); break; case 'a': append(); break; case 'f': forks(); break; case 'p': spawns(); break; case 's': streams(); break;
-    case 'b': buffers(); break; case 'v': vectors(); break; case 'k': kernel(); break; case 'i': aio(); break; case 'u': unnamed(); break; }
+    case 'b': buffers(); break; case 'v': vectors(); break; case 'k': kernel(); break; case 'i': aio(); break; case 'u': unnamed(); break;
+    case 'n': numbers(); break; case 'w': wide(); break; case 'e': seeks(); break; }
     return 0;
 }

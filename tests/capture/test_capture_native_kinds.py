@@ -29,8 +29,8 @@ needs_strace = pytest.mark.skipif(
 )
 CASES = {
     "dafp": "descriptors, appends, forks and children: dup2, close_range, posix_spawn, vfork, popen, system",
-    "sb": "streams: ungetc, seeks, scanf, freopen, fdopen, tmpfile, fmemopen, other buffers, dprintf",
-    "vkiu": "vectors, copies inside the kernel, written mappings, POSIX AIO, files without a name, calls by syscall()",
+    "sbe": "streams: ungetc, seeks, scanf, freopen, fdopen, tmpfile, fmemopen, other buffers, dprintf",
+    "vkiun": "vectors, copies inside the kernel, written mappings, POSIX AIO, files without a name, calls by syscall()",
 }
 READER = (
     "#include <fcntl.h>\n#include <unistd.h>\n"
@@ -92,6 +92,57 @@ def test_appends_have_their_offset(kinds, tmp_path, monkeypatch, trace):
         assert row["offset"] == ends
         ends += row["bytes"]
     assert ends == (tmp_path / "append").stat().st_size
+
+
+def test_a_write_at_an_offset_of_a_file_that_is_appended_to_has_the_offset_where_it_went(tmp_path, trace):
+    code = """
+        import os, sys
+        fd = os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.write(fd, bytes(100)), os.pwrite(fd, bytes(10), 5), os.pwrite(fd, bytes(20), 5000)
+    """
+    command = [sys.executable, "-c", textwrap.dedent(code), str(tmp_path / "x.bin")]
+    capture_command(command, trace, method="native", include=[f"{tmp_path}/x.bin"], hooks="")
+    found = open_reader(trace).query('SELECT "offset" FROM ops ORDER BY t_submit').column(0).to_pylist()
+    assert found == [0, 100, 110]
+
+
+def test_a_name_that_ends_as_those_of_deleted_files_do_is_kept(tmp_path, trace):
+    name, gone = tmp_path / "x (deleted)", tmp_path / "gone"
+    name.write_bytes(bytes(100))
+    gone.write_bytes(bytes(200))
+    code = """
+        import os, sys
+        fd, gone = (os.open(name, os.O_RDONLY) for name in sys.argv[1:])
+        os.unlink(sys.argv[2])
+        os.read(fd, 50), os.dup2(fd, 0), os.dup2(gone, 1)
+        os.execvp("sh", ["sh", "-c", "cat; cat <&1 >&2"])
+    """
+    command = [sys.executable, "-c", textwrap.dedent(code), str(name), str(gone)]
+    capture_command(command, trace, method="native", include=[f"{tmp_path}/*"], hooks="")
+    found = open_reader(trace).query(
+        "SELECT uri, sum(bytes) AS b FROM ops WHERE op = 'read' GROUP BY 1 ORDER BY 1"
+    )
+    assert [tuple(row.values()) for row in found.to_pylist()] == [
+        (f"file://{gone}", 200), (f"file://{name}", 100)
+    ]  # fmt: skip
+
+
+def test_streams_of_wide_characters_are_recorded(kinds, tmp_path, monkeypatch, trace):
+    """The C library writes what such a stream holds in many small pieces; they are one row a flush."""
+    monkeypatch.chdir(tmp_path)
+    done = capture_command([str(kinds), "w"], trace, method="native", include=[f"{tmp_path}/wide"], hooks="")
+    assert done.exit_code == 0
+    found = open_reader(trace).query('SELECT op, "offset", bytes FROM ops ORDER BY t_submit').to_pylist()
+    written = [row for row in found if row["op"] == "write"]
+    ends = 0
+    for row in written:
+        assert row["offset"] == ends
+        ends += row["bytes"]
+    assert ends == (tmp_path / "wide").stat().st_size
+    size = ends - written[-1]["bytes"]
+    assert (
+        sum(row["bytes"] for row in found if row["op"] == "read") == 2 * size + 4096
+    )  # rewound, and a buffer read
 
 
 def test_processes_that_read_one_descriptor_at_once_have_exact_offsets(tmp_path, trace):

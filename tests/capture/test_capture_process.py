@@ -463,3 +463,17 @@ def test_a_target_with_glob_characters_in_its_path_is_literal(tmp_path: Path, na
         "SELECT sum(bytes)::BIGINT AS n FROM ops WHERE uri LIKE '%/data.bin'"
     )
     assert moved.to_pylist() == [{"n": 1 << 20}]
+
+
+@pytest.mark.parametrize("method", [NATIVE, STRACE])
+def test_globs_may_lead_through_symbolic_links(method, trace, tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "data").symlink_to("real")
+    (tmp_path / "real" / "x.bin").write_bytes(bytes(1000))
+    (tmp_path / "real" / "y.bin").write_bytes(bytes(1000))
+    command = ["sh", "-c", "cd $0; cat data/x.bin > /dev/null; cat < data/x.bin; cat data/y.bin > /dev/null", str(tmp_path)]  # fmt: skip
+    globs = {"include": [f"{tmp_path}/data/*"], "exclude": [f"{tmp_path}/data/y.*"]}
+    capture_command(command, trace, method=method, hooks="", **globs)
+    found = rows(trace, "op = 'read'")
+    assert sum(row["bytes"] for row in found) == 2000
+    assert {row["uri"].rpartition("/")[2] for row in found} == {"x.bin"}

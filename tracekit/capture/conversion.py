@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from tracekit.capture.completeness import Completeness, judge, judge_calls, judge_reads
 from tracekit.capture.engines import ENGINES
 from tracekit.capture.faults.log import FOLDER, FaultLog
-from tracekit.capture.filters import PathFilter
+from tracekit.capture.filters import PathFilter, with_real_names
 from tracekit.capture.native.logs import NativeLogs, Process, measured_overhead
 from tracekit.capture.oplog import OpLogContents, read_oplog
 from tracekit.capture.overhead import ENOUGH_NS
@@ -97,8 +97,10 @@ class Job:
 
     @property
     def paths(self) -> PathFilter:
-        exclude = (*self.exclude, f"{self.work}/", f"{self.target}/")
-        return PathFilter(self.include, exclude, sample_rate=self.sample_rate, stream_salt=self.stream_salt)
+        exclude = with_real_names((*self.exclude, f"{self.work}/", f"{self.target}/"))
+        return PathFilter(
+            with_real_names(self.include), exclude, sample_rate=self.sample_rate, stream_salt=self.stream_salt
+        )
 
     @property
     def of_proxies(self) -> tuple[str, ...]:

@@ -25,7 +25,7 @@ from tracekit.uri import FILE_SCHEMES, scheme_of
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["PathFilter", "paths_kept"]
+__all__ = ["PathFilter", "paths_kept", "with_real_names"]
 
 _SYSTEM = ("/proc/", "/sys/", "/dev/", "/run/", "/etc/", "/usr/", "/lib/", "/lib64/", "/bin/", "/sbin/")
 _OWN_SUFFIXES = (".py", ".pyc", ".pyi", ".pth", ".so", ".pyd", ".egg-link", ".dist-info", "pyvenv.cfg")
@@ -104,8 +104,24 @@ def paths_kept(
     """The filter of a capture into `trace`: never what it writes and ships itself."""
     shipped = () if options["ship"] is None else (f"{options['ship'].rstrip('/')}/",)
     own = (f"{trace}/", str(trace), *shipped)
-    paths = PathFilter(tuple(include), (*exclude, *own))
+    paths = PathFilter(with_real_names(include), with_real_names((*exclude, *own)))
     return paths.sampled(options["sample_rate"], options["sample_by"], salt)
+
+
+def with_real_names(globs: Iterable[str]) -> tuple[str, ...]:
+    """Return `globs`, and those that lead through symbolic links once more by the names that the kernel uses.
+
+    A file that a process inherited or mapped is known by the kernel's name alone, and so is every file to strace.
+    """
+    found: dict[str, None] = {}
+    for glob in globs:
+        fixed = re.split(r"[*?\[]", glob, maxsplit=1)[0]
+        whole = fixed == glob and not glob.endswith("/")
+        named = fixed if whole else fixed.rpartition("/")[0]
+        found |= dict.fromkeys(
+            [glob, os.path.realpath(named) + glob[len(named) :]] if named[:1] == "/" else [glob]
+        )
+    return tuple(found)
 
 
 def _place_of(uri: str) -> float:

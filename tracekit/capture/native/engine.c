@@ -31,6 +31,7 @@
 #include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
+#include <wchar.h>
 #include <netinet/in.h>
 #include <linux/aio_abi.h>
 
@@ -417,8 +418,11 @@ static void note_libraries(void) {
     SYS(SYS_close, fd);
 }
 
+/* Wide streams: what they write is found by the position alone. */
+static inline int is_wide(FILE *f) { return f->_mode > 0 && f->_wide_data; }
 static i64 unwritten(FILE *f) { return f->_flags & 0x800 ? f->_IO_write_ptr - f->_IO_write_base : 0; }
 static struct entry *watched(int fd);
+static void flush_stream(FILE *f);
 
 static void last_answers(void);
 
@@ -449,6 +453,7 @@ __attribute__((destructor)) static void unloaded(void) {
     if (alive && on()) /* the C library writes what its streams hold after this, and tells nobody */
         for (int i = -2; i < (int)(sizeof streams / sizeof *streams); i++) {
             FILE *f = i == -2 ? stdout : i == -1 ? stderr : streams[i];
+            if (f && is_wide(f)) flush_stream(f);
             struct entry *e = f && unwritten(f) > 0 ? watched(f->_fileno) : NULL;
             if (e && e->state == STORAGE) put(WRITE, e->file, 0, now(), -1, place(f->_fileno), unwritten(f), unwritten(f));
             else if (e) count_other(e, WRITE, unwritten(f));
@@ -1341,7 +1346,7 @@ static struct before look(FILE *f) {
     i64 room = f->_flags & 0x800 ? (f->_flags & 0x200 ? f->_IO_buf_end : f->_IO_write_end) - f->_IO_write_ptr : 0;
     i64 pending = unwritten(f), shift = pending ? f->_IO_write_base - f->_IO_read_end : 0;
     int empty = f->_IO_read_base == f->_IO_read_end && !pending;
-    return (struct before){unread(f), pending, room > 0 ? room : 0, shift, now(), -1, feof_unlocked(f), empty};
+    return (struct before){unread(f), pending, room > 0 ? room : 0, shift, now(), is_wide(f) ? place(f->_fileno) : -1, feof_unlocked(f), empty};
 }
 
 /* After a reading function that took `taken` bytes out of the stream; -1: unknown, `b.place` was asked before. */
@@ -1373,7 +1378,10 @@ static void has_written(FILE *f, struct entry *e, struct before b, i64 given, in
     int failure = errno;
     i64 call = me.entered ? now() - b.begin : 0;
     i64 moved = b.unwritten + given - unwritten(f);
-    if (moved > 0 && e->state != STORAGE) count_other(e, WRITE, moved);
+    if (is_wide(f)) {
+        moved = b.place < 0 ? 0 : place(f->_fileno) - b.place;
+        if (moved > 0 && e->state == STORAGE) put(WRITE, e->file, 0, b.begin, now() - b.begin, b.place, moved, moved);
+    } else if (moved > 0 && e->state != STORAGE) count_other(e, WRITE, moved);
     else if (moved > 0) {
         i64 end = place(f->_fileno), first = block ? b.unwritten + b.room : moved;
         if (first > 0 && first < moved) {
@@ -1406,7 +1414,7 @@ static void flush_stream(FILE *f) {
     struct entry *e = file_of(f);
     if (!e) return;
     struct before b = look(f);
-    if (b.unwritten > 0) REAL(fflush_unlocked)(f);
+    if (b.unwritten > 0 || is_wide(f)) REAL(fflush_unlocked)(f);
     has_written(f, e, b, 0, 1);
 }
 
@@ -1431,7 +1439,7 @@ EXPORT int fclose(FILE *f) {
 #define FLUSHING(name) EXPORT int name(FILE *f) { \
     if (!f && on()) for (size_t i = 0; i < sizeof streams / sizeof *streams; i++) { \
         FILE *one = streams[i]; \
-        if (one && unwritten(one) > 0) flush_stream(one); \
+        if (one && (unwritten(one) > 0 || is_wide(one))) flush_stream(one); \
     } \
     struct entry *e = file_of(f); \
     if (!e) return REAL(name)(f); \
@@ -1521,6 +1529,53 @@ EXPORT int printf(const char *t, ...) { ARGUMENTS(int, t, vfprintf(stdout, t, mo
 EXPORT int __fprintf_chk(FILE *f, int g, const char *t, ...) { ARGUMENTS(int, t, __vfprintf_chk(f, g, t, more)) }
 EXPORT int __printf_chk(int g, const char *t, ...) { ARGUMENTS(int, t, __vfprintf_chk(stdout, g, t, more)) }
 
+/* Wide characters. A stream may become wide by the call. */
+#undef getwc
+#undef putwc
+#undef getwchar
+#undef putwchar
+struct wide { wchar_t *next, *end; };
+static int wide_line_in_buffer(FILE *f, i64 room) {
+    const struct wide *w = is_wide(f) ? (struct wide *)f->_wide_data : NULL;
+    return w && w->end > w->next && (w->end - w->next >= room - 1 || wmemchr(w->next, L'\n', (size_t)(w->end - w->next)));
+}
+#define READING_WIDE(f, room, call) if (!(f) || wide_line_in_buffer(f, room)) return call; READING(f, -1, -1, 0, call)
+#define WIDE_CHARACTER(name) wint_t name(FILE *); EXPORT wint_t name(FILE *f) { READING_WIDE(f, 2, REAL(name)(f)) }
+WIDE_CHARACTER(fgetwc) WIDE_CHARACTER(getwc) WIDE_CHARACTER(fgetwc_unlocked) WIDE_CHARACTER(getwc_unlocked)
+EXPORT wint_t getwchar(void) { READING_WIDE(stdin, 2, REAL(getwchar)()) }
+wchar_t *fgetws_unlocked(wchar_t *, int, FILE *), *__fgetws_chk(wchar_t *, size_t, int, FILE *);
+EXPORT wchar_t *fgetws(wchar_t *d, int n, FILE *f) { READING_WIDE(f, n, REAL(fgetws)(d, n, f)) }
+EXPORT wchar_t *fgetws_unlocked(wchar_t *d, int n, FILE *f) { READING_WIDE(f, n, REAL(fgetws_unlocked)(d, n, f)) }
+EXPORT wchar_t *__fgetws_chk(wchar_t *d, size_t r, int n, FILE *f) { READING_WIDE(f, n, REAL(__fgetws_chk)(d, r, n, f)) }
+#define SCANNING_WIDE(family) \
+    int family##vfwscanf(FILE *, const wchar_t *, va_list), family##fwscanf(FILE *, const wchar_t *, ...), family##wscanf(const wchar_t *, ...); \
+    EXPORT int family##vfwscanf(FILE *f, const wchar_t *t, va_list l) { READING(f, -1, -1, 0, REAL(family##vfwscanf)(f, t, l)) } \
+    EXPORT int family##fwscanf(FILE *f, const wchar_t *t, ...) { ARGUMENTS(int, t, family##vfwscanf(f, t, more)) } \
+    EXPORT int family##wscanf(const wchar_t *t, ...) { ARGUMENTS(int, t, family##vfwscanf(stdin, t, more)) }
+SCANNING_WIDE(__isoc99_)
+SCANNING_WIDE(__isoc23_)
+#define WRITING_WIDE(f, call) \
+    struct entry *e = file_of(f); \
+    if (!e || e->state != STORAGE) return call; \
+    struct before b = look(f); \
+    b.place = place((f)->_fileno); \
+    __typeof__(call) got = call; \
+    has_written(f, e, b, 0, 0); \
+    return got;
+#define PUT_WIDE(name) wint_t name(wchar_t, FILE *); EXPORT wint_t name(wchar_t c, FILE *f) { WRITING_WIDE(f, REAL(name)(c, f)) }
+PUT_WIDE(fputwc) PUT_WIDE(putwc) PUT_WIDE(fputwc_unlocked) PUT_WIDE(putwc_unlocked)
+EXPORT wint_t putwchar(wchar_t c) { WRITING_WIDE(stdout, REAL(putwchar)(c)) }
+int fputws_unlocked(const wchar_t *, FILE *), __vfwprintf_chk(FILE *, int, const wchar_t *, va_list), __fwprintf_chk(FILE *, int, const wchar_t *, ...), __wprintf_chk(int, const wchar_t *, ...);
+EXPORT int fputws(const wchar_t *d, FILE *f) { WRITING_WIDE(f, REAL(fputws)(d, f)) }
+EXPORT int fputws_unlocked(const wchar_t *d, FILE *f) { WRITING_WIDE(f, REAL(fputws_unlocked)(d, f)) }
+EXPORT int vfwprintf(FILE *f, const wchar_t *t, va_list l) { WRITING_WIDE(f, REAL(vfwprintf)(f, t, l)) }
+EXPORT int __vfwprintf_chk(FILE *f, int g, const wchar_t *t, va_list l) { WRITING_WIDE(f, REAL(__vfwprintf_chk)(f, g, t, l)) }
+EXPORT int vwprintf(const wchar_t *t, va_list l) { return vfwprintf(stdout, t, l); }
+EXPORT int fwprintf(FILE *f, const wchar_t *t, ...) { ARGUMENTS(int, t, vfwprintf(f, t, more)) }
+EXPORT int wprintf(const wchar_t *t, ...) { ARGUMENTS(int, t, vfwprintf(stdout, t, more)) }
+EXPORT int __fwprintf_chk(FILE *f, int g, const wchar_t *t, ...) { ARGUMENTS(int, t, __vfwprintf_chk(f, g, t, more)) }
+EXPORT int __wprintf_chk(int g, const wchar_t *t, ...) { ARGUMENTS(int, t, __vfwprintf_chk(stdout, g, t, more)) }
+
 /* These write to a descriptor, with a buffer of their own. */
 int __vdprintf_chk(int, int, const char *, va_list), __dprintf_chk(int, int, const char *, ...);
 EXPORT int vdprintf(int fd, const char *t, va_list l) { MOVING(WRITE, fd, AT_POSITION, moved > 0 ? moved : 0, REAL(vdprintf)(fd, t, l)) }
@@ -1528,37 +1583,44 @@ EXPORT int __vdprintf_chk(int fd, int g, const char *t, va_list l) { MOVING(WRIT
 EXPORT int dprintf(int fd, const char *t, ...) { ARGUMENTS(int, t, vdprintf(fd, t, more)) }
 EXPORT int __dprintf_chk(int fd, int g, const char *t, ...) { ARGUMENTS(int, t, __vdprintf_chk(fd, g, t, more)) }
 
-/* A seek may write what is pending, and read the block it arrives in. */
-static void has_sought(FILE *f, struct entry *e, struct before b) {
+/* A seek may write what is pending, and read the block it arrives in: all of it, or up to the new position if the stream
+ * was empty. Behind the end of the file the library reads too, and then leaves the buffer empty. */
+enum { NO_READS = 4 };
+static void has_sought(FILE *f, struct entry *e, struct before b, int known, int failed) {
     int failure = errno;
-    i64 end = place(f->_fileno), got = f->_IO_read_end - f->_IO_read_base, took = now() - b.begin;
+    i64 end = place(f->_fileno), got = f->_IO_read_end - f->_IO_read_base, took = now() - b.begin, block = buffer_of(f);
     int written = b.unwritten > 0 && !unwritten(f);
     if (written) put(WRITE, e->file, 0, b.begin, took, b.place + b.shift, b.unwritten, b.unwritten);
-    if (end >= 0 && got > 0 && (written || end != b.place)) {
-        i64 needed = f->_IO_read_ptr - f->_IO_read_base; /* an empty stream reads no more than up to its new position */
-        put(READ, e->file, 0, b.begin, took, end - got, b.empty ? (needed > got ? needed : got) : buffer_of(f), got);
+    int behind = !failed && f->_IO_read_ptr == f->_IO_read_end; /* the end of the buffer is not in it */
+    if (end >= 0 && got > 0 && (written || end != b.place || b.empty || behind)) {
+        i64 needed = f->_IO_read_ptr - f->_IO_read_base;
+        put(READ, e->file, 0, b.begin, took, end - got, b.empty ? (needed > got ? needed : got) : block, got);
+    } else if (end > 0 && !got && end % block && known && !failed && f->_IO_buf_base && !(f->_flags & NO_READS)) {
+        i64 delta = end % block, left = size_of(f->_fileno) - (end - delta);
+        put(READ, e->file, 0, b.begin, took, end - delta, b.empty ? delta : block, left < 0 ? 0 : left < delta ? left : delta);
     }
     funlockfile(f);
     errno = failure;
 }
-#define SEEKING(type, f, call) \
+#define SEEKING(type, f, whence, failed, call) \
     struct entry *e = file_of(f); \
-    if (!e || e->state != STORAGE) return call; \
+    if (!e || e->state != STORAGE || is_wide(f)) return call; \
+    int known = (whence) != SEEK_CUR || (f)->_offset >= 0; \
     struct before b = look(f); \
     b.place = place((f)->_fileno); \
     type result = call; \
-    has_sought(f, e, b); \
+    has_sought(f, e, b, known, failed); \
     return result;
-EXPORT int fseek(FILE *f, long o, int w) { SEEKING(int, f, REAL(fseek)(f, o, w)) }
-EXPORT int fseeko(FILE *f, off_t o, int w) { SEEKING(int, f, REAL(fseeko)(f, o, w)) }
-EXPORT int fseeko64(FILE *f, off64_t o, int w) { SEEKING(int, f, REAL(fseeko64)(f, o, w)) }
-EXPORT int fsetpos(FILE *f, const fpos_t *p) { SEEKING(int, f, REAL(fsetpos)(f, p)) }
-EXPORT int fsetpos64(FILE *f, const fpos64_t *p) { SEEKING(int, f, REAL(fsetpos64)(f, p)) }
+EXPORT int fseek(FILE *f, long o, int w) { SEEKING(int, f, w, result, REAL(fseek)(f, o, w)) }
+EXPORT int fseeko(FILE *f, off_t o, int w) { SEEKING(int, f, w, result, REAL(fseeko)(f, o, w)) }
+EXPORT int fseeko64(FILE *f, off64_t o, int w) { SEEKING(int, f, w, result, REAL(fseeko64)(f, o, w)) }
+EXPORT int fsetpos(FILE *f, const fpos_t *p) { SEEKING(int, f, SEEK_SET, result, REAL(fsetpos)(f, p)) }
+EXPORT int fsetpos64(FILE *f, const fpos64_t *p) { SEEKING(int, f, SEEK_SET, result, REAL(fsetpos64)(f, p)) }
 EXPORT void rewind(FILE *f) {
     struct entry *e = file_of(f);
-    if (!e || e->state != STORAGE) { REAL(rewind)(f); return; }
+    if (!e || e->state != STORAGE || is_wide(f)) { REAL(rewind)(f); return; }
     struct before b = look(f);
     b.place = place(f->_fileno);
     REAL(rewind)(f);
-    has_sought(f, e, b);
+    has_sought(f, e, b, 1, 0);
 }
