@@ -31,7 +31,7 @@ def run(request: pytest.FixtureRequest, clean_env: pytest.MonkeyPatch) -> Run:
 
 
 @contextlib.asynccontextmanager
-async def opened(endpoint: str, scheme: str = "s3", **options: object) -> Any:
+async def opened(endpoint: str, scheme: str = "s3", **options: Any) -> Any:
     uri, where = place(endpoint, scheme)
     backend = backend_for(uri, **where, **options)
     try:

@@ -1,6 +1,6 @@
 """Our own engine below the language: a preload library that records the calls of the C library.
 
-`engine.c` is the library, `build.py` compiles it, `logs.py` reads what it wrote. It sees all threads, forks and
+`engine.c` is the library, `logs.py` reads what it wrote. It sees all threads, forks and
 children of a program; it does not see statically linked programs, programs that clear LD_PRELOAD, system calls
 made without the C library, and reads through a mapping, which it counts.
 """
@@ -12,8 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from tracekit.cache import cache_directory
-from tracekit.capture.native.build import compile_engine, file_name, reason_against
+from tracekit.c_library import find_library, reason_against
 from tracekit.capture.native.logs import NativeLogs
 from tracekit.capture.tools.engine import Start
 
@@ -29,11 +28,7 @@ class NativeEngine:
 
     def available(self) -> str | None:
         """As the protocol says. An engine that is compiled here is kept in the user's cache."""
-        packaged = Path(__file__).with_name(file_name())
-        if packaged.is_file():
-            return str(packaged)
-        kept = cache_directory("native") / file_name()
-        found = kept if kept.is_file() else compile_engine(kept.parent)
+        found = find_library(Path(__file__).with_name("engine.c"))
         return None if found is None else str(found)
 
     def start(

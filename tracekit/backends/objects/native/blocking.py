@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import select
@@ -12,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 
+from tracekit.backends.objects.native.checks import RangeCheck
 from tracekit.backends.objects.native.endpoint import (
     Broken,
     Endpoint,
@@ -20,6 +22,7 @@ from tracekit.backends.objects.native.endpoint import (
     malformed,
     too_long,
 )
+from tracekit.backends.objects.native.exchange import STALE, WHOLE, Progress, compiled_exchange, exchange
 from tracekit.backends.objects.native.wire import Malformed, Reception, Refused
 from tracekit.errors import ErrorClass
 
@@ -42,6 +45,8 @@ class BlockingPool:
         self._idle: list[_Connection] = []
         self._lock = threading.Lock()
         self._pid = os.getpid()
+        plain = endpoint.context is None and limits.total_s == math.inf
+        self._compiled = compiled_exchange() if plain else None
 
     def exchange(self, head: bytes, body: bytes | memoryview, reception: Reception) -> int:
         """Send one request and receive its answer; return when the first byte came, in ns.
@@ -51,38 +56,68 @@ class BlockingPool:
         end = time.monotonic() + self._limits.total_s
         connection = self._reused() or self._connect()
         connection.end = end
-        whole = False
-        try:
+        with _Lent(self, connection) as lent:
             first = _converse(connection, head, body, reception)
-            whole = True
+            lent.reusable = reception.reusable
             return first
-        except Malformed as error:
-            raise malformed(error) from None
-        except OSError as error:
-            raise broken(error, self._endpoint, connecting=False) from None
-        finally:
-            if whole and reception.reusable and len(self._idle) < self._limits.pool_size:
-                self._idle.append(connection)
-            else:
-                connection.close()
+
+    def read(self, head: bytes, check: RangeCheck) -> int:
+        """`exchange` for a range: without the interpreter lock, as long as its answer is the usual one."""
+        if self._compiled is None or not check.writable:
+            return self.exchange(head, b"", check.reception)
+        while True:
+            connection = self._popped()
+            fresh = connection is None
+            connection = connection or self._connect()
+            connection.end = math.inf
+            with _Lent(self, connection) as lent:
+                done = connection.progress
+                how = exchange(
+                    self._compiled, connection.fd, head, check.buffer, check.offset, done, look=not fresh
+                )
+                if how == STALE:
+                    continue  # it is closed
+                if not fresh:
+                    self._count("connections_reused")
+                if how == WHOLE:
+                    check.filled = lent.reusable = True
+                    return done.first
+                first = _taken_over(connection, head, check.reception, done)
+                lent.reusable = check.reception.reusable
+                return first
 
     def close(self) -> None:
         while self._idle:
             self._idle.pop().close()
 
+    def give_back(self, connection: _Connection) -> None:
+        """Keep a connection for the next request, if there is room for it."""
+        if len(self._idle) < self._limits.pool_size:
+            self._idle.append(connection)
+        else:
+            connection.close()
+
+    def broken(self, error: OSError) -> Broken:
+        """Return what the failure of a connection means."""
+        return broken(error, self._endpoint, connecting=False)
+
     def _reused(self) -> _Connection | None:
-        if self._pid != os.getpid():  # after a fork the connections are the parent's
-            with self._lock:
-                self._idle, self._pid = [], os.getpid()
-        while True:
-            try:
-                connection = self._idle.pop()
-            except IndexError:
-                return None
+        while (connection := self._popped()) is not None:
             if connection.silent():
                 self._count("connections_reused")
                 return connection
             connection.close()  # the store closed it, or sent what nobody asked for
+        return None
+
+    def _popped(self) -> _Connection | None:
+        """An idle connection, which need not be open still."""
+        if self._pid != os.getpid():  # after a fork the connections are the parent's
+            with self._lock:
+                self._idle, self._pid = [], os.getpid()
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return None
 
     def _connect(self) -> _Connection:
         endpoint = self._endpoint
@@ -128,17 +163,43 @@ class BlockingPool:
         check_tunnel(self._endpoint, reception)
 
 
+class _Lent:
+    """A connection while one request uses it. It is closed afterwards unless it is `reusable`."""
+
+    __slots__ = ("_connection", "_pool", "reusable")
+
+    def __init__(self, pool: BlockingPool, connection: _Connection) -> None:
+        self._pool = pool
+        self._connection = connection
+        self.reusable = False
+
+    def __enter__(self) -> _Lent:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if error is None and self.reusable:
+            self._pool.give_back(self._connection)
+            return
+        self._connection.close()
+        if isinstance(error, Malformed):
+            raise malformed(error) from None
+        if isinstance(error, OSError):
+            raise self._pool.broken(error) from None
+
+
 class _Connection:
     """One connection. Without TLS it blocks in the kernel, which wakes the thread once for a whole body.
 
     Python's own time-outs would cost a system call before each, and wake it for every segment.
     """
 
-    __slots__ = ("_limits", "_plain", "_ready", "_socket", "_turn_s", "end")
+    __slots__ = ("_limits", "_plain", "_progress", "_ready", "_socket", "_turn_s", "end", "fd")
 
     def __init__(self, connected: socket.socket, limits: Limits) -> None:
         self.end = math.inf
         """When the current request must be whole, in seconds of the monotonic clock."""
+        self.fd = connected.fileno()
+        self._progress: Progress | None = None
         self._socket = connected
         self._limits = limits
         self._plain = not isinstance(connected, ssl.SSLSocket)
@@ -148,6 +209,13 @@ class _Connection:
         if self._plain:
             connected.settimeout(None)
         self._wait_at_most(self._turn_s)
+
+    @property
+    def progress(self) -> Progress:
+        """Where the exchange in C keeps what it has done."""
+        if self._progress is None:
+            self._progress = Progress()
+        return self._progress
 
     def send(self, data: bytes | memoryview) -> None:
         """Send all of `data`. Raises TimeoutError if the store takes nothing for too long."""
@@ -162,9 +230,12 @@ class _Connection:
                 if time.monotonic() >= patience:
                     raise TimeoutError from None
 
-    def receive(self, buffer: memoryview, whole: bool) -> int:
-        """Receive into `buffer`: until it is full, if `whole`. Return the bytes, 0 at the end of the stream."""
-        patience = time.monotonic() + self._limits.byte_s
+    def receive(self, buffer: memoryview, whole: bool, since_s: float | None = None) -> int:
+        """Receive into `buffer`: until it is full, if `whole`. Return the bytes, 0 at the end of the stream.
+
+        `since_s` is when the wait for the next byte began, if not now.
+        """
+        patience = (time.monotonic() if since_s is None else since_s) + self._limits.byte_s
         while True:
             self._bound()
             try:
@@ -211,9 +282,35 @@ def _converse(connection: _Connection, head: bytes, body: bytes | memoryview, re
             connection.send(body)
     except (BrokenPipeError, ConnectionResetError) as error:
         unsent = error  # the store may have answered already, with the reason
-    first = 0
+    return _received(connection, reception, unsent)
+
+
+def _taken_over(connection: _Connection, head: bytes, reception: Reception, done: Progress) -> int:
+    """Go on with an exchange that C handed back; return when the first byte came, in ns."""
+    if done.sent < len(head):
+        return _converse(connection, head[done.sent :], b"", reception)
+    if done.in_room:
+        reception.buffer()[: done.in_room] = done.head()
+        if reception.received(done.in_room):
+            return done.first
+    if done.in_body:
+        reception.received(done.in_body)  # not the last: they are in the buffer already
+    if done.error not in (0, errno.EAGAIN, errno.EINTR):
+        raise OSError(done.error, os.strerror(done.error))
+    return _received(connection, reception, None, done.first, done.heard / 1e9)
+
+
+def _received(
+    connection: _Connection,
+    reception: Reception,
+    unsent: OSError | None,
+    first: int = 0,
+    since_s: float | None = None,
+) -> int:
+    """Receive the rest of an answer; return when its first byte came, in ns (`first`, if it has come)."""
     while True:
-        count = connection.receive(reception.buffer(), reception.filling)
+        count = connection.receive(reception.buffer(), reception.filling, since_s)
+        since_s = None
         if not first:
             first = time.monotonic_ns()
         if not count:

@@ -43,30 +43,50 @@ class Untold(Refused):
 class RangeCheck:
     """One range GET into `buffer`: what may come, and what came."""
 
+    __slots__ = ("_expected", "_reception", "buffer", "filled", "offset")
+
     def __init__(self, offset: int, buffer: memoryview) -> None:
-        self.headers = {"range": f"bytes={offset}-{offset + len(buffer) - 1}"}
-        self._offset = offset
-        self._buffer = buffer
+        self.offset = offset
+        self.buffer = buffer
+        self.filled = False
+        """Whether exactly the bytes that were asked for are in the buffer, checked by the exchange in C."""
         self._expected = 0
-        self.reception = Reception("GET", self._accept)
+        self._reception: Reception | None = None
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"range": f"bytes={self.offset}-{self.offset + len(self.buffer) - 1}"}
+
+    @property
+    def reception(self) -> Reception:
+        if self._reception is None:
+            self._reception = Reception("GET", self._accept)
+        return self._reception
+
+    @property
+    def writable(self) -> bool:
+        """Whether C can write into the buffer: bytes, one after the other."""
+        return self.buffer.itemsize == 1 and self.buffer.c_contiguous and not self.buffer.readonly
 
     def count(self) -> int:
         """Return the bytes in the buffer. Raises OtherBytes if there are fewer than announced."""
+        if self.filled:
+            return len(self.buffer)
         body = self.reception.body
         check_body(len(body), self._expected)
-        if body.obj is not self._buffer.obj:
-            self._buffer[: len(body)] = body
+        if body.obj is not self.buffer.obj:
+            self.buffer[: len(body)] = body
         return len(body)
 
     def _accept(self, answer: Answer) -> memoryview | None:
         if not _has_bytes(answer):
             return any_answer(answer)
-        self._expected = range_bytes(answer.headers.get("content-range"), self._offset, len(self._buffer))
+        self._expected = range_bytes(answer.headers.get("content-range"), self.offset, len(self.buffer))
         if answer.length is None:
             answer.most = self._expected
             return None
         check_body(answer.length, self._expected)
-        return self._buffer[: answer.length]
+        return self.buffer[: answer.length]
 
 
 class WholeCheck:
