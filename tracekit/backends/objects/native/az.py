@@ -68,6 +68,9 @@ class AzService:
     def relocate(self, region: str) -> bool:
         return False
 
+    def moment(self) -> object:
+        return None
+
     def signed(
         self,
         endpoint: Endpoint,

@@ -54,8 +54,9 @@ class RangeCheck:
         self._reception: Reception | None = None
 
     @property
-    def headers(self) -> dict[str, str]:
-        return {"range": f"bytes={self.offset}-{self.offset + len(self.buffer) - 1}"}
+    def range(self) -> str:
+        """The value of the request's header."""
+        return f"bytes={self.offset}-{self.offset + len(self.buffer) - 1}"
 
     @property
     def reception(self) -> Reception:

@@ -41,6 +41,8 @@ from tracekit.errors import ErrorClass
 
 __all__ = ["NativeClient"]
 
+_ANY_RANGE = "bytes=0-0"
+
 
 class _Site:
     """The connections to one endpoint."""
@@ -73,13 +75,14 @@ class NativeClient:
         self._checksums = checksums
         self._sites = self._made()
         self._turn = itertools.count()
+        self._heads: tuple[object, dict[tuple[_Site, str], tuple[bytes, bytes]]] = (None, {})
+        """The heads of range GETs of this moment, before and after the range."""
 
     def read(self, key: str, offset: int, buffer: memoryview) -> tuple[int, int | None]:
         check = RangeCheck(offset, buffer)
         site = self._site()
-        head = self._head(site, "GET", key, None, check.headers, b"")
         try:
-            first = site.blocking.read(head, check)
+            first = site.blocking.read(self._range_head(site, key, check), check)
         except Overlong as error:
             raise refused(check.reception, error) from None
         if not check.filled:
@@ -96,13 +99,16 @@ class NativeClient:
 
     async def aread(self, key: str, offset: int, buffer: memoryview) -> tuple[int, int | None]:
         check = RangeCheck(offset, buffer)
-        first = await self._asend("GET", key, check.reception, headers=check.headers)
+        site = self._site()
+        first = await self._exchanged(site, self._range_head(site, key, check), check.reception)
         return check.count(), first
 
     async def aget(self, key: str, most: int | None) -> tuple[memoryview | None, int | None]:
         check = WholeCheck(most)
         try:
-            first = await self._asend("GET", key, check.reception)
+            site = self._site()
+            head = self._head(site, "GET", key, None, None, b"")
+            first = await self._exchanged(site, head, check.reception)
         except Overlong:
             return None, None
         return self._verified(check), first
@@ -247,6 +253,20 @@ class NativeClient:
                 extra["proxy-authorization"] = endpoint.proxy.authorization
         return request_head(method, target, endpoint.authority, {**request.headers, **extra})
 
+    def _range_head(self, site: _Site, key: str, check: RangeCheck) -> bytes:
+        moment = self._service.moment()
+        if moment is None:
+            return self._head(site, "GET", key, None, {"range": check.range}, b"")
+        known = self._heads
+        if known[0] != moment:
+            known = self._heads = (moment, {})
+        parts = known[1].get((site, key))
+        if parts is None:
+            head = self._head(site, "GET", key, None, {"range": _ANY_RANGE}, b"")
+            before, _, after = head.partition(f"\r\nrange: {_ANY_RANGE}\r\n".encode())
+            parts = known[1][site, key] = (before, after)
+        return b"%b\r\nrange: %b\r\n%b" % (parts[0], check.range.encode(), parts[1])
+
     def _send(
         self,
         method: str,
@@ -264,11 +284,7 @@ class NativeClient:
             raise refused(reception, error) from None
         return succeeded(reception, first)
 
-    async def _asend(
-        self, method: str, key: str | None, reception: Reception, headers: Mapping[str, str] | None = None
-    ) -> int:
-        site = self._site()
-        head = self._head(site, method, key, None, headers, b"")
+    async def _exchanged(self, site: _Site, head: bytes, reception: Reception) -> int:
         try:
             first = await site.looped.exchange(head, b"", reception)
         except Overlong as error:

@@ -39,6 +39,9 @@ class GsService:
     def relocate(self, region: str) -> bool:
         return False
 
+    def moment(self) -> object:
+        return None
+
     def signed(
         self,
         endpoint: Endpoint,

@@ -35,7 +35,11 @@ _TRUNCATED = re.compile(r"<IsTruncated>\s*true\s*</IsTruncated>")
 
 
 class Signer:
-    """AWS signature version 4. The key of a day, and the date of a second, are computed once."""
+    """AWS signature version 4. The key of a day, and the date of a second, are computed once.
+
+    A `range` is sent but not signed, as in requests by presigned URLs: one signature serves for all ranges of an
+    object while its date is the same. The answer tells which bytes it has, and is held against the request.
+    """
 
     def __init__(self, credentials: Callable[[], Any], service: str = "s3") -> None:
         self._credentials = credentials
@@ -43,6 +47,10 @@ class Signer:
         self._key: tuple[tuple[str, str, str], bytes] = (("", "", ""), b"")
         self._second = 0
         self._date = ""
+
+    def moment(self) -> tuple[int, Any]:
+        """Return what signatures depend on besides their requests: the second, and the credentials."""
+        return int(time.time()), self._credentials()
 
     def headers(
         self,
@@ -63,7 +71,7 @@ class Signer:
         signed = {**headers, "x-amz-content-sha256": payload, "x-amz-date": date}
         if known.token:
             signed["x-amz-security-token"] = known.token
-        named = sorted({"host": host, **signed}.items())
+        named = sorted([("host", host), *[each for each in signed.items() if each[0] != "range"]])
         names = ";".join([name for name, _ in named])
         listed = "".join([f"{name}:{value}\n" for name, value in named])
         canonical = f"{method}\n{path}\n{query}\n{listed}\n{names}\n{payload}"
@@ -108,6 +116,9 @@ class S3Service:
 
     def endpoints(self) -> Sequence[Endpoint]:
         return self.locate(self.region)
+
+    def moment(self) -> object:
+        return () if self.signer is None else self.signer.moment()
 
     def relocate(self, region: str) -> bool:
         self.region = region

@@ -74,6 +74,13 @@ class Service(Protocol):
         """Return the request for `key` (None: the container), signed. Raises BadKey."""
         ...
 
+    def moment(self) -> object:
+        """Return what the head of a range GET depends on besides key and range; None if it is made for each.
+
+        Heads of the same key and moment differ in their range only.
+        """
+        ...
+
     def list_query(self, prefix: str, after: str, token: str) -> Mapping[str, str]: ...
 
     def page(self, body: bytes) -> Page:

@@ -30,6 +30,9 @@ class WebService:
     def relocate(self, region: str) -> bool:
         return False
 
+    def moment(self) -> object:
+        return None
+
     def signed(
         self,
         endpoint: Endpoint,
