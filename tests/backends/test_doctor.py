@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 import servers
-from faults import KEYS, Handler, serving
+from faults import FAULTS, KEYS, Handler, place, serving
 
 import tracekit
+from tracekit.store_options import CLIENTS
 
 BODY = bytes(range(256)) * 32
 REMOTE = ("s3-native", "s3-obstore", "s3-aiobotocore", "az-native", "az-azure-sdk")
@@ -80,3 +81,19 @@ def test_a_store_whose_clock_is_no_date_fails_one_check(clean_env: pytest.Monkey
         diagnosis = tracekit.doctor("s3://bucket/k", endpoint=endpoint, retries=0)
     assert found(diagnosis)["clock"] is False
     assert "no date: yesterday" in next(check.detail for check in diagnosis.checks if check.name == "clock")
+
+
+@pytest.mark.parametrize(
+    "client", [f"{scheme} {client}" for scheme in ("s3", "az", "gs", "http") for client in CLIENTS[scheme]]
+)
+def test_whatever_answers_is_diagnosed_and_not_a_defect(clean_env: pytest.MonkeyPatch, client: str) -> None:
+    for name, value in KEYS.items():
+        clean_env.setenv(name, value)
+    scheme, _, library = client.partition(" ")
+    for fault in ("a connection that is closed", "another protocol"):
+        with serving(FAULTS[fault]) as (endpoint, _):
+            uri, options = place(endpoint, scheme)
+            diagnosis = tracekit.doctor(uri, client=library, retries=0, timeout_s=2, **options)
+        assert set(found(diagnosis)) >= {"list", "clock", "read", "ranges", "write"}, fault
+        assert all("\n" not in check.detail for check in diagnosis.checks)
+        assert not diagnosis.ok

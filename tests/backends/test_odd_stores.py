@@ -779,3 +779,26 @@ def test_a_put_that_the_store_refuses_without_its_body_ends(keys: pytest.MonkeyP
         )
         assert len(seen) == 1
         backend.close()
+
+
+@pytest.mark.parametrize("size", ["", "-5", "9" * 20])
+@pytest.mark.parametrize(
+    "client", [f"{scheme} {client}" for scheme in ("s3", "az") for client in CLIENTS[scheme]]
+)
+def test_an_entry_that_no_object_can_have_is_an_error_of_the_listing(
+    keys: pytest.MonkeyPatch, client: str, size: str
+) -> None:
+    scheme, _, library = client.partition(" ")
+    entry = {
+        "s3": f"<ListBucketResult><IsTruncated>false</IsTruncated><Contents><Key>k</Key>{size and f'<Size>{size}</Size>'}"
+        "</Contents></ListBucketResult>",
+        "az": "<EnumerationResults><Blobs><Blob><Name>k</Name><Properties>"
+        f"{size and f'<Content-Length>{size}</Content-Length>'}<BlobType>BlockBlob</BlobType></Properties></Blob></Blobs>"
+        "<NextMarker/></EnumerationResults>",
+    }
+    with serving(lambda handler: handler.reply(200, entry[scheme].encode())) as (endpoint, _):
+        uri, options = place(endpoint, scheme)
+        backend = backend_for(uri, client=library, retries=0, **options)
+        error = failure(lambda: list(backend.list(f"{scheme}://bucket")))
+        assert error.error_class == "io_error", str(error)
+        backend.close()

@@ -144,10 +144,12 @@ class AzureSdkClient:
                     return [blob async for blob in await anext(listing)]
                 except StopAsyncIteration:
                     return None
+                except AttributeError:  # how the SDK takes an answer without XML
+                    raise ValueError("the answer is not a listing") from None
 
         marker = ""
         while (page := self._loops.run(following())) is not None:
-            found = [(blob.name, int(blob.size)) for blob in page]
+            found = [(blob.name or "", -1 if blob.size is None else int(blob.size)) for blob in page]
             marker = listing.continuation_token and next_token(listing.continuation_token, marker)
             yield [(key, size) for key, size in found if key > after and (size or not key.endswith("/"))]
 

@@ -11,6 +11,7 @@ __all__ = ["Endless", "Listed", "next_token"]
 _EMPTY_PAGES = 1000
 """Pages without a new key, one after another: more are no listing."""
 _REPEATED_PAGES = 1
+_MOST_BYTES = (1 << 63) - 1
 
 
 class Endless(Exception):
@@ -31,10 +32,15 @@ class Listed:
         self._again = self.pages
 
     def fresh(self, page: list[tuple[str, int]]) -> list[tuple[str, int]]:
-        """Return the entries of `page` that were not listed before. Raises Endless if the store repeats itself."""
+        """Return the entries of `page` that were not listed before.
+
+        Raises Endless if the store repeats itself, ValueError for an entry that no object can have.
+        """
         self.pages += 1
         found = []
         for entry in page:
+            if not (entry[0] and isinstance(entry[0], str) and 0 <= entry[1] <= _MOST_BYTES):
+                raise ValueError("an entry of the listing has no key or size")
             known = len(self._seen)
             self._seen.add(hash(entry[0]))
             if len(self._seen) > known:

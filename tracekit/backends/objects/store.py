@@ -148,8 +148,9 @@ class ObjectStoreBackend:
 
     def date(self, uri: str) -> str:
         """Return the store's clock as its Date header has it; "" if the client does not show it."""
-        address = split(uri)
-        return self._client(address.container).date(address.key)
+        container, key = split(uri)
+        client = self._client(container)
+        return self.retrier.send(client, uri, lambda: client.date(key)).answer
 
     def remove(self, uri: str) -> bool:
         """Delete an object that this program has made; return False if the client cannot."""

@@ -133,6 +133,6 @@ def _decoded(found: re.Match[str]) -> str:
     if name[0] == "#":
         try:
             return chr(int(name[2:], 16) if name[1] in "xX" else int(name[1:]))
-        except OverflowError:
+        except (OverflowError, ValueError):
             raise ValueError(f"the listing has an invalid character {found[0][:20]!r}") from None
     return _NAMED.get(name, found[0])
