@@ -183,3 +183,32 @@ def test_a_request_that_is_completed_in_parts_ends_with_its_last_one(tmp_path: P
         (32768, 8192, 8192, 300, None),
         (102400, 4096, 0, 240, "io_error"),
     ]
+
+
+def test_events_that_the_sequence_numbers_leave_out_are_reported(tmp_path: Path) -> None:
+    log = [event(at, 7 if at % 2 else 8, READ, 8, 4096, number=at) for at in range(1, 9)]
+    (tmp_path / "log").write_bytes(b"".join(log[:2] + log[6:]))
+    done = import_trace("blktrace", tmp_path / "log", tmp_path / "t")
+    assert any(
+        note.endswith("by its sequence numbers, 4 events were lost before they were written")
+        for note in done.notes
+    )
+    (tmp_path / "log").write_bytes(b"".join(log))
+    whole = import_trace("blktrace", tmp_path / "log", tmp_path / "s")
+    assert not any("lost" in note for note in whole.notes)
+
+
+def test_a_text_is_checked_against_its_own_totals(tmp_path: Path) -> None:
+    lines = [
+        f"  8,0    {n % 2}  {n}     0.00000{n}000   697  {'DC'[n % 2]}   R {8 * (n // 2)} + 8 [x]\n"
+        for n in range(8)
+    ]
+    cpu = " Reads Queued: 4, 16KiB\t Writes Queued: 0, 0KiB\n Reads Completed:        {}, 8KiB\t Writes Completed:        0,        0KiB\n"
+    totals = f"CPU0 (sda):\n{cpu.format(1)}CPU1 (sda):\n{cpu.format(3)}\nTotal (sda):\n{cpu.format(4)}\nEvents (sda): 8 entries\n"
+    (tmp_path / "log").write_text("".join(lines) + totals + "Skips: 0 forward (0 -   0.0%)\n")
+    whole = import_trace("blktrace", tmp_path / "log", tmp_path / "t", strict=True)
+    assert (whole.ops, [note for note in whole.notes if "of the" in note or "skipped" in note]) == (4, [])
+    (tmp_path / "log").write_text("".join(lines[:5]) + totals + "Skips: 2 forward (1,003 -  5.0%)\n")
+    said = import_trace("blktrace", tmp_path / "log", tmp_path / "s", strict=True).notes
+    assert "the log has 2 of the 4 completions that its own totals count" in said
+    assert "blkparse has skipped 1003 events, which were lost before they were written" in said

@@ -232,3 +232,11 @@ def test_columns_of_the_logs_own_lose_their_secrets(tmp_path: Path) -> None:
         "***",
         "h1",
     )
+
+
+def test_a_trace_without_ops_is_a_log_with_a_header_that_reads_back(tmp_path: Path) -> None:
+    (tmp_path / "log").write_text("uri,t_submit\n")
+    assert import_trace("csv", tmp_path / "log", tmp_path / "t", strict=True).ops == 0
+    assert open_reader(tmp_path / "t").schema_versions == (2,)
+    export_trace("csv", tmp_path / "t", tmp_path / "o.csv")
+    assert import_trace("csv", tmp_path / "o.csv", tmp_path / "s", strict=True).ops == 0

@@ -216,3 +216,17 @@ def test_columns_are_found_in_any_case_and_unknown_ones_are_kept(tmp_path: Path)
     import_trace("warp", tmp_path / "log", tmp_path / "t", strict=True)
     found = rows(tmp_path / "t", "SELECT zone, worker, bytes FROM ops ORDER BY zone")
     assert [tuple(row.values()) for row in found] == [("eu-1", 3, 10), ("eu-2", 3, 10)]
+
+
+def test_bytes_that_are_unknown_are_not_written_as_zero_without_a_word(tmp_path: Path) -> None:
+    columns = {
+        "uri": ["file:///a"] * 3,
+        "t_submit": [0, 1, 2],
+        "op": ["get"] * 3,
+        "bytes": [7, 0, None],
+        "latency": [5] * 3,
+    }
+    with TraceWriter(tmp_path / "t", source="test") as writer:
+        writer.write(pa.RecordBatch.from_pydict({**columns, "error": [None, None, "timeout"]}))
+    done = export_trace("warp", tmp_path / "t", tmp_path / "o.csv")
+    assert (done.ops, done.notes[0].partition(":")[0]) == (3, "1 ops do not say what they moved")

@@ -251,6 +251,14 @@ def test_the_heat_map_shows_a_pause_as_a_pause_and_ops_of_one_latency_at_all(tmp
     assert not panel_of("latency-heat", written(tmp_path / "one", [op(5)])).empty
 
 
+def test_ops_of_no_latency_are_in_the_heat_map_within_its_axis(tmp_path: Path) -> None:
+    instant = [op(i * 10**6, latency=0 if i % 2 else 5_000_000) for i in range(100)]
+    panel = panel_of("latency-heat", written(tmp_path / "t", instant))
+    assert panel.grid is not None and panel.y.limits is not None
+    assert sum(n or 0 for row in panel.grid.cells for n in row) == 100
+    assert panel.y.limits[0] < panel.grid.edges_y[1]
+
+
 def test_the_duration_of_a_step_is_that_of_its_slowest_rank_and_no_step_is_missing(tmp_path: Path) -> None:
     ops = [op(s * 10**6, step=s, rank=r, latency=1000 * (r + 1)) for r in range(3) for s in range(600)]
     panel = panel_of("steps", written(tmp_path / "t", ops))

@@ -43,6 +43,8 @@ _LINE = re.compile(
 _MESSAGE = re.compile(
     r"\s*\d+,\d+\s+\d+\s+\d+\s+\d{1,9}\.\d{9}\s+\d+\s+(m|UT?|P|I|G|M|F|S|A|X|B|U)\s.*", re.ASCII
 )
+_COMPLETED = re.compile(r"(?:Reads|Writes) Completed:\s+([\d,]+)")
+_SKIPS = re.compile(r"Skips: [\d,]+ forward \(([\d,]+)")
 _SUMMARY = (
     "CPU",
     "Total",
@@ -90,7 +92,7 @@ class Blktrace:
         "ns, absolute if binary",
         streams="process",
         errors="yes or no",
-        completeness="requests not completed, discards",
+        completeness="requests not completed, discards, sequence numbers, totals",
     )
 
     def read(self, source: Path, tally: Tally, options: ImportOptions) -> Iterator[pa.RecordBatch]:
@@ -193,6 +195,8 @@ def _binary(source: Path, tally: Tally) -> Iterator[_Event]:
     with opened(source) as stream:
         log = UpToTheBreak(source, stream)
         data, at, number = bytearray(), 0, 0
+        missing = 0
+        before: dict[tuple[int, int], int] = {}
         order = ""
         shift_ns = 0
 
@@ -212,7 +216,7 @@ def _binary(source: Path, tally: Tally) -> Iterator[_Event]:
         while more(_HEADER_BYTES):
             number += 1
             order = order or ("<" if struct.unpack_from("<I", data, at)[0] & 0xFFFFFF00 == _MAGIC else ">")
-            magic, _, when, sector, size, action, pid, device, _, error, extra = struct.unpack_from(
+            magic, sequence, when, sector, size, action, pid, device, cpu, error, extra = struct.unpack_from(
                 order + _HEADER, data, at
             )
             if magic != _MAGIC | _VERSION:
@@ -220,6 +224,8 @@ def _binary(source: Path, tally: Tally) -> Iterator[_Event]:
                     number, f"not an event of blktrace's version {_VERSION}: the rest of the file is left out"
                 )
                 return
+            missing += max(sequence - before.get((device, cpu), sequence) - 1, 0)
+            before[device, cpu] = sequence
             if not more(_HEADER_BYTES + extra):
                 at = len(data) - 1
                 break
@@ -241,6 +247,10 @@ def _binary(source: Path, tally: Tally) -> Iterator[_Event]:
                     number,
                 )
             at += _HEADER_BYTES + extra
+        if missing:
+            tally.note(
+                f"{source}: by its sequence numbers, {missing} events were lost before they were written"
+            )
         if log.broken:
             tally.bad(number + 1, f"the compressed stream breaks off here ({log.broken})")
         elif len(data) - at:
@@ -255,22 +265,49 @@ def _kind_of_bits(bits: int, size: int) -> str | None:
     return "write" if bits & _WRITE and size else "read" if bits & _READ and size else None
 
 
+@dataclass(slots=True)
+class _Totals:
+    """What the totals of blkparse count: those of all CPUs add up, those of the whole say the same again."""
+
+    of_cpu: bool = False
+    completed: int = 0
+    skipped: int = 0
+
+    def add(self, line: str) -> None:
+        """Read a line of the totals."""
+        text = line.strip()
+        self.of_cpu = text.startswith("CPU") or (self.of_cpu and not text.startswith("Total"))
+        if self.of_cpu:
+            self.completed += sum(int(n.replace(",", "")) for n in _COMPLETED.findall(text))
+        skips = _SKIPS.match(text)
+        self.skipped += 0 if skips is None else int(skips[1].replace(",", ""))
+
+    def notes(self, completed: int) -> Iterator[str]:
+        """Return notes on what is missing of a log that shows this many completions."""
+        if completed < self.completed:
+            yield f"the log has {completed} of the {self.completed} completions that its own totals count"
+        if self.skipped:
+            yield f"blkparse has skipped {self.skipped} events, which were lost before they were written"
+
+
 def _text(source: Path, tally: Tally) -> Iterator[_Event]:
     """Yield the events of blkparse's text; its times count from the start of the trace."""
-    seen = 0
+    seen = completed = 0
+    totals = _Totals()
     for block in ahead(blocks(source, tally)):
         for number, line in decoded_lines(block, tally):
             found = _LINE.fullmatch(line)
             if found is None:
                 if seen and line.strip().startswith(_SUMMARY):  # the totals below the events
-                    return
-                if not (_MESSAGE.fullmatch(line) or line.startswith("Input file ")):
+                    totals.add(line)
+                elif not (_MESSAGE.fullmatch(line) or line.startswith("Input file ")):
                     tally.bad(number, "not a line of blkparse")
                 continue
             seen += 1
             major, minor, seconds, fraction, pid, action, bits, sector, sectors = found.groups()
             if action not in ("Q", "D", "C", "R"):
                 continue
+            completed += action == "C"
             size = int(sectors or 0) * _SECTOR_BYTES
             kind = (
                 None
@@ -294,6 +331,8 @@ def _text(source: Path, tally: Tally) -> Iterator[_Event]:
                 _failed(line),
                 number,
             )
+    for text in totals.notes(completed):
+        tally.note(text)
 
 
 def _failed(line: str) -> bool:

@@ -47,7 +47,9 @@ _WORDS = {
     "delete": "DELETE",
 }
 _COUNTS = r"""
-    SELECT count(*) FILTER (regexp_matches(uri, '[\n\r\x00]')) AS torn, count(*) FILTER (op = 'write') AS ranges FROM ops
+    SELECT count(*) FILTER (regexp_matches(uri, '[\n\r\x00]')) AS torn, count(*) FILTER (op = 'write') AS ranges,
+        count(*) FILTER (bytes IS NULL AND latency IS NOT NULL AND op IN ('read', 'get', 'write', 'put', 'part')) AS silent
+    FROM ops
 """
 _BATCH_ROWS = 65_536
 
@@ -71,13 +73,17 @@ def write_oplog(
         for batch in streamed(rows, _BATCH_ROWS):
             pacsv.write_csv(batch.select(list(columns)), sink, form)
             done += batch.num_rows
-    torn, ranges = trace.query(_COUNTS).to_pylist()[0].values()
+    torn, ranges, silent = trace.query(_COUNTS).to_pylist()[0].values()
     if trace.rows > done + torn:
         tally.note(
             f"{trace.rows - done - torn} ops left out: ops without a latency, and kinds that the format has no word for"
         )
     if torn:
         tally.note(LINE_ENDS.format(torn))
+    if silent:
+        tally.note(
+            f"{silent} ops do not say what they moved: the log has 0 for it, since it has no word for unknown"
+        )
     if ranges:
         tally.note(f"{ranges} writes of a range become {_WORDS['write']}, which stands for a whole object")
     tally.note("offsets, lengths asked for, sample_id and step have no column in this format")

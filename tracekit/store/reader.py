@@ -106,6 +106,8 @@ class TraceReader:
     @property
     def schema_versions(self) -> tuple[int, ...]:
         """The versions of the op schema that the files state, ascending; empty if none states one."""
+        if not self.segments and self.path.is_dir() and (manifest := read_manifest(self.path)) is not None:
+            return (manifest.schema_version,)
         stated = {segment.schema_version for segment in self.segments}
         return tuple(sorted(version for version in stated if version is not None))
 

@@ -64,6 +64,8 @@ class Csv:
         """As the protocol says: times in ns, `t_submit` since the Unix epoch; null is an empty field."""
         done = torn = 0
         first = True
+        if not trace.rows:  # a header says that it is a log
+            sink.write(f"{','.join(OPS.names)}\n".encode())
         epoch = pa.scalar(trace.epoch_unix_ns or 0, pa.int64())
         for batch in trace.batches():
             named = one_line(batch)
