@@ -185,6 +185,25 @@ def test_the_time_line_covers_the_ops_and_leaves_pauses_empty(tmp_path: Path) ->
     ]
 
 
+def test_a_stream_of_which_no_op_ended_moves_no_other_from_its_lane(tmp_path: Path) -> None:
+    rows = [
+        op(i * 1000 + worker, worker=worker, latency=None if worker in (0, 2) else 500)
+        for worker in range(5)
+        for i in range(20)
+    ]
+    panel = picture("timeline", written(tmp_path / "t", rows))
+    labels = dict(panel.y.ticks)
+    found = {
+        labels[y]: text
+        for one in panel.series
+        for y, text in zip(one.y, one.hover, strict=True)
+        if y is not None
+    }
+    assert {label: text.split(":")[0] for label, text in found.items()} == {
+        w: w for w in ("0/1", "0/3", "0/4")
+    }
+
+
 def test_spans_shorter_than_a_pixel_are_painted_and_the_numbers_stay(tmp_path: Path) -> None:
     panel = picture("timeline", written(tmp_path / "t", [op(i * 10**9, latency=1000) for i in range(5)]))
     (series,) = panel.series

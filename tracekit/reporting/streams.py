@@ -32,7 +32,8 @@ def _timeline_of(sources: list[Source], index: int) -> Panel:
     found = source.file("timeline", lanes=_LANES, spans=_SPANS // len(sources))
     axis, scale = time_axis(sources)
     names = {row["lane"]: row["stream"] for row in found}
-    top = len(names) - 1
+    order = sorted(names, reverse=True)  # from the lowest up; a stream of which no op ended has no lane
+    height = {lane: place for place, lane in enumerate(order)}
     series = []
     for colour, kind in enumerate(_CLASSES):
         x: list[float | None] = []
@@ -41,7 +42,7 @@ def _timeline_of(sources: list[Source], index: int) -> Panel:
         for row in (row for row in found if row["class"] == kind):
             ends = [(row[end] - source.zero_s) / scale for end in ("start_s", "end_s")]
             x += [*ends, None]
-            y += [top - row["lane"], top - row["lane"], None]
+            y += [height[row["lane"]], height[row["lane"]], None]
             failed = f", {format_count(row['failed'])} failed" if row["failed"] else ""
             text = (
                 f"{row['stream']}: {counted(row['ops'], 'op')} in {seconds(row['end_s'] - row['start_s'])}"
@@ -58,7 +59,7 @@ def _timeline_of(sources: list[Source], index: int) -> Panel:
         *one_of("timeline", "Time line of each worker", source, index, len(sources)),
         about,
         axis,
-        _lane_axis("rank/worker", [names[lane] for lane in sorted(names, reverse=True)]),
+        _lane_axis("rank/worker", [names[lane] for lane in order]),
         tuple(series),
         note=note,
         rows=len(names),
