@@ -9,7 +9,8 @@ them. The cost is the CPU time of the command, its children included, over that 
     python analysis/benchmarks/bench_capture.py [--quick] [PROGRAM ...]
 
 `--faults` measures instead what following page faults costs: the first touches of fresh memory by a program that has mapped a
-file. `--quick` runs each once. The table of docs/capture.md is made from the CSV file by `--page docs/capture.md`.
+file. `--epoch` measures what an epoch of a torch DataLoader costs, in turns: without a capture, and under the native engine with and
+without page faults. `--quick` runs each once. The table of docs/capture.md is made from the CSV file by `--page docs/capture.md`.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import csv
 import os
 import re
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -27,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests" / "capture"))
+import numpy as np
 import programs
 from results import RESULTS, Table
 
@@ -49,6 +52,9 @@ def main() -> None:
     arguments.add_argument("--quick", action="store_true", help="run everything once")
     arguments.add_argument("--page", type=Path, help="only write the table of the CSV file into this page")
     arguments.add_argument("--faults", action="store_true", help="measure the cost of page faults instead")
+    arguments.add_argument(
+        "--epoch", action="store_true", help="measure an epoch of a torch DataLoader instead"
+    )
     arguments.add_argument("names", nargs="*", help="programs; all by default")
     given = arguments.parse_args()
     if given.page:
@@ -56,8 +62,8 @@ def main() -> None:
             _PLACE.sub(lambda found: f"{found[1]}\n{as_markdown()}\n\n{found[2]}", given.page.read_text())
         )
         return
-    if given.faults:
-        faults()
+    if given.faults or given.epoch:
+        (faults if given.faults else epoch)()
         return
     table = Table("capture_matrix", COLUMNS)
     for name in given.names or programs.ALL:
@@ -97,6 +103,47 @@ def faults() -> None:
         for followed in (False, True, False, True):
             run(command, work / "run.trace", method="native", faults=followed, overwrite=True)
             table.add("followed" if followed else "not followed", float((work / "out").read_text()))
+    table.finish()
+
+
+_EPOCHS = """
+import resource, sys
+import numpy as np, torch
+from torch.utils.data import DataLoader, Dataset
+class Files(Dataset):
+    def __len__(self): return 600
+    def __getitem__(self, i): return torch.from_numpy(np.load(f"{sys.argv[1]}/{i % 100}.npy"))
+def cpu():
+    return sum(u.ru_utime + u.ru_stime for u in map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)))
+def epoch():
+    for batch in DataLoader(Files(), batch_size=8, num_workers=2, multiprocessing_context="fork"): pass
+if __name__ == "__main__":
+    epoch()
+    began = cpu()
+    for _ in range(6): epoch()
+    with open(sys.argv[2], "w") as out: out.write(str((cpu() - began) / 6 * 1000))
+"""
+
+
+def epoch() -> None:
+    """Measure the CPU time of an epoch of a torch DataLoader with two workers, the first one left out: the least of 7."""
+    table = Table("capture_epoch", ["capture", "least_ms", "median_ms"])
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        (work / "files").mkdir()
+        for number in range(100):
+            np.save(work / "files" / f"{number}.npy", np.full(50_000, number))
+        command = [sys.executable, "-c", _EPOCHS, str(work / "files"), str(work / "out")]
+        taken: dict[str, list[float]] = {"none": [], "native": [], "native, faults=False": []}
+        for turn in range(7):
+            for kind in list(taken) if turn % 2 else reversed(taken):
+                if kind == "none":
+                    subprocess.run(command, check=True)
+                else:
+                    run(command, work / "run.trace", method="native", faults=kind == "native", overwrite=True)
+                taken[kind].append(float((work / "out").read_text()))
+        for kind, times in taken.items():
+            table.add(kind, round(min(times), 1), round(statistics.median(times), 1))
     table.finish()
 
 
