@@ -291,6 +291,14 @@ def test_phases_begin_where_the_load_changes(tmp_path: Path) -> None:
     assert sum(row["moved_bytes"] for row in rows) == 100 * 4096 + 1000 * 65536
 
 
+def test_the_end_of_a_run_that_fills_no_window_is_no_phase(tmp_path: Path) -> None:
+    rows = [op(i * 250_000, latency=3_000_000, bytes=4096) for i in range(4020)]
+    with opened([("", written(tmp_path / "t", rows))]) as sources:
+        (found,) = phases(sources)
+        assert sources[0].span_ns % sources[0].width_ns
+    assert [row[1] for row in found.rows if row[1] > 0.9 * 10**9] == []
+
+
 SCENES: dict[str, list[dict[str, Any]]] = {
     "small-random-reads": [op(i * 1000, op="read", offset=(i * 7919 % 500) * 8192) for i in range(300)],
     "slow-rank": [op(i * 1000, rank=i % 4, latency=9000 if i % 4 == 2 else 1000) for i in range(400)],

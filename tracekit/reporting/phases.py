@@ -49,7 +49,9 @@ def phases(sources: Sequence[Source]) -> list[Listing]:
         kinds = source.rows("over_windows_by($width, $by)", width=source.width_ns, by="op")
         if not found:
             continue
-        cuts = [0, *change_points(found), len(found)]
+        # The end of the run that fills no window is no change of load.
+        rest = len(found) > 1 and round(found[-1]["window_s"] * 1e9) < source.width_ns
+        cuts = [0, *change_points(found[:-1] if rest else found), len(found)]
         rows = tuple(
             _phase(number, found[start:end], kinds, source)
             for number, (start, end) in enumerate(pairwise(cuts), start=1)
