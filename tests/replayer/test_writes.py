@@ -700,3 +700,20 @@ def test_positions_go_along_with_a_rename_and_stay_where_an_object_is_copied(tmp
         "copy": 10,
         "log": 3,
     }
+
+
+def test_ops_that_wait_for_an_object_of_a_store_are_in_order_behind_a_cap(
+    tmp_path: Path, s3_bucket: str
+) -> None:
+    """They stand in line for the gate behind the ops of other objects, which overtook them."""
+    a, b = "file:///run/a", "file:///run/b"
+    ops: list[dict[str, Any]] = [
+        *({"uri": a, "op": "write", "offset": i * 1000, "len": 1000} for i in range(10)),
+        {"uri": b, "op": "put", "len": 10_000},
+        *({"uri": uri, "op": "read", "offset": i * 100, "len": 100} for i in range(40) for uri in (b, a)),
+    ]
+    trace = trace_of(tmp_path / "t.parquet", *ops)
+    rule = f"file:///run=s3://{s3_bucket}/run"
+    result = replay(trace, map=rule, pace="asap", max_ops_in_flight=3, out=tmp_path / "r.trace", **LOOSE)
+    assert result.ok, result.failures
+    assert result.timing["dependency_max_ns"] and result.timing["gate_max_ns"]

@@ -138,8 +138,10 @@ class Order:
     def add(self, op: np.ndarray, values: Mapping[str, np.ndarray]) -> None:
         """Add ops in plan order: their indices in the plan, and columns of their rows. Times in ns."""
         rank, sample = values["rank"], values["sample_id"]
-        # An op that waits for changes of its object is overtaken meanwhile: what counts is when its turn came.
-        submit = values["t_submit"] - np.maximum(values["dependency"], 0)
+        # An op that waits for changes of its object is overtaken meanwhile, and stands in line for the gate behind
+        # those that overtook it: what counts is when its turn came.
+        dependency, gate = (np.maximum(values[name], 0) for name in ("dependency", "gate_wait"))
+        submit = values["t_submit"] - np.where(dependency > 0, dependency + gate, 0)
         if self.pace == "asap":
             self._add_queues(op, values, submit)
             return

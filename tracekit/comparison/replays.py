@@ -273,7 +273,7 @@ class _Tally:
 
 
 _INTEGERS = (
-    *("t_submit", "t_due", "dependency", "offset", "len", "bytes", "latency"),
+    *("t_submit", "t_due", "dependency", "gate_wait", "offset", "len", "bytes", "latency"),
     *("sample_id", "step", "rank", "worker", "part"),
 )
 
