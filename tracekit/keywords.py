@@ -157,6 +157,7 @@ class ReplayKeywords(StoreKeywords, VerdictKeywords, total=False):
     loop: Count
     clients: Count
     stagger: Duration
+    stagger_phase: Number
     on: str | None
     hosts: Count | None
     split: Split | str

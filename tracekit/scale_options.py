@@ -23,6 +23,14 @@ SCALE: Table = table(
     CLIENTS,
     Option("stagger", Kind.DURATION, "Start each client this long after the one before.", 0),
     Option(
+        "stagger_phase",
+        Kind.NUMBER,
+        "Start each client this share of the recording after the one before: 0.25 spreads four over its length.",
+        0.0,
+        low=0,
+        high=1,
+    ),
+    Option(
         "on",
         Kind.TEXT,
         "Replay from the nodes of a Ray cluster (ray, ray://HOST:PORT; needs the extra scale), or from processes of this machine "

@@ -177,6 +177,20 @@ def test_a_streamed_plan_has_every_client(tmp_path: Path, monkeypatch: pytest.Mo
     assert set(plan.uris) == {f"file://{tmp_path}/c/{client}/a.bin" for client in range(2)}
 
 
+@pytest.mark.parametrize("speed", [1, 4])
+def test_clients_start_a_share_of_the_recording_apart(tmp_path: Path, speed: int) -> None:
+    trace = record(tmp_path)  # 39 ms from the first op to the last
+    options: dict[str, Any] = {"clients": 4, "stagger_phase": 0.25, "speed": speed, "engine": "interpreter"}
+    result = tracekit.replay(trace, out=tmp_path / "r", **options)
+    exact(result)
+    sql = "SELECT min(t_due) AS first FROM ops GROUP BY rank ORDER BY rank"
+    first = tracekit.open_trace(tmp_path / "r").query(sql).column("first").to_pylist()
+    assert [due - first[0] for due in first] == [client * 9_750_000 // speed for client in range(4)]
+    again = tracekit.compare(trace, tmp_path / "r")
+    assert again.row("due_times").ok and again.row("completeness").a == 160
+
+
 def test_stagger_without_clients_is_refused() -> None:
-    with pytest.raises(tracekit.UsageError, match="stagger="):
-        tracekit.ReplayOptions(stagger="1s")
+    for options in ({"stagger": "1s"}, {"stagger_phase": 0.5}):
+        with pytest.raises(tracekit.UsageError, match="is the time between clients"):
+            tracekit.ReplayOptions(**options)

@@ -79,6 +79,14 @@ def test_caps_are_for_all_hosts_together_and_clients_are_spread(tmp_path: Path) 
     assert result.parity.row("max_ops_in_flight").ok
 
 
+def test_a_cap_that_leaves_a_host_without_an_op_is_refused(tmp_path: Path) -> None:
+    trace = record_ranks(tmp_path, ranks=3)
+    with pytest.raises(
+        tracekit.UsageError, match="max_ops_in_flight=2 is less than one op for each of 3 hosts"
+    ):
+        tracekit.replay(trace, on="local", hosts=3, max_ops_in_flight=2)
+
+
 def test_writes_go_from_the_host_of_their_stream(tmp_path: Path) -> None:
     n = 8
     columns = {"t_submit": [i * 1000 for i in range(n)], "uri": [f"file:///in/{i % 4}" for i in range(n)], "op": ["put"] * n,

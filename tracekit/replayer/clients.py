@@ -14,7 +14,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-__all__ = ["PLACEHOLDER", "client_and_uri", "client_tables", "sources_of"]
+from tracekit.replayer.options import ReplayOptions
+from tracekit.store.reader import TraceReader
+
+__all__ = ["PLACEHOLDER", "client_and_uri", "client_tables", "shift_between_clients", "sources_of"]
 
 PLACEHOLDER = "{client}"
 """Stands for the number of a client, from 0, in the target of a mapping rule."""
@@ -32,6 +35,13 @@ def client_and_uri(source: str) -> tuple[int, str]:
 def sources_of(uris: Iterable[str], client: int) -> list[str]:
     """Return the sources of a plan for `uris` as one client uses them."""
     return [f"{_MARK}{client}{_MARK}{uri}" for uri in uris]
+
+
+def shift_between_clients(reader: TraceReader, options: ReplayOptions) -> float:
+    """Return the ns of the recording between the starts of two clients."""
+    first, last = reader.extent() if options.stagger_phase else (None, None)
+    span_ns = 0 if first is None or last is None else last - first
+    return options.stagger * options.speed + options.stagger_phase * span_ns
 
 
 def client_tables(

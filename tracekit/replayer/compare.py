@@ -144,6 +144,7 @@ def _options(b: TraceReader, noted: dict[str, Any]) -> ReplayOptions:
         "loop",
         "clients",
         "stagger",
+        "stagger_phase",
         "max_gap",
         "map",
         "allow_writes",

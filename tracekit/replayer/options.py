@@ -89,6 +89,7 @@ class ReplayOptions:
     loop: int
     clients: int
     stagger: int
+    stagger_phase: float
     on: str | None
     hosts: int | None
     split: str
@@ -138,8 +139,9 @@ class ReplayOptions:
             raise UsageError("cold=True and warm=True exclude each other", "give one of them")
         if self.start is not None and self.end is not None and self.end <= self.start:
             raise UsageError(f"end={self.end} is not after start={self.start}", "both are times in ns")
-        if self.stagger and self.clients == 1:
-            raise UsageError("stagger= is the time between clients", "give clients=, too")
+        for name, given in (("stagger", self.stagger), ("stagger_phase", self.stagger_phase)):
+            if given and self.clients == 1:
+                raise UsageError(f"{name}= is the time between clients", "give clients=, too")
         if self.hosts is not None and self.on is None:
             raise UsageError(f"hosts={self.hosts} needs a place for them", "give on=, such as on='ray'")
         compression_of(self.write_data)

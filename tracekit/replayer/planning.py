@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tracekit.errors import TraceFormatError, UsageError
-from tracekit.replayer.clients import PLACEHOLDER, client_tables, sources_of
+from tracekit.replayer.clients import PLACEHOLDER, client_tables, shift_between_clients, sources_of
 from tracekit.replayer.columns import COMPLETE, LOW, READY, STOP, SharedColumns
 from tracekit.replayer.depend import dependencies_of
 from tracekit.replayer.kinds import CHANGES, KINDS, READS, code_of
@@ -159,7 +159,7 @@ class _Builder:
         yield from client_tables(
             kept,
             options.clients,
-            shift_ns=options.stagger * options.speed,
+            shift_ns=shift_between_clients(self._reader, options),
             ranks=max(ranks_of(self._reader), default=0) + 1 if options.clients > 1 else 0,
             own_names=self._rules.per_client,
         )

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tracekit.errors import UsageError
+from tracekit.replayer.clients import shift_between_clients
 from tracekit.replayer.drive import Watch
 from tracekit.replayer.mapping import MappingRules, parse_rules
 from tracekit.replayer.missing import NOT_ISSUED, Missing, missing_ops
@@ -114,7 +115,7 @@ def _slices(
 ) -> list[frozenset[Stream]]:
     """The streams that each host replays. Raises UsageError if hosts would have to wait for each other's changes."""
     ranks = max(ranks_of(reader), default=0) + 1
-    shift_ns = int(options.stagger * options.speed)
+    shift_ns = round(shift_between_clients(reader, options))
     streams = copies(streams_of(reader), options.clients, ranks, shift_ns)
     together: list[frozenset[Stream]] = []
     if options.split == "file":
@@ -124,6 +125,12 @@ def _slices(
             for rank, worker, uri in stream_files(reader)
         )
     found = slices(streams, hosts, options.split, together) or [frozenset()]
+    cap = options.max_ops_in_flight
+    if cap is not None and cap < len(found):
+        raise UsageError(
+            f"max_ops_in_flight={cap} is less than one op for each of {len(found)} hosts",
+            f"give hosts={cap} or fewer",
+        )
     if options.allow_writes and len(found) > 1:
         shared = changed_elsewhere(reader, rules, options, found)
         if shared is not None:
