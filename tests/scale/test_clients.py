@@ -177,6 +177,27 @@ def test_a_streamed_plan_has_every_client(tmp_path: Path, monkeypatch: pytest.Mo
     assert set(plan.uris) == {f"file://{tmp_path}/c/{client}/a.bin" for client in range(2)}
 
 
+def test_many_objects_may_map_to_one_that_nothing_changes(tmp_path: Path) -> None:
+    n = 24
+    columns: dict[str, Any] = {
+        "t_submit": [i * 10_000 for i in range(n)], "uri": [f"file:///in/{i % 3}/a.bin" for i in range(n)], "op": ["read"] * n,
+        "offset": [i * 512 for i in range(n)], "len": [512] * n, "bytes": [512] * n, "latency": [50] * n, "rank": [i % 2 for i in range(n)],
+    }  # fmt: skip
+    trace, rule = write_ops(tmp_path / "t", columns), f"~file:///in/[0-9]=file://{tmp_path}/one"
+    assert tracekit.dry_run(trace, map=rule).missing == (f"file://{tmp_path}/one/a.bin",)
+    made = tracekit.materialize(trace, [rule])
+    assert (made.made, made.bytes) == (1, n * 512)  # as large as the furthest read of all three
+    options: dict[str, Any] = {"map": rule, "pace": "asap", "engine": "interpreter"}
+    result = tracekit.replay(trace, out=tmp_path / "r", clients=2, **options)
+    assert result.ok, result.parity.verdict
+    assert {
+        row["uri"] for row in tracekit.open_trace(tmp_path / "r").query("SELECT uri FROM ops").to_pylist()
+    } == {f"file://{tmp_path}/one/a.bin"}
+    assert tracekit.compare(trace, tmp_path / "r").row("identity").ok
+    with pytest.raises(tracekit.UsageError, match="both map to"):
+        tracekit.replay(trace, allow_writes=True, **options)
+
+
 @pytest.mark.parametrize("speed", [1, 4])
 def test_clients_start_a_share_of_the_recording_apart(tmp_path: Path, speed: int) -> None:
     trace = record(tmp_path)  # 39 ms from the first op to the last

@@ -198,6 +198,38 @@ def test_a_trace_without_an_epoch_and_an_existing_target_are_refused(tmp_path: P
     assert tracekit.merge([a], tmp_path / "all", overwrite=True).ops == 1
 
 
+@pytest.mark.parametrize(
+    ("epoch", "submit", "offset"),
+    [
+        (EPOCH, 0, "a=300000000000s"),
+        (-(1 << 62), 0, "a=0s"),
+        (EPOCH, (1 << 63) - 10, "a=0s"),
+        (EPOCH, 0, "a=-300000000000s"),
+    ],
+)
+def test_times_that_fit_no_axis_are_refused_and_nothing_is_left(
+    tmp_path: Path, epoch: int, submit: int, offset: str
+) -> None:
+    a, b = make(tmp_path / "a", [1]), make(tmp_path / "b", [submit], epoch=epoch, rank=1)
+    c = make(tmp_path / "c", [5], epoch=-EPOCH if submit else (1 << 62), rank=2)
+    with pytest.raises(tracekit.TraceFormatError, match="do not fit the time axis"):
+        tracekit.merge([a, b, c], tmp_path / "all", offset=offset)
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["a", "b", "c"]
+
+
+def test_what_a_part_lost_is_told_of_the_whole(tmp_path: Path) -> None:
+    a, b = make(tmp_path / "a", [1, 2, 3, 4]), make(tmp_path / "b", [5], rank=1)
+    (a / "seg-00001.parquet").unlink()
+    tracekit.repair(a)
+    assert tracekit.open_trace(a).info()["removed_ops"] == 1
+    merged = tracekit.merge([a, b], tmp_path / "all")
+    assert merged.ops == 4
+    assert tracekit.open_trace(merged.out).info()["removed_ops"] == 1
+    assert [finding.problem for finding in tracekit.verify(merged.out)] == [
+        finding.problem for finding in tracekit.verify(a)
+    ]
+
+
 def test_the_journals_of_a_crash_are_merged_too(tmp_path: Path) -> None:
     code = f"""if True:
         import os, time

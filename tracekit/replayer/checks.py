@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -72,8 +72,8 @@ def summarize(totals: PlanTotals, backends: Backends, touched: Touched) -> PlanS
         # An op of known latency is in flight for at least 1 ns.
         peak_ops_in_flight=totals.peaks.ops if totals.peaks.ops or not totals.ops else None,
         peak_bytes_in_flight=totals.peaks.bytes if totals.peaks.ops or not totals.ops else None,
-        missing=tuple(plan.uris[index] for index, size in zip(read, found, strict=True) if size is None),
-        too_small=tuple(
+        missing=_once(plan.uris[index] for index, size in zip(read, found, strict=True) if size is None),
+        too_small=_once(
             plan.uris[index]
             for index, size in zip(read, found, strict=True)
             if size is not None and size < sizes[index]
@@ -86,6 +86,11 @@ def summarize(totals: PlanTotals, backends: Backends, touched: Touched) -> PlanS
         renames=outcome["renames"],
         deletes=outcome["deletes"],
     )
+
+
+def _once(uris: Iterable[str]) -> tuple[str, ...]:
+    """Each of `uris` once: several objects of a recording may map to one."""
+    return tuple(dict.fromkeys(uris))
 
 
 def check_targets(plan: Plan, backends: Backends, options: ReplayOptions) -> Touched:

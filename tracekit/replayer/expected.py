@@ -27,18 +27,23 @@ def planned_ops(reader: TraceReader, options: ReplayOptions) -> Iterator[Planned
     rules = parse_rules(options.map)
     plan, parts = plan_parts(reader, rules, options, least=_PART_OPS)
     targets: list[str] = []
+    first: dict[str, int] = {}  # of each target, since several objects may map to one
+    codes: list[int] = []
     for rows in parts:
-        targets += _targets(plan, rules, len(targets))
-        yield _part(plan, rows, targets)
+        more = _targets(plan, rules, len(targets))
+        codes += [first.setdefault(target, code) for code, target in enumerate(more, len(targets))]
+        targets += more
+        yield _part(plan, rows, targets, np.array([*codes, NONE], np.int64))
 
 
 def _targets(plan: Plan, rules: MappingRules, known: int) -> list[str]:
     """The targets of the recorded URIs from number `known` on."""
     more = plan.sources[known:]
-    return rules.apply_all(more) if more else []
+    return rules.apply_all(more, shared=True) if more else []
 
 
-def _part(plan: Plan, rows: slice, targets: list[str]) -> PlannedOps:
+def _part(plan: Plan, rows: slice, targets: list[str], codes: np.ndarray) -> PlannedOps:
+    """Return some ops; `codes` has the number of the target of each recorded URI, and last that of none."""
     columns = {name: values[rows].copy() for name, values in plan.columns.items()}
     placed = (columns["kind"] < len(READS)) | np.isin(columns["kind"], [code_of("write"), code_of("part")])
     columns["offset"][~placed] = NONE
@@ -49,7 +54,7 @@ def _part(plan: Plan, rows: slice, targets: list[str]) -> PlannedOps:
         kinds=KINDS,
         error_classes=tuple(plan.error_classes),
         due_ns=columns["due_ns"],
-        file=columns["file"],
+        file=codes[columns["file"]],
         kind=columns["kind"],
         offset=columns["offset"],
         length=columns["length"],
@@ -60,6 +65,6 @@ def _part(plan: Plan, rows: slice, targets: list[str]) -> PlannedOps:
         rank=columns["rank"],
         worker=columns["worker"],
         part=columns["part"],
-        to_file=columns["to_file"],
+        to_file=np.where(columns["to_file"] < 0, columns["to_file"], codes[columns["to_file"]]),
         error=columns["recorded_error"],
     )

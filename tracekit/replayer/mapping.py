@@ -96,11 +96,11 @@ class MappingRules:
             if not has_scheme(target) or scheme_of(target) in FILE_SCHEMES
         ]
 
-    def apply_all(self, uris: Sequence[str]) -> list[str]:
+    def apply_all(self, uris: Sequence[str], *, shared: bool = False) -> list[str]:
         """Return the target of each of `uris`, or the URIs themselves if there are no rules.
 
-        Raises UsageError if a URI matches no rule, two URIs map to the same target, or the
-        scheme of a target is unknown.
+        Raises UsageError if a URI matches no rule, two URIs map to the same target (unless targets may be `shared`, as nothing
+        changes them), or the scheme of a target is unknown.
         """
         if not self:
             targets = list(uris)
@@ -114,7 +114,8 @@ class MappingRules:
                     "add a rule FROM=TO whose FROM is a prefix of it",
                 )
             targets = [target for target in mapped if target is not None]
-        _refuse_collisions(uris, targets)
+        if not shared:
+            _refuse_collisions(uris, targets)
         for target in targets:
             if scheme_of(target) not in known_schemes():
                 raise UsageError(
@@ -217,5 +218,5 @@ def _refuse_collisions(uris: Sequence[str], targets: Sequence[str]) -> None:
         if other != uri:
             raise UsageError(
                 f"{client_and_uri(other)[1]} and {client_and_uri(uri)[1]} both map to {clean(target)}",
-                "use map= rules that give them different targets",
+                "use map= rules that give them different targets: only a replay without allow_writes= may join objects",
             )

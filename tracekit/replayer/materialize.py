@@ -19,11 +19,13 @@ from tracekit.errors import UsageError
 from tracekit.keywords import Count, StoreKeywords
 from tracekit.options import MATERIALIZE
 from tracekit.replayer.backends import Backends
+from tracekit.replayer.kinds import CHANGES
 from tracekit.replayer.mapping import parse_rules
 from tracekit.replayer.options import ReplayOptions
 from tracekit.replayer.totals import plan_totals
 from tracekit.replayer.touched import found_sizes
-from tracekit.store.reader import TraceLike, open_reader
+from tracekit.store.reader import TraceLike, TraceReader, open_reader
+from tracekit.store.statements import value_errors
 from tracekit.store_options import STORE
 from tracekit.uri import FILE_SCHEMES, scheme_of
 from tracekit.validation import parse_all
@@ -71,14 +73,17 @@ def materialize(
     if not options["map"]:
         raise UsageError("materialize needs a target", "give map='FROM=TO'")
     rules = parse_rules(options["map"])
+    reader = open_reader(trace)
     totals = plan_totals(
-        open_reader(trace), rules, ReplayOptions(allow_writes=True, clients=options["clients"])
+        reader, rules, ReplayOptions(allow_writes=_changes(reader), clients=options["clients"])
     )
     given = {name: options[name] for name in STORE if options[name] is not None}
     with closing(Backends(given, roots=rules.local_roots())) as backends:
         read = np.flatnonzero(totals.read).tolist()
-        uris, sizes = [totals.plan.uris[i] for i in read], totals.sizes[read].tolist()
-        missing, kept = _missing(uris, sizes, backends)
+        largest: dict[str, int] = {}  # several objects may map to one
+        for uri, size in zip((totals.plan.uris[i] for i in read), totals.sizes[read].tolist(), strict=True):
+            largest[uri] = max(size, largest.get(uri, 0))
+        missing, kept = _missing(list(largest), list(largest.values()), backends)
         sources = dict(zip(totals.plan.uris, totals.plan.sources, strict=True))
         for uri, _ in missing:
             rules.check_inside(sources[uri], uri)
@@ -86,6 +91,13 @@ def materialize(
             if watch is not None:
                 watch(made, len(missing))
     return Materialized(len(missing), kept, sum(size for _, size in missing))
+
+
+def _changes(reader: TraceReader) -> bool:
+    """Whether an op of the trace changes what is stored."""
+    with closing(reader.connect()) as connection, value_errors(reader.path):
+        sql = "SELECT count(*) FROM ops WHERE op IN (SELECT unnest($kinds))"
+        return bool((connection.execute(sql, {"kinds": list(CHANGES)}).fetchone() or (0,))[0])
 
 
 def _missing(

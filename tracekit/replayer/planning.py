@@ -123,7 +123,7 @@ class _Builder:
         """Set the target of every recorded URI. Raises UsageError if the rules do not give one."""
         self.codes = {uri: code for code, uri in enumerate(sources)}
         self.plan.sources = sources
-        self.plan.uris = tuple(self._rules.apply_all(sources))
+        self.plan.uris = tuple(self._rules.apply_all(sources, shared=not self._options.allow_writes))
 
     def stream(self) -> Plan:
         """Return the plan as soon as it has rows; a thread fills the rest, some way ahead of the replay."""

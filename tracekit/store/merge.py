@@ -140,10 +140,16 @@ def _shaped(segment: SegmentInfo, table: pa.Table, columns: list[str], shift: in
         ) from error
     if segment.puts_are_ranges:
         table = _upgraded(table)
-    if shift:
-        for name in ("t_submit", "t_due"):
-            index = table.schema.get_field_index(name)
-            table = table.set_column(index, table.field(index), pc.add(table.column(index), shift))
+    for name in ("t_submit", "t_due") if shift else ():
+        index = table.schema.get_field_index(name)
+        try:
+            later = pc.add_checked(table.column(index), pa.scalar(shift, pa.int64()))
+        except (pa.ArrowInvalid, OverflowError) as error:
+            raise TraceFormatError(
+                f"{segment.path}: its times do not fit the time axis: they would be {shift} ns later",
+                "look at its epoch, and at the offset that was given",
+            ) from error
+        table = table.set_column(index, table.field(index), later)
     return table.select(columns)
 
 
