@@ -286,9 +286,9 @@ def _numbers(rows: pa.Table, name: str) -> np.ndarray:
 
 
 def _codes(column: pa.ChunkedArray, known: Sequence[str]) -> np.ndarray:
-    """Each text's first index in `known`; -2 for others, -3 for null."""
+    """Each text's index in `known`; -2 for others, -3 for null."""
     encoded = pa.chunked_array(column).combine_chunks().dictionary_encode()
-    index = {name: code for code, name in zip(range(len(known) - 1, -1, -1), reversed(known), strict=True)}
+    index = {name: code for code, name in enumerate(known)}
     codes = np.array([*(index.get(name, -2) for name in encoded.dictionary.to_pylist()), -3], np.int64)
     found: np.ndarray = codes[pc.fill_null(encoded.indices, len(codes) - 1).to_numpy()]
     return found

@@ -27,13 +27,17 @@ def planned_ops(reader: TraceReader, options: ReplayOptions) -> Iterator[Planned
     rules = parse_rules(options.map)
     plan, parts = plan_parts(reader, rules, options, least=_PART_OPS)
     targets: list[str] = []
-    first: dict[str, int] = {}  # of each target, since several objects may map to one
-    codes: list[int] = []
+    last: dict[str, int] = {}  # number of each target: several objects may map to one
     for rows in parts:
         more = _targets(plan, rules, len(targets))
-        codes += [first.setdefault(target, code) for code, target in enumerate(more, len(targets))]
+        last.update((target, code) for code, target in enumerate(more, len(targets)))
         targets += more
-        yield _part(plan, rows, targets, np.array([*codes, NONE], np.int64))
+        yield _part(plan, rows, targets, None if len(last) == len(targets) else _codes(targets, last))
+
+
+def _codes(targets: list[str], last: dict[str, int]) -> np.ndarray:
+    """The number of the target of each recorded URI, and at the end that of none."""
+    return np.array([*(last[target] for target in targets), NONE], np.int64)
 
 
 def _targets(plan: Plan, rules: MappingRules, known: int) -> list[str]:
@@ -42,9 +46,11 @@ def _targets(plan: Plan, rules: MappingRules, known: int) -> list[str]:
     return rules.apply_all(more, shared=True) if more else []
 
 
-def _part(plan: Plan, rows: slice, targets: list[str], codes: np.ndarray) -> PlannedOps:
-    """Return some ops; `codes` has the number of the target of each recorded URI, and last that of none."""
+def _part(plan: Plan, rows: slice, targets: list[str], codes: np.ndarray | None) -> PlannedOps:
     columns = {name: values[rows].copy() for name, values in plan.columns.items()}
+    if codes is not None:
+        for name in ("file", "to_file"):
+            columns[name] = np.where(columns[name] < 0, columns[name], codes[columns[name]])
     placed = (columns["kind"] < len(READS)) | np.isin(columns["kind"], [code_of("write"), code_of("part")])
     columns["offset"][~placed] = NONE
     unknown = (columns["recorded_bytes"] == NONE) & (columns["length"] == NONE)
@@ -54,7 +60,7 @@ def _part(plan: Plan, rows: slice, targets: list[str], codes: np.ndarray) -> Pla
         kinds=KINDS,
         error_classes=tuple(plan.error_classes),
         due_ns=columns["due_ns"],
-        file=codes[columns["file"]],
+        file=columns["file"],
         kind=columns["kind"],
         offset=columns["offset"],
         length=columns["length"],
@@ -65,6 +71,6 @@ def _part(plan: Plan, rows: slice, targets: list[str], codes: np.ndarray) -> Pla
         rank=columns["rank"],
         worker=columns["worker"],
         part=columns["part"],
-        to_file=np.where(columns["to_file"] < 0, columns["to_file"], codes[columns["to_file"]]),
+        to_file=columns["to_file"],
         error=columns["recorded_error"],
     )
