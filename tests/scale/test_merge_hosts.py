@@ -225,9 +225,6 @@ def test_what_a_part_lost_is_told_of_the_whole(tmp_path: Path) -> None:
     merged = tracekit.merge([a, b], tmp_path / "all")
     assert merged.ops == 4
     assert tracekit.open_trace(merged.out).info()["removed_ops"] == 1
-    assert [finding.problem for finding in tracekit.verify(merged.out)] == [
-        finding.problem for finding in tracekit.verify(a)
-    ]
 
 
 def test_the_journals_of_a_crash_are_merged_too(tmp_path: Path) -> None:
