@@ -711,8 +711,12 @@ def test_variables_outside_the_contract_change_nothing(
         keys.setenv(f"AWS_{name}", "true")
     for name in ("AWS_ENDPOINT", "AWS_PROXY_URL", "AWS_S3_ENDPOINT"):
         keys.setenv(name, "http://127.0.0.2:9")
-    for name in ("AWS_MAX_ATTEMPTS", "AWS_CHECKSUM_ALGORITHM", "AWS_TIMEOUT", "AWS_AUTH_SCHEME_PREFERENCE"):
-        keys.setenv(name, "7x")
+    for name in ("MAX_ATTEMPTS", "CHECKSUM_ALGORITHM", "TIMEOUT", "AUTH_SCHEME_PREFERENCE", "RETRY_MODE", "DEFAULTS_MODE",
+                 "STS_REGIONAL_ENDPOINTS", "S3_US_EAST_1_REGIONAL_ENDPOINT", "REQUEST_MIN_COMPRESSION_SIZE_BYTES",
+                 "ACCOUNT_ID_ENDPOINT_MODE", "S3_DISABLE_EXPRESS_SESSION_AUTH", "CSM_PORT"):  # fmt: skip
+        keys.setenv(f"AWS_{name}", "7x")
+    keys.setenv("AWS_CSM_ENABLED", "true")
+    keys.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "missing.pem"))
     keys.setenv("AWS_REGION", "eu-west-1")
     sent: list[str] = []
 
@@ -724,6 +728,10 @@ def test_variables_outside_the_contract_change_nothing(
         backend = opened(endpoint, client)
         assert read(backend) == BODY[100:150]
         assert [line.partition("?")[0] for line in seen] == ["GET /bucket/k"]
+        backend.close()
+        (tmp_path / "config").write_text("[default]\nregion = eu-west-3\ns3 = no section\n")
+        backend = opened(endpoint, client)
+        assert read(backend) == BODY[100:150]
         backend.close()
     assert "/eu-west-1/s3/" in sent[0]  # the environment before the profile
 

@@ -54,6 +54,17 @@ _CONNECTIONS = 1024
 _OF_A_LISTING = frozenset({"IsTruncated", "KeyCount", "MaxKeys", "Name", "Contents"})
 """What botocore finds in the XML of a listing, and in no other."""
 logging.getLogger("aiobotocore").addHandler(logging.NullHandler())  # keeps its warnings off the terminal
+_DECIDED: dict[str, Any] = {
+    "s3": {},
+    "retry_mode": "legacy",
+    "defaults_mode": "legacy",
+    "sts_regional_endpoints": "regional",
+    "account_id_endpoint_mode": "preferred",
+    "request_min_compression_size_bytes": 10240,
+    "s3_disable_express_session_auth": False,
+    "csm_enabled": False,
+}
+"""What botocore would take from the environment or the profile, and is no part of the contract of `aws`."""
 _CREDENTIAL_ERRORS = (
     _NoCredentials,
     boto_errors.NoCredentialsError,
@@ -116,7 +127,11 @@ class AiobotocoreClient:
             response_checksum_validation="when_required",
             use_dualstack_endpoint=settings.dualstack,
             use_fips_endpoint=settings.fips,
-            s3={"addressing_style": "virtual" if virtual else "path", "use_accelerate_endpoint": False},
+            s3={
+                "addressing_style": "virtual" if virtual else "path",
+                "use_accelerate_endpoint": False,
+                "use_dualstack_endpoint": settings.dualstack,
+            },
         )
 
     def read(self, key: str, offset: int, buffer: memoryview) -> tuple[int, int | None]:
@@ -250,6 +265,9 @@ class AiobotocoreClient:
 
     async def _make(self, stack: AsyncExitStack) -> Any:
         session = aiobotocore.session.AioSession(profile=self._settings.profile)
+        known = session.get_component("config_store")
+        for name, value in _DECIDED.items():
+            known.set_config_variable(name, value)
         if not self._settings.anonymous:
             await _require_credentials(session)
         client = await stack.enter_async_context(
@@ -257,7 +275,7 @@ class AiobotocoreClient:
                 "s3",
                 endpoint_url=self._settings.endpoint,
                 region_name=self._region,
-                verify=self._settings.ca_bundle,
+                verify=self._settings.ca_bundle or True,  # None would be REQUESTS_CA_BUNDLE
                 config=self._config,
             )
         )
