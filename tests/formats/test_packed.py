@@ -88,14 +88,14 @@ def blktrace_event(at: int, action: int, sector: int, size: int = 4096) -> bytes
     return struct.pack("<IIQQIIIIIHH", 0x65617407, at, at * 1000, sector, size, bits, 5, 8 << 20, 0, 0, 0)
 
 
-@pytest.mark.parametrize("kept", [0.5, 0.9, -1])
+@pytest.mark.parametrize("kept", [0.5, 0.9, 1.0])
 def test_a_binary_log_that_breaks_off_is_read_up_to_the_break(tmp_path: Path, kept: float) -> None:
     events = b"".join(
         blktrace_event(at, action, at * 7919 % 100_003 * 8) for at in range(1, 40_001) for action in (7, 8)
     )
     packed = gzip.compress(events)
-    cut = packed[: int(len(packed) * kept)] if kept > 0 else packed[:kept]
+    cut = packed[: min(int(len(packed) * kept), len(packed) - 1)]
     (tmp_path / "log").write_bytes(cut)
     done = import_trace("blktrace", tmp_path / "log", tmp_path / "t")
-    assert abs(kept) * 0.8 * 40_000 < done.ops <= 40_000
+    assert kept * 0.8 * 40_000 < done.ops <= 40_000
     assert (done.skipped, "the compressed stream breaks off here" in done.examples[0]) == (1, True)
