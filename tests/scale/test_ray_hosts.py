@@ -250,6 +250,11 @@ def kill(hosts: list[Host]) -> None:
     hosts[1].kill()
 
 
+def freeze(hosts: list[Host]) -> None:
+    """Stop every process of the host; its kernel still answers."""
+    run(*inside(hosts[1], "bash", "-c", "kill -STOP -1"))
+
+
 def fill_disk(hosts: list[Host]) -> None:
     with suppress(OSError), (hosts[1].disk / "full").open("wb", buffering=0) as file:
         while True:
@@ -257,7 +262,7 @@ def fill_disk(hosts: list[Host]) -> None:
 
 
 @pytest.mark.timeout(60 * 60)
-@pytest.mark.parametrize("fault", [cut, kill, fill_disk])
+@pytest.mark.parametrize("fault", [cut, kill, freeze, fill_disk])
 def test_a_lost_host_ends_the_replay_with_a_partial_result(
     network: None, tmp_path: Path, fault: Callable[[list[Host]], None]
 ) -> None:
@@ -321,6 +326,29 @@ def test_the_metrics_from_the_nodes_of_a_cluster_are_those_of_one_process(
 ) -> None:
     trace = record_ranks(tmp_path, ops=500)
     words = [sys.executable, "-m", "tracekit", "stats", str(trace), "--json"]
+    alone = subprocess.run(words, capture_output=True, text=True, check=True)
+    words += ["--on", f"ray://{NETWORK}.10:6379"]
+    spread = subprocess.run(
+        inside(cluster[0], *words), capture_output=True, text=True, env=ENVIRONMENT, check=True
+    )
+    assert json.loads(spread.stdout) == json.loads(alone.stdout)
+
+
+def test_two_runs_measured_on_the_nodes_of_a_cluster_compare_as_here(
+    cluster: list[Host], tmp_path: Path
+) -> None:
+    trace = record_ranks(tmp_path, ops=100)
+    words = [
+        sys.executable,
+        "-m",
+        "tracekit",
+        "compare",
+        str(trace),
+        str(trace),
+        "--judge",
+        "ops>0",
+        "--json",
+    ]
     alone = subprocess.run(words, capture_output=True, text=True, check=True)
     words += ["--on", f"ray://{NETWORK}.10:6379"]
     spread = subprocess.run(
