@@ -90,7 +90,7 @@ def test_bytes_of_queues_do_not_hide_what_else_was_missed(queues, tmp_path, trac
     assert done.completeness.share < 0.2
 
 
-@pytest.mark.parametrize(("method", "how", "name"), [("native", "p", "io_uring"), ("strace", "r", "io_uring"), ("strace", "a", "io_submit")])  # fmt: skip
+@pytest.mark.parametrize(("method", "how", "name"), [("native", "p", "io_uring"), ("native", "x", "io_uring"), ("strace", "r", "io_uring"), ("strace", "a", "io_submit")])  # fmt: skip
 def test_queues_that_an_engine_does_not_see_through_make_the_share_unknown(
     method, how, name, queues, tmp_path, trace
 ):

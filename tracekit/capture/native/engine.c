@@ -613,6 +613,19 @@ static u32 file_named(int directory, const char *path) {
     return length && !is_below(name, own) && !is_below(name, "/proc") && !is_below(name, "/sys") ? number_of(name, length) : 0;
 }
 
+static unsigned char looked_at[MAX_FD];
+static void forget(int fd) { if (fd >= 0 && fd < MAX_FD) { table[fd].state = UNKNOWN; looked_at[fd] = 0; } }
+static int is_known_ring(int fd);
+/* A ring that was made without the C library is seen by its descriptor alone, which stands beside those of the files. */
+static void look_for_rings(int first, int last) {
+    char link[64];
+    for (int fd = first < 0 ? 0 : first; fd <= last && fd < MAX_FD; fd++) {
+        if (table[fd].state != UNKNOWN || looked_at[fd]) continue;
+        looked_at[fd] = 1;
+        if (link_of(fd, link, sizeof link) && strstr(link, "[io_uring]") && !is_known_ring(fd)) log_header->flags |= IO_URING;
+    }
+}
+
 static void opened(int fd, int directory, const char *path, int flags, i64 begin) {
     int failure = errno;
     i64 took = now() - begin;
@@ -625,6 +638,7 @@ static void opened(int fd, int directory, const char *path, int flags, i64 begin
         /* /proc/self/fd/3 is another file's name, and O_TMPFILE is given a directory */
         if (length && (is_below(name, "/proc") || (flags & O_TMPFILE) == O_TMPFILE)) length = 0;
         struct entry *e = learn(fd, name, length);
+        look_for_rings(fd - 4, fd - 1);
         if (e) e->lock = (unsigned short)(INHERITED + __atomic_fetch_add(&next_opened, 1, __ATOMIC_RELAXED) % INHERITED);
         if (flags & O_TRUNC && e && e->state == STORAGE) put(TRUNCATE, e->file, 0, begin, took, -1, 0, 0);
     }
@@ -633,7 +647,6 @@ static void opened(int fd, int directory, const char *path, int flags, i64 begin
 }
 
 static void drop_ring(int fd);
-static void forget(int fd) { if (fd >= 0 && fd < MAX_FD) table[fd].state = UNKNOWN; }
 static void copied(int from, int to) { if (from >= 0 && from < MAX_FD && to >= 0 && to < MAX_FD) table[to] = table[from]; }
 
 EXPORT int chroot(const char *path) {
@@ -676,7 +689,7 @@ static long open_as(int at, const char *path, const u64 *how, size_t size) {
     return fd;
 }
 
-EXPORT int close(int fd) { if (on_descriptors()) { if (rings_known) drop_ring(fd); forget(fd); measured(0, 0); } return REAL(close)(fd); }
+EXPORT int close(int fd) { if (on_descriptors()) { if (rings_known) drop_ring(fd); if (fd >= 0 && fd < MAX_FD && table[fd].state == STORAGE) look_for_rings(fd + 1, fd + 4); forget(fd); measured(0, 0); } return REAL(close)(fd); }
 static void forget_range(unsigned first, unsigned last) { for (unsigned fd = first; fd <= last && fd < MAX_FD; fd++) forget((int)fd); }
 EXPORT int close_range(unsigned first, unsigned last, int flags) {
     if (on_descriptors()) forget_range(first, last);
@@ -1038,6 +1051,10 @@ struct cqe { u64 data; int result; u32 flags; };
 static struct ring *ring_of(int fd) {
     for (size_t i = 0; i < sizeof rings / sizeof *rings; i++) if (rings[i].known == our_pid && rings[i].fd == fd) return &rings[i];
     return NULL;
+}
+static int is_known_ring(int fd) { /* of a parent too */
+    for (size_t i = 0; i < sizeof rings / sizeof *rings; i++) if (rings[i].known && rings[i].fd == fd) return 1;
+    return 0;
 }
 static struct ring *new_ring(int fd, u32 flags) {
     struct ring *r = ring_of(fd);
