@@ -255,7 +255,7 @@ def test_a_mount_point_is_refused_where_another_directory_would_have_to_replace_
     assert told == ["point", "point", "other", "other"], done.stdout
 
 
-@pytest.mark.parametrize("name", ["gs:/bucket", "file:x", "~no-such-user", "a%41[1]"])
+@pytest.mark.parametrize("name", ["gs:/bucket", "file:x", "~no-such-user", "a%41[1]", "a\\*[b]", "a\\b"])
 def test_a_relative_name_that_libraries_take_for_something_else_is_a_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:

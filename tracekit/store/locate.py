@@ -5,9 +5,14 @@ It knows names, not contents: the reader decides whether a file is a trace.
 
 from __future__ import annotations
 
+import atexit
+import functools
 import glob
 import os
 import re
+import secrets
+import shutil
+import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -87,4 +92,22 @@ def _matches(name: Name) -> tuple[Path, ...]:
 
 def literal(path: Path) -> str:
     """Return `path` for a DuckDB function that expands globs, `~` and URLs, so that it means this one file."""
-    return re.sub(r"[*?\[]", r"[\g<0>]", str(path.absolute()))
+    text = str(path.absolute())
+    if "\\" in text and _PATTERN & set(text):
+        return _link_to(text)
+    return re.sub(r"[*?\[]", r"[\g<0>]", text)
+
+
+@functools.cache
+def _link_to(name: str) -> str:
+    """Return a link to the file `name`: no pattern of DuckDB matches a name that holds a backslash."""
+    link = str(Path(_folder_of_links()) / f"{secrets.token_hex(8)}{Path(name).suffix}")
+    os.symlink(name, link)  # noqa: PTH211 - text as it is
+    return link
+
+
+@functools.cache
+def _folder_of_links() -> str:
+    folder, owner = tempfile.mkdtemp(prefix="tracekit-names-"), os.getpid()
+    atexit.register(lambda: shutil.rmtree(folder, ignore_errors=True) if os.getpid() == owner else None)
+    return folder
