@@ -472,8 +472,8 @@ def test_globs_may_lead_through_symbolic_links(method, trace, tmp_path):
     (tmp_path / "real" / "x.bin").write_bytes(bytes(1000))
     (tmp_path / "real" / "y.bin").write_bytes(bytes(1000))
     command = ["sh", "-c", "cd $0; cat data/x.bin > /dev/null; cat < data/x.bin; cat data/y.bin > /dev/null", str(tmp_path)]  # fmt: skip
-    globs = {"include": [f"{tmp_path}/data/*"], "exclude": [f"{tmp_path}/data/y.*"]}
-    capture_command(command, trace, method=method, hooks="", **globs)
+    globs = [f"{tmp_path}/data/*"], [f"{tmp_path}/data/y.*"]
+    capture_command(command, trace, method=method, hooks="", include=globs[0], exclude=globs[1])
     found = rows(trace, "op = 'read'")
     assert sum(row["bytes"] for row in found) == 2000
     assert {row["uri"].rpartition("/")[2] for row in found} == {"x.bin"}
