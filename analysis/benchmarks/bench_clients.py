@@ -8,6 +8,8 @@ their bytes wherever they put them, which favours them.
 
     python analysis/benchmarks/bench_clients.py [--seconds 0.7] [--rounds 3] [--only PATTERN]
 
+A run of all cases writes the CSV file and the table in docs/backends.md; with `--only` it just prints.
+
 Needs nginx. s3dlio, uvloop, opendal, boto3 and s3torchconnectorclient are left out if they are
 not installed.
 """
@@ -40,6 +42,7 @@ OBJECT_BYTES = 256 << 20
 THREADS, COROUTINES = 16, 32
 SIZES = {"4 KiB": 4096, "128 KiB": 131_072}
 RESULTS = Path(__file__).parent / "results" / "clients.csv"
+PAGE = REPO / "docs" / "backends.md"
 Read = Callable[[int, memoryview], Any]
 AsyncRead = Callable[[int, memoryview], Awaitable[Any]]
 
@@ -337,11 +340,42 @@ def show(rows: list[dict[str, Any]]) -> None:
     for row in rows:
         table.add_row(*("" if value is None else str(value) for value in row.values()))
     Console(width=130).print(table)
+
+
+def write(rows: list[dict[str, Any]]) -> None:
+    """Write the CSV file, and the table of the page between its markers."""
     RESULTS.parent.mkdir(exist_ok=True)
     with RESULTS.open("w", newline="") as sink:
         writer = csv.DictWriter(sink, rows[0])
         writer.writeheader()
         writer.writerows(rows)
+    before, marker, rest = PAGE.read_text(encoding="utf-8").partition("<!-- table -->\n")
+    after = rest.partition("<!-- end -->")[2]
+    tables = "\n".join(table_of(rows, label) for label in SIZES)
+    PAGE.write_text(f"{before}{marker}{tables}<!-- end -->{after}", encoding="utf-8")
+
+
+def table_of(rows: list[dict[str, Any]], label: str) -> str:
+    """Return the table of one size: a row for each client, the fastest from threads first."""
+    modes = ("threads", "asyncio", "uvloop")
+    cells = {
+        (row["client"], row["mode"]): f"{row['ops_per_s']:,} · {row['cpu_us_per_op']:,} us"
+        + ("" if row["times_s3dlio_ops"] is None else f" · {row['times_s3dlio_ops']:.1f}x")
+        for row in rows
+        if row["range"] == label
+    }
+    clients = dict.fromkeys(client for mode in modes for client, each in cells if each == mode)
+    lines = [
+        f"**{label}**: ops/s, CPU us an op, ops/s against s3dlio's in the same mode",
+        "",
+        f"| client | {' | '.join(modes)} |",
+        "| --- | ---: | ---: | ---: |",
+        *(
+            f"| {client} | {' | '.join(cells.get((client, mode), '') for mode in modes)} |"
+            for client in clients
+        ),
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def main() -> None:
@@ -359,6 +393,8 @@ def main() -> None:
     if not rows:
         parser.error(f"no case name contains {given.only!r}")
     show(rows)
+    if not given.only:
+        write(rows)
 
 
 if __name__ == "__main__":
