@@ -367,7 +367,8 @@ def test_a_trickle_ends_with_the_total_timeout_and_is_not_asked_again(
             with ThreadPoolExecutor(len(together)) as pool:
                 classes = [error.error_class for error in pool.map(failure, together)]
             assert classes == ["timeout"] * len(together)
-            assert len(seen) == before + len(together)
+            # Each was sent once at most: on a busy machine the time may end before the store hears of a request.
+            assert len(seen) <= before + len(together)
         backend.close()
 
 
