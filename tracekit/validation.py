@@ -154,7 +154,7 @@ def merge(kind: type[_T], options: _T | Mapping[str, Any] | None, given: Mapping
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """`did you mean X?` if a known word is near `word`, else nothing."""
-    close = difflib.get_close_matches(word.lower().replace("-", "_"), list(known), n=1, cutoff=0.5)
+    close = difflib.get_close_matches(str(word).lower().replace("-", "_"), list(known), n=1, cutoff=0.5)
     return f"did you mean {close[0]}?" if close else ""
 
 
