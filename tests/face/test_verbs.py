@@ -159,7 +159,7 @@ def test_no_message_below_the_command_line_names_a_flag() -> None:
     assert not found, "\n".join(found)
 
 
-OTHER_PROGRAMS = ("strace.py", "build.py")
+OTHER_PROGRAMS = ("strace.py", "build.py", "c_library.py")
 """Modules that start other programs, which have flags of their own."""
 
 
