@@ -26,7 +26,7 @@ from typer.exceptions import TyperException
 from tracekit.cli.arguments import with_values
 from tracekit.cli.failing import discard_output, fail
 from tracekit.cli.flags import use_flags_of, with_flags
-from tracekit.cli.lean import leave_pandas_out
+from tracekit.cli.lean import leave_out
 from tracekit.errors import TracekitError
 from tracekit.printable import printable
 from tracekit.version import __version__
@@ -235,7 +235,7 @@ def main() -> None:
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # the caller closed it
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115, PTH123 - open until the process ends
-    leave_pandas_out(sys.argv[1:])
+    leave_out(sys.argv[1:])
     try:
         code = run()
     except KeyboardInterrupt:  # just after the verb's own handling
