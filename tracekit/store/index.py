@@ -182,22 +182,22 @@ def list_state(root: Path) -> tuple[object, ...]:
 def index_problems(
     manifest: Manifest, index: Index | None, found: Sequence[SegmentInfo]
 ) -> list[tuple[str, str, str]]:
-    """Compare the files of a trace with its list of segments; return file name, problem and hint for each difference.
+    """Compare the files of a trace with its list of segments; return name, problem and hint of each file that differs.
 
     Compares names, rows, bytes and trace ids: of segments, nothing but footers is read.
     """
     segments = {segment.path.name: segment for segment in found if not segment.journal}
     entries = {} if index is None else index.entries
-    wrong = []
+    wrong: dict[str, tuple[str, str]] = {}
     for entry in entries.values():
         segment = segments.get(entry.name)
         if entry.lost:
             continue
         if segment is None:
-            wrong.append((entry.name, f"is missing, with {entry.rows} ops", RESTORE))
+            wrong[entry.name] = f"is missing, with {entry.rows} ops", RESTORE
         elif (segment.rows, segment.file_bytes) != (entry.rows, entry.bytes):
             what = f"has {segment.rows} ops in {segment.file_bytes} bytes, not {entry.rows} in {entry.bytes}"
-            wrong.append((entry.name, f"is not as it was written: {what}", "restore the file"))
+            wrong[entry.name] = f"is not as it was written: {what}", "restore the file"
     for segment in found:
         name, own = segment.path.name, segment.metadata.get("trace_id")
         if own is None and (name in entries or segment.journal or index is None):
@@ -207,15 +207,13 @@ def index_problems(
         if name in entries:
             if (own, written_as) != (manifest.trace_id, stem):
                 what = f"is not as it was written: it holds the ops of {written_as}"
-                wrong.append(
-                    (name, what if own == manifest.trace_id else f"{what} of another trace", RESTORE)
-                )
+                wrong[name] = what if own == manifest.trace_id else f"{what} of another trace", RESTORE
         elif own != manifest.trace_id:
-            wrong.append((name, "does not belong to this trace", "move it out of the directory"))
+            wrong[name] = "does not belong to this trace", "move it out of the directory"
         elif written_as != stem:
             what = f"does not belong to this trace under this name: it is a copy of {written_as}"
-            wrong.append((name, what, "move it out of the directory"))
-    return wrong
+            wrong[name] = what, "move it out of the directory"
+    return [(name, *said) for name, said in wrong.items()]
 
 
 def seal_if_last(root: Path) -> None:
