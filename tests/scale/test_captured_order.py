@@ -8,6 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from true_order import take_turns
 
 import tracekit
 
@@ -31,25 +32,11 @@ RECORDING = """if True:
 def test_the_merged_order_is_the_true_one_within_the_stated_error(tmp_path: Path) -> None:
     if subprocess.run([*SHIFTED, "1", "true"], capture_output=True, check=False).returncode:
         pytest.skip("this user may not make time namespaces")
-    hosts = [
-        subprocess.Popen(
-            [*SHIFTED, str(ahead), sys.executable, "-c", RECORDING, str(tmp_path / f"h{number}"), str(number)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1,
-        )
+    commands = [
+        [*SHIFTED, str(ahead), sys.executable, "-c", RECORDING, str(tmp_path / f"h{number}"), str(number)]
         for number, ahead in enumerate(AHEAD_S)
-    ]  # fmt: skip
-    for host in hosts:
-        assert host.stdout is not None
-        assert host.stdout.readline() == "ready\n"
-    for turn in range(TURNS):  # each begins when the one before has answered: this is the true order
-        host = hosts[(turn * 7 + turn // 5) % 3]
-        assert host.stdin is not None and host.stdout is not None
-        host.stdin.write(f"{turn}\n")
-        assert host.stdout.readline() == f"{turn}\n"
-    for host in hosts:
-        assert host.stdin is not None
-        host.stdin.close()
-        assert host.wait(30) == 0
+    ]
+    take_turns(commands, [(turn * 7 + turn // 5) % 3 for turn in range(TURNS)])
     error_ns = 20_000
     merged = tracekit.merge(
         [tmp_path / f"h{number}" for number in range(3)], tmp_path / "all", clock_error=f"{error_ns}ns"

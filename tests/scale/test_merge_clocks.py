@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
 import pyarrow as pa
+from true_order import take_turns
 
 import tracekit
 from tracekit.recorder import Recorder
@@ -39,24 +39,11 @@ HOST = """if True:
 def recorded(folder: Path, ahead_ns: tuple[int, ...], boots: tuple[str, ...]) -> list[Path]:
     """Traces of ops that really were one after the other, from hosts whose wall clocks are `ahead_ns` ahead."""
     paths = [folder / f"h{rank}" for rank in range(len(ahead_ns))]
-    hosts = [
-        subprocess.Popen(
-            [sys.executable, "-c", HOST, str(path), str(rank), str(ahead), boot],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1,
-        )
+    commands = [
+        [sys.executable, "-c", HOST, str(path), str(rank), str(ahead), boot]
         for rank, (path, ahead, boot) in enumerate(zip(paths, ahead_ns, boots, strict=True))
-    ]  # fmt: skip
-    for host in hosts:
-        assert host.stdout is not None and host.stdout.readline() == "ready\n"
-    for turn in range(TURNS):  # each begins when the one before has answered: this is the true order
-        host = hosts[(turn * 5 + turn // 4) % len(hosts)]
-        assert host.stdin is not None and host.stdout is not None
-        host.stdin.write(f"{turn}\n")
-        assert host.stdout.readline() == f"{turn}\n"
-    for host in hosts:
-        assert host.stdin is not None
-        host.stdin.close()
-        assert host.wait(30) == 0
+    ]
+    take_turns(commands, [(turn * 5 + turn // 4) % len(paths) for turn in range(TURNS)])
     return paths
 
 
