@@ -22,6 +22,7 @@ _COMPILED = (
     "kernel.py",
     "closed.py",
     "rule.py",
+    "standby.py",
     "turns.py",
     "cap.py",
     "local.py",

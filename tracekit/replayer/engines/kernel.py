@@ -26,26 +26,32 @@ from tracekit.replayer.engines.local import (
     writer,
 )
 from tracekit.replayer.engines.native import call, compiled, exchange, fetch_add, load, now, sleep_until
+from tracekit.replayer.engines.standby import stand_by
 from tracekit.replayer.engines.turns import finish, wait_turn
 from tracekit.replayer.kinds import READS, code_of
 
 __all__ = ["work"]
 
 _NAP_NS = 200_000_000
+_SPIN_NS = 5_000
+"""What going to sleep and waking up takes of a processor; a shorter wait does not sleep."""
 _READS = len(READS)
 _WRITE, _PUT, _PART, _SYNC, _TRUNCATE = map(code_of, ("write", "put", "part", "sync", "truncate"))
 
 
 @compiled
-def _wait_for_due(at: Any, header: Any, state: Any, clock: Any) -> Any:
-    """Sleep until `at`, or until the replay stops; by how many ns it had already passed."""
+def _wait_for_due(at: Any, header: Any, control: Any, state: Any, clock: Any) -> Any:
+    """Wait until `at`, or until the replay stops; by how many ns it had already passed."""
     wait = at - now(clock)
     if wait <= 0:
         return -wait
     exchange(state, w.IDLE, 1)
+    fetch_add(control, w.AWAITING, 1)
     while wait > 0 and load(header, w.STOP) == 0:
-        sleep_until(clock, at if wait < _NAP_NS else now(clock) + _NAP_NS)
+        if wait > _SPIN_NS:
+            sleep_until(clock, at if wait < _NAP_NS else now(clock) + _NAP_NS)
         wait = at - now(clock)
+    fetch_add(control, w.AWAITING, -1)
     exchange(state, w.IDLE, 0)
     return 0
 
@@ -59,6 +65,8 @@ def _take(header: Any, plan: Any, closed: Any, control: Any, worker: Any) -> Any
         if op < 0:
             return -1
     else:
+        if control[w.TIMED] != 0:
+            stand_by(header, plan.due, control, state, clock)
         op = fetch_add(control, w.NEXT, 1)
     exchange(state, w.CURRENT, op)  # first: while it waits for the op to exist, it needs none before
     while op >= load(header, w.READY):
@@ -149,7 +157,7 @@ def work(
         elif not changed:
             failed, slot, asked = prepare_read(op, False, plan, files, control, worker, ask)
         at = plan.due[op] + control[w.START] if timed else 0
-        backlog = _wait_for_due(at, header, state, clock) if timed else 0
+        backlog = _wait_for_due(at, header, control, state, clock) if timed else 0
         held = wait_turn(op, order, header, control, clock) if ordered else 0
         if load(header, w.STOP) != 0:
             return

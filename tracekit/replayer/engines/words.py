@@ -60,13 +60,19 @@ STATE_WIDTH = 16
     ORDERED,
     HELD,
     KEEP_ZEROS,
-) = range(23)
+    AWAITING,
+    STANDING_BY,
+    TURNS_UNTIL,
+    TURNS_NS,
+    CALLS,
+) = range(28)
 """Control words: the next op, start time, whether ops have due times, the gate, how files are opened, the closed
-loop (1: by streams, 2: by a loader's rule), whether ops depend on each other and how many workers wait for that, whether zeros of the payload stay zero."""
+loop (1: by streams, 2: by a loader's rule), whether ops depend on each other and how many workers wait for that, whether zeros of the payload stay zero;
+how many workers wait for a due time and how many stand by, until when all take turns, for how long, and calls to do so."""
 ONE_OP = 1 << 48
 """One op in `IN_FLIGHT`, whose lower bits count bytes: one word, so that both change at once."""
 MOST_BYTES = ONE_OP - 2
-CONTROL_WIDTH = 24
+CONTROL_WIDTH = 32
 
 FILE, FD, BLOCK = range(3)
 """An entry of a worker's cache of open files: 1 + the file (0: free), its descriptor, and O_DIRECT's block (0: buffered)."""
