@@ -29,6 +29,7 @@ from tracekit.capture.tools.engine import Engine, Log
 from tracekit.capture.tools.strace import StraceCalls
 from tracekit.consumer import ENGINE_CPU, PROCESS_CPU
 from tracekit.errors import TracekitError, UsageError
+from tracekit.schema import OPS
 from tracekit.store.flat import flat_to_fitting_batch
 from tracekit.store.writer import TraceWriter
 from tracekit.units import format_count
@@ -231,6 +232,8 @@ def _write(
             mapped = sum(map(paths.admits, log.mapped_files))
             writer.count("mapped_files", mapped)
             notes += log.notes()
+            if isinstance(log, StraceCalls) and log.ends_unknown:
+                writer.describe(has=tuple(OPS.names))
             if moved is None:
                 why = "the capture was killed" if killed else "/proc/self/io cannot be read"
                 notes.append(f"completeness: unknown, because {why}")

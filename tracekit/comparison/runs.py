@@ -153,14 +153,11 @@ def _table(x: Run, y: Run, tolerance: float, speed: float) -> Iterable[ParityRow
 
 
 def _endings(a: Mapping[str, Any], b: Mapping[str, Any]) -> ParityRow:
-    """The row on ops that never ended; what ended is unknown of a run without any latency."""
-    of_a, of_b = (
-        run["ops"] - run["ended_ops"] if run["ended_ops"] or not run["ops"] else None for run in (a, b)
-    )
+    """The row on ops that never ended."""
+    of_a, of_b = a["unfinished_ops"], b["unfinished_ops"]
     if of_a is None or of_b is None:
-        return shown(
-            "unfinished_ops", "ops", of_a, of_b, note="a run without latencies does not say what ended"
-        )
+        note = "a run without all latencies does not say what ended"
+        return shown("unfinished_ops", "ops", of_a, of_b, note=note)
     return ParityRow(
         "unfinished_ops", "ops", of_a, of_b, None, of_b <= of_a, None, "no more than in the first run"
     )

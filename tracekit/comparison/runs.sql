@@ -2,7 +2,8 @@
 --
 -- Every op counts but page-cache hints. Needs the macro `percentile(values, share)`.
 -- Columns:
---   ops, failed_ops, ended_ops  BIGINT
+--   ops, failed_ops  BIGINT
+--   unfinished_ops   BIGINT  null if ops lack a latency, and the source does not say which of them ended
 --   bytes            BIGINT  bytes moved; null if no op that moves data says how much
 --   files            BIGINT  distinct URIs, without those of listings
 --   duration_ns      BIGINT  first submit to the last end or submit
@@ -14,7 +15,7 @@
 SELECT
     ops,
     failed_ops,
-    ended_ops,
+    CASE WHEN ended_ops = ops OR (ended_ops > 0 AND NOT ends_unknown()) THEN ops - ended_ops END AS unfinished_ops,
     CASE WHEN unknown_bytes_ops = 0 THEN coalesce(bytes, 0) ELSE bytes END AS bytes,
     (SELECT count(*) FROM file_ids()) AS files,
     coalesce(greatest(last_end_ns, last_submit_ns) - first_submit_ns, 0) AS duration_ns,

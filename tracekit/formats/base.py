@@ -45,10 +45,12 @@ _WORDS_SHOWN = 10
 class Tally:
     """The bad lines of one import: counted, with the first few kept, or (strict) an error at the first.
 
-    `notes` are what the user of the trace should know, such as what was assumed. `unknown_ops`
+    `notes` are what the user of the trace should know, such as what was assumed; those of `losses` say what the
+    log itself counts and does not hold. `unknown_ops`
     and `left_out` count the ops of unknown words, and those that were left out on purpose, by name.
     `several`: whether the import reads several logs, so that a line needs the name of its log;
-    a format sets `shares_ranks` if its ranks are `clients`, which mean the same in all of them.
+    a format sets `shares_ranks` if its ranks are `clients`, which mean the same in all of them, and `ends_unknown`
+    if an op without a latency may have ended.
     """
 
     source: Path
@@ -57,8 +59,10 @@ class Tally:
     shares_ranks: bool = False
     skipped: int = 0
     notes: list[str] = field(default_factory=list)
+    losses: list[str] = field(default_factory=list)
     unknown_ops: Counter[str] = field(default_factory=Counter)
     left_out: Counter[str] = field(default_factory=Counter)
+    ends_unknown: bool = False
     clients: dict[object, int] = field(default_factory=dict)
     _found: list[tuple[int, str]] = field(default_factory=list)
 
@@ -89,8 +93,10 @@ class Tally:
         self._found = sorted([*self._found, *part._found])[:_EXAMPLES]
         self.unknown_ops += part.unknown_ops
         self.left_out += part.left_out
+        self.ends_unknown |= part.ends_unknown
         for text in part.notes:
             self.note(text)
+        self.losses += part.losses
 
     def settle(self) -> None:
         """Raise TraceFormatError for the first bad line if strict. Call it when all lines so far have been read."""
@@ -130,6 +136,12 @@ class Tally:
         if self.skipped:
             yield f"{self.skipped} lines of the {log} were not understood, the first: {self.examples[0]}"
 
+    def lost(self, text: str) -> None:
+        """Note that the log lacks ops that it counts, or says it has lost: the trace is not complete."""
+        self.note(text)
+        if text not in self.losses:
+            self.losses.append(text)
+
     def note(self, text: str) -> None:
         """Add `text` to the notes, once."""
         if text not in self.notes:
@@ -167,7 +179,8 @@ class ExportOptions:
 class Carries:
     """What a format can hold: `yes`, `no`, or how. The table in docs/formats.md and an import's closing line are made of it.
 
-    `completeness` is what the log says of its own: whether the reader can tell that ops are missing. `reads`
+    `completeness` is what the log says of its own: whether the reader can tell that ops are missing. `ends` says whether
+    it tells of each op without a latency that the op never ended, unless its `Tally` says otherwise. `reads`
     and `writes` are versions or conditions of the format, where it can be read or written at all.
     """
 
@@ -179,6 +192,7 @@ class Carries:
     streams: str = "yes"
     errors: str = "class"
     completeness: str = "no"
+    ends: str = "no"
     reads: str = "yes"
     writes: str = "yes"
 

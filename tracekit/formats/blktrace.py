@@ -93,6 +93,7 @@ class Blktrace:
         streams="process",
         errors="yes or no",
         completeness="requests not completed, discards, sequence numbers, totals",
+        ends="yes",
     )
 
     def read(self, source: Path, tally: Tally, options: ImportOptions) -> Iterator[pa.RecordBatch]:
@@ -248,7 +249,8 @@ def _binary(source: Path, tally: Tally) -> Iterator[_Event]:
                 )
             at += _HEADER_BYTES + extra
         if missing:
-            tally.note(
+            tally.ends_unknown = True
+            tally.lost(
                 f"{source}: by its sequence numbers, {missing} events were lost before they were written"
             )
         if log.broken:
@@ -331,8 +333,9 @@ def _text(source: Path, tally: Tally) -> Iterator[_Event]:
                 _failed(line),
                 number,
             )
+    tally.ends_unknown |= totals.skipped > 0 or completed < totals.completed
     for text in totals.notes(completed):
-        tally.note(text)
+        tally.lost(text)
 
 
 def _failed(line: str) -> bool:

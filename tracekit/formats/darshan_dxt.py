@@ -105,14 +105,14 @@ def _say(tally: Tally, rows: int, facts: dict[bytes, bytes]) -> None:
     counted = int(facts[b"counted"])
     flagged = facts[b"partial"].decode().split()
     if any(name in _MODULES for name in flagged):
-        tally.note(f"the log is flagged partial: Darshan ran out of memory for DXT records after {rows} ops")
+        tally.lost(f"the log is flagged partial: Darshan ran out of memory for DXT records after {rows} ops")
     if others := [name for name in flagged if name not in _MODULES]:
-        tally.note(
+        tally.lost(
             f"the log is flagged partial for {', '.join(others)}: Darshan ran out of memory for their records, so that"
             " files may be missing, and not all ops can be checked against counters"
         )
     if counted > rows:
-        tally.note(
+        tally.lost(
             f"the log has {rows} of the {counted} reads and writes that its own counters count"
             f" ({100 * rows / counted:.1f} %)"
         )

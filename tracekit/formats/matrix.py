@@ -26,6 +26,7 @@ _HEADER = (
     "streams",
     "errors",
     "completeness",
+    "never ended",
 )
 
 
@@ -49,6 +50,7 @@ def matrix() -> str:
                 carries.streams,
                 carries.errors,
                 carries.completeness,
+                carries.ends,
             )
         )
     return _table(rows)

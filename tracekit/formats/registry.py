@@ -32,6 +32,7 @@ from tracekit.formats.sources import STANDARD_INPUT, Log, SourceLike, opened
 from tracekit.formats.text.lines import ahead
 from tracekit.formats.window import Window, parse_window
 from tracekit.schema import OPS
+from tracekit.store.opening import ENDS
 from tracekit.store.reader import TraceLike, open_reader
 from tracekit.store.writer import TraceWriter
 from tracekit.units import parse_size
@@ -179,9 +180,9 @@ def import_trace(
             known: set[str] = set()
             for batch in ahead(_in_window(reads, logs, tally, options, window)):
                 known |= _known_columns(batch, known)
-                writer.describe(has=tuple(sorted(known)))
+                writer.describe(has=_has(known, reads, tally))
                 writer.write(batch)
-            writer.describe(has=tuple(sorted(known)), completeness=_completeness(tally))
+            writer.describe(has=_has(known, reads, tally), completeness=_completeness(tally))
             if tally.skipped:
                 writer.count("skipped_lines", tally.skipped)
             rows = writer.rows
@@ -194,6 +195,12 @@ def import_trace(
     )
 
 
+def _has(known: set[str], reads: Importer, tally: Tally) -> tuple[str, ...]:
+    """Return what the trace can say: the columns that hold a value, and whether an op without a latency never ended."""
+    ends = reads.carries.ends != "no" and not tally.ends_unknown
+    return (*sorted(known), *((ENDS,) if ends else ()))
+
+
 def _known_columns(batch: pa.RecordBatch, known: set[str]) -> set[str]:
     """Return the columns of the schema that hold a value in `batch`, but for those of `known`."""
     names = (name for name in batch.schema.names if name in OPS.names and name not in known)
@@ -203,11 +210,11 @@ def _known_columns(batch: pa.RecordBatch, known: set[str]) -> set[str]:
 def _completeness(tally: Tally) -> dict[str, Any] | None:
     """Return what the import has not taken from the log, if anything; its share of all is not known."""
     unseen = {**tally.left_out, **tally.unknown_ops}
-    if not unseen and not tally.skipped:
+    if not unseen and not tally.skipped and not tally.losses:
         return None
     names = [f"{name} {count}" for name, count in unseen.items()]
     lines = [f"lines that could not be read {tally.skipped}"] if tally.skipped else []
-    return {"share": None, "skipped_lines": tally.skipped, "unseen": [*names, *lines]}
+    return {"share": None, "skipped_lines": tally.skipped, "unseen": [*names, *lines, *tally.losses]}
 
 
 def _in_window(

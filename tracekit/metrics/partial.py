@@ -22,9 +22,9 @@ from tracekit.metrics.snapshot import (
     MetricsSnapshot,
     assemble,
     distributions,
-    records_ends,
 )
 from tracekit.metrics.sweep import Flight, flight
+from tracekit.store.opening import records_ends
 from tracekit.store.reader import TraceReader
 
 __all__ = ["Partial", "Window", "partial", "windows"]
@@ -48,7 +48,7 @@ class Partial:
     ids: dict[str, pa.Table]
     flight: Flight
     counters: dict[str, int]
-    records_ends: bool
+    ends: bool | None
     sampled: Sampled
 
     def merge(self, later: Partial) -> Partial:
@@ -65,7 +65,7 @@ class Partial:
                 name: self.counters.get(name, 0) + later.counters.get(name, 0)
                 for name in dict.fromkeys((*self.counters, *later.counters))
             },
-            self.records_ends or later.records_ends,
+            _merge_ends(self.ends, later.ends),
             self.sampled.merge(later.sampled),
         )
 
@@ -82,7 +82,7 @@ class Partial:
             self.response_us_hist,
             self.flight.peaks,
             self.counters,
-            records_ends=self.records_ends,
+            ends=self.ends,
         )
 
 
@@ -108,7 +108,7 @@ def partial(
             {name: connection.sql(f"FROM {macro}()").to_arrow_table() for name, macro in DISTINCT.items()},
             flight(reader, start_ns=start_ns, stop_ns=stop_ns, memory=memory),
             reader.counters if start_ns is None else {},
-            records_ends(reader),
+            records_ends(reader.segments),
             sampled(reader, connection),
         )
 
@@ -141,6 +141,11 @@ def _merge_total(name: str, a: int | None, b: int | None) -> int | None:
     if a is None or b is None:
         return b if a is None else a
     return min(a, b) if name in _FIRST else max(a, b) if name in _LAST else a + b
+
+
+def _merge_ends(a: bool | None, b: bool | None) -> bool | None:
+    """As `records_ends`: a part whose ends are unknown goes before one that says nothing."""
+    return False if False in (a, b) else a or b
 
 
 def _merge_by_op(a: tuple[dict[str, Any], ...], b: tuple[dict[str, Any], ...]) -> tuple[dict[str, Any], ...]:

@@ -18,6 +18,7 @@ from tracekit.metrics.histogram import Histogram
 from tracekit.metrics.measuring import measuring, rows
 from tracekit.metrics.sweep import Peaks, peaks
 from tracekit.schema import READ_KINDS, WRITE_KINDS
+from tracekit.store.opening import records_ends
 from tracekit.store.reader import TraceReader
 from tracekit.units import format_count, format_duration, format_size
 from tracekit.validation import choosing
@@ -28,14 +29,12 @@ __all__ = [
     "MetricsSnapshot",
     "assemble",
     "distributions",
-    "records_ends",
     "snapshot",
 ]
 
 SNAPSHOT_VERSION = 3
 DISTINCT = {"files": "file_ids", "samples": "sample_ids", "steps": "step_ids"}
 """Metrics that count distinct things, and the macro that lists them."""
-_RECORDING = ("loader", "replay", "capture")
 _QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p99_9": 0.999}
 
 
@@ -44,8 +43,9 @@ class MetricsSnapshot:
     """The metrics of a trace. Times in ns and sizes in bytes, unless the name has another unit.
 
     `max_qd` is the largest number of ops and `peak_inflight` of bytes in flight at one moment.
-    None means unknown: `unfinished_ops`, `max_qd` and `peak_inflight` if the source of the trace
-    has no latencies, `bytes` if no op says what it moved, `requested_bytes` if no op has a length.
+    None means unknown: `max_qd` and `peak_inflight` if the source of the trace has no latencies,
+    `unfinished_ops` if it lacks some and does not say which ops ended (the peaks are then the least
+    that was in flight), `bytes` if no op says what it moved, `requested_bytes` if no op has a length.
     """
 
     ops: int
@@ -288,7 +288,7 @@ def snapshot(
             counts["estimates"] = sampled(reader, connection).estimates()
             found = distributions(connection, waited=bool(counts["wait_sum_ns"]))
         peak = peaks(reader, memory=memory) if swept is None else swept.result()
-    return assemble(counts, *found, peak, reader.counters, records_ends=records_ends(reader))
+    return assemble(counts, *found, peak, reader.counters, ends=records_ends(reader.segments))
 
 
 def distributions(
@@ -313,18 +313,6 @@ def _times(connection: duckdb.DuckDBPyConnection, macro: str) -> Histogram:
     return Histogram.from_rows("us", [(row["lo"] / 1e3, row["hi"] / 1e3, row["counts"]) for row in found])
 
 
-def records_ends(reader: TraceReader) -> bool:
-    """Whether the source of the trace records when ops end, so that an op without a latency never ended.
-
-    True for traces that tracekit recorded and for imports that list `latency` in `tracekit.has`.
-    Any other trace says so only by the latencies in it.
-    """
-    return any(
-        segment.source in _RECORDING or "latency" in segment.metadata.get("has", "")
-        for segment in reader.segments
-    )
-
-
 def assemble(
     counts: Mapping[str, Any],
     by_op: list[dict[str, Any]],
@@ -334,12 +322,17 @@ def assemble(
     peak: Peaks,
     counted: Mapping[str, int],
     *,
-    records_ends: bool,
+    ends: bool | None,
 ) -> MetricsSnapshot:
-    """Make the snapshot of what was measured; `counts` has the columns of `totals()` and the keys of `DISTINCT`."""
+    """Make the snapshot of what was measured; `counts` has the columns of `totals()` and the keys of `DISTINCT`.
+
+    `ends` is what `records_ends` says of the trace.
+    """
     figures = dict(counts)
     ended = figures.pop("ended_ops")
-    ends_known = bool(ended) or records_ends or not figures["ops"]
+    unended = figures["ops"] - ended
+    ended_or_not = not unended or ends is True or (ends is None and bool(ended))
+    flight_known = bool(ended) or ends is True or not figures["ops"]
     if not figures["unknown_bytes_ops"]:  # a sum over no op that moves data
         figures["bytes"] = figures["bytes"] or 0
         figures["step_bytes"] = figures["step_bytes"] or 0
@@ -348,13 +341,13 @@ def assemble(
             figures[f"{kind}_bytes"] = 0
     return MetricsSnapshot(
         **figures,
-        unfinished_ops=figures["ops"] - ended if ends_known else None,
+        unfinished_ops=unended if ended_or_not else None,
         by_op=tuple(by_op),
         req_bytes_hist=sizes,
         latency_us_hist=latencies,
         response_us_hist=responses,
-        max_qd=peak.ops if ends_known else None,
-        peak_inflight=peak.bytes if ends_known else None,
+        max_qd=peak.ops if flight_known else None,
+        peak_inflight=peak.bytes if flight_known else None,
         backend_counters=_counters(counted, by_op),
     )
 

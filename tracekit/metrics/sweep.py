@@ -3,8 +3,8 @@
 The definition is that of the macro `in_flight()`, and a test compares the two: this sweep gives
 the peaks without sorting all events. Ops come in order of submit, one batch at a time, and the
 ends of ops still in flight are carried from batch to batch. An op is in flight from its submit
-until just before its end, and for at least 1 ns; one that never ended, from its submit on. At
-equal times ends come first.
+until just before its end, and for at least 1 ns; one that never ended, from its submit on; one whose
+end is unknown, for 1 ns. At equal times ends come first.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 
 from tracekit.errors import UsageError
 from tracekit.store.merge import ordered_batches
+from tracekit.store.opening import records_ends
 from tracekit.store.reader import TraceReader
 
 __all__ = ["Flight", "Peaks", "flight", "peaks", "sweep"]
@@ -184,6 +185,7 @@ def _higher(before: _Levels, more: Iterable[tuple[int, int]]) -> _Levels:
 def _windowed(
     reader: TraceReader, start_ns: int | None, stop_ns: int | None, memory: int | str | None
 ) -> Iterator[_Columns]:
+    unknown = records_ends(reader.segments) is False
     for table in ordered_batches(reader, ["op", "len", "bytes", "latency", "wait_ns"], memory=memory):
         times = table.column("t_submit")
         if stop_ns is not None and times[0].as_py() >= stop_ns:
@@ -192,10 +194,10 @@ def _windowed(
             table = table.filter(pc.greater_equal(times, start_ns))
         if stop_ns is not None and times[-1].as_py() >= stop_ns:
             table = table.filter(pc.less(table.column("t_submit"), stop_ns))
-        yield _columns(table)
+        yield _columns(table, ends_unknown=unknown)
 
 
-def _columns(table: pa.Table) -> _Columns:
+def _columns(table: pa.Table, *, ends_unknown: bool) -> _Columns:
     kinds = table.column("op")
     if any("hint" in chunk.dictionary.to_pylist() for chunk in kinds.chunks):
         table = table.filter(pc.not_equal(kinds.cast(pa.string()), "hint"))
@@ -204,6 +206,6 @@ def _columns(table: pa.Table) -> _Columns:
     ended = np.maximum(pc.fill_null(latency, 1).to_numpy(), 1)
     if waited.null_count < len(waited):
         ended = ended + pc.fill_null(waited, 0).to_numpy()
-    end = np.where(latency.is_valid().to_numpy(), submit + ended, _NEVER)
+    end = np.where(latency.is_valid().to_numpy(), submit + ended, submit + 1 if ends_unknown else _NEVER)
     weight = pc.fill_null(pc.coalesce(table.column("len"), table.column("bytes")), 0).to_numpy()
     return submit, end, weight

@@ -146,9 +146,15 @@ def outcome(found: MetricsSnapshot) -> tuple[str, str]:
     if found.failed_ops:
         return "bad", f"{failed} of {ops} ops failed.{never}"
     if found.unfinished_ops is None:
+        ended = found.latency_us_hist.total
+        which, lacks = (
+            (f"{format_count(found.ops - ended)} of its {ops}", "they have")
+            if ended
+            else (f"its {ops}", "it has")
+        )
         return (
             "open",
-            f"The source of the trace does not say whether its {ops} ops ended: it has no latencies.",
+            f"The source of the trace does not say whether {which} ops ended: {lacks} no latencies.",
         )
     if found.unfinished_ops == found.ops:
         return "bad", f"None of the {ops} ops ended."

@@ -295,10 +295,16 @@ def endings(found: MetricsSnapshot) -> str:
     """How the ops ended: `2 failed, 1 never ended`."""
     parts = [f"{format_count(found.failed_ops)} failed"]
     if found.unfinished_ops is None:
-        parts.append("the source has no latencies")
+        parts.append(without_latency(found))
     elif found.unfinished_ops:
         parts.append(f"{format_count(found.unfinished_ops)} never ended")
     return ", ".join(parts)
+
+
+def without_latency(found: MetricsSnapshot) -> str:
+    """How many ops have no latency, of a source that does not say whether they ended."""
+    known = found.latency_us_hist.total
+    return f"{format_count(found.ops - known)} of unknown latency" if known else "the source has no latencies"
 
 
 def bytes_moved(found: MetricsSnapshot) -> str:
@@ -320,7 +326,8 @@ def in_flight(found: MetricsSnapshot) -> str:
     """The peaks of what was in flight."""
     if found.max_qd is None or found.peak_inflight is None:
         return "unknown"
-    return f"at most {counted(found.max_qd, 'op')}, {format_size(found.peak_inflight)}"
+    peaks = f"{counted(found.max_qd, 'op')}, {format_size(found.peak_inflight)}"
+    return f"at most {peaks}" if found.unfinished_ops is not None else f"a peak of at least {peaks}"
 
 
 def steps(found: MetricsSnapshot) -> str:

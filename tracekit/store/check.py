@@ -34,7 +34,7 @@ from tracekit.store.layout import (
 from tracekit.store.locate import one_path
 from tracekit.store.lock import exclusive
 from tracekit.store.manifest import UPGRADE, Manifest, read_manifest, write_manifest
-from tracekit.store.opening import NotOpsError, SegmentInfo, open_file, open_pages, open_segment
+from tracekit.store.opening import NotOpsError, SegmentInfo, open_file, open_pages, open_segment, records_ends
 from tracekit.store.reader import TraceReader, open_reader
 from tracekit.store.remote import RemotePath
 from tracekit.store.rolling import compact
@@ -353,7 +353,11 @@ def _unreadable(file: Path, *, alone: bool) -> Finding | None:
 def _odd_values(reader: TraceReader) -> list[Finding]:
     """Return what cannot be true of the ops."""
     sql = load_sql("tracekit.store", "verify")
-    known = {"kinds": list(OP_KINDS), "errors": [str(name) for name in ErrorClass]}
+    known = {
+        "kinds": list(OP_KINDS),
+        "errors": [str(name) for name in ErrorClass],
+        "ends": records_ends(reader.segments),
+    }
     try:
         with closing(reader.connect()) as connection, value_errors(reader.path):
             rows = connection.execute(sql, known).fetchall()

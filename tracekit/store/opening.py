@@ -6,7 +6,7 @@ Reads footers only, except for journals.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import pyarrow.dataset as ds
 
 __all__ = [
+    "ENDS",
     "NotOpsError",
     "SegmentInfo",
     "damage_errors",
@@ -35,8 +36,14 @@ __all__ = [
     "open_file",
     "open_pages",
     "open_segment",
+    "records_ends",
     "unnamed_ops",
 ]
+
+ENDS = "ends"
+"""In `has`, besides the columns that a source knows: an op without a latency never ended."""
+_RECORDING = ("loader", "replay", "capture")
+"""Sources that record every end, unless `has` says otherwise."""
 
 
 class NotOpsError(TraceFormatError):
@@ -96,9 +103,26 @@ class SegmentInfo:
         return "trace_id" not in self.metadata
 
     @property
+    def records_ends(self) -> bool | None:
+        """Whether an op without a latency never ended; False if its end is not known, None if the file does not say."""
+        has = self.metadata.get("has")
+        if has is not None:
+            return ENDS in has.split(",")
+        return True if self.source in _RECORDING else None
+
+    @property
     def epoch_unix_ns(self) -> int | None:
         raw = self.metadata.get("epoch_unix_ns")
         return int(raw) if raw is not None else None
+
+
+def records_ends(segments: Iterable[SegmentInfo]) -> bool | None:
+    """Whether ops without a latency never ended: False if that is unknown of any, None if no segment says.
+
+    Where no segment says, a trace that has latencies at all has them of every op that ended.
+    """
+    said = {segment.records_ends for segment in segments if segment.rows}
+    return False if False in said else True if True in said else None
 
 
 def open_segment(file: Path) -> SegmentInfo | None:

@@ -35,7 +35,7 @@ from tracekit.store.layout import (
 from tracekit.store.locate import Name, literal, trace_paths
 from tracekit.store.manifest import read_manifest, sealed_metadata
 from tracekit.store.memory import bounded, memory_bytes, memory_errors
-from tracekit.store.opening import SegmentInfo, open_file, open_segment, unnamed_ops
+from tracekit.store.opening import SegmentInfo, open_file, open_segment, records_ends, unnamed_ops
 from tracekit.store.remote import RemotePath
 from tracekit.store.statements import collected, query_errors, select, streamed, value_errors
 
@@ -202,6 +202,7 @@ class TraceReader:
         return segment.epoch_unix_ns - self.epoch_unix_ns
 
     def _define_views(self, connection: duckdb.DuckDBPyConnection, ordered: bool) -> None:
+        connection.execute(f"CREATE MACRO ends_unknown() AS {records_ends(self.segments) is False}")
         connection.execute("CREATE SCHEMA internal; USE internal")  # so that SHOW TABLES lists only `ops`
         columns = ", ".join(f'"{field.name}" {_SQL_TYPES[field.type]}' for field in OPS)
         connection.execute(f"CREATE TABLE ops_template ({columns})")

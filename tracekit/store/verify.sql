@@ -2,6 +2,7 @@
 --
 -- Parameters: $kinds   the op kinds that the schema knows
 --             $errors  the error classes that the schema knows
+--             $ends    whether an op without a latency never ended; null: if any op has one
 -- Columns:    what     VARCHAR  a sentence with a place for the count
 --             n        BIGINT   ops that it is true of (rows with 0 are left out)
 --             broken   BOOLEAN  whether a trace with such ops is not whole
@@ -20,7 +21,7 @@ FROM (
             {'what': '{} ops have no submit time or no uri', 'broken': true,
              'n': count(*) FILTER (t_submit IS NULL OR uri IS NULL)},
             {'what': '{} ops never ended', 'broken': false,
-             'n': count(*) FILTER (latency IS NULL AND op <> 'hint')},
+             'n': CASE WHEN coalesce($ends::BOOLEAN, count(latency) > 0) THEN count(*) FILTER (latency IS NULL AND op <> 'hint') ELSE 0 END},
             {'what': '{} ops are of a kind that this tracekit does not know', 'broken': false,
              'n': count(*) FILTER (NOT list_contains($kinds::VARCHAR[], op))},
             {'what': '{} ops have an error class that this tracekit does not know', 'broken': false,

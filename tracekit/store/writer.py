@@ -104,11 +104,16 @@ class TraceWriter:
     def describe(
         self, *, completeness: dict[str, Any] | None = None, has: tuple[str, ...] | None = None
     ) -> None:
-        """State what the trace holds of what really happened, in the segments still to be written.
+        """State what the trace holds of what really happened, in the segments still to be written; None leaves it as it was.
 
-        `has` names the columns that an import's source knows.
+        `has` names the columns that an import's source knows, and `ENDS` if an op without a latency never ended.
         """
-        self._labels = replace(self._labels, completeness=completeness, has=has)
+        before = self._labels
+        self._labels = replace(
+            before,
+            completeness=before.completeness if completeness is None else completeness,
+            has=before.has if has is None else has,
+        )
 
     def abort(self) -> None:
         """Discard everything written; nothing appears at `path`."""

@@ -97,6 +97,11 @@ class StraceCalls:
         """How storage was used without calls that say so."""
         return self._log.unseen
 
+    @property
+    def ends_unknown(self) -> bool:
+        """Whether an op without a latency may have ended."""
+        return self._log.ends_unknown
+
     def batches(self) -> Iterator[pa.RecordBatch]:
         """As the protocol says. The process is the number of the stream: a number of a thread may be used again."""
         if not self._path.is_file():

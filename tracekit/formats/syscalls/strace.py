@@ -8,6 +8,7 @@ them. Needs times (`-ttt`, or `-tt` and `-r` without a date); `-T` gives latenci
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from tracekit.formats.base import Carries, ImportOptions, Tally
 from tracekit.formats.sound import batch_of
 from tracekit.formats.syscalls.calls import Processes
 from tracekit.formats.syscalls.requests import Row
+from tracekit.formats.syscalls.totals import Totals
 from tracekit.formats.text.lines import ahead, blocks, decoded_lines
 from tracekit.uri import from_name
 
@@ -30,8 +32,6 @@ _LINE = re.compile(
     r"(?:\s+\(\+\s*\d+\.\d{1,9}\))?\s+(?:\[\s*\d+\]\s+)?(?:\[[0-9a-f?]{8,16}\]\s+)?(?P<rest>.*)"
 )
 """A line of a log, with what `-Y`, `-n` and `-i` add: names of programs, numbers of calls and instruction pointers."""
-_SUMMARY = re.compile(r"% time .*|-{6} .*|\s*\d{1,3}\.\d\d\s+\d+\.\d{6}(?:\s+\d+){1,3}\s+\w+")
-"""A line of the table that `-C` appends."""
 _PLAIN = re.compile(
     r"(\d{1,10}) +(\d{10})\.(\d{6}) (read|write|pread64|pwrite64)\((\d{1,9})<(/[^<>\\]*)>, \"[^\"\\]*(?:\\.[^\"\\]*)*\"(?:\.\.\.)?"
     r", (\d{1,18})(?:, (\d{1,18}))?\) += (\d{1,18}) <(\d{1,9})\.(\d{6})>",
@@ -68,7 +68,8 @@ class Strace:
         offset="rebuilt",
         length="of vectors if written out",
         streams="thread",
-        completeness="files mapped, calls left out",
+        completeness="files mapped, calls left out, totals of `-C`",
+        ends="with `-T`",
     )
 
     def read(self, source: Path, tally: Tally, options: ImportOptions) -> Iterator[pa.RecordBatch]:
@@ -76,9 +77,11 @@ class Strace:
         log = StraceLog(tally, options.base)
         yield from log.batches(source)
         if not log.calls:
-            raise TraceFormatError(
-                f"{source} contains no strace call with a time", "trace with strace -f -ttt -T -y"
-            )
+            what = "only the totals of its calls (-c)" if log.totals.calls else "no strace call with a time"
+            raise TraceFormatError(f"{source} contains {what}", "trace with strace -f -ttt -T -y")
+        tally.ends_unknown |= log.ends_unknown
+        for text in log.not_shown():
+            tally.lost(text)
         for text in (*log.about_the_log(), *log.not_recorded()):
             tally.note(text)
         tally.note_mapped(len(log.mapped_files))
@@ -98,13 +101,25 @@ class StraceLog:
         every_open: bool = True,
         inherited_streams: bool = True,
     ) -> None:
-        self.calls = 0
+        self._counted: Counter[str] = Counter()
+        self._failed: Counter[str] = Counter()
+        self.totals = Totals()
         self._base = base
         self._tally = tally
         self._processes = Processes(every_open=every_open, inherited_streams=inherited_streams)
         self._unfinished: dict[int, tuple[int, int, str]] = {}
         self._untimed = self._clocked = self._waited = False
         self._last_ns = self._day_ns = 0
+
+    @property
+    def calls(self) -> int:
+        """How many calls the log shows from begin to end."""
+        return self._counted.total()
+
+    @property
+    def ends_unknown(self) -> bool:
+        """Whether an op without a latency may have ended."""
+        return self._untimed or self._processes.requests.unknown > 0
 
     @property
     def mapped_files(self) -> set[str]:
@@ -132,6 +147,10 @@ class StraceLog:
         for block in ahead(blocks(source, self._tally, block_bytes=4 << 20)):
             yield self._ops(decoded_lines(block, self._tally))
         yield self._unended()
+
+    def not_shown(self) -> Iterator[str]:
+        """Return notes on the calls that the log's own totals count, and that it does not show."""
+        yield from self.totals.notes(self._counted, self._failed)
 
     def about_the_log(self) -> Iterator[str]:
         """Return notes on what the options of strace left out of the log."""
@@ -203,7 +222,7 @@ class StraceLog:
             int(moved),
             int(took_s + took_us) * 1000,
         )
-        self.calls += row is not None
+        self._counted[name] += row is not None
         return row
 
     def _unended(self) -> pa.RecordBatch:
@@ -229,12 +248,12 @@ class StraceLog:
         whole = _WHOLE.fullmatch(text)
         if whole is not None:  # nearly every line of a log with -f -ttt -T
             pid, seconds, micros, name, args, result, took_s, took_us = whole.groups()
-            self.calls += 1
+            self._count(name, result)
             at_ns = int(seconds + micros) * 1000
             return self._processes.call(
                 int(pid), at_ns, name, args.rstrip(), result, int(took_s + took_us) * 1000
             )
-        if text.startswith(_NOT_CALLS) or _SUMMARY.fullmatch(text):
+        if text.startswith(_NOT_CALLS) or self.totals.read(text):
             return []
         found = _LINE.match(text)
         if found is None:
@@ -269,10 +288,15 @@ class StraceLog:
             self._tally.bad(number, "not a call as strace writes it")
             self._processes.lost(thread)
             return []
-        self.calls += 1
+        self._count(call[1], ended[2])
         took_ns = None if ended[3] is None else _ns(ended[3])
         self._untimed = self._untimed or (took_ns is None and not ended[2].startswith("?"))
         return self._processes.call(thread, at_ns, call[1], ended[1].rstrip(), ended[2], took_ns)
+
+    def _count(self, name: str, result: str) -> None:
+        """Count a call as the totals of strace do, which leave out calls that never return."""
+        self._counted[name] += not result.startswith("?")
+        self._failed[name] += result.startswith("-1 ")
 
     def _ended(self, thread: int, rest: str) -> list[Row]:
         """A thread has ended: its calls under way never returned, and its number may be used again."""

@@ -4,14 +4,15 @@
 --     t BIGINT ns since the epoch, qd BIGINT ops, inflight_bytes BIGINT bytes asked for; qd and inflight_bytes are
 --     null if no op of the trace has a latency, since nothing then says when ops ended
 -- An op counts from its first submit until just before its end, and for at least 1 ns. An op that never ended counts to the
--- last row. An op without a length counts the bytes that it moved.
+-- last row; one whose end is unknown counts for 1 ns, so that the numbers are the least that were in flight. An op without
+-- a length counts the bytes that it moved.
 -- Example: SELECT max(qd), max(inflight_bytes) FROM in_flight()
 CREATE OR REPLACE MACRO in_flight() AS TABLE
     WITH events AS (
         SELECT t_submit AS t, 1 AS d, coalesce(len, bytes, 0) AS b FROM ops WHERE op <> 'hint'
         UNION ALL
         SELECT t_submit + greatest(response_ns(latency, wait_ns), 1), -1, -coalesce(len, bytes, 0)
-        FROM ops WHERE op <> 'hint' AND latency IS NOT NULL
+        FROM ops WHERE op <> 'hint' AND (latency IS NOT NULL OR ends_unknown())
     ),
     moments AS (SELECT t, sum(d) AS d, sum(b) AS b FROM events GROUP BY t)
     SELECT
