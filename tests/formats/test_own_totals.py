@@ -1,0 +1,90 @@
+"""What a log counts of itself is compared with what was read: a difference is reported, and the trace says that it is not whole."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tracekit.errors import TraceFormatError
+from tracekit.formats.registry import ImportResult, import_trace
+from tracekit.store.reader import open_reader
+
+STRACE = shutil.which("strace")
+LINES = [
+    '7 1700000000.000000 openat(AT_FDCWD, "/d/a", O_RDONLY) = 3</d/a> <0.000010>',
+    '7 1700000000.001000 openat(AT_FDCWD, "/d/b", O_RDONLY) = -1 ENOENT (No such file or directory) <0.000010>',
+    '7 1700000000.002000 pread64(3</d/a>, ""..., 4096, 0) = 4096 <0.000020>',
+    '7 1700000000.003000 pread64(3</d/a>, ""..., 4096, 4096) = 4096 <0.000020>',
+    "7 1700000000.004000 exit_group(0) = ?",
+    "7 1700000000.005000 +++ exited with 0 +++",
+]
+TABLE = """\
+% time     seconds  usecs/call     calls    errors syscall
+------ ----------- ----------- --------- --------- ----------------
+ 60.00    0.000040          20         2           pread64
+ 40.00    0.000020          10         2         1 openat
+------ ----------- ----------- --------- --------- ----------------
+100.00    0.000060                     4         1 total
+"""
+
+
+def imported(tmp_path: Path, format: str, text: str) -> tuple[ImportResult, list[str]]:
+    """Import a log; return the result, and what its completeness says is missing."""
+    log = tmp_path / "log"
+    log.write_text(text)
+    done = import_trace(format, log, tmp_path / "t", overwrite=True)
+    unseen: list[str] = open_reader(tmp_path / "t").completeness.get("unseen", [])
+    return done, unseen
+
+
+def test_a_strace_log_is_compared_with_the_table_that_it_ends_with(tmp_path: Path) -> None:
+    done, unseen = imported(tmp_path, "strace", "\n".join(LINES) + "\n" + TABLE)
+    assert (done.skipped, unseen) == (0, [])
+    _, unseen = imported(tmp_path, "strace", "\n".join([*LINES[:1], *LINES[3:]]) + "\n" + TABLE)
+    assert unseen == [
+        "the log does not show the calls that its own totals count: openat 1 of 2, pread64 1 of 2",
+        "the log does not show the failed calls that its own totals count: openat 0 of 1",
+    ]
+
+
+def test_a_table_without_calls_is_named_as_such(tmp_path: Path) -> None:
+    with pytest.raises(TraceFormatError, match=r"contains only the totals of its calls \(-c\)"):
+        imported(tmp_path, "strace", TABLE)
+
+
+@pytest.mark.skipif(STRACE is None, reason="strace is not installed")
+def test_the_table_of_a_real_run_agrees_with_its_calls(tmp_path: Path) -> None:
+    (tmp_path / "f").write_bytes(bytes(9000))
+    program = (
+        "import os, threading\n"
+        "def go(i):\n"
+        "    fd = os.open('f', os.O_RDONLY); os.pread(fd, 100, i); os.close(fd)\n"
+        "    try: os.open('none', os.O_RDONLY)\n"
+        "    except OSError: pass\n"
+        "for t in [threading.Thread(target=go, args=(i,)) for i in range(4)]: t.start()\n"
+    )
+    log = tmp_path / "log"
+    options = ["-f", "-ttt", "-T", "-y", "-s", "0", "-C", "-e", "trace=desc,file,process", "-o", str(log)]
+    command = [str(STRACE), *options, sys.executable, "-S", "-I", "-c", program]
+    subprocess.run(command, check=True, cwd=tmp_path, timeout=60)
+    text = log.read_text()
+    done, unseen = imported(tmp_path, "strace", text)
+    assert (done.skipped, unseen) == (0, [])
+    dropped = "".join(
+        line for line in text.splitlines(keepends=True) if "pread64(" not in line or "f>" not in line
+    )
+    assert dropped != text
+    _, unseen = imported(tmp_path, "strace", dropped)
+    assert "own totals count: pread64" in unseen[-1]
+
+
+def test_a_trace_of_blocks_that_has_lost_events_is_not_whole(tmp_path: Path) -> None:
+    line = "  8,0    0        1     0.{:09d}   77  {}   R 0 + 8 [x]\n"
+    lines = line.format(100, "D") + line.format(300, "C")
+    totals = "CPU0 (x):\n Reads Queued: 2, 8KiB\t Writes Queued: 0, 0KiB\n Reads Completed: 2, 8KiB\t Writes Completed: 0, 0KiB\n"
+    _, unseen = imported(tmp_path, "blktrace", lines + totals)
+    assert unseen == ["the log has 1 of the 2 completions that its own totals count"]
