@@ -22,21 +22,19 @@ from tracekit.errors import ErrorClass, TracekitError, UsageError
 from tracekit.keywords import Size
 from tracekit.shipping import Keeping
 from tracekit.store import lifetime
+from tracekit.store.buffer import CHUNK_OPS, Buffer
 from tracekit.store.clocks import wall_clock_error_ns
-from tracekit.store.flat import WIDTH, flat_to_fitting_batch
+from tracekit.store.flat import flat_to_fitting_batch
 from tracekit.store.index import seal_if_last
 from tracekit.store.labels import Labels, check_numbers
 from tracekit.store.locate import local_path
-from tracekit.store.lock import SharedLock
-from tracekit.store.manifest import create_or_join
+from tracekit.store.lock import join_locked
 from tracekit.store.rolling import RollingSegments
 from tracekit.store.segment import as_recorded
 
 __all__ = ["Recorder"]
 
 _count = len  # `record` has a parameter of that name
-_CHUNK_OPS = 2048
-"""Ops converted at once: under 1 ms with the interpreter lock held, so that callers never wait long."""
 
 
 class Recorder:
@@ -59,10 +57,6 @@ class Recorder:
     if writing has failed, for example because the disk is full.
     """
 
-    _lock: threading.Lock
-    _wake: threading.Event
-    _writer: threading.Thread
-    _started: bool
     _failure: BaseException | None
 
     def __init__(
@@ -87,10 +81,10 @@ class Recorder:
             source, options, rank, world_size, completeness, clock_error_ns=wall_clock_error_ns()
         )
         check_numbers(worker=worker)
-        if buffer_ops < _CHUNK_OPS or segment_ops < 1:
+        if buffer_ops < CHUNK_OPS or segment_ops < 1:
             raise UsageError(
                 f"buffer_ops={buffer_ops}, segment_ops={segment_ops}: too small",
-                f"buffer_ops is at least {_CHUNK_OPS}, segment_ops at least 1",
+                f"buffer_ops is at least {CHUNK_OPS}, segment_ops at least 1",
             )
         self._keeping = Keeping(keep=keep, ship=ship)
         # Arrow's first conversion imports pandas, if it is installed. That takes half a second, which the
@@ -101,7 +95,7 @@ class Recorder:
         self._flush_interval_s = flush_interval_s
         self._buffer_ops = buffer_ops
         self._segment_ops = segment_ops
-        self._lock_trace()
+        self._manifest, self._trace_lock = join_locked(self.path)
         self.epoch_mono_ns: int = self._manifest.local_epoch_mono_ns()
         self._closed = False
         self._begin()
@@ -155,7 +149,7 @@ class Recorder:
                 error,
             )
         )
-        if _count(values) >= self._mark:
+        if _count(values) >= self._buffer.mark:
             self._pressure()
 
     def record_batch(self, batch: pa.RecordBatch) -> None:
@@ -184,9 +178,7 @@ class Recorder:
             raise UsageError(f"record_batch: {error}", "tracekit.schema.OPS has names and types") from error
 
     def _enqueue(self, rows: int, make: Callable[[], pa.RecordBatch]) -> None:
-        with self._lock:
-            self._batch_rows += rows
-        self._batches.append((rows, make))
+        self._buffer.add(rows, make)
         self._pressure()
 
     def count(self, name: str, n: int = 1) -> None:
@@ -202,7 +194,7 @@ class Recorder:
     @property
     def ops_recorded(self) -> int:
         """How many ops this process has recorded so far."""
-        return self._written_rows + self._buffered()
+        return self._written_rows + len(self._buffer)
 
     @property
     def waits(self) -> int:
@@ -236,7 +228,7 @@ class Recorder:
             return
         if self._counters and not self._started:
             self._start()
-        self._mark = 0
+        self._buffer.close()
         if self._started:
             self._wake.set()
             self._writer.join()
@@ -275,15 +267,6 @@ class Recorder:
         }
         return (_join, (str(self.path), settings))
 
-    def _lock_trace(self) -> None:
-        """Create or join the trace and lock it; again if it was replaced in between."""
-        while True:
-            self._manifest = create_or_join(self.path)
-            self._trace_lock = SharedLock(self.path)
-            if self._trace_lock.holds():
-                return
-            self._trace_lock.release()
-
     def _vanished(self) -> TracekitError | None:
         if self._trace_lock.holds() and (self._segments is None or self._segments.present()):
             return None
@@ -291,14 +274,10 @@ class Recorder:
 
     def _begin(self) -> None:
         """Set the state of one process: at construction, and again in a forked child."""
-        self._values: list[Any] = []  # WIDTH of them an op; list.extend is one step under the lock
-        self._taken = 0  # of them, at the front, that the writer has taken
-        self._batches: deque[tuple[int, Callable[[], pa.RecordBatch]]] = deque()
-        self._batch_rows = 0
+        self._buffer = Buffer(self._buffer_ops)  # the first op takes the slow path, which starts the writer
+        self._values = self._buffer.values  # list.extend is one step under the interpreter lock
         self._written_rows = 0
-        self._mark = 0  # the first op takes the slow path, which starts the writer
         self._lock = threading.Lock()
-        self._drained = threading.Condition(threading.Lock())
         self._wake = threading.Event()
         self._flushes: deque[threading.Event] = deque()
         self._counters: dict[str, int] = {}
@@ -337,21 +316,16 @@ class Recorder:
         if not self._started:
             self._start()
         if not self._wake.is_set():
-            self._mark = self._buffer_ops * WIDTH  # no more wake-ups until the writer has drained
+            self._buffer.called()
             self._wake.set()
-        if self._buffered() < self._buffer_ops:
+        if not self._buffer.full:
             return
         began = time.monotonic_ns()
-        with self._drained:
-            while self._buffered() >= self._buffer_ops and self._failure is None:
-                self._drained.wait(0.05)
+        self._buffer.wait(lambda: self._failure is not None)
         self.count("recorder_waits")
         self.count("recorder_wait_ns", time.monotonic_ns() - began)
         if self._failure is not None:
             self._check()
-
-    def _buffered(self) -> int:
-        return (_count(self._values) - self._taken) // WIDTH + self._batch_rows
 
     def _check(self) -> None:
         if self._failure is not None:
@@ -380,8 +354,8 @@ class Recorder:
                 self._wake.clear()
                 closing = self._closed
                 if closing:
-                    self._mark = 0  # before the last drain, so that a later op is refused
-                tickets = [self._flushes.popleft() for _ in range(_count(self._flushes))]
+                    self._buffer.close()  # before the last drain, so that a later op is refused
+                tickets = [self._flushes.popleft() for _ in range(len(self._flushes))]
                 self._drain(self._segments)
                 self.writer_cpu_ns = time.thread_time_ns() + self._segments.cpu_ns
                 self._keeping.tend(self._segments, self._counters)
@@ -399,39 +373,13 @@ class Recorder:
             if self._segments is not None:
                 self._segments.stop()
         finally:
-            self._mark = 0
-            with self._drained:
-                self._drained.notify_all()
+            self._buffer.close()
 
     def _drain(self, segments: RollingSegments) -> None:
-        # Deleting from the front of a long list moves the rest, so it is done for several chunks at once.
-        values = self._values
-        while self._taken < _count(values):
-            chunk = values[self._taken : self._taken + _CHUNK_OPS * WIDTH]
-            with self._drained:
-                self._taken += _count(chunk)
-                self._mark_at(self._buffer_ops * WIDTH + self._taken)
-                self._drained.notify_all()
+        for chunk in self._buffer.chunks():
             self._append(segments, self._batch_of(chunk))
-            if self._taken >= 4 * _CHUNK_OPS * WIDTH:
-                self._forget_taken()
-        self._forget_taken()
-        self._mark_at(_CHUNK_OPS * WIDTH)
-        while self._batches:
-            rows, make = self._batches.popleft()
-            self._append(segments, make())
-            with self._lock, self._drained:
-                self._batch_rows -= rows
-                self._drained.notify_all()
-
-    def _mark_at(self, values: int) -> None:
-        """Set how many buffered values make `record` call `_pressure`; 0 once the recorder closes."""
-        self._mark = 0 if self._closed else values
-
-    def _forget_taken(self) -> None:
-        with self._drained:
-            del self._values[: self._taken]
-            self._taken = 0
+        for batch in self._buffer.batches():
+            self._append(segments, batch)
 
     def _append(self, segments: RollingSegments, batch: pa.RecordBatch) -> None:
         with self._lock:

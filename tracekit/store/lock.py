@@ -19,9 +19,9 @@ from tracekit.errors import TraceFormatError, UsageError
 from tracekit.schema import META_PREFIX
 from tracekit.store.journal import read_journal
 from tracekit.store.layout import journals_of
-from tracekit.store.manifest import boot_id
+from tracekit.store.manifest import Manifest, boot_id, create_or_join
 
-__all__ = ["SharedLock", "exclusive", "is_held", "try_exclusive"]
+__all__ = ["SharedLock", "exclusive", "is_held", "join_locked", "try_exclusive"]
 
 _UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF, errno.EINVAL)
 _LOCKS = Path("/proc/locks")
@@ -54,6 +54,16 @@ class SharedLock:
             os.close(self._directory)
             self._directory = -1
         return held
+
+
+def join_locked(root: Path) -> tuple[Manifest, SharedLock]:
+    """Create or join the trace at `root` and lock it; again if it was replaced in between."""
+    while True:
+        manifest = create_or_join(root)
+        lock = SharedLock(root)
+        if lock.holds():
+            return manifest, lock
+        lock.release()
 
 
 @contextmanager
