@@ -123,3 +123,33 @@ def test_a_file_that_is_emptied_when_it_is_opened_is_truncated(tmp_path: Path) -
     assert found[0] == found[1]
     assert [row["uri"].rpartition("/")[2] for row in found[0]] == ["new", "old", "old", "old"]
     assert {row["len"] for row in found[0]} == {0}
+
+
+@pytest.mark.parametrize("method", [*ENGINES, "hooks"])
+def test_a_name_that_ends_as_those_of_deleted_files_do_is_kept_by_every_engine(method, tmp_path, trace):
+    folder, link = tmp_path / "in (deleted)", tmp_path / "link"
+    folder.mkdir()
+    name, gone = folder / "x (deleted)", folder / "gone"
+    name.write_bytes(bytes(100))
+    gone.write_bytes(bytes(200))
+    link.symlink_to(name)
+    code = """
+        import os, sys
+        os.chdir(sys.argv[1])
+        name, gone, link = (os.open(name, os.O_RDONLY) for name in ("x (deleted)", "gone", sys.argv[2]))
+        os.unlink("gone")
+        os.read(name, 30), os.read(gone, 60)
+        os.truncate("x (deleted)", 50)
+    """
+    command = [sys.executable, "-c", textwrap.dedent(code), str(folder), str(link)]
+    done = capture_command(command, trace, method=method, include=[f"{folder}/*"], hooks="files")
+    assert done.exit_code == 0
+    found = (
+        open_reader(trace)
+        .query("SELECT op, uri, sum(bytes) AS b FROM ops GROUP BY ALL ORDER BY ALL")
+        .to_pylist()
+    )
+    wanted = [("delete", gone, None), ("read", gone, 60), ("read", name, 30), ("truncate", name, None)]
+    assert [(row["op"], row["uri"], row["b"]) for row in found] == [
+        (op, f"file://{file}", moved) for op, file, moved in wanted
+    ]

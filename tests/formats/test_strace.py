@@ -436,6 +436,33 @@ def _alone(*calls: str) -> list[str]:
     return [f"7 1700000000.{at:06d} {call} <0.000001>" for at, call in enumerate(calls, 1)]
 
 
+def test_the_mark_of_a_deleted_file_is_no_part_of_its_name_and_a_name_that_looks_like_it_is(
+    tmp_path: Path,
+) -> None:
+    lines = _alone(
+        'openat(AT_FDCWD, "/d/a", O_RDONLY) = 3</d/a>',
+        'read(3</d/a (deleted)>, ""..., 10) = 10',
+        'read(3</d/a>(deleted), ""..., 20) = 20',
+        'openat(AT_FDCWD, "/d/b (deleted)", O_RDONLY) = 4</d/b (deleted)>',
+        'read(4</d/b (deleted)>, ""..., 30) = 30',
+        'read(4</d/b (deleted) (deleted)>, ""..., 40) = 40',
+        'read(4</d/b (deleted)>(deleted), ""..., 50) = 50',
+        'openat(AT_FDCWD, "/d", O_RDWR|O_TMPFILE, 0600) = 5</d/#7 (deleted)>',
+        'write(5</d/#7 (deleted)>, ""..., 60) = 60',
+        'openat(AT_FDCWD</e (deleted)>, "f", O_RDONLY) = -1 ENOENT (No such file or directory)',
+    )
+    found = [
+        (row["uri"], row["offset"], row["bytes"])
+        for row in brought(tmp_path, lines)
+        if row["op"] != "stat" or row["error"]
+    ]
+    assert found == [
+        ("file:///d/a", 0, 10), ("file:///d/a", 10, 20),
+        ("file:///d/b (deleted)", 0, 30), ("file:///d/b (deleted)", 30, 40), ("file:///d/b (deleted)", 70, 50),
+        ("file:///d/#7", 0, 60), ("file:///e (deleted)/f", None, None),
+    ]  # fmt: skip
+
+
 def test_a_write_that_appends_goes_to_the_end_wherever_the_position_is(tmp_path: Path) -> None:
     opened = 'openat(AT_FDCWD, "/d/a", O_RDWR|O_APPEND) = 3</d/a>'
     write, end = 'write(3</d/a>, ""..., 7) = 7', "lseek(3</d/a>, 0, SEEK_END) = 700"

@@ -50,7 +50,8 @@ def uri_of_descriptor(fd: int) -> str | None:
         path = os.readlink(f"/proc/self/fd/{fd}")  # noqa: PTH115 - no Path objects in host code
     except (OSError, TypeError):
         return None
-    keep = S_ISREG(status.st_mode) and not path.endswith(" (deleted)")
+    gone = path.endswith(" (deleted)") and not os.path.lexists(path)
+    keep = S_ISREG(status.st_mode) and not gone
     uri = session.admitted(path) if keep else None
     session.resolved[fd] = (status.st_dev, status.st_ino, uri)
     return uri

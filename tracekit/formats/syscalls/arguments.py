@@ -11,6 +11,7 @@ from tracekit.formats.sound import MAX_INT
 from tracekit.uri import as_text
 
 __all__ = [
+    "DELETED",
     "HERE",
     "both_ends",
     "both_paths",
@@ -27,6 +28,9 @@ __all__ = [
 
 HERE = -100
 """The descriptor of the working directory, as the kernel numbers it (AT_FDCWD)."""
+DELETED = " (deleted)"
+"""What old versions of strace put after the name of a file that was deleted, as the kernel does. It may end a real name; new
+versions put the mark behind the brackets."""
 Directories = Callable[[int], str | None]
 """Gives the path of a directory's descriptor, or of `HERE`, where the log has shown it."""
 
@@ -134,7 +138,10 @@ def vector_length(args: str) -> int | None:
 def opened_path(args: str, result: str, known: Directories) -> str | None:
     """Return the path that an open call opened; `known` is as for `path_argument`."""
     named = re.match(r"\d{1,9}<([^<>]*)>", result)
-    return _unescaped(named[1]) if named else path_argument(args, known)
+    if named is None:
+        return path_argument(args, known)
+    path = _unescaped(named[1])
+    return path.removesuffix(DELETED) if "O_TMPFILE" in args else path
 
 
 def working_directory(args: str) -> str | None:
@@ -177,7 +184,6 @@ def _whole(found: re.Match[str], known: Directories) -> str | None:
 
 def _unescaped(text: str) -> str:
     """Return the path that strace wrote with C escapes; bytes that are not UTF-8 become U+FFFD."""
-    text = text.removesuffix(" (deleted)")
     if "\\" not in text:
         return text
     raw = bytearray()

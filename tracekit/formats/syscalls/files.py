@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-from tracekit.formats.syscalls.arguments import HERE, descriptor, path_argument, scalar
+from tracekit.formats.syscalls.arguments import DELETED, HERE, descriptor, path_argument, scalar
 from tracekit.uri import renamed
 
 __all__ = ["File", "Table"]
@@ -72,6 +72,8 @@ class Table:
             return None
         number, path = found
         file = self.files.get(number)
+        if file is not None and file.path is not None and path == file.path + DELETED:
+            return file
         if file is None or (path is not None and file.path is not None and path != file.path):
             file = self.files[number] = File(path, None)
         if file.path is None:
