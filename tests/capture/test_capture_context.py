@@ -1,5 +1,6 @@
 import asyncio
 import contextlib
+import os
 import threading
 
 from tracekit.capture import context
@@ -145,3 +146,27 @@ def test_a_generator_closed_in_another_context_leaves_no_scope_behind():
     contextvars_thread.start()
     contextvars_thread.join()
     assert not context._open
+
+
+def test_every_scope_that_ended_is_logged_when_the_outermost_ends_and_in_a_child_of_its_own(tmp_path):
+    context.log_scopes(str(tmp_path / "scopes"))
+    try:
+        with step(1):
+            for number in range(3):
+                with sample(number):
+                    pass
+            if not (child := os.fork()):
+                with sample(9):
+                    pass
+                os._exit(0)
+            os.waitpid(child, 0)
+        lines = [line.split(",") for line in (tmp_path / "scopes").read_text().splitlines()[1:]]
+    finally:
+        context.log_scopes(None)
+    ours = threading.get_native_id()
+    assert [line[3:5] for line in lines if int(line[0]) == ours] == [
+        *([str(n), "1"] for n in range(3)),
+        ["-1", "1"],
+    ]
+    assert [line[3:5] for line in lines if int(line[0]) == child] == [["9", "1"]]
+    assert all(int(line[1]) <= int(line[2]) for line in lines)

@@ -10,12 +10,15 @@ no library.
 
 from __future__ import annotations
 
+import atexit
 import contextvars
 import inspect
 import os
 import sys
 import threading
 import time
+from collections import deque
+from contextlib import suppress
 from types import FrameType, TracebackType
 
 from tracekit.job import rank_and_world_size
@@ -43,7 +46,7 @@ class _Scope:
         self._ended = False
         self._generator = _iterating(sys._getframe(1))
         sample_id, number = self._given
-        live = _live(outer)
+        live = outer if outer is None or _applies(outer) else _live(outer)
         if live is None:
             self._where: Where = (sample_id, number)
         else:
@@ -60,9 +63,9 @@ class _Scope:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if _scope_log is not None and _open.pop(id(self), None) is not None:
-            _log_scope(_scope_log, self)
-        _open.pop(id(self), None)
+        ours = _open.pop(id(self), None) is not None  # not in a child that was forked inside
+        if ours and _scope_log is not None:
+            _log_scope(self)
         self._ended = True
         self._generator = None
         if _here.get() is self:  # otherwise it ends in another context, or before a scope that began later
@@ -76,6 +79,10 @@ _open: dict[int, tuple[Where, int]] = {}
 """Every open scope of this process, by id: its values, and the id of the enclosing scope."""
 _worker: int | None = None
 _scope_log: int | None = None
+_unwritten: deque[tuple[int, int, int, int, int, int]] = deque()
+"""Scopes that have ended since the log was written last, at `_written_ns`."""
+_written_ns = 0
+_LONGEST_WAIT_NS = 250_000_000
 
 
 def sample(sample_id: int) -> _Scope:
@@ -96,7 +103,7 @@ def scope(sample_id: int | None = None, number: int | None = None) -> _Scope:
 def where() -> Where:
     """The (sample_id, step) of an op made in the current context; None where unknown."""
     scope = _here.get()
-    if scope is not None and (scope._ended or scope._generator is not None):
+    if scope is not None and not _applies(scope):
         scope = _live(scope)
     if scope is not None:
         return scope._where
@@ -122,11 +129,17 @@ def log_scopes(path: str | None) -> None:
     """
     global _scope_log
     if _scope_log is not None:
+        _write_scopes()
         os.close(_scope_log)
         _scope_log = None
     if path:
         _scope_log = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         os.write(_scope_log, f"joined,{os.getpid()}\n".encode())
+
+
+def _applies(scope: _Scope) -> bool:
+    """Whether the scope is the one that applies, without a look at those around it."""
+    return not scope._ended and scope._generator is None
 
 
 def _live(scope: _Scope | None) -> _Scope | None:
@@ -172,14 +185,37 @@ def _running(generator: FrameType) -> bool:
     return frame is not None
 
 
-def _log_scope(log: int, scope: _Scope) -> None:
+def _log_scope(scope: _Scope) -> None:
+    """Note a scope that has ended. While others are open, as a step is around its samples, it waits for up to a quarter of a second."""
+    now = time.time_ns()
     sample_id, number = scope._where
-    known = (-1 if value is None else value for value in (sample_id, number, _worker))
-    rank = rank_and_world_size()[0] or 0
-    thread = threading.get_native_id()
-    line = f"{thread},{scope._begin},{time.time_ns()},{','.join(map(str, known))},{rank}\n"
+    _unwritten.append(
+        (
+            threading.get_native_id(),
+            scope._begin,
+            now,
+            -1 if sample_id is None else sample_id,
+            -1 if number is None else number,
+            -1 if _worker is None else _worker,
+        )
+    )
+    if not _open or now - _written_ns > _LONGEST_WAIT_NS:
+        _write_scopes()
+
+
+def _write_scopes() -> None:
+    """Write the scopes that have ended."""
+    global _written_ns
+    _written_ns = time.time_ns()
+    scopes = []
+    with suppress(IndexError):  # another thread may write some of them
+        while True:
+            scopes.append(_unwritten.popleft())
+    if _scope_log is None or not scopes:
+        return
+    line = f"%d,%d,%d,%d,%d,%d,{rank_and_world_size()[0] or 0}\n"
     try:
-        os.write(log, line.encode())
+        os.write(_scope_log, "".join([line % scope for scope in scopes]).encode())
     except OSError:  # a full disk; the ops themselves are recorded elsewhere
         log_scopes(None)
 
@@ -197,4 +233,10 @@ def _common() -> Where:
     )
 
 
-os.register_at_fork(after_in_child=_open.clear)
+def _after_fork_in_child() -> None:
+    _open.clear()
+    _unwritten.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
+atexit.register(_write_scopes)

@@ -81,6 +81,7 @@ enum { INHERITED = 512 }; /* locks of positions: as many for descriptors that th
 static struct entry table[MAX_FD];
 static struct { u64 hash; u32 length, id; } known_names[MAX_NAMES];
 static FILE *streams[1024];
+static u32 streams_end;            /* behind the last that was ever used */
 static struct header *log_header;
 static volatile u32 *alive;         /* a page that the kernel wipes in a forked child */
 static volatile int dead, starting; /* dead: recording has ended for good */
@@ -88,6 +89,8 @@ static int metadata, faults_asked, queues_seen, rings_known;
 static struct { u64 device, inode; } callers[3]; /* the standard streams that the command was given */
 static u32 our_pid, next_file, next_chunk, name_lock, start_lock, asked_lock, rings_lock, next_opened;
 static u32 *place_locks;            /* shared with forked children, as the positions of descriptors are */
+/* What the last of the forked children that looked found in its memory map, for those with as much executable memory; shared. */
+static struct noted { u64 executable, objects; u32 lock; char libraries[2048]; } *noted;
 static char *name_at, *name_end;
 static char folder[2048], own[2048], log_name[64], log_path[2200];
 static const char *library = "";    /* the file name of this library */
@@ -95,7 +98,7 @@ static struct { struct record *at, *end; } spare_chunks[64];
 static u32 spare_lock, spare_count;
 static pthread_key_t at_thread_end;
 
-static __thread struct { struct record *at, *end; u32 thread; int busy, wait; i64 entered; } me __attribute__((tls_model("initial-exec")));
+static __thread struct { struct record *at, *end; u32 thread; int busy, wait, vforked; i64 entered; } me __attribute__((tls_model("initial-exec")));
 
 /* ---- System calls that neither touch errno nor pass through a hook ---- */
 
@@ -322,8 +325,9 @@ static void begin_recording(void) {
             Dl_info found;
             if (dladdr(table, &found) && found.dli_fname) library = strrchr(found.dli_fname, '/') ? strrchr(found.dli_fname, '/') + 1 : found.dli_fname;
             long page = SYS(SYS_mmap, 0, HEADER, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-            long locks = SYS(SYS_mmap, 0, HEADER, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+            long locks = SYS(SYS_mmap, 0, 2 * HEADER, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
             place_locks = (u32 *)locks;
+            noted = (struct noted *)(locks + HEADER);
             int usable = page > 0 && locks > 0 && SYS(SYS_madvise, page, HEADER, MADV_WIPEONFORK) == 0
                 && pthread_key_create(&at_thread_end, thread_ended) == 0 && new_log(0);
             if (usable) {
@@ -365,8 +369,36 @@ static inline int on(void) {
     return 1;
 }
 
-/* A child of vfork runs in its parent's memory until it calls exec: what it does to descriptors is not the parent's. */
-static inline int on_descriptors(void) { return on() && (u32)SYS(SYS_getpid, 0) == our_pid; }
+/* A child of vfork runs in its parent's memory until it calls exec: what it does to descriptors is not the parent's. It has the
+ * thread-local variables of the thread that called vfork, which goes on only when the child has left. */
+static int memory_shared; /* by a process that was made with clone */
+static inline int on_descriptors(void) {
+    if (!on()) return 0;
+    if (__builtin_expect(!me.vforked && !memory_shared, 1)) return 1;
+    if ((u32)SYS(SYS_getpid, 0) != our_pid) return 0;
+    me.vforked = 0;
+    return 1;
+}
+
+/* vfork returns twice, so that nothing of ours may be on the stack when it is called. */
+__attribute__((visibility("hidden"), used)) void *will_vfork(void) { me.vforked = 1; return (void *)REAL(vfork); }
+__asm__(".text\n.globl vfork\n.type vfork, %function\nvfork:\n"
+#if defined(__x86_64__)
+        "endbr64\nsub $8, %rsp\ncall will_vfork\nadd $8, %rsp\njmp *%rax\n"
+#else
+        "stp x29, x30, [sp, -16]!\nbl will_vfork\nldp x29, x30, [sp], 16\nmov x16, x0\nbr x16\n"
+#endif
+        ".size vfork, .-vfork\n");
+EXPORT int clone(int (*f)(void *), void *stack, int flags, void *given, ...) {
+    va_list more;
+    va_start(more, given);
+    pid_t *parent = va_arg(more, pid_t *);
+    void *local = va_arg(more, void *);
+    pid_t *child = va_arg(more, pid_t *);
+    va_end(more);
+    if (flags & CLONE_VM && !(flags & CLONE_THREAD)) memory_shared = 1;
+    return REAL(clone)(f, stack, flags, given, parent, local, child);
+}
 
 static u64 hash_of(const char *text, size_t length) {
     u64 hash = 0x9e3779b97f4a7c15u ^ length;
@@ -379,7 +411,7 @@ static u64 hash_of(const char *text, size_t length) {
     return hash;
 }
 
-static void note_libraries(void) {
+static void note_mapped(void) {
     static const char *const wanted[] = {"libarrow.so", "polars", "tensorstore", "awscrt", "s3torch", "liburing", "lance",
         "duckdb", "obstore", "libaws", "libazure", "libpython", "deltalake", "kvikio", "libcufile", "libhdfs", "libaio", NULL};
     static char text[16384];
@@ -395,10 +427,11 @@ static void note_libraries(void) {
         while ((end = memchr(line, '\n', (size_t)(text + filled - line)))) {
             *end = 0;
             char *path = strchr(line, '/'), *base = path ? strrchr(path, '/') + 1 : NULL;
-            u64 object = base && strstr(base, ".so") ? hash_of(path, strlen(path)) : 0;
-            if (object && object != last) log_header->objects++;
-            last = object ? object : last;
-            for (int i = 0; path && wanted[i]; i++) {
+            u64 name = path ? hash_of(path, strlen(path)) : 0;
+            int again = name == last; /* an object has several parts, one after the other */
+            if (name) last = name;
+            if (name && !again && strstr(base, ".so")) log_header->objects++;
+            for (int i = 0; name && !again && wanted[i]; i++) {
                 size_t length = strlen(base);
                 if (!strstr(path, wanted[i]) || used + length + 2 > sizeof log_header->libraries) continue;
                 if (!strstr(base, ".so") || strstr(log_header->libraries, base)) break;
@@ -416,6 +449,44 @@ static void note_libraries(void) {
         memmove(text, line, kept);
     }
     SYS(SYS_close, fd);
+}
+
+static void look_for_rings(int first, int last);
+static unsigned char looked_at[MAX_FD];
+
+/* To read the memory map takes half a millisecond where a program has loaded many libraries. A forked child has those of others. */
+static void note_libraries(void) {
+    char text[2048] = "";
+    int fd = log_header->forked ? raw_open("/proc/self/status", O_RDONLY) : -1;
+    if (fd >= 0) {
+        long got = SYS(SYS_read, fd, text, sizeof text - 1);
+        text[got > 0 ? got : 0] = 0;
+        SYS(SYS_close, fd);
+    }
+    const char *size = strstr(text, "VmLib:"), *slots = strstr(text, "FDSize:");
+    u64 executable = size ? strtoull(size + 6, NULL, 10) : 0, known = 0;
+    if (executable && take(&noted->lock)) {
+        known = noted->executable == executable;
+        if (known) {
+            strcpy(log_header->libraries, noted->libraries);
+            log_header->objects = noted->objects;
+        }
+        give(&noted->lock);
+    }
+    if (known) { /* rings are in the map too, and among the descriptors */
+        int last = slots ? (int)strtoul(slots + 7, NULL, 10) - 1 : MAX_FD - 1;
+        if (last >= MAX_FD) last = MAX_FD - 1;
+        memset(looked_at, 0, (size_t)last + 1);
+        look_for_rings(0, last);
+        return;
+    }
+    note_mapped();
+    if (executable && take(&noted->lock)) {
+        noted->executable = executable;
+        noted->objects = log_header->objects;
+        strcpy(noted->libraries, log_header->libraries);
+        give(&noted->lock);
+    }
 }
 
 /* Wide streams: what they write is found by the position alone. */
@@ -451,7 +522,7 @@ __attribute__((constructor)) static void loaded(void) { on(); }
 
 __attribute__((destructor)) static void unloaded(void) {
     if (alive && on()) /* the C library writes what its streams hold after this, and tells nobody */
-        for (int i = -2; i < (int)(sizeof streams / sizeof *streams); i++) {
+        for (int i = -2; i < (int)streams_end; i++) {
             FILE *f = i == -2 ? stdout : i == -1 ? stderr : streams[i];
             if (f && is_wide(f)) flush_stream(f);
             struct entry *e = f && unwritten(f) > 0 ? watched(f->_fileno) : NULL;
@@ -562,7 +633,7 @@ static struct entry *learn(int fd, const char *name, size_t length) {
     char link[4200];
     struct stat status;
     struct entry *e = &table[fd];
-    if (SYS(SYS_newfstatat, fd, "", &status, AT_EMPTY_PATH)) { e->state = UNKNOWN; return NULL; }
+    if (SYS(SYS_fstat, fd, &status)) { e->state = UNKNOWN; return NULL; }
     u32 file = 0;
     int state = S_ISSOCK(status.st_mode) ? SOCKET : OTHER;
     int given = 0;
@@ -613,7 +684,6 @@ static u32 file_named(int directory, const char *path) {
     return length && !is_below(name, own) && !is_below(name, "/proc") && !is_below(name, "/sys") ? number_of(name, length) : 0;
 }
 
-static unsigned char looked_at[MAX_FD];
 static void forget(int fd) { if (fd >= 0 && fd < MAX_FD) { table[fd].state = UNKNOWN; looked_at[fd] = 0; } }
 static int is_known_ring(int fd);
 /* A ring that was made without the C library is seen by its descriptor alone, which stands beside those of the files. */
@@ -622,7 +692,7 @@ static void look_for_rings(int first, int last) {
     for (int fd = first < 0 ? 0 : first; fd <= last && fd < MAX_FD; fd++) {
         if (table[fd].state != UNKNOWN || looked_at[fd]) continue;
         looked_at[fd] = 1;
-        if (link_of(fd, link, sizeof link) && strstr(link, "[io_uring]") && !is_known_ring(fd)) log_header->flags |= IO_URING;
+        if (SYS(SYS_fcntl, fd, F_GETFD) >= 0 && link_of(fd, link, sizeof link) && strstr(link, "[io_uring]") && !is_known_ring(fd)) log_header->flags |= IO_URING;
     }
 }
 
@@ -725,7 +795,7 @@ static u32 *hold_position(struct entry *e) {
 
 static i64 size_of(int fd) {
     struct stat status;
-    return SYS(SYS_newfstatat, fd, "", &status, AT_EMPTY_PATH) ? 0 : status.st_size;
+    return SYS(SYS_fstat, fd, &status) ? 0 : status.st_size;
 }
 
 static void moved_bytes(int kind, int fd, struct entry *e, i64 begin, i64 offset, i64 length, i64 moved, u32 *lock) {
@@ -1252,7 +1322,7 @@ static const char *why_unseen(const char *path, char *const *variables) {
     const char *preloaded = given(variables, "LD_PRELOAD");
     int fd = raw_open(path, O_RDONLY);
     if (fd < 0) return NULL;
-    long got = SYS(SYS_read, fd, head, sizeof head), known = SYS(SYS_newfstatat, fd, "", &status, AT_EMPTY_PATH);
+    long got = SYS(SYS_read, fd, head, sizeof head), known = SYS(SYS_fstat, fd, &status);
     SYS(SYS_close, fd);
     if (got < (long)sizeof *elf || known) return NULL;
     if ((status.st_mode & S_ISUID && status.st_uid != geteuid()) || (status.st_mode & S_ISGID && status.st_gid != getegid())) return "set-user-ID";
@@ -1413,13 +1483,15 @@ static void has_written(FILE *f, struct entry *e, struct before b, i64 given, in
 }
 
 static void keep_stream(FILE *f) {
-    for (size_t i = 0; f && i < sizeof streams / sizeof *streams; i++) {
+    for (u32 i = 0; f && i < sizeof streams / sizeof *streams; i++) {
         FILE *none = NULL;
-        if (__atomic_compare_exchange_n(&streams[i], &none, f, 0, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) return;
+        if (!__atomic_compare_exchange_n(&streams[i], &none, f, 0, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) continue;
+        for (u32 end = streams_end; end <= i && !__atomic_compare_exchange_n(&streams_end, &end, i + 1, 0, __ATOMIC_RELAXED, __ATOMIC_RELAXED);) {}
+        return;
     }
 }
 static void drop_stream(FILE *f) {
-    for (size_t i = 0; i < sizeof streams / sizeof *streams; i++) if (streams[i] == f) streams[i] = NULL;
+    for (u32 i = 0; i < streams_end; i++) if (streams[i] == f) streams[i] = NULL;
 }
 static FILE *opened_stream(FILE *f, const char *path, const char *mode, i64 begin) {
     if (!on_descriptors()) return f;
@@ -1454,7 +1526,7 @@ EXPORT int fclose(FILE *f) {
     return REAL(fclose)(f);
 }
 #define FLUSHING(name) EXPORT int name(FILE *f) { \
-    if (!f && on()) for (size_t i = 0; i < sizeof streams / sizeof *streams; i++) { \
+    if (!f && on()) for (u32 i = 0; i < streams_end; i++) { \
         FILE *one = streams[i]; \
         if (one && (unwritten(one) > 0 || is_wide(one))) flush_stream(one); \
     } \
