@@ -105,3 +105,20 @@ def test_every_parquet_file_of_a_trace_is_sealed(tmp_path: Path) -> None:
     path = recorded(tmp_path / "t")
     assert (path / SEALED_NAME).exists()
     assert all(is_sealed(read_footer(file)) for file in path.glob("*.parquet"))
+
+
+def test_every_flip_in_the_manifest_is_noticed(tmp_path: Path) -> None:
+    path = recorded(tmp_path / "t", segments=1, ops=400)
+    manifest = path / SEALED_NAME
+    good = manifest.read_bytes()
+    key = good.rfind(b"tracekit.footer_digest")
+    draw = random.Random(5)
+    places = [*range(4), *range(key - 2, key + 28), *draw.sample(range(len(good)), 100)]
+    for at in places:
+        damaged = bytearray(good)
+        damaged[at] ^= 1 << draw.randrange(8)
+        manifest.write_bytes(bytes(damaged))
+        with pytest.raises(TraceFormatError):
+            verify(path)
+    manifest.write_bytes(good)
+    assert verify(path) == []

@@ -30,6 +30,7 @@ _DIGITS = 32
 _ZEROS = b"0" * _DIGITS
 _FOUND = _KEY + bytes([0x18, _DIGITS])
 """The key and the head of its value, as Thrift's compact protocol writes them."""
+_MAGIC = b"PAR1"
 _TAIL = 8
 """The length of the footer in 4 bytes, and the magic number."""
 _CHUNKS = "SELECT type FROM parquet_metadata(?) ORDER BY row_group_id, column_id"
@@ -66,7 +67,11 @@ def read_footer(file: Path) -> pq.FileMetaData:
             if raw[begin : begin + _DIGITS] != _digest(plain):
                 raise pa.ArrowInvalid("its footer does not match its digest")
         opened.seek(0)
+        if opened.read(len(_MAGIC)) != _MAGIC:  # which Arrow does not look at
+            raise pa.ArrowInvalid("it does not begin as a Parquet file does")
         footer = pq.read_metadata(opened)
+        if at < 0 and is_sealed(footer):
+            raise pa.ArrowInvalid("the digest of its footer is damaged")
         if at < 0:
             _check_types(file, footer)
     return footer

@@ -22,7 +22,7 @@ import pyarrow as pa
 
 from tracekit.errors import TraceFormatError, UsageError
 from tracekit.schema import META_PREFIX, SCHEMA_VERSION
-from tracekit.store.footer import read_footer
+from tracekit.store.footer import is_sealed, read_footer
 from tracekit.store.layout import (
     MANIFEST_NAME,
     OLD_MANIFEST_NAME,
@@ -209,7 +209,10 @@ def _sealed_text(file: Path) -> str:
 
 def sealed_metadata(file: Path) -> Mapping[bytes, bytes]:
     """Return the file metadata of a `_trace.parquet`. Raises FileNotFoundError, pa.ArrowException."""
-    found: Mapping[bytes, bytes] = read_footer(file).metadata or {}
+    footer = read_footer(file)
+    if not is_sealed(footer):  # the key of the digest itself is damaged
+        raise pa.ArrowInvalid("its footer has no digest")
+    found: Mapping[bytes, bytes] = footer.metadata or {}
     return found
 
 
