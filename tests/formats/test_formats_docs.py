@@ -47,5 +47,5 @@ def test_an_import_ends_with_the_closing_line_of_its_format(tmp_path: Path) -> N
     done = import_trace("fio", tmp_path / "log", tmp_path / "t")
     assert done.closing == (
         "the format fio holds times (us, from the start), offsets, lengths; not latencies, samples and steps, streams,"
-        " errors; it does not say whether ops are missing"
+        " errors; of its completeness it says: files not closed"
     )

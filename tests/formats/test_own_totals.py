@@ -88,3 +88,20 @@ def test_a_trace_of_blocks_that_has_lost_events_is_not_whole(tmp_path: Path) -> 
     totals = "CPU0 (x):\n Reads Queued: 2, 8KiB\t Writes Queued: 0, 0KiB\n Reads Completed: 2, 8KiB\t Writes Completed: 0, 0KiB\n"
     _, unseen = imported(tmp_path, "blktrace", lines + totals)
     assert unseen == ["the log has 1 of the 2 completions that its own totals count"]
+
+
+def test_a_fio_iolog_that_does_not_close_its_files_may_be_cut_short(tmp_path: Path) -> None:
+    lines = [
+        "fio version 3 iolog",
+        "1 /d/a add",
+        "1 /d/b add",
+        "2 /d/a open",
+        "2 /d/b open",
+        "3 /d/a read 0 4096",
+        "4 /d/b close",
+        "5 /d/a close",
+    ]
+    _, unseen = imported(tmp_path, "fio", "\n".join(lines) + "\n")
+    assert unseen == []
+    _, unseen = imported(tmp_path, "fio", "\n".join(lines[:-1]) + "\n")
+    assert unseen == ["the log ends while 1 of its files are open: fio closes them, so it may be cut short"]

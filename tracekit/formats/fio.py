@@ -45,7 +45,13 @@ class Fio:
     name = "fio"
     about = "fio iolog (reads v2 and v3, writes v3): offsets and times, no latencies"
     carries = Carries(
-        "us, from the start", latency="no", streams="no", errors="no", reads="v2 and v3", writes="v3"
+        "us, from the start",
+        latency="no",
+        streams="no",
+        errors="no",
+        completeness="files not closed",
+        reads="v2 and v3",
+        writes="v3",
     )
 
     def read(self, source: Path, tally: Tally, options: ImportOptions) -> Iterator[pa.RecordBatch]:
@@ -61,6 +67,10 @@ class Fio:
             yield batch
         if state is None or not rows:
             raise TraceFormatError(f"{source} contains no read or write", "give an iolog of version 2 or 3")
+        if state.open_now:
+            tally.lost(
+                f"the log ends while {len(state.open_now)} of its files are open: fio closes them, so it may be cut short"
+            )
         if state.waits and options.wait_unit == "ms":
             tally.note(
                 "waits are ms since the job's start, as fio replays them; wait_unit=us reads them as relative us"
@@ -98,13 +108,14 @@ class Fio:
 
 
 class _Reading:
-    """State kept from block to block: the clock of version 2."""
+    """State kept from block to block: the clock of version 2, and the files that are open."""
 
     def __init__(self, version: int, options: ImportOptions, tally: Tally) -> None:
         self.version = version
         self._base = options.base
         self._relative = options.wait_unit == "us"
         self.waits = 0
+        self.open_now: set[str] = set()
         self._tally = tally
         self._waited_us = 0
 
@@ -127,7 +138,11 @@ class _Reading:
                 continue
             action = fields[1]
             if len(fields) == 2:
-                if action not in _FILE_ACTIONS:
+                if action == "open":
+                    self.open_now.add(fields[0])
+                elif action == "close":
+                    self.open_now.discard(fields[0])
+                elif action not in _FILE_ACTIONS:
                     self._tally.bad(number, f"unknown action {action[:40]!r}")
                 continue
             offset, length = _integer(fields[2]), _integer(fields[3])
