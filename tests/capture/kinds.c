@@ -75,6 +75,9 @@ static void seeks(void) {
     rewind(f); fread(block, 1, 64, f); fseek(f, 8192, SEEK_SET); fgetc(f); fseek(f, 9001, SEEK_SET); fgetc(f); fseek(f, -3, SEEK_CUR); fgetc(f); fseek(f, -9, SEEK_SET); fseek(f, 9005, SEEK_SET); fgetc(f); fclose(f);
     f = fopen("seeks", "r"); fseek(f, 10, SEEK_CUR); fgetc(f); fseek(f, 20000, SEEK_SET); fgetc(f); fclose(f); f = fopen("seeks", "w"); fseek(f, 10, SEEK_SET); fputc('x', f); fseek(f, 5, SEEK_SET); fclose(f);
     f = fopen("append", "a+"); fputs("0123456789", f); fseek(f, 3, SEEK_SET); fgetc(f); fseek(f, 0, SEEK_END); fputc('y', f); fseek(f, 4, SEEK_SET); fgetc(f); fclose(f);
+    f = fopen("seeks", "r"); fread(block, 1, 2, f); fseek(f, 4, SEEK_SET); fgetc(f); fseek(f, 1, SEEK_SET); fgetc(f); fclose(f);
+    f = fopen("append", "r"); fgetc(f); fseek(f, -2, SEEK_END); fgetc(f); fseek(f, 1, SEEK_CUR); fclose(f); f = fopen("append", "r"); fgetc(f); fseek(f, 2, SEEK_CUR); fgetc(f); fseek(f, 3, SEEK_SET); fgetc(f); rewind(f); fgetc(f); fclose(f);
+    f = fopen("append", "r"); fread(block, 1, 9, f); fseek(f, 5, SEEK_SET); fgetc(f); fclose(f); f = fopen("append", "r+"); fgetc(f); fseek(f, 2, SEEK_SET); fputc(33, f); fseek(f, 1, SEEK_SET); fgetc(f); fclose(f);
 }
 static void vectors(void) {
     int fd = made("vectors", 9000); struct iovec v[2] = {{block, 100}, {block + 200, 300}};

@@ -515,3 +515,14 @@ def test_threads_that_are_not_in_the_log_are_counted(tmp_path: Path) -> None:
         said.append([note for note in done.notes if "are not in the log" in note])
     assert [len(notes) for notes in said] == [1, 0]
     assert said[0][0].startswith("1 threads or processes that began")
+
+
+def test_a_directory_that_is_removed_is_no_op(tmp_path: Path) -> None:
+    lines = _alone(
+        'unlinkat(AT_FDCWD, "/d/AT_REMOVEDIR", 0) = 0',
+        'unlinkat(AT_FDCWD, "/d", AT_REMOVEDIR) = 0',
+        'rmdir("/e") = 0',
+    )
+    assert [(row["op"], row["uri"]) for row in brought(tmp_path, lines)] == [
+        ("delete", "file:///d/AT_REMOVEDIR")
+    ]

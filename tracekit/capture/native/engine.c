@@ -1673,15 +1673,16 @@ EXPORT int dprintf(int fd, const char *t, ...) { ARGUMENTS(int, t, vdprintf(fd, 
 EXPORT int __dprintf_chk(int fd, int g, const char *t, ...) { ARGUMENTS(int, t, __vdprintf_chk(fd, g, t, more)) }
 
 /* A seek may write what is pending, and read the block it arrives in: all of it, or up to the new position if the stream
- * was empty. Behind the end of the file the library reads too, and then leaves the buffer empty. */
+ * was empty. Behind the end of the file the library reads too, and then leaves the buffer empty. It reads even what the buffer
+ * holds already as long as nobody has asked for a position (`unplaced`), as no first read does. */
 enum { NO_READS = 4 };
-static void has_sought(FILE *f, struct entry *e, struct before b, int known, int failed) {
+static void has_sought(FILE *f, struct entry *e, struct before b, int known, int unplaced, int failed) {
     int failure = errno;
     i64 end = place(f->_fileno), got = f->_IO_read_end - f->_IO_read_base, took = now() - b.begin, block = buffer_of(f);
     int written = b.unwritten > 0 && !unwritten(f);
     if (written) put(WRITE, e->file, 0, b.begin, took, b.place + b.shift, b.unwritten, b.unwritten);
     int behind = !failed && f->_IO_read_ptr == f->_IO_read_end; /* the end of the buffer is not in it */
-    if (end >= 0 && got > 0 && (written || end != b.place || b.empty || behind)) {
+    if (end >= 0 && got > 0 && (written || end != b.place || b.empty || behind || (unplaced && !failed))) {
         i64 needed = f->_IO_read_ptr - f->_IO_read_base;
         put(READ, e->file, 0, b.begin, took, end - got, b.empty ? (needed > got ? needed : got) : block, got);
     } else if (end > 0 && !got && end % block && known && !failed && f->_IO_buf_base && !(f->_flags & NO_READS)) {
@@ -1694,11 +1695,11 @@ static void has_sought(FILE *f, struct entry *e, struct before b, int known, int
 #define SEEKING(type, f, whence, failed, call) \
     struct entry *e = file_of(f); \
     if (!e || e->state != STORAGE || is_wide(f)) return call; \
-    int known = (whence) != SEEK_CUR || (f)->_offset >= 0; \
+    int unplaced = (f)->_offset < 0, known = (whence) != SEEK_CUR || !unplaced; \
     struct before b = look(f); \
     b.place = place((f)->_fileno); \
     type result = call; \
-    has_sought(f, e, b, known, failed); \
+    has_sought(f, e, b, known, unplaced, failed); \
     return result;
 EXPORT int fseek(FILE *f, long o, int w) { SEEKING(int, f, w, result, REAL(fseek)(f, o, w)) }
 EXPORT int fseeko(FILE *f, off_t o, int w) { SEEKING(int, f, w, result, REAL(fseeko)(f, o, w)) }
@@ -1711,5 +1712,5 @@ EXPORT void rewind(FILE *f) {
     struct before b = look(f);
     b.place = place(f->_fileno);
     REAL(rewind)(f);
-    has_sought(f, e, b, 1, 0);
+    has_sought(f, e, b, 1, 0, 0);
 }

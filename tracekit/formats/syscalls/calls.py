@@ -212,7 +212,8 @@ class Processes:
         elif name in STATS:
             yield Part("stat", path_argument(args, table.path_of))
         elif name in DELETES:
-            yield Part("delete", path_argument(args, table.path_of))
+            if "AT_REMOVEDIR" not in args.rpartition('"')[2]:  # rmdir is no op either
+                yield Part("delete", path_argument(args, table.path_of))
         elif name in TRUNCATES:
             yield Part("truncate", path_argument(args, table.path_of), length=scalar(args, -1))
         elif name in RENAMES:
