@@ -105,3 +105,14 @@ def test_a_fio_iolog_that_does_not_close_its_files_may_be_cut_short(tmp_path: Pa
     assert unseen == []
     _, unseen = imported(tmp_path, "fio", "\n".join(lines[:-1]) + "\n")
     assert unseen == ["the log ends while 1 of its files are open: fio closes them, so it may be cut short"]
+
+
+@pytest.mark.parametrize("format", ["warp", "s3dlio"])
+def test_the_numbers_of_an_op_log_say_how_many_of_its_ops_are_missing(tmp_path: Path, format: str) -> None:
+    header = "idx\tthread\top\tclient_id\tn_objects\tbytes\tendpoint\tfile\terror\tstart\tfirst_byte\tend\tduration_ns\n"
+    times = "2026-01-02T03:04:05.1Z\t\t2026-01-02T03:04:06Z\t900000000\n"
+    lines = [f"{at}\t1\tGET\tc\t1\t10\ts3://b/\tk{at}\t\t{times}" for at in range(20)]
+    _, unseen = imported(tmp_path, format, header + "".join(lines))
+    assert unseen == []
+    _, unseen = imported(tmp_path, format, header + "".join(lines[:5] + lines[8:]))
+    assert unseen == ["the log has 17 of the 20 ops that its own numbers (idx) count"]

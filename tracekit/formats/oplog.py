@@ -50,6 +50,7 @@ _TYPES = {
     "cat": INTEGER,
 }
 _EXTRA = ("client_id", "n_objects", "endpoint", "cat")
+_NUMBER_BYTES = 20
 _MADE_ANEW = ("idx", "last_byte")
 """Columns that other ones, or the order of the rows, say again."""
 
@@ -59,7 +60,13 @@ class Warp:
 
     name = "warp"
     about = "MinIO warp op log (.csv.zst); no offsets"
-    carries = Carries("ns, absolute", offset="no", length="of a put", streams="client, thread")
+    carries = Carries(
+        "ns, absolute",
+        offset="no",
+        length="of a put",
+        streams="client, thread",
+        completeness="numbers of the ops",
+    )
 
     def read(self, source: Path, tally: Tally, options: ImportOptions) -> Iterator[pa.RecordBatch]:
         """As the protocol says. Worker is the thread, rank the order of the client; keys go after `base`."""
@@ -76,7 +83,9 @@ class S3dlio:
 
     name = "s3dlio"
     about = "s3dlio op log (.tsv, .tsv.zst); no offsets"
-    carries = Carries("ns, absolute", offset="no", length="of a put", streams="thread")
+    carries = Carries(
+        "ns, absolute", offset="no", length="of a put", streams="thread", completeness="numbers of the ops"
+    )
 
     def read(self, source: Path, tally: Tally, options: ImportOptions) -> Iterator[pa.RecordBatch]:
         """As the protocol says. Worker is the order of the thread's id, which is a hash."""
@@ -100,6 +109,36 @@ class _State:
     rows: int = 0
 
 
+@dataclass(slots=True)
+class _Numbers:
+    """The numbers of the ops, which the first column counts up from line to line."""
+
+    lines: int = 0
+    first: int | None = None
+    last: int | None = None
+
+    def passing(self, text: Iterator[Block], separator: str) -> Iterator[Block]:
+        """Yield the blocks of `text` as they are, and note their first and last numbers."""
+        mark = separator.encode()
+        for block in text:
+            last_line = block.data.rfind(b"\n", 0, len(block.data) - 1) + 1
+            begin, end = (block.data[at : at + _NUMBER_BYTES].split(mark)[0].strip() for at in (0, last_line))
+            self.first = _number(begin) if self.first is None else self.first
+            self.last = _number(end) or self.last
+            self.lines += block.lines
+            yield block
+
+    def missing(self) -> Iterator[str]:
+        """Return a note on the numbers that are not in the log."""
+        if self.first is not None and self.last is not None and self.last - self.first >= self.lines:
+            said = self.last - self.first + 1
+            yield f"the log has {self.lines} of the {said} ops that its own numbers (idx) count"
+
+
+def _number(text: bytes) -> int | None:
+    return int(text) if text.isdigit() and len(text) < _NUMBER_BYTES - 1 else None
+
+
 def _read(
     source: Path,
     tally: Tally,
@@ -118,13 +157,18 @@ def _read(
         part = tally.fresh()
         return *parse(block, layout, part), part
 
-    for raw, lines, part in in_parallel(parsed, chain([rest], text)):
+    numbers = _Numbers()
+    each = chain([rest], text)
+    numbered = numbers.passing(each, layout.separator) if layout.names[0] == "idx" else each
+    for raw, lines, part in in_parallel(parsed, numbered):
         tally.add(part)
         batch = _ops(raw, lines, state)
         state.rows += batch.num_rows
         yield batch
     if not state.rows and tally.skipped:
         raise tally.nothing("is this the right format? if the log names hosts only, give base=URI")
+    for missing in numbers.missing():
+        tally.lost(missing)
     if state.unplaced:
         tally.note(f"the log has no offsets: {state.unplaced} range reads have none")
 
