@@ -196,6 +196,24 @@ def test_command_lines_have_the_sizes_and_concurrency_of_the_trace(tmp_path: Pat
     )
 
 
+@pytest.mark.skipif(shutil.which("elbencho") is None, reason="elbencho is not installed")
+@pytest.mark.parametrize("random", [False, True])
+def test_the_real_elbencho_reads_what_the_trace_read(tmp_path: Path, random: bool) -> None:
+    offsets = [4096 * (block * 7 % 16 if random else block) for _ in range(12) for block in range(16)]
+    trace = made(tmp_path / "t", t_submit=[at * 1000 for at in range(192)], uri=[f"file:///d/f{at // 16}" for at in range(192)],
+                 op=["read"] * 192, offset=offsets, len=[4096] * 192, latency=[500] * 192)  # fmt: skip
+    command = exported("elbencho-command", trace, tmp_path).splitlines()[-1].split()[:-1]
+    assert ("--rand" in command) is random
+    (tmp_path / "data").mkdir()
+    making = [*(word for word in command if word not in ("--read", "--rand")), "--write", "--mkdirs", "data"]
+    for line in (making, [*command, "--opslog", "log", "data"]):
+        run = subprocess.run(line, capture_output=True, text=True, cwd=tmp_path, timeout=60)
+        assert run.returncode == 0, run.stderr + run.stdout
+    import_trace("elbencho", tmp_path / "log", tmp_path / "run", strict=True)
+    ours, theirs = fit(open_reader(tmp_path / "run")), fit(open_reader(trace))
+    assert (ours.files, ours.reads, ours.read_bytes) == (theirs.files, theirs.reads, theirs.read_bytes)
+
+
 @pytest.mark.parametrize("name", ["fio-job", "dlio", "mlpstorage", "warp-command", "elbencho-command"])
 def test_a_trace_without_data_is_refused(tmp_path: Path, name: str) -> None:
     made(tmp_path / "t", t_submit=[0], uri=["file:///a"], op=["stat"], latency=[1])
