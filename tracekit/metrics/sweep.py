@@ -27,6 +27,7 @@ _MANY_OPEN = 65_536
 _NEVER = np.iinfo(np.int64).max
 _Columns = tuple[np.ndarray, np.ndarray, np.ndarray]
 _Levels = tuple[tuple[int, int], ...]
+_Pending = tuple[tuple[int, int, int], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,7 @@ class Flight:
     What an earlier part leaves in flight only falls with time. Hence a moment of a later part can
     be the peak of both only if the later part's own level is higher there than ever before: those
     moments are `ops_records` and `bytes_records`, as (ns, level), ascending. `pending` holds (end
-    in ns, bytes) of the ops that outlast the last submit of the part; `never_ops` and
+    in ns, ops, bytes) of those that outlast the last submit of the part; `never_ops` and
     `never_bytes` count those that never ended.
     """
 
@@ -52,7 +53,7 @@ class Flight:
     last_submit_ns: int | None = None
     ops_records: _Levels = ()
     bytes_records: _Levels = ()
-    pending: _Levels = ()
+    pending: _Pending = ()
     never_ops: int = 0
     never_bytes: int = 0
 
@@ -73,13 +74,15 @@ class Flight:
                 "cannot merge parts of a trace that overlap in time",
                 "cut the trace by time: tracekit.metrics.partial.windows, and merge in order of time",
             )
-        ends = np.array([end for end, _ in self.pending], np.int64)
-        weights = np.cumsum([0, *(weight for _, weight in self.pending)])
+        ends = np.array([end for end, _, _ in self.pending], np.int64)
+        counts = np.cumsum([0, *(count for _, count, _ in self.pending)])
+        weights = np.cumsum([0, *(weight for _, _, weight in self.pending)])
 
         def lifted(records: _Levels, in_ops: bool) -> Iterator[tuple[int, int]]:
             for t, level in records:
                 gone = int(np.searchsorted(ends, t, side="right"))
-                left = len(ends) - gone if in_ops else int(weights[-1] - weights[gone])
+                sums = counts if in_ops else weights
+                left = int(sums[-1] - sums[gone])
                 yield t, level + left + (self.never_ops if in_ops else self.never_bytes)
 
         still = int(np.searchsorted(ends, later.last_submit_ns, side="right"))
@@ -88,7 +91,7 @@ class Flight:
             later.last_submit_ns,
             _higher(self.ops_records, lifted(later.ops_records, True)),
             _higher(self.bytes_records, lifted(later.bytes_records, False)),
-            tuple(sorted((*self.pending[still:], *later.pending))),
+            _by_end(*self.pending[still:], *later.pending),
             self.never_ops + later.never_ops,
             self.never_bytes + later.never_bytes,
         )
@@ -113,7 +116,7 @@ def flight(
 def sweep(batches: Iterable[_Columns], *, only_peaks: bool = False) -> Flight:
     """Sweep batches of (submit, end, weight) arrays, int64, with submits ascending over all batches.
 
-    With `only_peaks`, the records before the peaks are left out: the result cannot be merged.
+    With `only_peaks`, the records before the peaks and what is pending are left out: the result cannot be merged.
     """
     open_end, open_ops, open_weight = (np.empty(0, np.int64) for _ in range(3))
     never_ops = never_bytes = 0
@@ -141,11 +144,8 @@ def sweep(batches: Iterable[_Columns], *, only_peaks: bool = False) -> Flight:
         never_ops += int(counts[ever:].sum())
         never_bytes += int(weights[ever:].sum())
         open_end, open_ops, open_weight = _together(ends[left:ever], counts[left:ever], weights[left:ever])
-    pending = tuple(
-        (end, weight if first_of_end else 0)
-        for end, count, weight in zip(open_end.tolist(), open_ops.tolist(), open_weight.tolist(), strict=True)
-        for first_of_end in (True, *(False,) * (count - 1))
-    )
+    open_ = zip(open_end.tolist(), open_ops.tolist(), open_weight.tolist(), strict=True)
+    pending = () if only_peaks else _by_end(*open_)
     return Flight(first, last, ops_records, bytes_records, pending, never_ops, never_bytes)
 
 
@@ -157,13 +157,25 @@ def _together(end: np.ndarray, ops: np.ndarray, weight: np.ndarray) -> _Columns:
     return end[begins], np.add.reduceat(ops, begins), np.add.reduceat(weight, begins)
 
 
+def _by_end(*pending: tuple[int, int, int]) -> _Pending:
+    """Return (end, ops, bytes), one for each end, ascending."""
+    ends: dict[int, tuple[int, int]] = {}
+    for end, ops, weight in pending:
+        before = ends.get(end, (0, 0))
+        ends[end] = before[0] + ops, before[1] + weight
+    return tuple((end, *sums) for end, sums in sorted(ends.items()))
+
+
 def _records(before: _Levels, t: np.ndarray, level: np.ndarray) -> _Levels:
-    """Append to `before` the times and levels at which `level` is higher than ever."""
+    """Append to `before` the times and levels at which `level` is higher than ever; of one time the highest."""
     most = before[-1][1] if before else 0
     if int(level.max()) <= most:
         return before
     so_far = np.maximum.accumulate(np.concatenate([[most], level]))
     at = np.flatnonzero(so_far[1:] > so_far[:-1])
+    at = at[np.concatenate([t[at][1:] != t[at][:-1], [True]])]
+    if before and before[-1][0] == t[at[0]]:
+        before = before[:-1]
     return (*before, *zip(t[at].tolist(), level[at].tolist(), strict=True))
 
 
