@@ -77,7 +77,7 @@ class MappingRules:
         if real != root and not real.startswith(root.rstrip("/") + "/"):
             raise UsageError(
                 f"{target} leads to {real}, outside the mapped target {root}",
-                "leave it out with uri_glob=, or map it to where it may be written",
+                "map it to where it may be written",
             )
 
     def _root_of(self, uri: str) -> str:
@@ -179,9 +179,7 @@ def _carried(uri: str, source: str, target: str) -> str:
     if to_file and not from_file:
         rest = unescape(rest)
         if ".." in rest.split("/") or "\0" in rest:
-            raise UsageError(
-                f"{uri} cannot be a file under {target}", "exclude it with uri_glob=, or map it to objects"
-            )
+            raise UsageError(f"{uri} cannot be a file under {target}", "map it to objects")
     return rest
 
 
