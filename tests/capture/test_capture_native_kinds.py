@@ -265,3 +265,23 @@ def test_a_process_over_the_budget_is_named(tmp_path, trace):
     command = [sys.executable, "-c", code % str(tmp_path / "x.bin")]
     done = capture_command(command, trace, method="native", include=["nothing"], max_overhead=1e-6)
     assert any("more than max_overhead=1e-06" in note for note in done.notes)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may become another user")
+def test_a_child_that_may_not_write_its_log_is_named(tmp_path, trace):
+    data = tmp_path / "data"
+    data.write_bytes(bytes(100_000))
+    code = """
+        import os, sys
+        file = os.open(sys.argv[1], os.O_RDONLY)
+        if not (child := os.fork()):
+            os.setresuid(65534, 65534, 65534)
+            os.read(file, 90_000)
+            os._exit(0)
+        os.waitpid(child, 0)
+    """
+    command = [sys.executable, "-S", "-c", textwrap.dedent(code), str(data)]
+    done = capture_command(command, trace, method="native", include=[str(data)], hooks="")
+    assert done.completeness is not None
+    assert [name for name in done.completeness.unseen_programs if "without access to its log" in name]
+    assert done.completeness.share < 0.5

@@ -346,12 +346,25 @@ static void begin_recording(void) {
     me.busy--;
 }
 
+/* Name a program in the log that this process still has mapped, once for each reason. */
+static void note_unseen(const char *why, const char *path) {
+    char line[320], *all = log_header->unseen;
+    const char *name = strrchr(path, '/') ? strrchr(path, '/') + 1 : path;
+    if (strlen(why) + strlen(name) + 3 > sizeof line || !take(&name_lock)) return;
+    stpcpy(stpcpy(stpcpy(stpcpy(line, why), "\t"), name), "\n");
+    if (!strstr(all, line) && strlen(all) + strlen(line) < sizeof log_header->unseen) strcat(all, line);
+    give(&name_lock);
+}
+
 static void begin_in_child(void) {
     me.busy++;
     i64 began = cpu();
     start_lock = 0;
     if (new_log(1)) { *alive = 1; took_recording(cpu() - began); }
-    else dead = 1;
+    else {
+        dead = 1;
+        note_unseen("without access to its log", log_header->program); /* it has changed its user or its root */
+    }
     me.busy--;
 }
 
@@ -1343,15 +1356,7 @@ static const char *why_unseen(const char *path, char *const *variables) {
 static void will_run(const char *path, char *const *variables) {
     int failure = errno;
     const char *why = dead || !alive || me.busy || !path ? NULL : why_unseen(path, variables);
-    if (why && on() && take(&name_lock)) {
-        const char *name = strrchr(path, '/') ? strrchr(path, '/') + 1 : path;
-        char *all = log_header->unseen, *end = all + strlen(all);
-        if ((size_t)(end - all) + strlen(why) + strlen(name) + 3 < sizeof log_header->unseen) {
-            end = stpcpy(stpcpy(stpcpy(end, why), "\t"), name);
-            stpcpy(end, "\n");
-        }
-        give(&name_lock);
-    }
+    if (why && on()) note_unseen(why, path);
     errno = failure;
 }
 static void will_run_found(const char *name, char *const *variables) {
