@@ -60,7 +60,8 @@ def distribute(reader: TraceReader, options: ReplayOptions, target: Path, watch:
         wanted = options.hosts or launcher.most or 1
         if launcher.most is not None and wanted > launcher.most:
             raise UsageError(
-                f"hosts={wanted}, and the cluster has {launcher.most} nodes", "give fewer, or add nodes"
+                f"hosts={wanted}: more than the nodes of the cluster ({launcher.most})",
+                "give fewer, or add nodes",
             )
         parts = _slices(reader, rules, options, wanted)
         manifest = new_manifest()
