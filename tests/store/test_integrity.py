@@ -243,7 +243,14 @@ def test_names_with_glob_characters_are_literal(tmp_path: Path) -> None:
         table = conform(pa.table({"uri": ["file:///d/f"] * ops, **columns}))
         write_segment(path, table, {}, {})
 
-    wanted = {"p[0].parquet": 7, "part*.parquet": 5, "what?.parquet": 4, "[!a].parquet": 3, "a]b[.parquet": 2}
+    wanted = {
+        "p[0].parquet": 7,
+        "part*.parquet": 5,
+        "what?.parquet": 4,
+        "[!a].parquet": 3,
+        "a]b[.parquet": 2,
+        "\\a?.parquet": 6,
+    }
     for name, ops in {
         **wanted,
         "p0.parquet": 1,

@@ -9,7 +9,6 @@ import atexit
 import functools
 import glob
 import os
-import re
 import secrets
 import shutil
 import tempfile
@@ -93,14 +92,15 @@ def _matches(name: Name) -> tuple[Path, ...]:
 def literal(path: Path) -> str:
     """Return `path` for a DuckDB function that expands globs, `~` and URLs, so that it means this one file."""
     text = str(path.absolute())
-    if "\\" in text and _PATTERN & set(text):
-        return _link_to(text)
-    return re.sub(r"[*?\[]", r"[\g<0>]", text)
+    return _link_to(text) if _PATTERN & set(text) else text
 
 
 @functools.cache
 def _link_to(name: str) -> str:
-    """Return a link to the file `name`: no pattern of DuckDB matches a name that holds a backslash."""
+    """Return a link to the file `name`.
+
+    No pattern of DuckDB matches a name that holds a backslash, or any in a folder where one begins with it.
+    """
     link = str(Path(_folder_of_links()) / f"{secrets.token_hex(8)}{Path(name).suffix}")
     os.symlink(name, link)  # noqa: PTH211 - text as it is
     return link
