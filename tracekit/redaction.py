@@ -56,6 +56,19 @@ _SCHEME = r"(?:bearer|basic|token|digest|negotiate|sharedkey|aws4-hmac-sha256)"
 _OPENING = re.compile(rf"{_SCHEME}\s|[\[({{]*\s*[bfru]{{0,2}}\\*['\"]", re.IGNORECASE)
 """How a secret begins that may go on where one without a quote would end."""
 
+_OPTIONS = r"\s[^\r\n]{0,400}?(?<!\S)"
+"""What may stand between a program and one of its options."""
+_ARGUMENT = rf"(?:{_QUOTED}|[^\s'\"\\]|\\.)+"
+_SAMBA = (
+    rf"(?<![\w-])(?:smb\w+|rpcclient|winexe|net\s+(?:ads|rpc)){_OPTIONS}"
+    r"(?:(?-i:-U)\s*|--user(?:name)?[=\s]\s*)"
+)
+_ALIAS = (
+    r"(?<![\w-])mc(?:li)?\s+(?:-\S+\s+){0,4}(?:alias\s+(?:set|s)|config\s+host\s+add)\s+"
+    r"(?:-\S+\s+){0,4}\S+\s+\S+\s+"
+)
+"""How `mc alias set NAME URL` begins; an access key and a secret key follow."""
+
 # Each entry: what stands before a secret, and the secret.
 _PLACES = [
     # name=secret, name: secret, "name": "secret", name => 'secret'. A comma, semicolon or ampersand ends the
@@ -80,11 +93,29 @@ _PLACES = [
     ),
     (r"(?:proxy['\"]?[\s=:]+|(?<![\w-])-x\s*)['\"]?[^\s:@/'\"]+:", r"[^\s'\"@]{1,300}(?=@)"),
     (r"(?<!\w)login\s+\S{1,100}\s+password\s+", r"\S+"),
-    # Programs whose options are short.
+    # Programs whose options are short. Case counts: `mysql -P` is a port, `ldapsearch -W` asks.
     (
-        r"(?<![\w-])(?:sshpass\s+-p|(?:mysql|mariadb)\w*\s[^\r\n]{0,200}?(?<!\S)-p(?=\S)"
-        r"|redis-cli\s[^\r\n]{0,200}?(?<!\S)-a)\s*",
-        rf"(?:{_QUOTED}|[^\s'\"\\]|\\.)+",
+        r"(?<![\w-])(?:sshpass(?:\s+-(?-i:[evhV]+|P\s*(?:'[^']*'|\"[^\"]*\"|\S+))){0,4}\s+-(?-i:[ev]*p)"
+        rf"|(?:mysql|mariadb)\w*{_OPTIONS}(?-i:-p)(?=\S)|redis-cli{_OPTIONS}-a"
+        rf"|ldap(?:search|add|modify|delete|compare|whoami|passwd|modrdn|exop){_OPTIONS}(?-i:-[xZLvnMAtc]*w))\s*",
+        _ARGUMENT,
+    ),
+    (rf"{_SAMBA}[^\s%'\"]+%", _ARGUMENT),
+    (rf"{_SAMBA}'[^%']+%", r"[^']+"),
+    (rf"{_SAMBA}\"[^%\"]+%", r"[^\"]+"),
+    (
+        r"(?<![\w-])(?:sqlplus|sqlcl|sqlldr|expdp|impdp|rman)(?=\s)[^\r\n<>|;&@]{0,400}?"
+        r"(?:(?<=[\s'\"])|(?<=userid=))[\w$#.]+/",
+        r"[^\s'\"]+(?=@)|\"[^\"]*\"|[^\s'\"]+",
+    ),
+    (_ALIAS, rf"(?![-&|;<>]){_ARGUMENT}"),
+    (rf"{_ALIAS}(?![-&|;<>])\S+\s+", rf"(?![-&|;<>]){_ARGUMENT}"),
+    # --key secret, but not a path, a number, or words with a number behind them.
+    (
+        r"(?<![\w-])--key(?:=|\s+)['\"]?",
+        r"(?-i:(?![a-z]+(?:[_-][a-z]+)*[_-]?\d{0,4}(?![\w+/=.-]))"
+        r"(?=[\w+=-]{0,200}\d)(?=[\w+=-]{0,200}[A-Za-z])[\w+=-]{8,2048}(?![\w+/=.\\:-])"
+        r"|(?=[\w+/]{0,200}[A-Z])(?=[\w+/]{0,200}[a-z])(?=[\w+/]{0,200}\d)[A-Za-z0-9+][A-Za-z0-9+/]{31,2048}={0,2}(?![\w+/=.\\:-]))",
     ),
     (r"(?<![\w-])-pass(?:in|out)?[\s=]+pass:", rf"(?:{_QUOTED}|\S)+"),
     (r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY[A-Z ]{0,10}-----", r".+?(?=-----END|\Z)"),

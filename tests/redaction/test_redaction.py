@@ -180,3 +180,52 @@ def test_what_messages_say_of_files_is_no_secret(text: str) -> None:
 def test_long_texts_of_other_programs_are_scanned_once(piece: str) -> None:
     """With time that grows as the square of the length, this would take minutes."""
     assert redact(piece * (100_000 // len(piece)))
+
+
+PROGRAMS = [
+    "ldapsearch -x -D cn=a -w @ -b dc=x", "ldapadd -w@ -f a.ldif", "ldapmodify -xw '@ @' -H ldap://h",
+    "/usr/bin/ldapwhoami -w @", "mc alias set s3 https://h:9000 @ x", "mc alias set s3 https://h:9000 x @",
+    "mc alias set s3 http://h @ @ --api S3v4", "mc --json alias set s3 http://h *** @", "mc config host add s3 http://h x @",
+    "smbclient //h/s -U user%@", "smbclient -Uuser%@ //h/s", "smbclient //h/s --user=d/user%@", "rpcclient -U 'user%@ @' h",
+    "sqlplus scott/@@host", "sqlplus -s scott/@", "sqlplus 'scott/@@//h:1521/x'", "sqlldr userid=scott/@ control=a.ctl",
+    "sqlplus -L scott/@ @run.sql", "sshpass -p @ ssh h", "sshpass -p@ ssh h", "sshpass -v -p @ ssh -p 22 h",
+    "sshpass -P ask -p @ ssh h", "mysql -P 3306 -p@", "mysql -P3306 -uroot -p@ db", "mysqldump -h h -p'@' db",
+    "redis-cli -h h -a @ ping", "tool --key @1", "tool --key=@1", "tool --key '@1'", "tool --key abc/DEF/0123456789/abcdefg/@",
+    "https://h/b?X-Goog-Signature=@", "X-Goog-Signature=@", "sig=@", "AccountKey=@", "SharedAccessSignature=@",
+    "Proxy-Authorization: Basic @",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("template", PROGRAMS)
+def test_a_secret_that_only_its_program_explains_is_masked(template: str) -> None:
+    text = planted(template.replace("@run", "%run")).replace("%run", "@run")
+    once = redact(text)
+    assert SECRET in text
+    assert SECRET not in once
+    assert redact(once) == once
+    assert SECRET not in redact(" ".join(redact_value(text.split(" "))))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["tool --key-file keys/client1.pem", "etcdctl get --keys-only", "pytest -w 10", "ping -w 10 h", "ssh -p 8080 h",
+     "docker run -p 8080:80 x", "ls -a /data", "docker run -u root x", "rsync -a dir/a user@host:dir/b",
+     "scp user/dir@host x", "git clone git@host:user/repo.git", "mysql -P3306 db", "mysql -P 3306 -p db",
+     "ldapsearch -x -W -b dc=x", "sshpass -e ssh -p 2222 h", "sshpass -f file ssh -p 2222 h", "sqlplus / as sysdba",
+     "sqlplus /nolog", "sqlplus scott@host @dir/run.sql", "sqlplus scott@host < dir/run.sql", "smbclient -U user //h/s",
+     "mc alias list s3", "mc cp a/b s3/c", "mc alias set s3 http://h && ls", "tool --key 12345678901", "tool --key id",
+     "tool --key partition_2024", "tool --key /etc/ssl/Client2024.key", "tool --key keys/client2024ab",
+     "tool --key ./a1b2c3d4e5", "tool --key client2024b.pem", "tool --key 2026-11-27", "cut --key=2,3"],
+)  # fmt: skip
+def test_an_option_of_another_program_is_no_secret(text: str) -> None:
+    assert redact(text) == text
+
+
+@pytest.mark.parametrize(
+    "piece",
+    ["sshpass ", "sshpass -P ", "ldapsearch ", "ldapsearch -x", "smbclient -Ua", "sqlplus ", "sqlplus a", "mc ", "mc alias set ",
+     "mc -a ", "--key ", "--key a", "--key=a1", "--key=", "--key=a1=", "--key=a/", "smb -U'", "net ads "],
+)  # fmt: skip
+def test_long_texts_of_short_options_are_scanned_once(piece: str) -> None:
+    """With time that grows as the square of the length, this would take minutes."""
+    assert redact(piece * (60_000 // len(piece)))
