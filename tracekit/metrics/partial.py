@@ -24,7 +24,7 @@ from tracekit.metrics.snapshot import (
     distributions,
 )
 from tracekit.metrics.sweep import Flight, flight
-from tracekit.store.opening import records_ends
+from tracekit.store.opening import joined_ends, records_ends
 from tracekit.store.reader import TraceReader
 
 __all__ = ["Partial", "Window", "partial", "windows"]
@@ -65,7 +65,7 @@ class Partial:
                 name: self.counters.get(name, 0) + later.counters.get(name, 0)
                 for name in dict.fromkeys((*self.counters, *later.counters))
             },
-            _merge_ends(self.ends, later.ends),
+            joined_ends((self.ends, later.ends)),
             self.sampled.merge(later.sampled),
         )
 
@@ -141,11 +141,6 @@ def _merge_total(name: str, a: int | None, b: int | None) -> int | None:
     if a is None or b is None:
         return b if a is None else a
     return min(a, b) if name in _FIRST else max(a, b) if name in _LAST else a + b
-
-
-def _merge_ends(a: bool | None, b: bool | None) -> bool | None:
-    """As `records_ends`: a part whose ends are unknown goes before one that says nothing."""
-    return False if False in (a, b) else a or b
 
 
 def _merge_by_op(a: tuple[dict[str, Any], ...], b: tuple[dict[str, Any], ...]) -> tuple[dict[str, Any], ...]:

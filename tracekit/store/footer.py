@@ -70,9 +70,9 @@ def read_footer(file: Path) -> pq.FileMetaData:
         if opened.read(len(_MAGIC)) != _MAGIC:  # which Arrow does not look at
             raise pa.ArrowInvalid("it does not begin as a Parquet file does")
         footer = pq.read_metadata(opened)
-        if at < 0 and is_sealed(footer):
-            raise pa.ArrowInvalid("the digest of its footer is damaged")
         if at < 0:
+            if is_sealed(footer):
+                raise pa.ArrowInvalid("the digest of its footer is damaged")
             _check_types(file, footer)
     return footer
 

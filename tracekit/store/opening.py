@@ -32,6 +32,7 @@ __all__ = [
     "NotOpsError",
     "SegmentInfo",
     "damage_errors",
+    "joined_ends",
     "journal_table",
     "open_file",
     "open_pages",
@@ -121,7 +122,12 @@ def records_ends(segments: Iterable[SegmentInfo]) -> bool | None:
 
     Where no segment says, a trace that has latencies at all has them of every op that ended.
     """
-    said = {segment.records_ends for segment in segments if segment.rows}
+    return joined_ends(segment.records_ends for segment in segments if segment.rows)
+
+
+def joined_ends(parts: Iterable[bool | None]) -> bool | None:
+    """What `records_ends` says of a whole, from what it says of each part."""
+    said = set(parts)
     return False if False in said else True if True in said else None
 
 
