@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -269,6 +270,13 @@ def test_the_command_line_prints_json(tmp_path: Path) -> None:
         ({"SLURM_PROCID": "5", "SLURM_NTASKS": "6", "RANK": "x"}, (5, 6)),
         ({"SLURM_PROCID": "5", "SLURM_STEP_NUM_TASKS": "6", "SLURM_NTASKS": "60"}, (5, 6)),
         ({"SLURM_NTASKS": "6"}, (None, None)),
+        ({"RANK": "3"}, (3, None)),
+        ({"RANK": "3", "SLURM_PROCID": "3", "SLURM_NTASKS": "6"}, (3, 6)),
+        ({"RANK": "3", "SLURM_PROCID": "0", "SLURM_NTASKS": "6"}, (3, None)),
+        ({"PMIX_RANK": "2"}, (2, None)),
+        ({"PMIX_RANK": "2", "SLURM_PROCID": "2", "SLURM_NTASKS": "6"}, (2, 6)),
+        ({"PMIX_RANK": "2", "OMPI_COMM_WORLD_RANK": "2", "OMPI_COMM_WORLD_SIZE": "4"}, (2, 4)),
+        ({"RANK": "3", "WORLD_SIZE": "2"}, (3, None)),
         ({"RANK": "99999999999"}, (None, None)),
         ({}, (None, None)),
     ],
@@ -287,14 +295,63 @@ def test_a_capture_and_a_recorded_run_take_the_rank_of_their_task(tmp_path: Path
             open({str(tmp_path / "a.bin")!r}, "rb").read()
         tracekit.record({str(tmp_path / "a.bin")!r}, {str(tmp_path / "recorded")!r})
     """
-    names = ("RANK", "WORLD_SIZE", "OMPI", "PMI", "SLURM")
-    bare = {k: v for k, v in os.environ.items() if not k.startswith(names)}
     launched = {"SLURM_PROCID": "5", "SLURM_STEP_NUM_TASKS": "6"}
-    subprocess.run([sys.executable, "-c", code], env={**bare, **launched}, check=True)
+    subprocess.run([sys.executable, "-c", code], env=without_launcher(launched), check=True)
     for name in ("captured", "recorded"):
         reader = tracekit.open_trace(tmp_path / name).reader
         assert {row[0] for row in rows(tmp_path / name, "rank")} == {5}
         assert reader.segments[0].metadata["world_size"] == "6"
+
+
+def without_launcher(launched: dict[str, str]) -> dict[str, str]:
+    """Our environment, with no launcher but the one that is `launched`."""
+    names = ("RANK", "WORLD_SIZE", "OMPI", "PMI", "SLURM")
+    return {**{k: v for k, v in os.environ.items() if not k.startswith(names)}, **launched}
+
+
+def test_a_rank_whose_launcher_states_no_number_of_ranks_leaves_it_unknown(tmp_path: Path) -> None:
+    (tmp_path / "a.bin").write_bytes(b"x" * 100)
+    code = f"""if True:
+        import tracekit
+        with tracekit.capture.start({str(tmp_path / "captured")!r}, hooks="files"):
+            open({str(tmp_path / "a.bin")!r}, "rb").read()
+        tracekit.record({str(tmp_path / "a.bin")!r}, {str(tmp_path / "recorded")!r})
+    """
+    subprocess.run([sys.executable, "-c", code], env=without_launcher({"RANK": "3"}), check=True)
+    for name in ("captured", "recorded"):
+        assert {row[0] for row in rows(tmp_path / name, "rank")} == {3}
+        segments = tracekit.open_trace(tmp_path / name).reader.segments
+        assert {segment.metadata["world_size"] for segment in segments} == {""}
+
+
+@pytest.mark.parametrize("method", ["native", "strace"])
+def test_a_captured_command_has_the_rank_of_its_task_unless_its_processes_state_one(
+    tmp_path: Path, method: str
+) -> None:
+    if method == "strace" and not shutil.which("strace"):
+        pytest.skip("needs strace")
+    (tmp_path / "a.bin").write_bytes(b"x" * 100)
+    (tmp_path / "b.bin").write_bytes(b"x" * 100)
+    script = 'cat "$1" > /dev/null; RANK=3 "$3" -c "open(\'$2\').read()"'
+    command = ["sh", "-c", script, "sh", str(tmp_path / "a.bin"), str(tmp_path / "b.bin"), sys.executable]
+    words = [
+        sys.executable,
+        "-m",
+        "tracekit",
+        "capture",
+        "-o",
+        str(tmp_path / "t"),
+        "--method",
+        method,
+        "--",
+        *command,
+    ]
+    launched = {"SLURM_PROCID": "5", "SLURM_NTASKS": "6"}
+    subprocess.run(words, env=without_launcher(launched), check=True, capture_output=True)
+    found = {(Path(uri).name, rank) for uri, rank in rows(tmp_path / "t", "uri, rank")}
+    assert found == {("a.bin", 5), ("b.bin", 3)}
+    (size,) = {s.metadata["world_size"] for s in tracekit.open_trace(tmp_path / "t").reader.segments}
+    assert size == "6"
 
 
 def test_the_straggler_is_the_rank_that_the_others_wait_for(tmp_path: Path) -> None:

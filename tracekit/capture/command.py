@@ -151,7 +151,9 @@ def capture_command(
             argv, more = engine.start(tool, command, work / "logs", os.environ, metadata=job.metadata)
             environ |= more
         with (
-            proxied(OpLog(work / "proxied"), job.paths) if job.proxy else nullcontext(Led()) as led,
+            proxied(OpLog(work / "proxied", rank=job.rank), job.paths)
+            if job.proxy
+            else nullcontext(Led()) as led,
             closing(Follower(work / FOLDER, job.paths.admits, on_demand=engine.asks_for_faults))
             if engine is not None and not job.unfollowed
             else nullcontext(),

@@ -125,7 +125,7 @@ def log_scopes(path: str | None) -> None:
     """Append every scope that ends from now on to the file `path`; None stops the log.
 
     One line a scope: thread, begin and end (ns since the Unix epoch), sample_id, step, worker,
-    rank; -1 for unknown. The first line of a process, `joined,PID`, says that its hooks have started.
+    rank; -1 for unknown. The first line of a process, `joined,PID,RANK`, says that its hooks have started.
     """
     global _scope_log
     if _scope_log is not None:
@@ -134,7 +134,13 @@ def log_scopes(path: str | None) -> None:
         _scope_log = None
     if path:
         _scope_log = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        os.write(_scope_log, f"joined,{os.getpid()}\n".encode())
+        os.write(_scope_log, f"joined,{os.getpid()},{_rank()}\n".encode())
+
+
+def _rank() -> int:
+    """The rank of this process; -1 if unknown."""
+    rank = rank_and_world_size()[0]
+    return -1 if rank is None else rank
 
 
 def _applies(scope: _Scope) -> bool:
@@ -213,7 +219,7 @@ def _write_scopes() -> None:
             scopes.append(_unwritten.popleft())
     if _scope_log is None or not scopes:
         return
-    line = f"%d,%d,%d,%d,%d,%d,{rank_and_world_size()[0] or 0}\n"
+    line = f"%d,%d,%d,%d,%d,%d,{_rank()}\n"
     try:
         os.write(_scope_log, "".join([line % scope for scope in scopes]).encode())
     except OSError:  # a full disk; the ops themselves are recorded elsewhere

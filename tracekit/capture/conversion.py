@@ -9,7 +9,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +23,13 @@ from tracekit.capture.filters import PathFilter, with_real_names
 from tracekit.capture.native.logs import NativeLogs, Process, measured_overhead
 from tracekit.capture.oplog import OpLogContents, read_oplog
 from tracekit.capture.overhead import ENOUGH_NS
-from tracekit.capture.scopes import Scopes, hooked_processes
+from tracekit.capture.scopes import Scopes
 from tracekit.capture.tools.dftracer import DFTracerLog
 from tracekit.capture.tools.engine import Engine, Log
 from tracekit.capture.tools.strace import StraceCalls
 from tracekit.consumer import ENGINE_CPU, PROCESS_CPU
 from tracekit.errors import TracekitError, UsageError
+from tracekit.job import rank_and_world_size
 from tracekit.schema import OPS
 from tracekit.store.flat import flat_to_fitting_batch
 from tracekit.store.writer import TraceWriter
@@ -95,6 +96,9 @@ class Job:
     max_overhead: float = 1.0
     running: dict[str, Any] | None = None
     """The options `keep` and `ship` of a capture that writes its trace while the command runs."""
+    rank: int | None = field(default_factory=lambda: rank_and_world_size()[0])
+    world_size: int | None = field(default_factory=lambda: rank_and_world_size()[1])
+    """What the launcher of the capture states: of processes that state no rank of their own."""
 
     @property
     def paths(self) -> PathFilter:
@@ -194,7 +198,14 @@ def convert(
         "sample_rate": job.sample_rate,
         "sample_by": job.paths.sample_by,
     }
-    with TraceWriter(job.target, source="capture", overwrite=overwrite, options=options) as writer:
+    with TraceWriter(
+        job.target,
+        source="capture",
+        overwrite=overwrite,
+        options=options,
+        rank=job.rank,
+        world_size=job.world_size,
+    ) as writer:
         completeness, notes = _write(writer, job, moved, killed=exit_code is None)
         ops = writer.rows
     shutil.rmtree(job.work, ignore_errors=True)
@@ -228,7 +239,8 @@ def _write(
         objects += _add_hooked(writer, work / "proxied", paths)
         if log is not None:
             faults = FaultLog(work / FOLDER)
-            *moved_kept, touched = _add_recorded(writer, log, faults, work / "scopes", paths, metadata)
+            placed = Scopes(work / "scopes", rank=job.rank)
+            *moved_kept, touched = _add_recorded(writer, log, faults, placed, paths, metadata)
             mapped = sum(map(paths.admits, log.mapped_files))
             writer.count("mapped_files", mapped)
             notes += log.notes()
@@ -239,14 +251,13 @@ def _write(
                 notes.append(f"completeness: unknown, because {why}")
             elif isinstance(log, NativeLogs):
                 notes += note_overhead(writer.count, log.processes, job.max_overhead)
-                hooked = hooked_processes(work / "scopes")
                 completeness = judge(
                     log.processes,
                     moved,
                     (moved_kept[0], moved_kept[1]),
                     mapped_files=mapped,
                     object_bytes=objects,
-                    hooked=hooked,
+                    hooked=placed.joined,
                     sample_rate=job.sample_rate,
                 )
             elif isinstance(log, DFTracerLog):
@@ -291,11 +302,10 @@ def note_overhead(
 
 
 def _add_recorded(
-    writer: TraceWriter, log: Log, faults: FaultLog, scopes: Path, paths: PathFilter, metadata: bool
+    writer: TraceWriter, log: Log, faults: FaultLog, placed: Scopes, paths: PathFilter, metadata: bool
 ) -> tuple[int, int, int]:
     """Write the ops of an engine's log that the filters keep, and the faults; return the bytes that were read, written,
     and touched in mapped files."""
-    placed = Scopes(scopes)
     touched = 0
     for batch in faults.batches():
         batch = paths.of_streams(placed.place(batch))

@@ -76,7 +76,7 @@ def record_running(
         job = _job(
             work, target, command, "hooks" if engine is None else engine.name, options, paths.stream_salt
         )
-        recorder = Recorder(target, source="capture", options=_described(job, hooks), **kept)
+        recorder = Recorder(target, source="capture", **_labels(job, hooks), **kept)
     recorder.count("ops_recorded", 0)
     environ = {
         **environment(target, wanted, hooked, below, limits={**kept, "max_overhead": job.max_overhead}),
@@ -107,7 +107,7 @@ def record_running(
 
 def recover_running(job: Job, require_complete: float | None) -> CaptureResult:
     """Move what a killed capture left in its logs into its trace."""
-    recorder = Recorder(job.target, source="capture", options=_described(job, ()), **(job.running or {}))
+    recorder = Recorder(job.target, source="capture", **_labels(job), **(job.running or {}))
     recorder.count("ops_recorded", 0)
     moving = _Moving(job, recorder) if (job.work / "logs").is_dir() else None
     return _ended(job, recorder, moving, None, require_complete)
@@ -135,8 +135,9 @@ def _job(
     )
 
 
-def _described(job: Job, hooks: Sequence[str]) -> dict[str, Any]:
-    return {
+def _labels(job: Job, hooks: Sequence[str] = ()) -> dict[str, Any]:
+    """What a recorder says of the capture."""
+    options = {
         "command": job.command,
         "method": job.method,
         "hooks": list(hooks),
@@ -145,6 +146,7 @@ def _described(job: Job, hooks: Sequence[str]) -> dict[str, Any]:
         "sample_rate": job.sample_rate,
         "sample_by": job.paths.sample_by,
     }
+    return {"options": options, "rank": job.rank, "world_size": job.world_size}
 
 
 class _Moving:
@@ -153,7 +155,7 @@ class _Moving:
     def __init__(self, job: Job, recorder: Recorder) -> None:
         self._job, self._recorder = job, recorder
         self.logs = NativeTail(job.work / "logs", consuming=True)
-        self.scopes = Scopes(job.work / "scopes", first_free=_FIRST_FREE)
+        self.scopes = Scopes(job.work / "scopes", rank=job.rank, first_free=_FIRST_FREE)
         self.read = self.written = 0
         self._paths = job.paths
         self._ending = threading.Event()
@@ -243,7 +245,7 @@ def _summarize(job: Job, moving: _Moving, completeness: Completeness | None) -> 
     with Recorder(
         job.target,
         source="capture",
-        options=_described(job, ()),
+        **_labels(job),
         completeness=described,
         **(job.running or {}),
     ) as last:

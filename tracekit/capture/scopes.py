@@ -7,6 +7,7 @@ workers that one does, in the order in which they appear.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -14,28 +15,31 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-__all__ = ["Scopes", "hooked_processes"]
+__all__ = ["Scopes"]
 
 Ints = npt.NDArray[np.int64]
 Thread = tuple[int, int]
 """Process and thread."""
+
+_JOINED = re.compile(r"joined,(\d+),(-1|\d+)")
 
 _FIELDS = 7  # thread, begin, end, sample_id, step, worker, rank; -1 for unknown
 
 
 class Scopes:
     """The scopes of one run, from the file `path`. Threads that no scope names are numbered from `first_free` on, which is
-    more than the numbers of workers where those are not all known yet."""
+    more than the numbers of workers where those are not all known yet. `rank` is that of processes that state none."""
 
-    def __init__(self, path: Path, *, first_free: int = 0) -> None:
+    def __init__(self, path: Path, *, rank: int | None = None, first_free: int = 0) -> None:
         self._path = path
         self._at = 0
         self._lines = np.empty((0, _FIELDS), np.int64)
         self._of: dict[int, tuple[Ints, Ints]] = {}
         self._named: dict[int, tuple[int, int]] = {}
         self._streams: dict[Thread, tuple[int, int]] = {}
-        self.joined: set[int] = set()
-        """The processes whose hooks started."""
+        self.joined: dict[int, int] = {}
+        """The processes whose hooks started, and their ranks; -1 for unknown."""
+        self._rank = rank or 0
         self.refresh()
         self._next = max(first_free, max((worker for _, worker in self._named.values()), default=-1) + 1)
 
@@ -93,24 +97,19 @@ class Scopes:
         """Return the rank and worker of a thread."""
         found = self._streams.get((process, thread))
         if found is None:
-            rank, worker = self._named.get(thread, (0, -1))
+            rank, worker = self._named.get(thread, (-1, -1))
+            if rank < 0:
+                rank = self.joined.get(process, self.joined.get(thread, -1))  # strace names threads alone
             if worker < 0:
                 worker, self._next = self._next, self._next + 1
-            found = self._streams[process, thread] = (max(rank, 0), worker)
+            found = self._streams[process, thread] = (rank if rank >= 0 else self._rank, worker)
         return found
 
 
-def hooked_processes(path: Path) -> set[int]:
-    """Return the numbers of the processes whose hooks started, from the file of scopes."""
-    return _joined(path.read_text().splitlines() if path.is_file() else [])
-
-
-def _joined(lines: list[str]) -> set[int]:
-    return {
-        int(number)
-        for line in lines
-        if (number := line.removeprefix("joined,")) != line and number.isdecimal()
-    }
+def _joined(lines: list[str]) -> dict[int, int]:
+    """The processes whose hooks started, and their ranks."""
+    found = (_JOINED.fullmatch(line) for line in lines)
+    return {int(line[1]): int(line[2]) for line in found if line is not None}
 
 
 def _numbers(lines: list[str]) -> Ints:

@@ -313,10 +313,10 @@ def _wake(loop: asyncio.AbstractEventLoop, done: asyncio.Event) -> None:
 
 def _recorder(path: str | os.PathLike[str], sources: list[str] | Dataset, options: LoaderOptions) -> Recorder:
     name = sources.uri if isinstance(sources, Dataset) else named(sources)
-    rank, world_size = options.shard_rank, options.shard_world_size
+    rank: int | None = options.shard_rank
+    world_size: int | None = options.shard_world_size
     if world_size == 1:  # not sharded: a rank of a job may read all of it
-        launched = rank_and_world_size()
-        rank, world_size = launched[0] or 0, launched[1] or 1
+        rank, world_size = rank_and_world_size()
     return Recorder(
         path,
         source="loader",

@@ -32,6 +32,7 @@ class Labels:
     options: dict[str, Any] | None = None
     rank: int | None = None
     world_size: int | None = None
+    """The number of ranks; None, in the metadata an empty value, if unknown."""
     completeness: dict[str, Any] | None = None
     """The share of what a program really moved that a capture or an import saw."""
     has: tuple[str, ...] | None = None
@@ -60,7 +61,7 @@ class Labels:
             "pid": os.getpid(),
             "boot_id": boot_id() or "",
             "rank": self.rank or 0,
-            "world_size": 1 if self.world_size is None else self.world_size,
+            "world_size": "" if self.world_size is None else self.world_size,
             "source": redact(self.source),
             "options": json.dumps(options, sort_keys=True),
             "version": __version__,

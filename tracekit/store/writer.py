@@ -51,6 +51,8 @@ class TraceWriter:
         epoch_unix_ns: int | None = None,
         overwrite: bool = False,
         options: dict[str, Any] | None = None,
+        rank: int | None = None,
+        world_size: int | None = None,
         segment_ops: int = 1_048_576,
     ) -> None:
         self.path = Path(os.path.abspath(local_path(path)))
@@ -61,7 +63,7 @@ class TraceWriter:
         self._epoch_unix_ns = epoch_unix_ns
         self._earliest: int | None = None
         self._manifest: Manifest | None = None
-        self._labels = Labels(source, options)
+        self._labels = Labels(source, options, rank, world_size)
         self._segment_ops = segment_ops
         self._pending: list[pa.Table] = []
         self._pending_rows = 0
