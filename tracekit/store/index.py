@@ -22,7 +22,7 @@ import pyarrow as pa
 
 from tracekit.errors import TraceFormatError
 from tracekit.schema import META_PREFIX, OPS
-from tracekit.store.footer import parquet_errors, read_footer, sealed_writer
+from tracekit.store.footer import parquet_errors, read_footer, sealed_writer, without_seal
 from tracekit.store.layout import (
     INDEX_NAME,
     MANIFEST_NAME,
@@ -253,10 +253,14 @@ def _is_segment_of(manifest: Manifest, file: Path, metadata: Mapping[bytes, byte
 
 @dataclass(frozen=True, slots=True)
 class _Before:
-    """The digests of the segments that `_trace.parquet` lists, and their columns: their footers need not be read again."""
+    """The digests of the segments that `_trace.parquet` lists, and their columns: their footers need not be read again.
+
+    `notes` is what it says of the trace as a whole.
+    """
 
     digests: frozenset[str] = frozenset()
     schema: pa.Schema | None = None
+    notes: Mapping[bytes, bytes] = field(default_factory=dict)
 
 
 _NOTHING_BEFORE = _Before()
@@ -267,9 +271,16 @@ def _sealed_before(root: Path) -> _Before:
     try:
         with parquet_errors():
             footer = read_footer(root / SEALED_NAME)
-            listed = json.loads((footer.metadata or {})[_SEGMENTS_KEY])["segments"]
+            metadata = without_seal(footer.metadata)
+            listed = json.loads(metadata[_SEGMENTS_KEY])["segments"]
             schema = footer.schema.to_arrow_schema().remove_metadata()
-        return _Before(frozenset(entry["digest"] for entry in listed if not entry["lost"]), schema)
+        ours = META_PREFIX.encode()
+        notes = {
+            key: text
+            for key, text in metadata.items()
+            if key.startswith(ours) and key not in (MANIFEST_KEY, _SEGMENTS_KEY)
+        }
+        return _Before(frozenset(entry["digest"] for entry in listed if not entry["lost"]), schema, notes)
     except (OSError, ValueError, KeyError, TypeError, pa.ArrowException):
         return _NOTHING_BEFORE
 
@@ -287,12 +298,13 @@ def write_sealed(
     The footers of segments that are known from `before` are not read: a thousand processes that close one after
     another would read half a million.
 
-    `notes` are added to its metadata: what is to be known of the trace as a whole.
+    `notes` are added to its metadata, to those that it had `before`: what is to be known of the trace as a whole.
     """
     listed = sorted(entries, key=lambda entry: entry.name)
     metadata = {
         MANIFEST_KEY: json.dumps(manifest_values(manifest)).encode(),
         _SEGMENTS_KEY: json.dumps(signed({"segments": [asdict(entry) for entry in listed]})).encode(),
+        **before.notes,
         **{f"{META_PREFIX}{name}".encode(): text.encode() for name, text in (notes or {}).items()},
     }
     fresh = [root / entry.name for entry in listed if not (entry.lost or entry.digest in before.digests)]

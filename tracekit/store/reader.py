@@ -95,13 +95,24 @@ class TraceReader:
 
     @cached_property
     def not_issued(self) -> dict[str, Any]:
-        """The ops of the plan that a replay which lost a host did not issue, by their numbers; empty for any other trace."""
+        """The ops of the plan that a replay which lost a host did not issue, by their numbers; empty for any other trace.
+
+        Raises TraceFormatError if what the trace says of them cannot be read.
+        """
+        file = self.path / SEALED_NAME
         try:
-            noted = sealed_metadata(self.path / SEALED_NAME).get(f"{META_PREFIX}not_issued".encode())
-            found = json.loads(noted or b"{}")
-        except (OSError, ValueError, pa.ArrowException):
+            noted = sealed_metadata(file).get(f"{META_PREFIX}not_issued".encode(), b"{}")
+            found = json.loads(noted)
+            if not isinstance(found, dict):
+                raise ValueError("it is no JSON object")
+        except (FileNotFoundError, NotADirectoryError):  # one file, or still being recorded
             return {}
-        return found if isinstance(found, dict) else {}
+        except (OSError, ValueError, pa.ArrowException) as error:
+            raise TraceFormatError(
+                f"{file}: which ops were not issued cannot be read: {str(error).splitlines()[0]}",
+                "tracekit verify names the damage",
+            ) from error
+        return found
 
     @property
     def schema_versions(self) -> tuple[int, ...]:
