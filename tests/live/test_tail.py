@@ -14,6 +14,7 @@ import pytest
 
 from tracekit.errors import TraceFormatError
 from tracekit.recorder import Recorder
+from tracekit.store import labels, manifest
 from tracekit.store.layout import journals_of
 from tracekit.store.lock import is_held
 from tracekit.store.tail import TraceTail
@@ -131,6 +132,34 @@ def test_a_trace_whose_recorder_was_killed_before_its_first_op_ends(tmp_path: Pa
     os.kill(child.pid, signal.SIGKILL)
     child.wait()
     assert [(seen(tail), tail.ended) for _ in range(2)] == [(0, False), (0, True)]
+    tail.close()
+
+
+REBOOTED, ELSEWHERE, OLD = "after a reboot", "on another machine", "by an older tracekit"
+
+
+@pytest.mark.parametrize("ops", [0, 3])
+@pytest.mark.parametrize(("written", "ends"), [(REBOOTED, True), (ELSEWHERE, False), (OLD, False)])
+def test_a_trace_of_an_earlier_boot_of_this_machine_ends_and_one_of_another_machine_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ops: int, written: str, ends: bool
+) -> None:
+    if is_held(tmp_path) is None or manifest.machine() is None:
+        pytest.skip("the kernel lists no locks here, or nothing names this machine")
+    said = {REBOOTED: manifest.machine(), ELSEWHERE: "0123456789abcdef", OLD: None}[written]
+    with monkeypatch.context() as there:
+        for module in (manifest, labels):
+            there.setattr(module, "boot_id", lambda: "8f7c0b5e-another-boot")
+            there.setattr(module, "machine", lambda: said)
+        recorder = Recorder(tmp_path / "made")
+        if ops:
+            record(recorder, range(ops))
+        shutil.copytree(tmp_path / "made", tmp_path / "t")  # which nobody holds: its recorder is gone
+        recorder.close()
+    tail = TraceTail(tmp_path / "t")
+    assert seen(tail) == ops
+    for _ in range(3):
+        assert seen(tail) == 0
+    assert tail.ended is ends
     tail.close()
 
 

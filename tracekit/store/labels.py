@@ -15,7 +15,7 @@ from tracekit.errors import UsageError
 from tracekit.redaction import redact, redact_value
 from tracekit.schema import META_PREFIX, SCHEMA_VERSION
 from tracekit.store.clocks import CLOCK, Clock
-from tracekit.store.manifest import Manifest, boot_id
+from tracekit.store.manifest import Manifest, boot_id, machine
 from tracekit.version import __version__
 
 __all__ = ["Labels", "check_numbers"]
@@ -60,6 +60,7 @@ class Labels:
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "boot_id": boot_id() or "",
+            "machine": machine() or "",
             "rank": self.rank or 0,
             "world_size": "" if self.world_size is None else self.world_size,
             "source": redact(self.source),

@@ -12,6 +12,7 @@ import json
 import os
 import re
 import secrets
+import socket
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -41,6 +42,7 @@ __all__ = [
     "boot_id",
     "check_version",
     "create_or_join",
+    "machine",
     "manifest_values",
     "mono_shift_ns",
     "new_manifest",
@@ -66,7 +68,7 @@ class Manifest:
     `epoch_unix_ns` is the zero of every time column. `epoch_mono_ns` is the same instant on the
     monotonic clock of the boot `boot_id`, which is `mono_shift_ns` ahead of that of the machine: processes of that
     machine agree to the nanosecond, whatever their time namespaces, processes of other machines as closely as
-    their wall clocks.
+    their wall clocks. `machine` tells another machine from an earlier boot of the same one; None if unknown.
     """
 
     trace_id: str
@@ -75,6 +77,7 @@ class Manifest:
     boot_id: str | None
     schema_version: int = SCHEMA_VERSION
     mono_shift_ns: int | None = 0
+    machine: str | None = None
 
     @property
     def machine_epoch_ns(self) -> int | None:
@@ -95,7 +98,9 @@ def new_manifest(epoch_unix_ns: int | None = None) -> Manifest:
     if epoch_unix_ns is not None:
         return Manifest(secrets.token_hex(8), epoch_unix_ns, None, None)
     mono, unix = time.monotonic_ns(), time.time_ns()
-    return Manifest(secrets.token_hex(8), unix, mono, boot_id(), mono_shift_ns=mono_shift_ns())
+    return Manifest(
+        secrets.token_hex(8), unix, mono, boot_id(), mono_shift_ns=mono_shift_ns(), machine=machine()
+    )
 
 
 def create_or_join(path: Path) -> Manifest:
@@ -200,6 +205,7 @@ def _manifest(text: str, file: Path) -> Manifest:
         epoch_mono_ns=None if mono is None else int(mono),
         boot_id=None if boot is None else str(boot),
         mono_shift_ns=None if shift is None else int(shift),
+        machine=values.get("machine"),
     )
 
 
@@ -252,6 +258,19 @@ def boot_id() -> str | None:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
         return None
+
+
+def machine() -> str | None:
+    """Return what stays the same from one boot of this machine to the next, or None where nothing says.
+
+    It is a digest of the machine's identifier, which is not to be shown, and of the host name, which copies of an image differ in.
+    """
+    try:
+        identifier = Path("/etc/machine-id").read_text().strip()
+    except OSError:
+        return None
+    named = f"tracekit {identifier} {socket.gethostname()}"
+    return hashlib.sha256(named.encode()).hexdigest()[:16] if identifier else None
 
 
 def mono_shift_ns() -> int | None:

@@ -25,7 +25,7 @@ from tracekit.store.layout import (
     stem_of,
 )
 from tracekit.store.lock import is_held
-from tracekit.store.manifest import boot_id, read_manifest
+from tracekit.store.manifest import boot_id, machine, read_manifest
 from tracekit.store.opening import SegmentInfo, damage_errors, open_pages, open_segment
 from tracekit.store.totals import moved_bytes
 
@@ -49,7 +49,20 @@ COLUMNS = (
 HISTORY_OPS = 4_194_304
 """How many ops of what had been recorded before are handed over."""
 _EPOCH = f"{META_PREFIX}epoch_unix_ns".encode()
-_PID, _BOOT = f"{META_PREFIX}pid".encode(), f"{META_PREFIX}boot_id".encode()
+_PID, _BOOT, _MACHINE = (f"{META_PREFIX}{name}".encode() for name in ("pid", "boot_id", "machine"))
+
+
+@dataclass(frozen=True, slots=True)
+class _Writer:
+    """A process that records: its machine, the boot of that, and its number there."""
+
+    machine: str
+    boot: str
+    pid: str
+
+    def has_ended(self) -> bool:
+        """Whether it was a process of this machine, of this boot or an earlier one, and is no more."""
+        return not Path(f"/proc/{self.pid}").exists() if self.boot == boot_id() else _is_here(self.machine)
 
 
 @dataclass(slots=True)
@@ -58,8 +71,8 @@ class _Journal:
 
     file: int
     at: int = 0
-    writer: tuple[str, str] = ("", "")
-    """Boot and process of whoever writes it; empty before the first batch."""
+    writer: _Writer | None = None
+    """Whoever writes it; None before the first batch."""
 
 
 class TraceTail:
@@ -140,9 +153,10 @@ class TraceTail:
         journal = self._journals[stem]
         gone = os.fstat(journal.file).st_nlink == 0  # before the read: then the read is of all of it
         batches, journal.at = new_frames(journal.file, journal.at)
-        if batches and not journal.writer[0]:
+        if batches and journal.writer is None:
             metadata = batches[0].schema.metadata or {}
-            journal.writer = (metadata.get(_BOOT, b"").decode(), metadata.get(_PID, b"").decode())
+            said = [metadata.get(key, b"").decode() for key in (_MACHINE, _BOOT, _PID)]
+            journal.writer = _Writer(*said) if said[-1] else None
         if gone:
             os.close(self._journals.pop(stem).file)
             self._done.add(stem)
@@ -154,18 +168,23 @@ class TraceTail:
 
     def _abandoned(self) -> bool:
         """Return whether all who recorded were processes of this machine that have died."""
-        here = boot_id()
         writers = [journal.writer for journal in self._journals.values()]
-        known = [(boot, pid) for boot, pid in writers if pid]
-        if any(boot != here or Path(f"/proc/{pid}").exists() for boot, pid in known):
+        known = [writer for writer in writers if writer is not None]
+        if not all(writer.has_ended() for writer in known):
             return False
         if known and len(known) == len(writers):
             return True
         # No op says who recorded. Whoever does holds a lock on the trace, since just after it was made: look twice.
         manifest = read_manifest(self.root)
-        alone = manifest is not None and manifest.boot_id == here and is_held(self.root) is False
+        ours = manifest is not None and (manifest.boot_id == boot_id() or _is_here(manifest.machine))
+        alone = ours and is_held(self.root) is False
         self._alone = self._alone + 1 if alone else 0
         return self._alone > 1
+
+
+def _is_here(of: str | None) -> bool:
+    """Whether `of` is this machine. What an older tracekit wrote does not say."""
+    return bool(of) and of == machine()
 
 
 def as_ops(table: pa.Table, epoch_unix_ns: int = 0) -> pa.Table:
