@@ -1,7 +1,7 @@
 """Recorder's directories, of a real run: two ranks that write, read, seek and use MPI-IO, by Recorder 2.5.0.
 
-`plain` has a table and a grammar for each rank, `merged` shares them. The figures are those of Recorder's own
-recorder2text.
+`plain` has a table and a grammar for each rank, `merged` shares them; `mpi4` is of a program of four ranks under MPICH.
+The figures are those of Recorder's own recorder2text, and of the programs.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from tracekit.formats.registry import import_trace
 from tracekit.store.reader import open_reader
 
 SAMPLE = Path(__file__).parent / "logs" / "recorder-2.5.tar.xz"
+FOUR_RANKS = Path(__file__).parent / "logs" / "recorder-2.5-mpich.tar.xz"
 FILES = ("VERSION", "recorder.mt", "0.cst", "1.cst", "0.cfg", "1.cfg", "0.ts", "1.ts")
 PATH = "file:///tmp/recorder-data"
 
@@ -74,6 +75,31 @@ def test_ranks_that_share_their_tables_have_the_same_ops(log: Path, tmp_path: Pa
         for name in ("plain", "merged")
     )
     assert plain == merged
+
+
+def test_four_ranks_of_mpich_read_and_write_what_their_program_says(tmp_path: Path) -> None:
+    """Each rank has a file of its own, a stream, and its blocks of one file, which it writes and reads through MPI-IO."""
+    with tarfile.open(FOUR_RANKS) as packed:
+        packed.extractall(tmp_path, filter="data")
+    done = import_trace("recorder", tmp_path / "mpi4", tmp_path / "t", strict=True)
+    assert "left out: MPI 180" in done.notes
+    data = "file:///tmp/recorder-mpi"
+    for rank in range(4):
+        own = rows(tmp_path / "t", f"rank = {rank} AND uri = '{data}/own.{rank}'")
+        written = [(r["offset"], r["len"]) for r in own if r["op"] == "write"]
+        assert written == [(at * 4096, 4096) for at in range(200 + 10 * rank)]
+        read = [(r["offset"], r["len"]) for r in own if r["op"] == "read"]
+        assert read[:100] == [(at * 37 % 50 * 4096, 1000 + rank) for at in range(100)]
+        assert read[100:160] == [(at * 2048, 2048) for at in range(60)]
+        assert read[160:] == [(60 * 2048 + 4096, 7), (None, 1000)]
+        shared = rows(tmp_path / "t", f"rank = {rank} AND uri = '{data}/shared'")
+        blocks = {
+            kind: [(r["offset"], r["len"]) for r in shared if r["op"] == kind] for kind in ("write", "read")
+        }
+        assert blocks["write"] == [((at * 4 + rank) * 8192, 8192) for at in range(20)]
+        assert blocks["read"] == [((at * 4 + (rank + 1) % 4) * 8192, 8192) for at in range(20)]
+        stream = rows(tmp_path / "t", f"rank = {rank} AND uri = '{data}/stdio.{rank}' AND op = 'read'")
+        assert [(r["offset"], r["len"]) for r in stream] == [(64 + at * 100, 100) for at in range(5)]
 
 
 @pytest.mark.parametrize("name", FILES)
