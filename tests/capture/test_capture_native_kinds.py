@@ -285,3 +285,39 @@ def test_a_child_that_may_not_write_its_log_is_named(tmp_path, trace):
     assert done.completeness is not None
     assert [name for name in done.completeness.unseen_programs if "without access to its log" in name]
     assert done.completeness.share is not None and done.completeness.share < 0.5
+
+
+def test_a_library_that_has_replaced_calls_of_the_c_library_makes_them_itself(tmp_path, trace, monkeypatch):
+    """As UCX does, below MPICH and Open MPI: it calls the kernel by number, and expects to arrive there."""
+    replaced = (
+        "#define _GNU_SOURCE\n#include <sys/syscall.h>\n#include <sys/types.h>\n#include <unistd.h>\n"
+        "void *mmap(void *a, size_t n, int p, int f, int d, off_t o) { return (void *)syscall(SYS_mmap, a, n, p, f, d, o); }\n"
+        "int munmap(void *a, size_t n) { return syscall(SYS_munmap, a, n); }\n"
+        "int close(int d) { return syscall(SYS_close, d); }\n"
+    )
+    program = (
+        "#define _GNU_SOURCE\n#include <fcntl.h>\n#include <sys/mman.h>\n#include <sys/syscall.h>\n#include <unistd.h>\n"
+        "static char b[4096];\n"
+        "int main(int n, char **v) { int f = open(v[1], O_RDONLY); for (int i = 0; i < 3; i++) pread(f, b, 4096, i * 4096);\n"
+        "  syscall(SYS_pread64, f, b, 100, 7); void *m = mmap(0, 4096, PROT_READ, MAP_PRIVATE, f, 0);\n"
+        "  if (m == MAP_FAILED || munmap(m, 4096)) return 1; return close(f); }"
+    )
+    library = compiled(tmp_path, replaced, "-shared", "-fPIC", name="replaced.so")
+    data = tmp_path / "data"
+    data.write_bytes(bytes(20_000))
+    monkeypatch.setenv("LD_PRELOAD", str(library))
+    done = capture_command(
+        [str(compiled(tmp_path, program)), str(data)], trace, method="native", include=[str(data)]
+    )
+    assert done.exit_code == 0
+    found = (
+        open_reader(trace)
+        .query("SELECT \"offset\", bytes FROM ops WHERE op = 'read' ORDER BY t_submit")
+        .to_pylist()
+    )
+    assert [(row["offset"], row["bytes"]) for row in found] == [
+        (0, 4096),
+        (4096, 4096),
+        (8192, 4096),
+        (7, 100),
+    ]

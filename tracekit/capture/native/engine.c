@@ -98,7 +98,7 @@ static struct { struct record *at, *end; } spare_chunks[64];
 static u32 spare_lock, spare_count;
 static pthread_key_t at_thread_end;
 
-static __thread struct { struct record *at, *end; u32 thread; int busy, wait, vforked; i64 entered; } me __attribute__((tls_model("initial-exec")));
+static __thread struct { struct record *at, *end; u32 thread; int busy, wait, vforked; i64 entered; int below; } me __attribute__((tls_model("initial-exec")));
 
 /* ---- System calls that neither touch errno nor pass through a hook ---- */
 
@@ -1004,9 +1004,11 @@ static void mapped(int fd, int flags, i64 offset, size_t length) {
     }
     errno = failure;
 }
+/* A library's own function, which may pass through `syscall` below: what it asks for is recorded here. */
+#define ALONE(call) ({ me.busy++; __typeof__(call) own_result = call; me.busy--; own_result; })
 static void ring_mapped(int fd, char *at, i64 offset);
 #define MAPPING(name, type) EXPORT void *name(void *where, size_t n, int p, int f, int fd, type o) { \
-    void *at = REAL(name)(where, n, p, f, fd, o); \
+    void *at = ALONE(REAL(name)(where, n, p, f, fd, o)); \
     if (at != MAP_FAILED) { if (rings_known) ring_mapped(fd, at, o); mapped(fd, f, o, n); } \
     return at; }
 MAPPING(mmap, off_t) MAPPING(mmap64, off64_t)
@@ -1092,9 +1094,6 @@ ASKING_MANY(lio_listio, aiocb) ASKING_MANY(lio_listio64, aiocb64)
 #define ANSWERING(name, asking, type) EXPORT ssize_t name(struct type *b) { \
     int error = asking(b); ssize_t moved = REAL(name)(b); answered(POSIX, b, moved, error, MADE); return moved; }
 ANSWERING(aio_return, aio_error, aiocb) ANSWERING(aio_return64, aio_error64, aiocb64)
-
-/* A library's own function, which may pass through `syscall` below: what it asks for is recorded here. */
-#define ALONE(call) ({ me.busy++; __typeof__(call) own_result = call; me.busy--; own_result; })
 
 /* libaio's functions and the system calls below them differ in how they tell errors alone. */
 static void submits(struct iocb **blocks, long n) {
@@ -1199,7 +1198,7 @@ static void ring_unmapped(const char *at, size_t length) {
         for (int part = 0; part < 3; part++) if (rings[i].known == our_pid && parts[part] >= at && parts[part] < at + length) drop_ring(rings[i].fd);
     }
 }
-EXPORT int munmap(void *at, size_t n) { if (rings_known && on()) ring_unmapped(at, n); return REAL(munmap)(at, n); }
+EXPORT int munmap(void *at, size_t n) { if (rings_known && on()) ring_unmapped(at, n); return ALONE(REAL(munmap)(at, n)); }
 
 static long ring_setup(u32 entries, u32 *params) {
     long fd = REAL(syscall)(SYS_io_uring_setup, entries, params);
@@ -1265,13 +1264,7 @@ ANSWERS(int, io_uring_get_events, (struct liburing *u), (u))
 void io_uring_queue_exit(struct liburing *);
 EXPORT void io_uring_queue_exit(struct liburing *u) { drop_ring(u->fd); REAL(io_uring_queue_exit)(u); }
 
-/* System calls by number that have a function above pass through it. */
-EXPORT long syscall(long number, ...) {
-    va_list more;
-    va_start(more, number);
-    long a = va_arg(more, long), b = va_arg(more, long), c = va_arg(more, long);
-    long d = va_arg(more, long), e = va_arg(more, long), f = va_arg(more, long);
-    va_end(more);
+static long by_number(long number, long a, long b, long c, long d, long e, long f) {
     switch (number) {
     case SYS_read: return read((int)a, (void *)b, (size_t)c);
     case SYS_write: return write((int)a, (void *)b, (size_t)c);
@@ -1314,6 +1307,21 @@ EXPORT long syscall(long number, ...) {
     case SYS_exit_group: end_recording(); break;
     }
     return REAL(syscall)(number, a, b, c, d, e, f);
+}
+
+/* System calls by number that have a function above pass through it. One from below such a function goes to the kernel: a
+ * library that has replaced the C library's own, as UCX does with mmap, makes the call itself. */
+EXPORT long syscall(long number, ...) {
+    va_list more;
+    va_start(more, number);
+    long a = va_arg(more, long), b = va_arg(more, long), c = va_arg(more, long);
+    long d = va_arg(more, long), e = va_arg(more, long), f = va_arg(more, long);
+    va_end(more);
+    if (me.below || me.busy) return REAL(syscall)(number, a, b, c, d, e, f);
+    me.below = 1;
+    long result = by_number(number, a, b, c, d, e, f);
+    me.below = 0;
+    return result;
 }
 
 /* ---- Programs that this one starts: those that cannot be seen are named in the log ---- */
