@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
+from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -14,6 +17,7 @@ from tracekit.formats.registry import ImportResult, import_trace
 from tracekit.store.reader import open_reader
 
 STRACE = shutil.which("strace")
+needs_dftracer = pytest.mark.skipif(find_spec("dftracer") is None, reason="DFTracer is not installed")
 LINES = [
     '7 1700000000.000000 openat(AT_FDCWD, "/d/a", O_RDONLY) = 3</d/a> <0.000010>',
     '7 1700000000.001000 openat(AT_FDCWD, "/d/b", O_RDONLY) = -1 ENOENT (No such file or directory) <0.000010>',
@@ -116,3 +120,86 @@ def test_the_numbers_of_an_op_log_say_how_many_of_its_ops_are_missing(tmp_path: 
     assert unseen == []
     _, unseen = imported(tmp_path, format, header + "".join(lines[:5] + lines[8:]))
     assert unseen == ["the log has 17 of the 20 ops that its own numbers (idx) count"]
+
+
+def dftracer_log(folder: Path, name: str = "a.pfw", **variables: str) -> Path:
+    """The log that the real DFTracer writes of a program with 12 reads, one of them in a forked child, and 3 opens."""
+    preload = Path(str(files("dftracer"))) / "lib64" / "libdftracer_preload.so"
+    if not preload.exists():
+        pytest.skip("this version of DFTracer has its library elsewhere")
+    (folder / "data").write_bytes(bytes(1000))
+    program = (
+        f"import os\ndata = {str(folder / 'data')!r}\n"
+        "for _ in range(2):\n"
+        "    fd = os.open(data, os.O_RDONLY)\n"
+        "    while os.read(fd, 250): pass\n"
+        "    os.close(fd)\n"
+        "if not os.fork():\n"
+        "    fd = os.open(data, os.O_RDONLY); os.read(fd, 7); os.read(fd, 7); os._exit(0)\n"
+        "os.wait()\n"
+    )
+    (folder / "logs").mkdir(exist_ok=True)
+    environ = {**os.environ, "LD_PRELOAD": str(preload), "DFTRACER_ENABLE": "1", "DFTRACER_INIT": "PRELOAD", "DFTRACER_INC_METADATA": "1",
+               "DFTRACER_LOG_FILE": str(folder / "logs" / "log"), "DFTRACER_DATA_DIR": str(folder), "DFTRACER_TRACE_COMPRESSION": "0"}  # fmt: skip
+    command = [sys.executable, "-S", "-I", "-c", program]
+    subprocess.run(command, check=True, cwd=folder, env={**environ, **variables}, timeout=60)
+    return folder / "logs"
+
+
+@needs_dftracer
+def test_a_dftracer_log_is_compared_with_the_number_of_its_events(tmp_path: Path) -> None:
+    logs = dftracer_log(tmp_path)
+    done = import_trace("dftracer", logs, tmp_path / "whole")
+    reads = (
+        open_reader(tmp_path / "whole").query("SELECT count(*) AS n FROM ops WHERE op = 'read'").to_pylist()
+    )
+    assert (done.skipped, reads) == (0, [{"n": 12}])
+    assert open_reader(tmp_path / "whole").completeness == {}
+    (parent,) = logs.glob("*-preload.pfw")
+    lines = parent.read_text().splitlines(keepends=True)
+    kept = [line for line in lines if '"count":250' not in line]
+    assert len(lines) - len(kept) == 10
+    held = sum('"id":' in line for line in kept) - 1
+    _, unseen = imported(tmp_path, "dftracer", "".join(kept))
+    assert unseen == [f"the log has {held} of the {held + 10} events that its own totals count"]
+
+
+@needs_dftracer
+def test_a_dftracer_log_without_the_end_of_its_process_may_be_cut_short(tmp_path: Path) -> None:
+    logs = dftracer_log(tmp_path)
+    (parent,) = logs.glob("*-preload.pfw")
+    lines = parent.read_text().splitlines(keepends=True)
+    _, unseen = imported(tmp_path, "dftracer", "".join(lines[:-1]))
+    no_end = "1 of 1 processes have no end in the log: they were killed or became another program, or the log is cut short"
+    assert unseen == [no_end]
+    first = next(at for at, line in enumerate(lines) if '"count":250' in line)
+    held = sum('"id":' in line for line in lines[:-1]) - 1
+    _, unseen = imported(tmp_path, "dftracer", "".join([*lines[:first], *lines[first + 1 : -1]]))
+    assert unseen == [f"the log has {held} of the {held + 1} events that its own totals count", no_end]
+
+
+@needs_dftracer
+def test_an_empty_dftracer_log_is_of_a_process_that_was_killed_or_replaced(tmp_path: Path) -> None:
+    logs = dftracer_log(tmp_path)
+    (logs / "log-killed.pfw").touch()
+    import_trace("dftracer", logs, tmp_path / "t")
+    assert open_reader(tmp_path / "t").completeness["unseen"] == [
+        "1 of the logs are empty: their processes were killed or became another program"
+    ]
+
+
+@needs_dftracer
+def test_calls_that_dftracer_has_only_summed_up_are_counted(tmp_path: Path) -> None:
+    logs = dftracer_log(tmp_path, DFTRACER_ENABLE_AGGREGATION="1", DFTRACER_AGGREGATION_TYPE="FULL")
+    (parent,) = logs.glob("*-preload.pfw")
+    with pytest.raises(TraceFormatError, match="contains calls as sums only"):
+        import_trace("dftracer", logs, tmp_path / "t")
+    line = (
+        parent.read_text()
+        .splitlines()[-1]
+        .replace('"ph":3', '"ph":1')
+        .replace('"args":{', '"dur":1,"args":{"fname":"/a",')
+    )
+    assert '"dft_cnt":' in line
+    _, unseen = imported(tmp_path, "dftracer", parent.read_text() + line + "\n")
+    assert [text for text in unseen if "as sums only (aggregation), without times of their own" in text]

@@ -56,6 +56,9 @@ _FIELDS = (
     "$.args.name",
     "$.args.value",
     "$.args.hhash",
+    "$.args.num_events",
+    "$.args.dft_cnt",
+    "$.id",
 )
 _CONTROL = re.compile(r"[\x00-\x1f]")
 _UNITS_NS = {"NS": 1, "US": 1_000, "MS": 1_000_000, "S": 1_000_000_000}
@@ -73,7 +76,7 @@ class DFTracer:
         length="not of vectors",
         samples="from spans",
         streams="process, thread",
-        completeness="files mapped, hashes not resolved",
+        completeness="files mapped, hashes not resolved, events, processes without an end",
     )
 
     def read(self, source: Path, tally: Tally, options: ImportOptions) -> Iterator[pa.RecordBatch]:
@@ -97,6 +100,11 @@ class DFTracer:
                 raise TraceFormatError(
                     f"{sources[0]} contains no DFTracer event", "give a .pfw or .pfw.gz file"
                 )
+            if logs.only_sums:
+                raise TraceFormatError(
+                    f"{sources[0]} contains calls as sums only",
+                    "record it without DFTRACER_ENABLE_AGGREGATION",
+                )
             for batch in logs.batches(_RANKED):
                 lines = batch.column("number").to_numpy()
                 columns = {
@@ -109,6 +117,8 @@ class DFTracer:
                 yield sound_batch(columns, lines, tally)
             for note in logs.notes():
                 tally.note(note)
+            for loss in logs.losses():
+                tally.lost(loss)
             tally.note_mapped(len(logs.mapped_files))
 
 
@@ -161,6 +171,26 @@ class DFTracerLogs:
         if self.ambiguous:
             yield f"of {self.ambiguous} calls the file's hash stands for several names, none of their process's"
 
+    @property
+    def only_sums(self) -> bool:
+        """Whether the logs hold calls, but none with times of its own."""
+        return self._totals[2] > 0 and _count(self.connection, "SELECT count(*) FROM ops") == 0
+
+    def losses(self) -> Iterator[str]:
+        """Return what the logs count of themselves and do not hold."""
+        held, counted, summed, processes, without_end = self._totals
+        if held < counted:
+            yield f"the log has {held} of the {counted} events that its own totals count"
+        if summed:
+            yield f"{summed} calls are in the log as sums only (aggregation), without times of their own"
+        if without_end:
+            yield (
+                f"{without_end} of {processes} processes have no end in the log:"
+                " they were killed or became another program, or the log is cut short"
+            )
+        if self._empty:
+            yield f"{self._empty} of the logs are empty: their processes were killed or became another program"
+
     def _read(self, files: list[Path], tally: Tally) -> None:
         con = self.connection
         source = tally.source
@@ -171,6 +201,7 @@ class DFTracerLogs:
                 for place, log in enumerate(files):
                     tally.source = log
                     self._add_events(log, place, tally)
+                self._empty = sum(log.stat().st_size == 0 for log in files)
                 tally.source = source
                 self.events = _count(con, "SELECT count(*) FROM events")
             if "CREATE TABLE located" in step.query:
@@ -182,6 +213,7 @@ class DFTracerLogs:
             wanted = {name: value for name, value in given.items() if name in step.named_parameters}
             con.execute(step, wanted)
         self.unplaced, self.unnamed, self.ambiguous, self.read_bytes = con.execute("FROM facts").fetchall()[0]
+        self._totals: tuple[int, ...] = con.execute("FROM totals").fetchall()[0]
         mapped = con.execute(
             "SELECT DISTINCT uri FROM placed WHERE name LIKE 'mmap%' AND uri IS NOT NULL"
         ).fetchall()

@@ -4,7 +4,7 @@
 -- Takes  $paths    VARCHAR[]  of the fields, in the order in which `parsed` names them
 --        $log      BIGINT     which file of several
 --        $unit_ns  BIGINT     the unit of ts and dur
--- Adds to events (see dftracer.sql)
+-- Adds to events and counted (see dftracer.sql)
 
 -- parsed: the fields as text; DFTracer does not escape quotes in names, so a line that names a file may not be JSON
 CREATE OR REPLACE TEMP TABLE parsed AS
@@ -17,13 +17,14 @@ WITH split AS (
 SELECT number,
     CASE WHEN torn.value <> '' THEN 'FH' ELSE f[1] END AS name,
     upper(f[2]) AS cat,
-    CASE WHEN torn.value <> '' OR f[3] IN ('M', '4') THEN 'M' WHEN f[3] IN ('X', '1') THEN 'X' ELSE f[3] END AS ph,
+    CASE WHEN torn.value <> '' OR f[3] IN ('M', '4') THEN 'M' WHEN f[3] IN ('X', '1') THEN 'X' WHEN f[3] IN ('C', '3') THEN 'C' ELSE f[3] END AS ph,
     CASE WHEN torn.value <> '' THEN torn.pid ELSE f[4] END AS pid,
     f[5] AS tid, f[6] AS ts, f[7] AS dur, f[8] AS fname, f[9] AS fhash, f[10] AS fd, f[11] AS ret, f[12] AS count, f[13] AS size,
     f[14] AS offset_arg, f[15] AS len_arg, f[16] AS whence, f[17] AS flags, f[18] AS dirfd, f[19] AS pathname_hash, f[20] AS cwd,
     f[21] AS image_idx, f[22] AS step, f[23] AS epoch,
     CASE WHEN torn.value <> '' THEN torn.name ELSE f[24] END AS meta_name,
-    CASE WHEN torn.value <> '' THEN torn.value ELSE f[25] END AS meta_value, f[26] AS host
+    CASE WHEN torn.value <> '' THEN torn.value ELSE f[25] END AS meta_value, f[26] AS host,
+    as_integer(f[27]) AS num_events, as_integer(f[28]) AS dft_cnt, as_integer(f[29]) AS id
 FROM split;
 
 -- timed: the same with times in ns; null where a time is missing, negative or out of range
@@ -45,6 +46,13 @@ FROM timed
 WHERE (ph = 'M' AND name = 'FH' AND meta_value IS NOT NULL)
     OR (ph = 'X' AND name IS NOT NULL AND ts IS NOT NULL AND dur IS NOT NULL
         AND (cat IN ('POSIX', 'STDIO') OR image_idx IS NOT NULL OR name = 'start' OR (name = 'end' AND cat = 'DFTRACER')));
+
+INSERT INTO counted
+SELECT $log, pid, host, count(*) FILTER (ph = 'X' AND NOT is_end), count(*) FILTER (ph = 'X' AND name = 'start'), count(*) FILTER (is_end),
+    sum(num_events) FILTER (is_end), max(id) FILTER (ph = 'X'), sum(dft_cnt) FILTER (ph = 'C')
+FROM (SELECT *, coalesce(ph = 'X' AND name = 'end' AND cat = 'DFTRACER', false) AS is_end FROM timed)
+WHERE ph IN ('X', 'C')
+GROUP BY ALL;
 
 SELECT number FROM timed
 WHERE name IS NULL OR ph IS NULL OR (ph = 'X' AND (ts IS NULL OR dur IS NULL))
