@@ -140,7 +140,7 @@ class Path:
                 succeeded(check.reception, first)
             count = check.count()
         except (Broken, Refused, OtherBytes) as error:
-            kind = error.error_class if isinstance(error, Broken) else type(error)
+            kind = error.failure.error_class if isinstance(error, Broken) else type(error)
             return kind, str(error)
         assert began <= first <= time.monotonic_ns()
         return count, bytes(buffer[:count])

@@ -135,7 +135,7 @@ def test_uploads_in_parts_to_google_are_those_of_its_xml_interface(
     options = GsOptions(endpoint=s3_env.endpoint, anonymous=True)
     service = GsService(s3_bucket, endpoints_of((s3_env.endpoint,), options))
     client = NativeClient(service, limits_of(options), lambda _: None, False)
-    changes = gs_changes(client, emulated=False)
+    changes = gs_changes(client, lambda _: None, emulated=False, total_timeout_s=None)
     first, second = memoryview(BODY * 2560), memoryview(BODY)
     whole, given_up = changes.begin("parts/a b"), changes.begin("parts/c")
     tags = [(2, changes.part("parts/a b", whole, 2, second)), (1, changes.part("parts/a b", whole, 1, first))]

@@ -61,8 +61,7 @@ def no_answer(error: BaseException, endpoint: Endpoint) -> Failure | None:
             return Failure(ErrorClass.IO_ERROR, "the answer is not HTTP/1.1", retryable=True)
         plain = not isinstance(found, aiohttp.ClientError)  # aiohttp's own wrap those of the system
         if plain and isinstance(found, ssl.SSLError | socket.gaierror | ConnectionRefusedError):
-            told = broken(found, endpoint, connecting=True)
-            return Failure(told.error_class, told.detail, retryable=told.retryable)
+            return broken(found, endpoint, connecting=True).failure
         named = getattr(found, "kwargs", None)
         waiting += [
             found.__cause__,

@@ -164,4 +164,6 @@ def _changes(settings: AzureSettings, options: AzOptions) -> ConnectChanges:
     from tracekit.backends.objects.az_changes import AzChanges
 
     native = _native(settings, options)
-    return lambda container, count: AzChanges(native(container, count), settings)
+    return lambda container, count: AzChanges(
+        native(container, count), settings, options.total_timeout_s, count
+    )

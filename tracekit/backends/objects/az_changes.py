@@ -8,27 +8,40 @@ from __future__ import annotations
 import base64
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from urllib.parse import quote
 
 from tracekit.backends.objects.azure_account import AzureSettings, container_in
 from tracekit.backends.objects.failures import Failure
+from tracekit.backends.objects.limits import passing
+from tracekit.backends.objects.native.checks import HttpFailure
 from tracekit.backends.objects.native.client import NativeClient
+from tracekit.backends.objects.native.endpoint import Broken, too_long
+from tracekit.backends.objects.native.wire import Answer
+from tracekit.errors import ErrorClass
 
 __all__ = ["AzChanges"]
 
 _COPY_POLL_S = 0.05
-_STATE = "x-ms-copy-status"
+_ID, _STATE, _SOURCE = "x-ms-copy-id", "x-ms-copy-status", "x-ms-copy-source"
 
 
 class AzChanges:
-    """One container."""
+    """One container. A copy ends by `total_timeout_s`, with all questions about it; `count` counts these."""
 
     errors = NativeClient.errors
 
-    def __init__(self, client: NativeClient, settings: AzureSettings) -> None:
+    def __init__(
+        self,
+        client: NativeClient,
+        settings: AzureSettings,
+        total_timeout_s: float | None,
+        count: Callable[[str], None],
+    ) -> None:
         self._client = client
         self._settings = settings
+        self._total_s = total_timeout_s
+        self._count = count
 
     def relocate(self, region: str) -> bool:
         """Return False: Azure has no regions."""
@@ -54,14 +67,19 @@ class AzChanges:
         """Do nothing: Azure drops blocks that were not committed, after a week."""
 
     def copy(self, container: str, key: str, to_key: str) -> None:
-        """Start a copy and wait for its end."""
-        source = self._url(container, key)
-        answer = self._client.request("PUT", to_key, headers={"x-ms-copy-source": source})[0]
+        """Start a copy and wait for its end; one that is not done in time is aborted."""
+        over = passing(self._total_s)
+        answer = self._begun(container, key, to_key)
+        ours = answer.headers.get(_ID, "")
         while answer.headers.get(_STATE) == "pending":
+            if over():
+                answer = self._ended(to_key, ours)
+                break
             time.sleep(_COPY_POLL_S)
-            answer = self._client.request("HEAD", to_key)[0]
+            answer = self._asked(to_key, ours)
         if answer.headers.get(_STATE) != "success":
-            raise OSError(f"the copy ended as {answer.headers.get(_STATE)}")
+            why = answer.headers.get(f"{_STATE}-description", "no reason given")
+            raise OSError(f"the copy ended as {answer.headers.get(_STATE)}: {why}")
 
     def delete(self, key: str) -> None:
         self._client.request("DELETE", key)
@@ -71,6 +89,42 @@ class AzChanges:
 
     def close(self) -> None:
         self._client.close()
+
+    def _begun(self, container: str, key: str, to_key: str) -> Answer:
+        """Start a copy; a pending one of the same object is that of an earlier try, whose answer was lost."""
+        source = self._url(container, key)
+        try:
+            return self._client.request("PUT", to_key, headers={_SOURCE: source})[0]
+        except HttpFailure as error:
+            if error.answer.headers.get("x-ms-error-code") != "PendingCopyOperation":
+                raise
+            answer = self._asked(to_key)
+            if answer.headers.get(_SOURCE, "").partition("?")[0] != source.partition("?")[0]:
+                raise
+            return answer
+
+    def _asked(self, to_key: str, copy_id: str | None = None) -> Answer:
+        """Ask how a copy goes. Raises Broken if the object is of another one."""
+        self._count("heads")
+        answer = self._client.request("HEAD", to_key)[0]
+        if copy_id is not None and answer.headers.get(_ID, "") != copy_id:
+            raise Broken(ErrorClass.CONFLICT, "another request replaced the object of the copy", False)
+        return answer
+
+    def _ended(self, to_key: str, copy_id: str) -> Answer:
+        """Abort a copy. Raises Broken, unless it ended before; then its answer is returned."""
+        self._count("aborts")
+        query = {"comp": "copy", "copyid": copy_id}
+        try:
+            self._client.request("PUT", to_key, query=query, headers={"x-ms-copy-action": "abort"})
+        except self.errors as error:
+            if isinstance(error, HttpFailure) and error.answer.status == 409:
+                answer = self._asked(to_key, copy_id)
+                if answer.headers.get(_STATE) != "pending":
+                    return answer
+            why = self._client.failure(error).detail
+            raise too_long(f"the copy took longer than total_timeout_s and goes on: {why}") from None
+        raise too_long("the copy took longer than total_timeout_s and was aborted")
 
     def _url(self, container: str, key: str) -> str:
         """The address of an object, as the store itself reads it."""

@@ -21,6 +21,7 @@ __all__ = [
     "CREDENTIALS_MARK",
     "TOO_LONG",
     "Failure",
+    "bad_certificate",
     "credentials_failure",
     "from_status",
     "one_line",
@@ -37,6 +38,7 @@ CREDENTIALS_MARK = "tracekit-credentials: "
 """Prefix of the message that a credential provider of ours raises inside a client library."""
 
 TOO_LONG = "the request took longer than total_timeout_s"
+_LONGER = "raise total_timeout_s="
 
 _CODE = re.compile(r"<Code>([^<]{1,80})</Code>")
 _MESSAGE = re.compile(r"<Message>([^<\n\\]{1,200})")
@@ -58,6 +60,17 @@ _SPEAKS_TLS = re.compile(
 """What nginx, Go and Apache say of a request without TLS."""
 _LONGEST_WAIT_S = 60.0
 """A longer Retry-After is not waited for in full."""
+_EXPIRED = ("its certificate has expired", "renew it at the server, or set this machine's clock")
+_NOT_YET = ("its certificate is not valid yet", "set this machine's clock, or look at the certificate")
+_OTHER_HOST = ("its certificate is for another host", "check the host's name")
+_UNTRUSTED = ("its certificate is not trusted", "ca_bundle= names the authorities that are trusted")
+_CERTIFICATES: dict[int | str, tuple[str, str]] = {
+    **dict.fromkeys((10, "Expired", "ExpiredContext"), _EXPIRED),
+    **dict.fromkeys((9, "NotValidYet", "NotValidYetContext"), _NOT_YET),
+    **dict.fromkeys((62, 64, "NotValidForName", "NotValidForNameContext"), _OTHER_HOST),
+    **dict.fromkeys((2, 18, 19, 20, 21, 27, "UnknownIssuer", "CaUsedAsEndEntity"), _UNTRUSTED),
+}
+"""What is wrong with a certificate and what to do, by the codes of OpenSSL and the names of rustls."""
 _CONTAINER_CODES = frozenset({"NoSuchBucket", "ContainerNotFound", "ContainerBeingDeleted"})
 
 
@@ -74,6 +87,8 @@ class Failure:
     """The region that the store names as the right one."""
     retry_after_s: float = 0.0
     """How long the store asks to wait."""
+    hint: str = ""
+    """What to do, where that depends on more than the class."""
 
 
 def from_status(
@@ -117,6 +132,14 @@ def speaks_tls() -> Failure:
     return Failure(ErrorClass.UNREACHABLE, "the port speaks TLS (use https://)")
 
 
+def bad_certificate(cause: int | str, reason: str) -> Failure:
+    """Classify a certificate that is refused: `cause` is OpenSSL's code or rustls's name, `reason` the library's words."""
+    what, hint = _CERTIFICATES.get(
+        cause, (f"its certificate is not valid: {one_line(reason)}", "look at the server's certificate")
+    )
+    return Failure(ErrorClass.UNREACHABLE, what, hint=hint)
+
+
 def retry_after(headers: Mapping[str, str]) -> str:
     """Return how long the store asks to wait, as Retry-After has it; Azure also says it in milliseconds."""
     for name in ("retry-after-ms", "x-ms-retry-after-ms"):
@@ -138,9 +161,9 @@ def timeout(detail: str) -> Failure:
     return Failure(ErrorClass.TIMEOUT, one_line(detail), retryable=True)
 
 
-def too_long() -> Failure:
+def too_long(detail: str = TOO_LONG) -> Failure:
     """Classify a request that was not whole in time. It is not sent again: it would take as long."""
-    return Failure(ErrorClass.TIMEOUT, TOO_LONG)
+    return Failure(ErrorClass.TIMEOUT, detail, hint=_LONGER)
 
 
 def unreachable(detail: str) -> Failure:

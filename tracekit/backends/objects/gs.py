@@ -75,7 +75,7 @@ def backend(*, scheme: str = "gs", **options: Any) -> ObjectStoreBackend:
         trusted=named is None,
     )
     connect = _native(endpoints, anonymous, chosen)
-    return ObjectStoreBackend(dialect, connect, chosen.retries, _changes(connect, endpoints))
+    return ObjectStoreBackend(dialect, connect, chosen.retries, _changes(connect, endpoints, chosen))
 
 
 gcs_backend = partial(backend, scheme="gcs")
@@ -98,13 +98,17 @@ def _native(
 
 
 def _changes(
-    connect: Callable[[str, Callable[[str], None]], NativeClient], endpoints: tuple[str, ...]
+    connect: Callable[[str, Callable[[str], None]], NativeClient],
+    endpoints: tuple[str, ...],
+    options: GsOptions,
 ) -> ConnectChanges:
     from tracekit.backends.objects.gs_changes import gs_changes
 
     hosts = [urlsplit(each).hostname or "" for each in endpoints]
     emulated = not all(host.endswith(".googleapis.com") for host in hosts)
-    return lambda bucket, count: gs_changes(connect(bucket, count), emulated=emulated)
+    return lambda bucket, count: gs_changes(
+        connect(bucket, count), count, emulated=emulated, total_timeout_s=options.total_timeout_s
+    )
 
 
 def _tokens() -> Callable[[], str]:

@@ -8,13 +8,16 @@ from __future__ import annotations
 import json
 import secrets
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 from tracekit.backends.objects.changing import ObjectChanges
 from tracekit.backends.objects.failures import Failure
+from tracekit.backends.objects.limits import passing
 from tracekit.backends.objects.native.client import NativeClient
+from tracekit.backends.objects.native.endpoint import too_long
 from tracekit.backends.objects.native.gs import COMPOSED, COPY_SOURCE
-from tracekit.backends.objects.s3_changes import S3Changes
+from tracekit.backends.objects.s3_changes import Copy, S3Changes
 
 __all__ = ["gs_changes"]
 
@@ -22,13 +25,24 @@ _AT_ONCE = 32
 """How many objects one request can compose."""
 
 
-def gs_changes(client: NativeClient, *, emulated: bool) -> ObjectChanges:
-    """Return the changes of the client's bucket, at Google or (`emulated`) anywhere else."""
-    return _Emulated(client) if emulated else S3Changes(client, _copy)
+def gs_changes(
+    client: NativeClient, count: Callable[[str], None], *, emulated: bool, total_timeout_s: float | None
+) -> ObjectChanges:
+    """Return the changes of the client's bucket, at Google or (`emulated`) anywhere else; `count` counts requests."""
+    copy = partial(_copy, count, total_timeout_s)
+    return _Emulated(client, copy) if emulated else S3Changes(client, copy)
 
 
-def _copy(client: NativeClient, container: str, key: str, to_key: str) -> None:
-    """Have the store copy an object; a large one takes several requests."""
+def _copy(
+    count: Callable[[str], None],
+    total_timeout_s: float | None,
+    client: NativeClient,
+    container: str,
+    key: str,
+    to_key: str,
+) -> None:
+    """Have the store copy an object; a large one takes several requests, the first of which is counted already."""
+    over = passing(total_timeout_s)
     token = ""
     while True:
         query = {"rewriteToken": token} if token else {}
@@ -40,7 +54,10 @@ def _copy(client: NativeClient, container: str, key: str, to_key: str) -> None:
             return
         if told.get("rewriteToken", token) == token:
             raise ValueError("the store did not say how the copy goes on")
+        if over():
+            raise too_long("the copy took longer than total_timeout_s")
         token = str(told["rewriteToken"])
+        count("copies")
 
 
 class _Emulated:
@@ -48,8 +65,9 @@ class _Emulated:
 
     errors = NativeClient.errors
 
-    def __init__(self, client: NativeClient) -> None:
+    def __init__(self, client: NativeClient, copy: Copy) -> None:
         self._client = client
+        self._copy = copy
         self._beside: defaultdict[str, set[str]] = defaultdict(set)
         """Of each upload, the objects to remove at its end."""
 
@@ -82,7 +100,7 @@ class _Emulated:
             self._client.remove(name)
 
     def copy(self, container: str, key: str, to_key: str) -> None:
-        _copy(self._client, container, key, to_key)
+        self._copy(self._client, container, key, to_key)
 
     def delete(self, key: str) -> None:
         self._client.remove(key)

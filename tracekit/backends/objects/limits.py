@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
-__all__ = ["TooLong", "timed", "within"]
+__all__ = ["TooLong", "passing", "timed", "within"]
 
 
 class TooLong(Exception):
@@ -25,6 +26,12 @@ async def within(total_s: float | None) -> AsyncIterator[None]:
         if scope.expired():
             raise TooLong from None
         raise
+
+
+def passing(total_s: float | None) -> Callable[[], bool]:
+    """Return what tells whether `total_s` seconds have passed since now; they never do without a limit."""
+    end = math.inf if total_s is None else time.monotonic() + total_s
+    return lambda: time.monotonic() >= end
 
 
 @contextmanager

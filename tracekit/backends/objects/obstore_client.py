@@ -52,7 +52,7 @@ _OTHER_RANGE = re.compile(
     re.IGNORECASE,
 )
 _CONNECT = re.compile(r"kind: Connect\b|^\s*Connect,$", re.MULTILINE)
-_UNTRUSTED = re.compile(r"InvalidCertificate\(\s*(\w+)")
+_CERTIFICATE = re.compile(r"InvalidCertificate\(\s*(?:Other\(\s*OtherError\(\s*)?(\w+)")
 _HOST = re.compile(r"https?://([^/:\s]{1,255})")
 _POOL_THREADS = 64
 """Further reads of event loops use obstore's own asyncio bridge."""
@@ -349,12 +349,9 @@ def _of_transport(text: str) -> Failure:
     """Classify a failure without an HTTP status by the kind in the error's debug text."""
     if names_guard(text):
         return Failure(ErrorClass.WRONG_REGION, "the store redirects to another host")
-    untrusted = _UNTRUSTED.search(text)
-    if untrusted:
-        return Failure(
-            ErrorClass.UNREACHABLE,
-            f"its certificate is not trusted: {untrusted[1]} (ca_bundle= names others)",
-        )
+    refused = _CERTIFICATE.search(text)
+    if refused:
+        return failures.bad_certificate(refused[1], refused[1])
     if "InvalidMessage(" in text:
         return Failure(ErrorClass.UNREACHABLE, "the port does not speak TLS (try http://)")
     if "dns error" in text:

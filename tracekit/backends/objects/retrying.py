@@ -205,4 +205,5 @@ class Retrier:
             ),
             ErrorClass.BAD_KEY: (detail, dialect.bad_key_hint),
         }
-        return wordings.get(failure.error_class, (detail or "the request failed", ""))
+        what, hint = wordings.get(failure.error_class, (detail or "the request failed", ""))
+        return what, failure.hint or hint

@@ -18,7 +18,7 @@ from tracekit.backends.objects.native.client import NativeClient
 from tracekit.backends.objects.native.service import xml_text
 from tracekit.backends.objects.native.wire import Answer
 
-__all__ = ["S3Changes"]
+__all__ = ["Copy", "S3Changes"]
 
 Copy: TypeAlias = Callable[[NativeClient, str, str, str], None]
 """Copies a key of a container to a key of the client's own."""

@@ -195,7 +195,7 @@ class NativeClient:
         if isinstance(error, HttpFailure):
             return self._http_failure(error)
         if isinstance(error, Broken):
-            return Failure(error.error_class, failures.one_line(error.detail), retryable=error.retryable)
+            return error.failure
         text = str(error)
         if isinstance(error, BadKey):
             return Failure(ErrorClass.BAD_KEY, text)

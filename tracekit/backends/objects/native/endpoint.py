@@ -17,7 +17,8 @@ from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 from urllib.request import getproxies_environment, proxy_bypass_environment  # type: ignore[attr-defined]
 
-from tracekit.backends.objects.failures import TOO_LONG
+from tracekit.backends.objects import failures
+from tracekit.backends.objects.failures import TOO_LONG, Failure
 from tracekit.backends.objects.native.wire import Malformed, SpeaksTls
 from tracekit.backends.objects.options import Transport
 from tracekit.errors import ErrorClass, UsageError
@@ -41,14 +42,18 @@ __all__ = [
 class Broken(Exception):
     """A request without an answer, or whose answer broke off."""
 
-    def __init__(self, error_class: ErrorClass, detail: str, retryable: bool = True) -> None:
+    def __init__(self, error_class: ErrorClass, detail: str, retryable: bool = True, hint: str = "") -> None:
         super().__init__(detail)
-        self.error_class, self.detail, self.retryable = error_class, detail, retryable
+        self.failure = Failure(error_class, failures.one_line(detail), retryable, hint=hint)
+
+    @classmethod
+    def of(cls, failure: Failure) -> Broken:
+        return cls(failure.error_class, failure.detail, failure.retryable, failure.hint)
 
 
-def too_long() -> Broken:
+def too_long(detail: str = TOO_LONG) -> Broken:
     """Return the failure of a request that is not whole in time: it would take as long again."""
-    return Broken(ErrorClass.TIMEOUT, TOO_LONG, retryable=False)
+    return Broken.of(failures.too_long(detail))
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,11 +223,7 @@ def broken(error: Exception, endpoint: Endpoint, connecting: bool) -> Broken:
     """Return what went wrong, with the real cause in words; `connecting`: before anything was sent."""
     if isinstance(error, ssl.SSLCertVerificationError):
         reason = error.verify_message or error.reason or "it cannot be verified"
-        return Broken(
-            ErrorClass.UNREACHABLE,
-            f"its certificate is not trusted: {reason} (ca_bundle= names others)",
-            False,
-        )
+        return Broken.of(failures.bad_certificate(error.verify_code, reason))
     if isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError) and not connecting:
         return Broken(ErrorClass.UNREACHABLE, "the connection broke off")
     if isinstance(error, ssl.SSLError):
