@@ -26,6 +26,8 @@ LINES = [
     "7 1700000000.004000 exit_group(0) = ?",
     "7 1700000000.005000 +++ exited with 0 +++",
 ]
+OPLOG_HEADER = "idx\tthread\top\tclient_id\tn_objects\tbytes\tendpoint\tfile\terror\tstart\tfirst_byte\tend\tduration_ns\n"
+OPLOG_LINE = "0\t1\tGET\tc\t1\t10\ts3://b/\tk\t\t2026-01-02T03:04:05.1Z\t\t2026-01-02T03:04:06Z\t900000000\n"
 TABLE = """\
 % time     seconds  usecs/call     calls    errors syscall
 ------ ----------- ----------- --------- --------- ----------------
@@ -113,9 +115,8 @@ def test_a_fio_iolog_that_does_not_close_its_files_may_be_cut_short(tmp_path: Pa
 
 @pytest.mark.parametrize("format", ["warp", "s3dlio"])
 def test_the_numbers_of_an_op_log_say_how_many_of_its_ops_are_missing(tmp_path: Path, format: str) -> None:
-    header = "idx\tthread\top\tclient_id\tn_objects\tbytes\tendpoint\tfile\terror\tstart\tfirst_byte\tend\tduration_ns\n"
-    times = "2026-01-02T03:04:05.1Z\t\t2026-01-02T03:04:06Z\t900000000\n"
-    lines = [f"{at}\t1\tGET\tc\t1\t10\ts3://b/\tk{at}\t\t{times}" for at in range(20)]
+    header = OPLOG_HEADER
+    lines = [f"{at}{OPLOG_LINE[1:]}" for at in range(20)]
     _, unseen = imported(tmp_path, format, header + "".join(lines))
     assert unseen == []
     _, unseen = imported(tmp_path, format, header + "".join(lines[:5] + lines[8:]))
@@ -203,3 +204,29 @@ def test_calls_that_dftracer_has_only_summed_up_are_counted(tmp_path: Path) -> N
     assert '"dft_cnt":' in line
     _, unseen = imported(tmp_path, "dftracer", parent.read_text() + line + "\n")
     assert [text for text in unseen if "as sums only (aggregation), without times of their own" in text]
+
+
+@pytest.mark.parametrize(
+    "format, text",
+    [
+        ("strace", LINES[2]),
+        ("s3dlio", OPLOG_HEADER + OPLOG_LINE.rstrip("\n")),
+        ("csv", "uri,t_submit,len\n/a,5,4096"),
+        ("blktrace", "  8,0    1        4     0.000006270   697  D   R 223490 + 8 [x]"),
+    ],
+)
+def test_a_last_line_without_an_end_may_be_cut_short(tmp_path: Path, format: str, text: str) -> None:
+    """Its last number may lack digits, which no one can see."""
+    done, unseen = imported(tmp_path, format, text + "\n")
+    assert (done.ops, unseen) == (1, [])
+    done, unseen = imported(tmp_path, format, text)
+    last = text.count("\n") + 1
+    assert done.ops == 1
+    assert unseen == [
+        f"line {last}, the last, has no line end: the log may be cut short, and that line with it"
+    ]
+
+
+def test_a_last_line_of_json_is_whole_if_it_can_be_read(tmp_path: Path) -> None:
+    _, unseen = imported(tmp_path, "jsonl", '{"uri": "/a", "t_submit": 5}')
+    assert unseen == []

@@ -25,6 +25,8 @@ __all__ = ["Block", "ahead", "blocks", "decoded_lines", "in_parallel"]
 
 _TAR = b"ustar"
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+_WHOLE_JSON = re.compile(rb"\s*(\{.*\}|\])\s*,?\s*", re.DOTALL)
+"""A last line of JSON, which is whole if it can be read."""
 _NOT_EMPTY = re.compile(rb"[^\n]+")
 _BLOCK_BYTES = 8 << 20
 _READ_BYTES = 1 << 20
@@ -70,7 +72,12 @@ def blocks(source: Path, tally: Tally, *, block_bytes: int = _BLOCK_BYTES) -> It
             tally.bad(line, f"the compressed stream breaks off here ({piece.broken})")
             return
     if rest:
-        text = _unix_lines(rest) + (b"" if rest.endswith((b"\n", b"\r")) else b"\n")
+        ended = rest.endswith((b"\n", b"\r"))
+        if not ended and not rest.isspace() and not _WHOLE_JSON.fullmatch(rest):
+            tally.lost(
+                f"line {line}, the last, has no line end: the log may be cut short, and that line with it"
+            )
+        text = _unix_lines(rest) + (b"" if ended else b"\n")
         yield Block(text, line, text.count(b"\n"))
 
 
