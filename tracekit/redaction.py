@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
 from typing import Any
 
 __all__ = ["CONTAINER_BEFORE_ACCOUNT", "is_secret_name", "redact", "redact_value"]
@@ -70,6 +72,35 @@ _ALIAS = (
 """How `mc alias set NAME URL` begins; an access key and a secret key follow."""
 
 # Each entry: what stands before a secret, and the secret.
+_PROGRAMS = [
+    (
+        r"(?<![\w-])(?:sshpass(?:\s+-(?-i:[evhV]+|P\s*(?:'[^']*'|\"[^\"]*\"|\S+))){0,4}\s+-(?-i:[ev]*p)"
+        rf"|(?:mysql|mariadb)\w*{_OPTIONS}(?-i:-[ABCEGHILNTUVWXbcfijmnqrstvw]*p)(?=\S)|redis-cli{_OPTIONS}-a"
+        rf"|ldap(?:search|add|modify|delete|compare|whoami|passwd|modrdn|exop){_OPTIONS}(?-i:-[xZLvnMAtc]*w))\s*",
+        _ARGUMENT,
+    ),
+    (rf"(?<![\w-])ldappasswd{_OPTIONS}(?-i:-[xZvnAS]*a)\s*", _ARGUMENT),
+    (rf"(?<![\w-])ldappasswd{_OPTIONS}(?-i:-[xZvnAS]*s)\s*", _ARGUMENT),
+    (rf"(?<![\w-])smbclient{_OPTIONS}['\"]?(?://|\\{{2,4}})[^\s:]+\s+(?!-)", _ARGUMENT),
+    (rf"{_SAMBA}[^\s%'\"]+%", _ARGUMENT),
+    (rf"{_SAMBA}'[^%']+%", r"[^']+"),
+    (rf"{_SAMBA}\"[^%\"]+%", r"[^\"]+"),
+    (
+        r"(?<![\w-])(?:sqlplus|sqlcl|sqlldr|expdp|impdp|rman)(?=\s)[^\r\n<>|;&@]{0,400}?"
+        r"(?:(?<=[\s'\"])|(?<=userid=))[\w$#.]+/",
+        r"[^\s'\"]+(?=@)|\"[^\"]*\"|[^\s'\"]+",
+    ),
+    (_ALIAS, rf"(?![-&|;<>]){_ARGUMENT}"),
+    (rf"{_ALIAS}(?![-&|;<>])\S+\s+", rf"(?![-&|;<>]){_ARGUMENT}"),
+    # --key secret, but not a path, a number, or words with a number behind them.
+    (
+        r"(?<![\w-])--key(?:=|\s+)['\"]?",
+        r"(?-i:(?![a-z]+(?:[_-][a-z]+)*[_-]?\d{0,4}(?![\w+/=.-]))"
+        r"(?=[\w+=-]{0,200}\d)(?=[\w+=-]{0,200}[A-Za-z])[\w+=-]{8,2048}(?![\w+/=.\\:-])"
+        r"|(?=[\w+/]{0,200}[A-Z])(?=[\w+/]{0,200}[a-z])(?=[\w+/]{0,200}\d)[A-Za-z0-9+][A-Za-z0-9+/]{31,2048}={0,2}(?![\w+/=.\\:-]))",
+    ),
+]
+"""Arguments of programs. Their options are short. Case counts: `mysql -P` is a port, `ldapsearch -W` asks."""
 _PLACES = [
     # name=secret, name: secret, "name": "secret", name => 'secret'. A comma, semicolon or ampersand ends the
     # secret if another name or nothing follows it.
@@ -93,30 +124,7 @@ _PLACES = [
     ),
     (r"(?:proxy['\"]?[\s=:]+|(?<![\w-])-x\s*)['\"]?[^\s:@/'\"]+:", r"[^\s'\"@]{1,300}(?=@)"),
     (r"(?<!\w)login\s+\S{1,100}\s+password\s+", r"\S+"),
-    # Programs whose options are short. Case counts: `mysql -P` is a port, `ldapsearch -W` asks.
-    (
-        r"(?<![\w-])(?:sshpass(?:\s+-(?-i:[evhV]+|P\s*(?:'[^']*'|\"[^\"]*\"|\S+))){0,4}\s+-(?-i:[ev]*p)"
-        rf"|(?:mysql|mariadb)\w*{_OPTIONS}(?-i:-p)(?=\S)|redis-cli{_OPTIONS}-a"
-        rf"|ldap(?:search|add|modify|delete|compare|whoami|passwd|modrdn|exop){_OPTIONS}(?-i:-[xZLvnMAtc]*w))\s*",
-        _ARGUMENT,
-    ),
-    (rf"{_SAMBA}[^\s%'\"]+%", _ARGUMENT),
-    (rf"{_SAMBA}'[^%']+%", r"[^']+"),
-    (rf"{_SAMBA}\"[^%\"]+%", r"[^\"]+"),
-    (
-        r"(?<![\w-])(?:sqlplus|sqlcl|sqlldr|expdp|impdp|rman)(?=\s)[^\r\n<>|;&@]{0,400}?"
-        r"(?:(?<=[\s'\"])|(?<=userid=))[\w$#.]+/",
-        r"[^\s'\"]+(?=@)|\"[^\"]*\"|[^\s'\"]+",
-    ),
-    (_ALIAS, rf"(?![-&|;<>]){_ARGUMENT}"),
-    (rf"{_ALIAS}(?![-&|;<>])\S+\s+", rf"(?![-&|;<>]){_ARGUMENT}"),
-    # --key secret, but not a path, a number, or words with a number behind them.
-    (
-        r"(?<![\w-])--key(?:=|\s+)['\"]?",
-        r"(?-i:(?![a-z]+(?:[_-][a-z]+)*[_-]?\d{0,4}(?![\w+/=.-]))"
-        r"(?=[\w+=-]{0,200}\d)(?=[\w+=-]{0,200}[A-Za-z])[\w+=-]{8,2048}(?![\w+/=.\\:-])"
-        r"|(?=[\w+/]{0,200}[A-Z])(?=[\w+/]{0,200}[a-z])(?=[\w+/]{0,200}\d)[A-Za-z0-9+][A-Za-z0-9+/]{31,2048}={0,2}(?![\w+/=.\\:-]))",
-    ),
+    *_PROGRAMS,
     (r"(?<![\w-])-pass(?:in|out)?[\s=]+pass:", rf"(?:{_QUOTED}|\S)+"),
     (r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY[A-Z ]{0,10}-----", r".+?(?=-----END|\Z)"),
     (r"(?:bearer|sharedkey)\s+", r"[A-Za-z0-9+/=._~:-]{6,}"),
@@ -133,7 +141,7 @@ _PLACES = [
     (r"\b(?=IQoJb3JpZ2lu|FwoGZXIvYXdz)", r"[A-Za-z0-9+/]{20,}={0,2}"),
     (r"(?<![A-Za-z0-9+/])(?=[A-Za-z0-9+/]{86}==)", r"[A-Za-z0-9+/]{86}=="),
 ]
-_COMPILED = [tuple(re.compile(part, re.IGNORECASE | re.DOTALL) for part in place) for place in _PLACES]
+_COMPILED = {place: tuple(re.compile(part, re.IGNORECASE | re.DOTALL) for part in place) for place in _PLACES}
 
 _NOT_A_FILE = r"(?!(?:file|direct)://)\b([A-Za-z][A-Za-z0-9+.-]{0,30}://)"
 _USERINFO = re.compile(
@@ -143,6 +151,7 @@ _USERINFO = re.compile(
 """A login before a host; a password may hold slashes that nobody encoded, where no port would stand."""
 _URL_START = re.compile(_NOT_A_FILE)
 _QUERY_START = re.compile(r"[?#]")
+_NOT_PLAIN = re.compile(r"[\s'\"]")
 _WORD = re.compile(r"[^\s'\"<>]+")
 
 
@@ -154,7 +163,7 @@ def redact(text: str) -> str:
     text = _USERINFO.sub(r"\1", text)
     kept = 0
     parts = []
-    for begin, end in sorted(_secrets(text)):
+    for begin, end in sorted(_secrets(text, _PLACES)):
         if begin > kept or (begin == kept == 0):
             parts += [text[kept:begin], _MASK]
         kept = max(kept, end)
@@ -175,9 +184,9 @@ def is_secret_name(name: str) -> bool:
     return _SECRET_KEY.fullmatch(name) is not None
 
 
-def _secrets(text: str) -> Iterator[tuple[int, int]]:
+def _secrets(text: str, places: Sequence[tuple[str, str]]) -> Iterator[tuple[int, int]]:
     """Yield where the secrets begin and end; they may overlap."""
-    for before, secret in _COMPILED:
+    for before, secret in map(_COMPILED.__getitem__, places):
         reached, may_be_quoted = 0, _QUOTED in secret.pattern
         for match in before.finditer(text):
             # Inside a secret of this kind another one ends where that does, unless it is quoted. To look
@@ -203,6 +212,8 @@ def redact_value(value: Any) -> Any:
             for key, inner in value.items()
         }
     if isinstance(value, (list, tuple)):
+        if all(isinstance(word, str) for word in value):
+            value = _without_arguments(value)
         before = [None, *value][: len(value)]
         return [
             _redact_word(flag if isinstance(flag, str) else "", inner)
@@ -211,6 +222,18 @@ def redact_value(value: Any) -> Any:
             for flag, inner in zip(before, value, strict=True)
         ]
     return value
+
+
+def _without_arguments(words: Sequence[str]) -> list[str]:
+    """Return a command line without the secrets that follow short options of its program."""
+    # Blanks and quotes within an argument are not those of a shell.
+    line = " ".join(_NOT_PLAIN.sub("_", word) for word in words)
+    starts = [0, *accumulate(len(word) + 1 for word in words)]
+    kept = list(words)
+    for begin, _ in sorted(_secrets(line, _PROGRAMS), reverse=True):
+        at = bisect_right(starts, begin) - 1
+        kept[at] = kept[at][: begin - starts[at]] + _MASK
+    return kept
 
 
 def _redact_word(flag: str, word: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shlex
 from typing import Any
 
 import pytest
@@ -190,6 +191,8 @@ PROGRAMS = [
     "sqlplus scott/@@host", "sqlplus -s scott/@", "sqlplus 'scott/@@//h:1521/x'", "sqlldr userid=scott/@ control=a.ctl",
     "sqlplus -L scott/@ @run.sql", "sshpass -p @ ssh h", "sshpass -p@ ssh h", "sshpass -v -p @ ssh -p 22 h",
     "sshpass -P ask -p @ ssh h", "mysql -P 3306 -p@", "mysql -P3306 -uroot -p@ db", "mysqldump -h h -p'@' db",
+    "ldappasswd -x -D cn=a -w x -a @ -s b", "ldappasswd -xs @ cn=a", "ldappasswd -a x -s '@ @'", "mysql -vp@", "mysql -h h -Np'@' db",
+    "smbclient //h/s @", "smbclient -L x //h/s @ -c ls", "smbclient '//h/s' '@ @'", "smbclient \\\\\\\\h\\\\s @",
     "redis-cli -h h -a @ ping", "tool --key @1", "tool --key=@1", "tool --key '@1'", "tool --key abc/DEF/0123456789/abcdefg/@",
     "https://h/b?X-Goog-Signature=@", "X-Goog-Signature=@", "sig=@", "AccountKey=@", "SharedAccessSignature=@",
     "Proxy-Authorization: Basic @",
@@ -203,7 +206,8 @@ def test_a_secret_that_only_its_program_explains_is_masked(template: str) -> Non
     assert SECRET in text
     assert SECRET not in once
     assert redact(once) == once
-    assert SECRET not in redact(" ".join(redact_value(text.split(" "))))
+    if ": " not in template:  # a header in two arguments is none
+        assert SECRET not in str(redact_value(shlex.split(text))), text
 
 
 @pytest.mark.parametrize(
@@ -212,7 +216,8 @@ def test_a_secret_that_only_its_program_explains_is_masked(template: str) -> Non
      "docker run -p 8080:80 x", "ls -a /data", "docker run -u root x", "rsync -a dir/a user@host:dir/b",
      "scp user/dir@host x", "git clone git@host:user/repo.git", "mysql -P3306 db", "mysql -P 3306 -p db",
      "ldapsearch -x -W -b dc=x", "sshpass -e ssh -p 2222 h", "sshpass -f file ssh -p 2222 h", "sqlplus / as sysdba",
-     "sqlplus /nolog", "sqlplus scott@host @dir/run.sql", "sqlplus scott@host < dir/run.sql", "smbclient -U user //h/s",
+     "sqlplus /nolog", "ldapsearch -x -s base -a never", "smbclient //h/s -c ls", "smbclient //h/s: not found", "mysql -h host -vP 3306 db",
+     "sqlplus scott@host @dir/run.sql", "sqlplus scott@host < dir/run.sql", "smbclient -U user //h/s",
      "mc alias list s3", "mc cp a/b s3/c", "mc alias set s3 http://h && ls", "tool --key 12345678901", "tool --key id",
      "tool --key partition_2024", "tool --key /etc/ssl/Client2024.key", "tool --key keys/client2024ab",
      "tool --key ./a1b2c3d4e5", "tool --key client2024b.pem", "tool --key 2026-11-27", "cut --key=2,3"],
