@@ -107,6 +107,32 @@ def test_a_periodic_load_with_gaps_has_the_same_throughput_in_every_window(
     assert {round(row["bytes_per_s"]) for row in whole} == {100 << 20}
 
 
+@pytest.mark.parametrize("windows", [13, 30, 60, 100, 400])
+@pytest.mark.parametrize("n", [40, 64, 400])
+def test_bursts_of_steps_that_drift_have_the_same_throughput_in_every_window(
+    tmp_path: Path, windows: int, n: int
+) -> None:
+    """Steps of 50 ms of work and some overhead, each of which reads 8 x 1 MiB in its first 12 ms."""
+    rng, t, rows = random.Random(n), 0, []
+    for step in range(n):
+        rows += [(t + i * 1_500_000 + rng.randrange(300_000), step) for i in range(8)]
+        t += 50_800_000 + rng.randrange(-500_000, 500_000)
+    kinds = {"t_submit": [at for at, _ in rows], "step": [step for _, step in rows], "len": [1 << 20] * len(rows),
+             "bytes": [1 << 20] * len(rows), "latency": [1_000_000] * len(rows), "offset": [0] * len(rows)}  # fmt: skip
+    with TraceWriter(tmp_path / "t", source="import:test", epoch_unix_ns=0) as writer:
+        arrays = {"uri": pa.array(["file:///d"] * len(rows))} | {k: pa.array(v) for k, v in kinds.items()}
+        writer.write(pa.RecordBatch.from_pydict(arrays))
+    found = rows_of(tmp_path / "t", f"FROM over_time({windows})")
+    assert len(found) <= windows
+    (cut,) = rows_of(tmp_path / "t", f"FROM time_window((SELECT span_ns FROM run_extent()), {windows})")
+    if cut["period_ns"] is None:  # a quarter of a step at most: the bursts themselves are seen
+        assert cut["width_ns"] <= 50_800_000 / 4
+        return
+    steps, rest = divmod(cut["width_ns"], cut["period_ns"])
+    assert rest == 0 and abs(cut["period_ns"] - 50_800_000) < 200_000
+    assert {row["bytes"] for row in found[:-1]} == {steps * 8 << 20}
+
+
 def test_windows_have_a_round_length_that_is_reported(tmp_path: Path) -> None:
     path = periodic(tmp_path / "t", period_ns=10_000_000, latency_ns=3_000_000)
     spans = rows_of(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import cmath
 import math
+import statistics
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -30,7 +32,7 @@ ops = st.lists(
             "len": st.none() | st.integers(0, 9000), "bytes": st.none() | st.integers(0, 9000),
             "latency": st.none() | st.integers(0, 1500), "tries": st.none() | st.integers(1, 3),
             "wait_ns": st.none() | st.integers(0, 700), "sample_id": st.none() | st.integers(0, 4),
-            "step": st.none() | st.integers(0, 3), "rank": st.integers(0, 1), "worker": st.integers(0, 1),
+            "step": st.none() | st.integers(0, 11), "rank": st.integers(0, 1), "worker": st.integers(0, 1),
             "t_due": st.none() | st.integers(0, 3000), "error": st.sampled_from([None, None, None, "timeout"]),
         }
     ),
@@ -109,12 +111,41 @@ def extent(rows: list[Row]) -> tuple[int, int]:
     return t0, max(max(map(end, real(rows)), default=0) - t0, 1)
 
 
+def step_period(rows: list[Row]) -> int | None:
+    first: dict[int, int] = {}
+    for r in real(rows):
+        if r["step"] is not None:
+            first[r["step"]] = min(r["t_submit"], first.get(r["step"], r["t_submit"]))
+    times = sorted(first.values())
+    if len(times) < 8 or 2 * (times[-1] - times[0]) < extent(rows)[1]:
+        return None
+    apart = min(16, len(times) // 2)
+    # Half away from zero, as SQL rounds.
+    median = statistics.median((b - a) / apart for a, b in zip(times, times[apart:], strict=False))
+    return math.floor(median + 0.5) or None
+
+
+def time_window(rows: list[Row], windows: int) -> tuple[int, int]:
+    """The length of a window, and how far before the first submit the first one begins."""
+    t0, span = extent(rows)
+    width, period = round_window(span, windows), step_period(rows)
+    if period is None or 4 * width <= period or width >= 50 * period:
+        return width, 0
+    steps = max(-(-round_window(span + period, windows) // period), min(4, span // (12 * period)))
+    turns = [
+        cmath.exp(2j * cmath.pi * ((r["t_submit"] - t0) % period * 64 // period) / 64) for r in real(rows)
+    ]
+    lull = round((cmath.pi - cmath.phase(sum(turns))) / (2 * cmath.pi) * period)
+    return steps * period, lull if abs(sum(turns)) > 0.01 * len(turns) else 0
+
+
 def over_time(rows: list[Row]) -> list[Row]:
     data = real(rows)
     if not data:
         return []
     t0, span = extent(rows)
-    width = round_window(span, 4)
+    width, before = time_window(rows, 4)
+    t0, span = t0 - before, span + before
     count = max(-(-span // width), 1)
     has_ends, has_bytes = bool(ended(rows)), any(r["bytes"] is not None for r in data)
     made = []
@@ -134,7 +165,7 @@ def over_time(rows: list[Row]) -> list[Row]:
             moved += here
             written += here * (r["op"] == "write")
         made.append(
-            {"win": w, "start_s": w * width / 1e9, "s": ((lo + hi) / 2 - t0) / 1e9, "window_s": (hi - lo) / 1e9,
+            {"win": w, "start_s": (w * width - before) / 1e9, "s": ((lo + hi) / 2 - t0 - before) / 1e9, "window_s": (hi - lo) / 1e9,
              "ops": len(mine), "bytes": moved if has_bytes else None,
              "bytes_per_s": moved / ((hi - lo) / 1e9) if has_bytes else None,
              "read_bytes_per_s": (moved - written) / ((hi - lo) / 1e9) if has_bytes else None,
@@ -308,11 +339,12 @@ def tail_by(rows: list[Row]) -> list[Row]:
 
 def windows_of(rows: list[Row], those: list[Row]) -> Iterator[tuple[int, float, list[Row]]]:
     t0, span = extent(rows)
-    width = round_window(span, 3)
+    width, before = time_window(rows, 3)
+    t0, span = t0 - before, span + before
     for win in range(max(-(-span // width), 1)):
         mine = [r for r in those if min((r["t_submit"] - t0) // width, max(-(-span // width), 1) - 1) == win]
         if mine:
-            yield win, (win + 0.5) * width / 1e9, mine
+            yield win, ((win + 0.5) * width - before) / 1e9, mine
 
 
 def tail_windows(rows: list[Row]) -> list[Row]:

@@ -26,6 +26,7 @@ from tracekit.reporting.plots import paint, plot
 from tracekit.reporting.series import KINDS, panels
 from tracekit.reporting.table import short_names
 from tracekit.store.reader import TraceReader, open_reader
+from tracekit.trace import open_trace
 
 
 @pytest.fixture(scope="module")
@@ -179,6 +180,25 @@ def test_a_periodic_load_with_gaps_is_level_to_its_end(tmp_path: Path) -> None:
         (series,) = panel_of(kind, trace).series
         assert len({round(y, 9) for y in series.y if y is not None}) == 1, kind
     assert panel_of("throughput", trace).note == "windows of 5 ms, without the last 4.03 ms"
+
+
+def test_bursts_of_steps_are_drawn_in_windows_of_whole_steps(tmp_path: Path) -> None:
+    """Steps of 50.8 ms: windows of 50 ms would show dips that are not in the load."""
+    bursts = [
+        op(step * 50_800_000 + i * 10**6, bytes=4096, latency=500_000, step=step)
+        for step in range(64)
+        for i in range(8)
+    ]
+    trace, moved = written(tmp_path / "t", bursts), 4 * 8 * 4096
+    panel = panel_of("throughput", trace)
+    assert panel.note.startswith("windows of 4 steps (203 ms), without the last ")
+    (drawn,) = figure(panel)["data"]
+    assert {round(y * 1024) for y in drawn["y"]} == {round(moved / 0.2032)}
+    (row,) = (
+        open_trace(trace.path).query("SELECT DISTINCT bytes FROM over_time(100) WHERE win < 15").to_pylist()
+    )
+    assert row["bytes"] == moved
+    assert panel_of("latency-heat", trace).note == "columns of 50 ms"
 
 
 def test_two_runs_are_drawn_in_windows_of_one_length(tmp_path: Path) -> None:

@@ -29,16 +29,16 @@ class Heat:
     hover: list[list[str]] | None = None
 
 
-def heat(rows: Sequence[dict[str, Any]], windows: int, width: float, first: float = 0.0) -> Heat | None:
-    """Make the grid of the rows of `latency_heat.sql`, of windows `width` wide on the axis from `first` on. None without rows."""
+def heat(rows: Sequence[dict[str, Any]], edges_x: list[float]) -> Heat | None:
+    """Make the grid of the rows of `latency_heat.sql`, of windows between the edges. None without rows."""
     if not rows:
         return None
     lowest, highest = (pick(row["level"] for row in rows) for pick in (min, max))
     at = {(row["win"], row["level"]): row["ops"] for row in rows}
     return Heat(
-        [first + win * width for win in range(windows + 1)],
+        edges_x,
         [2 ** (level / 4) / 1e3 for level in range(lowest, highest + 2)],
-        [[at.get((win, level)) for win in range(windows)] for level in range(lowest, highest + 1)],
+        [[at.get((win, level)) for win in range(len(edges_x) - 1)] for level in range(lowest, highest + 1)],
     )
 
 

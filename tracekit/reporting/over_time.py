@@ -88,15 +88,10 @@ def _cut(sources: Sequence[Source], by: Literal["op", "all"]) -> list[list[_Row]
     """
     cut = []
     for source in sources:
-        found = source.rows("over_windows_by($width, $by)", width=source.width_ns, by=by)
+        found = source.windows(by)
         last = max((row["win"] for row in found), default=0)
-        cut.append([row for row in found if not last or row["win"] < last or not _rest(source)])
+        cut.append([row for row in found if not last or row["win"] < last or not source.rest_ns()])
     return cut
-
-
-def _rest(source: Source) -> int:
-    """The length of the end of the run that fills no window, ns; 0 if there is none, or nothing else."""
-    return source.span_ns % source.width_ns if source.span_ns > source.width_ns else 0
 
 
 def _kinds(found: Sequence[Sequence[_Row]]) -> list[str]:
@@ -149,8 +144,8 @@ def _panel(
     series: tuple[Series, ...],
     kinds: Sequence[str],
 ) -> Panel:
-    rest = max((_rest(source) for source, rows in zip(sources, found, strict=True) if rows), default=0)
-    note = f"windows of {format_duration(sources[0].width_ns)}"
+    rest = max((source.rest_ns() for source, rows in zip(sources, found, strict=True) if rows), default=0)
+    note = sources[0].window()
     note += f", without the last {format_duration(rest)}" if rest else ""
     rest_of = kinds[_KINDS // len(sources) :]
     note += (

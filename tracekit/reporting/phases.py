@@ -17,7 +17,6 @@ from tracekit.extras import require
 from tracekit.reporting.panel import Listing
 from tracekit.reporting.source import Source, one_of
 from tracekit.schema import DATA_KINDS
-from tracekit.units import format_duration
 
 __all__ = ["change_points", "phases"]
 
@@ -45,20 +44,19 @@ def phases(sources: Sequence[Source]) -> list[Listing]:
     made = []
     for index, source in enumerate(sources):
         source.taken()
-        found = source.rows("over_windows_by($width, $by)", width=source.width_ns, by="all")
-        kinds = source.rows("over_windows_by($width, $by)", width=source.width_ns, by="op")
+        found = source.windows("all")
+        kinds = source.windows("op")
         if not found:
             continue
         # The end of the run that fills no window is no change of load.
-        rest = len(found) > 1 and round(found[-1]["window_s"] * 1e9) < source.width_ns
-        cuts = [0, *change_points(found[:-1] if rest else found), len(found)]
+        cuts = [0, *change_points(found[:-1] if source.rest_ns() else found), len(found)]
         rows = tuple(
             _phase(number, found[start:end], kinds, source)
             for number, (start, end) in enumerate(pairwise(cuts), start=1)
         )
         anchor, title = one_of("phases", "Phases", source, index, len(sources))
         about = "Stretches of the run with one kind of load. They begin where throughput, rate or queue depth change."
-        note = f"in windows of {format_duration(source.width_ns)}"
+        note = f"in {source.window()}"
         made.append(Listing(anchor, title, about, _COLUMNS, rows, note, source.taken()))
     return made
 
@@ -89,7 +87,7 @@ def _phase(
     number: int, windows: Sequence[dict[str, Any]], kinds: Sequence[dict[str, Any]], source: Source
 ) -> tuple[Any, ...]:
     first, last = windows[0], windows[-1]
-    start_s, end_s = first["start_s"], last["start_s"] + last["window_s"]
+    start_s, end_s = max(first["start_s"], 0.0), last["start_s"] + last["window_s"]
     long_s = end_s - start_s
     ops = sum(row["ops"] for row in windows)
     known = [row["bytes"] for row in windows if row["bytes"] is not None]

@@ -18,7 +18,6 @@ from tracekit.reporting.source import (
     BYTES,
     LEAST_US,
     SECONDS,
-    WINDOWS,
     Source,
     duration,
     log_us,
@@ -158,11 +157,10 @@ def _latency_heat(sources: list[Source]) -> list[Panel]:
     made = []
     for index, source in enumerate(sources):
         x_axis, x_scale = time_axis(sources)
-        found = source.file("latency_heat", width=source.width_ns)
-        windows = max(-(-source.span_ns // source.width_ns), 1)
-        grid = heat(found, windows, source.width_ns / 1e9 / x_scale, -source.zero_s / x_scale)
+        found = source.file("latency_heat", width=source.column_ns)
+        grid = heat(found, [edge / x_scale for edge in source.columns()])
         axis = log_us("latency", grid.edges_y if grid else ())
-        note = f"windows of {format_duration(source.width_ns)}"
+        note = f"columns of {format_duration(source.column_ns)}"
         about = "Number of ops by time of submit and latency."
         names = one_of("latency-heat", "Latency over time", source, index, len(sources))
         made.append(Panel(*names, about, x_axis, axis, grid=grid, note=note))
@@ -217,7 +215,7 @@ def _lateness(sources: list[Source]) -> list[Panel]:
         ("line", "p50"),
     )
     for source in sources:
-        found = source.rows("lateness($windows)", windows=WINDOWS)
+        found = source.rows("lateness_in($width, $early)", width=source.width_ns, early=source.early_ns)
         x = [(row["s"] - source.zero_s) / x_scale for row in found]
         # The maximum as large points below the lines: in a window of few ops it equals the p99 and would hide it.
         for kind, what in drawn if found else ():
@@ -232,7 +230,7 @@ def _lateness(sources: list[Source]) -> list[Panel]:
             series.append(Series(kind, name, x, y, colour, hover, dashed=what == "p99", large=what == "max"))
     axis = log_us("lateness", [y for one in series for y in one.y if y is not None])
     about = "How long after its due time each op was submitted: median, 99th percentile and maximum."
-    note = f"windows of {format_duration(sources[-1].width_ns)}"
+    note = sources[-1].window()
     return [Panel("lateness", "Lateness of the replay", about, x_axis, axis, tuple(series), note=note)]
 
 

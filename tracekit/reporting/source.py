@@ -17,6 +17,7 @@ import duckdb
 
 from tracekit.metrics.measuring import measuring, rows
 from tracekit.reporting.panel import Axis
+from tracekit.reporting.table import counted
 from tracekit.sql import load_sql
 from tracekit.store.reader import TraceReader
 from tracekit.units import format_duration
@@ -38,7 +39,7 @@ __all__ = [
     "unit_of",
 ]
 
-WINDOWS = 100
+_WINDOWS = 100
 LEAST_US = 0.1
 """Where a log axis of times starts: smaller values are drawn there."""
 SECONDS = (("ns", 1e-9), ("us", 1e-6), ("ms", 1e-3), ("s", 1.0), ("min", 60.0), ("h", 3600.0))
@@ -60,7 +61,10 @@ _QUERIES = "tracekit.reporting.queries"
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A trace to draw. `width_ns`, the length of a window, is the same for all traces of a picture.
+    """A trace to draw. All traces of a picture have windows of the same length.
+
+    Rates and phases are of windows of `width_ns`, the first from `early_ns` before the first submit: of `steps`
+    steps of the run, or round where `steps` is 0. Heat maps have columns of `column_ns`, which is always round.
 
     `zero_s` is what the picture takes as time 0, in s since the first submit: the first transfer
     where two traces are compared, since a replay does not list and stat the files first.
@@ -71,6 +75,9 @@ class Source:
     connection: duckdb.DuckDBPyConnection
     span_ns: int
     width_ns: int
+    early_ns: int
+    steps: int
+    column_ns: int
     zero_s: float
     asked: list[str] = field(default_factory=list)
     known: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
@@ -88,6 +95,28 @@ class Source:
     def query(self, sql: str) -> list[dict[str, Any]]:
         """The rows of a query without parameters."""
         return self._rows(statement(sql, {}), f"({sql})", {})
+
+    def windows(self, by: str) -> list[dict[str, Any]]:
+        """The load in each window, for each value of the grouping `by`."""
+        call = "over_windows_by($width, $by, early_ns := $early)"
+        return self.rows(call, width=self.width_ns, by=by, early=self.early_ns)
+
+    def columns(self) -> list[float]:
+        """The edges of the columns of a heat map, in s since time 0."""
+        count = max(-(-self.span_ns // self.column_ns), 1)
+        return [column * self.column_ns / 1e9 - self.zero_s for column in range(count + 1)]
+
+    def rest_ns(self) -> int:
+        """The length of the end of the run that fills no window; 0 if there is none, or nothing else."""
+        long = self.span_ns + self.early_ns
+        return long % self.width_ns if long > self.width_ns else 0
+
+    def window(self) -> str:
+        """The length of a window as text."""
+        length = format_duration(self.width_ns)
+        return (
+            f"windows of {counted(self.steps, 'step')} ({length})" if self.steps else f"windows of {length}"
+        )
 
     def _rows(self, text: str, source: str, params: dict[str, Any]) -> list[dict[str, Any]]:
         self.asked.append(text)
@@ -132,13 +161,21 @@ def opened(traces: Sequence[tuple[str, TraceReader]]) -> Iterator[list[Source]]:
     with ExitStack() as stack:
         connected = [(name, reader, stack.enter_context(measuring(reader))) for name, reader in traces]
         spans = [rows(connection, "run_extent()")[0]["span_ns"] or 1 for _, _, connection in connected]
-        sql = "(SELECT round_window($span::BIGINT, $windows) AS ns)"
-        (window,) = rows(connected[0][2], sql, {"span": max(spans), "windows": WINDOWS})
-        two = len(traces) > 1
-        yield [
-            Source(name, reader, connection, span, window["ns"], _first_transfer(connection) if two else 0.0)
-            for (name, reader, connection), span in zip(connected, spans, strict=True)
-        ]
+        longest = {"span": max(spans), "windows": _WINDOWS}
+        sql = "(SELECT *, round_window($span::BIGINT, $windows) AS column_ns FROM time_window($span::BIGINT, $windows))"
+        (window,) = rows(connected[0][2], sql, longest)
+        width_ns, period_ns = window["width_ns"], window["period_ns"]
+        steps = width_ns // period_ns if period_ns else 0
+        made = []
+        for (name, reader, connection), span in zip(connected, spans, strict=True):
+            (lull,) = rows(connection, "(SELECT lull($period::BIGINT) AS ns)", {"period": period_ns})
+            zero_s = _first_transfer(connection) if len(traces) > 1 else 0.0
+            made.append(
+                Source(
+                    name, reader, connection, span, width_ns, lull["ns"], steps, window["column_ns"], zero_s
+                )
+            )
+        yield made
 
 
 def _first_transfer(connection: duckdb.DuckDBPyConnection) -> float:
@@ -152,7 +189,7 @@ def time_axis(sources: Sequence[Source]) -> tuple[Axis, float]:
     unit, scale = unit_of(SECONDS, max(source.span_ns for source in sources) / 1e9)
     late = any(source.name for source in sources)  # two traces have names
     title = f"time since the first transfer ({unit})" if late else f"time ({unit})"
-    begin = min(-source.zero_s for source in sources)
+    begin = min(-source.zero_s - (source.early_ns / 1e9) for source in sources)
     end = max(source.span_ns / 1e9 - source.zero_s for source in sources)
     return Axis(title, linked=True, limits=(begin / scale, end / scale)), scale
 

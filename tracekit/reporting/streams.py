@@ -77,21 +77,20 @@ def _rank_heat_of(sources: list[Source], index: int) -> Panel:
     axis, scale = time_axis(sources)
     names = {row["lane"]: _label(row["first"], row["last"]) for row in found}
     top = len(names) - 1
+    edges = source.columns()
     cells = {}
     for row in found:
-        at = seconds(row["win"] * source.width_ns / 1e9 - source.zero_s)
+        at = seconds(edges[row["win"]])
         moved = "unknown bytes" if row["bytes"] is None else format_size(row["bytes"])
         failed = f", {format_count(row['failed'])} failed" if row["failed"] else ""
         text = f"{names[row['lane']]} at {at}: {counted(row['ops'], 'op')}, {moved}{failed}"
         if row["slowest_ns"] is not None:
             text = f"{text}, slowest {format_duration(row['slowest_ns'])}"
             cells[row["win"], top - row["lane"]] = row["slowest_ns"] / 1e3, text
-    windows = max(-(-source.span_ns // source.width_ns), 1)
-    edges = [(win * source.width_ns / 1e9 - source.zero_s) / scale for win in range(windows + 1)]
     everywhere = [row["slowest_ns"] for one in sources for row in _slowest(one, len(sources))[1]]
     scale_us = log_us("", [ns / 1e3 for ns in everywhere if ns is not None])
-    grid = lanes(cells, edges, len(names), "slowest", scale_us)
-    note = f"windows of {format_duration(source.width_ns)}"
+    grid = lanes(cells, [edge / scale for edge in edges], len(names), "slowest", scale_us)
+    note = f"columns of {format_duration(source.column_ns)}"
     many = next((name for name in names.values() if " to " in name), "")
     note += f"; lanes of several, such as {many}" if many else ""
     title = "Rank by time" if by == "rank" else "Worker by time"
@@ -112,7 +111,7 @@ def _rank_heat_of(sources: list[Source], index: int) -> Panel:
 def _slowest(source: Source, of: int) -> tuple[str, list[dict[str, Any]]]:
     """Whether lanes are ranks or workers, and the cells of the map of one of `of` traces."""
     by = rank_or_worker(source)
-    return by, source.file("rank_heat", by=by, width=source.width_ns, lanes=_HEAT_LANES // of)
+    return by, source.file("rank_heat", by=by, width=source.column_ns, lanes=_HEAT_LANES // of)
 
 
 def _label(first: str, last: str) -> str:

@@ -1,28 +1,30 @@
 -- A run over time, in equal windows from the first submit to the last end. Empty windows are rows.
 --
--- over_time(windows): rates, latency and averages in flight in at most `windows` windows of a round length
+-- over_time(windows): rates, latency and averages in flight in at most `windows` windows (see time_window)
 --     win BIGINT number, start_s DOUBLE since the first submit, s DOUBLE middle of the window since the first submit,
 --     window_s DOUBLE length (the last may be shorter than the others), ops BIGINT submitted, bytes BIGINT moved,
 --     bytes_per_s DOUBLE, read_bytes_per_s DOUBLE, write_bytes_per_s DOUBLE, ops_per_s DOUBLE, p50_us DOUBLE, p90_us DOUBLE,
 --     p99_us DOUBLE, max_us DOUBLE latency of the ops submitted (null if none ended), failed BIGINT, mean_qd DOUBLE
 --     ops in flight on average, mean_inflight_bytes DOUBLE bytes in flight on average
--- over_windows(width_ns): the same, in windows of `width_ns`
+-- over_windows(width_ns, early_ns := 0): the same, in windows of `width_ns`, the first from `early_ns` before the first submit
 --     win BIGINT, start_s DOUBLE, s DOUBLE, window_s DOUBLE, ops BIGINT, bytes BIGINT, bytes_per_s DOUBLE,
 --     read_bytes_per_s DOUBLE, write_bytes_per_s DOUBLE, ops_per_s DOUBLE, p50_us DOUBLE, p90_us DOUBLE, p99_us DOUBLE,
 --     max_us DOUBLE, failed BIGINT, mean_qd DOUBLE, mean_inflight_bytes DOUBLE
--- over_windows_by(width_ns, by): the same for each value of a grouping (see op_key)
+-- over_windows_by(width_ns, by, early_ns := 0): the same for each value of a grouping (see op_key)
 --     key VARCHAR, win BIGINT, start_s DOUBLE, s DOUBLE, window_s DOUBLE, ops BIGINT, bytes BIGINT, bytes_per_s DOUBLE,
 --     read_bytes_per_s DOUBLE, write_bytes_per_s DOUBLE, ops_per_s DOUBLE, p50_us DOUBLE, p90_us DOUBLE, p99_us DOUBLE,
 --     max_us DOUBLE, failed BIGINT, mean_qd DOUBLE, mean_inflight_bytes DOUBLE
--- A round length is 1, 2, 5, 10 ... ns (see round_window), which a periodic load does not alias with.
 -- The bytes of an op are spread evenly over its time from submit to end. Averages in flight are the time of ops in the
 -- window over its length (exact, by Little's law); an op that never ended has no time and counts for nothing there.
 -- bytes and the three bytes_per_s are null if no op of the trace says what it moved; averages in flight if none has a latency.
 -- Example: FROM over_time(100)
-CREATE OR REPLACE MACRO over_windows_by(width_ns, by_) AS TABLE
+CREATE OR REPLACE MACRO over_windows_by(width_ns, by_, early_ns := 0) AS TABLE
     WITH extent AS MATERIALIZED (
         SELECT *, greatest((span_ns + width - 1) // width, 1) AS n
-        FROM (SELECT *, width_ns::BIGINT AS width FROM run_extent())
+        FROM (
+            SELECT * REPLACE (t0 - early AS t0, span_ns + early AS span_ns)
+            FROM (SELECT *, width_ns::BIGINT AS width, early_ns::BIGINT AS early FROM run_extent())
+        )
     ),
     timed AS (
         SELECT op_key(by_, uri, op, error, rank, worker) AS key, t_submit, t_submit + coalesce(response_ns(latency, wait_ns), 0) AS t_end, latency, coalesce(bytes, 0) AS bytes,
@@ -71,8 +73,8 @@ CREATE OR REPLACE MACRO over_windows_by(width_ns, by_) AS TABLE
     SELECT
         key,
         win,
-        win * width / 1e9 AS start_s,
-        (win * width + long / 2) / 1e9 AS s,
+        (win * width - early) / 1e9 AS start_s,
+        (win * width - early + long / 2) / 1e9 AS s,
         long / 1e9 AS window_s,
         ops,
         CASE WHEN has_bytes THEN bytes END AS bytes,
@@ -86,7 +88,8 @@ CREATE OR REPLACE MACRO over_windows_by(width_ns, by_) AS TABLE
         CASE WHEN has_ends THEN byte_ns / long END AS mean_inflight_bytes
     FROM (SELECT *, least(width, span_ns - win * width) AS long FROM joined, extent)
     ORDER BY key, win;
-CREATE OR REPLACE MACRO over_windows(width_ns) AS TABLE
-    SELECT * EXCLUDE (key) FROM over_windows_by(width_ns, 'all') ORDER BY win;
+CREATE OR REPLACE MACRO over_windows(width_ns, early_ns := 0) AS TABLE
+    SELECT * EXCLUDE (key) FROM over_windows_by(width_ns, 'all', early_ns := early_ns) ORDER BY win;
 CREATE OR REPLACE MACRO over_time(windows) AS TABLE
-    FROM over_windows((SELECT round_window(span_ns, windows) FROM run_extent()));
+    WITH chosen AS MATERIALIZED (FROM time_window((SELECT span_ns FROM run_extent()), windows))
+    FROM over_windows((SELECT width_ns FROM chosen), early_ns := (SELECT early_ns FROM chosen));
