@@ -15,17 +15,29 @@ __all__ = ["record_ranks", "write_ops"]
 _FILE_BYTES = 4096 * 8
 
 
-def record_ranks(folder: Path, *, ranks: int = 6, ops: int = 20, gap_ns: int = 2_000_000) -> Path:
-    """A trace of `ranks` ranks, each with `ops` reads of a file of its own, in turn."""
+_OPS_BEFORE = 20
+
+
+def record_ranks(
+    folder: Path, *, ranks: int = 6, ops: int = 20, gap_ns: int = 2_000_000, then: str | None = None
+) -> Path:
+    """A trace of `ranks` ranks, each with `ops` reads of a file of its own, in turn. Rank 0 reads the file `then` after 20 ops."""
     (folder / "data").mkdir()
     for rank in range(ranks):
         (folder / "data" / f"{rank}.bin").write_bytes(bytes([rank]) * _FILE_BYTES)
+    names = [f"{rank}.bin" for rank in range(ranks)]
+    if then is not None:
+        (folder / "data" / then).write_bytes(bytes(_FILE_BYTES))
+        names[0] = then
     n = ranks * ops
     return write_ops(
         folder / "t",
         {
             "t_submit": [i * gap_ns for i in range(n)],
-            "uri": [f"file://{folder}/data/{i % ranks}.bin" for i in range(n)],
+            "uri": [
+                f"file://{folder}/data/{names[i % ranks] if i // ranks >= _OPS_BEFORE else f'{i % ranks}.bin'}"
+                for i in range(n)
+            ],
             "op": ["read"] * n,
             "offset": [i // ranks * 4096 % _FILE_BYTES for i in range(n)],
             "len": [4096] * n,

@@ -10,6 +10,8 @@ import socket
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,9 @@ from tracekit.scale.coordinator import Coordinator, HostState, Limits
 from tracekit.scale.pulse import SENDING, Signs
 from tracekit.scale.wire import Channel, Message, ProtocolError, packed, receive
 
-QUICK = Limits(connect_s=20, prepare_s=20, silence_s=1.0, stopping_s=0.5, sending_s=0.5, lead_s=0.05)
+QUICK = Limits(
+    connect_s=20, prepare_s=20, silence_s=1.0, stopping_s=0.5, failing_s=0.3, sending_s=0.5, lead_s=0.05
+)
 PLAN = {"ops": 0, "skipped": {}, "assumed_offsets": 0, "assumed_lengths": 0}
 Behaviour = Callable[["FakeHost"], Awaitable[None]]
 
@@ -162,6 +166,29 @@ def test_one_of_a_thousand_that_dies_stops_the_others_and_is_named(tmp_path: Pat
     assert not any(host.report["whole"] for host in hosts if host.index != 700)
 
 
+def test_hosts_have_time_to_connect_while_others_do(tmp_path: Path) -> None:
+    async def behave(host: FakeHost) -> None:
+        await host.start()
+        host.done()
+
+    class Slow(Cluster):
+        async def live(self, index: int, address: str, port: int, token: str) -> None:
+            await asyncio.sleep(0.35 * index)
+            if index < 8:
+                await super().live(index, address, port, token)
+
+    limits = replace(QUICK, connect_s=2.0)
+    for hosts, wrong in ((8, ""), (9, "host 8: it did not connect for 2 s")):
+        cluster = Slow(behave)
+        coordinator = Coordinator([{} for _ in range(hosts)], tmp_path, limits=limits)
+        try:
+            with pytest.raises(TracekitError, match=wrong) if wrong else nullcontext():
+                found = coordinator.run(cluster.launch)
+                assert [host.state for host in found] == ["done"] * 8
+        finally:
+            cluster.close()
+
+
 def test_a_silent_host_and_one_that_does_not_stop_are_given_up(tmp_path: Path) -> None:
     async def behave(host: FakeHost) -> None:
         await host.start()
@@ -172,7 +199,7 @@ def test_a_silent_host_and_one_that_does_not_stop_are_given_up(tmp_path: Path) -
 
     _, hosts, _ = run(behave, 3, tmp_path)
     assert "said nothing for 1 s" in hosts[0].failed
-    assert all("did not end within" in host.failed for host in hosts[1:])
+    assert all("did not end its requests within 0.3 s" in host.failed for host in hosts[1:])
 
 
 def test_a_host_that_lives_and_does_not_send_what_it_recorded_is_given_up(tmp_path: Path) -> None:

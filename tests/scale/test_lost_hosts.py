@@ -8,7 +8,10 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -69,6 +72,61 @@ def test_a_replay_that_ctrl_c_ended_on_one_host_names_them_too(tmp_path: Path) -
     )
     missing, issued, last = map(int, run.stdout.split())
     assert (missing + issued, last) == (3000, 2999)
+
+
+class Files(SimpleHTTPRequestHandler):
+    """Serves ranges of files; of `hang.bin` no byte, until `over` is set."""
+
+    over = threading.Event()
+    hung = threading.Event()
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        if self.path.endswith("hang.bin"):
+            self.hung.set()
+            self.over.wait()
+        first, last = map(int, self.headers["Range"].removeprefix("bytes=").split("-"))
+        data = Path(self.translate_path(self.path)).read_bytes()
+        self.send_response(206)
+        self.send_header("Content-Range", f"bytes {first}-{last}/{len(data)}")
+        self.send_header("Content-Length", str(last - first + 1))
+        self.end_headers()
+        self.wfile.write(data[first : last + 1])
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize("engine", ["loop", "interpreter"])
+@pytest.mark.parametrize("fault", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_survivor_whose_requests_hang_abandons_them_and_sends_what_it_recorded(
+    tmp_path: Path, engine: str, fault: signal.Signals
+) -> None:
+    trace = record_ranks(tmp_path, ops=500, gap_ns=10_000_000, then="hang.bin")
+    Files.over, Files.hung = threading.Event(), threading.Event()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Files, directory=tmp_path))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    struck: list[int] = []
+
+    def strike(done: int, planned: int, note: str) -> None:
+        if Files.hung.is_set() and not struck:
+            struck.append(agents()[1])
+            os.kill(struck[0], fault)
+
+    there = f"file://{tmp_path}=http://127.0.0.1:{server.server_address[1]}"
+    try:
+        result = tracekit.replay(
+            trace, out=tmp_path / "r", on="local", hosts=3, watch=strike, engine=engine, map=there
+        )
+    finally:
+        Files.over.set()
+        server.shutdown()
+        server.server_close()
+    assert [bool(host["failed"]) for host in result.hosts] == [False, True, False], result.hosts
+    kept = rows(tmp_path / "r")
+    assert {row["rank"] for row in kept if row["error"] is None} == {0, 2, 3, 5}
+    assert {row["error"] for row in kept if row["uri"].endswith("hang.bin")} <= {"cancelled"}
+    assert result.partial and result.not_issued.ops == 3000 - len(kept)
 
 
 def test_a_whole_replay_names_no_op(tmp_path: Path) -> None:
@@ -160,6 +218,16 @@ def test_an_agent_that_cannot_load_what_it_needs_says_what(tmp_path: Path) -> No
             Coordinator([{}], tmp_path).run(begin)
     finally:
         launch.end(started)
+
+
+def test_a_process_that_ray_does_not_start_is_late_once_it_starts_no_other() -> None:
+    starts = launch.Starts(100.0)
+    assert starts.late(3, [], 119.0) == set()
+    assert starts.late(3, [1], 121.0) == set()
+    assert starts.late(3, [1], 140.0) == set()
+    assert starts.late(3, [0, 1], 141.5) == set()
+    assert starts.late(3, [0, 1], 162.0) == {2}
+    assert starts.late(3, [0, 1, 2], 163.0) == set()
 
 
 def test_a_host_that_cannot_be_reached_is_given_up_before_the_limit_for_connecting(tmp_path: Path) -> None:

@@ -47,21 +47,22 @@ class HostPart:
     """What is special about driving a plan as one of `hosts` hosts, number `host`.
 
     `start` returns the agreed start on the monotonic clock (see `EngineSettings`); `ended` is called when the engine has
-    ended, after which Ctrl-C no longer ends it early. In-flight caps are for all hosts
-    together: each gets an equal share.
+    ended, after which Ctrl-C no longer ends it early. `abandons` says that a second Ctrl-C, which leaves requests that hang,
+    ends the replay as the first one does. In-flight caps are for all hosts together: each gets an equal share.
     """
 
     host: int
     hosts: int
     start: Callable[[int], int]
     ended: Callable[[], None]
+    abandons: Callable[[], bool]
 
     def share(self, cap: int | None) -> int | None:
         """Return this host's share of a cap, at least 1."""
         return None if cap is None else max(cap // self.hosts + (self.host < cap % self.hosts), 1)
 
 
-_ALONE = HostPart(0, 1, lead, lambda: None)
+_ALONE = HostPart(0, 1, lead, lambda: None, lambda: False)
 
 
 def drive(
@@ -103,8 +104,7 @@ def drive(
             plan, pacer, gate, recorder, backend_of=backends.of, settings=settings
         )
         try:
-            whole = engine.run(tell)
-            part.ended()
+            whole = _run(engine, tell, part)
         except BaseException:  # a second Ctrl-C, a full disk: what was recorded stays, and is marked
             recorder.count("replay_interrupted")
             raise
@@ -134,6 +134,20 @@ def drive(
         ),
         wrong,
     )
+
+
+def _run(
+    engine: CompiledEngine | LoopEngine | ThreadEngine, tell: Callable[[], None], part: HostPart
+) -> bool:
+    """Run the engine; return whether the replay was whole."""
+    try:
+        return engine.run(tell)
+    except KeyboardInterrupt:
+        if not part.abandons():
+            raise
+        return False
+    finally:
+        part.ended()
 
 
 def _segment_ops(plan: Plan) -> int:

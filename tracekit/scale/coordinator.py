@@ -38,6 +38,8 @@ Progress = Callable[[int], None]
 _ASK_EACH_S = 0.5
 _LOOK_EACH_S = 0.1
 _LEAVE_S = 1.0
+_GRACE_SHARE = 1 / 3
+"""The share of the time to stop that requests under way may take; then they are abandoned, and what was recorded is sent."""
 _LOOK = "look for its process, and at the network between the hosts"
 
 
@@ -45,15 +47,17 @@ _LOOK = "look for its process, and at the network between the hosts"
 class Limits:
     """How long the coordinator waits, in seconds.
 
-    `connect_s` for a host's first word, and then `silence_s` from one word to the next; `prepare_s` for a host that lives and does
-    nothing for its plan; `stopping_s` for one that was told to stop and whose requests do not end; `sending_s` for one whose
-    requests have ended and that does nothing to send its rows. `lead_s` is from the last host's ready to the start.
+    `connect_s` for the first word of a host, from when the last one began, and then `silence_s` from one word to the next; `prepare_s`
+    for a host that lives and does nothing for its plan; `stopping_s` for one that was told to stop by Ctrl-C and whose requests do not
+    end, and `failing_s` if another host has failed; `sending_s` for one whose requests have ended and that does nothing to send its rows.
+    `lead_s` is from the last host's ready to the start.
     """
 
-    connect_s: float = 60.0
-    silence_s: float = 2.5
+    connect_s: float = 30.0
+    silence_s: float = 2.0
     prepare_s: float = 60.0
     stopping_s: float = 10.0
+    failing_s: float = 1.75
     sending_s: float = 4.0
     lead_s: float = 0.25
 
@@ -107,12 +111,15 @@ class HostState:
                 await asyncio.wait_for(self.writer.drain(), _LEAVE_S)
             self.writer.close()
 
-    def lost(self, limits: Limits) -> None:
-        """Give the host up if it has been silent for too long, or has not got on with what it is at."""
+    def lost(self, limits: Limits, begun: float) -> None:
+        """Give the host up if it has been silent for too long, or has not got on with what it is at.
+
+        `begun` is when the last host began: while others do, there are too many for all to begin at once.
+        """
         now = time.monotonic()
         starting = self.state == "starting"
         silence_s = limits.connect_s if starting else limits.silence_s
-        if now - self.heard > silence_s:
+        if now - (max(self.heard, begun) if starting else self.heard) > silence_s:
             what = "did not connect" if starting else "said nothing"
             self.fail(f"it {what} for {silence_s:g} s", _LOOK)
         if self.state == "preparing" and now - self.moved > limits.prepare_s:
@@ -159,6 +166,8 @@ class Coordinator:
         self._token = secrets.token_hex(32)
         self._changed = asyncio.Event()
         self._stopping: float | None = None
+        self._stop_s = float("inf")
+        self._begun = time.monotonic()
         self._ask_at = 0.0
         self._looked = time.monotonic()
         self._missed: set[int] = set()
@@ -203,9 +212,9 @@ class Coordinator:
             await self._wait()
             self._ask(lost)
             for host in self.hosts:
-                host.lost(self._limits)
+                host.lost(self._limits, self._begun)
                 if host.failed:
-                    self._stop()
+                    self._stop(self._limits.failing_s)
                     where = f"host {host.index}{f' ({host.name})' if host.name else ''}"
                     raise TracekitError(f"{where}: {host.failed}", host.hint)
 
@@ -235,22 +244,25 @@ class Coordinator:
         while not all(host.ended for host in self.hosts):
             await self._wait()
             for host in self.hosts:
-                host.lost(limit)
-                if self._stopping is not None:
+                host.lost(limit, self._begun)
+                if self._stopping is not None and host.phase != SENDING:
                     since = time.monotonic() - max(self._stopping, host.moved)
-                    if since > limit.stopping_s:
-                        host.fail(f"it did not end within {limit.stopping_s:g} s of being told to")
+                    if since > self._stop_s:
+                        host.fail(f"it did not end its requests within {self._stop_s:g} s of being told to")
             if any(host.failed for host in self.hosts):
-                self._stop()
+                self._stop(limit.failing_s)
             if self._progress is not None:
                 self._progress(sum(host.done_ops for host in self.hosts))
 
-    def _stop(self) -> None:
-        """Tell all hosts to stop, once."""
-        if self._stopping is None:
-            self._stopping = time.monotonic()
+    def _stop(self, within_s: float) -> None:
+        """Tell all hosts to stop; once, unless they have less time now."""
+        if within_s < self._stop_s:
+            self._stopping, self._stop_s = time.monotonic(), within_s
             for host in self.hosts:
-                host.send("stop")
+                self._tell_to_stop(host)
+
+    def _tell_to_stop(self, host: HostState) -> None:
+        host.send("stop", grace_s=self._stop_s * _GRACE_SHARE)
 
     async def _wait(self) -> None:
         """Wait for news, or until it is time to look at the clock again. While we did not listen, nobody was silent."""
@@ -276,7 +288,7 @@ class Coordinator:
             if self.interrupted and task is not None:
                 task.cancel()
             self.interrupted = True
-            self._stop()
+            self._stop(self._limits.stopping_s)
             self._changed.set()
 
         loop.add_signal_handler(signal.SIGINT, interrupt)
@@ -324,7 +336,7 @@ class Coordinator:
         host = self.hosts[index]
         host.name, host.heard = str(hello.get("host", "")), time.monotonic()
         if host.state == "starting":
-            host.state, host.moved = "preparing", host.heard
+            host.state, host.moved, self._begun = "preparing", host.heard, host.heard
         return host
 
     def _admit(self, host: HostState, writer: asyncio.StreamWriter) -> None:
@@ -332,7 +344,7 @@ class Coordinator:
         host.writer = writer
         keep_alive(writer.get_extra_info("socket"))
         if self._stopping is not None:
-            host.send("stop")
+            self._tell_to_stop(host)
         host.send("task", **host.task)
 
     def _heard(self, host: HostState, message: Message) -> None:

@@ -36,6 +36,9 @@ __all__ = ["SCRATCH", "serve"]
 
 SCRATCH = "tracekit-host-"
 """How the names of the directories begin in which hosts keep what they record until it is sent."""
+_ALONE_S = 1.0
+"""How long requests may take to end once the coordinator has gone."""
+_INSIST_EACH_S = 0.2
 
 
 def serve(channel: Channel, host: str, vitals: Vitals) -> None:
@@ -51,6 +54,7 @@ class _Agent:
     host: str
     vitals: Vitals
     stopped: bool = False
+    started: bool = False
     over: threading.Event = field(default_factory=threading.Event)
     inbox: SimpleQueue[Message | None] = field(default_factory=SimpleQueue)
 
@@ -92,7 +96,13 @@ class _Agent:
                 target,
                 self._watch,
                 touched,
-                HostPart(task["index"], task["hosts"], start, lambda: self._ended(part.plan.changes)),
+                HostPart(
+                    task["index"],
+                    task["hosts"],
+                    start,
+                    lambda: self._ended(part.plan.changes and not self.stopped),
+                    lambda: self.started,
+                ),
             )
         finally:
             self._ended()
@@ -151,7 +161,8 @@ class _Agent:
                 self.vitals.move()
 
     def _ended(self, changes: bool = False) -> None:
-        """Note that the engine has ended; after `changes`, the target is asked what it holds."""
+        """Note that the engine has ended, so that nothing interrupts us; after `changes`, the target is asked what it holds."""
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         self.vitals.phase = CHECKING if changes else SENDING
 
     def _watch(self, done: int, planned: int, note: str) -> None:
@@ -186,8 +197,19 @@ class _Agent:
                 self.stopped = True
                 if self.vitals.phase == DRIVING:
                     os.kill(os.getpid(), signal.SIGINT)
+                grace_s = _ALONE_S if message is None else message["grace_s"]
+                threading.Thread(
+                    target=self._insist, args=(grace_s,), name="tracekit-insist", daemon=True
+                ).start()
             if message is None:
                 return
+
+    def _insist(self, grace_s: float) -> None:
+        """Have the engine abandon the requests that are still under way after a while; some engines must be told twice."""
+        time.sleep(grace_s)
+        while self.vitals.phase == DRIVING:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(_INSIST_EACH_S)
 
 
 class _Start:
@@ -207,6 +229,7 @@ class _Start:
         self._agent.vitals.phase = DRIVING  # from here on, a word to stop interrupts us
         if at is None or self._agent.stopped:
             raise KeyboardInterrupt
+        self._agent.started = True
         self.local_ns = at - self._offset.offset_ns
         self.late_ns = max(time.monotonic_ns() - self.local_ns, 0)
         return self.local_ns

@@ -13,7 +13,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
 from typing import IO, Any, Protocol
 
@@ -24,10 +24,12 @@ from tracekit.scale.links import Links
 from tracekit.scale.pulse import is_stopped
 from tracekit.spread import connect_ray, is_ray_client, place_of
 
-__all__ = ["Launcher", "command", "launching"]
+__all__ = ["Launcher", "Starts", "command", "launching"]
 
 _LEAVE_S = 1.0
 _LOOK_EACH_S = 1.0
+_START_S = 20.0
+"""How long Ray may start no process at all."""
 _SAID_BYTES = 1000
 _STOPPED = "its process was stopped"
 
@@ -105,15 +107,17 @@ def start(words: Sequence[str], token: str, errors: IO[bytes] | int | None = Non
 
 
 def end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
-    """Wait for agents to leave, which they do when the coordinator says so; kill those that do not."""
+    """Wait for agents to leave, which they do when the coordinator says so; kill those that do not, or were stopped."""
     deadline = time.monotonic() + _LEAVE_S
     for process in processes:
+        left_s = 0 if is_stopped(process.pid) else max(deadline - time.monotonic(), 0)
         try:
-            process.wait(max(deadline - time.monotonic(), 0))
+            process.wait(left_s)
         except subprocess.TimeoutExpired:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+            with suppress(subprocess.TimeoutExpired):  # a request that the kernel does not let go of
+                process.wait(_LEAVE_S)
 
 
 def _ended(code: int, said: str = "") -> str:
@@ -136,6 +140,9 @@ def _waited(agent: subprocess.Popen[bytes]) -> int | None:
 class _Host:
     """The actor on a node: runs the agent there, which leaves by itself."""
 
+    def begin(self) -> None:
+        """Show that Ray has started this process."""
+
     def run(self, address: str, port: int, index: int, token: str) -> str:
         """Return what became of the agent, when it has ended."""
         with tempfile.TemporaryFile() as errors:
@@ -146,6 +153,21 @@ class _Host:
                 return _STOPPED
             errors.seek(max(os.fstat(errors.fileno()).st_size - _SAID_BYTES, 0))
             return _ended(code, errors.read().decode(errors="replace"))
+
+
+class Starts:
+    """Finds the processes that Ray does not start. While it starts others, there are too many for all to start at once."""
+
+    def __init__(self, now: float) -> None:
+        self._last = now
+        self._begun: set[int] = set()
+
+    def late(self, wanted: int, begun: Collection[int], now: float) -> set[int]:
+        """Return which of the `wanted` processes are not among those that have `begun`, if none has for long; `now` in s."""
+        if not self._begun.issuperset(begun):
+            self._begun.update(begun)
+            self._last = now
+        return set(range(wanted)) - self._begun if now - self._last > _START_S else set()
 
 
 class _Ray:
@@ -161,7 +183,9 @@ class _Ray:
         self.most: int | None = len(self._nodes)
         self.address = _own_address(self._nodes[0]["NodeManagerAddress"])
         self._actors: list[Any] = []
+        self._begins: list[Any] = []
         self._ends: list[Any] = []
+        self._starts = Starts(time.monotonic())
         # A driver inside the cluster reaches the port of each node; a client from elsewhere need not.
         reached = [] if is_ray_client(where) else self._nodes
         self._links = Links([(node["NodeManagerAddress"], node["NodeManagerPort"]) for node in reached])
@@ -173,12 +197,25 @@ class _Ray:
             self._ray.remote(_Host).options(num_cpus=0, scheduling_strategy=placed, max_restarts=0).remote()
         )
         self._actors.append(actor)
+        self._begins.append(actor.begin.remote())
         self._ends.append(actor.run.remote(address, port, index, token))
 
     def lost(self) -> dict[int, str]:
-        ready, _ = self._ray.wait(self._ends, num_returns=len(self._ends), timeout=0)
-        ended = {index: self._why(end) for index, end in enumerate(self._ends) if end in ready}
-        return {**self._links.cut(), **ended}
+        ended = {index: self._why(self._ends[index]) for index in self._ready(self._ends)}
+        late = self._starts.late(len(self._begins), self._ready(self._begins), time.monotonic())
+        return {**{index: self._not_started(index) for index in late}, **self._links.cut(), **ended}
+
+    def _ready(self, calls: list[Any]) -> list[int]:
+        """The numbers of the calls that have ended."""
+        found, _ = self._ray.wait(calls, num_returns=len(calls), timeout=0)
+        ready = set(found)
+        return [index for index, call in enumerate(calls) if call in ready]
+
+    def _not_started(self, index: int) -> str:
+        address = self._nodes[index % len(self._nodes)]["NodeManagerAddress"]
+        return (
+            f"Ray has started no process on its node {address} for {_START_S:g} s; see the logs of Ray there"
+        )
 
     def _why(self, end: Any) -> str:
         try:
