@@ -9,8 +9,8 @@ from __future__ import annotations
 import errno
 import os
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from tracekit.backends.base import Backend, Handle
@@ -22,7 +22,14 @@ from tracekit.store.layout import SEALED_NAME, is_trace_file, segments_of
 from tracekit.store.remote import RemotePath
 from tracekit.uri import scheme_of
 
-__all__ = ["Stores", "check_remote_target", "publish_remote"]
+__all__ = [
+    "Stores",
+    "check_remote_target",
+    "publish_remote",
+    "put_segments",
+    "remove_segments",
+    "seal_remote",
+]
 
 
 class Stores:
@@ -101,16 +108,45 @@ def check_remote_target(path: RemotePath, *, overwrite: bool) -> None:
 
 def publish_remote(folder: Path, path: RemotePath) -> None:
     """Copy the complete trace `folder` to `path`. The list of its segments is written last, and makes it a trace."""
-    stores = Stores()
-    backend = stores.backend(str(path))
-    try:
-        before = {entry.name for entry in path.iterdir()}
-        if SEALED_NAME in before:  # from here on it is not the old trace, whatever happens
+    with closing(Stores().backend(str(path))) as backend:
+        if SEALED_NAME in {
+            entry.name for entry in path.iterdir()
+        }:  # from here on it is not the old trace, whatever happens
             backend.changer.delete(f"{path}/{SEALED_NAME}")
         files = segments_of(folder)
-        for file in [*files, folder / SEALED_NAME]:
-            backend.put(f"{path}/{file.name}", file.read_bytes(), overwrite=True)
-        for name in before - {file.name for file in files} - {SEALED_NAME}:
-            backend.changer.delete(f"{path}/{name}")
-    finally:
-        backend.close()
+        for file in files:
+            _put(backend, path, file)
+        _seal(backend, path, folder / SEALED_NAME, [file.name for file in files])
+
+
+def put_segments(files: Iterable[Path], path: RemotePath, moved: Callable[[], None]) -> None:
+    """Copy segments to `path`, under names that no trace there has; `moved` is called after each. They are no trace yet."""
+    with closing(Stores().backend(str(path))) as backend:
+        for file in files:
+            _put(backend, path, file)
+            moved()
+
+
+def seal_remote(path: RemotePath, sealed: Path, segments: Collection[str]) -> None:
+    """Make the `segments` that are at `path` the trace there, in place of one that was, by the list `sealed`."""
+    with closing(Stores().backend(str(path))) as backend:
+        _seal(backend, path, sealed, segments)
+
+
+def remove_segments(path: RemotePath, begin: str) -> None:
+    """Remove the segments at `path` whose names begin so."""
+    with closing(Stores().backend(str(path))) as backend:
+        for entry in path.iterdir():
+            if entry.name.startswith(begin):
+                backend.changer.delete(f"{path}/{entry.name}")
+
+
+def _put(backend: Backend, path: RemotePath, file: Path) -> None:
+    backend.put(f"{path}/{file.name}", file.read_bytes(), overwrite=True)
+
+
+def _seal(backend: Backend, path: RemotePath, sealed: Path, segments: Collection[str]) -> None:
+    """Write the list of the segments, and remove what is not one of them."""
+    _put(backend, path, sealed)
+    for name in {entry.name for entry in path.iterdir()} - {SEALED_NAME, *segments}:
+        backend.changer.delete(f"{path}/{name}")

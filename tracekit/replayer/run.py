@@ -29,7 +29,7 @@ from tracekit.replayer.compare import compare
 from tracekit.replayer.drive import Watch, drive, model_of_recording, options_to_record
 from tracekit.replayer.engines.jit import preload
 from tracekit.replayer.mapping import parse_rules
-from tracekit.replayer.missing import NOTHING_MISSING, missing_ops
+from tracekit.replayer.missing import NOTHING_MISSING, Missing, missing_ops
 from tracekit.replayer.options import ReplayOptions
 from tracekit.replayer.pacing import closed_pacer
 from tracekit.replayer.plan import Plan
@@ -66,6 +66,8 @@ class _Run:
     before: Residency | None
     after: Residency | None
     wrong: list[str]
+    missing: Missing | None = None
+    """The ops that were not issued, if that is known already."""
 
 
 def replay(
@@ -123,8 +125,11 @@ def _replay(
         if os.path.realpath(kept) == os.path.realpath(reader.path):
             raise UsageError(f"{kept} is the recording itself", "choose another out=")
         if isinstance(kept, RemotePath):
-            return _replay_to_store(reader, options, kept, watch)
-        check_target(kept, overwrite=options.overwrite)
+            check_remote_target(kept, overwrite=options.overwrite)
+            if options.on is None:
+                return _replay_to_store(reader, options, kept, watch)
+        else:
+            check_target(kept, overwrite=options.overwrite)
     if options.on is not None:
         return _replay_on_hosts(reader, options, kept, watch)
     if reader.rows <= _LONG_PLAN:
@@ -138,8 +143,7 @@ def _replay(
 def _replay_to_store(
     reader: TraceReader, options: ReplayOptions, kept: RemotePath, watch: Watch | None
 ) -> ReplayResult:
-    """Replay once, and put the trace on an object store."""
-    check_remote_target(kept, overwrite=options.overwrite)
+    """Replay once, from this host, and put the trace on an object store."""
     with tempfile.TemporaryDirectory(prefix="tracekit-replay-") as scratch:
         target = Path(scratch) / "replay.trace"
         result = _replay(reader, options, target, watch)
@@ -174,7 +178,7 @@ def _replay_on_hosts(
     with tempfile.TemporaryDirectory(prefix="tracekit-replay-") as scratch:
         target = kept if kept is not None else Path(scratch) / "replay.trace"
         done = distribute(reader, options, target, watch)
-        run = _Run(done.whole, done.client, None, None, done.wrong)
+        run = _Run(done.whole, done.client, None, None, done.wrong, done.missing)
         result = _result(reader, done.plan, open_reader(target), options, kept, run, watch)
         return replace(result, hosts=done.hosts, warnings=(*done.warnings, *result.warnings))
 
@@ -290,8 +294,14 @@ def _result(
         residency_after=run.after,
         options=options_to_record(options),
         warnings=tuple(_warnings(reader, plan, options, run)),
-        not_issued=NOTHING_MISSING if run.whole else missing_ops(done, planned),
+        not_issued=_missing(run, done, planned),
     )
+
+
+def _missing(run: _Run, done: TraceReader, planned: int) -> Missing:
+    if run.missing is not None:
+        return run.missing
+    return NOTHING_MISSING if run.whole else missing_ops(done, planned)
 
 
 def _needed_workers(done: TraceReader, timing: dict[str, Any], client: ClientFacts) -> int | None:

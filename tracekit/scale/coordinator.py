@@ -21,8 +21,8 @@ from typing import Any, BinaryIO
 from tracekit.errors import TracekitError
 from tracekit.scale.clock import ClockServer
 from tracekit.scale.links import keep_alive
-from tracekit.scale.pulse import DRIVING, PREPARING, SENDING
-from tracekit.scale.wire import CHUNK, Message, packed, receive
+from tracekit.scale.pulse import DRIVING, PREPARING, SENDING, STORING
+from tracekit.scale.wire import CHUNK, Message, ProtocolError, packed, receive
 from tracekit.store.index import Entry, entry_of
 
 __all__ = ["Coordinator", "HostState", "Launch", "Limits", "Lost", "Progress"]
@@ -139,7 +139,7 @@ class HostState:
 
 
 class Coordinator:
-    """Runs one replay on several hosts. `folder` receives their segments.
+    """Runs one replay on several hosts. `folder` receives their segments, unless each has put its own on an object store.
 
     `tasks` has what each agent is told; `sent` are the files of the trace, for hosts that cannot open it.
     """
@@ -147,7 +147,7 @@ class Coordinator:
     def __init__(
         self,
         tasks: Sequence[dict[str, Any]],
-        folder: Path,
+        folder: Path | None,
         *,
         address: str = "127.0.0.1",
         sent: Iterable[Path] = (),
@@ -245,7 +245,7 @@ class Coordinator:
             await self._wait()
             for host in self.hosts:
                 host.lost(limit, self._begun)
-                if self._stopping is not None and host.phase != SENDING:
+                if self._stopping is not None and host.phase not in (SENDING, STORING):
                     since = time.monotonic() - max(self._stopping, host.moved)
                     if since > self._stop_s:
                         host.fail(f"it did not end its requests within {self._stop_s:g} s of being told to")
@@ -379,6 +379,8 @@ class Coordinator:
         host.send("sent")
 
     def _receive_file(self, host: HostState, message: Message) -> None:
+        if self._folder is None:
+            raise ProtocolError("a file came that was to be stored elsewhere")
         name = Path(str(message["name"])).name
         key = (host.index, name)
         if key not in self._files:
@@ -392,8 +394,8 @@ class Coordinator:
             file = self._files.pop((host.index, entry.name), None)
             if file is not None:
                 file.close()
-            path = self._folder / Path(entry.name).name
-            if not path.exists() or entry_of(path, entry.rows).digest != entry.digest:
+            path = None if self._folder is None else self._folder / Path(entry.name).name
+            if path is not None and not (path.exists() and entry_of(path, entry.rows).digest == entry.digest):
                 host.fail(f"its segment {entry.name} did not arrive as it was sent", "replay again")
                 return
             host.entries.append(entry)

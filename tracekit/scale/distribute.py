@@ -5,29 +5,34 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tracekit.errors import UsageError
+from tracekit.remote import remove_segments, seal_remote
 from tracekit.replayer.clients import shift_between_clients
 from tracekit.replayer.drive import Watch
 from tracekit.replayer.mapping import MappingRules, parse_rules
-from tracekit.replayer.missing import NOT_ISSUED, Missing, missing_ops
+from tracekit.replayer.missing import NOT_ISSUED, NOTHING_MISSING, Missing, missing_ops
 from tracekit.replayer.options import ReplayOptions
 from tracekit.replayer.plan import Plan
 from tracekit.replayer.verdict import ClientFacts
 from tracekit.scale.coordinator import Coordinator, HostState
+from tracekit.scale.hosting import segments_named
 from tracekit.scale.launch import launching
 from tracekit.scale.part import Whole, changed_elsewhere, stand_in, whole_of
 from tracekit.scale.scratch import scratch_directory
 from tracekit.scale.slicing import Stream, by_file, copies, slices
 from tracekit.store.fingerprint import fingerprint
+from tracekit.store.index import Entry, write_sealed
 from tracekit.store.join import assembling
-from tracekit.store.layout import is_trace_file
-from tracekit.store.manifest import new_manifest, read_manifest
+from tracekit.store.layout import SEALED_NAME, is_trace_file
+from tracekit.store.manifest import Manifest, new_manifest, read_manifest
 from tracekit.store.reader import TraceReader, open_reader, where_it_is
+from tracekit.store.remote import RemotePath
 from tracekit.store.streams import ranks_of, stream_files, streams_of
 from tracekit.units import format_count
 
@@ -40,7 +45,8 @@ _RANGES_KEPT = 65_536
 
 @dataclass(frozen=True, slots=True)
 class Distributed:
-    """What became of a replay on several hosts. `hosts` has a row for each; `plan` stands for that of the whole."""
+    """What became of a replay on several hosts. `hosts` has a row for each; `plan` stands for that of the whole, of which ops
+    are `missing`."""
 
     whole: bool
     plan: Plan
@@ -48,11 +54,13 @@ class Distributed:
     wrong: list[str]
     hosts: tuple[dict[str, Any], ...]
     warnings: tuple[str, ...]
+    missing: Missing
 
 
 def distribute(reader: TraceReader, options: ReplayOptions, target: Path, watch: Watch | None) -> Distributed:
     """Replay `reader` from the hosts that `options.on` names, and write what they recorded as the trace `target`.
 
+    On an object store, each host puts its own segments there, and they become a trace when all have.
     Raises UsageError if the trace cannot be split so, and the error of a host that fails before the replay began.
     """
     rules = parse_rules(options.map)
@@ -73,32 +81,57 @@ def distribute(reader: TraceReader, options: ReplayOptions, target: Path, watch:
             "trace_id": manifest.trace_id,
             "epoch_unix_ns": manifest.epoch_unix_ns,
             "epoch_mono_ns": manifest.local_epoch_mono_ns(),
+            "out": str(target) if isinstance(target, RemotePath) else None,
         }
         tasks = [{**shared, "index": index, "streams": sorted(part)} for index, part in enumerate(parts)]
         total = reader.rows * options.loop * options.clients
         coordinator = Coordinator(
             tasks,
-            scratch,
+            None if isinstance(target, RemotePath) else scratch,
             address=launcher.address,
             sent=_files(reader),
             progress=None if watch is None else lambda done: watch(done, total, f"{len(parts)} hosts"),
         )
-        hosts = coordinator.run(launcher.launch, launcher.lost)
-        if coordinator.start_ns is None:  # Ctrl-C came before the start
-            raise KeyboardInterrupt
-        wall_ns = time.monotonic_ns() - coordinator.start_ns
-        known = _known(hosts) or whole_of(reader, rules, options)
-        whole = all(host.state == "done" and host.report["whole"] for host in hosts)
-        notes: dict[str, str] = {}
-        with assembling(target, manifest, overwrite=options.overwrite, notes=notes) as (aside, entries):
+        with _assembled(target, scratch, manifest, options) as (folder, entries, notes):
+            hosts = coordinator.run(launcher.launch, launcher.lost)
+            if coordinator.start_ns is None:  # Ctrl-C came before the start
+                raise KeyboardInterrupt
+            wall_ns = time.monotonic_ns() - coordinator.start_ns
+            known = _known(hosts) or whole_of(reader, rules, options)
+            whole = all(host.state == "done" and host.report["whole"] for host in hosts)
             for host in hosts:
-                for entry in host.entries:
-                    shutil.move(scratch / entry.name, aside / entry.name)
-                    entries.append(entry)
+                entries += host.entries
+            missing = NOTHING_MISSING
             if not whole:
-                missing = _missing([aside / entry.name for entry in entries], known.ops)
+                missing = _missing([folder / entry.name for entry in entries], known.ops)
                 notes[NOT_ISSUED] = json.dumps(missing.to_dict(_RANGES_KEPT))
-        return _outcome(hosts, parts, wanted, wall_ns, whole, known)
+        return _outcome(hosts, parts, wanted, wall_ns, whole, known, missing)
+
+
+@contextmanager
+def _assembled(
+    target: Path, scratch: Path, manifest: Manifest, options: ReplayOptions
+) -> Iterator[tuple[Path, list[Entry], dict[str, str]]]:
+    """Yield where the segments of the hosts come to lie, and lists for their entries and for what is to be noted of the trace.
+
+    On a clean exit they are the trace `target`; otherwise nothing is left of them.
+    """
+    entries: list[Entry] = []
+    notes: dict[str, str] = {}
+    if isinstance(target, RemotePath):
+        try:
+            yield target, entries, notes
+            write_sealed(scratch, manifest, entries, notes=notes, segments_at=target)
+            seal_remote(target, scratch / SEALED_NAME, [entry.name for entry in entries])
+        except BaseException:
+            remove_segments(target, segments_named(manifest.trace_id))
+            raise
+        return
+    yield scratch, entries, notes
+    with assembling(target, manifest, overwrite=options.overwrite, notes=notes) as (aside, kept):
+        for entry in entries:
+            shutil.move(scratch / entry.name, aside / entry.name)
+        kept += entries
 
 
 def _missing(segments: Sequence[Path], planned: int) -> Missing:
@@ -164,6 +197,7 @@ def _outcome(
     wall_ns: int,
     whole: bool,
     known: Whole,
+    missing: Missing,
 ) -> Distributed:
     reported = [host.report for host in hosts if host.state == "done"]
     rows = tuple(_row(host, part) for host, part in zip(hosts, parts, strict=True))
@@ -179,6 +213,7 @@ def _outcome(
         wrong=[line for report in reported for line in report["wrong"]],
         hosts=rows,
         warnings=tuple(failed),
+        missing=missing,
     )
 
 

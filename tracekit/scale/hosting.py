@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from tracekit.errors import TracekitError
 from tracekit.redaction import redact
+from tracekit.remote import put_segments
 from tracekit.replayer.backends import Backends
 from tracekit.replayer.checks import check_targets
 from tracekit.replayer.columns import STOP
@@ -23,7 +24,7 @@ from tracekit.replayer.mapping import parse_rules
 from tracekit.replayer.options import ReplayOptions
 from tracekit.scale.clock import Offset, drifted, measure
 from tracekit.scale.part import PlanPart, part_of
-from tracekit.scale.pulse import CHECKING, DRIVING, SENDING, Vitals
+from tracekit.scale.pulse import CHECKING, DRIVING, SENDING, STORING, Vitals
 from tracekit.scale.scratch import scratch_directory
 from tracekit.scale.wire import CHUNK, Channel, Message, ProtocolError
 from tracekit.store.clocks import Clock
@@ -31,14 +32,20 @@ from tracekit.store.fingerprint import fingerprint
 from tracekit.store.join import Piece, write_pieces
 from tracekit.store.manifest import Manifest, read_manifest
 from tracekit.store.reader import TraceReader, open_reader
+from tracekit.store.remote import remote_path
 
-__all__ = ["SCRATCH", "serve"]
+__all__ = ["SCRATCH", "segments_named", "serve"]
 
 SCRATCH = "tracekit-host-"
 """How the names of the directories begin in which hosts keep what they record until it is sent."""
 _ALONE_S = 1.0
 """How long requests may take to end once the coordinator has gone."""
 _INSIST_EACH_S = 0.2
+
+
+def segments_named(trace_id: str) -> str:
+    """How the names of the segments of a replay begin: no other trace has such."""
+    return f"seg-{trace_id}-"
 
 
 def serve(channel: Channel, host: str, vitals: Vitals) -> None:
@@ -111,15 +118,20 @@ class _Agent:
         wall_ns = time.monotonic_ns() - start.local_ns
         clock = start.ending()
         manifest = Manifest(task["trace_id"], task["epoch_unix_ns"], None, None)
-        name = f"seg-h{task['index']:05d}"
+        name = f"{segments_named(task['trace_id'])}h{task['index']:05d}"
         entries = write_pieces(
             _pieces(open_reader(target), part, clock, task["epoch_mono_ns"], self.vitals),
             scratch,
             manifest,
             name=name,
         )
-        for entry in entries:
-            self._send_file(scratch / entry.name)
+        recorded = [scratch / entry.name for entry in entries]
+        if task["out"] is None:
+            for file in recorded:
+                self._send_file(file)
+        else:
+            self.vitals.phase = STORING
+            put_segments(recorded, remote_path(task["out"]), self.vitals.move)
         self.channel.send(
             "done",
             whole=whole,

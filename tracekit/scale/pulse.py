@@ -18,10 +18,21 @@ from pathlib import Path
 
 from tracekit.scale.wire import Channel
 
-__all__ = ["CHECKING", "DRIVING", "PREPARING", "SENDING", "Signs", "Vitals", "is_stopped", "start_pulse"]
+__all__ = [
+    "CHECKING",
+    "DRIVING",
+    "PREPARING",
+    "SENDING",
+    "STORING",
+    "Signs",
+    "Vitals",
+    "is_stopped",
+    "start_pulse",
+]
 
-PREPARING, DRIVING, CHECKING, SENDING = range(4)
-"""What an agent is at: its plan; the replay; asking the target what it holds then; closing and sending what it recorded."""
+PREPARING, DRIVING, CHECKING, SENDING, STORING = range(5)
+"""What an agent is at: its plan; the replay; asking the target what it holds then; closing and sending what it recorded; or
+putting that on an object store, which has time-outs of its own."""
 _HEARTBEAT_S = 0.25
 _CONNECT_S = 30.0
 _BUSY_S = 60.0

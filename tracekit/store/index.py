@@ -292,6 +292,7 @@ def write_sealed(
     before: _Before = _NOTHING_BEFORE,
     *,
     notes: Mapping[str, str] | None = None,
+    segments_at: Path | None = None,
 ) -> None:
     """Write the manifest and the list of segments as `_trace.parquet`: no rows, the columns of the segments.
 
@@ -299,6 +300,7 @@ def write_sealed(
     another would read half a million.
 
     `notes` are added to its metadata, to those that it had `before`: what is to be known of the trace as a whole.
+    The segments are in `root`, or at another place.
     """
     listed = sorted(entries, key=lambda entry: entry.name)
     metadata = {
@@ -307,7 +309,11 @@ def write_sealed(
         **before.notes,
         **{f"{META_PREFIX}{name}".encode(): text.encode() for name, text in (notes or {}).items()},
     }
-    fresh = [root / entry.name for entry in listed if not (entry.lost or entry.digest in before.digests)]
+    fresh = [
+        (segments_at or root) / entry.name
+        for entry in listed
+        if not (entry.lost or entry.digest in before.digests)
+    ]
     schema = _common_schema(fresh, before.schema)
     labelled = schema.with_metadata(metadata)
     with whole_file(root / SEALED_NAME) as aside, sealed_writer(aside, labelled):
