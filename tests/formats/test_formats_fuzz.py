@@ -7,6 +7,7 @@ on disk; never a traceback, never half a trace, and nothing negative or out of r
 from __future__ import annotations
 
 import gzip
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -196,3 +197,26 @@ def test_all_line_ends_are_read_alike(folder: Path, name: str, ends: bytes) -> N
     import_trace(name, folder / "plain", folder / "b", strict=True)
     sql = "SELECT * FROM ops ORDER BY ALL"
     assert open_reader(folder / "a").query(sql).equals(open_reader(folder / "b").query(sql))
+
+
+@pytest.mark.parametrize("name", [name for name in FORMATS if name != "lmcache"])
+@pytest.mark.parametrize(
+    "number", [b"9" * 19, b"9223372036854775807", b"18446744073709551615", b"1e300", b"9999", b"0001"]
+)
+def test_a_number_out_of_range_in_any_place_gives_a_sound_trace_or_one_line(
+    folder: Path, name: str, number: bytes
+) -> None:
+    """The years of dates are among the places."""
+    data = GOOD[name]
+    places = [found.span() for found in re.finditer(rb"\d+", data)]
+    for start, end in places[:: max(len(places) // 12, 1)]:
+        check(folder, name, data[:start] + number + data[end:], strict=False)
+
+
+@pytest.mark.parametrize("year", [b"0001", b"1677", b"1969", b"2300", b"9999"])
+@pytest.mark.parametrize("name", ["azure-log", "elbencho", "minio-trace", "s3-access-log", "s3dlio", "warp"])
+def test_a_log_of_years_that_no_trace_can_hold_is_refused(folder: Path, name: str, year: bytes) -> None:
+    (folder / "log").write_bytes(re.sub(rb"\b20\d\d(?=[-:])", year, GOOD[name]))
+    with pytest.raises(TraceFormatError, match="contains no op that can be read; line"):
+        import_trace(name, folder / "log", folder / "out")
+    assert not (folder / "out").exists()

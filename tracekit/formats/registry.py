@@ -184,6 +184,9 @@ def import_trace(
                 writer.write(batch)
             writer.describe(has=_has(known, reads, tally), completeness=_completeness(tally))
             if tally.skipped:
+                if not writer.rows and window is None and not tally.left_out:
+                    none = tally.nothing("is this the right format?")
+                    raise TraceFormatError(_in_names(none.message, logs), none.hint)
                 writer.count("skipped_lines", tally.skipped)
             rows = writer.rows
     for text in tally.closing_notes():

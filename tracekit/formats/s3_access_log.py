@@ -190,11 +190,13 @@ def _fields(block: Block, tally: Tally) -> tuple[dict[str, pa.Array], Lines]:
 
 
 def _ns(text: str | None) -> int | None:
+    """Return ns since the Unix epoch; -1, which no op may have, if they are more than 64 bits."""
     try:
         at = datetime.strptime(text or "", "%d/%b/%Y:%H:%M:%S %z")
     except ValueError:
         return None
-    return int(at.timestamp()) * 10**9
+    stamp = int(at.timestamp()) * 10**9
+    return stamp if abs(stamp) < 2**63 else -1
 
 
 def _part_number(asked: str | None) -> int | None:
