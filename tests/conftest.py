@@ -43,7 +43,12 @@ def compiled_engine(tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.mktemp("compile")
     (folder / "data").write_bytes(b"a")
     (folder / "ops.csv").write_text(f"t_submit,uri,offset,len,latency\n0,file://{folder}/data,0,1,1\n")
-    for command in (["import", "csv", "ops.csv", "-o", "t"], ["replay", "t", "--engine", "compiled"]):
+    past_cache = ["--pace", "asap", "--page-cache-mode", "direct_io"]
+    for command in (
+        ["import", "csv", "ops.csv", "-o", "t"],
+        ["replay", "t", "--engine", "compiled"],
+        ["replay", "t", "--engine", "compiled", *past_cache],
+    ):
         subprocess.run(
             [sys.executable, "-m", "tracekit", *command],
             cwd=folder,

@@ -111,6 +111,7 @@ def drive(
         counters = Counter(backends.counters())
         counters.update(engine.counters if isinstance(engine, CompiledEngine) else {})
         workers, at_limit = _crew_of(engine, threads)
+        ring = isinstance(engine, CompiledEngine) and engine.uses_ring
         # The number of workers is above 0, so that a replay of no op is written, too.
         recorder.set_counters({**counters, "replay_workers": workers})
         if whole or not plan.streamed:  # else the plan was not made to its end
@@ -130,7 +131,9 @@ def drive(
             engine.cpu_wait_ns,
             at_limit=at_limit,
             fallback=fallback,
-            cores=min(workers, len(os.sched_getaffinity(0))) if compiled else 1,
+            cores=min(workers, len(os.sched_getaffinity(0))) if compiled and not ring else 1,
+            ring=ring,
+            spun_ns=engine.spun_ns if isinstance(engine, CompiledEngine) else 0,
         ),
         wrong,
     )

@@ -20,7 +20,8 @@ class ClientFacts:
 
     `cpu_wait_ns` is how long its workers were ready to run without a CPU; `at_limit` whether
     no more workers could be started; `fallback` why the interpreter drove the plan and not the
-    compiled engine, which is faster; `cores` how many cores its workers can use at once.
+    compiled engine, which is faster; `cores` how many cores its workers can use at once;
+    `ring` whether one thread made all requests through io_uring; `spun_ns` how much of `cpu_ns` it spent looking for completions.
     """
 
     engine: str
@@ -31,6 +32,8 @@ class ClientFacts:
     at_limit: bool = False
     fallback: str | None = None
     cores: int = 1
+    ring: bool = False
+    spun_ns: int = 0
 
     @property
     def cpu_share(self) -> float:
@@ -40,7 +43,7 @@ class ClientFacts:
     @property
     def cpu_bound(self) -> bool:
         """Whether CPU time, used or waited for, took most of what the client could use."""
-        wanted = self.cpu_ns + self.cpu_wait_ns
+        wanted = self.cpu_ns - self.spun_ns + self.cpu_wait_ns
         return bool(self.wall_ns) and wanted > _CPU_BOUND * self.wall_ns * self.cores
 
 
@@ -65,7 +68,9 @@ def judge(timing: dict[str, Any], facts: ClientFacts, needed_workers: int | None
     if not timing.get("ops"):
         return Verdict("none", "no op ran")
     busy = (timing["service_sum_ns"] or 0) / (facts.wall_ns * facts.workers) if facts.wall_ns else 0.0
-    engine = facts.engine if facts.fallback is None else f"{facts.engine}, because {facts.fallback}"
+    engine = f"{facts.engine} with io_uring" if facts.ring else facts.engine
+    if facts.fallback is not None:
+        engine += f", because {facts.fallback}"
     used = (
         f"the client ({engine}) used {facts.cpu_share:.0%} of {facts.cores} core(s)"
         f" and waited {format_duration(facts.cpu_wait_ns)} for a CPU"

@@ -258,4 +258,6 @@ def _client(found: Sequence[dict[str, Any]], wall_ns: int) -> ClientFacts:
         at_limit=any(each.at_limit for each in facts),
         fallback=next((each.fallback for each in facts if each.fallback), None),
         cores=max(sum(each.cores for each in facts), 1),
+        ring=any(each.ring for each in facts),
+        spun_ns=sum(each.spun_ns for each in facts),
     )

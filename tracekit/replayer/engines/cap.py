@@ -16,7 +16,7 @@ from tracekit.replayer.engines.native import (
     wake,
 )
 
-__all__ = ["admit", "release"]
+__all__ = ["admit", "enter", "release"]
 
 _SPINS = 200
 _LONGEST_WAIT_NS = 50_000_000
@@ -24,7 +24,7 @@ _LONGEST_WAIT_NS = 50_000_000
 
 
 @compiled
-def _enter(control: Any, nbytes: Any) -> Any:
+def enter(control: Any, nbytes: Any) -> Any:
     """Add an op to what is in flight if the caps permit it; whether they do. One larger than the cap goes alone."""
     while True:
         before = load(control, w.IN_FLIGHT)
@@ -40,7 +40,7 @@ def _enter(control: Any, nbytes: Any) -> Any:
 @compiled
 def admit(control: Any, turns: Any, nbytes: Any, clock: Any) -> Any:
     """Wait for admission, first come first served; ns waited. Without a queue, an op that fits does not queue."""
-    if load(control, w.SERVING) == load(control, w.TICKETS) and _enter(control, nbytes):
+    if load(control, w.SERVING) == load(control, w.TICKETS) and enter(control, nbytes):
         return 0
     began = now(clock)
     ticket = fetch_add(control, w.TICKETS, 1)
@@ -51,12 +51,12 @@ def admit(control: Any, turns: Any, nbytes: Any, clock: Any) -> Any:
         if spins > _SPINS and load(control, w.SERVING) != ticket:
             wait_while(turns, mine, seen, clock, _LONGEST_WAIT_NS)
     spins = 0
-    while not _enter(control, nbytes):
+    while not enter(control, nbytes):
         spins += 1
         if spins > _SPINS:
             seen = load(control, w.RELEASES)
             exchange(control, w.HEAD_WAITS, 1)
-            entered = _enter(control, nbytes)
+            entered = enter(control, nbytes)
             if not entered:
                 wait_while(control, w.RELEASES, seen, clock, _LONGEST_WAIT_NS)
             exchange(control, w.HEAD_WAITS, 0)

@@ -1,7 +1,8 @@
 """The compiled engine: drives plans of local files with workers that do not hold the interpreter lock.
 
 Workers run `kernel.work`, compiled by numba; changes other than range writes they have Python perform
-(`hand`). Each writes its rows into a ring of its own; this thread turns them into batches for the recorder
+(`hand`). Where a plan only reads past the page cache, as fast as possible, and the kernel has io_uring, one worker keeps
+as many requests in flight as there would be workers (`inflight`). Each writes its rows into a ring of its own; this thread turns them into batches for the recorder
 (`rings`) while workers run, starts further workers before ops become late, and handles interrupts.
 """
 
@@ -14,6 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,6 +41,7 @@ from tracekit.replayer.engines.interrupt import ending_on_interrupt
 from tracekit.replayer.engines.jit import lacking, load_kernel
 from tracekit.replayer.engines.oplog import warm_up
 from tracekit.replayer.engines.rings import ADVICE, Rings
+from tracekit.replayer.engines.uring import Uring, refusal
 from tracekit.replayer.pacing import AsapPacer, Pacer
 from tracekit.replayer.plan import Plan
 from tracekit.uri import FILE_SCHEMES, scheme_of
@@ -50,6 +53,7 @@ _LEAVE_S = 5.0
 _LEAD_NS = 20_000_000
 _ROWS = 4096
 _ROWS_STREAMED = 8192
+_ROWS_STREAMED_RING = 1 << 17
 _ROWS_ASAP = 1 << 21
 """Rows of all rings together where ops have no due times: they are converted when the CPU is free again."""
 _TURN_S = 0.005
@@ -105,29 +109,35 @@ class CompiledEngine:
         self._workers: list[_Worker] = []
         self._crashes: list[BaseException] = []
         self._timed = not isinstance(pacer, AsapPacer)
-        # A streamed plan goes on when the rows of what was done are recorded.
-        self._rings = Rings(plan, recorder, prompt=self._timed or plan.streamed)
-        asap = _ROWS_STREAMED if plan.streamed else _ROWS_ASAP // settings.threads
-        self._rows = _ROWS if self._timed else max(asap, _ROWS)
-        self._open_files = 1
-        self._max_workers = max(settings.threads, settings.max_threads)
-        self._control = self._make_control(gate)
         self._changes = Changes(
             plan, backend_of, overwrite=settings.overwrite_objects, write_data=settings.write_data
         )
+        self._files = file_arrays(plan.uris, self._changes, direct=settings.page_cache_mode == "direct_io")
+        self._depth = settings.threads if self._ring_fits() else 0
+        self._threads = 1 if self._depth else settings.threads
+        # A streamed plan goes on when the rows of what was done are recorded.
+        self._rings = Rings(plan, recorder, prompt=self._timed or plan.streamed)
+        self._rows = self._rows_of_a_worker()
+        self._open_files = 1
+        self._max_workers = 1 if self._depth else max(settings.threads, settings.max_threads)
+        self._control = self._make_control(gate)
         self._seeds, keep_zeros = self._changes.seeds
         self._control[words.KEEP_ZEROS] = int(keep_zeros)
         self._arrays, self._closed, self._rule = plan_arrays(plan, pacer, self._control)
         self._order = order_arrays(plan.order, self._control)
         self._turns = np.zeros(SLOTS, np.int64)
-        self._files = file_arrays(plan.uris, self._changes, direct=settings.page_cache_mode == "direct_io")
         self._start_mono_ns = 0
         self._cpu: list[tuple[int, int]] = []
 
     @property
     def workers(self) -> int:
-        """How many workers have run."""
-        return len(self._workers)
+        """How many workers have run; with io_uring, how many requests could be in flight."""
+        return self._depth or len(self._workers)
+
+    @property
+    def uses_ring(self) -> bool:
+        """Whether one worker made all requests through io_uring."""
+        return self._depth > 0
 
     @property
     def at_limit(self) -> bool:
@@ -138,6 +148,11 @@ class CompiledEngine:
     def cpu_ns(self) -> int:
         """CPU time that the workers used."""
         return sum(used for used, _ in self._cpu)
+
+    @property
+    def spun_ns(self) -> int:
+        """How much of that they spent looking for completions, where they could have slept."""
+        return sum(int(worker.arrays.state[words.SPUN_NS]) for worker in self._workers)
 
     @property
     def cpu_wait_ns(self) -> int:
@@ -181,7 +196,7 @@ class CompiledEngine:
         """Share the descriptors that may be open between workers and files; return how many workers begin."""
         budget, each = open_file_budget(), _DESCRIPTORS if self._plan.changes else 1
         self._open_files = max(min(_OPEN_FILES, budget // 2), 1)
-        first = min(self._settings.threads, max(self._open_files // each, 1))
+        first = min(self._threads, max(self._open_files // each, 1))
         self._max_workers = max(min(self._max_workers, (budget - self._open_files) // each), first)
         return first
 
@@ -269,7 +284,7 @@ class CompiledEngine:
             ctypes.CDLL(None).prctl(_PR_SET_TIMERSLACK, 1, 0, 0, 0)
             if self._settings.realtime:
                 be_realtime()
-            self._work(worker, self._plan.shared.header)
+            self._drive(worker, self._plan.shared.header)
         except BaseException as error:  # noqa: BLE001 - raised again where `run` is called
             self._crashed(error)
         files = worker.arrays.files
@@ -277,6 +292,23 @@ class CompiledEngine:
             os.close(fd)
         worker.hand.close()
         self._cpu.append((time.thread_time_ns() - began, cpu_wait_ns() - waited))
+
+    def _drive(self, worker: _Worker, header: memoryview | np.ndarray) -> None:
+        if not self._depth:
+            self._work(worker, header)
+            return
+        with closing(Uring(self._depth)) as ring:  # made by the thread that submits to it
+            failed = load_kernel("inflight.keep_in_flight").keep_in_flight(
+                np.frombuffer(header, np.int64),
+                self._arrays,
+                self._files,
+                self._control,
+                ring.arrays,
+                worker.arrays,
+                worker.hand.address,
+            )
+        if failed:
+            raise TracekitError(f"io_uring failed: {os.strerror(failed)}", "see the log of the kernel")
 
     def _work(self, worker: _Worker, header: memoryview | np.ndarray) -> None:
         load_kernel().work(
@@ -297,7 +329,7 @@ class CompiledEngine:
         """Compile the loop before any op is due: run it where it has to stop at once."""
         header = np.zeros_like(self._header)
         header[STOP] = 1
-        self._work(self._new_worker(0), header)
+        self._drive(self._new_worker(0), header)
         self._control[words.NEXT] = 0
 
     def _flush(self) -> bool:
@@ -308,6 +340,21 @@ class CompiledEngine:
             state, ring = worker.arrays.state, worker.arrays.ring
             more |= self._rings.flush(worker.number, state, ring, ended=ended, now_ns=now)
         return more
+
+    def _ring_fits(self) -> bool:
+        """Whether one thread can make all requests through io_uring, and the kernel permits it."""
+        plan = self._plan
+        if self._timed or plan.changes or plan.order is not None or not self._files.direct.all():
+            return False
+        return refusal(self._settings.threads) is None
+
+    def _rows_of_a_worker(self) -> int:
+        """How many rows a worker's ring has."""
+        if self._timed:
+            return _ROWS
+        if self._depth:  # a request that takes long holds up the rows of later ones
+            return max(_ROWS_STREAMED_RING if self._plan.streamed else _ROWS_ASAP, 2 * self._depth)
+        return max(_ROWS_STREAMED if self._plan.streamed else _ROWS_ASAP // self._threads, _ROWS)
 
     def _make_control(self, gate: Gate | None) -> np.ndarray:
         mode = self._settings.page_cache_mode

@@ -57,7 +57,7 @@ class Hand:
         self._arrays = arrays
         self._failed = failed
         self._writers: dict[int, LocalFileWriter] = {}
-        self._room = memoryview(b"")
+        self._rooms: dict[int, memoryview] = {}
         self._keep(aligned_buffer(_ROOM_BYTES + _SLACK))
         integer = ctypes.c_int64
         self._function = ctypes.CFUNCTYPE(integer, integer, integer, integer)(self._answer)
@@ -75,7 +75,7 @@ class Hand:
         sign = -1 if what == words.PERFORM else 1
         try:
             if what == words.MAKE_ROOM:
-                self._keep(aligned_buffer(argument + _SLACK))
+                self._keep(aligned_buffer(max(argument, _ROOM_BYTES) + _SLACK))
             elif what == words.OPEN_WRITER:
                 self._open_writer(int(self._plan.columns["file"][op]), argument)
             elif what == words.CLOSE_WRITERS:
@@ -83,7 +83,7 @@ class Hand:
             elif what == words.BEGIN_PART:
                 self._changes.open(op)
             else:
-                return self._changes.perform(op, self._room[:argument]).nbytes
+                return self._changes.perform(op, self._rooms[0][:argument]).nbytes
         except BackendError as error:
             return sign * (words.CLASSES + _CLASSES.index(error.error_class))
         except BaseException as error:  # noqa: BLE001 - raised again where the engine runs
@@ -92,8 +92,8 @@ class Hand:
         return 0
 
     def _keep(self, room: memoryview) -> None:
-        self._room = room
         state = self._arrays.state
+        self._rooms[int(state[words.REQUEST])] = room
         state[words.ROOM] = np.frombuffer(room, np.uint8).ctypes.data
         state[words.ROOM_BYTES] = len(room) - _SLACK
 

@@ -23,6 +23,7 @@ _COMPILED = (
     "closed.py",
     "rule.py",
     "standby.py",
+    "inflight.py",
     "turns.py",
     "cap.py",
     "local.py",
@@ -59,25 +60,25 @@ def preload() -> None:
 
 
 @cache
-def load_kernel() -> ModuleType:
-    """The module `kernel`. Its machine code is cached for the user, never beside the source."""
+def load_kernel(function: str = "kernel.work") -> ModuleType:
+    """The module of a compiled function. Its machine code is cached for the user, never beside the source."""
     import numba
 
     folder = _directory()
     before = numba.config.CACHE_DIR
     numba.config.CACHE_DIR = str(folder)
     try:
-        kernel = importlib.import_module("tracekit.replayer.engines.kernel")
+        module = importlib.import_module(f"tracekit.replayer.engines.{function.partition('.')[0]}")
     finally:
         numba.config.CACHE_DIR = before
-    if not is_compiled():
+    if not is_compiled(function):
         _log.warning("compiling the replay engine: some seconds, once for each user and version")
-    return kernel
+    return module
 
 
-def is_compiled() -> bool:
+def is_compiled(function: str = "kernel.work") -> bool:
     """Whether this user has machine code of this version already. Does not import numba, which is installed."""
-    return any(_directory().rglob("kernel.work-*.nbc"))
+    return any(_directory().rglob(f"{function}-*.nbc"))
 
 
 def _directory() -> Path:

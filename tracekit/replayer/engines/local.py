@@ -33,6 +33,7 @@ from tracekit.replayer.engines.native import (
 __all__ = [
     "drop_pages",
     "fill",
+    "has_open",
     "make_room",
     "next_row",
     "prepare_read",
@@ -72,6 +73,13 @@ def _slot(file: Any, files: Any, control: Any, state: Any) -> Any:
         _close_all(files)
         state[w.SLOTS] = slots
     return file % slots
+
+
+@compiled
+def has_open(file: Any, control: Any, cache: Any) -> Any:
+    """Whether a file is open already, so that `prepare_read` opens and closes none."""
+    slots = min(cache.shape[0], load(control, w.MOST_OPEN))
+    return cache[file % slots, w.FILE] == file + 1
 
 
 @compiled

@@ -30,6 +30,7 @@ __all__ = [
     "posix_pread",
     "posix_pwrite",
     "posix_statx",
+    "ring_enter",
     "sleep_until",
     "store",
     "swap_if",
@@ -40,6 +41,7 @@ __all__ = [
 _MONOTONIC, _ABSTIME = 1, 1
 _WAIT, _WAKE = 128, 129  # FUTEX_WAIT and FUTEX_WAKE, private to the process
 _FUTEX = 202 if platform.machine() == "x86_64" else 98  # the number of the system call, by architecture
+_RING_ENTER, _GETEVENTS = 426, 1  # io_uring_enter, the same number on every architecture
 
 posix_pread = types.ExternalFunction("pread64", types.int64(types.int32, types.intp, types.intp, types.int64))
 posix_pwrite = types.ExternalFunction(
@@ -61,9 +63,7 @@ _clock_nanosleep = types.ExternalFunction(
     "clock_nanosleep", types.int32(types.int32, types.int32, types.intp, types.intp)
 )
 _errno_location = types.ExternalFunction("__errno_location", types.intp())
-_syscall = types.ExternalFunction(
-    "syscall", types.int64(types.int64, types.intp, types.int64, types.int64, types.intp)
-)
+_syscall = types.ExternalFunction("syscall", types.int64(*[types.int64] * 7))  # its number, and six arguments
 
 
 @intrinsic
@@ -181,10 +181,16 @@ def wait_while(words: Any, index: Any, value: Any, clock: Any, most_ns: Any) -> 
     """Sleep while the lower half of words[index] is that of `value`, until `wake` or for `most_ns`."""
     clock[2], clock[3] = most_ns // 1_000_000_000, most_ns % 1_000_000_000
     low = value & 0xFFFFFFFF
-    _syscall(_FUTEX, words.ctypes.data + 8 * index, _WAIT, low, clock.ctypes.data + 16)
+    _syscall(_FUTEX, words.ctypes.data + 8 * index, _WAIT, low, clock.ctypes.data + 16, 0, 0)
 
 
 @compiled
 def wake(words: Any, index: Any, most: Any) -> None:
     """Wake up to `most` threads that wait on words[index]."""
-    _syscall(_FUTEX, words.ctypes.data + 8 * index, _WAKE, most, 0)
+    _syscall(_FUTEX, words.ctypes.data + 8 * index, _WAKE, most, 0, 0, 0)
+
+
+@compiled
+def ring_enter(ring: Any, count: Any, least: Any, look: Any) -> Any:
+    """Submit `count` entries of an io_uring: how many were submitted, or -1. `look` for completions, and wait for `least`."""
+    return _syscall(_RING_ENTER, ring, count, least, _GETEVENTS if look else 0, 0, 0)

@@ -30,10 +30,13 @@ CLASSES = 1 << 16
     BUFFERED_BYTES,
     ROOM,
     ROOM_BYTES,
-) = range(14)
+    REQUEST,
+    SPUN_NS,
+) = range(16)
 """State of a worker: rows written, rows flushed, the op at hand, whether it waits for a due time, ns in requests,
 lateness of the last op, ops done, entries of its cache of open files in use, what rows cannot show, the same of files
-open for writing, and its buffer: address and size."""
+open for writing, its buffer: address and size, which of its requests that buffer is
+for, and ns spent looking for completions."""
 STATE_WIDTH = 16
 
 (
@@ -81,6 +84,14 @@ DIRECT_FD, VERSION = 2, 3
 """An entry of its cache of files open for writing: FILE and FD, the descriptor with O_DIRECT (-1: none), and which of
 the files of this name it was."""
 WRITER_WIDTH = 4
+
+ROW, ASKED, COUNTED, REQUEST_ROOM, REQUEST_ROOM_BYTES, REQUEST_BLOCK = range(6)
+"""A request in flight: the row of its op, the bytes that it asks for, what the gate counts, its buffer, and O_DIRECT's block."""
+REQUEST_WIDTH = 6
+RING_FD, SQ_TAIL, SQ_MASK, CQ_HEAD, CQ_TAIL, CQ_MASK, QUEUED, FREE, BEGUN, WAITS_SINCE = range(10)
+"""The queue of requests: its ring, where words of that are, entries not yet submitted, requests that are free, ops
+begun, and since when the next op waits for the gate (0: it does not)."""
+QUEUE_WIDTH = 10
 
 MAKE_ROOM, OPEN_WRITER, CLOSE_WRITERS, BEGIN_PART, PERFORM = range(5)
 """What a worker asks Python to do."""
