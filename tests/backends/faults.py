@@ -53,7 +53,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         with contextlib.suppress(ConnectionError, ssl.SSLError):
             type(self).script(self)
 
-    do_HEAD = do_PUT = do_POST = do_DELETE = do_GET
+    do_HEAD = do_PUT = do_POST = do_DELETE = do_CONNECT = do_GET
 
     def handle_expect_100(self) -> bool:
         return True  # nothing is said before the answer, as some stores do

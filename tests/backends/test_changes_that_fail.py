@@ -44,7 +44,7 @@ class Store:
         elif kind == "complete":
             named = re.findall(r"<(?:PartNumber|Latest)>(.*?)<", handler.body.decode())
             self.made = b"".join(self.parts[name] for name in named)
-            handler.reply(201 if "comp" in query else 200)
+            handler.reply(*((201,) if "comp" in query else (200, b"<CompleteMultipartUploadResult/>")))
         elif handler.command == "DELETE":
             handler.reply(404, b"<Error><Code>NoSuchKey</Code></Error>")
         else:
@@ -53,6 +53,8 @@ class Store:
     def _fail(self, handler: Handler, kind: str) -> None:
         if self.fault == "in the body" and kind == "complete":
             handler.reply(200, b"<Error><Code>InternalError</Code></Error>")
+        elif self.fault == "empty body" and kind == "complete":
+            handler.reply(200, b"\n\n")
         elif self.fault == "closed":
             handler.drop()
         elif self.fault == "throttled":
@@ -78,6 +80,7 @@ def backend_at(endpoint: str, scheme: str) -> tuple[ObjectStoreBackend, str]:
     [
         *((scheme, fault) for scheme in ("s3", "az") for fault in ("throttled", "server error", "closed")),
         ("s3", "in the body"),  # of a request that takes long, S3 sends the status first
+        ("s3", "empty body"),
     ],
 )
 def test_each_request_of_an_upload_in_parts_is_sent_again(

@@ -97,3 +97,54 @@ def test_whatever_answers_is_diagnosed_and_not_a_defect(clean_env: pytest.Monkey
         assert set(found(diagnosis)) >= {"list", "clock", "read", "ranges", "write"}, fault
         assert all("\n" not in check.detail for check in diagnosis.checks)
         assert not diagnosis.ok
+
+
+def said(diagnosis: tracekit.Diagnosis) -> dict[str, str]:
+    return {check.name: check.detail for check in diagnosis.checks}
+
+
+def test_a_presigned_url_is_examined_and_its_signature_is_nowhere() -> None:
+    asked = []
+
+    def script(handler: Handler) -> None:
+        asked.append(handler.path)
+        handler.ranged()
+
+    with serving(script) as (endpoint, _):
+        diagnosis = tracekit.doctor(f"{endpoint}/bucket/k?X-Amz-Signature=s3cret")
+    assert diagnosis.ok, diagnosis
+    told = said(diagnosis)
+    assert told["endpoint"] == endpoint and told["TLS"].startswith("no")
+    assert told["clock"].endswith("against the store")
+    assert set(asked) == {"/bucket/k?X-Amz-Signature=s3cret"}
+    assert "s3cret" not in json.dumps(diagnosis.to_dict())
+
+
+@pytest.mark.parametrize("client", CLIENTS["s3"])
+def test_the_region_is_that_which_the_store_names(clean_env: pytest.MonkeyPatch, client: str) -> None:
+    for name, value in KEYS.items():
+        clean_env.setenv(name, value)
+
+    def script(handler: Handler) -> None:
+        if "/eu-west-1/s3/" not in handler.headers.get("Authorization", ""):
+            handler.reply(301, x_amz_bucket_region="eu-west-1")
+        elif handler.path.startswith("/bucket?") or handler.path.startswith("/bucket/?"):
+            entry = "<Contents><Key>k</Key><Size>4096</Size></Contents>"
+            handler.reply(
+                200, f"<ListBucketResult><IsTruncated>false</IsTruncated>{entry}</ListBucketResult>".encode()
+            )
+        else:
+            handler.ranged()
+
+    with serving(script) as (endpoint, _):
+        told = said(tracekit.doctor("s3://bucket", client=client, endpoint=endpoint))
+    assert told["region"] == "eu-west-1 (the store names it; us-east-1 was configured)"
+
+
+def test_the_endpoint_of_aws_has_tls(clean_env: pytest.MonkeyPatch) -> None:
+    for name, value in KEYS.items():
+        clean_env.setenv(name, value)
+    dead = f"http://127.0.0.1:{servers.free_port()}"
+    told = said(tracekit.doctor("s3://bucket", proxy=dead, retries=0))
+    assert (told["endpoint"], told["TLS"]) == ("AWS S3 in us-east-1", "yes")
+    assert f"by the proxy {dead}" in told["list"]

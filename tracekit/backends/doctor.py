@@ -18,6 +18,7 @@ from itertools import islice
 from typing import Any, Unpack
 
 from tracekit.backends.base import Backend, ObjectInfo
+from tracekit.backends.objects.http import WebBackend
 from tracekit.backends.objects.store import ObjectStoreBackend
 from tracekit.backends.objects.uri import split
 from tracekit.backends.registry import applicable, backend_for
@@ -86,8 +87,8 @@ class _Examination:
         self._latency: dict[int, int] = {}
 
     def run(self, *, allow_writes: bool) -> Diagnosis:
-        self._known()
         self._check("list", self._list)
+        self._known()
         self._check("clock", self._clock)
         self._check("read", self._read)
         self._check("ranges", self._ranges)
@@ -108,14 +109,15 @@ class _Examination:
             self._add(name, False, str(error))
 
     def _known(self) -> None:
+        """Put what is known without a request first; the region is known after one."""
         if not isinstance(self._backend, ObjectStoreBackend):
             return
-        for name, detail in self._backend.facts().items():
-            self._add(name, None, detail)
-        endpoint = self._backend.endpoint
-        if "://" in endpoint:
-            secure = endpoint.startswith("https://")
-            self._add("TLS", None, "yes" if secure else "no: bytes and names can be read on the way")
+        facts = self._backend.facts()
+        if isinstance(self._backend, WebBackend):
+            facts["endpoint"] = f"{self._backend.scheme}://{split(clean(self._uri)).container}"
+        secure = "http://" not in facts["endpoint"]
+        facts["TLS"] = "yes" if secure else "no: bytes and names can be read on the way"
+        self._checks[:0] = [Check(name, None, detail) for name, detail in facts.items()]
 
     def _list(self) -> tuple[bool | None, str]:
         found = list(islice(self._backend.list(self._uri), _LISTED))

@@ -9,6 +9,7 @@ from typing import Any
 
 import aiohttp
 
+from tracekit.backends.objects import failures
 from tracekit.backends.objects.failures import Failure
 from tracekit.backends.objects.native.endpoint import Endpoint, broken
 from tracekit.errors import ErrorClass
@@ -55,6 +56,9 @@ def no_answer(error: BaseException, endpoint: Endpoint) -> Failure | None:
         if not isinstance(found, BaseException) or id(found) in seen:
             continue
         seen.add(id(found))
+        if isinstance(found, aiohttp.ClientHttpProxyError):
+            shown = endpoint.proxy.shown if endpoint.proxy else ""
+            return failures.refused_by_proxy(found.status, shown)
         if isinstance(
             found, aiohttp.ClientResponseError
         ):  # raised for what cannot be parsed, and nothing else

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Protocol
 
 import aiobotocore.session
@@ -26,7 +26,7 @@ from tracekit.backends.objects.aio_connections import Redirected, no_answer, wat
 from tracekit.backends.objects.aws import AwsSettings, check_sendable, credential_errors, why_no_credentials
 from tracekit.backends.objects.checksum import verify_counted
 from tracekit.backends.objects.client import PAGE_OBJECTS
-from tracekit.backends.objects.failures import Failure
+from tracekit.backends.objects.failures import NO_LISTING, NO_STORE, Failure, ForeignAnswer
 from tracekit.backends.objects.limits import TooLong, within
 from tracekit.backends.objects.listing import next_token
 from tracekit.backends.objects.loop_thread import LoopClients
@@ -63,6 +63,7 @@ _DECIDED: dict[str, Any] = {
     "request_min_compression_size_bytes": 10240,
     "s3_disable_express_session_auth": False,
     "csm_enabled": False,
+    "data_path": None,
 }
 """What botocore would take from the environment or the profile, and is no part of the contract of `aws`."""
 _CREDENTIAL_ERRORS = (
@@ -144,7 +145,7 @@ class AiobotocoreClient:
 
     async def aread(self, key: str, offset: int, buffer: memoryview) -> tuple[int, int | None]:
         last = offset + len(buffer) - 1
-        async with within(self._total_s):
+        async with self._limited():
             answer = await self._get(key, Range=f"bytes={offset}-{last}")
             first = time.monotonic_ns()
             async with answer["Body"] as body:
@@ -156,7 +157,7 @@ class AiobotocoreClient:
         return len(data), first
 
     async def aget(self, key: str, most: int | None) -> tuple[memoryview | None, int | None]:
-        async with within(self._total_s):
+        async with self._limited():
             answer = await self._get(key)
             first = time.monotonic_ns()
             async with answer["Body"] as body:
@@ -186,9 +187,12 @@ class AiobotocoreClient:
         if after:
             asked["StartAfter"] = after
         while True:
-            answer = self._loops.run(self._call("list_objects_v2", **asked))
+            try:
+                answer = self._loops.run(self._call("list_objects_v2", **asked))
+            except (ForeignAnswer, ResponseParserError):
+                raise ForeignAnswer(NO_LISTING) from None
             if _OF_A_LISTING.isdisjoint(answer):
-                raise ValueError("the answer is not a listing")
+                raise ForeignAnswer(NO_LISTING)
             found = [(entry.get("Key"), entry.get("Size")) for entry in answer.get("Contents", [])]
             if any(None in entry for entry in found):
                 raise ValueError("an entry of the listing has no key or size")
@@ -225,6 +229,10 @@ class AiobotocoreClient:
             return failures.redirected(redirected.region)
         if isinstance(error, OtherBytes):
             return failures.other_bytes(str(error))
+        if isinstance(error, ForeignAnswer):
+            return failures.foreign(error)
+        if isinstance(error, ResponseParserError):  # its text shows the body
+            return failures.foreign(ForeignAnswer(NO_STORE))
         why = no_answer(error, self._endpoint)
         if why is not None:
             return why
@@ -259,9 +267,15 @@ class AiobotocoreClient:
         await self._loops.aclose()
 
     async def _call(self, operation: str, **arguments: Any) -> Any:
-        async with within(self._total_s):
-            client = await self._loops.client()
+        async with self._limited() as client:
             return await getattr(client, operation)(Bucket=self._bucket, **arguments, **self._payer)
+
+    @asynccontextmanager
+    async def _limited(self) -> AsyncIterator[Any]:
+        """Yield the client for a request of limited time. Making the client is no part of a request."""
+        client = await self._loops.client()
+        async with within(self._total_s):
+            yield client
 
     async def _make(self, stack: AsyncExitStack) -> Any:
         session = aiobotocore.session.AioSession(profile=self._settings.profile)
@@ -275,7 +289,8 @@ class AiobotocoreClient:
                 "s3",
                 endpoint_url=self._settings.endpoint,
                 region_name=self._region,
-                verify=self._settings.ca_bundle or True,  # None would be REQUESTS_CA_BUNDLE
+                verify=(self._endpoint.context and self._settings.ca_bundle)
+                or True,  # None: REQUESTS_CA_BUNDLE
                 config=self._config,
             )
         )
@@ -314,6 +329,14 @@ async def _require_credentials(session: Any) -> None:
         raise _NoCredentials(f"no AWS credentials: {why_no_credentials(error)}") from None
 
 
+def _check_xml(body: bytes) -> None:
+    """Raise ForeignAnswer for what is neither empty nor XML."""
+    failures.check_no_page(body)
+    text = body.strip()
+    if text and not (text[:1] == b"<" and text[-1:] == b">"):
+        raise ForeignAnswer(NO_STORE)
+
+
 def _cause(error: Exception) -> object:
     """Return the error that botocore has wrapped."""
     return getattr(error, "kwargs", {}).get("error")
@@ -323,7 +346,8 @@ def _counting(count: Callable[[str], None], secure: bool) -> type[AIOHTTPSession
     """Return a class of sessions whose connections are counted.
 
     It also turns off what aiohttp would send by itself: a GET after a closed connection, and redirects.
-    Neither would be counted, and a redirect would carry the session token to another host.
+    Neither would be counted, and a redirect would carry the session token to another host. It raises
+    ForeignAnswer for a success with a body that is no XML: botocore would make an error 500 of it.
     """
 
     class OneTrySession(AIOHTTPSession):  # type: ignore[misc]
@@ -333,5 +357,11 @@ def _counting(count: Callable[[str], None], secure: bool) -> type[AIOHTTPSession
             if not session.trace_configs:
                 session.trace_configs.append(watched(count, secure))
             return session
+
+        async def send(self, request: Any) -> Any:
+            answer = await super().send(request)
+            if answer.status_code == 200 and not request.stream_output:
+                _check_xml(await answer.content)
+            return answer
 
     return OneTrySession

@@ -182,6 +182,7 @@ def resolve(
     from botocore.exceptions import BotoCoreError
 
     session = botocore.session.Session(profile=profile)
+    session.set_config_variable("data_path", None)  # AWS_DATA_PATH would bring other rules for endpoints
     try:
         scoped = session.get_scoped_config()
         region = (

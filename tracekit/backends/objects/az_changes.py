@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from urllib.parse import quote
 
 from tracekit.backends.objects.azure_account import AzureSettings, container_in
-from tracekit.backends.objects.failures import Failure
+from tracekit.backends.objects.failures import NO_STORE, Failure, ForeignAnswer
 from tracekit.backends.objects.limits import passing
 from tracekit.backends.objects.native.checks import HttpFailure
 from tracekit.backends.objects.native.client import NativeClient
@@ -77,9 +77,11 @@ class AzChanges:
                 break
             time.sleep(_COPY_POLL_S)
             answer = self._asked(to_key, ours)
-        if answer.headers.get(_STATE) != "success":
+        if _STATE not in answer.headers:
+            raise ForeignAnswer(NO_STORE)
+        if answer.headers[_STATE] != "success":
             why = answer.headers.get(f"{_STATE}-description", "no reason given")
-            raise OSError(f"the copy ended as {answer.headers.get(_STATE)}: {why}")
+            raise OSError(f"the copy ended as {answer.headers[_STATE]}: {why}")
 
     def delete(self, key: str) -> None:
         self._client.request("DELETE", key)

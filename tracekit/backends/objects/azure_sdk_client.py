@@ -10,7 +10,7 @@ import logging
 import time
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from typing import Any
 
@@ -23,7 +23,7 @@ from tracekit.backends.objects.aio_connections import Redirected, no_answer, wat
 from tracekit.backends.objects.azure_account import AzureSettings
 from tracekit.backends.objects.checksum import verify_counted
 from tracekit.backends.objects.client import PAGE_OBJECTS
-from tracekit.backends.objects.failures import Failure
+from tracekit.backends.objects.failures import NO_LISTING, NO_STORE, Failure, ForeignAnswer
 from tracekit.backends.objects.limits import TooLong, within
 from tracekit.backends.objects.listing import next_token
 from tracekit.backends.objects.loop_thread import LoopClients
@@ -111,8 +111,7 @@ class AzureSdkClient:
         return body, heads.at
 
     async def _download(self, key: str, offset: int | None, length: int | None, heads: _Heads) -> bytes:
-        async with within(self._total_s):
-            client = await self._loops.client()
+        async with self._limited() as client:
             with _one_request():
                 stream = await client.download_blob(
                     _namable(key), offset, length, raw_response_hook=heads, decompress=False
@@ -126,9 +125,8 @@ class AzureSdkClient:
         return int(size)
 
     async def _size(self, key: str) -> int | None:
-        async with within(self._total_s):
-            client = (await self._loops.client()).get_blob_client(_namable(key))
-            return (await client.get_blob_properties()).size
+        async with self._limited() as client:
+            return (await client.get_blob_client(_namable(key)).get_blob_properties()).size
 
     def pages(self, prefix: str, after: str) -> Iterator[list[tuple[str, int]]]:
         below = f"{prefix}/" if prefix else None
@@ -136,16 +134,15 @@ class AzureSdkClient:
 
         async def following() -> list[Any] | None:
             nonlocal listing
-            async with within(self._total_s):
+            async with self._limited() as client:
                 if listing is None:
-                    client = await self._loops.client()
                     listing = client.list_blobs(below, results_per_page=PAGE_OBJECTS).by_page()
                 try:
                     return [blob async for blob in await anext(listing)]
                 except StopAsyncIteration:
                     return None
-                except AttributeError:  # how the SDK takes an answer without XML
-                    raise ValueError("the answer is not a listing") from None
+                except (AttributeError, ValueError, azure_errors.DecodeError):  # how the SDK takes other XML
+                    raise ForeignAnswer(NO_LISTING) from None
 
         marker = ""
         while (page := self._loops.run(following())) is not None:
@@ -157,8 +154,13 @@ class AzureSdkClient:
         self._loops.run(self._put(_namable(key), bytes(data), overwrite))
 
     async def _put(self, key: str, data: bytes, overwrite: bool) -> None:
-        async with within(self._total_s):
-            await (await self._loops.client()).upload_blob(key, data, overwrite=overwrite)
+        async with self._limited() as client:
+            try:
+                await client.upload_blob(key, data, overwrite=overwrite)
+            except (azure_errors.HttpResponseError, UnicodeDecodeError) as error:
+                if 200 <= (getattr(error, "status_code", None) or 200) < 300:  # it should be 201
+                    raise ForeignAnswer(NO_STORE) from None
+                raise
 
     def failure(self, error: Exception) -> Failure:
         if isinstance(error, _BadKey):
@@ -171,6 +173,8 @@ class AzureSdkClient:
             return Failure(ErrorClass.WRONG_REGION, "the store redirects")
         if isinstance(error, OtherBytes):
             return failures.other_bytes(str(error))
+        if isinstance(error, ForeignAnswer):
+            return failures.foreign(error)
         if isinstance(error, _BodyBroke):
             error = error.cause
         if isinstance(error, ValueError) and ("Content-Range" in str(error) or "int()" in str(error)):
@@ -213,8 +217,7 @@ class AzureSdkClient:
 
     async def _date(self) -> str:
         heads = _Heads()
-        async with within(self._total_s):
-            client = await self._loops.client()
+        async with self._limited() as client:
             try:
                 await client.get_container_properties(raw_response_hook=heads)
             except azure_errors.HttpResponseError as error:
@@ -226,8 +229,8 @@ class AzureSdkClient:
         return True
 
     async def _remove(self, key: str) -> None:
-        async with within(self._total_s):
-            await (await self._loops.client()).delete_blob(key)
+        async with self._limited() as client:
+            await client.delete_blob(key)
 
     def relocate(self, region: str) -> bool:
         return False
@@ -237,6 +240,13 @@ class AzureSdkClient:
 
     async def aclose(self) -> None:
         await self._loops.aclose()
+
+    @asynccontextmanager
+    async def _limited(self) -> AsyncIterator[AsyncContainerClient]:
+        """Yield the client for a request of limited time. Making the client is no part of a request."""
+        client = await self._loops.client()
+        async with within(self._total_s):
+            yield client
 
     async def _make(self, stack: AsyncExitStack) -> AsyncContainerClient:
         credential = self._settings.sdk_credential(aio=True)

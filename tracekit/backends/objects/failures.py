@@ -19,19 +19,26 @@ from tracekit.redaction import redact
 
 __all__ = [
     "CREDENTIALS_MARK",
+    "NO_LISTING",
+    "NO_STORE",
     "TOO_LONG",
     "Failure",
+    "ForeignAnswer",
     "bad_certificate",
+    "check_no_page",
     "credentials_failure",
+    "foreign",
     "from_status",
     "one_line",
     "other_bytes",
     "redirected",
+    "refused_by_proxy",
     "retry_after",
     "speaks_tls",
     "timeout",
     "too_long",
     "unreachable",
+    "without_tls",
 ]
 
 CREDENTIALS_MARK = "tracekit-credentials: "
@@ -40,6 +47,9 @@ CREDENTIALS_MARK = "tracekit-credentials: "
 TOO_LONG = "the request took longer than total_timeout_s"
 _LONGER = "raise total_timeout_s="
 
+NO_LISTING = "the answer is not a listing"
+NO_STORE = "the answer is not that of such a store"
+_PAGE = re.compile(rb"\s*<(?:!doctype\s+)?html", re.IGNORECASE)
 _CODE = re.compile(r"<Code>([^<]{1,80})</Code>")
 _MESSAGE = re.compile(r"<Message>([^<\n\\]{1,200})")
 _RETRYABLE = (ErrorClass.THROTTLED, ErrorClass.TIMEOUT, ErrorClass.SERVER_ERROR)
@@ -103,6 +113,8 @@ def from_status(
     message = message or _first(_MESSAGE, text)
     if status == 400 and _SPEAKS_TLS.search(text or message):
         return speaks_tls()
+    if status == 407:
+        return refused_by_proxy(status)
     answer = " ".join(part for part in (f"HTTP {status}", code) if part)
     detail = redact(f"{answer}: {one_line(message)}" if message else answer)
     error_class = ErrorClass.from_http(status, code)
@@ -121,6 +133,22 @@ def from_status(
     )
 
 
+class ForeignAnswer(ValueError):
+    """A success that no store of this kind answers: of a web server, a login page, another protocol."""
+
+
+def check_no_page(body: bytes) -> None:
+    """Raise ForeignAnswer if a body is a web page."""
+    if _PAGE.match(body):
+        raise ForeignAnswer(NO_STORE)
+
+
+def foreign(error: ForeignAnswer) -> Failure:
+    """Classify a success of another kind of server."""
+    hint = "check the endpoint: another kind of server answers there"
+    return Failure(ErrorClass.IO_ERROR, str(error), hint=hint)
+
+
 def redirected(region: str) -> Failure:
     """Classify a redirect, which is not followed. `region` is what the store names with it."""
     named = region if _REGION.fullmatch(region) else ""
@@ -129,7 +157,21 @@ def redirected(region: str) -> Failure:
 
 def speaks_tls() -> Failure:
     """Classify the answer of a port with TLS to a request without."""
-    return Failure(ErrorClass.UNREACHABLE, "the port speaks TLS (use https://)")
+    return Failure(ErrorClass.UNREACHABLE, "the port speaks TLS", hint="use https://")
+
+
+def without_tls() -> Failure:
+    """Classify what a port without TLS answers to a handshake."""
+    return Failure(ErrorClass.UNREACHABLE, "the port does not speak TLS", hint="try http://")
+
+
+def refused_by_proxy(status: int, proxy: str = "") -> Failure:
+    """Classify the answer of a proxy that does not let a request through."""
+    who = f"the proxy {proxy}" if proxy else "the proxy"
+    if status == 407:
+        hint = "give its login in HTTPS_PROXY or HTTP_PROXY"
+        return Failure(ErrorClass.PERMISSION, f"{who} wants a login: HTTP 407", hint=hint, status=status)
+    return Failure(ErrorClass.UNREACHABLE, f"{who} refused to connect: HTTP {status}", status >= 500)
 
 
 def bad_certificate(cause: int | str, reason: str) -> Failure:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from tracekit.backends.objects.changing import ObjectChanges
-from tracekit.backends.objects.failures import Failure
+from tracekit.backends.objects.failures import NO_STORE, Failure, ForeignAnswer
 from tracekit.backends.objects.limits import passing
 from tracekit.backends.objects.native.client import NativeClient
 from tracekit.backends.objects.native.endpoint import too_long
@@ -47,9 +47,7 @@ def _copy(
     while True:
         query = {"rewriteToken": token} if token else {}
         source = {COPY_SOURCE: f"{container}/{key}"}
-        told = json.loads(client.request("POST", to_key, query=query, headers=source)[1])
-        if not isinstance(told, dict):
-            raise ValueError("the store did not say whether the copy is done")
+        told = _parsed(client.request("POST", to_key, query=query, headers=source)[1])
         if told.get("done"):
             return
         if told.get("rewriteToken", token) == token:
@@ -58,6 +56,16 @@ def _copy(
             raise too_long("the copy took longer than total_timeout_s")
         token = str(told["rewriteToken"])
         count("copies")
+
+
+def _parsed(text: bytes) -> dict[str, object]:
+    try:
+        told = json.loads(text)
+    except ValueError:
+        raise ForeignAnswer(NO_STORE) from None
+    if not isinstance(told, dict):
+        raise ForeignAnswer(NO_STORE)
+    return told
 
 
 class _Emulated:

@@ -59,6 +59,9 @@ class WebBackend(ObjectStoreBackend):
     def stat(self, uri: str) -> ObjectInfo:
         return super().stat(_kept(uri))
 
+    def date(self, uri: str) -> str:
+        return super().date(_kept(uri))
+
     def open(self, uri: str, *, page_cache_mode: str = "default") -> ObjectHandle:
         return super().open(_kept(uri), page_cache_mode=page_cache_mode)
 

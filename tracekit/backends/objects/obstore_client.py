@@ -28,7 +28,7 @@ from obstore.exceptions import (
 
 from tracekit.backends.objects import failures
 from tracekit.backends.objects.client import ObjectClient
-from tracekit.backends.objects.failures import CREDENTIALS_MARK, Failure
+from tracekit.backends.objects.failures import CREDENTIALS_MARK, Failure, ForeignAnswer
 from tracekit.backends.objects.limits import TooLong, timed
 from tracekit.backends.objects.obstore_config import documented_variables_only, names_guard
 from tracekit.backends.objects.options import Transport
@@ -193,6 +193,8 @@ class ObstoreClient:
             return self._helper.failure(error)
         if isinstance(error, TooLong):
             return failures.too_long()
+        if isinstance(error, ForeignAnswer):
+            return failures.foreign(error)
         text = str(error)
         if isinstance(error, MemoryError):
             return Failure(ErrorClass.OUT_OF_MEMORY, text)
@@ -353,7 +355,7 @@ def _of_transport(text: str) -> Failure:
     if refused:
         return failures.bad_certificate(refused[1], refused[1])
     if "InvalidMessage(" in text:
-        return Failure(ErrorClass.UNREACHABLE, "the port does not speak TLS (try http://)")
+        return failures.without_tls()
     if "dns error" in text:
         host = _HOST.search(text)
         return failures.unreachable(f"the host name {host[1] if host else ''} cannot be resolved")

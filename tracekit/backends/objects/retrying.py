@@ -92,6 +92,8 @@ class Retrier:
         self._dialect = dialect
         self._retries = retries
         self._count = count
+        self.region = ""
+        """The region that the store named, if it is another than the given one."""
 
     def send(
         self,
@@ -151,6 +153,7 @@ class Retrier:
             self._count("throttles")
         if failure.region and not tries.relocated and client.relocate(failure.region):
             tries.relocated = True
+            self.region = failure.region
             self._count("retries")
             return 0.0
         retries = (

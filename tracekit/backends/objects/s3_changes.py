@@ -12,11 +12,13 @@ from typing import Final, TypeAlias
 from urllib.parse import quote
 from xml.sax.saxutils import escape
 
-from tracekit.backends.objects.failures import Failure
+from tracekit.backends.objects.failures import NO_STORE, Failure, ForeignAnswer
 from tracekit.backends.objects.native.checks import HttpFailure
 from tracekit.backends.objects.native.client import NativeClient
+from tracekit.backends.objects.native.endpoint import Broken
 from tracekit.backends.objects.native.service import xml_text
 from tracekit.backends.objects.native.wire import Answer
+from tracekit.errors import ErrorClass
 
 __all__ = ["Copy", "S3Changes"]
 
@@ -41,7 +43,7 @@ class S3Changes:
         answer = self._client.request("POST", key, query={"uploads": ""})[1]
         found = _UPLOAD.search(answer.decode("utf-8", "replace"))
         if found is None:
-            raise ValueError("the store did not name the upload that it began")
+            raise ForeignAnswer(NO_STORE)
         return xml_text(found[1])
 
     def part(self, key: str, upload: str, number: int, data: memoryview) -> str:
@@ -57,7 +59,8 @@ class S3Changes:
             for number, tag in parts
         )
         body = f"<CompleteMultipartUpload>{listed}</CompleteMultipartUpload>".encode()
-        _check(*self._client.request("POST", key, query={"uploadId": upload}, body=body))
+        answer = self._client.request("POST", key, query={"uploadId": upload}, body=body)
+        _check(*answer, b"<CompleteMultipartUploadResult")
 
     def abort(self, key: str, upload: str) -> None:
         self._client.request("DELETE", key, query={"uploadId": upload})
@@ -80,13 +83,17 @@ def _s3_copy(client: NativeClient, container: str, key: str, to_key: str) -> Non
     source = quote(f"/{container}/{key}", safe="/-_.~", errors="surrogateescape")
     directive = "REPLACE" if key == to_key else "COPY"
     headers = {"x-amz-copy-source": source, "x-amz-metadata-directive": directive}
-    _check(*client.request("PUT", to_key, headers=headers))
+    _check(*client.request("PUT", to_key, headers=headers), b"<CopyObjectResult")
 
 
-def _check(answer: Answer, text: bytes) -> None:
-    """Raise HttpFailure for an error in the body: of a request that takes long, the store sends status 200 first.
+def _check(answer: Answer, text: bytes, element: bytes) -> None:
+    """Raise for an error in the body, or an empty one: of a request that takes long, the store sends status 200 first.
 
-    It counts as a failure of the server, as in boto3, unless its code says what it is.
+    Both count as a failure of the server, as in boto3, unless a code says what it is.
     """
     if b"<Error>" in text:
         raise HttpFailure(replace(answer, status=500), text)
+    if not text.strip():
+        raise Broken(ErrorClass.SERVER_ERROR, "the store did not say how the request ended")
+    if element not in text:
+        raise ForeignAnswer(NO_STORE)

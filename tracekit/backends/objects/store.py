@@ -144,7 +144,10 @@ class ObjectStoreBackend:
 
     def facts(self) -> dict[str, str]:
         """Return who asks, and where, without secrets."""
-        return {"endpoint": self.endpoint, **self._dialect.facts()}
+        facts = {"endpoint": self.endpoint, **self._dialect.facts()}
+        if self.retrier.region:
+            facts["region"] = f"{self.retrier.region} (the store names it; {facts['region']} was configured)"
+        return facts
 
     def date(self, uri: str) -> str:
         """Return the store's clock as its Date header has it; "" if the client does not show it."""

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 
+from tracekit.backends.objects import failures
 from tracekit.backends.objects.native.checks import RangeCheck
 from tracekit.backends.objects.native.endpoint import (
     Broken,
@@ -335,8 +336,7 @@ def check_tunnel(endpoint: Endpoint, reception: Reception) -> None:
     """Raise Broken if the proxy refused to connect."""
     status = reception.answer.status if reception.answer else 0
     if not 200 <= status < 300:
-        kind = ErrorClass.PERMISSION if status == 407 else ErrorClass.UNREACHABLE
-        raise Broken(kind, f"the proxy {_shown(endpoint)} refused to connect: HTTP {status}", status >= 500)
+        raise Broken.of(failures.refused_by_proxy(status, _shown(endpoint)))
 
 
 def _shown(endpoint: Endpoint) -> str:

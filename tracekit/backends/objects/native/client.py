@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 from tracekit.backends.objects import failures
 from tracekit.backends.objects.checksum import verify_counted
-from tracekit.backends.objects.failures import CREDENTIALS_MARK, Failure
+from tracekit.backends.objects.failures import CREDENTIALS_MARK, Failure, ForeignAnswer
 from tracekit.backends.objects.listing import next_token
 from tracekit.backends.objects.native.blocking import BlockingPool
 from tracekit.backends.objects.native.checks import (
@@ -189,13 +189,18 @@ class NativeClient:
         reception = Reception(method, any_answer)
         self._send(method, key, reception, query, headers, body)
         assert reception.answer is not None
-        return reception.answer, bytes(reception.body)
+        told = bytes(reception.body)
+        if method != "GET":  # what an object holds is nobody's business
+            failures.check_no_page(told)
+        return reception.answer, told
 
     def failure(self, error: Exception) -> Failure:
         if isinstance(error, HttpFailure):
             return self._http_failure(error)
         if isinstance(error, Broken):
             return error.failure
+        if isinstance(error, ForeignAnswer):
+            return failures.foreign(error)
         text = str(error)
         if isinstance(error, BadKey):
             return Failure(ErrorClass.BAD_KEY, text)

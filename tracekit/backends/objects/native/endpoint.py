@@ -234,7 +234,7 @@ def broken(error: Exception, endpoint: Endpoint, connecting: bool) -> Broken:
             "RECORD_LAYER_FAILURE",
             "PACKET_LENGTH_TOO_LONG",
         ):
-            return Broken(ErrorClass.UNREACHABLE, "the port does not speak TLS (try http://)", False)
+            return Broken.of(failures.without_tls())
         return Broken(ErrorClass.UNREACHABLE, f"TLS failed: {reason}", not connecting)
     if isinstance(error, TimeoutError):
         if connecting:
@@ -256,7 +256,7 @@ def broken(error: Exception, endpoint: Endpoint, connecting: bool) -> Broken:
 def malformed(error: Malformed) -> Broken:
     """Return the failure of a request whose answer is not HTTP/1.1."""
     if isinstance(error, SpeaksTls):
-        return Broken(ErrorClass.UNREACHABLE, str(error), retryable=False)
+        return Broken.of(failures.speaks_tls())
     return Broken(ErrorClass.IO_ERROR, str(error))
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 from urllib.parse import quote
 
+from tracekit.backends.objects.failures import NO_LISTING, ForeignAnswer
 from tracekit.backends.objects.native.endpoint import Endpoint
 
 __all__ = [
@@ -117,7 +118,7 @@ def encoded_query(query: Mapping[str, str]) -> str:
 def check_listing(text: str, element: str) -> None:
     """Raise ValueError if `text` is not a whole XML document of this element."""
     if f"<{element}" not in text:
-        raise ValueError("the answer is not a listing")
+        raise ForeignAnswer(NO_LISTING)
     end = text.rstrip()
     if not end.endswith((f"</{element}>", "/>")):
         raise ValueError("the listing breaks off")

@@ -140,7 +140,7 @@ class Reception:
         if end < 0:
             begun = bytes(self._scratch[: min(self._filled, len(_VERSION))])
             if begun.startswith(_TLS_ALERT):
-                raise SpeaksTls("the port speaks TLS (use https://)")
+                raise SpeaksTls("the port speaks TLS")
             if not _VERSION.startswith(begun):
                 raise Malformed(
                     "the answer is not HTTP" if begun[:5] != b"HTTP/" else "the answer is not HTTP/1.1"
