@@ -41,6 +41,7 @@ _ended: tuple[weakref.ref[object], int] | None = None
 
 class _Counting(Protocol):
     def count(self, name: str, n: int = 1) -> None: ...
+    def count_all(self, numbers: Mapping[str, int]) -> None: ...
 
 
 class ConsumerClock:
@@ -52,7 +53,7 @@ class ConsumerClock:
 
     def __init__(self, trace: _Counting | None, *, workers: int, ahead: int, stream: bool = False) -> None:
         self._trace = trace
-        self._per_batch = {"loader_workers": workers, "consumer_ahead_batches": ahead}
+        self._per_batch = {"consumer_batches": 1, "loader_workers": workers, "consumer_ahead_batches": ahead}
         if stream:
             self._per_batch["loader_stream_batches"] = 1
         self._asked_ns = 0
@@ -66,17 +67,15 @@ class ConsumerClock:
         opening = self._asked_ns == 0
         self._asked_ns = time.monotonic_ns()
         if opening and self._trace is not None and _ended is not None and _ended[0]() is self._trace:
-            self._trace.count("consumer_between_epochs")
-            self._trace.count("consumer_between_epochs_ns", self._asked_ns - _ended[1])
+            self._trace.count_all(
+                {"consumer_between_epochs": 1, "consumer_between_epochs_ns": self._asked_ns - _ended[1]}
+            )
         if self._handed_ns is None or self._trace is None:
             return
         think_ns = self._asked_ns - self._handed_ns
         self._handed_ns = None
-        self._trace.count("consumer_batches")
-        self._trace.count("consumer_think_ns", think_ns)
-        self._trace.count(f"{_HISTOGRAM}{histogram_bucket(think_ns)}")
-        for name, value in self._per_batch.items():
-            self._trace.count(name, value)
+        bucket = f"{_HISTOGRAM}{histogram_bucket(think_ns)}"
+        self._trace.count_all({**self._per_batch, "consumer_think_ns": think_ns, bucket: 1})
 
     def ended(self) -> None:
         """There was no next batch. Called as soon as the consumer has asked for it.

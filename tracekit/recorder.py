@@ -12,7 +12,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any
 
@@ -185,6 +185,12 @@ class Recorder:
         """Add `n` to a backend counter (`hints_applied`, `retries`, ...) of this process."""
         with self._lock:
             self._counters[name] = self._counters.get(name, 0) + n
+
+    def count_all(self, numbers: Mapping[str, int]) -> None:
+        """Add each of `numbers` to the counter of its name."""
+        with self._lock:
+            for name, n in numbers.items():
+                self._counters[name] = self._counters.get(name, 0) + n
 
     def set_counters(self, values: dict[str, int]) -> None:
         """Set backend counters of this process to absolute values."""

@@ -10,7 +10,8 @@ them. The cost is the CPU time of the command, its children included, over that 
 
 `--faults` measures instead what following page faults costs: the first touches of fresh memory by a program that has mapped a
 file. `--epoch` measures what an epoch of a torch DataLoader costs, in turns: without a capture, and under the native engine with and
-without page faults. `--quick` runs each once. The table of docs/capture.md is made from the CSV file by `--page docs/capture.md`.
+without page faults; `more_ms` is the median of the differences to the epoch without a capture of the same turn. `--quick` runs each
+once. The table of docs/capture.md is made from the CSV file by `--page docs/capture.md`.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ import csv
 import os
 import re
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
 from collections import Counter
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,7 @@ def main() -> None:
         )
         return
     if given.faults or given.epoch:
-        (faults if given.faults else epoch)()
+        faults() if given.faults else epoch(2 if given.quick else _TURNS)
         return
     table = Table("capture_matrix", COLUMNS)
     for name in given.names or programs.ALL:
@@ -116,35 +117,65 @@ class Files(Dataset):
 def cpu():
     return sum(u.ru_utime + u.ru_stime for u in map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)))
 def epoch():
+    began = cpu()
     for batch in DataLoader(Files(), batch_size=8, num_workers=2, multiprocessing_context="fork"): pass
+    return (cpu() - began) * 1000
 if __name__ == "__main__":
     epoch()
-    began = cpu()
-    for _ in range(6): epoch()
-    with open(sys.argv[2], "w") as out: out.write(str((cpu() - began) / 6 * 1000))
+    print("ready", flush=True)
+    for line in sys.stdin: print(epoch(), flush=True)
 """
+_TURNS = 60
 
 
-def epoch() -> None:
-    """Measure the CPU time of an epoch of a torch DataLoader with two workers, the first one left out: the least of 7."""
-    table = Table("capture_epoch", ["capture", "least_ms", "median_ms"])
-    with tempfile.TemporaryDirectory() as folder:
+def epoch(turns: int) -> None:
+    """Measure the CPU time of an epoch of a torch DataLoader, by processes that live all along and take turns.
+
+    The epoch does nothing but read, and its two workers start and end with it: a capture weighs more than in a loader that decodes.
+    """
+    table = Table("capture_epoch", ["capture", "least_ms", "tenth_ms", "median_ms", "more_ms", "error_ms"])
+    options: dict[str, list[str] | None] = {
+        "none": None,
+        "native": [],
+        "native, --no-faults": ["--no-faults"],
+    }
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         work = Path(folder)
         (work / "files").mkdir()
         for number in range(100):
             np.save(work / "files" / f"{number}.npy", np.full(50_000, number))
-        command = [sys.executable, "-c", _EPOCHS, str(work / "files"), str(work / "out")]
-        taken: dict[str, list[float]] = {"none": [], "native": [], "native, faults=False": []}
-        for turn in range(7):
-            for kind in list(taken) if turn % 2 else reversed(taken):
-                if kind == "none":
-                    subprocess.run(command, check=True)
-                else:
-                    run(command, work / "run.trace", method="native", faults=kind == "native", overwrite=True)
-                taken[kind].append(float((work / "out").read_text()))
-        for kind, times in taken.items():
-            table.add(kind, round(min(times), 1), round(statistics.median(times), 1))
+        running = {}
+        for number, (kind, more) in enumerate(options.items()):
+            command = [sys.executable, "-c", _EPOCHS, str(work / "files")]
+            if more is not None:
+                capture = [sys.executable, "-m", "tracekit", "capture", "-o", str(work / f"{number}.trace")]
+                command = [*capture, *more, "--", *command]
+            running[kind] = stack.enter_context(
+                subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            )
+        for process in running.values():
+            answer_of(process)
+        taken: dict[str, list[float]] = {kind: [] for kind in running}
+        for turn in range(turns):
+            for kind in list(running) if turn % 2 else reversed(running):
+                process = running[kind]
+                assert process.stdin is not None
+                process.stdin.write("go\n")
+                process.stdin.flush()
+                taken[kind].append(float(answer_of(process)))
+    for kind, times in taken.items():
+        more_ms = np.array(times) - np.array(taken["none"])
+        error = 1.25 * more_ms.std() / len(times) ** 0.5
+        figures = min(times), np.quantile(times, 0.1), np.median(times), np.median(more_ms), error
+        table.add(kind, *(round(float(figure), 1) for figure in figures))
     table.finish()
+
+
+def answer_of(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    if not (line := process.stdout.readline()):
+        raise SystemExit("a program under measurement has ended")
+    return line
 
 
 def compare(name: str, runs: int) -> list[tuple[object, ...]]:

@@ -1,10 +1,14 @@
 import asyncio
 import contextlib
 import os
+import struct
 import threading
+
+import pyarrow as pa
 
 from tracekit.capture import context
 from tracekit.capture.context import sample, step, where
+from tracekit.capture.scopes import Scopes
 
 
 def test_outside_every_scope_sample_and_step_are_null():
@@ -160,13 +164,59 @@ def test_every_scope_that_ended_is_logged_when_the_outermost_ends_and_in_a_child
                     pass
                 os._exit(0)
             os.waitpid(child, 0)
-        lines = [line.split(",") for line in (tmp_path / "scopes").read_text().splitlines()[1:]]
+        lines = (tmp_path / "scopes").read_text().splitlines()[1:]
     finally:
         context.log_scopes(None)
+    scopes = [scope for line in lines for scope in scopes_in(line)]
     ours = threading.get_native_id()
-    assert [line[3:5] for line in lines if int(line[0]) == ours] == [
-        *([str(n), "1"] for n in range(3)),
-        ["-1", "1"],
-    ]
-    assert [line[3:5] for line in lines if int(line[0]) == child] == [["9", "1"]]
-    assert all(int(line[1]) <= int(line[2]) for line in lines)
+    assert [scope[3:5] for scope in scopes if scope[0] == ours] == [*((n, 1) for n in range(3)), (-1, 1)]
+    assert [scope[3:5] for scope in scopes if scope[0] == child] == [(9, 1)]
+    assert all(scope[1] <= scope[2] for scope in scopes)
+
+
+def scopes_in(line):
+    return list(struct.iter_unpack("=7q", bytes.fromhex(line)))
+
+
+def test_a_number_that_no_trace_can_hold_loses_its_own_scope_alone(tmp_path):
+    context.log_scopes(str(tmp_path / "scopes"))
+    try:
+        with step(4):
+            with sample(1 << 80):
+                pass
+            with sample(5):
+                pass
+    finally:
+        context.log_scopes(None)
+    (line,) = (tmp_path / "scopes").read_text().splitlines()[1:]
+    assert [scope[3:5] for scope in scopes_in(line)] == [(5, 4), (-1, 4)]
+
+
+def test_a_rank_that_a_process_learns_late_is_in_the_log(tmp_path, monkeypatch):
+    monkeypatch.delenv("RANK", raising=False)
+    context.log_scopes(str(tmp_path / "scopes"))
+    try:
+        with step(0):
+            pass
+        monkeypatch.setenv("RANK", "3")
+    finally:
+        context.log_scopes(None)
+    lines = (tmp_path / "scopes").read_text().splitlines()
+    assert [lines[0], lines[-1]] == [f"joined,{os.getpid()},-1", f"joined,{os.getpid()},3"]
+
+
+def test_a_line_that_was_cut_short_loses_its_own_scopes_alone(tmp_path):
+    context.log_scopes(str(tmp_path / "scopes"))
+    with step(7):
+        pass
+    context.log_scopes(None)
+    whole = (tmp_path / "scopes").read_text().splitlines()[1]
+    (tmp_path / "scopes").write_text(f"{whole[:50]}\n{whole}\n{whole[:-1]}x\n")
+    batch = pa.RecordBatch.from_pydict(
+        {
+            "pid": [os.getpid()],
+            "tid": [threading.get_native_id()],
+            "t_submit": [scopes_in(whole)[0][1]],
+        }
+    )
+    assert Scopes(tmp_path / "scopes").place(batch).column("step").to_pylist() == [7]

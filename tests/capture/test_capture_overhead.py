@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from time import thread_time_ns
 from typing import Any
@@ -31,8 +32,9 @@ class Counted(dict[str, int]):
 
     writer_cpu_ns = 0
 
-    def count(self, name: str, n: int = 1) -> None:
-        self[name] = self.get(name, 0) + n
+    def count_all(self, numbers: Mapping[str, int]) -> None:
+        for name, n in numbers.items():
+            self[name] = self.get(name, 0) + n
 
 
 def spin(meter: Meter, recorder: Counted, calls: int) -> None:

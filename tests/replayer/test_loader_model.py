@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -301,6 +302,10 @@ def test_counters_of_two_ranks_give_the_properties_of_one() -> None:
     class Counters(dict[str, int]):
         def count(self, name: str, n: int = 1) -> None:
             self[name] = self.get(name, 0) + n
+
+        def count_all(self, numbers: Mapping[str, int]) -> None:
+            for name, n in numbers.items():
+                self.count(name, n)
 
     counters = Counters()
     for _ in range(2):

@@ -17,14 +17,16 @@ import os
 import sys
 import threading
 import time
+from array import array
 from collections import deque
 from contextlib import suppress
 from types import FrameType, TracebackType
 
 from tracekit.job import rank_and_world_size
 
-__all__ = ["log_scopes", "sample", "scope", "set_worker", "step", "where", "worker"]
+__all__ = ["SCOPE_FIELDS", "log_scopes", "sample", "scope", "set_worker", "step", "where", "worker"]
 
+SCOPE_FIELDS = ("thread", "begin", "end", "sample_id", "step", "worker", "rank")
 Where = tuple[int | None, int | None]
 """(sample_id, step)"""
 
@@ -44,7 +46,10 @@ class _Scope:
     def __enter__(self) -> None:
         self._outer = outer = _here.get()
         self._ended = False
-        self._generator = _iterating(sys._getframe(1))
+        entered_from = sys._getframe(1)
+        code = entered_from.f_code
+        direct = not code.co_flags & _GENERATORS and code.co_name not in _ENTERING
+        self._generator = None if direct else _iterating(entered_from)
         sample_id, number = self._given
         live = outer if outer is None or _applies(outer) else _live(outer)
         if live is None:
@@ -83,6 +88,18 @@ _unwritten: deque[tuple[int, int, int, int, int, int]] = deque()
 """Scopes that have ended since the log was written last, at `_written_ns`."""
 _written_ns = 0
 _LONGEST_WAIT_NS = 250_000_000
+
+
+class _Thread(threading.local):
+    """The kernel's number of this thread, which takes a system call to learn; 0 if it has not been asked for."""
+
+    number = 0
+
+
+_thread = _Thread()
+_known_rank: int | None = None
+"""The rank as of the time `_asked_ns`; None if this process has not asked for it yet."""
+_asked_ns = 0
 
 
 def sample(sample_id: int) -> _Scope:
@@ -124,23 +141,32 @@ def set_worker(number: int | None) -> None:
 def log_scopes(path: str | None) -> None:
     """Append every scope that ends from now on to the file `path`; None stops the log.
 
-    One line a scope: thread, begin and end (ns since the Unix epoch), sample_id, step, worker,
-    rank; -1 for unknown. The first line of a process, `joined,PID,RANK`, says that its hooks have started.
+    A line holds one or more scopes of `SCOPE_FIELDS` each, as the hexadecimal digits of an array of native 64-bit integers;
+    times are ns since the Unix epoch, -1 stands for unknown. The line `joined,PID,RANK` says that the hooks of a process
+    have started, or that it has learnt another rank before its end.
     """
     global _scope_log
     if _scope_log is not None:
-        _write_scopes()
+        _end_scopes()
         os.close(_scope_log)
         _scope_log = None
     if path:
         _scope_log = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        os.write(_scope_log, f"joined,{os.getpid()},{_rank()}\n".encode())
+        _append(_joined(time.time_ns()))
 
 
-def _rank() -> int:
-    """The rank of this process; -1 if unknown."""
-    rank = rank_and_world_size()[0]
-    return -1 if rank is None else rank
+def _joined(now: int) -> str:
+    return f"joined,{os.getpid()},{_rank(now)}"
+
+
+def _rank(now: int) -> int:
+    """The rank of this process, which it may set while it runs; -1 if unknown. The environment is looked at every quarter of
+    a second, because that takes as long as a sample's scope."""
+    global _known_rank, _asked_ns
+    if _known_rank is None or now - _asked_ns > _LONGEST_WAIT_NS:
+        rank = rank_and_world_size()[0]
+        _known_rank, _asked_ns = -1 if rank is None else rank, now
+    return _known_rank
 
 
 def _applies(scope: _Scope) -> bool:
@@ -197,7 +223,7 @@ def _log_scope(scope: _Scope) -> None:
     sample_id, number = scope._where
     _unwritten.append(
         (
-            threading.get_native_id(),
+            _thread.number or _number_thread(),
             scope._begin,
             now,
             -1 if sample_id is None else sample_id,
@@ -206,24 +232,51 @@ def _log_scope(scope: _Scope) -> None:
         )
     )
     if not _open or now - _written_ns > _LONGEST_WAIT_NS:
-        _write_scopes()
+        _write_scopes(now)
 
 
-def _write_scopes() -> None:
+def _number_thread() -> int:
+    _thread.number = threading.get_native_id()
+    return _thread.number
+
+
+def _write_scopes(now: int) -> None:
     """Write the scopes that have ended."""
     global _written_ns
-    _written_ns = time.time_ns()
+    _written_ns = now
     scopes = []
     with suppress(IndexError):  # another thread may write some of them
         while True:
             scopes.append(_unwritten.popleft())
-    if _scope_log is None or not scopes:
-        return
-    line = f"%d,%d,%d,%d,%d,%d,{_rank()}\n"
+    if _scope_log is not None and (packed := _packed(scopes, _rank(now))):
+        _append(packed.hex())
+
+
+def _packed(scopes: list[tuple[int, int, int, int, int, int]], rank: int) -> bytes:
     try:
-        os.write(_scope_log, "".join([line % scope for scope in scopes]).encode())
+        return array("q", [value for scope in scopes for value in (*scope, rank)]).tobytes()
+    except OverflowError:  # a number that no sample or step can have in a trace
+        return b"".join(_packed([scope], rank) for scope in scopes) if len(scopes) > 1 else b""
+
+
+def _append(line: str) -> None:
+    global _scope_log
+    assert _scope_log is not None
+    try:
+        os.write(_scope_log, f"{line}\n".encode())
     except OSError:  # a full disk; the ops themselves are recorded elsewhere
-        log_scopes(None)
+        os.close(_scope_log)
+        _scope_log = None
+
+
+def _end_scopes() -> None:
+    """Write what is left, and the rank if it has changed meanwhile."""
+    global _known_rank
+    now = time.time_ns()
+    before, _known_rank = _known_rank, None
+    _write_scopes(now)
+    if _scope_log is not None and before not in (None, _rank(now)):
+        _append(_joined(now))
 
 
 def _common() -> Where:
@@ -240,9 +293,12 @@ def _common() -> Where:
 
 
 def _after_fork_in_child() -> None:
+    global _known_rank
+    _known_rank = None
+    _thread.number = 0
     _open.clear()
     _unwritten.clear()
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)
-atexit.register(_write_scopes)
+atexit.register(_end_scopes)

@@ -3,7 +3,7 @@
 The processes of `tracekit capture` record into it instead of a `Recorder`, whose last quarter of a second dies with
 them. It needs neither Arrow nor a thread. A file is a sequence
 of frames: a length of 4 bytes, and as many of a value written by `marshal`. The first is a dictionary that
-describes the process; a tuple is an op, a pair of name and number a counter.
+describes the process; a tuple is an op, a pair of name and number a counter, a list several of these pairs.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import os
 import struct
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -100,6 +100,10 @@ class OpLog:
         """Add `n` to a counter."""
         self._add((name, n))
 
+    def count_all(self, numbers: Mapping[str, int]) -> None:
+        """Add each of `numbers` to the counter of its name, in one frame."""
+        self._add([*numbers.items()])
+
     def flush(self) -> None:
         """Do nothing: every op is in the file already."""
 
@@ -182,8 +186,9 @@ class OpLogTail:
             if isinstance(value, dict):
                 self._process = (value["pid"], value["rank"] or 0, value["clock_offset"])
                 found.pid, found.rank, found.clock_offset = self._process
-            elif len(value) == 2:
-                found.counters[value[0]] = found.counters.get(value[0], 0) + value[1]
+            elif isinstance(value, list) or len(value) == 2:
+                for name, n in value if isinstance(value, list) else (value,):
+                    found.counters[name] = found.counters.get(name, 0) + n
             else:
                 found.values += value
                 ops += 1

@@ -6,6 +6,7 @@ One call in `EACH` is timed. The times are CPU times of the calling thread, so t
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from time import process_time_ns, thread_time_ns
 from typing import Protocol
 
@@ -20,7 +21,7 @@ ENOUGH_NS = 1_000_000_000
 
 
 class _Counting(Protocol):
-    def count(self, name: str, n: int = 1) -> None: ...
+    def count_all(self, numbers: Mapping[str, int]) -> None: ...
 
 
 class Meter:
@@ -39,12 +40,12 @@ class Meter:
         hooks = EACH * (thread_time_ns() - began_ns)
         now = process_time_ns()
         spent, self._seen_ns = max(now - self._seen_ns, 0), now
-        recorder.count(HOOKS_CPU, hooks)
-        recorder.count(PROCESS_CPU, spent)
+        numbers = {HOOKS_CPU: hooks, PROCESS_CPU: spent}
         writer = getattr(recorder, "writer_cpu_ns", 0)
         if writer > self._writer_ns:
-            recorder.count(WRITER_CPU, writer - self._writer_ns)
+            numbers[WRITER_CPU] = writer - self._writer_ns
             self._writer_ns = writer
+        recorder.count_all(numbers)
         self._hooks_ns += hooks
         self._all_ns += spent
         share = (self._hooks_ns + self._writer_ns) / max(self._all_ns, 1)

@@ -15,6 +15,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from tracekit.capture.context import SCOPE_FIELDS
+
 __all__ = ["Scopes"]
 
 Ints = npt.NDArray[np.int64]
@@ -23,7 +25,8 @@ Thread = tuple[int, int]
 
 _JOINED = re.compile(r"joined,(\d+),(-1|\d+)")
 
-_FIELDS = 7  # thread, begin, end, sample_id, step, worker, rank; -1 for unknown
+_FIELDS = len(SCOPE_FIELDS)
+_SCOPES = re.compile(rf"(?:[0-9a-f]{{{16 * _FIELDS}}})+")
 
 
 class Scopes:
@@ -114,11 +117,8 @@ def _joined(lines: list[str]) -> dict[int, int]:
 
 def _numbers(lines: list[str]) -> Ints:
     """The scopes in the lines. A line that a killed process cut short is left out."""
-    rows = [line.split(",") for line in lines]
-    whole = [
-        row for row in rows if len(row) == _FIELDS and all(value.lstrip("-").isdecimal() for value in row)
-    ]
-    return np.array(whole, np.int64).reshape(-1, _FIELDS)
+    whole = "".join(line for line in lines if _SCOPES.fullmatch(line))
+    return np.frombuffer(bytes.fromhex(whole), np.int64).reshape(-1, _FIELDS)
 
 
 def _value(scopes: Ints, times: Ints, column: int) -> Ints:

@@ -121,6 +121,10 @@ class Session:
         """Add `n` to the counter `name` of the trace."""
         self.recorder.count(name, n)
 
+    def count_all(self, numbers: Mapping[str, int]) -> None:
+        """Add each of `numbers` to the counter of its name."""
+        self.recorder.count_all(numbers)
+
     def __enter__(self) -> Session:
         return self
 

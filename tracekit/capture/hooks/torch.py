@@ -86,12 +86,16 @@ class _WorkerInit:
 
     def __init__(self, inner: Callable[[int], None] | None) -> None:
         self.inner = inner
+        self.environ: dict[str, str] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
         session = sessions.active()
-        self.environ = session.environment() if session is not None else {}
+        return {"inner": self.inner, "environ": session.environment() if session is not None else {}}
 
     def __call__(self, worker_id: int) -> None:
         try:
-            sessions.join({**os.environ, **self.environ})
+            if sessions.active() is None:  # a forked worker has joined
+                sessions.join({**os.environ, **self.environ})
             context.set_worker(worker_id)
         except Exception as error:  # noqa: BLE001 - the worker must load anyway
             hook_failed("torch", error)
@@ -211,12 +215,10 @@ def _fetch(original: Any) -> Any:
     def fetch(self: Any, index: Any) -> Any:
         fetched = vars(self).setdefault("_tracekit_fetched", itertools.count())
         drawn = next(fetched)
-        number = getattr(index, "number", None) if isinstance(index, (_StepList, _StepInt)) else None
-        sent_ns = getattr(index, "sent_ns", None)
-        if isinstance(index, _StepList):
-            index = list(index)
-        elif isinstance(index, _StepInt):
-            index = int(index)
+        number = sent_ns = None
+        if isinstance(index, (_StepList, _StepInt)):
+            number, sent_ns = index.number, index.sent_ns
+            index = list(index) if isinstance(index, _StepList) else int(index)
         begun_ns = time.monotonic_ns()
         try:
             with context.scope(number=_interleaved(drawn) if number is None else number):
@@ -235,12 +237,11 @@ def _count_fetch(fetcher: Any, sent_ns: int | None, begun_ns: int) -> None:
     if session is None or sent_ns is None or get_worker_info() is None:
         return
     now = time.monotonic_ns()
-    session.count("loader_fetches")
-    session.count("loader_fetch_ns", now - begun_ns)
+    numbers = {"loader_fetches": 1, "loader_fetch_ns": now - begun_ns}
     ended_ns = vars(fetcher).get(_ENDED)
     if ended_ns is not None:  # the first batch of a worker waits for the worker to start
-        session.count("loader_pickups")
-        session.count("loader_pickup_ns", begun_ns - max(sent_ns, ended_ns))
+        numbers |= {"loader_pickups": 1, "loader_pickup_ns": begun_ns - max(sent_ns, ended_ns)}
+    session.count_all(numbers)
     vars(fetcher)[_ENDED] = now
 
 

@@ -69,7 +69,7 @@ struct header {
     char unseen[512];                       /* programs that were started and cannot be seen: reason, tabulator, name */
 };
 
-struct entry { u32 file; unsigned short lock; unsigned char state; };
+struct entry { u32 file; unsigned short lock; unsigned char state, device; }; /* device: its name is below /dev, as that of shared memory is */
 enum { UNKNOWN, STORAGE, OTHER, SOCKET, NAMELESS };
 enum { INHERITED = 512 }; /* locks of positions: as many for descriptors that this program did not open, and for others */
 
@@ -663,6 +663,7 @@ static struct entry *learn(int fd, const char *name, size_t length) {
     e->file = file;
     e->lock = (unsigned short)(status.st_ino % INHERITED);
     e->state = (unsigned char)state;
+    e->device = state == STORAGE && is_below(name, "/dev");
     return e;
 }
 
@@ -699,13 +700,15 @@ static u32 file_named(int directory, const char *path) {
 
 static void forget(int fd) { if (fd >= 0 && fd < MAX_FD) { table[fd].state = UNKNOWN; looked_at[fd] = 0; } }
 static int is_known_ring(int fd);
-/* A ring that was made without the C library is seen by its descriptor alone, which stands beside those of the files. */
+/* A ring that was made without the C library is seen by its descriptor alone, which stands beside those of the files. The kernel
+ * says no type of it, as of nothing else but its other objects without a name (epoll, eventfd). */
 static void look_for_rings(int first, int last) {
     char link[64];
+    struct stat status;
     for (int fd = first < 0 ? 0 : first; fd <= last && fd < MAX_FD; fd++) {
         if (table[fd].state != UNKNOWN || looked_at[fd]) continue;
         looked_at[fd] = 1;
-        if (SYS(SYS_fcntl, fd, F_GETFD) >= 0 && link_of(fd, link, sizeof link) && strstr(link, "[io_uring]") && !is_known_ring(fd)) log_header->flags |= IO_URING;
+        if (!SYS(SYS_fstat, fd, &status) && !(status.st_mode & S_IFMT) && link_of(fd, link, sizeof link) && strstr(link, "[io_uring]") && !is_known_ring(fd)) log_header->flags |= IO_URING;
     }
 }
 
@@ -979,7 +982,7 @@ static void ask_for_faults(int fd, u32 file) {
     question[start++] = ' ';
     start += (size_t)digits(question + start, me.thread);
     question[start++] = ' ';
-    if (!link_of(fd, question + start, sizeof question - start) || is_below(question + start, "/dev")) return; /* shared memory is no file */
+    if (!link_of(fd, question + start, sizeof question - start)) return;
     int ask = (int)SYS(SYS_openat, AT_FDCWD, path, O_WRONLY | O_NONBLOCK | O_CLOEXEC, 0);
     if (ask < 0) { faults_asked = 1; return; } /* nobody follows them */
     digits(path + length + 9, me.thread);
@@ -1000,7 +1003,7 @@ static void mapped(int fd, int flags, i64 offset, size_t length) {
     struct entry *e = fd >= 0 && !(flags & MAP_ANONYMOUS) && on() ? watched(fd) : NULL;
     if (e && e->state == STORAGE) {
         put(MAP, e->file, 0, now(), 0, offset, (i64)length, 0);
-        if (!faults_asked) ask_for_faults(fd, e->file);
+        if (!faults_asked && !e->device) ask_for_faults(fd, e->file);
     }
     errno = failure;
 }
