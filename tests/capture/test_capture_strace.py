@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tracekit.capture.command import capture_command
+from tracekit.metrics.snapshot import snapshot
 from tracekit.store.reader import open_reader
 
 pytestmark = pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
@@ -153,3 +154,26 @@ def test_a_name_that_ends_as_those_of_deleted_files_do_is_kept_by_every_engine(m
     assert [(row["op"], row["uri"], row["b"]) for row in found] == [
         (op, f"file://{file}", moved) for op, file, moved in wanted
     ]
+
+
+@pytest.mark.parametrize("method", [*ENGINES, "hooks"])
+def test_a_copy_of_all_there_is_was_asked_for_what_it_moved(method, tmp_path, trace):
+    """As `cp` does: a count that no call can move would be written by a replay, and no sum of lengths could hold it."""
+    (tmp_path / "from").write_bytes(bytes(5000))
+    code = """
+        import os, sys
+        os.chdir(sys.argv[1])
+        source, target = os.open("from", os.O_RDONLY), os.open("to", os.O_WRONLY | os.O_CREAT)
+        while os.copy_file_range(source, target, 1 << 62): pass
+        os.copy_file_range(source, target, 7000, 0, 5000)
+    """
+    command = [sys.executable, "-c", textwrap.dedent(code), str(tmp_path)]
+    done = capture_command(command, trace, method=method, include=[f"{tmp_path}/*"], hooks="files")
+    assert done.exit_code == 0
+    found = open_reader(trace).query('SELECT op, "offset" AS place, len, bytes FROM ops ORDER BY ALL')
+    copies = [(0, 5000, 5000), (5000, 0, 0)]
+    assert [tuple(row.values()) for row in found.to_pylist()] == [
+        *(("read", *copy) for copy in sorted([*copies, (0, 7000, 5000)])),
+        *(("write", *copy) for copy in sorted([*copies, (5000, 7000, 5000)])),
+    ]
+    assert snapshot(open_reader(trace)).requested_bytes == 24_000

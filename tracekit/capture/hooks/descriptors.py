@@ -16,6 +16,7 @@ from typing import Any
 from tracekit.capture import session as sessions
 from tracekit.capture.outcome import error_class
 from tracekit.capture.session import hook_failed, record
+from tracekit.copies import asked_of_copy
 from tracekit.uri import renamed
 
 __all__ = ["OS_CALLS", "admitted", "known_fds", "open_files", "uri_of_descriptor"]
@@ -249,7 +250,7 @@ def _copied(
     for fd, offset, kind in ((source, at, "read"), (target, to, "write")):
         uri = uri_of_descriptor(fd)
         if uri is not None:
-            record(uri, offset, count, submit, took, kind, moved)
+            record(uri, offset, asked_of_copy(count, moved), submit, took, kind, moved)
 
 
 @contextlib.contextmanager

@@ -867,6 +867,7 @@ EXPORT ssize_t __pread_chk(int fd, void *d, size_t n, off_t o, size_t r) { MOVIN
 EXPORT ssize_t __pread64_chk(int fd, void *d, size_t n, off_t o, size_t r) { MOVING(READ, fd, o, n, REAL(__pread64_chk)(fd, d, n, o, r)) }
 
 /* Copies inside the kernel are a read and a write. */
+enum { MOST_AT_ONCE = 0x7ffff000 }; /* bytes that Linux moves in one call */
 static void one_end(int kind, int fd, struct entry *e, i64 given, i64 begin, i64 length, i64 moved) {
     if (e && e->state == STORAGE) moved_bytes(kind, fd, e, begin, given, length, moved, NULL);
     else count_other(e, kind, moved);
@@ -876,8 +877,9 @@ static void one_end(int kind, int fd, struct entry *e, i64 given, i64 begin, i64
     struct entry *source = watched(in), *target = watched(out); \
     i64 from = (in_at) ? (i64)*(in_at) : AT_POSITION, to = (out_at) ? (i64)*(out_at) : AT_POSITION, begin = now(); \
     ssize_t moved = call; \
-    one_end(READ, in, source, from, begin, (i64)(n), moved); \
-    one_end(WRITE, out, target, to, begin, (i64)(n), moved); \
+    i64 asked_ = (u64)(n) <= MOST_AT_ONCE ? (i64)(n) : moved; /* more stands for what there is, as in copies.py */ \
+    one_end(READ, in, source, from, begin, asked_, moved); \
+    one_end(WRITE, out, target, to, begin, asked_, moved); \
     return moved;
 EXPORT ssize_t sendfile(int out, int in, off_t *at, size_t n) { COPYING(in, out, at, (off_t *)0, n, REAL(sendfile)(out, in, at, n)) }
 EXPORT ssize_t sendfile64(int out, int in, off64_t *at, size_t n) { COPYING(in, out, at, (off_t *)0, n, REAL(sendfile64)(out, in, at, n)) }

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from tracekit.copies import asked_of_copy
 from tracekit.formats.sound import MAX_INT
 from tracekit.formats.syscalls.arguments import both_ends, descriptor, scalar
 from tracekit.formats.syscalls.files import Table
@@ -48,7 +49,8 @@ def copied(table: Table, name: str, args: str, moved: int | None) -> Iterator[Pa
         if file is not None:
             asked = min(int(length[1]), MAX_INT)
             begin = given if given is not None else file.move(None if beyond(moved, asked) else moved)
-            yield Part(kind, file.path, begin, asked, moved)
+            known = asked if beyond(moved, asked) else asked_of_copy(asked, moved)
+            yield Part(kind, file.path, begin, known, moved)
 
 
 def beyond(moved: int | None, asked: int | None) -> bool:
