@@ -11,7 +11,7 @@ import pytest
 
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "analysis" / "notebooks"
 ENDS = {
-    "explore": "explored 517 ops, 33 windows, 4 streams, 5 slow steps",
+    "explore": "explored 517 ops, 15 windows, 4 streams, 5 slow steps",
     "compare_replay": "parity ok ",
     "capture_to_verdict": "captured 360 ops, 5 files read again, replayed 360",
     "capacity": "capacity: 5 cache sizes",
