@@ -162,7 +162,8 @@ def opened(traces: Sequence[tuple[str, TraceReader]]) -> Iterator[list[Source]]:
         connected = [(name, reader, stack.enter_context(measuring(reader))) for name, reader in traces]
         spans = [rows(connection, "run_extent()")[0]["span_ns"] or 1 for _, _, connection in connected]
         longest = {"span": max(spans), "windows": _WINDOWS}
-        sql = "(SELECT *, round_window($span::BIGINT, $windows) AS column_ns FROM time_window($span::BIGINT, $windows))"
+        round_ns = "round_window($span::BIGINT, $windows) AS column_ns"
+        sql = f"(SELECT width_ns, period_ns, {round_ns} FROM time_window($span::BIGINT, $windows))"
         (window,) = rows(connected[0][2], sql, longest)
         width_ns, period_ns = window["width_ns"], window["period_ns"]
         steps = width_ns // period_ns if period_ns else 0
