@@ -26,6 +26,7 @@ _FLAGS = (
     "-fno-builtin",
     "-U_FORTIFY_SOURCE",
     "-Wall",
+    "-Wl,-Bsymbolic-functions",
 )
 
 

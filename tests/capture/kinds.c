@@ -1,7 +1,10 @@
 #define _GNU_SOURCE
 #include <aio.h>
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <setjmp.h>
+#include <signal.h>
 #include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -120,11 +123,34 @@ static void wide(void) {
     f = fopen("wide", "r"); while (fgetws(line, 100, f)); fclose(f); f = fopen("wide", "r"); while (fgetwc(f) != WEOF); rewind(f); fwscanf(f, L"%50ls", line); fclose(f);
     f = fopen("wide", "a"); fputws(L"left at the exit", f);
 }
+ssize_t __read(int, void *, size_t), __write(int, const void *, size_t), __pread64(int, void *, size_t, off_t), __pwrite64(int, const void *, size_t, off_t);
+int __open(const char *, int, ...), __open64(const char *, int, ...), __close(int), __dup2(int, int);
+static void aliases(void) {
+    close(made("aliases", 5000));
+    int fd = __open("aliases", O_RDWR); __read(fd, block, 10); __write(fd, block, 20); __pread64(fd, block, 30, 100); __pwrite64(fd, block, 40, 200); __close(fd);
+    fd = __open64("aliases", O_RDONLY); read(fd, block, 33); __dup2(fd, 40); read(40, block, 5); __close(40); __close(fd); fd = made("aliases2", 60); read(fd, block, 7);
+    char path[40]; sprintf(path, "/dev/fd/%d", fd); fd = open(path, O_RDWR); write(fd, block, 6); fsync(fd); fsync(open(".", O_RDONLY | O_DIRECTORY));
+}
+static void inside(void) { /* the library opens and closes some descriptors by itself */
+    DIR *all = fdopendir(open(".", O_RDONLY | O_DIRECTORY)); while (readdir(all)); closedir(all); char name[] = "tempXXXXXX"; int fd = mkstemp(name); write(fd, block, 44); close(fd);
+    FILE *f = popen("echo hello", "r"); fgets(block, 50, f); pclose(f); char other[] = "tempXXXXXX"; f = fdopen(mkostemp(other, O_CLOEXEC), "r+"); fputs("text", f); rewind(f); fgetc(f); fclose(f);
+    fd = made("daemon", 100); dup2(fd, 1); write(1, "x", 1); if (!fork()) { daemon(1, 0); write(1, "nowhere", 7); read(0, block, 10); _exit(0); } wait(0);
+    f = fopen("words", "w"); for (int i = 0; i < 3000; i++) putw(i, f); fclose(f); f = fopen("words", "r"); for (int i = 0; i < 3001; i++) getw(f); fclose(f); f = fopen("words", "rm"); fgetc(f); fread(block, 1, 9000, f); fclose(f);
+    fd = open("append", O_RDWR | O_CREAT, 0600); struct iovec v = {block, 70}; pwrite(fd, block, 10, 90); pwritev2(fd, &v, 1, 0, RWF_APPEND); syscall(SYS_pwritev2, fd, &v, 1L, 5L, 0L, (long)RWF_APPEND);
+    f = fopen("left", "w"); fputs("unwritten", f); fcloseall();
+}
+static sigjmp_buf out; static void leave(int n) { siglongjmp(out, 1); }
+static void jumps(void) {
+    int fd = made("jumps", 2000), p[2]; pipe(p); signal(SIGALRM, leave);
+    if (!sigsetjmp(out, 1)) { ualarm(20000, 0); syscall(SYS_read, p[0], block, 10); } syscall(SYS_read, fd, block, 7); read(fd, block, 8);
+    if (!sigsetjmp(out, 1)) { ualarm(20000, 0); read(p[0], block, 10); } syscall(SYS_read, fd, block, 9); read(fd, block, 11); syscall(SYS_pread64, fd, block, 12, 3L);
+}
 int main(int n, char **a) {
     char *all = n > 1 ? a[1] : "dafpsbvkiun";
     for (; *all; all++) switch (*all) {
     case 'd': dups(); break; case 'a': append(); break; case 'f': forks(); break; case 'p': spawns(); break; case 's': streams(); break;
     case 'b': buffers(); break; case 'v': vectors(); break; case 'k': kernel(); break; case 'i': aio(); break; case 'u': unnamed(); break;
-    case 'n': numbers(); break; case 'w': wide(); break; case 'e': seeks(); break; }
+    case 'n': numbers(); break; case 'w': wide(); break; case 'e': seeks(); break;
+    case 'l': aliases(); break; case 'o': inside(); break; case 'j': jumps(); break; }
     return 0;
 }

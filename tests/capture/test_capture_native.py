@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from tracekit.capture.command import capture_command
 from tracekit.capture.conversion import convert, recoverable
 from tracekit.capture.native import NativeEngine
 from tracekit.capture.tools.strace import StraceEngine
+from tracekit.processes import start_of
 from tracekit.store.reader import open_reader
 
 pytestmark = pytest.mark.skipif(
@@ -300,6 +302,11 @@ def test_the_logs_of_a_killed_capture_can_be_recovered(tmp_path, trace):
     command = ["--include", f"{tmp_path}/x.bin", "--", *python(code)]
     assert tracekit("capture", "-o", trace, "--method", "native", *command).returncode == -9
     assert not trace.exists()
+    [settings] = tmp_path.glob(".tracekit-capture-*/capture.json")
+    facts = json.loads(settings.read_text()) | {"pid": os.getpid()}  # the number is another process's by now
+    settings.write_text(json.dumps(facts | {"started": start_of(os.getpid())}))
+    assert tracekit("capture", "-o", trace, "--recover").returncode == 2
+    settings.write_text(json.dumps(facts))
     again = tracekit("capture", "-o", trace, "--recover")
     assert (again.returncode, len(rows(trace))) == (0, 50), again.stderr
     assert "completeness: unknown" in again.stderr

@@ -31,6 +31,7 @@ CASES = {
     "dafp": "descriptors, appends, forks and children: dup2, close_range, posix_spawn, vfork, popen, system",
     "sbe": "streams: ungetc, seeks, scanf, freopen, fdopen, tmpfile, fmemopen, other buffers, dprintf",
     "vkiun": "vectors, copies inside the kernel, written mappings, POSIX AIO, files without a name, calls by syscall()",
+    "loj": "other names of the same calls, what the C library opens and closes by itself, calls left by a jump",
 }
 READER = (
     "#include <fcntl.h>\n#include <unistd.h>\n"
@@ -99,11 +100,13 @@ def test_a_write_at_an_offset_of_a_file_that_is_appended_to_has_the_offset_where
         import os, sys
         fd = os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.write(fd, bytes(100)), os.pwrite(fd, bytes(10), 5), os.pwrite(fd, bytes(20), 5000)
+        fd = os.open(sys.argv[1], os.O_WRONLY)
+        os.pwritev(fd, [bytes(30)], 7, os.RWF_APPEND), os.pwritev(fd, [bytes(40)], 7)
     """
     command = [sys.executable, "-c", textwrap.dedent(code), str(tmp_path / "x.bin")]
     capture_command(command, trace, method="native", include=[f"{tmp_path}/x.bin"], hooks="")
     found = open_reader(trace).query('SELECT "offset" FROM ops ORDER BY t_submit').column(0).to_pylist()
-    assert found == [0, 100, 110]
+    assert found == [0, 100, 110, 130, 7]
 
 
 def test_a_name_that_ends_as_those_of_deleted_files_do_is_kept(tmp_path, trace):
@@ -321,3 +324,73 @@ def test_a_library_that_has_replaced_calls_of_the_c_library_makes_them_itself(tm
         (8192, 4096),
         (7, 100),
     ]
+
+
+MAKES_CALLS = r"""
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/sendfile.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+static char b[10000];
+int main(void) {
+    int f = open("data", O_RDWR | O_CREAT | O_TRUNC, 0600), o = open("out", O_RDWR | O_CREAT, 0600), p[2];
+    write(f, b, 5000); pread(f, b, 100, 7); lseek(f, 0, 0); read(f, b, 10); dup2(f, 50); read(50, b, 30);
+    sendfile(o, f, 0, 500); ftruncate(o, 100); fsync(o); rename("out", "out2"); write(o, b, 5); unlink("out2"); close(o);
+    pipe(p); write(p[1], b, 10); read(p[0], b, 10); syscall(SYS_read, f, b, 40); syscall(SYS_pread64, f, b, 50, 3);
+    FILE *s = fopen("data", "r"); fread(b, 1, 100, s); fclose(s); return close(f);
+}
+"""
+REPLACED = r"""
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <unistd.h>
+#ifdef BY_OTHERS
+ssize_t read(int f, void *d, size_t n) { struct iovec v = {d, n}; return readv(f, &v, 1); }
+ssize_t write(int f, const void *d, size_t n) { struct iovec v = {(void *)d, n}; return writev(f, &v, 1); }
+int open(const char *p, int f, ...) { return openat(AT_FDCWD, p, f, 0600); }
+#else
+ssize_t read(int f, void *d, size_t n) { return syscall(SYS_read, f, d, n); }
+ssize_t write(int f, const void *d, size_t n) { return syscall(SYS_write, f, d, n); }
+ssize_t pread(int f, void *d, size_t n, off_t o) { return syscall(SYS_pread64, f, d, n, o); }
+int open(const char *p, int f, ...) { return syscall(SYS_openat, AT_FDCWD, p, f, 0600); }
+int dup2(int a, int b) { return syscall(SYS_dup3, a, b, 0); }
+int ftruncate(int f, off_t n) { return syscall(SYS_ftruncate, f, n); }
+int fsync(int f) { return syscall(SYS_fsync, f); }
+int rename(const char *a, const char *b) { return syscall(SYS_renameat2, AT_FDCWD, a, AT_FDCWD, b, 0); }
+int unlink(const char *a) { return syscall(SYS_unlinkat, AT_FDCWD, a, 0); }
+int close(int f) { return syscall(SYS_close, f); }
+ssize_t sendfile(int o, int i, off_t *at, size_t n) { return syscall(SYS_sendfile, o, i, at, n); }
+#endif
+"""
+
+
+@pytest.mark.parametrize("where", ["preloaded", "in the program"])
+@pytest.mark.parametrize("how", ["BY_NUMBER", "BY_OTHERS"])
+def test_a_call_that_is_made_by_a_replaced_function_is_recorded_once(where, how, tmp_path, monkeypatch):
+    """The replacement calls a function of the engine in turn: `syscall`, or another function."""
+    plain = compiled(tmp_path, MAKES_CALLS, name="plain")
+    if where == "preloaded":
+        library = compiled(tmp_path, REPLACED, "-shared", "-fPIC", f"-D{how}", name="replaced.so")
+        replaced = plain
+    else:
+        library = None
+        replaced = compiled(tmp_path, REPLACED + MAKES_CALLS, f"-D{how}", name="replaced")
+    folder = tmp_path / "work"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    seen: list[Counter[tuple[Any, ...]]] = []
+    for program in (plain, replaced):
+        for left in folder.iterdir():
+            left.unlink()
+        if program is replaced and library is not None:
+            monkeypatch.setenv("LD_PRELOAD", str(library))
+        trace = tmp_path / f"{len(seen)}.trace"
+        done = capture_command([str(program)], trace, method="native", include=[f"{folder}/*"], hooks="")
+        assert done.exit_code == 0
+        seen.append(ops(trace))
+    assert seen[0] == seen[1]
+    assert seen[0].total() == 15

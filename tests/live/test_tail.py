@@ -163,6 +163,23 @@ def test_a_trace_of_an_earlier_boot_of_this_machine_ends_and_one_of_another_mach
     tail.close()
 
 
+def test_a_trace_whose_recorder_is_gone_ends_although_another_process_has_its_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if is_held(tmp_path) is None:
+        pytest.skip("the kernel does not list locks here")
+    with monkeypatch.context() as earlier:
+        earlier.setattr(labels, "start_of", lambda pid: 1)
+        recorder = Recorder(tmp_path / "made")
+        record(recorder, range(3))
+        shutil.copytree(tmp_path / "made", tmp_path / "t")
+        recorder.close()
+    tail = TraceTail(tmp_path / "t")
+    assert [seen(tail) for _ in range(3)] == [3, 0, 0]
+    assert tail.ended
+    tail.close()
+
+
 def test_a_recorder_between_two_segments_is_not_taken_for_dead(tmp_path: Path) -> None:
     with Recorder(tmp_path / "t", segment_ops=10) as recorder:
         record(recorder, range(10))

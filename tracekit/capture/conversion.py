@@ -30,6 +30,7 @@ from tracekit.capture.tools.strace import StraceCalls
 from tracekit.consumer import ENGINE_CPU, PROCESS_CPU
 from tracekit.errors import TracekitError, UsageError
 from tracekit.job import rank_and_world_size
+from tracekit.processes import is_alive, start_of
 from tracekit.schema import OPS
 from tracekit.store.flat import flat_to_fitting_batch
 from tracekit.store.writer import TraceWriter
@@ -99,6 +100,8 @@ class Job:
     rank: int | None = field(default_factory=lambda: rank_and_world_size()[0])
     world_size: int | None = field(default_factory=lambda: rank_and_world_size()[1])
     """What the launcher of the capture states: of processes that state no rank of their own."""
+    started: int | None = None
+    """When the process `pid` started, as `save` notes it: the number may be another process's by now."""
 
     @property
     def paths(self) -> PathFilter:
@@ -119,7 +122,7 @@ class Job:
     @property
     def runs(self) -> bool:
         """Whether the process of the capture is alive."""
-        return Path(f"/proc/{self.pid}").exists()
+        return is_alive(self.pid, self.started)
 
     @property
     def ended(self) -> bool:
@@ -132,7 +135,12 @@ class Job:
 
     def save(self) -> None:
         """Write it into its directory, for `recoverable`."""
-        facts = {**asdict(self), "work": str(self.work), "target": str(self.target)}
+        facts = {
+            **asdict(self),
+            "started": start_of(self.pid),
+            "work": str(self.work),
+            "target": str(self.target),
+        }
         (self.work / _RUNNING).touch()  # to be removed later, which a full disk does not prevent
         aside = self.work / f"{_SETTINGS}.partial"
         aside.write_text(json.dumps(facts))

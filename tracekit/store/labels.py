@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tracekit.errors import UsageError
+from tracekit.processes import start_of
 from tracekit.redaction import redact, redact_value
 from tracekit.schema import META_PREFIX, SCHEMA_VERSION
 from tracekit.store.clocks import CLOCK, Clock
@@ -59,6 +60,7 @@ class Labels:
             "epoch_unix_ns": manifest.epoch_unix_ns,
             "host": socket.gethostname(),
             "pid": os.getpid(),
+            "started": start_of(os.getpid()) or "",
             "boot_id": boot_id() or "",
             "machine": machine() or "",
             "rank": self.rank or 0,

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tracekit.errors import TraceFormatError, UsageError
+from tracekit.processes import is_alive
 from tracekit.schema import META_PREFIX
 from tracekit.store.journal import read_journal
 from tracekit.store.layout import journals_of
@@ -168,5 +169,6 @@ def _writers(root: Path) -> list[int]:
         metadata = {} if contents is None else contents.schema.metadata or {}
         pid = metadata.get(f"{META_PREFIX}pid".encode(), b"")
         if metadata.get(f"{META_PREFIX}boot_id".encode(), b"").decode() == boot_id() and pid.isdigit():
-            alive |= {int(pid)} if Path(f"/proc/{int(pid)}").exists() else set()
+            start = metadata.get(f"{META_PREFIX}started".encode(), b"").decode()
+            alive |= {int(pid)} if is_alive(int(pid), int(start) if start else None) else set()
     return sorted(alive)

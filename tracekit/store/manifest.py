@@ -10,7 +10,6 @@ import contextlib
 import hashlib
 import json
 import os
-import re
 import secrets
 import socket
 import time
@@ -22,6 +21,7 @@ from typing import Any
 import pyarrow as pa
 
 from tracekit.errors import TraceFormatError, UsageError
+from tracekit.processes import clock_shift_ns
 from tracekit.schema import META_PREFIX, SCHEMA_VERSION
 from tracekit.store.footer import is_sealed, read_footer
 from tracekit.store.layout import (
@@ -44,7 +44,6 @@ __all__ = [
     "create_or_join",
     "machine",
     "manifest_values",
-    "mono_shift_ns",
     "new_manifest",
     "read_manifest",
     "sealed_metadata",
@@ -58,7 +57,6 @@ UPGRADE = "upgrade tracekit"
 MANIFEST_KEY = f"{META_PREFIX}manifest".encode()
 """The key of the manifest in the file metadata of `_trace.parquet`."""
 _DIGEST = f"{META_PREFIX}digest"
-_MONOTONIC = re.compile(r"^monotonic\s+(-?\d+)\s+(\d+)", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +85,7 @@ class Manifest:
 
     def local_epoch_mono_ns(self) -> int:
         """Return the epoch on this process's monotonic clock."""
-        shift, theirs = mono_shift_ns(), self.mono_shift_ns
+        shift, theirs = clock_shift_ns("monotonic"), self.mono_shift_ns
         if self.epoch_mono_ns is not None and self.boot_id == boot_id() and None not in (shift, theirs):
             return self.epoch_mono_ns + (shift or 0) - (theirs or 0)
         return self.epoch_unix_ns - (time.time_ns() - time.monotonic_ns())
@@ -99,7 +97,12 @@ def new_manifest(epoch_unix_ns: int | None = None) -> Manifest:
         return Manifest(secrets.token_hex(8), epoch_unix_ns, None, None)
     mono, unix = time.monotonic_ns(), time.time_ns()
     return Manifest(
-        secrets.token_hex(8), unix, mono, boot_id(), mono_shift_ns=mono_shift_ns(), machine=machine()
+        secrets.token_hex(8),
+        unix,
+        mono,
+        boot_id(),
+        mono_shift_ns=clock_shift_ns("monotonic"),
+        machine=machine(),
     )
 
 
@@ -271,21 +274,3 @@ def machine() -> str | None:
         return None
     named = f"tracekit {identifier} {socket.gethostname()}"
     return hashlib.sha256(named.encode()).hexdigest()[:16] if identifier else None
-
-
-def mono_shift_ns() -> int | None:
-    """Return by how much the monotonic clock of this process's time namespace is ahead of the machine's; None if unknown.
-
-    Containers that were restored or moved have one; all namespaces of a machine share its boot id.
-    """
-    own = Path("/proc/self/ns")
-    try:
-        if (own / "time").readlink() != (own / "time_for_children").readlink():
-            return None  # the offsets below are those of the children
-        said = Path("/proc/self/timens_offsets").read_text()
-    except FileNotFoundError:  # a kernel without time namespaces
-        return 0
-    except OSError:
-        return None
-    found = _MONOTONIC.search(said)
-    return None if found is None else int(found[1]) * 1_000_000_000 + int(found[2])

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tracekit.errors import TraceFormatError
+from tracekit.processes import is_alive
 from tracekit.schema import META_PREFIX, OPS
 from tracekit.store.journal import new_frames
 from tracekit.store.layout import (
@@ -49,7 +50,7 @@ COLUMNS = (
 HISTORY_OPS = 4_194_304
 """How many ops of what had been recorded before are handed over."""
 _EPOCH = f"{META_PREFIX}epoch_unix_ns".encode()
-_PID, _BOOT, _MACHINE = (f"{META_PREFIX}{name}".encode() for name in ("pid", "boot_id", "machine"))
+_WRITER = tuple(f"{META_PREFIX}{name}".encode() for name in ("machine", "boot_id", "started", "pid"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +59,14 @@ class _Writer:
 
     machine: str
     boot: str
+    started: str
     pid: str
 
     def has_ended(self) -> bool:
         """Whether it was a process of this machine, of this boot or an earlier one, and is no more."""
-        return not Path(f"/proc/{self.pid}").exists() if self.boot == boot_id() else _is_here(self.machine)
+        if self.boot != boot_id():
+            return _is_here(self.machine)
+        return not is_alive(int(self.pid), int(self.started) if self.started else None)
 
 
 @dataclass(slots=True)
@@ -155,7 +159,7 @@ class TraceTail:
         batches, journal.at = new_frames(journal.file, journal.at)
         if batches and journal.writer is None:
             metadata = batches[0].schema.metadata or {}
-            said = [metadata.get(key, b"").decode() for key in (_MACHINE, _BOOT, _PID)]
+            said = [metadata.get(key, b"").decode() for key in _WRITER]
             journal.writer = _Writer(*said) if said[-1] else None
         if gone:
             os.close(self._journals.pop(stem).file)

@@ -7,9 +7,10 @@
  * read and write is found by comparing their buffers before and after each call.
  *
  * It must not harm the program: it keeps errno, holds no descriptor open, allocates no memory from the
- * program's allocator, and stops recording where it cannot go on. `reader.py` reads the logs.
+ * program's allocator, and stops recording where it cannot go on. `logs.py` and `records.py` read the logs.
  */
 #define _GNU_SOURCE
+#define __NO_INLINE__ /* of the functions of stdio.h that are defined here */
 #include <aio.h>
 #include <dlfcn.h>
 #include <elf.h>
@@ -44,7 +45,7 @@ typedef int64_t i64;
 typedef uint64_t u64;
 typedef uint32_t u32;
 
-/* ---- The log. reader.py knows these layouts. ---- */
+/* ---- The log. records.py knows these layouts. ---- */
 
 enum { READ = 1, WRITE, SYNC, TRUNCATE, RENAME, DELETE, HINT, MAP, STAT, LIST };
 enum { HEADER = 4096, CHUNK = 65536, NAMES = 2, RECORDS = 1 };
@@ -84,7 +85,7 @@ static FILE *streams[1024];
 static u32 streams_end;            /* behind the last that was ever used */
 static struct header *log_header;
 static volatile u32 *alive;         /* a page that the kernel wipes in a forked child */
-static volatile int dead, starting; /* dead: recording has ended for good */
+static volatile int dead; /* dead: recording has ended for good */
 static int metadata, faults_asked, queues_seen, rings_known;
 static struct { u64 device, inode; } callers[3]; /* the standard streams that the command was given */
 static u32 our_pid, next_file, next_chunk, name_lock, start_lock, asked_lock, rings_lock, next_opened;
@@ -98,7 +99,7 @@ static struct { struct record *at, *end; } spare_chunks[64];
 static u32 spare_lock, spare_count;
 static pthread_key_t at_thread_end;
 
-static __thread struct { struct record *at, *end; u32 thread; int busy, wait, vforked; i64 entered; int below; } me __attribute__((tls_model("initial-exec")));
+static __thread struct { struct record *at, *end; u32 thread; int busy, wait, vforked, below, opened; i64 entered; u64 outer; } me __attribute__((tls_model("initial-exec")));
 
 /* ---- System calls that neither touch errno nor pass through a hook ---- */
 
@@ -148,10 +149,22 @@ static void give(u32 *lock) { __atomic_store_n(lock, 0, __ATOMIC_RELEASE); }
 
 /* ---- Real functions ---- */
 
-#define REAL(name) ({ \
+#define REAL_AS(name, symbol) ({ \
     static __typeof__(&name) found; \
-    if (__builtin_expect(!found, 0)) { me.busy++; found = (__typeof__(&name))dlsym(RTLD_NEXT, #name); me.busy--; } \
+    if (__builtin_expect(!found, 0)) { me.busy++; found = (__typeof__(&name))dlsym(RTLD_NEXT, symbol); me.busy--; } \
     found; })
+#define REAL(name) REAL_AS(name, #name)
+
+/* What is recorded below a function of ours is not recorded once more by it: another library may have replaced the function, and
+ * call one of ours in turn. `mine` is the kind of the call and what it is about. Nothing is left behind by a longjmp. */
+enum { BELOW_TOO = 1 };
+static inline u64 call_on(int kind, u32 what) { return (u64)kind << 48 | (u64)what << 1; }
+#define INNERMOST(mine, result, call) \
+    u64 outer = me.outer; \
+    me.outer = mine; \
+    result = call; \
+    int innermost = me.outer == (mine); \
+    me.outer = outer == (mine) ? outer | BELOW_TOO : outer;
 
 /* ---- Writing the log ---- */
 
@@ -395,13 +408,14 @@ static inline int on_descriptors(void) {
 
 /* vfork returns twice, so that nothing of ours may be on the stack when it is called. */
 __attribute__((visibility("hidden"), used)) void *will_vfork(void) { me.vforked = 1; return (void *)REAL(vfork); }
-__asm__(".text\n.globl vfork\n.type vfork, %function\nvfork:\n"
+__asm__(".text\n.globl vfork\n.globl __vfork\n.type vfork, %function\n.type __vfork, %function\nvfork:\n__vfork:\n"
 #if defined(__x86_64__)
         "endbr64\nsub $8, %rsp\ncall will_vfork\nadd $8, %rsp\njmp *%rax\n"
 #else
         "stp x29, x30, [sp, -16]!\nbl will_vfork\nldp x29, x30, [sp], 16\nmov x16, x0\nbr x16\n"
 #endif
         ".size vfork, .-vfork\n");
+static void will_clone(i64 flags) { if (flags & CLONE_VM && !(flags & CLONE_THREAD)) memory_shared = 1; }
 EXPORT int clone(int (*f)(void *), void *stack, int flags, void *given, ...) {
     va_list more;
     va_start(more, given);
@@ -409,7 +423,7 @@ EXPORT int clone(int (*f)(void *), void *stack, int flags, void *given, ...) {
     void *local = va_arg(more, void *);
     pid_t *child = va_arg(more, pid_t *);
     va_end(more);
-    if (flags & CLONE_VM && !(flags & CLONE_THREAD)) memory_shared = 1;
+    will_clone(flags);
     return REAL(clone)(f, stack, flags, given, parent, local, child);
 }
 
@@ -635,6 +649,9 @@ static int is_below(const char *name, const char *directory) {
     return strncmp(name, directory, length) == 0 && name[length] == '/';
 }
 
+/* Files of the kernel, the logs, and what the hooks write beside them. */
+static int is_left_out(const char *name) { return is_below(name, "/proc") || is_below(name, "/sys") || is_below(name, own); }
+
 /* Whether the name is that of the file; not if it was deleted. */
 static int is_file(const char *name, const struct stat *known) {
     struct stat found;
@@ -654,8 +671,7 @@ static struct entry *learn(int fd, const char *name, size_t length) {
     if (!given && (S_ISREG(status.st_mode) || S_ISBLK(status.st_mode))) {
         if (!length) { length = link_of(fd, link, sizeof link); name = link; }
         if (name == link && length > 10 && !strcmp(name + length - 10, " (deleted)")) length -= is_file(link, &status) ? 0 : 10;
-        int kernels = length && (is_below(name, "/proc") || is_below(name, "/sys") || !strncmp(name, "/memfd:", 7) || is_below(name, own));
-        if (!kernels) {
+        if (!length || (!is_left_out(name) && strncmp(name, "/memfd:", 7))) {
             file = length ? number_of(name, length) : 0;
             state = file ? STORAGE : NAMELESS;
         }
@@ -695,10 +711,10 @@ static u32 file_named(int directory, const char *path) {
         length += size;
         name[length] = 0;
     }
-    return length && !is_below(name, own) && !is_below(name, "/proc") && !is_below(name, "/sys") ? number_of(name, length) : 0;
+    return length && !is_left_out(name) ? number_of(name, length) : 0;
 }
 
-static void forget(int fd) { if (fd >= 0 && fd < MAX_FD) { table[fd].state = UNKNOWN; looked_at[fd] = 0; } }
+static void forget(int fd) { if (fd >= 0 && fd < MAX_FD) { table[fd].state = UNKNOWN; looked_at[fd] = 0; } me.opened = -1; }
 static int is_known_ring(int fd);
 /* A ring that was made without the C library is seen by its descriptor alone, which stands beside those of the files. The kernel
  * says no type of it, as of nothing else but its other objects without a name (epoll, eventfd). */
@@ -715,19 +731,21 @@ static void look_for_rings(int first, int last) {
 static void opened(int fd, int directory, const char *path, int flags, i64 begin) {
     int failure = errno;
     i64 took = now() - begin;
+    if (fd >= 0 && fd == me.opened) return; /* by a function of ours below this one */
     if (fd < 0) {
         u32 file = metadata ? file_named(directory, path) : 0;
         if (file) put(STAT, file, 0, begin, took, -1, -1, -failure);
     } else if (fd < MAX_FD) {
         char name[4200];
         size_t length = path ? absolute(directory, path, name, sizeof name) : 0;
-        /* /proc/self/fd/3 is another file's name, and O_TMPFILE is given a directory */
-        if (length && (is_below(name, "/proc") || (flags & O_TMPFILE) == O_TMPFILE)) length = 0;
+        /* /proc/self/fd/3 and /dev/fd/3 are another file's name, and O_TMPFILE is given a directory */
+        if (length && (is_below(name, "/proc") || is_below(name, "/dev/fd") || !strncmp(name, "/dev/std", 8) || (flags & O_TMPFILE) == O_TMPFILE)) length = 0;
         struct entry *e = learn(fd, name, length);
         look_for_rings(fd - 4, fd - 1);
         if (e) e->lock = (unsigned short)(INHERITED + __atomic_fetch_add(&next_opened, 1, __ATOMIC_RELAXED) % INHERITED);
         if (flags & O_TRUNC && e && e->state == STORAGE) put(TRUNCATE, e->file, 0, begin, took, -1, 0, 0);
     }
+    me.opened = fd;
     measured(begin, took);
     errno = failure;
 }
@@ -753,10 +771,13 @@ EXPORT int chroot(const char *path) {
         va_list more; va_start(more, flags); mode = va_arg(more, mode_t); va_end(more); }
 #define OPENING(directory, path, flags, call) \
     if (!on_descriptors()) return call; \
-    i64 begin = now(); int fd = call; opened(fd, directory, path, flags, begin); return fd;
+    me.opened = -1; i64 begin = now(); int fd = call; opened(fd, directory, path, flags, begin); return fd;
 
 EXPORT int open(const char *path, int flags, ...) { MODE(flags) OPENING(AT_FDCWD, path, flags, REAL(open)(path, flags, mode)) }
 EXPORT int open64(const char *path, int flags, ...) { MODE(flags) OPENING(AT_FDCWD, path, flags, REAL(open64)(path, flags, mode)) }
+int __open(const char *, int, ...), __open64(const char *, int, ...);
+EXPORT int __open(const char *path, int flags, ...) { MODE(flags) OPENING(AT_FDCWD, path, flags, REAL(__open)(path, flags, mode)) }
+EXPORT int __open64(const char *path, int flags, ...) { MODE(flags) OPENING(AT_FDCWD, path, flags, REAL(__open64)(path, flags, mode)) }
 EXPORT int openat(int at, const char *path, int flags, ...) { MODE(flags) OPENING(at, path, flags, REAL(openat)(at, path, flags, mode)) }
 EXPORT int openat64(int at, const char *path, int flags, ...) { MODE(flags) OPENING(at, path, flags, REAL(openat64)(at, path, flags, mode)) }
 EXPORT int creat(const char *path, mode_t mode) { OPENING(AT_FDCWD, path, O_TRUNC, REAL(creat)(path, mode)) }
@@ -767,15 +788,37 @@ EXPORT int __open64_2(const char *path, int flags) { OPENING(AT_FDCWD, path, fla
 EXPORT int __openat_2(int at, const char *path, int flags) { OPENING(at, path, flags, REAL(__openat_2)(at, path, flags)) }
 EXPORT int __openat64_2(int at, const char *path, int flags) { OPENING(at, path, flags, REAL(__openat64_2)(at, path, flags)) }
 
-/* How openat2 says what to open; a name below a root of its own is left to the kernel. */
-static long open_as(int at, const char *path, const u64 *how, size_t size) {
-    i64 begin = now();
-    long fd = REAL(syscall)(SYS_openat2, at, path, how, size);
-    if (fd >= 0 && on_descriptors()) opened((int)fd, at, how[2] & 0x10 ? NULL : path, (int)how[0], begin);
-    return fd;
+/* The C library opens these by itself. */
+#define MADE_INSIDE(call) int fd = call; if (fd >= 0 && on_descriptors()) forget(fd); return fd;
+int mkstemp64(char *), mkostemp64(char *, int), mkstemps64(char *, int), mkostemps64(char *, int, int);
+EXPORT int mkstemp(char *t) { MADE_INSIDE(REAL(mkstemp)(t)) }
+EXPORT int mkstemp64(char *t) { MADE_INSIDE(REAL(mkstemp64)(t)) }
+EXPORT int mkostemp(char *t, int f) { MADE_INSIDE(REAL(mkostemp)(t, f)) }
+EXPORT int mkostemp64(char *t, int f) { MADE_INSIDE(REAL(mkostemp64)(t, f)) }
+EXPORT int mkstemps(char *t, int n) { MADE_INSIDE(REAL(mkstemps)(t, n)) }
+EXPORT int mkstemps64(char *t, int n) { MADE_INSIDE(REAL(mkstemps64)(t, n)) }
+EXPORT int mkostemps(char *t, int n, int f) { MADE_INSIDE(REAL(mkostemps)(t, n, f)) }
+EXPORT int mkostemps64(char *t, int n, int f) { MADE_INSIDE(REAL(mkostemps64)(t, n, f)) }
+EXPORT int shm_open(const char *n, int f, mode_t m) { MADE_INSIDE(REAL(shm_open)(n, f, m)) }
+EXPORT int memfd_create(const char *n, unsigned f) { MADE_INSIDE(REAL(memfd_create)(n, f)) }
+EXPORT int daemon(int stay, int keep) {
+    int result = REAL(daemon)(stay, keep);
+    if (!result && !keep && on_descriptors()) for (int fd = 0; fd < 3; fd++) forget(fd);
+    return result;
 }
 
-EXPORT int close(int fd) { if (on_descriptors()) { if (rings_known) drop_ring(fd); if (fd >= 0 && fd < MAX_FD && table[fd].state == STORAGE) look_for_rings(fd + 1, fd + 4); forget(fd); measured(0, 0); } return REAL(close)(fd); }
+static void will_close(int fd) {
+    if (!on_descriptors()) return;
+    if (rings_known) drop_ring(fd);
+    if (fd >= 0 && fd < MAX_FD && table[fd].state == STORAGE) look_for_rings(fd + 1, fd + 4);
+    forget(fd);
+    measured(0, 0);
+}
+typedef struct __dirstream DIR;
+int __close(int), __dup2(int, int), __fcntl(int, int, ...), closedir(DIR *), dirfd(DIR *);
+EXPORT int close(int fd) { will_close(fd); return REAL(close)(fd); }
+EXPORT int __close(int fd) { will_close(fd); return REAL(__close)(fd); }
+EXPORT int closedir(DIR *d) { if (d && on_descriptors()) forget(dirfd(d)); return REAL(closedir)(d); }
 static void forget_range(unsigned first, unsigned last) { for (unsigned fd = first; fd <= last && fd < MAX_FD; fd++) forget((int)fd); }
 EXPORT int close_range(unsigned first, unsigned last, int flags) {
     if (on_descriptors()) forget_range(first, last);
@@ -791,6 +834,7 @@ EXPORT void closefrom(int first) { if (on_descriptors()) forget_range((unsigned)
     errno = failure; return made;
 EXPORT int dup(int fd) { DUPLICATING(fd, REAL(dup)(fd)) }
 EXPORT int dup2(int fd, int to) { DUPLICATING(fd, REAL(dup2)(fd, to)) }
+EXPORT int __dup2(int fd, int to) { DUPLICATING(fd, REAL(__dup2)(fd, to)) }
 EXPORT int dup3(int fd, int to, int flags) { DUPLICATING(fd, REAL(dup3)(fd, to, flags)) }
 #define CONTROL(name) EXPORT int name(int fd, int command, ...) { \
     va_list more; va_start(more, command); long value = va_arg(more, long); va_end(more); \
@@ -798,6 +842,7 @@ EXPORT int dup3(int fd, int to, int flags) { DUPLICATING(fd, REAL(dup3)(fd, to, 
     DUPLICATING(fd, REAL(name)(fd, command, value)) }
 CONTROL(fcntl)
 CONTROL(fcntl64)
+CONTROL(__fcntl)
 
 /* ---- Bytes ---- */
 
@@ -814,7 +859,7 @@ static i64 size_of(int fd) {
     return SYS(SYS_fstat, fd, &status) ? 0 : status.st_size;
 }
 
-static void moved_bytes(int kind, int fd, struct entry *e, i64 begin, i64 offset, i64 length, i64 moved, u32 *lock) {
+static void moved_bytes(int kind, int fd, struct entry *e, i64 begin, i64 offset, i64 length, i64 moved, u32 *lock, int appends) {
     int failure = errno;
     i64 took = now() - begin;
     i64 end = offset == AT_POSITION ? place(fd) : 0;
@@ -824,28 +869,34 @@ static void moved_bytes(int kind, int fd, struct entry *e, i64 begin, i64 offset
         if (!e || e->state != STORAGE) { count_other(e, kind, moved); errno = failure; return; }
     }
     if (offset == AT_POSITION) offset = end < 0 ? -1 : end - (moved > 0 ? moved : 0);
-    else if (kind == WRITE && moved > 0 && SYS(SYS_fcntl, fd, F_GETFL) & O_APPEND) offset = size_of(fd) - moved; /* Linux appends, whatever the offset */
+    else if (kind == WRITE && moved > 0 && (appends || SYS(SYS_fcntl, fd, F_GETFL) & O_APPEND)) offset = size_of(fd) - moved; /* Linux appends, whatever the offset */
     put(kind, e->file, 0, begin, took, offset, length, moved < 0 ? -failure : moved);
     measured(begin, took);
     errno = failure;
 }
 
+#ifndef RWF_APPEND
+#define RWF_APPEND 16
+#endif
 static i64 total(const struct iovec *parts, int count) {
     i64 sum = 0;
     for (int i = 0; i < count && i < 1024; i++) sum += (i64)parts[i].iov_len;
     return sum;
 }
 
-#define MOVING(kind, fd, offset_, length_, call) \
+#define MOVING_AS(kind, fd, offset_, length_, appends, call) \
     struct entry *e = on() ? watched(fd) : NULL; \
     if (!e) return call; \
-    if (e->state != STORAGE) { __typeof__(call) moved = call; count_other(e, kind, moved); return moved; } \
+    int other = e->state != STORAGE; \
     i64 at = offset_; \
     u32 *lock = at == AT_POSITION ? hold_position(e) : NULL; \
     i64 begin = now(); \
-    __typeof__(call) moved = call; \
-    moved_bytes(kind, fd, e, begin, at, (i64)(length_), moved, lock); \
+    INNERMOST(call_on(kind, (u32)(fd)), __typeof__(call) moved, call) \
+    if (!innermost) { if (lock) give(lock); } \
+    else if (other) count_other(e, kind, moved); \
+    else moved_bytes(kind, fd, e, begin, at, (i64)(length_), moved, lock, appends); \
     return moved;
+#define MOVING(kind, fd, offset, length, call) MOVING_AS(kind, fd, offset, length, 0, call)
 
 EXPORT ssize_t read(int fd, void *data, size_t n) { MOVING(READ, fd, AT_POSITION, n, REAL(read)(fd, data, n)) }
 EXPORT ssize_t write(int fd, const void *data, size_t n) { MOVING(WRITE, fd, AT_POSITION, n, REAL(write)(fd, data, n)) }
@@ -858,9 +909,14 @@ EXPORT ssize_t writev(int fd, const struct iovec *v, int c) { MOVING(WRITE, fd, 
 #define VECTOR(name, kind) \
     EXPORT ssize_t name(int fd, const struct iovec *v, int c, off_t o) { MOVING(kind, fd, o, total(v, c), REAL(name)(fd, v, c, o)) }
 #define VECTOR2(name, kind) \
-    EXPORT ssize_t name(int fd, const struct iovec *v, int c, off_t o, int f) { MOVING(kind, fd, o, total(v, c), REAL(name)(fd, v, c, o, f)) }
+    EXPORT ssize_t name(int fd, const struct iovec *v, int c, off_t o, int f) { MOVING_AS(kind, fd, o, total(v, c), f & RWF_APPEND, REAL(name)(fd, v, c, o, f)) }
 VECTOR(preadv, READ) VECTOR(preadv64, READ) VECTOR(pwritev, WRITE) VECTOR(pwritev64, WRITE)
 VECTOR2(preadv2, READ) VECTOR2(preadv64v2, READ) VECTOR2(pwritev2, WRITE) VECTOR2(pwritev64v2, WRITE)
+ssize_t __read(int, void *, size_t), __write(int, const void *, size_t), __pread64(int, void *, size_t, off64_t), __pwrite64(int, const void *, size_t, off64_t);
+EXPORT ssize_t __read(int fd, void *data, size_t n) { MOVING(READ, fd, AT_POSITION, n, REAL(__read)(fd, data, n)) }
+EXPORT ssize_t __write(int fd, const void *data, size_t n) { MOVING(WRITE, fd, AT_POSITION, n, REAL(__write)(fd, data, n)) }
+EXPORT ssize_t __pread64(int fd, void *data, size_t n, off64_t o) { MOVING(READ, fd, o, n, REAL(__pread64)(fd, data, n, o)) }
+EXPORT ssize_t __pwrite64(int fd, const void *data, size_t n, off64_t o) { MOVING(WRITE, fd, o, n, REAL(__pwrite64)(fd, data, n, o)) }
 ssize_t __read_chk(int, void *, size_t, size_t), __pread_chk(int, void *, size_t, off_t, size_t), __pread64_chk(int, void *, size_t, off_t, size_t);
 EXPORT ssize_t __read_chk(int fd, void *d, size_t n, size_t r) { MOVING(READ, fd, AT_POSITION, n, REAL(__read_chk)(fd, d, n, r)) }
 EXPORT ssize_t __pread_chk(int fd, void *d, size_t n, off_t o, size_t r) { MOVING(READ, fd, o, n, REAL(__pread_chk)(fd, d, n, o, r)) }
@@ -869,14 +925,15 @@ EXPORT ssize_t __pread64_chk(int fd, void *d, size_t n, off_t o, size_t r) { MOV
 /* Copies inside the kernel are a read and a write. */
 enum { MOST_AT_ONCE = 0x7ffff000 }; /* bytes that Linux moves in one call */
 static void one_end(int kind, int fd, struct entry *e, i64 given, i64 begin, i64 length, i64 moved) {
-    if (e && e->state == STORAGE) moved_bytes(kind, fd, e, begin, given, length, moved, NULL);
+    if (e && e->state == STORAGE) moved_bytes(kind, fd, e, begin, given, length, moved, NULL, 0);
     else count_other(e, kind, moved);
 }
 #define COPYING(in, out, in_at, out_at, n, call) \
     if (!on()) return call; \
     struct entry *source = watched(in), *target = watched(out); \
     i64 from = (in_at) ? (i64)*(in_at) : AT_POSITION, to = (out_at) ? (i64)*(out_at) : AT_POSITION, begin = now(); \
-    ssize_t moved = call; \
+    INNERMOST(call_on(MAP, (u32)(in)), ssize_t moved, call) \
+    if (!innermost) return moved; \
     i64 asked_ = (u64)(n) <= MOST_AT_ONCE ? (i64)(n) : moved; /* more stands for what there is, as in copies.py */ \
     one_end(READ, in, source, from, begin, asked_, moved); \
     one_end(WRITE, out, target, to, begin, asked_, moved); \
@@ -895,17 +952,29 @@ static void done(int kind, u32 file, u32 to, i64 begin, i64 offset, i64 length, 
     measured(begin, took);
     errno = failure;
 }
+#define ON_FILE(kind, file, offset, length, call) \
+    u32 known = file; \
+    if (!known) return call; \
+    i64 begin = now(); INNERMOST(call_on(kind, known), __typeof__(call) result, call) \
+    if (innermost) done(kind, known, 0, begin, (i64)(offset), (i64)(length), result > 0 ? (int)result : result ? errno : 0); /* posix_fadvise returns its error */ \
+    return result;
 #define ON_DESCRIPTOR(kind, fd, offset, length, call) \
     struct entry *e = on() ? watched(fd) : NULL; \
-    if (!e || e->state != STORAGE) return call; \
-    i64 begin = now(); __typeof__(call) result = call; \
-    done(kind, e->file, 0, begin, (i64)(offset), (i64)(length), result > 0 ? (int)result : result ? errno : 0); /* posix_fadvise returns its error */ \
-    return result;
+    ON_FILE(kind, e && e->state == STORAGE ? e->file : 0, offset, length, call)
+/* A directory is synchronized, too, to keep the names of its files. */
+static u32 synchronized(int fd) {
+    char name[4200];
+    struct stat status;
+    struct entry *e = on() ? watched(fd) : NULL;
+    if (!e || e->state == STORAGE) return e ? e->file : 0;
+    size_t length = SYS(SYS_fstat, fd, &status) || !S_ISDIR(status.st_mode) ? 0 : link_of(fd, name, sizeof name);
+    return length && !is_left_out(name) ? number_of(name, length) : 0;
+}
 #define ON_NAME(kind, wanted, at, path, length, call) \
     u32 file = (wanted) && on() ? file_named(at, path) : 0; \
     if (!file) return call; \
-    i64 begin = now(); __typeof__(call) result = call; \
-    done(kind, file, 0, begin, -1, (i64)(length), result ? errno : 0); \
+    i64 begin = now(); INNERMOST(call_on(kind, file), __typeof__(call) result, call) \
+    if (innermost) done(kind, file, 0, begin, -1, (i64)(length), result ? errno : 0); \
     return result;
 /* Give what is open its new name. What is below a renamed directory is looked up again when it is next used. */
 static void follow(u32 old, u32 new, int at, const char *path) {
@@ -923,13 +992,14 @@ static void follow(u32 old, u32 new, int at, const char *path) {
 #define RENAMING(at, from, at2, to, call) \
     u32 old = on() ? file_named(at, from) : 0, new = old ? file_named(at2, to) : 0; \
     if (!old) return call; \
-    i64 begin = now(); int result = call; \
+    i64 begin = now(); INNERMOST(call_on(RENAME, old), int result, call) \
+    if (!innermost) return result; \
     done(RENAME, old, new, begin, -1, -1, result ? errno : 0); \
     if (!result && new) follow(old, new, at2, to); \
     return result;
 
-EXPORT int fsync(int fd) { ON_DESCRIPTOR(SYNC, fd, -1, -1, REAL(fsync)(fd)) }
-EXPORT int fdatasync(int fd) { ON_DESCRIPTOR(SYNC, fd, -1, -1, REAL(fdatasync)(fd)) }
+EXPORT int fsync(int fd) { ON_FILE(SYNC, synchronized(fd), -1, -1, REAL(fsync)(fd)) }
+EXPORT int fdatasync(int fd) { ON_FILE(SYNC, synchronized(fd), -1, -1, REAL(fdatasync)(fd)) }
 EXPORT int sync_file_range(int fd, off64_t o, off64_t n, unsigned f) { ON_DESCRIPTOR(SYNC, fd, o, n, REAL(sync_file_range)(fd, o, n, f)) }
 EXPORT int ftruncate(int fd, off_t n) { ON_DESCRIPTOR(TRUNCATE, fd, -1, n, REAL(ftruncate)(fd, n)) }
 EXPORT int ftruncate64(int fd, off64_t n) { ON_DESCRIPTOR(TRUNCATE, fd, -1, n, REAL(ftruncate64)(fd, n)) }
@@ -953,7 +1023,6 @@ EXPORT int fstatat64(int at, const char *path, struct stat64 *s, int f) { ON_NAM
 EXPORT int statx(int at, const char *path, int f, unsigned m, struct statx *s) { ON_NAME(STAT, metadata && *path, at, path, -1, REAL(statx)(at, path, f, m, s)) }
 EXPORT int access(const char *path, int m) { ON_NAME(STAT, metadata, AT_FDCWD, path, -1, REAL(access)(path, m)) }
 EXPORT int faccessat(int at, const char *path, int m, int f) { ON_NAME(STAT, metadata, at, path, -1, REAL(faccessat)(at, path, m, f)) }
-typedef struct __dirstream DIR;
 DIR *opendir(const char *), *fdopendir(int);
 EXPORT DIR *opendir(const char *path) {
     u32 file = metadata && on() ? file_named(AT_FDCWD, path) : 0;
@@ -1010,13 +1079,14 @@ static void mapped(int fd, int flags, i64 offset, size_t length) {
     errno = failure;
 }
 /* A library's own function, which may pass through `syscall` below: what it asks for is recorded here. */
-#define ALONE(call) ({ me.busy++; __typeof__(call) own_result = call; me.busy--; own_result; })
+#define ALONE(call) ({ me.below = 1; __typeof__(call) own_result = call; me.below = 0; own_result; })
 static void ring_mapped(int fd, char *at, i64 offset);
-#define MAPPING(name, type) EXPORT void *name(void *where, size_t n, int p, int f, int fd, type o) { \
-    void *at = ALONE(REAL(name)(where, n, p, f, fd, o)); \
-    if (at != MAP_FAILED) { if (rings_known) ring_mapped(fd, at, o); mapped(fd, f, o, n); } \
-    return at; }
-MAPPING(mmap, off_t) MAPPING(mmap64, off64_t)
+static void *has_mapped(void *at, size_t n, int flags, int fd, i64 offset) {
+    if (at != MAP_FAILED) { if (rings_known) ring_mapped(fd, at, offset); mapped(fd, flags, offset, n); }
+    return at;
+}
+EXPORT void *mmap(void *where, size_t n, int p, int f, int fd, off_t o) { return has_mapped(ALONE(REAL(mmap)(where, n, p, f, fd, o)), n, f, fd, o); }
+EXPORT void *mmap64(void *where, size_t n, int p, int f, int fd, off64_t o) { return has_mapped(ALONE(REAL(mmap64)(where, n, p, f, fd, o)), n, f, fd, o); }
 
 /* ---- Sockets: counted, because object clients without a hook read through them ---- */
 
@@ -1203,7 +1273,8 @@ static void ring_unmapped(const char *at, size_t length) {
         for (int part = 0; part < 3; part++) if (rings[i].known == our_pid && parts[part] >= at && parts[part] < at + length) drop_ring(rings[i].fd);
     }
 }
-EXPORT int munmap(void *at, size_t n) { if (rings_known && on()) ring_unmapped(at, n); return ALONE(REAL(munmap)(at, n)); }
+static void will_unmap(void *at, size_t n) { if (rings_known && on()) ring_unmapped(at, n); }
+EXPORT int munmap(void *at, size_t n) { will_unmap(at, n); return ALONE(REAL(munmap)(at, n)); }
 
 static long ring_setup(u32 entries, u32 *params) {
     long fd = REAL(syscall)(SYS_io_uring_setup, entries, params);
@@ -1268,66 +1339,6 @@ ANSWERS(u32, io_uring_peek_batch_cqe, (struct liburing *u, Cqes c, u32 n), (u, c
 ANSWERS(int, io_uring_get_events, (struct liburing *u), (u))
 void io_uring_queue_exit(struct liburing *);
 EXPORT void io_uring_queue_exit(struct liburing *u) { drop_ring(u->fd); REAL(io_uring_queue_exit)(u); }
-
-static long by_number(long number, long a, long b, long c, long d, long e, long f) {
-    switch (number) {
-    case SYS_read: return read((int)a, (void *)b, (size_t)c);
-    case SYS_write: return write((int)a, (void *)b, (size_t)c);
-    case SYS_pread64: return pread((int)a, (void *)b, (size_t)c, d);
-    case SYS_pwrite64: return pwrite((int)a, (void *)b, (size_t)c, d);
-    case SYS_readv: return readv((int)a, (void *)b, (int)c);
-    case SYS_writev: return writev((int)a, (void *)b, (int)c);
-    case SYS_preadv: return preadv((int)a, (void *)b, (int)c, d);
-    case SYS_pwritev: return pwritev((int)a, (void *)b, (int)c, d);
-    case SYS_preadv2: return preadv2((int)a, (void *)b, (int)c, d, (int)f);
-    case SYS_pwritev2: return pwritev2((int)a, (void *)b, (int)c, d, (int)f);
-    case SYS_openat: return openat((int)a, (char *)b, (int)c, (mode_t)d);
-    case SYS_close: return close((int)a);
-    case SYS_dup: return dup((int)a);
-    case SYS_dup3: return dup3((int)a, (int)b, (int)c);
-    case SYS_sendfile: return sendfile((int)a, (int)b, (off_t *)c, (size_t)d);
-    case SYS_copy_file_range: return copy_file_range((int)a, (off64_t *)b, (int)c, (off64_t *)d, (size_t)e, (unsigned)f);
-    case SYS_splice: return splice((int)a, (off64_t *)b, (int)c, (off64_t *)d, (size_t)e, (unsigned)f);
-    case SYS_fsync: return fsync((int)a);
-    case SYS_fdatasync: return fdatasync((int)a);
-    case SYS_ftruncate: return ftruncate((int)a, b);
-    case SYS_truncate: return truncate((char *)a, b);
-    case SYS_unlinkat: return unlinkat((int)a, (char *)b, (int)c);
-    case SYS_renameat2: return renameat2((int)a, (char *)b, (int)c, (char *)d, (unsigned)e);
-#ifdef SYS_open
-    case SYS_open: return open((char *)a, (int)b, (mode_t)c);
-    case SYS_dup2: return dup2((int)a, (int)b);
-    case SYS_unlink: return unlink((char *)a);
-    case SYS_rename: return rename((char *)a, (char *)b);
-#endif
-    case SYS_io_uring_setup: return ring_setup((u32)a, (u32 *)b);
-    case SYS_io_uring_enter: return ring_enter((int)a, (u32)b, (u32)c, (u32)d, (void *)e, (size_t)f);
-    case SYS_io_submit: queues_seen = 1; submits((struct iocb **)c, b); return submitted((struct iocb **)c, b, REAL(syscall)(number, a, b, c));
-    case SYS_io_getevents: case SYS_io_pgetevents: return got_events((struct io_event *)d, REAL(syscall)(number, a, b, c, d, e, f));
-    case SYS_mmap: return (long)mmap((void *)a, (size_t)b, (int)c, (int)d, (int)e, f);
-    case SYS_munmap: return munmap((void *)a, (size_t)b);
-    case SYS_fcntl: return fcntl((int)a, (int)b, c);
-    case SYS_close_range: return close_range((unsigned)a, (unsigned)b, (int)c);
-    case SYS_openat2: return open_as((int)a, (char *)b, (u64 *)c, (size_t)d);
-    case SYS_exit_group: end_recording(); break;
-    }
-    return REAL(syscall)(number, a, b, c, d, e, f);
-}
-
-/* System calls by number that have a function above pass through it. One from below such a function goes to the kernel: a
- * library that has replaced the C library's own, as UCX does with mmap, makes the call itself. */
-EXPORT long syscall(long number, ...) {
-    va_list more;
-    va_start(more, number);
-    long a = va_arg(more, long), b = va_arg(more, long), c = va_arg(more, long);
-    long d = va_arg(more, long), e = va_arg(more, long), f = va_arg(more, long);
-    va_end(more);
-    if (me.below || me.busy) return REAL(syscall)(number, a, b, c, d, e, f);
-    me.below = 1;
-    long result = by_number(number, a, b, c, d, e, f);
-    me.below = 0;
-    return result;
-}
 
 /* ---- Programs that this one starts: those that cannot be seen are named in the log ---- */
 
@@ -1396,6 +1407,13 @@ EXPORT int fexecve(int fd, char *const a[], char *const v[]) {
     if (link_of(fd, path, sizeof path)) will_run(path, v);
     return REAL(fexecve)(fd, a, v);
 }
+int execveat(int, const char *, char *const *, char *const *, int);
+EXPORT int execveat(int at, const char *p, char *const a[], char *const v[], int f) {
+    char path[4200];
+    if (*p && *p != '/' ? absolute(at, p, path, sizeof path) : !*p ? link_of(at, path, sizeof path) : 0) will_run(path, v);
+    else will_run(p, v);
+    return REAL(execveat)(at, p, a, v, f);
+}
 #define LISTED(name, call) EXPORT int name(const char *p, const char *first, ...) { \
     va_list more; int n = 1; \
     va_start(more, first); while (va_arg(more, char *)) n++; va_end(more); \
@@ -1409,6 +1427,70 @@ LISTED(execle, v = va_arg(more, char **); va_end(more); return execve(p, a, v);)
 #define SPAWNING(name, look) EXPORT int name(pid_t *pid, const char *p, const posix_spawn_file_actions_t *f, const posix_spawnattr_t *t, char *const a[], char *const v[]) { \
     look(p, v); return REAL(name)(pid, p, f, t, a, v); }
 SPAWNING(posix_spawn, will_run) SPAWNING(posix_spawnp, will_run_found)
+
+/* ---- System calls by number ---- */
+
+/* How openat2 says what to open; a name below a root of its own is left to the kernel. */
+enum { IN_ROOT = 0x10 };
+
+/* They go to the kernel, as the program says, and are recorded as those functions are. */
+static long by_number(long number, long a, long b, long c, long d, long e_, long f) {
+#define KERNEL REAL(syscall)(number, a, b, c, d, e_, f)
+    switch (number) {
+    case SYS_read: { MOVING(READ, (int)a, AT_POSITION, c, KERNEL) }
+    case SYS_write: { MOVING(WRITE, (int)a, AT_POSITION, c, KERNEL) }
+    case SYS_pread64: { MOVING(READ, (int)a, d, c, KERNEL) }
+    case SYS_pwrite64: { MOVING(WRITE, (int)a, d, c, KERNEL) }
+    case SYS_readv: { MOVING(READ, (int)a, AT_POSITION, total((void *)b, (int)c), KERNEL) }
+    case SYS_writev: { MOVING(WRITE, (int)a, AT_POSITION, total((void *)b, (int)c), KERNEL) }
+    case SYS_preadv: case SYS_preadv2: { MOVING(READ, (int)a, d, total((void *)b, (int)c), KERNEL) }
+    case SYS_pwritev: { MOVING(WRITE, (int)a, d, total((void *)b, (int)c), KERNEL) }
+    case SYS_pwritev2: { MOVING_AS(WRITE, (int)a, d, total((void *)b, (int)c), f & RWF_APPEND, KERNEL) }
+    case SYS_openat: { OPENING((int)a, (char *)b, (int)c, (int)KERNEL) }
+    case SYS_openat2: { const u64 *how = (u64 *)c; OPENING((int)a, how[2] & IN_ROOT ? NULL : (char *)b, (int)how[0], (int)KERNEL) }
+    case SYS_close: will_close((int)a); return KERNEL;
+    case SYS_dup: { DUPLICATING((int)a, (int)KERNEL) }
+    case SYS_dup3: { DUPLICATING((int)a, (int)KERNEL) }
+    case SYS_sendfile: { COPYING((int)b, (int)a, (off_t *)c, (off_t *)0, d, KERNEL) }
+    case SYS_copy_file_range: case SYS_splice: { COPYING((int)a, (int)c, (off64_t *)b, (off64_t *)d, e_, KERNEL) }
+    case SYS_fsync: case SYS_fdatasync: { ON_FILE(SYNC, synchronized((int)a), -1, -1, KERNEL) }
+    case SYS_ftruncate: { ON_DESCRIPTOR(TRUNCATE, (int)a, -1, b, KERNEL) }
+    case SYS_fadvise64: case SYS_readahead: { ON_DESCRIPTOR(HINT, (int)a, b, c, KERNEL) }
+    case SYS_truncate: { ON_NAME(TRUNCATE, 1, AT_FDCWD, (char *)a, b, KERNEL) }
+    case SYS_unlinkat: { ON_NAME(DELETE, !(c & AT_REMOVEDIR), (int)a, (char *)b, -1, KERNEL) }
+    case SYS_renameat: case SYS_renameat2: { RENAMING((int)a, (char *)b, (int)c, (char *)d, KERNEL) }
+#ifdef SYS_open
+    case SYS_open: { OPENING(AT_FDCWD, (char *)a, (int)b, (int)KERNEL) }
+    case SYS_creat: { OPENING(AT_FDCWD, (char *)a, O_TRUNC, (int)KERNEL) }
+    case SYS_dup2: { DUPLICATING((int)a, (int)KERNEL) }
+    case SYS_unlink: { ON_NAME(DELETE, 1, AT_FDCWD, (char *)a, -1, KERNEL) }
+    case SYS_rename: { RENAMING(AT_FDCWD, (char *)a, AT_FDCWD, (char *)b, KERNEL) }
+#endif
+    case SYS_io_uring_setup: return ring_setup((u32)a, (u32 *)b);
+    case SYS_io_uring_enter: return ring_enter((int)a, (u32)b, (u32)c, (u32)d, (void *)e_, (size_t)f);
+    case SYS_io_submit: queues_seen = 1; submits((struct iocb **)c, b); return submitted((struct iocb **)c, b, KERNEL);
+    case SYS_io_getevents: case SYS_io_pgetevents: return got_events((struct io_event *)d, KERNEL);
+    case SYS_mmap: return (long)has_mapped((void *)KERNEL, (size_t)b, (int)d, (int)e_, f);
+    case SYS_munmap: will_unmap((void *)a, (size_t)b); return KERNEL;
+    case SYS_fcntl: if (b == F_DUPFD || b == F_DUPFD_CLOEXEC) { DUPLICATING((int)a, (int)KERNEL) } break;
+    case SYS_close_range: if (on_descriptors()) forget_range((unsigned)a, (unsigned)b); break;
+    case SYS_clone: will_clone(a); break;
+    case SYS_execve: will_run((char *)a, (char **)c); break;
+    case SYS_exit_group: end_recording(); break;
+    }
+    return KERNEL;
+}
+
+/* A call from below a function of ours that has one to make goes to the kernel: a library that has replaced the C library's own,
+ * as UCX does with mmap, makes the call itself. */
+EXPORT long syscall(long number, ...) {
+    va_list more;
+    va_start(more, number);
+    long a = va_arg(more, long), b = va_arg(more, long), c = va_arg(more, long);
+    long d = va_arg(more, long), e = va_arg(more, long), f = va_arg(more, long);
+    va_end(more);
+    return me.below || me.busy ? REAL(syscall)(number, a, b, c, d, e, f) : by_number(number, a, b, c, d, e, f);
+}
 
 /* ---- Streams of the C library (FILE) ----
  *
@@ -1444,6 +1526,7 @@ static void rows(int kind, FILE *f, struct entry *e, i64 first, i64 moved, i64 w
     }
 }
 
+enum { IN_MEMORY = 1 }; /* the stream was opened with `m`: it has mapped its file */
 struct before { i64 unread, unwritten, room, shift, begin, place; int ended, empty; };
 static struct before look(FILE *f) {
     flockfile(f);
@@ -1457,6 +1540,7 @@ static struct before look(FILE *f) {
 /* After a reading function that took `taken` bytes out of the stream; -1: unknown, `b.place` was asked before. */
 static void has_read(FILE *f, struct entry *e, struct before b, i64 taken, i64 wanted) {
     int failure = errno;
+    if (f->_flags2 & IN_MEMORY) { funlockfile(f); return; }
     i64 call = me.entered ? now() - b.begin : 0;
     i64 moved = taken < 0 ? -1 : taken + unread(f) - b.unread, end = -1;
     if (e->state != STORAGE) {
@@ -1538,10 +1622,15 @@ EXPORT FILE *tmpfile64(void) { FILE *f = REAL(tmpfile64)(); if (f && on_descript
     return opened_stream(REAL(name)(path, mode, f), path, mode, begin); }
 REOPENING(freopen)
 REOPENING(freopen64)
-EXPORT int fclose(FILE *f) {
-    flush_stream(f);
-    if (f && on_descriptors()) { drop_stream(f); if (f->_fileno >= 0) forget(f->_fileno); }
-    return REAL(fclose)(f);
+#define CLOSING(name) EXPORT int name(FILE *f) { \
+    flush_stream(f); \
+    if (f && on_descriptors()) { drop_stream(f); if (f->_fileno >= 0) forget(f->_fileno); } \
+    return REAL(name)(f); }
+CLOSING(fclose)
+CLOSING(pclose)
+EXPORT int fcloseall(void) {
+    if (on()) for (u32 i = 0; i < streams_end; i++) if (streams[i]) flush_stream(streams[i]);
+    return REAL(fcloseall)();
 }
 #define FLUSHING(name) EXPORT int name(FILE *f) { \
     if (!f && on()) for (u32 i = 0; i < streams_end; i++) { \
@@ -1588,6 +1677,8 @@ EXPORT char *fgets_unlocked(char *d, int n, FILE *f) { LINE(n, REAL(fgets_unlock
 char *__fgets_chk(char *, size_t, int, FILE *), *__fgets_unlocked_chk(char *, size_t, int, FILE *);
 EXPORT char *__fgets_chk(char *d, size_t r, int n, FILE *f) { LINE(n, REAL(__fgets_chk)(d, r, n, f)) }
 EXPORT char *__fgets_unlocked_chk(char *d, size_t r, int n, FILE *f) { LINE(n, REAL(__fgets_unlocked_chk)(d, r, n, f)) }
+int getw(FILE *), putw(int, FILE *);
+EXPORT int getw(FILE *f) { READING(f, feof_unlocked(f) ? -1 : 4, BEYOND(f, 4), b.unread >= 4, REAL(getw)(f)) }
 EXPORT ssize_t getline(char **d, size_t *n, FILE *f) { READING(f, got > 0 ? got : 0, -1, 1, REAL(getline)(d, n, f)) }
 EXPORT ssize_t getdelim(char **d, size_t *n, int c, FILE *f) { READING(f, got > 0 ? got : 0, -1, 1, REAL(getdelim)(d, n, c, f)) }
 EXPORT ssize_t __getdelim(char **d, size_t *n, int c, FILE *f) { READING(f, got > 0 ? got : 0, -1, 1, REAL(__getdelim)(d, n, c, f)) }
@@ -1604,26 +1695,33 @@ int __uflow(FILE *), __underflow(FILE *), __overflow(FILE *, int), _IO_getc(FILE
     READING(f, got != EOF, -1, 1, REAL(name)(f)) }
 CHARACTER(fgetc) CHARACTER(getc) CHARACTER(_IO_getc) CHARACTER(fgetc_unlocked) CHARACTER(getc_unlocked) CHARACTER(__uflow)
 EXPORT int __underflow(FILE *f) { READING(f, 0, -1, 1, REAL(__underflow)(f)) }
+#undef getchar_unlocked
+#undef putchar_unlocked
+EXPORT int getchar_unlocked(void) { READING(stdin, got != EOF, -1, 1, REAL(getchar_unlocked)()) }
 EXPORT int getchar(void) { READING(stdin, got != EOF, -1, 1, REAL(getchar)()) }
-#define SCANNING(family) \
-    int family##vfscanf(FILE *, const char *, va_list), family##fscanf(FILE *, const char *, ...), family##vscanf(const char *, va_list), family##scanf(const char *, ...); \
-    EXPORT int family##vfscanf(FILE *f, const char *t, va_list l) { READING(f, -1, -1, 0, REAL(family##vfscanf)(f, t, l)) } \
+/* The headers give these other names. */
+#define NAMED(type, family, prefix, name, ...) type family##name(__VA_ARGS__) __asm__(prefix #name);
+#define SCANNING(family, prefix) \
+    NAMED(int, family, prefix, vfscanf, FILE *, const char *, va_list) NAMED(int, family, prefix, fscanf, FILE *, const char *, ...) \
+    NAMED(int, family, prefix, vscanf, const char *, va_list) NAMED(int, family, prefix, scanf, const char *, ...) \
+    EXPORT int family##vfscanf(FILE *f, const char *t, va_list l) { READING(f, -1, -1, 0, REAL_AS(family##vfscanf, prefix "vfscanf")(f, t, l)) } \
     EXPORT int family##fscanf(FILE *f, const char *t, ...) { ARGUMENTS(int, t, family##vfscanf(f, t, more)) } \
     EXPORT int family##vscanf(const char *t, va_list l) { return family##vfscanf(stdin, t, l); } \
     EXPORT int family##scanf(const char *t, ...) { ARGUMENTS(int, t, family##vfscanf(stdin, t, more)) }
 #define ARGUMENTS(type, last, call) va_list more; va_start(more, last); type result = call; va_end(more); return result;
-SCANNING(__isoc99_)
-SCANNING(__isoc23_)
+SCANNING(oldest_, "") SCANNING(isoc99_, "__isoc99_") SCANNING(isoc23_, "__isoc23_")
 
 size_t fwrite_unlocked(const void *, size_t, size_t, FILE *);
 EXPORT size_t fwrite(const void *d, size_t s, size_t n, FILE *f) { WRITING(f, (i64)(got * s), 1, REAL(fwrite)(d, s, n, f)) }
 EXPORT size_t fwrite_unlocked(const void *d, size_t s, size_t n, FILE *f) { WRITING(f, (i64)(got * s), 1, REAL(fwrite_unlocked)(d, s, n, f)) }
+EXPORT int putw(int w, FILE *f) { WRITING(f, got == EOF ? 0 : 4, 1, REAL(putw)(w, f)) }
 EXPORT int fputs(const char *d, FILE *f) { WRITING(f, got >= 0 ? (i64)strlen(d) : 0, 1, REAL(fputs)(d, f)) }
 EXPORT int fputs_unlocked(const char *d, FILE *f) { WRITING(f, got >= 0 ? (i64)strlen(d) : 0, 1, REAL(fputs_unlocked)(d, f)) }
 EXPORT int puts(const char *d) { WRITING(stdout, got >= 0 ? (i64)strlen(d) + 1 : 0, 1, REAL(puts)(d)) }
 #define PUT_CHARACTER(name) EXPORT int name(int c, FILE *f) { WRITING(f, got != EOF, 0, REAL(name)(c, f)) }
 PUT_CHARACTER(fputc) PUT_CHARACTER(putc) PUT_CHARACTER(_IO_putc) PUT_CHARACTER(putc_unlocked) PUT_CHARACTER(fputc_unlocked)
 EXPORT int __overflow(FILE *f, int c) { WRITING(f, got != EOF && c != EOF, 0, REAL(__overflow)(f, c)) }
+EXPORT int putchar_unlocked(int c) { WRITING(stdout, got != EOF, 0, REAL(putchar_unlocked)(c)) }
 EXPORT int putchar(int c) { WRITING(stdout, got != EOF, 0, REAL(putchar)(c)) }
 #define PRINTED (got > 0 ? got : 0)
 int __vfprintf_chk(FILE *, int, const char *, va_list), __fprintf_chk(FILE *, int, const char *, ...), __printf_chk(int, const char *, ...), __vprintf_chk(int, const char *, va_list);
@@ -1654,13 +1752,12 @@ wchar_t *fgetws_unlocked(wchar_t *, int, FILE *), *__fgetws_chk(wchar_t *, size_
 EXPORT wchar_t *fgetws(wchar_t *d, int n, FILE *f) { READING_WIDE(f, n, REAL(fgetws)(d, n, f)) }
 EXPORT wchar_t *fgetws_unlocked(wchar_t *d, int n, FILE *f) { READING_WIDE(f, n, REAL(fgetws_unlocked)(d, n, f)) }
 EXPORT wchar_t *__fgetws_chk(wchar_t *d, size_t r, int n, FILE *f) { READING_WIDE(f, n, REAL(__fgetws_chk)(d, r, n, f)) }
-#define SCANNING_WIDE(family) \
-    int family##vfwscanf(FILE *, const wchar_t *, va_list), family##fwscanf(FILE *, const wchar_t *, ...), family##wscanf(const wchar_t *, ...); \
-    EXPORT int family##vfwscanf(FILE *f, const wchar_t *t, va_list l) { READING(f, -1, -1, 0, REAL(family##vfwscanf)(f, t, l)) } \
+#define SCANNING_WIDE(family, prefix) \
+    NAMED(int, family, prefix, vfwscanf, FILE *, const wchar_t *, va_list) NAMED(int, family, prefix, fwscanf, FILE *, const wchar_t *, ...) NAMED(int, family, prefix, wscanf, const wchar_t *, ...) \
+    EXPORT int family##vfwscanf(FILE *f, const wchar_t *t, va_list l) { READING(f, -1, -1, 0, REAL_AS(family##vfwscanf, prefix "vfwscanf")(f, t, l)) } \
     EXPORT int family##fwscanf(FILE *f, const wchar_t *t, ...) { ARGUMENTS(int, t, family##vfwscanf(f, t, more)) } \
     EXPORT int family##wscanf(const wchar_t *t, ...) { ARGUMENTS(int, t, family##vfwscanf(stdin, t, more)) }
-SCANNING_WIDE(__isoc99_)
-SCANNING_WIDE(__isoc23_)
+SCANNING_WIDE(oldest_, "") SCANNING_WIDE(isoc99_, "__isoc99_") SCANNING_WIDE(isoc23_, "__isoc23_")
 #define WRITING_WIDE(f, call) \
     struct entry *e = file_of(f); \
     if (!e || e->state != STORAGE) return call; \

@@ -1,0 +1,47 @@
+"""Tells a process from a later one that was given its number, and the clocks of a process from those of the machine."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+__all__ = ["clock_shift_ns", "is_alive", "start_of"]
+
+
+def clock_shift_ns(clock: str) -> int | None:
+    """Return by how much the clock `monotonic` or `boottime` of this process's time namespace is ahead of the machine's; None if
+    unknown.
+
+    Containers that were restored or moved have one; all namespaces of a machine share its boot id.
+    """
+    own = Path("/proc/self/ns")
+    try:
+        if (own / "time").readlink() != (own / "time_for_children").readlink():
+            return None  # the offsets below are those of the children
+        said = Path("/proc/self/timens_offsets").read_text()
+    except FileNotFoundError:  # a kernel without time namespaces
+        return 0
+    except OSError:
+        return None
+    found = re.search(rf"^{clock}\s+(-?\d+)\s+(\d+)$", said, re.MULTILINE)
+    return None if found is None else int(found[1]) * 1_000_000_000 + int(found[2])
+
+
+def start_of(pid: int) -> int | None:
+    """Return when the process `pid` started, in clock ticks since the boot of the machine, to within one; None if that cannot be
+    told."""
+    shift = clock_shift_ns("boottime")
+    try:
+        words = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+    except OSError:
+        return None
+    return None if shift is None else int(words[19]) - shift * os.sysconf("SC_CLK_TCK") // 1_000_000_000
+
+
+def is_alive(pid: int, start: int | None) -> bool:
+    """Return whether the process `pid` that started at `start` is alive; any process of that number if `start` is not known."""
+    if not Path(f"/proc/{pid}").exists():
+        return False
+    now = start_of(pid)
+    return start is None or now is None or abs(now - start) <= 1
