@@ -49,7 +49,7 @@ def test_a_gcs_usage_log_has_the_times_of_its_requests_begin(tmp_path: Path) -> 
         (r["op"], r["uri"], r["bytes"], r["len"], r["latency"], r["error"]) for r in rows(tmp_path / "t")
     ] == [
         ("get", "gs://bucket/a/b", 1000, None, 5_000_000, None),
-        ("put", "gs://bucket/a c", 70, 70, 5_000_000, None),
+        ("put", "gs://bucket/a%20c", 70, 70, 5_000_000, None),
         ("get", "gs://bucket/a/b", 0, None, 5_000_000, "not_found"),
         ("list", "gs://bucket/", 0, None, 5_000_000, None),
         ("delete", "gs://bucket/a/b", 0, None, 5_000_000, None),
@@ -59,6 +59,22 @@ def test_a_gcs_usage_log_has_the_times_of_its_requests_begin(tmp_path: Path) -> 
     log.write_text("a,b\n1,2\n")
     with pytest.raises(TraceFormatError, match="no header of a usage log"):
         import_trace("gcs-usage", log, tmp_path / "s")
+
+
+def test_a_gcs_usage_log_of_several_hours_has_a_header_each(tmp_path: Path) -> None:
+    log = tmp_path / "usage"
+    lines = [
+        gcs(1_700_000_000_000_000, "GET_Object", 304, name="v1/集 %"),
+        gcs(1_700_000_001_000_000, "GET_Object", 206, sent=7),
+    ]
+    log.write_text(
+        "\n".join([GCS_HEADER, "", lines[0], GCS_HEADER, lines[1].replace("192.0.2.1", "")]) + "\n"
+    )
+    done = import_trace("gcs-usage", log, tmp_path / "t", strict=True)
+    assert [(r["op"], r["uri"], r["bytes"], r["rank"]) for r in rows(tmp_path / "t")] == [
+        ("get", "gs://bucket/v1/集 %", 0, 0), ("read", "gs://bucket/a/b", 7, 1),
+    ]  # fmt: skip
+    assert not any("left out" in note for note in done.notes)
 
 
 def azure(
@@ -92,11 +108,58 @@ def test_an_azure_analytics_log_has_parts_and_their_list(tmp_path: Path) -> None
     assert (done.skipped, "left out: SetBlobMetadata 1" in done.notes) == (1, True)
 
 
+def test_an_azure_analytics_log_writes_names_as_text_of_html(tmp_path: Path) -> None:
+    """And Microsoft's own samples have URLs without quotation marks, and authorizations with some inside."""
+    log = tmp_path / "log"
+    quoted = '"https://sally.blob.core.windows.net/thumbnails/lake%20a.jpg?timeout=30000;x"'
+    key = '"/sally/thumbnails/lake.jpg"'
+    names = {
+        '"https://sally.blob.core.windows.net/in//&quot;;&quot;a&amp;lt;%2541?timeout=90"': 'az://in//";"a&lt;%41',
+        "https://sally.blob.core.windows.net/c/1.txt?a=1&amp;sig=X&amp;sp=rwl": "az://c/1.txt",
+        "": 'az://thumbnails/";"%41',
+    }
+    lines = [
+        azure("PutBlob", second, 201, length="9")
+        .replace(quoted, url)
+        .replace(key, '"/sally/thumbnails/&quot;;&quot;%41"')
+        + ';"[{"action":"read", "principalType":"User"}]"'
+        for second, url in enumerate(names)
+    ]
+    log.write_text("\n".join([*lines, lines[0].removesuffix('"')]) + "\n")
+    done = import_trace("azure-log", log, tmp_path / "t")
+    assert [(r["op"], r["uri"], r["len"]) for r in rows(tmp_path / "t")] == [
+        ("put", name, 9) for name in names.values()
+    ]
+    assert done.skipped == 1
+    assert done.examples == ("line 4: cannot be split: a quotation mark is not closed",)
+
+
+@pytest.mark.parametrize(
+    ("address", "other"),
+    [
+        ("192.0.2.1:1", "192.0.2.2:1"),
+        ("2001:db8::1", "2001:db8::2"),
+        ("[2001:db8::1]:80", "[2001:db8::2]:80"),
+    ],
+)
+def test_clients_are_told_apart_by_their_address_without_its_port(
+    tmp_path: Path, address: str, other: str
+) -> None:
+    for name, lines in {
+        "azure-log": [azure("GetBlob", n).replace("201.9.10.20:4362", a) for n, a in enumerate([address, other, address])],
+        "minio-trace": [minio("s3.GetObject", n, client=a) for n, a in enumerate([address, other, ""])],
+    }.items():  # fmt: skip
+        (tmp_path / name).write_text("\n".join(lines) + "\n")
+        import_trace(name, tmp_path / name, tmp_path / f"{name}.trace", strict=True)
+        ranks = [row["rank"] for row in rows(tmp_path / f"{name}.trace")]
+        assert ranks == ([0, 1, 0] if name == "azure-log" else [0, 1, 2])
+
+
 def minio(api: str, at: int, status: int = 200, **more: Any) -> str:
     stats = {"rx": 4096, "tx": 1000, "duration": 1_234_567, "timeToFirstByte": 1000}
     return json.dumps(
         {"host": "h:9000", "time": f"2026-01-02T03:04:05.{at:09d}Z", "client": "192.0.2.9:1234", "callStats": stats, "api": api,
-         "path": "/bucket/a%20b", "query": "", "statusCode": status, "statusMsg": "OK", "type": "s3", **more}
+         "path": "/bucket/a b", "query": "", "statusCode": status, "statusMsg": "OK", "type": "s3", **more}
     )  # fmt: skip
 
 
@@ -106,7 +169,7 @@ def test_a_minio_trace_has_ranges_where_it_has_headers(tmp_path: Path) -> None:
     log.write_text(
         "\n".join(
             [minio("s3.GetObject", 1), minio("s3.GetObject", 2, 206, **verbose), minio("s3.PutObjectPart", 3, query="partNumber=7&uploadId=x"),
-             minio("s3.CompleteMultipartUpload", 4), minio("s3.HeadObject", 5, 404), minio("s3.GetBucketLocation", 6), "{", "[]"]
+             minio("s3.CompleteMultipartUpload", 4), minio("s3.HeadObject", 5, 404), minio("s3.GetBucketLocation", 6), "[]", "{"]
         ) + "\n"
     )  # fmt: skip
     done = import_trace("minio-trace", log, tmp_path / "t")
@@ -117,6 +180,73 @@ def test_a_minio_trace_has_ranges_where_it_has_headers(tmp_path: Path) -> None:
     first = rows(tmp_path / "t")[0]
     assert (first["uri"], first["latency"], first["ttfb"]) == ("s3://bucket/a b", 1_234_567, 1000)
     assert (done.skipped, "left out: s3.GetBucketLocation 1" in done.notes) == (2, True)
+
+
+def test_a_minio_trace_of_many_lines_an_object_is_read(tmp_path: Path) -> None:
+    """mc writes those to a terminal, and old versions of it everywhere."""
+    log = tmp_path / "log"
+    whole = [json.dumps(json.loads(minio("s3.PutObject", at)), indent=1) for at in (1, 2, 3)]
+    log.write_text(
+        "\n".join(
+            [
+                whole[0],
+                "{",
+                ' "api": "s3.GetObject",',
+                whole[1],
+                minio("s3.GetObject", 9),
+                whole[2],
+                "{",
+                ' "a"',
+            ]
+        )
+    )
+    done = import_trace("minio-trace", log, tmp_path / "t")
+    assert [r["op"] for r in rows(tmp_path / "t")] == ["put", "put", "put", "get"]
+    assert done.skipped == 2
+    first = len(whole[0].splitlines()) + 1
+    assert done.examples[0] == f"line {first}: an object without an end"
+    log.write_text("\n".join(whole))
+    done = import_trace("minio-trace", log, tmp_path / "s", strict=True)
+    assert (done.ops, [note for note in done.notes if "cut short" in note]) == (3, [])
+
+
+def test_the_size_of_a_put_in_a_minio_trace_is_that_of_its_body_if_there_are_headers(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    put = {"request": {"method": "PUT", "headers": {"Content-Length": "4006"}}}
+    signed = {"request": {"headers": {"Content-Length": "4080", "X-Amz-Decoded-Content-Length": "4000"}}}
+    get = {"request": {"headers": {}}, "response": {"statusCode": 200, "headers": {"Content-Length": "700"}}}
+    cut = {"response": {"headers": {"Content-Length": "5000"}}}
+    lines = [minio("s3.PutObject", 1, **put), minio("s3.PutObjectPart", 2, **signed), minio("s3.GetObject", 3, **get),
+             minio("s3.GetObject", 4, **cut), minio("s3.PutObject", 5), minio("s3.GetObject", 6, 304)]  # fmt: skip
+    log.write_text("\n".join(lines) + "\n")
+    done = import_trace("minio-trace", log, tmp_path / "t", strict=True)
+    assert [(r["len"], r["bytes"]) for r in rows(tmp_path / "t")] == [
+        (4006, 4006), (4000, 4000), (None, 700), (None, 1000), (4096, 4096), (None, 1000),
+    ]  # fmt: skip
+    assert any(
+        note.startswith("the bytes of 2 requests are as the server counts them") for note in done.notes
+    )
+
+
+@pytest.mark.parametrize(
+    ("logged", "name"),
+    [
+        ("a b", "a b"),
+        ("a%20b", "a%20b"),
+        ("a%2Bb", "a+b"),
+        ("50%", "50%"),
+        ("é?", "é%3F"),
+        ("k%3D1/%2541", "k=1/%41"),
+    ],
+)
+def test_a_path_in_a_minio_trace_is_decoded_only_if_it_was_logged_as_sent(
+    tmp_path: Path, logged: str, name: str
+) -> None:
+    """Go keeps the path as sent beside the decoded one if it would encode that in another way; MinIO logs it then."""
+    log = tmp_path / "log"
+    log.write_text(minio("s3.GetObject", 1, path=f"/bucket/{logged}") + "\n")
+    import_trace("minio-trace", log, tmp_path / "t", strict=True)
+    assert [row["uri"] for row in rows(tmp_path / "t")] == [f"s3://bucket/{name}"]
 
 
 def test_a_copy_in_a_minio_trace_has_its_source_where_it_has_headers(tmp_path: Path) -> None:

@@ -6,7 +6,9 @@ Both are delimited text, one line a request, as the service saw it. Neither has 
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Iterator
+from html import unescape
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -15,7 +17,14 @@ import pyarrow as pa
 from tracekit.errors import TraceFormatError
 from tracekit.formats.base import Carries, ImportOptions, Tally
 from tracekit.formats.sound import Streams
-from tracekit.formats.store_requests import API_KINDS, HTTP_COLUMNS, http_op, object_name, whole_number
+from tracekit.formats.store_requests import (
+    API_KINDS,
+    HTTP_COLUMNS,
+    client_number,
+    http_op,
+    object_name,
+    whole_number,
+)
 from tracekit.formats.text.records import Record, read_records
 from tracekit.formats.times import iso_ns
 
@@ -48,6 +57,7 @@ _GCS_KINDS = {
     "storage.objects.list": "list",
     "get_service": "list",
 }
+_RANGES_UNKNOWN = "a get answered with 206 is a range read, whose offset is not in the log"
 _AZURE = (
     "version",
     "start",
@@ -73,6 +83,9 @@ _AZURE = (
     "content_length",
 )
 _AZURE_LEAST = len(_AZURE)
+_ENTITY = r"&(?:amp|quot|lt|gt|apos|#\d{1,5});"
+_FIELD = re.compile(rf'"(.*?)"(?=;|\Z)|((?!")(?:{_ENTITY}|[^;])*)', re.ASCII)
+"""A field of an analytics log: quoted, or up to a semicolon that does not end an entity."""
 
 
 class GcsUsage:
@@ -96,7 +109,9 @@ class GcsUsage:
         header: list[str] = []
 
         def records(number: int, text: str) -> Iterator[Record]:
-            fields = _cut(text, ",")
+            fields = _comma_fields(text)
+            if fields == header:  # logs of several hours, joined
+                return
             if not header:
                 missing = [name for name in _GCS_NEEDED if name not in fields]
                 if missing:
@@ -122,18 +137,16 @@ class GcsUsage:
             sent, received = whole_number(row, "sc_bytes"), whole_number(row, "cs_bytes")
             yield {
                 "t_submit": (done - (took or 0)) * 1000,
-                "uri": f"gs://{row['cs_bucket']}/{object_name(row['cs_object'])}",
+                "uri": f"gs://{row['cs_bucket']}/{object_name(row['cs_object'], encoded=False)}",
                 "latency": None if took is None else took * 1000,
-                "rank": clients.number(row.get("c_ip")),
+                "rank": client_number(row.get("c_ip"), clients),
                 **http_op(kind, whole_number(row, "sc_status"), sent, received),
             }
 
         yield from read_records(source, tally, records, columns=HTTP_COLUMNS)
         if not header:
             raise TraceFormatError(f"{source} is empty", "is this the right file?")
-        tally.note(
-            "the bytes of a usage log count headers too, and its range reads cannot be told from whole ones"
-        )
+        tally.note(_RANGES_UNKNOWN)
 
 
 class AzureLog:
@@ -158,7 +171,7 @@ class AzureLog:
 
         def records(number: int, text: str) -> Iterator[Record]:
             nonlocal lines
-            fields = _cut(text, ";")
+            fields = _semicolon_fields(text)
             if len(fields) < _AZURE_LEAST or fields[0] not in ("1.0", "2.0"):
                 raise ValueError("not an analytics log line of version 1.0 or 2.0")
             lines += 1
@@ -175,24 +188,45 @@ class AzureLog:
                 "t_submit": at,
                 "uri": _azure_uri(row["url"], row["key"]),
                 "latency": None if took is None else took * 1_000_000,
-                "rank": clients.number(row["address"].rpartition(":")[0] or row["address"]),
+                "rank": client_number(row["address"], clients),
                 **http_op(kind, status, sent, received, row["status"]),
             }
 
         yield from read_records(source, tally, records, columns=HTTP_COLUMNS)
         if not lines:
             raise tally.nothing("is this an Azure Storage analytics log?")
-        tally.note("a get answered with 206 is a range read, whose offset is not in the log")
+        tally.note(_RANGES_UNKNOWN)
 
 
 def _azure_uri(url: str, key: str) -> str:
-    """Return az://CONTAINER/BLOB of a request: of its URL, or (`/ACCOUNT/CONTAINER/BLOB`) of its object key."""
-    path = urlsplit(url.replace("&amp;", "&")).path if url else "/" + key.lstrip("/").partition("/")[2]
-    return "az://" + object_name(path.lstrip("/")) if path.strip("/") else ""
+    """Return az://CONTAINER/BLOB of a request: of its URL, or (`/ACCOUNT/CONTAINER/BLOB`) of its object key.
+
+    The log writes both as text of HTML. Only the URL is percent-encoded.
+    """
+    if url:
+        name = object_name(urlsplit(_text(url)).path.lstrip("/"))
+    else:
+        name = object_name(_text(key).lstrip("/").partition("/")[2], encoded=False)
+    return f"az://{name}" if name.strip("/") else ""
 
 
-def _cut(text: str, separator: str) -> list[str]:
+def _text(html: str) -> str:
+    return re.sub(_ENTITY, lambda found: unescape(found[0]), html)
+
+
+def _comma_fields(text: str) -> list[str]:
     try:
-        return next(csv.reader([text], delimiter=separator, strict=True))
+        return next(csv.reader([text], strict=True))
     except csv.Error as error:
         raise ValueError(f"cannot be split: {error}") from None
+
+
+def _semicolon_fields(text: str) -> list[str]:
+    """Return the fields of a line. Quotation marks inside a quoted field need not be escaped."""
+    fields, at = [], 0
+    while found := _FIELD.match(text, at):
+        fields.append(found[2] if found[1] is None else found[1])
+        at = found.end() + 1
+        if at > len(text):
+            return fields
+    raise ValueError("cannot be split: a quotation mark is not closed")

@@ -6,10 +6,10 @@ import re
 from collections.abc import Mapping
 from urllib.parse import unquote
 
-from tracekit.formats.sound import error_class
+from tracekit.formats.sound import Streams, error_class
 from tracekit.schema import READ_KINDS, WRITE_KINDS
 
-__all__ = ["API_KINDS", "HTTP_COLUMNS", "http_op", "object_name", "whole_number"]
+__all__ = ["API_KINDS", "HTTP_COLUMNS", "client_number", "http_op", "object_name", "whole_number"]
 
 API_KINDS = {
     "getobject": "get",
@@ -56,6 +56,7 @@ HTTP_COLUMNS = ("len", "bytes", "latency", "ttfb", "rank", "part", "error", "obj
 _PARTIAL = 206
 _FAILED = 400
 _ENDS_A_NAME = re.compile(r"[?#\x00-\x1f\x7f]")
+_WITH_PORT = re.compile(r"(\[[^\]]*\]|[^:]*):\d+", re.ASCII)
 
 
 def http_op(
@@ -77,9 +78,16 @@ def http_op(
     }
 
 
-def object_name(name: str) -> str:
-    """Return a logged name, percent-decoded but for the characters that would end it in a URI."""
-    return _ENDS_A_NAME.sub(lambda found: f"%{ord(found[0]):02X}", unquote(name, errors="replace"))
+def object_name(name: str, *, encoded: bool = True) -> str:
+    """Return a logged name, percent-decoded if it is `encoded`, but for the characters that would end it in a URI."""
+    plain = unquote(name, errors="replace") if encoded else name
+    return _ENDS_A_NAME.sub(lambda found: f"%{ord(found[0]):02X}", plain)
+
+
+def client_number(address: object, clients: Streams) -> int:
+    """Return the number of the client with an address, whatever its port. Requests without an address have one of their own."""
+    found = _WITH_PORT.fullmatch(address) if isinstance(address, str) else None
+    return clients.number(found[1] if found else str(address or ""))
 
 
 def whole_number(row: Mapping[str, object], name: str) -> int | None:

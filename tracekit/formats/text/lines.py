@@ -25,7 +25,7 @@ __all__ = ["Block", "ahead", "blocks", "decoded_lines", "in_parallel"]
 
 _TAR = b"ustar"
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-_WHOLE_JSON = re.compile(rb"\s*(\{.*\}|\])\s*,?\s*", re.DOTALL)
+_WHOLE_JSON = re.compile(rb"\s*(\{.*\}|\]|\})\s*,?\s*", re.DOTALL)
 """A last line of JSON, which is whole if it can be read."""
 _NOT_EMPTY = re.compile(rb"[^\n]+")
 _BLOCK_BYTES = 8 << 20
