@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tracekit.formats.registry import ImportResult, import_trace
 from tracekit.store.reader import open_reader
 
@@ -76,7 +78,40 @@ def test_an_exec_closes_the_descriptors_that_say_so(tmp_path: Path) -> None:
         *(f'read({number}, "", 10) = 10 <0.000001>' for number in (3, 4, 5, 6, 7)),
     )
     assert reads(rows) == [("file:///d/b", 0), ("file:///d/b", 10)]
-    assert any(note.startswith("3 reads and writes left out") for note in done.notes)
+    assert any(note.startswith("3 ops left out (") for note in done.notes)
+
+
+def test_every_op_on_a_file_without_a_name_is_counted_by_kind(tmp_path: Path) -> None:
+    rows, done = brought(
+        tmp_path,
+        'openat(AT_FDCWD, "/d/a", O_RDONLY) = 3 <0.000001>',
+        *(f"{call} = 0 <0.000001>" for call in ("fsync(4)", "fsync(5)", "ftruncate(4, 9)", "getdents64(6, 0x1, 9)", "fstat(4, {})")),
+        'openat(AT_FDCWD, "relative", O_RDONLY) = 7 <0.000001>',
+        "write(-1, \"\", 5) = -1 EBADF (Bad file descriptor) <0.000001>",
+    )  # fmt: skip
+    assert [row["uri"] for row in rows] == ["file:///d/a"]
+    assert any(
+        note.startswith("6 ops left out (list 1, stat 2, sync 2, truncate 1), because the log does not name")
+        for note in done.notes
+    )
+
+
+@pytest.mark.parametrize(
+    "call", ['read(;, "", 10) = 10', "fsync() = 0", "lseek(x, 0, SEEK_SET) = 0", "close(a) = 0"]
+)
+def test_a_call_whose_descriptor_cannot_be_read_is_a_bad_line(tmp_path: Path, call: str) -> None:
+    """And it may have been any descriptor, whose position is unknown from then on."""
+    (tmp_path / "log").write_text(
+        '7 1700000000.000001 openat(AT_FDCWD, "/d/a", O_RDONLY) = 3 <0.000001>\n'
+        f"7 1700000000.000002 {call} <0.000001>\n"
+        '7 1700000000.000003 read(3, "", 10) = 10 <0.000001>\n'
+    )
+    done = import_trace("strace", tmp_path / "log", tmp_path / "t")
+    assert done.skipped == 1
+    assert "line 2: its descriptor cannot be read" in done.examples[0]
+    assert open_reader(tmp_path / "t").query("SELECT \"offset\" FROM ops WHERE op = 'read'").to_pylist() == [
+        {"offset": None}
+    ]
 
 
 def test_an_exec_of_a_child_leaves_the_descriptors_of_its_parent(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ __all__ = [
     "both_paths",
     "descriptor",
     "iocbs",
+    "needs_descriptor",
     "opened_path",
     "path_argument",
     "result_of",
@@ -84,6 +85,12 @@ def descriptor(args: str) -> tuple[int, str | None] | None:
     if found is None:
         return None
     return int(found[1]), None if found[2] is None else _unescaped(found[2])
+
+
+def needs_descriptor(args: str) -> None:
+    """Raise ValueError unless `args` begins with a descriptor, be it one that cannot be open."""
+    if descriptor(args) is None:
+        raise ValueError(f"its descriptor cannot be read: {args[:40]!r}")
 
 
 def both_ends(args: str) -> list[tuple[str, int | None]]:

@@ -11,6 +11,7 @@ from tracekit.formats.syscalls.arguments import (
     both_paths,
     descriptor,
     iocbs,
+    needs_descriptor,
     opened_path,
     path_argument,
     result_of,
@@ -64,7 +65,8 @@ class Processes:
     """
 
     def __init__(self, *, every_open: bool = True, inherited_streams: bool = True) -> None:
-        self.unnamed = 0
+        self.unnamed: Counter[str] = Counter()
+        """Ops on files that the log does not name, by kind."""
         self.cut_vectors = 0
         self.requests = Requests()
         self.left_out: Counter[str] = Counter()
@@ -115,7 +117,7 @@ class Processes:
     def call(
         self, thread: int, at_ns: int, name: str, args: str, result: str, took_ns: int | None
     ) -> list[Row]:
-        """Return the ops of one call, and keep its effect on descriptors."""
+        """Return the ops of one call, and keep its effect on descriptors. Raises ValueError if it cannot be read."""
         table = self._table(thread)
         args, result = without_details(args), without_details(result)
         value, error = result_of(result)
@@ -141,8 +143,10 @@ class Processes:
         for kind, path, offset, length, moved, to_path in self._parts(
             table, name, args, result, value, error
         ):
-            if path is None or not path.startswith("/"):
-                self.unnamed += kind in ("read", "write") and path is None
+            if path is None:
+                self.unnamed[kind] += 1
+                continue
+            if not path.startswith("/"):  # a pipe or a socket
                 continue
             worker = self._worker(thread)
             rows.append((at_ns, path, kind, offset, length, moved, latency, worker, error, to_path))
@@ -237,6 +241,7 @@ class Processes:
         """A read or write: at its offset argument, or at the position if there is none or it is -1."""
         file = table.file_of(args)
         if file is None:
+            needs_descriptor(args)
             return
         if not (self._inherited_streams or file.opened) and (descriptor(args) or (0, None))[0] <= _STREAMS:
             return
@@ -265,7 +270,7 @@ class Processes:
             if kind is None or file is None:
                 self.left_out[f"io_submit {word}"] += 1
             elif file.path is None:
-                self.unnamed += kind != "sync"
+                self.unnamed[kind] += 1
             elif file.path.startswith("/"):
                 place = (None, None) if kind == "sync" else (offset, length)
                 row = (at_ns, file.path, kind, *place, None, None, self._worker(thread), None, None)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from tracekit.copies import asked_of_copy
 from tracekit.formats.sound import MAX_INT
-from tracekit.formats.syscalls.arguments import both_ends, descriptor, scalar
+from tracekit.formats.syscalls.arguments import both_ends, descriptor, needs_descriptor, scalar
 from tracekit.formats.syscalls.files import Table
 from tracekit.formats.syscalls.names import (
     COPIES,
@@ -22,6 +22,9 @@ from tracekit.formats.syscalls.names import (
 )
 
 __all__ = ["Part", "beyond", "copied", "on_descriptor"]
+
+_NAMED = frozenset((*FD_STATS, *LISTS, *SYNCS, *FD_TRUNCATES, *HINTS, *SEEKS, *DUPS, "close"))
+"""Calls of which each names a descriptor; those that are not known here may have any arguments."""
 
 
 class Part(NamedTuple):
@@ -62,6 +65,8 @@ def on_descriptor(table: Table, name: str, args: str, value: int | None) -> Iter
     """Calls that name nothing but a descriptor."""
     file = table.file_of(args)
     if file is None:
+        if name in _NAMED:
+            needs_descriptor(args)
         return
     ok = value is not None and value >= 0
     if name in FD_STATS:

@@ -51,6 +51,7 @@ _DATA = " | "
 _SKIPPED = ("--- ", "strace: ", "[ Process PID=")
 _NOT_CALLS = (*_SKIPPED, "+++ ", _STACK, _DATA)
 _ENDS = ("+++ exited", "+++ killed")
+_NOT_A_CALL = "not a call as strace writes it"
 _RELATIVE_BELOW_NS = 10**17
 """Times of `-r` are waits since the line before: less than three years, which no Unix time of a trace is."""
 _HALF_DAY_NS = 12 * 3600 * 10**9
@@ -167,9 +168,10 @@ class StraceLog:
                 " strace-log-merge"
             )
         if self._processes.unnamed:
+            unnamed = self._processes.unnamed
+            kinds = ", ".join(f"{kind} {count}" for kind, count in sorted(unnamed.items()))
             yield (
-                f"{self._processes.unnamed} reads and writes left out, because their descriptor's file is not"
-                " known: trace with strace -y"
+                f"{unnamed.total()} ops left out ({kinds}), because the log does not name their file: trace with strace -y"
             )
         if self._processes.cut_vectors:
             yield (
@@ -230,7 +232,7 @@ class StraceLog:
         values: list[Any] = []
         numbers: list[int] = []
         for thread, (number, at_ns, text) in self._unfinished.items():
-            for row in self._never_returned(thread, at_ns, text):
+            for row in self._never_returned(number, thread, at_ns, text):
                 values += row
                 numbers.append(number)
         for row in self._processes.requests.left():
@@ -238,11 +240,23 @@ class StraceLog:
             numbers.append(0)
         return self._batch(values, numbers)
 
-    def _never_returned(self, thread: int, at_ns: int, text: str) -> list[Row]:
+    def _never_returned(self, number: int, thread: int, at_ns: int, text: str) -> list[Row]:
         call = _CALL.match(text)
         if call is None:
+            self._tally.bad(number, _NOT_A_CALL)
             return []
-        return self._processes.call(thread, at_ns, call[1], call[2].rstrip(", "), "?", None)
+        return self._called(number, thread, at_ns, call[1], call[2].rstrip(", "), "?", None)
+
+    def _called(
+        self, number: int, thread: int, at_ns: int, name: str, args: str, result: str, took_ns: int | None
+    ) -> list[Row]:
+        """Return the ops of a call. One that cannot be read is a bad line, and may have moved any position."""
+        try:
+            return self._processes.call(thread, at_ns, name, args, result, took_ns)
+        except ValueError as error:
+            self._tally.bad(number, str(error))
+            self._processes.lost(thread)
+            return []
 
     def _line(self, number: int, text: str) -> list[Row]:
         whole = _WHOLE.fullmatch(text)
@@ -250,9 +264,8 @@ class StraceLog:
             pid, seconds, micros, name, args, result, took_s, took_us = whole.groups()
             self._count(name, result)
             at_ns = int(seconds + micros) * 1000
-            return self._processes.call(
-                int(pid), at_ns, name, args.rstrip(), result, int(took_s + took_us) * 1000
-            )
+            took_ns = int(took_s + took_us) * 1000
+            return self._called(number, int(pid), at_ns, name, args.rstrip(), result, took_ns)
         if text.startswith(_NOT_CALLS) or self.totals.read(text):
             return []
         found = _LINE.match(text)
@@ -285,13 +298,13 @@ class StraceLog:
         call = _CALL.match(text)
         ended = _ENDED.match(call[2]) if call else None
         if call is None or ended is None:
-            self._tally.bad(number, "not a call as strace writes it")
+            self._tally.bad(number, _NOT_A_CALL)
             self._processes.lost(thread)
             return []
         self._count(call[1], ended[2])
         took_ns = None if ended[3] is None else _ns(ended[3])
         self._untimed = self._untimed or (took_ns is None and not ended[2].startswith("?"))
-        return self._processes.call(thread, at_ns, call[1], ended[1].rstrip(), ended[2], took_ns)
+        return self._called(number, thread, at_ns, call[1], ended[1].rstrip(), ended[2], took_ns)
 
     def _count(self, name: str, result: str) -> None:
         """Count a call as the totals of strace do, which leave out calls that never return."""
@@ -304,7 +317,7 @@ class StraceLog:
         if superseded is None and not rest.startswith(_ENDS):
             return []
         begun = self._unfinished.pop(thread, None)
-        rows = [] if begun is None else self._never_returned(thread, begun[1], begun[2])
+        rows = [] if begun is None else self._never_returned(begun[0], thread, begun[1], begun[2])
         self._processes.ended(thread)
         if superseded is not None:  # by another thread of its process, which goes on under its number
             by = int(superseded[1])
