@@ -14,12 +14,13 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from hypothesis import HealthCheck, given
+from hypothesis import HealthCheck, assume, given
 from hypothesis import strategies as st
 from properties import examples
 
 from tracekit.errors import TraceFormatError, UsageError
-from tracekit.formats.registry import import_trace, importers
+from tracekit.formats.base import ImportOptions, Tally
+from tracekit.formats.registry import import_trace, importer, importers
 from tracekit.store.reader import open_reader
 
 GOOD = {
@@ -69,6 +70,7 @@ GOOD["warp"] = GOOD["s3dlio"]
 NUMBERS = [b"-1", b"NaN", b"inf", b"1e400", b"99999999999999999999999999", b"9223372036854775807", b"-9223372036854775808",
            b"0x10", b"1.5", b"", b"4611686018427387905", b"true", b"null", "٣".encode(), b"1_000", b" 7 ", b"\x00", b"\xff\xfe"]  # fmt: skip
 FORMATS = sorted(GOOD)
+HEADED = ("csv", "gcs-usage", "s3dlio", "warp")
 
 
 @st.composite
@@ -161,6 +163,39 @@ def test_a_damaged_log_gives_a_sound_trace_or_one_line(
     check(folder, name, content, strict=strict)
 
 
+def told(name: str, log: Path) -> int:
+    """How many lines of a log are ops, or are counted as bad or as left out."""
+    tally, ops = Tally(log), 0
+    for batch in importer(name).read(log, tally, ImportOptions()):
+        ops += batch.num_rows
+        if name == "s3-access-log":  # a copy has two lines
+            ops += batch.column("op").to_pylist().count("copy")
+    return ops + tally.skipped + tally.left_out.total()
+
+
+@pytest.mark.parametrize(
+    "name", ["azure-log", "csv", "gcs-usage", "jsonl", "minio-trace", "s3-access-log", "s3dlio", "warp"]
+)
+@examples(60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_no_line_of_a_damaged_log_is_lost_in_silence(folder: Path, name: str, data: st.DataObject) -> None:
+    content = data.draw(damaged(name))
+    assume(content[:2] not in (b"\xff\xfe", b"\xfe\xff"))  # which would be UTF-16
+    (folder / "log").write_bytes(content)
+    lines = [line for line in re.split(rb"\r\n|\r|\n", content) if line.strip()]
+    headers: list[bytes] = []
+    if name in HEADED:
+        headers = [line.strip().lower() for line in (GOOD[name].splitlines()[0], *lines[:1])]
+    silent = [line for line in lines if line.strip().lower() in headers or line.startswith(b"#")]
+    if name == "minio-trace":  # what follows the begin of an object of many lines is part of it
+        assume(not any(line.strip() == b"{" for line in lines))
+    try:
+        counted = told(name, folder / "log")
+    except (TraceFormatError, UsageError):
+        return
+    assert len(lines) - len(silent) <= counted <= len(lines)
+
+
 @pytest.mark.parametrize("name", [*FORMATS, "darshan"])
 @pytest.mark.parametrize("data", [b"", b"\n", b"\r\r", b"\x00" * 5000, b"\xff" * 5000, b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"BZh",
                                   b"a" * 200_000, b",\n" * 500, b"\t\n" * 500, b"{}\n" * 50, b"[\n"])  # fmt: skip
@@ -192,6 +227,17 @@ def test_a_byte_order_mark_before_a_log_is_skipped(folder: Path, name: str) -> N
 @pytest.mark.parametrize("ends", [b"\r\n", b"\r"])
 def test_all_line_ends_are_read_alike(folder: Path, name: str, ends: bytes) -> None:
     (folder / "log").write_bytes(GOOD[name].replace(b"\n", ends))
+    (folder / "plain").write_bytes(GOOD[name])
+    import_trace(name, folder / "log", folder / "a", strict=True)
+    import_trace(name, folder / "plain", folder / "b", strict=True)
+    sql = "SELECT * FROM ops ORDER BY ALL"
+    assert open_reader(folder / "a").query(sql).equals(open_reader(folder / "b").query(sql))
+
+
+@pytest.mark.parametrize("name", [name for name in FORMATS if name != "lmcache"])
+@pytest.mark.parametrize("blank", [b"\n", b" \n"])
+def test_blank_lines_are_skipped(folder: Path, name: str, blank: bytes) -> None:
+    (folder / "log").write_bytes(blank.join(GOOD[name].splitlines(keepends=True)) + blank * 2)
     (folder / "plain").write_bytes(GOOD[name])
     import_trace(name, folder / "log", folder / "a", strict=True)
     import_trace(name, folder / "plain", folder / "b", strict=True)

@@ -82,7 +82,7 @@ def parse(block: Block, layout: Layout, tally: Tally) -> tuple[dict[str, pa.Arra
         except pa.ArrowException:
             return _line_by_line(block, layout, tally)
         if all(len(column) == block.lines for column in columns.values()):
-            return columns, np.arange(block.first_line, block.first_line + block.lines, dtype=np.int64)
+            return _without_blank_lines(columns, block)
     return _line_by_line(block, layout, tally)
 
 
@@ -128,6 +128,16 @@ def kind_of(text: str, kind: pa.DataType) -> object | None:
     """Return the value of `text` as `kind`, or None if it cannot be read as that."""
     value = _value(text, _READERS[kind])
     return None if value is _UNREADABLE else value
+
+
+def _without_blank_lines(columns: dict[str, pa.Array], block: Block) -> tuple[dict[str, pa.Array], Lines]:
+    """Return the columns of a row for each line of `block`, without those of empty lines, and the numbers of the lines."""
+    numbers = np.arange(block.first_line, block.first_line + block.lines, dtype=np.int64)
+    if b"\n\n" not in block.data and not block.data.startswith(b"\n"):
+        return columns, numbers
+    ends = np.flatnonzero(np.frombuffer(block.data, np.uint8) == ord("\n"))
+    full = np.diff(ends, prepend=-1) > 1
+    return {name: column.filter(pa.array(full)) for name, column in columns.items()}, numbers[full]
 
 
 def _split(block: Block, layout: Layout) -> dict[str, pa.Array]:
