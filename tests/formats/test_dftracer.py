@@ -284,6 +284,14 @@ def test_bad_lines_are_counted_or_named_and_strict_writes_nothing(tmp_path: Path
     assert [p.name for p in tmp_path.iterdir() if "partial" in p.name] == []
 
 
+def test_every_op_on_a_file_without_a_name_is_counted(tmp_path: Path) -> None:
+    log = write(tmp_path / "log.pfw", [event("open64", 10, fname="/d/a", ret=5), event("open64", 11, ret=6), event("fsync", 12, fd=9, ret=0),
+                                       event("read", 13, fd=9, ret=7), event("read", 14, fname="pipe:[5]", fd=8, ret=7)])  # fmt: skip
+    done = import_trace("dftracer", log, tmp_path / "t", strict=True)
+    assert done.ops == 1
+    assert "3 ops left out: the log does not name their file" in done.notes
+
+
 def test_a_file_that_is_not_a_log_is_refused_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "x.pfw").write_text("hello\nworld\n")
     (tmp_path / "y.pfw.gz").write_bytes(b"\x1f\x8bnot gzip")

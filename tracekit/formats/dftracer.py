@@ -167,7 +167,7 @@ class DFTracerLogs:
         if self.unplaced:
             yield f"{self.unplaced} reads have no offset: their descriptor was never seen opened, or not alone"
         if self.unnamed:
-            yield f"{self.unnamed} reads and writes left out: the log does not name their file"
+            yield f"{self.unnamed} ops left out: the log does not name their file"
         if self.ambiguous:
             yield f"of {self.ambiguous} calls the file's hash stands for several names, none of their process's"
 

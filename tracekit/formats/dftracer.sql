@@ -205,7 +205,7 @@ FROM by_process WHERE starts > 0;
 CREATE TABLE facts AS
 SELECT
     (SELECT count(*) FROM ops WHERE op = 'read' AND "offset" IS NULL) AS unplaced,
-    (SELECT count(*) FROM placed WHERE kind IN ('read', 'write') AND uri IS NULL AND NOT coalesce(starts_with(given, 'pipe:') OR starts_with(given, 'socket:'), false)) AS unnamed,
+    (SELECT count(*) FROM placed WHERE kind IS NOT NULL AND ($every_open OR opens = 0 OR kind = 'truncate') AND uri IS NULL AND NOT coalesce(starts_with(given, 'pipe:') OR starts_with(given, 'socket:'), false)) AS unnamed,
     (SELECT count(*) FROM placed WHERE unnamed AND fhash IN (SELECT fhash FROM definitions)) AS ambiguous,
     (SELECT coalesce(sum(moved), 0)::BIGINT FROM placed WHERE kind = 'read') AS read_bytes;
 
