@@ -228,6 +228,26 @@ def test_the_size_of_a_put_in_a_minio_trace_is_that_of_its_body_if_there_are_hea
     )
 
 
+def test_a_verbose_call_of_a_minio_trace_has_its_status_and_query_in_its_messages(tmp_path: Path) -> None:
+    call = {"type": "S3", "host": "127.0.0.1:9000", "api": "s3.PutObjectPart", "time": "2026-01-02T03:04:05.5Z", "duration": 70,
+            "path": "/bucket/k", "request": {"time": "2026-01-02T03:04:05.5Z", "proto": "HTTP/1.1", "method": "PUT", "path": "/bucket/k",
+            "rawQuery": "partNumber=3&uploadId=x", "headers": {"Content-Length": "0"}, "body": "<BODY>"},
+            "response": {"time": "2026-01-02T03:04:05.6Z", "headers": {"Content-Length": "312"}, "statusCode": 503},
+            "callStats": {"rx": 95, "tx": 312, "duration": 70, "timeToFirstByte": 60}}  # fmt: skip
+    log = tmp_path / "log"
+    log.write_text(json.dumps(call, indent=1) + "\n")
+    import_trace("minio-trace", log, tmp_path / "t", strict=True)
+    (row,) = rows(tmp_path / "t")
+    assert (row["op"], row["part"], row["len"], row["bytes"], row["latency"], row["error"]) == (
+        "part",
+        3,
+        0,
+        0,
+        70,
+        "throttled",
+    )
+
+
 @pytest.mark.parametrize(
     ("logged", "name"),
     [
