@@ -212,10 +212,15 @@ def test_a_minio_trace_of_many_lines_an_object_is_read(tmp_path: Path) -> None:
 
 def test_the_size_of_a_put_in_a_minio_trace_is_that_of_its_body_if_there_are_headers(tmp_path: Path) -> None:
     log = tmp_path / "log"
-    put = {"request": {"method": "PUT", "headers": {"Content-Length": "4006"}}}
-    signed = {"request": {"headers": {"Content-Length": "4080", "X-Amz-Decoded-Content-Length": "4000"}}}
-    get = {"request": {"headers": {}}, "response": {"statusCode": 200, "headers": {"Content-Length": "700"}}}
-    cut = {"response": {"headers": {"Content-Length": "5000"}}}
+    put: dict[str, Any] = {"request": {"method": "PUT", "headers": {"Content-Length": "4006"}}}
+    signed: dict[str, Any] = {
+        "request": {"headers": {"Content-Length": "4080", "X-Amz-Decoded-Content-Length": "4000"}}
+    }
+    get: dict[str, Any] = {
+        "request": {"headers": {}},
+        "response": {"statusCode": 200, "headers": {"Content-Length": "700"}},
+    }
+    cut: dict[str, Any] = {"response": {"headers": {"Content-Length": "5000"}}}
     lines = [minio("s3.PutObject", 1, **put), minio("s3.PutObjectPart", 2, **signed), minio("s3.GetObject", 3, **get),
              minio("s3.GetObject", 4, **cut), minio("s3.PutObject", 5), minio("s3.GetObject", 6, 304)]  # fmt: skip
     log.write_text("\n".join(lines) + "\n")
