@@ -86,6 +86,8 @@ _AZURE_LEAST = len(_AZURE)
 _ENTITY = r"&(?:amp|quot|lt|gt|apos|#\d{1,5});"
 _FIELD = re.compile(rf'"(.*?)"(?=;|\Z)|((?!")(?:{_ENTITY}|[^;])*)', re.ASCII)
 """A field of an analytics log: quoted, or up to a semicolon that does not end an entity."""
+_BARE = re.compile(r";(?:https?:|&)")
+"""Begins a field without quotation marks that may hold entities."""
 
 
 class GcsUsage:
@@ -109,7 +111,7 @@ class GcsUsage:
         header: list[str] = []
 
         def records(number: int, text: str) -> Iterator[Record]:
-            fields = _comma_fields(text)
+            fields = _fields(text, ",")
             if fields == header:  # logs of several hours, joined
                 return
             if not header:
@@ -171,7 +173,7 @@ class AzureLog:
 
         def records(number: int, text: str) -> Iterator[Record]:
             nonlocal lines
-            fields = _semicolon_fields(text)
+            fields = _azure_fields(text)
             if len(fields) < _AZURE_LEAST or fields[0] not in ("1.0", "2.0"):
                 raise ValueError("not an analytics log line of version 1.0 or 2.0")
             lines += 1
@@ -214,15 +216,24 @@ def _text(html: str) -> str:
     return re.sub(_ENTITY, lambda found: unescape(found[0]), html)
 
 
-def _comma_fields(text: str) -> list[str]:
+def _fields(text: str, separator: str) -> list[str]:
     try:
-        return next(csv.reader([text], strict=True))
+        return next(csv.reader([text], delimiter=separator, strict=True))
     except csv.Error as error:
         raise ValueError(f"cannot be split: {error}") from None
 
 
-def _semicolon_fields(text: str) -> list[str]:
-    """Return the fields of a line. Quotation marks inside a quoted field need not be escaped."""
+def _azure_fields(text: str) -> list[str]:
+    """Return the fields of a line. Microsoft's samples have quotation marks inside of fields, and URLs without any."""
+    if _BARE.search(text):
+        return _loose_fields(text)
+    try:
+        return _fields(text, ";")
+    except ValueError:
+        return _loose_fields(text)
+
+
+def _loose_fields(text: str) -> list[str]:
     fields, at = [], 0
     while found := _FIELD.match(text, at):
         fields.append(found[2] if found[1] is None else found[1])
