@@ -109,9 +109,9 @@ _OPTIONS = (
     Option(
         "http2",
         Kind.FLAG,
-        "Let the store choose HTTP/2 (obstore, with TLS); the other clients speak HTTP/1.1.",
+        "Let the store choose HTTP/2 (native, with TLS); the other clients speak HTTP/1.1.",
         False,
-        schemes=("s3", "az"),
+        schemes=_ALL,
     ),
     Option(
         "verify_checksums",

@@ -17,7 +17,6 @@ __all__ = [
     "EXPECTED",
     "EXPECTED_OF",
     "FAULTS",
-    "FOLLOWED",
     "KEYS",
     "Handler",
     "Script",
@@ -351,5 +350,3 @@ EXPECTED_OF: dict[tuple[str, str], tuple[str, int]] = {
     ("azure-sdk", "right, with an unknown total"): ("io_error", 2),
 }
 """Where a client library refuses more than the native client."""
-FOLLOWED = {("obstore", "307 within the host")}
-"""Redirects that a library follows, uncounted, and has no setting against."""

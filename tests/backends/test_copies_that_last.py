@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from faults import KEYS, Handler, place, serving
 
 from tracekit import backend_for
+from tracekit.backends.objects.limits import CopyLimit
 from tracekit.backends.objects.store import ObjectStoreBackend
 from tracekit.errors import BackendError
 from tracekit.store_options import CLIENTS
@@ -159,6 +161,66 @@ def test_a_copy_of_google_ends_by_the_total_timeout() -> None:
         assert "total_timeout_s" in str(raised.value)
         assert backend.counters["copies"] == len(seen) > 1
         backend.close()
+
+
+def test_a_copy_without_a_total_timeout_ends_if_it_makes_no_progress(keys: pytest.MonkeyPatch) -> None:
+    keys.setattr("tracekit.backends.objects.limits.COPY_LIMIT_S", 0.3)
+    store = Copying("pending")
+    error = refused(store, retries=3)
+    assert (error.error_class, error.tries) == ("timeout", 1)
+    assert "made no progress" in str(error) and "was aborted (raise total_timeout_s=)" in str(error)
+    assert store.asked[-1] == "abort copy id-1"
+
+
+def test_a_copy_of_google_ends_if_it_makes_no_progress(keys: pytest.MonkeyPatch) -> None:
+    keys.setattr("tracekit.backends.objects.limits.COPY_LIMIT_S", 0.3)
+
+    def script(handler: Handler) -> None:
+        handler.pause(0.1)
+        told = {"done": False, "rewriteToken": f"t{len(handler.seen)}", "totalBytesRewritten": "7"}
+        handler.reply(200, json.dumps(told).encode())
+
+    with serving(script) as (endpoint, seen):
+        uri, where = place(endpoint, "gs")
+        backend: Any = backend_for(uri, retries=3, **where)
+        with contextlib.closing(backend), pytest.raises(BackendError) as raised:
+            backend.changer.copy(uri, "gs://bucket/to")
+        assert (raised.value.error_class, raised.value.tries) == ("timeout", 1)
+        assert "made no progress" in str(raised.value)
+        assert backend.counters["copies"] == len(seen) > 1
+
+
+@pytest.mark.parametrize(
+    ("total_s", "words"), [(None, "made no progress"), (0.3, "took longer than total_timeout_s")]
+)
+def test_a_copy_of_s3_that_only_sends_blanks_ends(
+    keys: pytest.MonkeyPatch, total_s: float | None, words: str
+) -> None:
+    keys.setattr("tracekit.backends.objects.limits.COPY_LIMIT_S", 0.3)
+
+    def blanks(handler: Handler) -> None:
+        handler.head(200, Connection="close")
+        while not handler.ended.wait(0.05):
+            handler.wfile.write(b" ")
+
+    with serving(blanks) as (endpoint, seen):
+        uri, where = place(endpoint, "s3")
+        backend: Any = backend_for(uri, retries=3, total_timeout_s=total_s, **where)
+        with contextlib.closing(backend), pytest.raises(BackendError) as raised:
+            backend.changer.copy(uri, "s3://bucket/to")
+        assert (raised.value.error_class, len(seen)) == ("timeout", 1)
+        assert words in str(raised.value) and "raise total_timeout_s=" in str(raised.value)
+
+
+def test_a_copy_may_take_longer_than_its_limit_while_it_makes_progress(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr("tracekit.backends.objects.limits.time.monotonic", lambda: now[0])
+    free, bound = CopyLimit(None), CopyLimit(5000)
+    for minutes, progress, over in [(50, "1", False), (100, "2", False), (150, "2", False), (161, "2", True)]:
+        now[0] = minutes * 60.0
+        assert (free.over(progress), bound.over(progress)) == (over, now[0] >= 5000)
 
 
 @pytest.mark.server

@@ -148,3 +148,24 @@ def test_the_endpoint_of_aws_has_tls(clean_env: pytest.MonkeyPatch) -> None:
     told = said(tracekit.doctor("s3://bucket", proxy=dead, retries=0))
     assert (told["endpoint"], told["TLS"]) == ("AWS S3 in us-east-1", "yes")
     assert f"by the proxy {dead}" in told["list"]
+
+
+def test_the_object_of_the_examination_is_deleted_though_it_cannot_be_read(
+    clean_env: pytest.MonkeyPatch,
+) -> None:
+    for name, value in KEYS.items():
+        clean_env.setenv(name, value)
+
+    def unreadable(handler: Handler) -> None:
+        if handler.command == "GET" and "list-type" in handler.path:
+            handler.reply(200, b"<ListBucketResult></ListBucketResult>")
+        elif handler.command in ("GET", "HEAD"):
+            handler.reply(403 if handler.command == "GET" else 404)
+        else:
+            handler.reply(204 if handler.command == "DELETE" else 200)
+
+    with serving(unreadable) as (endpoint, seen):
+        diagnosis = tracekit.doctor("s3://bucket/d", allow_writes=True, endpoint=endpoint, retries=0)
+    assert found(diagnosis)["write"] is False
+    made = {line.split()[1] for line in seen if line.startswith("PUT")}
+    assert len(made) == 1 and seen[-1] == f"DELETE {made.pop()}"

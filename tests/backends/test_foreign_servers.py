@@ -56,16 +56,63 @@ def test_what_is_no_listing_of_a_store_is_named(keys: pytest.MonkeyPatch, client
     assert (error.message.rpartition(": ")[2], error.hint) == ("the answer is not a listing", HINT)
 
 
-@pytest.mark.parametrize("client", [name for name in STORES if "obstore" not in name])  # it hides the body
-@pytest.mark.parametrize("page", PAGES)
-def test_a_web_page_is_not_taken_for_a_put_that_succeeded(
-    keys: pytest.MonkeyPatch, client: str, page: bytes
-) -> None:
-    def put(backend: ObjectStoreBackend, uri: str) -> None:
-        backend.put(uri, b"x", overwrite=True)
+def put(backend: ObjectStoreBackend, uri: str) -> None:
+    backend.put(uri, b"x", overwrite=True)
 
-    error = refused(lambda handler: handler.reply(200, page), client, put)
+
+@pytest.mark.parametrize("client", STORES)
+@pytest.mark.parametrize("status", [200, 201, 202])
+@pytest.mark.parametrize("body", [*PAGES, b"log in", b'{"login": true}', b"\x00\xff", b""])
+def test_a_put_has_succeeded_only_if_the_answer_is_that_of_a_store(
+    keys: pytest.MonkeyPatch, client: str, status: int, body: bytes
+) -> None:
+    def answer(handler: Handler) -> None:
+        if body:
+            handler.reply(status, body)  # with an ETag, as web servers send one too
+            return
+        handler.send_response(status)
+        handler.send_header("Content-Length", "0")
+        handler.end_headers()
+
+    error = refused(answer, client, put)
     assert (error.error_class, error.tries, error.hint) == ("io_error", 1, HINT)
+
+
+@pytest.mark.parametrize("client", STORES)
+@pytest.mark.parametrize("header", ["ETag", "x-amz-request-id", "x-ms-request-id", "x-goog-generation"])
+def test_a_put_whose_answer_has_a_header_of_stores_and_no_page_has_succeeded(
+    keys: pytest.MonkeyPatch, client: str, header: str
+) -> None:
+    scheme, _, library = client.partition(" ")
+    body = b'{"kind": "storage#object"}' if scheme == "gs" else b""
+
+    def answer(handler: Handler) -> None:
+        handler.send_response(201 if scheme == "az" else 200)
+        handler.send_header(header, '"e"')
+        handler.send_header("Content-Type", "text/html")  # moto says so
+        handler.send_header("Content-Length", str(len(body)))
+        handler.end_headers()
+        handler.wfile.write(body)
+
+    with serving(answer) as (endpoint, seen):
+        uri, options = place(endpoint, scheme)
+        backend: Any = backend_for(uri, client=library, retries=0, **options)
+        put(backend, uri)
+        backend.close()
+        assert len(seen) == 1
+
+
+@pytest.mark.parametrize("client", CLIENTS["s3"])
+def test_an_error_in_the_body_of_a_success_is_the_outcome_of_a_put(
+    keys: pytest.MonkeyPatch, client: str
+) -> None:
+    body = b'<?xml version="1.0"?><Error><Code>SlowDown</Code><Message>later</Message></Error>'
+    with serving(lambda handler: handler.reply(200, body)) as (endpoint, seen):
+        uri, options = place(endpoint, "s3")
+        backend: Any = backend_for(uri, client=client, retries=1, **options)
+        with contextlib.closing(backend), pytest.raises(BackendError) as raised:
+            put(backend, uri)
+        assert (raised.value.error_class, len(seen)) == ("throttled", 2)
 
 
 @pytest.mark.parametrize("scheme", ["s3", "az", "gs"])

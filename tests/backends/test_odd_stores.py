@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
 import json
 import ssl
@@ -13,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from email.utils import formatdate
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -24,6 +23,7 @@ from faults import BODY, KEYS, Handler, Script, place, serving
 from tracekit import backend_for, replay
 from tracekit.backends.base import Backend
 from tracekit.backends.objects import s3
+from tracekit.backends.objects.failures import retry_after
 from tracekit.backends.objects.store import ObjectStoreBackend
 from tracekit.errors import BackendError, UsageError
 from tracekit.store.reader import open_reader
@@ -56,73 +56,6 @@ def failure(call: Callable[[], object]) -> BackendError:
         call()
     assert "\n" not in str(raised.value)
     return raised.value
-
-
-@WITH_EACH_CLIENT
-@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-def test_no_redirect_to_another_host_is_followed(keys: pytest.MonkeyPatch, client: str, status: int) -> None:
-    keys.setenv("AWS_SESSION_TOKEN", "tok3n") if client != "obstore" else None
-    with serving(Handler.ranged) as (other, reached):
-        elsewhere = other.replace("127.0.0.1", "localhost")
-
-        def script(handler: Handler) -> None:
-            handler.reply(status, Location=elsewhere + handler.path)
-
-        with serving(script) as (endpoint, _):
-            backend = opened(endpoint, client)
-            for call in (
-                lambda: read(backend),
-                lambda: backend.open("s3://bucket/k").get(),
-                lambda: backend.stat("s3://bucket/k"),
-                lambda: list(backend.list("s3://bucket")),
-                lambda: backend.put("s3://bucket/k", b"x", overwrite=True),
-            ):
-                assert failure(call).error_class == "wrong_region"
-            backend.close()
-        assert reached == []
-
-
-def test_a_redirect_within_the_host_is_not_followed_by_the_default_client(keys: pytest.MonkeyPatch) -> None:
-    with serving(Handler.ranged) as (other, reached):
-        with serving(lambda handler: handler.reply(307, Location=other + handler.path)) as (endpoint, _):
-            backend = s3.backend(endpoint=endpoint)
-            assert failure(lambda: read(backend)).error_class == "wrong_region"
-            backend.close()
-        assert reached == []
-
-
-def test_a_store_that_redirects_within_its_host_is_refused_before_obstore_reads(
-    keys: pytest.MonkeyPatch,
-) -> None:
-    with serving(Handler.ranged) as (other, elsewhere):
-        with serving(lambda handler: handler.reply(307, Location=other + handler.path)) as (endpoint, _):
-            backend = opened(endpoint, "obstore")
-            calls = (backend.preflight, backend.stat, lambda uri: list(backend.list(uri)))
-            found = [failure(partial(call, "s3://bucket/k")).error_class for call in calls]
-            assert found == ["wrong_region"] * 3
-            backend.close()
-        assert elsewhere == []
-
-
-@pytest.mark.parametrize(
-    ("endpoint", "taken"),
-    [
-        ("http://127.0.0.1:1", False),
-        ("https://127.0.0.1:1", False),
-        ("http://s3.us-east-1.amazonaws.com", False),
-        ("https://amazonaws.com.example", False),
-        ("https://s3.us-east-1.amazonaws.com", True),
-        (None, True),
-    ],
-)
-def test_obstore_takes_a_session_token_only_where_no_redirect_can_take_it_elsewhere(
-    keys: pytest.MonkeyPatch, endpoint: str | None, taken: bool
-) -> None:
-    keys.setenv("AWS_SESSION_TOKEN", "tok3n")
-    backend = s3.backend(client="obstore", endpoint=endpoint)
-    with contextlib.nullcontext() if taken else pytest.raises(UsageError, match="session token"):
-        backend.open("s3://bucket/k")
-    backend.close()
 
 
 def shifted(handler: Handler) -> None:
@@ -737,6 +670,43 @@ def test_variables_outside_the_contract_change_nothing(
     assert "/eu-west-1/s3/" in sent[0]  # the environment before the profile
 
 
+@pytest.mark.parametrize("ahead_s", [-7200, 0, 7200])
+@pytest.mark.parametrize("client", ["s3 native", "s3 aiobotocore", "az native", "az azure-sdk", "gs native"])
+def test_a_date_in_retry_after_is_held_against_the_clock_of_the_store(
+    keys: pytest.MonkeyPatch, client: str, ahead_s: int
+) -> None:
+    waits: list[float] = []
+    keys.setattr("tracekit.backends.objects.retrying.time.sleep", waits.append)
+
+    def busy(handler: Handler) -> None:
+        if len(handler.seen) > 1:
+            handler.ranged()
+            return
+        now = time.time() + ahead_s
+        handler.send_response_only(503)
+        handler.send_header("Date", formatdate(now, usegmt=True))
+        handler.send_header("Retry-After", formatdate(now + 20, usegmt=True))
+        handler.send_header("Content-Length", "0")
+        handler.end_headers()
+
+    scheme, _, library = client.partition(" ")
+    with serving(busy) as (endpoint, _):
+        uri, options = place(endpoint, scheme)
+        backend = backend_for(uri, client=library, retries=1, **options)
+        assert read(backend, uri=uri) == BODY[100:150]
+        backend.close()
+    assert [wait for wait in waits if wait >= 1] == [20.0]
+
+
+def test_what_is_no_wait_is_none_and_a_long_one_is_bounded() -> None:
+    for told in ("", "soon", "nan", "-5", "Mon, 01 Jan 2001 00:00:00 GMT", "Mon, 99 Foo 2001"):
+        assert retry_after({"retry-after": told}) == 0.0
+    for told in ("61", "1e9", "inf", "Fri, 01 Jan 2100 00:00:00 GMT"):
+        assert retry_after({"retry-after": told}) == 60.0
+    assert retry_after({"retry-after": "1.5"}) == 1.5
+    assert retry_after({"retry-after": "9", "x-ms-retry-after-ms": "700"}) == 0.7
+
+
 def test_a_wait_in_milliseconds_is_obeyed(keys: pytest.MonkeyPatch) -> None:
     came: list[int] = []
 
@@ -750,28 +720,6 @@ def test_a_wait_in_milliseconds_is_obeyed(keys: pytest.MonkeyPatch) -> None:
         assert read(backend, uri=uri) == BODY[100:150]
         backend.close()
     assert came[1] - came[0] >= 700_000_000
-
-
-@pytest.mark.server
-def test_http2_is_chosen_by_obstore_if_it_is_asked_for(keys: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    pem = certificate(tmp_path)
-    folder = tmp_path / "data"
-    folder.mkdir()
-    (folder / "k").write_bytes(BODY)
-    try:
-        with servers.nginx_bucket(folder, tmp_path / "nginx", certificate=pem) as server:
-            for http2 in (False, True):
-                trusted = str(tmp_path / "ca.pem")
-                backend = opened(server.endpoint, "obstore", http2=http2, ca_bundle=trusted)
-                assert read(backend) == BODY[100:150]
-                backend.close()
-    except servers.Unavailable as missing:
-        pytest.skip(str(missing))
-    spoken = (tmp_path / "nginx" / "protocols").read_text().split()  # nginx writes a line after the answer
-    assert spoken == ["HTTP/1.1", "HTTP/2.0"]
-    for client in ("native", "aiobotocore"):
-        with pytest.raises(UsageError, match="http2="):
-            opened("https://127.0.0.1:1", client, http2=True)
 
 
 @WITH_EACH_CLIENT

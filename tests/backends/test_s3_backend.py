@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import http.server
 import json
 import multiprocessing
 import os
 import subprocess
 import sys
-import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 import servers
@@ -140,10 +138,6 @@ def test_a_profile_is_used_and_not_mixed_with_the_environment(
         clean_env.delenv(name)
     clean_env.setenv("AWS_SKIP_SIGNATURE", "true")  # obstore would obey it; botocore knows it not
     backend = s3.backend(aws_profile="p", client=client)
-    if client == "obstore":
-        with pytest.raises(UsageError, match="session token"):
-            read(backend, f"s3://{s3_bucket}/k")
-        return
     assert read(backend, f"s3://{s3_bucket}/k") == b"x"
     assert (tmp_path / "ran").exists()
     backend.close()
@@ -221,10 +215,6 @@ def test_wrong_credentials_are_reported_in_one_line_without_the_secret(
     clean_env.setenv("AWS_ACCESS_KEY_ID", "AKIAWRONG")
     clean_env.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
     clean_env.setenv("AWS_SESSION_TOKEN", TOKEN)
-    if client == "obstore":
-        with pytest.raises(UsageError, match="session token"):
-            s3.backend(client=client).preflight("s3://guarded/k")
-        return
     backend = s3.backend(client=client)
     for call in (
         lambda: backend.preflight("s3://guarded/k"),
@@ -288,50 +278,6 @@ def test_a_redirect_is_reported_as_a_wrong_region(s3_env: servers.S3Server, clie
         assert raised.value.error_class == "wrong_region"
         assert "region=" in str(raised.value)
         backend.close()
-
-
-class Elsewhere(http.server.BaseHTTPRequestHandler):
-    """A server that stores the headers it gets; at 127.0.0.1 it redirects to localhost."""
-
-    seen: ClassVar[list[dict[str, str]]] = []
-    redirect_to: ClassVar[str] = ""
-
-    def do_GET(self) -> None:
-        if self.redirect_to and "127.0.0.1" in self.headers["Host"]:
-            self.send_response(307)
-            self.send_header("Location", self.redirect_to + self.path)
-        else:
-            self.seen.append({name.lower(): value for name, value in self.headers.items()})
-            self.send_response(403)
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-
-    do_HEAD = do_GET
-
-    def log_message(self, *_: object) -> None:
-        """Print nothing."""
-
-
-def test_the_reference_client_drops_credentials_on_a_redirect(clean_env: pytest.MonkeyPatch) -> None:
-    """obstore has no option for it; docs/backends.md says so."""
-    for name, value in {
-        "AWS_ACCESS_KEY_ID": "k",
-        "AWS_SECRET_ACCESS_KEY": "s",
-        "AWS_SESSION_TOKEN": SECRET,
-    }.items():
-        clean_env.setenv(name, value)
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Elsewhere) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        port = server.server_address[1]
-        clean_env.setattr(Elsewhere, "redirect_to", f"http://localhost:{port}")
-        backend = s3.backend(
-            endpoint=f"http://127.0.0.1:{port}", client="aiobotocore", region="us-east-1", retries=0
-        )
-        with pytest.raises(BackendError, match="the store redirects") as raised:
-            read(backend, "s3://b/k")
-        assert (raised.value.error_class, Elsewhere.seen) == ("wrong_region", [])
-        backend.close()
-        server.shutdown()
 
 
 @WITH_EACH_CLIENT

@@ -177,20 +177,26 @@ class _Examination:
         handle.close()
         return True, f"median of {_TIMES}"
 
+    def _keeps(self, uri: str) -> bool:
+        """Return whether the object there is not replaced by a create-only put."""
+        try:
+            self._backend.put(uri, b"TRACEKIT")
+        except BackendError as error:
+            if error.error_class != ErrorClass.EXISTS:
+                raise
+            return True
+        return False
+
     def _write(self) -> tuple[bool | None, str]:
         if not isinstance(self._backend, ObjectStoreBackend):
             return None, "local files are not tried"
         uri = f"{self._uri.rstrip('/')}/tracekit-doctor-{uuid.uuid4().hex}"
         self._backend.put(uri, b"tracekit")
         try:
-            self._backend.put(uri, b"TRACEKIT")
-            obeyed = False
-        except BackendError as error:
-            if error.error_class != ErrorClass.EXISTS:
-                raise
-            obeyed = True
-        data = bytes(self._backend.open(uri).get()[0])
-        deleted = self._backend.remove(uri)
+            obeyed = self._keeps(uri)
+            data = bytes(self._backend.open(uri).get()[0])
+        finally:
+            deleted = self._backend.remove(uri)
         left = "" if deleted else f"; {split(uri).key} is left, delete it"
         if data != b"tracekit" or not obeyed:
             return False, f"an object that exists was replaced{left}"

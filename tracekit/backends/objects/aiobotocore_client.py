@@ -23,7 +23,13 @@ from botocore.parsers import ResponseParserError
 
 from tracekit.backends.objects import failures
 from tracekit.backends.objects.aio_connections import Redirected, no_answer, watched
-from tracekit.backends.objects.aws import AwsSettings, check_sendable, credential_errors, why_no_credentials
+from tracekit.backends.objects.aws import (
+    AwsSettings,
+    check_sendable,
+    credential_errors,
+    shipped_data,
+    why_no_credentials,
+)
 from tracekit.backends.objects.checksum import verify_counted
 from tracekit.backends.objects.client import PAGE_OBJECTS
 from tracekit.backends.objects.failures import NO_LISTING, NO_STORE, Failure, ForeignAnswer
@@ -63,7 +69,6 @@ _DECIDED: dict[str, Any] = {
     "request_min_compression_size_bytes": 10240,
     "s3_disable_express_session_auth": False,
     "csm_enabled": False,
-    "data_path": None,
 }
 """What botocore would take from the environment or the profile, and is no part of the contract of `aws`."""
 _CREDENTIAL_ERRORS = (
@@ -196,15 +201,18 @@ class AiobotocoreClient:
             found = [(entry.get("Key"), entry.get("Size")) for entry in answer.get("Contents", [])]
             if any(None in entry for entry in found):
                 raise ValueError("an entry of the listing has no key or size")
+            more = answer.get("IsTruncated")
+            if more:
+                token = answer.get("NextContinuationToken", "")
+                asked["ContinuationToken"] = next_token(token, asked.get("ContinuationToken", ""))
             yield [(key, size) for key, size in found if size or not key.endswith("/")]
-            if not answer.get("IsTruncated"):
+            if not more:
                 return
-            token = answer.get("NextContinuationToken", "")
-            asked["ContinuationToken"] = next_token(token, asked.get("ContinuationToken", ""))
 
     def put(self, key: str, data: bytes | memoryview, overwrite: bool) -> None:
         condition = {} if overwrite else {"IfNoneMatch": "*"}
-        self._loops.run(self._call("put_object", Key=key, Body=bytes(data), **condition))
+        answer = self._loops.run(self._call("put_object", Key=key, Body=bytes(data), **condition))
+        failures.check_taken(answer["ResponseMetadata"]["HTTPHeaders"], b"")  # the session has seen the body
 
     def failure(self, error: Exception) -> Failure:
         if isinstance(error, boto_errors.ClientError):
@@ -218,7 +226,7 @@ class AiobotocoreClient:
                 code="" if code.isdigit() else code,
                 message=answer.get("Message", ""),
                 region=headers.get("x-amz-bucket-region", "") or answer.get("Region", ""),
-                retry_after=failures.retry_after(headers),
+                retry_after_s=failures.retry_after(headers),
             )
         if isinstance(error, _CREDENTIAL_ERRORS):
             return failures.credentials_failure(str(error))
@@ -279,6 +287,7 @@ class AiobotocoreClient:
 
     async def _make(self, stack: AsyncExitStack) -> Any:
         session = aiobotocore.session.AioSession(profile=self._settings.profile)
+        session.register_component("data_loader", shipped_data())
         known = session.get_component("config_store")
         for name, value in _DECIDED.items():
             known.set_config_variable(name, value)

@@ -24,7 +24,14 @@ from tracekit.redaction import redact
 if TYPE_CHECKING:
     from obstore.store import S3Credential
 
-__all__ = ["AwsSettings", "check_sendable", "credential_errors", "resolve", "why_no_credentials"]
+__all__ = [
+    "AwsSettings",
+    "check_sendable",
+    "credential_errors",
+    "resolve",
+    "shipped_data",
+    "why_no_credentials",
+]
 
 _REFRESHED_AFTER = timedelta(minutes=15)
 """botocore renews credentials 10 minutes before they expire; obstore asks again 5 minutes before this."""
@@ -121,13 +128,23 @@ class AwsSettings:
 
 
 @functools.lru_cache
+def shipped_data() -> Any:
+    """Return botocore's loader of API models and endpoint rules, of those that it ships and no others.
+
+    By itself it would also read AWS_DATA_PATH and ~/.aws/models, which can lead requests to other hosts.
+    """
+    from botocore.loaders import Loader
+
+    return Loader(extra_search_paths=[Loader.BUILTIN_DATA_PATH], include_default_search_paths=False)
+
+
+@functools.lru_cache
 def _aws_host(region: str, dualstack: bool, fips: bool) -> str:
     """Return the host of S3 in a region, by the rules that botocore ships."""
     from botocore.endpoint_provider import EndpointProvider
     from botocore.exceptions import BotoCoreError
-    from botocore.loaders import create_loader
 
-    loader = create_loader()
+    loader = shipped_data()
     rules = loader.load_service_model("s3", "endpoint-rule-set-1")
     provider = EndpointProvider(rules, loader.load_data("partitions"))
     switches = ("Accelerate", "UseGlobalEndpoint", "DisableMultiRegionAccessPoints", "ForcePathStyle")
@@ -182,7 +199,7 @@ def resolve(
     from botocore.exceptions import BotoCoreError
 
     session = botocore.session.Session(profile=profile)
-    session.set_config_variable("data_path", None)  # AWS_DATA_PATH would bring other rules for endpoints
+    session.register_component("data_loader", shipped_data())
     try:
         scoped = session.get_scoped_config()
         region = (

@@ -74,8 +74,8 @@ def backend(*, scheme: str = "az", **options: Any) -> ObjectStoreBackend:
         facts=lambda: {"account": settings.account, "identity": _IDENTITIES[settings.kind]},
         bad_key_hint='client="azure-sdk" reads such keys, except those with . or .. between slashes',
     )
-    if chosen.client != "obstore":
-        untaken(chosen.client, "obstore", http2=chosen.http2)
+    if chosen.client != "native":
+        untaken(chosen.client, http2=chosen.http2)
     connect = {"native": _native, "obstore": _obstore, "azure-sdk": _azure_sdk}[chosen.client]
     clients, changes = connect(settings, chosen), _changes(settings, chosen)
     return ObjectStoreBackend(
@@ -133,21 +133,19 @@ def _store(
 ) -> AzureStore:
     from obstore.store import AzureStore
 
-    from tracekit.backends.objects.obstore_config import NO_RETRIES, client_config
+    from tracekit.backends.objects.obstore_config import NO_RETRIES, client_config, endpoint_url
 
     # obstore reads AZURE_* itself: the resolved settings are given, so that the environment cannot change them.
     config: AzureConfig = {
         "account_name": settings.account,
-        "endpoint": settings.endpoint,
+        "endpoint": endpoint_url(settings.endpoint),
         "skip_signature": settings.kind == "anonymous",
         "use_emulator": False,
     }
     return AzureStore(
         container,
         config=config,
-        client_options=client_config(
-            options, settings.endpoint, options.ca_bundle, timeout_s, http2=options.http2
-        ),
+        client_options=client_config(options, settings.endpoint, options.ca_bundle, timeout_s),
         retry_config=NO_RETRIES,
         credential_provider=credential,
     )

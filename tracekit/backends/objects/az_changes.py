@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 from urllib.parse import quote
 
 from tracekit.backends.objects.azure_account import AzureSettings, container_in
-from tracekit.backends.objects.failures import NO_STORE, Failure, ForeignAnswer
-from tracekit.backends.objects.limits import passing
+from tracekit.backends.objects.failures import NO_STORE, Failure, ForeignAnswer, check_taken
+from tracekit.backends.objects.limits import CopyLimit
 from tracekit.backends.objects.native.checks import HttpFailure
 from tracekit.backends.objects.native.client import NativeClient
 from tracekit.backends.objects.native.endpoint import Broken, too_long
@@ -24,10 +24,11 @@ __all__ = ["AzChanges"]
 
 _COPY_POLL_S = 0.05
 _ID, _STATE, _SOURCE = "x-ms-copy-id", "x-ms-copy-status", "x-ms-copy-source"
+_PROGRESS = "x-ms-copy-progress"
 
 
 class AzChanges:
-    """One container. A copy ends by `total_timeout_s`, with all questions about it; `count` counts these."""
+    """One container. A copy ends by its limit, with all questions about it; `count` counts these."""
 
     errors = NativeClient.errors
 
@@ -54,26 +55,26 @@ class AzChanges:
     def part(self, key: str, upload: str, number: int, data: memoryview) -> str:
         """Stage a block."""
         name = base64.b64encode(f"{upload}{number:08d}".encode()).decode()
-        self._client.request("PUT", key, query={"comp": "block", "blockid": name}, body=data)
+        self._put_block(key, {"comp": "block", "blockid": name}, data)
         return name
 
     def complete(self, key: str, upload: str, parts: Sequence[tuple[int, str]]) -> None:
         """Commit the block list."""
         listed = "".join(f"<Latest>{name}</Latest>" for _, name in parts)
         body = f'<?xml version="1.0" encoding="utf-8"?><BlockList>{listed}</BlockList>'.encode()
-        self._client.request("PUT", key, query={"comp": "blocklist"}, body=body)
+        self._put_block(key, {"comp": "blocklist"}, body)
 
     def abort(self, key: str, upload: str) -> None:
         """Do nothing: Azure drops blocks that were not committed, after a week."""
 
     def copy(self, container: str, key: str, to_key: str) -> None:
         """Start a copy and wait for its end; one that is not done in time is aborted."""
-        over = passing(self._total_s)
+        limit = CopyLimit(self._total_s)
         answer = self._begun(container, key, to_key)
         ours = answer.headers.get(_ID, "")
         while answer.headers.get(_STATE) == "pending":
-            if over():
-                answer = self._ended(to_key, ours)
+            if limit.over(answer.headers.get(_PROGRESS, "")):
+                answer = self._ended(to_key, ours, limit.broken)
                 break
             time.sleep(_COPY_POLL_S)
             answer = self._asked(to_key, ours)
@@ -91,6 +92,10 @@ class AzChanges:
 
     def close(self) -> None:
         self._client.close()
+
+    def _put_block(self, key: str, query: dict[str, str], body: bytes | memoryview) -> None:
+        answer, told = self._client.request("PUT", key, query=query, body=body)
+        check_taken(answer.headers, told)
 
     def _begun(self, container: str, key: str, to_key: str) -> Answer:
         """Start a copy; a pending one of the same object is that of an earlier try, whose answer was lost."""
@@ -113,7 +118,7 @@ class AzChanges:
             raise Broken(ErrorClass.CONFLICT, "another request replaced the object of the copy", False)
         return answer
 
-    def _ended(self, to_key: str, copy_id: str) -> Answer:
+    def _ended(self, to_key: str, copy_id: str, broken: str) -> Answer:
         """Abort a copy. Raises Broken, unless it ended before; then its answer is returned."""
         self._count("aborts")
         query = {"comp": "copy", "copyid": copy_id}
@@ -125,8 +130,8 @@ class AzChanges:
                 if answer.headers.get(_STATE) != "pending":
                     return answer
             why = self._client.failure(error).detail
-            raise too_long(f"the copy took longer than total_timeout_s and goes on: {why}") from None
-        raise too_long("the copy took longer than total_timeout_s and was aborted")
+            raise too_long(f"{broken} and goes on: {why}") from None
+        raise too_long(f"{broken} and was aborted")
 
     def _url(self, container: str, key: str) -> str:
         """The address of an object, as the store itself reads it."""

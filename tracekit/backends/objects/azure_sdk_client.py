@@ -34,8 +34,8 @@ from tracekit.errors import ErrorClass
 
 __all__ = ["AzureSdkClient"]
 
-_ONE_GET_BYTES = 1 << 40
-"""The SDK splits longer downloads: there are none."""
+_ONE_REQUEST_BYTES = 1 << 40
+"""The SDK splits longer downloads and uploads: there are none."""
 _CONNECTIONS = 1024
 _ASKED_AGAIN_AFTER = (
     *(azure_errors.IncompleteReadError, azure_errors.HttpResponseError),
@@ -81,8 +81,8 @@ class AzureSdkClient:
         self._options: dict[str, Any] = {
             "read_timeout": options.timeout_s,
             "connection_timeout": options.connect_timeout_s,
-            "max_single_get_size": _ONE_GET_BYTES,
-            "max_single_put_size": 256 << 20,
+            "max_single_get_size": _ONE_REQUEST_BYTES,
+            "max_single_put_size": _ONE_REQUEST_BYTES,
             "logging_enable": False,
             "permit_redirects": False,
         }
@@ -155,8 +155,10 @@ class AzureSdkClient:
 
     async def _put(self, key: str, data: bytes, overwrite: bool) -> None:
         async with self._limited() as client:
+            heads = _Heads()
             try:
-                await client.upload_blob(key, data, overwrite=overwrite)
+                await client.upload_blob(key, data, overwrite=overwrite, raw_response_hook=heads)
+                failures.check_taken(heads.headers, heads.body)
             except (azure_errors.HttpResponseError, UnicodeDecodeError) as error:
                 if 200 <= (getattr(error, "status_code", None) or 200) < 300:  # it should be 201
                     raise ForeignAnswer(NO_STORE) from None
@@ -192,7 +194,7 @@ class AzureSdkClient:
                 error.status_code,
                 code=str(code),
                 message=error.message or "",
-                retry_after=failures.retry_after(headers),
+                retry_after_s=failures.retry_after(headers),
             )
         why = no_answer(error, self._endpoint)
         if why is not None:
@@ -273,7 +275,7 @@ def _namable(key: str) -> str:
 class _Heads:
     """A response hook: when the headers of the last answer arrived, and what they announce."""
 
-    __slots__ = ("at", "date", "headers", "length", "range", "status")
+    __slots__ = ("at", "body", "date", "headers", "length", "range", "status")
 
     def __init__(self) -> None:
         self.at: int | None = None
@@ -282,6 +284,8 @@ class _Heads:
         self.range: str | None = None
         self.date = ""
         self.headers: dict[str, str] = {}
+        self.body = b""
+        """That of the answer to an upload."""
 
     def __call__(self, response: Any) -> None:
         self.at = time.monotonic_ns()
@@ -292,6 +296,8 @@ class _Heads:
         self.length = int(length) if length is not None else None
         self.range = self.headers.get("content-range")
         self.date = self.headers.get("date", "")
+        if answer.request.method == "PUT":
+            self.body = answer.body()
 
     def fill(self, offset: int, buffer: memoryview, data: bytes) -> int:
         """Copy a range into `buffer`. Raises OtherBytes if it is another one."""

@@ -26,6 +26,7 @@ __all__ = [
     "ForeignAnswer",
     "bad_certificate",
     "check_no_page",
+    "check_taken",
     "credentials_failure",
     "foreign",
     "from_status",
@@ -50,6 +51,7 @@ _LONGER = "raise total_timeout_s="
 NO_LISTING = "the answer is not a listing"
 NO_STORE = "the answer is not that of such a store"
 _PAGE = re.compile(rb"\s*<(?:!doctype\s+)?html", re.IGNORECASE)
+_OWN_HEADERS = ("x-amz-", "x-ms-", "x-goog-")
 _CODE = re.compile(r"<Code>([^<]{1,80})</Code>")
 _MESSAGE = re.compile(r"<Message>([^<\n\\]{1,200})")
 _RETRYABLE = (ErrorClass.THROTTLED, ErrorClass.TIMEOUT, ErrorClass.SERVER_ERROR)
@@ -102,11 +104,16 @@ class Failure:
 
 
 def from_status(
-    status: int, text: str = "", code: str = "", message: str = "", region: str = "", retry_after: str = ""
+    status: int,
+    text: str = "",
+    code: str = "",
+    message: str = "",
+    region: str = "",
+    retry_after_s: float = 0.0,
 ) -> Failure:
     """Classify an HTTP answer by its status and by `code`, or the code in `text` (an XML body).
 
-    `retry_after` is the header of that name. `region` is what the store names as the right region; if
+    `retry_after_s` is how long the store asks to wait. `region` is what the store names as the right region; if
     none is given, it is looked for in `text`.
     """
     code = code or _first(_CODE, text)
@@ -129,7 +136,7 @@ def from_status(
         status=status,
         container_missing=code in _CONTAINER_CODES,
         region=region if error_class == ErrorClass.WRONG_REGION and _REGION.fullmatch(region) else "",
-        retry_after_s=_seconds(retry_after),
+        retry_after_s=retry_after_s,
     )
 
 
@@ -140,6 +147,22 @@ class ForeignAnswer(ValueError):
 def check_no_page(body: bytes) -> None:
     """Raise ForeignAnswer if a body is a web page."""
     if _PAGE.match(body):
+        raise ForeignAnswer(NO_STORE)
+
+
+def check_taken(headers: Mapping[str, str], body: bytes, *, as_json: bool = False) -> None:
+    """Raise ForeignAnswer for a success that does not say, as stores do, that the bytes of a request were taken.
+
+    S3 and Azure send an ETag or headers of their own, with no body or with XML. Google (`as_json`) describes the object.
+    """
+    check_no_page(body)
+    text = body.strip()
+    if as_json:
+        taken = text[:1] == b"{" and b"storage#object" in text
+    else:
+        known = bool(headers.get("etag")) or any(name.startswith(_OWN_HEADERS) for name in headers)
+        taken = known and (not text or (text[:1] == b"<" and text[-1:] == b">"))
+    if not taken:
         raise ForeignAnswer(NO_STORE)
 
 
@@ -182,13 +205,24 @@ def bad_certificate(cause: int | str, reason: str) -> Failure:
     return Failure(ErrorClass.UNREACHABLE, what, hint=hint)
 
 
-def retry_after(headers: Mapping[str, str]) -> str:
-    """Return how long the store asks to wait, as Retry-After has it; Azure also says it in milliseconds."""
+def retry_after(headers: Mapping[str, str]) -> float:
+    """Return how many seconds the store asks to wait: Retry-After is a number or a date; Azure also says milliseconds.
+
+    A date is held against the store's own Date, so that a wrong clock here does not matter. 0 if there is neither.
+    """
     for name in ("retry-after-ms", "x-ms-retry-after-ms"):
         told = headers.get(name, "")
         if told.isascii() and told.isdigit() and len(told) < 12:
-            return str(int(told) / 1000)
-    return headers.get("retry-after", "")
+            return _bounded(int(told) / 1000)
+    text = headers.get("retry-after", "").strip()
+    try:
+        return _bounded(float(text or 0))
+    except ValueError:
+        pass
+    at = _time(text)
+    if at is None:
+        return 0.0
+    return _bounded((at - (_time(headers.get("date", "")) or datetime.now(UTC))).total_seconds())
 
 
 def other_bytes(detail: str) -> Failure:
@@ -229,21 +263,17 @@ def _named_region(text: str) -> str:
     return (found[1] or found[2]) if found else ""
 
 
-def _seconds(retry_after: str) -> float:
-    """Return a Retry-After header in seconds: a number, or a date; 0 if it is neither."""
-    text = retry_after.strip()
-    try:
-        seconds = float(text or 0)
-        return 0.0 if math.isnan(seconds) else min(max(seconds, 0.0), _LONGEST_WAIT_S)
-    except ValueError:
-        pass
+def _bounded(seconds: float) -> float:
+    return 0.0 if math.isnan(seconds) else min(max(seconds, 0.0), _LONGEST_WAIT_S)
+
+
+def _time(text: str) -> datetime | None:
+    """Return a date as HTTP headers have it; None for anything else."""
     try:
         at = parsedate_to_datetime(text)
     except ValueError:
-        return 0.0
-    if at.tzinfo is None:
-        at = at.replace(tzinfo=UTC)
-    return min(max((at - datetime.now(UTC)).total_seconds(), 0.0), _LONGEST_WAIT_S)
+        return None
+    return at.replace(tzinfo=UTC) if at.tzinfo is None else at
 
 
 def _first(pattern: re.Pattern[str], text: str) -> str:

@@ -46,6 +46,7 @@ class GsOptions:
     client_cert: str | None
     proxy: str | None
     pool_size: int
+    http2: bool
     verify_checksums: bool
 
     def __init__(self, **options: Any) -> None:

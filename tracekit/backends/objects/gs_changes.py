@@ -13,7 +13,7 @@ from functools import partial
 
 from tracekit.backends.objects.changing import ObjectChanges
 from tracekit.backends.objects.failures import NO_STORE, Failure, ForeignAnswer
-from tracekit.backends.objects.limits import passing
+from tracekit.backends.objects.limits import CopyLimit
 from tracekit.backends.objects.native.client import NativeClient
 from tracekit.backends.objects.native.endpoint import too_long
 from tracekit.backends.objects.native.gs import COMPOSED, COPY_SOURCE
@@ -42,7 +42,7 @@ def _copy(
     to_key: str,
 ) -> None:
     """Have the store copy an object; a large one takes several requests, the first of which is counted already."""
-    over = passing(total_timeout_s)
+    limit = CopyLimit(total_timeout_s)
     token = ""
     while True:
         query = {"rewriteToken": token} if token else {}
@@ -52,8 +52,8 @@ def _copy(
             return
         if told.get("rewriteToken", token) == token:
             raise ValueError("the store did not say how the copy goes on")
-        if over():
-            raise too_long("the copy took longer than total_timeout_s")
+        if limit.over(str(told.get("totalBytesRewritten", ""))):
+            raise too_long(limit.broken)
         token = str(told["rewriteToken"])
         count("copies")
 

@@ -40,6 +40,7 @@ class HttpOptions:
     client_cert: str | None
     proxy: str | None
     pool_size: int
+    http2: bool
     verify_checksums: bool
 
     def __init__(self, **options: Any) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
-__all__ = ["TooLong", "passing", "timed", "within"]
+__all__ = ["COPY_LIMIT_S", "CopyLimit", "TooLong", "timed", "within"]
+
+COPY_LIMIT_S = 3600.0
+"""Of a copy within a store, no byte comes here that would show that it goes on."""
 
 
 class TooLong(Exception):
@@ -28,10 +30,30 @@ async def within(total_s: float | None) -> AsyncIterator[None]:
         raise
 
 
-def passing(total_s: float | None) -> Callable[[], bool]:
-    """Return what tells whether `total_s` seconds have passed since now; they never do without a limit."""
-    end = math.inf if total_s is None else time.monotonic() + total_s
-    return lambda: time.monotonic() >= end
+class CopyLimit:
+    """How long a copy that the store makes may take: `total_s`, or without it `COPY_LIMIT_S` without progress."""
+
+    def __init__(self, total_s: float | None) -> None:
+        self._total_s = total_s
+        self._end = time.monotonic() + self.longest_s
+        self._progress = ""
+
+    @property
+    def longest_s(self) -> float:
+        return COPY_LIMIT_S if self._total_s is None else self._total_s
+
+    @property
+    def broken(self) -> str:
+        """What a copy did that is over the limit."""
+        if self._total_s is None:
+            return f"the copy made no progress for {COPY_LIMIT_S:,.0f} s"
+        return "the copy took longer than total_timeout_s"
+
+    def over(self, progress: str) -> bool:
+        """Return whether the limit is passed. `progress` is how far the store says that the copy is."""
+        if self._total_s is None and progress != self._progress:
+            self._progress, self._end = progress, time.monotonic() + self.longest_s
+        return time.monotonic() >= self._end
 
 
 @contextmanager

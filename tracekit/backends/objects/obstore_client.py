@@ -1,4 +1,4 @@
-"""One container through obstore (Rust object_store): the default client, and the fastest.
+"""Reads of one container through obstore (Rust object_store), for comparison; the native client does the rest.
 
 Its own retries are off: they would be part of the latency and could not be counted. Bytes
 are copied once, from its buffer to the caller's. The HTTP status of an error is in its text
@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, TypeVar, cast
 
 import obstore
 from obstore.exceptions import (
-    AlreadyExistsError,
     BaseError,
     InvalidPathError,
     PermissionDeniedError,
@@ -30,7 +29,7 @@ from tracekit.backends.objects import failures
 from tracekit.backends.objects.client import ObjectClient
 from tracekit.backends.objects.failures import CREDENTIALS_MARK, Failure, ForeignAnswer
 from tracekit.backends.objects.limits import TooLong, timed
-from tracekit.backends.objects.obstore_config import documented_variables_only, names_guard
+from tracekit.backends.objects.obstore_config import check_version, documented_variables_only, without_mark
 from tracekit.backends.objects.options import Transport
 from tracekit.backends.objects.ranges import OtherBytes, check_body
 from tracekit.backends.objects.reader_pool import ReaderPool
@@ -56,10 +55,6 @@ _CERTIFICATE = re.compile(r"InvalidCertificate\(\s*(?:Other\(\s*OtherError\(\s*)
 _HOST = re.compile(r"https?://([^/:\s]{1,255})")
 _POOL_THREADS = 64
 """Further reads of event loops use obstore's own asyncio bridge."""
-_BIG_PUT_BYTES = 16 << 20
-_PART_BYTES = 16 << 20
-_SLOWEST_PUT_BYTES_S = 1 << 20
-
 
 _FROM_START: GetOptions = {"range": {"offset": 0}}
 """A whole object is asked for as a range: obstore holds the Content-Range of ranges alone against the request."""
@@ -85,7 +80,7 @@ os.register_at_fork(after_in_child=_Process.forked)
 class ObstoreClient:
     """One container; `make_store(timeout_s, region)` makes obstore's store of it.
 
-    `helper` is the native client: it lists, tells sizes, and reads and writes the keys that obstore cannot name.
+    `helper` is the native client: it lists, tells sizes, writes, and reads the keys that obstore cannot name.
     """
 
     obstore_errors: tuple[type[Exception], ...] = (
@@ -106,6 +101,7 @@ class ObstoreClient:
         helper: ObjectClient,
         count: Callable[[str], None],
     ) -> None:
+        check_version()
         self._make_store = make_store
         self._count = count
         self._no_range = False
@@ -161,7 +157,7 @@ class ObstoreClient:
         return None if data is None else memoryview(data), first
 
     def size(self, key: str) -> int:
-        """Ask with the native client, which refuses a redirect: obstore would follow one within the host."""
+        """Ask with the native client: obstore takes an answer without a length for an error."""
         return self._helper.size(key)
 
     def pages(self, prefix: str, after: str) -> Iterator[list[tuple[str, int]]]:
@@ -169,24 +165,8 @@ class ObstoreClient:
         return self._helper.pages(prefix, after)
 
     def put(self, key: str, data: bytes | memoryview, overwrite: bool) -> None:
-        if not _namable(key):
-            self._helper.put(key, data, overwrite)
-            return
-        self._enter()
-        size = memoryview(data).nbytes
-        store = self._store
-        if size > _BIG_PUT_BYTES:  # the timeout of the answer starts with the first byte sent
-            store = self._made(self._timeout_s + size / _SLOWEST_PUT_BYTES_S)
-        put = partial(
-            obstore.put,
-            store,
-            key,
-            data,
-            mode="overwrite" if overwrite else "create",
-            use_multipart=overwrite and size > 4 * _PART_BYTES,  # a multipart upload cannot be create-only
-            chunk_size=_PART_BYTES,
-        )
-        self._ended(put)
+        """Write with the native client: obstore shows no answer to a put, and sends parts that nobody counts."""
+        self._helper.put(key, data, overwrite)
 
     def failure(self, error: Exception) -> Failure:
         if isinstance(error, self._helper.errors) and not isinstance(error, self.obstore_errors):
@@ -195,14 +175,12 @@ class ObstoreClient:
             return failures.too_long()
         if isinstance(error, ForeignAnswer):
             return failures.foreign(error)
-        text = str(error)
+        text = without_mark(str(error))
         if isinstance(error, MemoryError):
             return Failure(ErrorClass.OUT_OF_MEMORY, text)
         status = _STATUS.search(text)
         if status:
             return failures.from_status(int(status[1]), text)
-        if isinstance(error, AlreadyExistsError):
-            return failures.from_status(412, text)
         if CREDENTIALS_MARK in text:
             return failures.credentials_failure(text.partition(CREDENTIALS_MARK)[2])
         if isinstance(error, PermissionDeniedError | UnauthenticatedError):
@@ -349,8 +327,6 @@ def _fill(buffer: memoryview, data: Bytes | None) -> int:
 
 def _of_transport(text: str) -> Failure:
     """Classify a failure without an HTTP status by the kind in the error's debug text."""
-    if names_guard(text):
-        return Failure(ErrorClass.WRONG_REGION, "the store redirects to another host")
     refused = _CERTIFICATE.search(text)
     if refused:
         return failures.bad_certificate(refused[1], refused[1])

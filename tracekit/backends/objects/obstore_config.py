@@ -1,4 +1,4 @@
-"""How obstore is configured: by tracekit's settings alone, and never to follow a redirect to another host."""
+"""How obstore is configured: by tracekit's settings alone, and to follow no redirect."""
 
 from __future__ import annotations
 
@@ -8,17 +8,26 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from tracekit.backends.objects.native.endpoint import proxy_for, tls_context
 from tracekit.backends.objects.options import Transport, untaken
+from tracekit.errors import UsageError
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, RetryConfig
 
-__all__ = ["NO_RETRIES", "client_config", "documented_variables_only", "names_guard"]
+__all__ = [
+    "NO_RETRIES",
+    "check_version",
+    "client_config",
+    "documented_variables_only",
+    "endpoint_url",
+    "without_mark",
+]
 
 NO_RETRIES: RetryConfig = {"max_retries": 0, "retry_timeout": timedelta(seconds=0)}
 
@@ -79,16 +88,42 @@ _FOREIGN = frozenset(
 """Variables, after AWS_, AZURE_ or GOOGLE_, that obstore reads and the vendors' own tools do not."""
 _PREFIXES = ("AWS_", "AZURE_", "GOOGLE_")
 _environment_lock = threading.Lock()
+_FOLLOWS_NONE = ("0.11", "0.12")
+"""The versions that follow no redirect with the mark in the URL of the endpoint."""
+_MARK = "%zz@"
+"""A user name that obstore takes for one, though its percent-encoding is not valid."""
 
 
-def client_config(
-    options: Transport, endpoint: str, ca_bundle: str | None, timeout_s: float, *, http2: bool
-) -> ClientConfig:
+def endpoint_url(endpoint: str) -> str:
+    """Return `endpoint` as obstore gets it, so that it follows no redirect: there is no option for that.
+
+    obstore resolves a Location against the URL of the request, by a parser that refuses the user name in it. A
+    redirect that cannot be resolved is given back as the answer. HTTP/1.1 sends no user name, and none is signed.
+    """
+    scheme, _, rest = endpoint.partition("://")
+    return f"{scheme}://{_MARK}{rest}"
+
+
+def check_version() -> None:
+    """Raise UsageError for a version of obstore that is not known to be stopped by `endpoint_url`."""
+    found = version("obstore")
+    if ".".join(found.split(".")[:2]) not in _FOLLOWS_NONE:
+        raise UsageError(
+            f"obstore {found} is not known to leave redirects alone",
+            "pip install 'obstore<0.13', or leave out client=",
+        )
+
+
+def without_mark(text: str) -> str:
+    """Return an error's text with the URL as the user knows it."""
+    return text.replace(_MARK, "")
+
+
+def client_config(options: Transport, endpoint: str, ca_bundle: str | None, timeout_s: float) -> ClientConfig:
     """Return obstore's client options. `timeout_s` bounds the wait for the next byte, not the transfer.
 
-    obstore follows redirects and has no setting against it. So every host but the endpoint's is sent
-    through a proxy that refuses connections: a redirect to another host ends there, before any
-    header is sent. A redirect within the host cannot be seen here.
+    Every host but the endpoint's has a proxy that refuses connections, so that obstore looks for none in the
+    environment, and could not reach another host.
     """
     untaken("obstore", client_cert=options.client_cert, verify_checksums=options.verify_checksums)
     parts = urlsplit(endpoint)
@@ -101,7 +136,7 @@ def client_config(
         "connect_timeout": timedelta(seconds=options.connect_timeout_s),
         "pool_max_idle_per_host": str(options.pool_size),
         "user_agent": "tracekit",
-        "http1_only": not http2,
+        "http1_only": True,
         "proxy_url": f"http://127.0.0.1:{_guard_port()}",
         "proxy_excludes": host,
     }
@@ -124,11 +159,6 @@ def _guard_port() -> int:
         held.bind(("127.0.0.1", 0))
         _guard.append(held)
     return int(_guard[0].getsockname()[1])
-
-
-def names_guard(text: str) -> bool:
-    """Return whether an error's text names the proxy that refuses redirects to other hosts."""
-    return bool(_guard) and f"127.0.0.1:{_guard_port()}" in text
 
 
 @contextmanager

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from tracekit.backends.objects.aws import AwsSettings, resolve
 from tracekit.backends.objects.changing import ConnectChanges
@@ -16,18 +15,15 @@ from tracekit.backends.objects.client import ObjectClient
 from tracekit.backends.objects.options import one_endpoint, untaken
 from tracekit.backends.objects.retrying import Dialect
 from tracekit.backends.objects.store import Connect, ObjectStoreBackend
-from tracekit.errors import UsageError
 from tracekit.store_options import backend_table
 from tracekit.validation import assign
 
 if TYPE_CHECKING:
-    from obstore.store import S3Config, S3Credential, S3Store
+    from obstore.store import S3Config, S3Store
 
     from tracekit.backends.objects.native.client import NativeClient
 
 __all__ = ["S3Options", "backend"]
-
-_AMAZON = (".amazonaws.com", ".amazonaws.com.cn", ".api.aws")
 
 
 @dataclass(frozen=True, slots=True, init=False)
@@ -82,8 +78,8 @@ def backend(**options: Any) -> ObjectStoreBackend:
         trusted=settings.endpoint is None,
         bad_key_hint='client="aiobotocore" reads such keys',
     )
-    if chosen.client != "obstore":
-        untaken(chosen.client, "obstore", http2=chosen.http2)
+    if chosen.client != "native":
+        untaken(chosen.client, http2=chosen.http2)
     connect = {"native": _native, "obstore": _obstore, "aiobotocore": _aiobotocore}[chosen.client]
     return ObjectStoreBackend(dialect, connect(settings, chosen), chosen.retries, _changes(settings, chosen))
 
@@ -129,8 +125,6 @@ def _obstore(settings: AwsSettings, options: S3Options) -> Connect:
 
     def connect(bucket: str, count: Callable[[str], None]) -> ObjectClient:
         credentials = None if settings.anonymous else settings.credentials()
-        if credentials is not None and not _is_amazon(settings.endpoint):
-            _check_no_token(credentials, settings.shown_endpoint)
 
         def make_store(timeout_s: float, region: str | None) -> S3Store:
             return _store(settings, options, bucket, credentials, timeout_s, region or settings.region)
@@ -140,31 +134,12 @@ def _obstore(settings: AwsSettings, options: S3Options) -> Connect:
     return connect
 
 
-def _is_amazon(endpoint: str | None) -> bool:
-    """Return whether whatever answers at this host belongs to AWS, on every port, with TLS."""
-    parts = urlsplit(endpoint or "https://s3.amazonaws.com")
-    return parts.scheme == "https" and (parts.hostname or "").endswith(_AMAZON)
-
-
-def _check_no_token(credentials: Callable[[], S3Credential], endpoint: str) -> None:
-    """Raise UsageError if there is a session token, which obstore would send along to another port of the host."""
-    try:
-        token = credentials()["token"]
-    except RuntimeError:
-        return  # the first request says why there are none
-    if token:
-        raise UsageError(
-            f"client='obstore' follows redirects within the host of {endpoint} and would send the session token along",
-            "leave out client=: the default client follows no redirect",
-        )
-
-
 def _store(
     settings: AwsSettings, options: S3Options, bucket: str, credentials: Any, timeout_s: float, region: str
 ) -> S3Store:
     from obstore.store import S3Store
 
-    from tracekit.backends.objects.obstore_config import NO_RETRIES, client_config
+    from tracekit.backends.objects.obstore_config import NO_RETRIES, client_config, endpoint_url
 
     virtual, endpoint = settings.style(bucket)
     # obstore reads AWS_* itself, also names that no AWS tool knows: every setting that decides where
@@ -177,13 +152,13 @@ def _store(
         "s3_express": False,
         "unsigned_payload": False,
         "request_payer": options.requester_pays,
-        "endpoint": endpoint,
-        "aws_endpoint_url_s3": endpoint,
+        "endpoint": endpoint_url(endpoint),
+        "aws_endpoint_url_s3": endpoint_url(endpoint),
     }
     return S3Store(
         bucket,
         config=config,
-        client_options=client_config(options, endpoint, settings.ca_bundle, timeout_s, http2=options.http2),
+        client_options=client_config(options, endpoint, settings.ca_bundle, timeout_s),
         retry_config=NO_RETRIES,
         credential_provider=credentials,
     )

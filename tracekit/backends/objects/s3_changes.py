@@ -5,19 +5,18 @@ They go through the native client whichever client reads: the other libraries hi
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Final, TypeAlias
 from urllib.parse import quote
 from xml.sax.saxutils import escape
 
-from tracekit.backends.objects.failures import NO_STORE, Failure, ForeignAnswer
-from tracekit.backends.objects.native.checks import HttpFailure
+from tracekit.backends.objects.failures import NO_STORE, TOO_LONG, Failure, ForeignAnswer
+from tracekit.backends.objects.limits import CopyLimit
 from tracekit.backends.objects.native.client import NativeClient
-from tracekit.backends.objects.native.endpoint import Broken
+from tracekit.backends.objects.native.endpoint import Broken, too_long
 from tracekit.backends.objects.native.service import xml_text
-from tracekit.backends.objects.native.wire import Answer
 from tracekit.errors import ErrorClass
 
 __all__ = ["Copy", "S3Changes"]
@@ -59,8 +58,8 @@ class S3Changes:
             for number, tag in parts
         )
         body = f"<CompleteMultipartUpload>{listed}</CompleteMultipartUpload>".encode()
-        answer = self._client.request("POST", key, query={"uploadId": upload}, body=body)
-        _check(*answer, b"<CompleteMultipartUploadResult")
+        _, answer = self._client.request("POST", key, query={"uploadId": upload}, body=body)
+        _check(answer, b"<CompleteMultipartUploadResult")
 
     def abort(self, key: str, upload: str) -> None:
         self._client.request("DELETE", key, query={"uploadId": upload})
@@ -83,16 +82,21 @@ def _s3_copy(client: NativeClient, container: str, key: str, to_key: str) -> Non
     source = quote(f"/{container}/{key}", safe="/-_.~", errors="surrogateescape")
     directive = "REPLACE" if key == to_key else "COPY"
     headers = {"x-amz-copy-source": source, "x-amz-metadata-directive": directive}
-    _check(*client.request("PUT", to_key, headers=headers), b"<CopyObjectResult")
+    limit = CopyLimit(client.limits.total_s if math.isfinite(client.limits.total_s) else None)
+    try:
+        told = client.request("PUT", to_key, headers=headers, total_s=limit.longest_s)[1]
+    except Broken as error:
+        if error.failure.detail != TOO_LONG:
+            raise
+        raise too_long(limit.broken) from None
+    _check(told, b"<CopyObjectResult")
 
 
-def _check(answer: Answer, text: bytes, element: bytes) -> None:
-    """Raise for an error in the body, or an empty one: of a request that takes long, the store sends status 200 first.
+def _check(text: bytes, element: bytes) -> None:
+    """Raise for an empty body: of a request that takes long, the store sends status 200 first.
 
-    Both count as a failure of the server, as in boto3, unless a code says what it is.
+    It counts as a failure of the server, as in boto3.
     """
-    if b"<Error>" in text:
-        raise HttpFailure(replace(answer, status=500), text)
     if not text.strip():
         raise Broken(ErrorClass.SERVER_ERROR, "the store did not say how the request ended")
     if element not in text:

@@ -153,11 +153,13 @@ class ObjectStoreBackend:
         """Return the store's clock as its Date header has it; "" if the client does not show it."""
         container, key = split(uri)
         client = self._client(container)
+        self.count("range_gets" if self.scheme in ("http", "https") else "lists")
         return self.retrier.send(client, uri, lambda: client.date(key)).answer
 
     def remove(self, uri: str) -> bool:
         """Delete an object that this program has made; return False if the client cannot."""
         client, key = self._locate(uri)
+        self.count("deletes")
         return self.retrier.send(client, uri, lambda: client.remove(key)).answer
 
     def ignores_create_only(self, uri: str) -> bool:
@@ -223,12 +225,19 @@ class ObjectStoreBackend:
         after = ""
         listed = Listed()
         tries = Tries()
+        counted = False
         pages = client.pages(key.rstrip("/"), after)
         while True:
             try:
                 page = next(pages, None)
+                if not counted and (page is not None or not listed.pages):
+                    self.count("lists")
+                    counted = True
                 fresh = None if page is None else listed.fresh(page)
             except client.errors as error:
+                if not counted:
+                    self.count("lists")
+                counted = True
                 time.sleep(self.retrier.pause_or_give_up(client, client.failure(error), uri, tries, patient))
                 tries.again()
                 listed.again()
@@ -236,8 +245,7 @@ class ObjectStoreBackend:
                 continue
             except Endless as error:
                 self.retrier.give_up(Failure(ErrorClass.IO_ERROR, str(error)), uri, tries)
-            if page is not None or not listed.pages:
-                self.count("lists")
+            counted = False
             if fresh is None:
                 self._answered.add(split(uri).container)
                 return

@@ -60,6 +60,7 @@ class AzService:
     code_header: str = "x-ms-error-code"
     lists: bool = True
     put_method: str = "PUT"
+    describes: bool = False
     accept_encoding: str = "identity"
 
     def endpoints(self) -> Sequence[Endpoint]:

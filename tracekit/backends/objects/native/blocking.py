@@ -24,6 +24,7 @@ from tracekit.backends.objects.native.endpoint import (
     too_long,
 )
 from tracekit.backends.objects.native.exchange import STALE, WHOLE, Progress, compiled_exchange, exchange
+from tracekit.backends.objects.native.http2 import Http2Socket, chosen
 from tracekit.backends.objects.native.wire import Malformed, Reception, Refused
 from tracekit.errors import ErrorClass
 
@@ -49,12 +50,14 @@ class BlockingPool:
         plain = endpoint.context is None and limits.total_s == math.inf
         self._compiled = compiled_exchange() if plain else None
 
-    def exchange(self, head: bytes, body: bytes | memoryview, reception: Reception) -> int:
+    def exchange(
+        self, head: bytes, body: bytes | memoryview, reception: Reception, total_s: float | None = None
+    ) -> int:
         """Send one request and receive its answer; return when the first byte came, in ns.
 
         Raises Broken or Refused. The connection is closed whenever the answer is not whole.
         """
-        end = time.monotonic() + self._limits.total_s
+        end = time.monotonic() + (self._limits.total_s if total_s is None else total_s)
         connection = self._reused() or self._connect()
         connection.end = end
         with _Lent(self, connection) as lent:
@@ -141,6 +144,8 @@ class BlockingPool:
                 connection.close()
             raise
         self._count("connections_opened")
+        if isinstance(connection, ssl.SSLSocket) and chosen(connection):
+            return _Connection(Http2Socket(connection), self._limits)
         return _Connection(connection, self._limits)
 
     def _tunnel(self, connection: socket.socket) -> None:
@@ -196,19 +201,19 @@ class _Connection:
 
     __slots__ = ("_limits", "_plain", "_progress", "_ready", "_socket", "_turn_s", "end", "fd")
 
-    def __init__(self, connected: socket.socket, limits: Limits) -> None:
+    def __init__(self, connected: socket.socket | Http2Socket, limits: Limits) -> None:
         self.end = math.inf
         """When the current request must be whole, in seconds of the monotonic clock."""
         self.fd = connected.fileno()
         self._progress: Progress | None = None
         self._socket = connected
         self._limits = limits
-        self._plain = not isinstance(connected, ssl.SSLSocket)
+        self._plain = None if isinstance(connected, ssl.SSLSocket | Http2Socket) else connected
         self._ready = select.poll()
         self._ready.register(connected, select.POLLIN)
-        self._turn_s = limits.byte_s / _TURNS if self._plain else limits.byte_s
-        if self._plain:
-            connected.settimeout(None)
+        self._turn_s = limits.byte_s / _TURNS if self._plain is not None else limits.byte_s
+        if self._plain is not None:
+            self._plain.settimeout(None)
         self._wait_at_most(self._turn_s)
 
     @property
@@ -225,11 +230,14 @@ class _Connection:
         while rest:
             self._bound()
             try:
-                rest = rest[self._socket.send(rest[:_SENT_BYTES]) :]
-                patience = time.monotonic() + self._limits.byte_s
+                sent = self._socket.send(rest[:_SENT_BYTES])
             except (BlockingIOError, TimeoutError):
-                if time.monotonic() >= patience:
-                    raise TimeoutError from None
+                sent = 0
+            if sent:
+                rest = rest[sent:]
+                patience = time.monotonic() + self._limits.byte_s
+            elif time.monotonic() >= patience:
+                raise TimeoutError
 
     def receive(self, buffer: memoryview, whole: bool, since_s: float | None = None) -> int:
         """Receive into `buffer`: until it is full, if `whole`. Return the bytes, 0 at the end of the stream.
@@ -240,8 +248,8 @@ class _Connection:
         while True:
             self._bound()
             try:
-                if whole and self._plain:
-                    return self._socket.recv_into(buffer, 0, socket.MSG_WAITALL)
+                if whole and self._plain is not None:
+                    return self._plain.recv_into(buffer, 0, socket.MSG_WAITALL)
                 return self._socket.recv_into(buffer)
             except (BlockingIOError, TimeoutError):
                 if time.monotonic() >= patience:
@@ -249,6 +257,8 @@ class _Connection:
 
     def silent(self) -> bool:
         """Whether nothing has arrived: neither the end of the stream nor bytes that nobody asked for."""
+        if isinstance(self._socket, Http2Socket):
+            return self._socket.usable()
         return not self._ready.poll(0)
 
     def close(self) -> None:
@@ -263,13 +273,13 @@ class _Connection:
             self._wait_at_most(min(self._turn_s, left_s))
 
     def _wait_at_most(self, seconds: float) -> None:
-        if not self._plain:
+        if self._plain is None:
             self._socket.settimeout(seconds)
             return
         whole = int(seconds)
         value = struct.pack("@ll", whole, max(int((seconds - whole) * 1e6), 0 if whole else 1))
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, value)
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, value)
+        self._plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, value)
+        self._plain.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, value)
 
 
 def _converse(connection: _Connection, head: bytes, body: bytes | memoryview, reception: Reception) -> int:

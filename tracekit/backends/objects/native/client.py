@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 
 from tracekit.backends.objects import failures
 from tracekit.backends.objects.checksum import verify_counted
@@ -70,7 +71,7 @@ class NativeClient:
         self, service: Service, limits: Limits, count: Callable[[str], None], checksums: bool
     ) -> None:
         self._service = service
-        self._limits = limits
+        self.limits = limits
         self._count = count
         self._checksums = checksums
         self._sites = self._made()
@@ -144,24 +145,25 @@ class NativeClient:
         while True:
             query = self._service.list_query(f"{prefix}/" if prefix else "", after, token)
             page = self._service.page(self.request("GET", None, query=query)[1])
+            token = page.token and next_token(page.token, token)
             yield [
                 (key, size) for key, size in page.entries if key > after and (size or not key.endswith("/"))
             ]
-            if not page.token:
+            if not token:
                 return
-            token = next_token(page.token, token)
 
     def put(self, key: str, data: bytes | memoryview, overwrite: bool) -> None:
         headers = {
             "content-type": "application/octet-stream",
             **({} if overwrite else self._service.create_only),
         }
-        self.request(
+        answer, told = self.request(
             self._service.put_method,
             key,
             headers=headers,
             body=memoryview(data).cast("B") if len(data) else b"",
         )
+        failures.check_taken(answer.headers, told, as_json=self._service.describes)
 
     def date(self, key: str) -> str:
         try:
@@ -184,14 +186,22 @@ class NativeClient:
         query: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
         body: bytes | memoryview = b"",
+        total_s: float | None = None,
     ) -> tuple[Answer, bytes]:
-        """Send one request and return its answer and body. Raises HttpFailure unless it succeeded."""
+        """Send one request and return its answer and body. Raises HttpFailure unless it succeeded.
+
+        `total_s` is how long it may take, if not as long as other requests.
+        """
         reception = Reception(method, any_answer)
-        self._send(method, key, reception, query, headers, body)
+        self._send(method, key, reception, query, headers, body, total_s)
         assert reception.answer is not None
         told = bytes(reception.body)
         if method != "GET":  # what an object holds is nobody's business
             failures.check_no_page(told)
+            if (
+                told.lstrip().startswith(b"<") and b"<Error>" in told
+            ):  # S3 sends status 200 first, and the error after it
+                raise HttpFailure(replace(reception.answer, status=500), told)
         return reception.answer, told
 
     def failure(self, error: Exception) -> Failure:
@@ -227,7 +237,7 @@ class NativeClient:
             await site.looped.aclose()
 
     def _made(self) -> list[_Site]:
-        return [_Site(endpoint, self._limits, self._count) for endpoint in self._service.endpoints()]
+        return [_Site(endpoint, self.limits, self._count) for endpoint in self._service.endpoints()]
 
     def _site(self) -> _Site:
         sites = self._sites
@@ -280,11 +290,12 @@ class NativeClient:
         query: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
         body: bytes | memoryview = b"",
+        total_s: float | None = None,
     ) -> int:
         site = self._site()
         head = self._head(site, method, key, query, headers, body)
         try:
-            first = site.blocking.exchange(head, body, reception)
+            first = site.blocking.exchange(head, body, reception, total_s)
         except Overlong as error:
             raise refused(reception, error) from None
         return succeeded(reception, first)
@@ -314,5 +325,5 @@ class NativeClient:
             text,
             code=code,
             region=region,
-            retry_after=failures.retry_after(headers),
+            retry_after_s=failures.retry_after(headers),
         )

@@ -19,6 +19,7 @@ from urllib.request import getproxies_environment, proxy_bypass_environment  # t
 
 from tracekit.backends.objects import failures
 from tracekit.backends.objects.failures import TOO_LONG, Failure
+from tracekit.backends.objects.native.http2 import require_h2
 from tracekit.backends.objects.native.wire import Malformed, SpeaksTls
 from tracekit.backends.objects.options import Transport
 from tracekit.errors import ErrorClass, UsageError
@@ -135,7 +136,7 @@ def endpoint_of(url: str, options: Transport, *, ca_bundle: str | None, bucket: 
         f"{bucket}.{host}" if bucket else host,
         parts.port or (443 if secure else 80),
         parts.path.rstrip("/"),
-        tls_context(url, ca_bundle, options.client_cert),
+        tls_context(url, ca_bundle, options.client_cert, http2=options.http2),
         proxy_for(parts.scheme, host, options.proxy),
     )
 
@@ -175,13 +176,18 @@ def proxy_for(scheme: str, host: str, given: str | None) -> Proxy | None:
     )
 
 
-def tls_context(url: str | None, ca_bundle: str | None, client_cert: str | None) -> ssl.SSLContext | None:
-    """Return what is trusted at `url` (None: with TLS). Raises UsageError for certificates that cannot be used."""
-    return None if (url or "").startswith("http:") else _context(ca_bundle, client_cert)
+def tls_context(
+    url: str | None, ca_bundle: str | None, client_cert: str | None, *, http2: bool = False
+) -> ssl.SSLContext | None:
+    """Return what is trusted at `url` (None: with TLS), and whether to offer HTTP/2.
+
+    Raises UsageError for certificates that cannot be used.
+    """
+    return None if (url or "").startswith("http:") else _context(ca_bundle, client_cert, http2)
 
 
 @lru_cache(maxsize=16)
-def _context(ca_bundle: str | None, client_cert: str | None) -> ssl.SSLContext:
+def _context(ca_bundle: str | None, client_cert: str | None, http2: bool) -> ssl.SSLContext:
     try:
         folder = ca_bundle is not None and Path(ca_bundle).is_dir()
         context = ssl.create_default_context(
@@ -202,7 +208,9 @@ def _context(ca_bundle: str | None, client_cert: str | None) -> ssl.SSLContext:
                 f"client_cert={client_cert!r} cannot be used: {error}",
                 "give a PEM file with certificate and key, or CERTIFICATE,KEY",
             ) from None
-    context.set_alpn_protocols(["http/1.1"])
+    if http2:
+        require_h2()
+    context.set_alpn_protocols(["h2", "http/1.1"] if http2 else ["http/1.1"])
     return context
 
 

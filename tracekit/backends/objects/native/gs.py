@@ -29,6 +29,7 @@ class GsService:
     code_header: str = "x-guploader-error-code"
     lists: bool = True
     put_method: str = "POST"
+    describes: bool = True
     accept_encoding: str = (
         "gzip"  # else Google decompresses objects that are stored as gzip, and ignores ranges
     )

@@ -11,11 +11,13 @@ from typing import cast
 
 from tracekit.backends.objects.native.blocking import check_tunnel, tunnel_request
 from tracekit.backends.objects.native.endpoint import Endpoint, Limits, broken, malformed, too_long
+from tracekit.backends.objects.native.http2 import Http2, chosen
 from tracekit.backends.objects.native.wire import Malformed, Reception, Refused
 
 __all__ = ["LoopPool"]
 
 _JOINED_BYTES = 64 << 10
+_FRAMES_BYTES = 256 << 10
 
 
 class LoopPool:
@@ -126,6 +128,9 @@ class _Connection(asyncio.BufferedProtocol):
         self._end = 0.0
         self._watch: asyncio.TimerHandle | None = None
         self._spare = bytearray(256)
+        self._http2: Http2 | None = None
+        self._frames = memoryview(b"")
+        self._rest = memoryview(b"")  # of a request by HTTP/2, that the store has no room for yet
 
     async def exchange(self, head: bytes, body: bytes | memoryview, reception: Reception) -> int:
         loop, transport = self._loop, self._transport
@@ -135,7 +140,10 @@ class _Connection(asyncio.BufferedProtocol):
         self._done = loop.create_future()
         self._heard = loop.time()
         self._end = self._heard + self._limits.total_s
-        if len(body) <= _JOINED_BYTES:
+        if self._http2 is not None:
+            self._rest = memoryview(head + bytes(body))
+            self._push(self._http2, transport)
+        elif len(body) <= _JOINED_BYTES:
             transport.write(head + bytes(body) if body else head)
         else:
             transport.write(head)
@@ -169,11 +177,43 @@ class _Connection(asyncio.BufferedProtocol):
         raw = transport.get_extra_info("socket")
         if raw is not None and raw.family in (socket.AF_INET, socket.AF_INET6):
             raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if chosen(transport.get_extra_info("ssl_object")):
+            self._http2 = Http2()
+            self._frames = memoryview(bytearray(_FRAMES_BYTES))  # asyncio slices it
 
     def get_buffer(self, sizehint: int) -> memoryview | bytearray:
+        if self._http2 is not None:
+            return self._frames
         return self._spare if self._reception is None else self._reception.buffer()
 
     def buffer_updated(self, nbytes: int) -> None:
+        http2, transport = self._http2, self._transport
+        if http2 is None or transport is None:
+            self._take(nbytes)
+            return
+        self._heard = self._loop.time()
+        try:
+            told = memoryview(http2.received(bytes(self._frames[:nbytes])))
+            self._push(http2, transport)
+        except (Malformed, OSError) as error:
+            self._fail(error)
+            return
+        self.usable = self.usable and http2.usable
+        while told:
+            room = self._spare if self._reception is None else self._reception.buffer()
+            count = min(len(room), len(told))
+            room[:count] = told[:count]
+            told = told[count:]
+            self._take(count)
+
+    def _push(self, http2: Http2, transport: asyncio.Transport) -> None:
+        """Send what the store has room for."""
+        while self._rest and (taken := http2.take(self._rest)):
+            self._rest = self._rest[taken:]
+        if out := http2.outgoing():
+            transport.write(out)
+
+    def _take(self, nbytes: int) -> None:
         reception = self._reception
         if reception is None:  # bytes that nobody asked for
             self.abort()

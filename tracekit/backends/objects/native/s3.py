@@ -112,6 +112,7 @@ class S3Service:
     code_header: str = "x-amz-error-code"
     lists: bool = True
     put_method: str = "PUT"
+    describes: bool = False
     accept_encoding: str = "identity"
 
     def endpoints(self) -> Sequence[Endpoint]:

@@ -56,6 +56,8 @@ class Service(Protocol):
     lists: bool
     """Whether the store can list keys. Without a listing, sizes are asked for by a GET of one byte."""
     put_method: str
+    describes: bool
+    """Whether the answer to a put describes the object, in JSON."""
     accept_encoding: str
     """The encodings in which objects are accepted: those that the store must not remove, and no others."""
 

@@ -22,6 +22,7 @@ class WebService:
     code_header: str = "x-amz-error-code"
     lists: bool = False
     put_method: str = "PUT"
+    describes: bool = False
     accept_encoding: str = "identity"
 
     def endpoints(self) -> Sequence[Endpoint]:
