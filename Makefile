@@ -5,6 +5,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 CACHE  := .cache
 DEMO   ?= demo
+TESTS  ?= 2# processes that run tests side by side
 EXTRAS ?= dev
 PIP    := $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt
 
@@ -25,7 +26,7 @@ demo: $(VENV)/.installed ## record, measure, replay and compare on real files, a
 	$(BIN)/tracekit demo -o $(DEMO) --overwrite
 
 test: $(VENV)/.installed-dev $(CACHE)/.servers ## run all tests but the soak tests
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n $(TESTS) --dist loadfile
 
 quick: $(VENV)/.installed-dev ## run the tests that need no servers, in less than a minute
 	$(BIN)/python -m pytest -q -m "not soak and not server" --hypothesis-profile=quick $(QUICK)
