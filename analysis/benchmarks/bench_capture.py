@@ -10,8 +10,8 @@ them. The cost is the CPU time of the command, its children included, over that 
 
 `--faults` measures instead what following page faults costs: the first touches of fresh memory by a program that has mapped a
 file. `--epoch` measures what an epoch of a torch DataLoader costs, in turns: without a capture, and under the native engine with and
-without page faults; `more_ms` is the median of the differences to the epoch without a capture of the same turn. `--quick` runs each
-once. The table of docs/capture.md is made from the CSV file by `--page docs/capture.md`.
+without page faults; once of arrays that are only read, and once of JPEG images that are decoded. `more_ms` is the median of the
+differences to the epoch without a capture of the same turn, `error_ms` its standard error. `--quick` runs each once. The table of docs/capture.md is made from the CSV file by `--page docs/capture.md`.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests" / "capture"))
 import numpy as np
 import programs
+from PIL import Image
 from results import RESULTS, Table
 
 from tracekit.capture import run
@@ -110,10 +111,14 @@ def faults() -> None:
 _EPOCHS = """
 import resource, sys
 import numpy as np, torch
+from PIL import Image
 from torch.utils.data import DataLoader, Dataset
+folder, content = sys.argv[1:]
 class Files(Dataset):
-    def __len__(self): return 600
-    def __getitem__(self, i): return torch.from_numpy(np.load(f"{sys.argv[1]}/{i % 100}.npy"))
+    def __len__(self): return 600 if content == "arrays" else 200
+    def __getitem__(self, i):
+        if content == "arrays": return torch.from_numpy(np.load(f"{folder}/{i % 100}.npy"))
+        return torch.from_numpy(np.asarray(Image.open(f"{folder}/{i % 100}.jpeg").convert("RGB").resize((224, 224))))
 def cpu():
     return sum(u.ru_utime + u.ru_stime for u in map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)))
 def epoch():
@@ -125,31 +130,49 @@ if __name__ == "__main__":
     print("ready", flush=True)
     for line in sys.stdin: print(epoch(), flush=True)
 """
-_TURNS = 60
+_TURNS = 200
 
 
 def epoch(turns: int) -> None:
     """Measure the CPU time of an epoch of a torch DataLoader, by processes that live all along and take turns.
 
-    The epoch does nothing but read, and its two workers start and end with it: a capture weighs more than in a loader that decodes.
+    The two workers of an epoch start and end with it. Epochs of `arrays` do nothing but read, those of `images` decode what they read.
     """
-    table = Table("capture_epoch", ["capture", "least_ms", "tenth_ms", "median_ms", "more_ms", "error_ms"])
+    table = Table("capture_epoch", ["epoch", "capture", "median_ms", "more_ms", "error_ms", "more_%"])
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        random = np.random.default_rng(1)
+        for number in range(100):
+            np.save(work / f"{number}.npy", np.full(50_000, number))
+            coarse = Image.fromarray(random.integers(0, 256, (48, 64, 3), np.uint8))
+            coarse.resize((500, 375)).save(work / f"{number}.jpeg", quality=95)
+        for content in ("arrays", "images"):
+            taken = in_turns(work, content, turns)
+            plain = np.array(taken["none"])
+            for kind, times in taken.items():
+                more_ms = np.array(times) - plain
+                low, high = np.quantile(more_ms, (0.25, 0.75))
+                error = 1.253 * (high - low) / 1.349 / turns**0.5  # of a median, the spread by the quartiles
+                more = np.median(more_ms)
+                figures = np.median(times), more, error, 100 * more / np.median(plain)
+                table.add(content, kind, *(round(float(figure), 2) for figure in figures))
+    table.finish()
+
+
+def in_turns(work: Path, content: str, turns: int) -> dict[str, list[float]]:
+    """The CPU times of the epochs of each kind of capture, ms, in the order of the turns."""
     options: dict[str, list[str] | None] = {
         "none": None,
         "native": [],
         "native, --no-faults": ["--no-faults"],
     }
-    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
-        work = Path(folder)
-        (work / "files").mkdir()
-        for number in range(100):
-            np.save(work / "files" / f"{number}.npy", np.full(50_000, number))
+    with ExitStack() as stack:
         running = {}
         for number, (kind, more) in enumerate(options.items()):
-            command = [sys.executable, "-c", _EPOCHS, str(work / "files")]
+            command = [sys.executable, "-c", _EPOCHS, str(work), content]
             if more is not None:
-                capture = [sys.executable, "-m", "tracekit", "capture", "-o", str(work / f"{number}.trace")]
-                command = [*capture, *more, "--", *command]
+                trace = str(work / f"{content}-{number}.trace")
+                command = [sys.executable, "-m", "tracekit", "capture", "-o", trace, *more, "--", *command]
             running[kind] = stack.enter_context(
                 subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
             )
@@ -163,12 +186,7 @@ def epoch(turns: int) -> None:
                 process.stdin.write("go\n")
                 process.stdin.flush()
                 taken[kind].append(float(answer_of(process)))
-    for kind, times in taken.items():
-        more_ms = np.array(times) - np.array(taken["none"])
-        error = 1.25 * more_ms.std() / len(times) ** 0.5
-        figures = min(times), np.quantile(times, 0.1), np.median(times), np.median(more_ms), error
-        table.add(kind, *(round(float(figure), 1) for figure in figures))
-    table.finish()
+        return taken
 
 
 def answer_of(process: subprocess.Popen[str]) -> str:

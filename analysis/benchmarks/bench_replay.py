@@ -1,9 +1,10 @@
 """Measure the replay of local files against its bars, side by side with fio: times kept, speed, cap, O_DIRECT, many files.
 
 Every bar is a row of `replay_bars.csv`: what was measured, the bar, and whether it holds. Rounds of
-the clients of one bar are interleaved; a figure is the median of the rounds. fio gets
-`--invalidate=0` where the file is cached, so that it does not start cold. fio's lateness is computed
-from the submit times of its log, which are whole ms. Run it on a quiet machine. `--only NAME` runs one part:
+the clients of one bar are interleaved; a figure is the median of the rounds, and a ratio that of the ratios of each round.
+fio gets `--invalidate=0` where the file is cached, so that it does not start cold. fio's lateness is computed
+from the submit times of its log, which are whole ms. `waits alone` is one thread that waits for the same times and does
+nothing else: the machine's part of the lateness. Run it on a quiet machine. `--only NAME` runs one part:
 cached, gate, direct, rates, loader, files. The first op of a very long trace is in `bench_replay_start.py`.
 """
 
@@ -17,10 +18,14 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
+import numba
 import numpy as np
 import pyarrow as pa
 
@@ -28,6 +33,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from results import Table
 
 from tracekit.loader.record import record
+from tracekit.replayer.engines.interpreter import keep_times
+from tracekit.replayer.engines.jit import load_kernel
 from tracekit.replayer.run import replay
 from tracekit.store.writer import TraceWriter
 
@@ -88,13 +95,8 @@ def cached(settings: Settings, bars: Table, clients: Table) -> None:
     )  # fmt: skip
     if "fio psync, 2 jobs" in found:
         ours, fio = found["tracekit"], found["fio psync, 2 jobs"]
-        bar(bars, "cached, asap: ops/s of fio psync", median(ours, "rate") / median(fio, "rate"), least=1.1)
-        bar(
-            bars,
-            "cached, asap: CPU an op of fio psync",
-            median(ours, "cpu_ns") / median(fio, "cpu_ns"),
-            most=1.0,
-        )
+        bar(bars, "cached, asap: ops/s of fio psync", ratio(ours, fio, "rate"), least=1.1)
+        bar(bars, "cached, asap: CPU an op of fio psync", ratio(ours, fio, "cpu_ns"), most=1.0)
 
 
 def gate(settings: Settings, bars: Table, clients: Table) -> None:
@@ -105,12 +107,7 @@ def gate(settings: Settings, bars: Table, clients: Table) -> None:
         settings, clients, "gate",
         {"without": lambda: ops.tracekit(pace="asap"), "with": lambda: ops.tracekit(pace="asap", **cap)},
     )  # fmt: skip
-    bar(
-        bars,
-        "gate: ops/s of ungated",
-        median(found["with"], "rate") / median(found["without"], "rate"),
-        least=0.8,
-    )
+    bar(bars, "gate: ops/s of ungated", ratio(found["with"], found["without"], "rate"), least=0.8)
 
 
 def direct(settings: Settings, bars: Table, clients: Table) -> None:
@@ -124,7 +121,7 @@ def direct(settings: Settings, bars: Table, clients: Table) -> None:
         },
     )  # fmt: skip
     if "fio io_uring" in found:
-        share = median(found["tracekit"], "rate") / median(found["fio io_uring"], "rate")
+        share = ratio(found["tracekit"], found["fio io_uring"], "rate")
         bar(bars, "O_DIRECT: ops/s of fio io_uring", share, least=0.95)
 
 
@@ -134,10 +131,11 @@ def rates(settings: Settings, bars: Table, clients: Table) -> None:
         ops = Ops(settings.folder / f"rate{rate}", settings.count(4 * rate), rate)
         found = interleaved(
             settings, clients, f"{rate} ops/s",
-            {"tracekit": ops.tracekit, "fio psync": lambda ops=ops: ops.fio_log()},
+            {"tracekit": ops.tracekit, "waits alone": ops.waits, "fio psync": lambda ops=ops: ops.fio_log()},
         )  # fmt: skip
         ours = found["tracekit"]
         bar(bars, f"{rate} ops/s: lateness p99 us", median(ours, "p99") / 1e3, most=most_us)
+        bar(bars, f"{rate} ops/s: lateness p99 us, waits alone", median(found["waits alone"], "p99") / 1e3)
         bar(bars, f"{rate} ops/s: drift", median(ours, "drift"), most=DRIFT)
 
 
@@ -229,6 +227,25 @@ class Ops:
             "rate": self.count * 1e9 / span_ns, "cpu_ns": result.client.cpu_ns / self.count,
         }  # fmt: skip
 
+    def waits(self) -> Figures:
+        """Wait for the times of the ops in one thread, by the means of the engine, and make no request."""
+        waited = compiled_waits()
+        late, clock, cpu_ns = np.zeros(self.count, np.int64), np.zeros(4, np.int64), [0]
+
+        def run() -> None:
+            keep_times(realtime=False)
+            waited(self.due_us * 1000, late, clock)
+            cpu_ns[0] = time.thread_time_ns()
+
+        thread = threading.Thread(target=run)
+        began = time.monotonic_ns()
+        thread.start()
+        thread.join()
+        return {
+            "p99": float(np.quantile(late, 0.99)), "drift": float(late[-1]) / (int(self.due_us[-1]) * 1000),
+            "rate": self.count * 1e9 / (time.monotonic_ns() - began), "cpu_ns": cpu_ns[0] / self.count,
+        }  # fmt: skip
+
     def fio(self, engine: str, *, jobs: int = 1, direct: bool = False, depth: int = 1) -> Figures:
         """As many reads of the same size and file, at random offsets of fio's own."""
         return self._fio(
@@ -269,6 +286,25 @@ class Ops:
         return {"rate": done / took_s, "cpu_ns": cpu_share * job["job_runtime"] * 1e6 / max(done, 1)}
 
 
+@cache
+def compiled_waits() -> Callable[[np.ndarray, np.ndarray, np.ndarray], None]:
+    """A loop that waits for times that begin now, and fills in by how many ns each wait ended late."""
+    load_kernel()
+    from tracekit.replayer.engines.native import now, sleep_until
+
+    def waited(due: np.ndarray, late: np.ndarray, clock: np.ndarray) -> None:
+        start = now(clock)
+        for op in range(len(due)):
+            at = start + due[op]
+            while now(clock) < at:
+                if at - now(clock) > 5_000:
+                    sleep_until(clock, at)
+            late[op] = now(clock) - at
+
+    words = numba.int64[:]
+    return numba.njit(numba.void(words, words, words), nogil=True)(waited)
+
+
 def write_trace(path: Path, submit_ns: np.ndarray, uris: pa.Array, offsets: np.ndarray) -> None:
     count = len(submit_ns)
     with TraceWriter(path, source="import:bench", epoch_unix_ns=0) as writer:
@@ -296,6 +332,11 @@ def interleaved(
         late, drift = (median(runs, key) if key in runs[0] else 0.0 for key in ("p99", "drift"))
         table.add(part, name, median(runs, "rate"), median(runs, "cpu_ns"), late / 1e3, drift * 100)
     return found
+
+
+def ratio(ours: list[Figures], theirs: list[Figures], name: str) -> float:
+    """The median of the ratios of each round, so that what slows down a whole round leaves it as it is."""
+    return statistics.median(a[name] / b[name] for a, b in zip(ours, theirs, strict=True))
 
 
 def median(runs: list[Figures], name: str) -> float:

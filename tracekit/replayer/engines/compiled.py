@@ -8,7 +8,6 @@ as many requests in flight as there would be workers (`inflight`). Each writes i
 
 from __future__ import annotations
 
-import ctypes
 import os
 import resource
 import sys
@@ -36,7 +35,7 @@ from tracekit.replayer.engines.arrays import (
 from tracekit.replayer.engines.changes import Changes
 from tracekit.replayer.engines.crew import raise_file_limit
 from tracekit.replayer.engines.hand import Hand
-from tracekit.replayer.engines.interpreter import EngineSettings, be_realtime, cpu_wait_ns
+from tracekit.replayer.engines.interpreter import EngineSettings, cpu_wait_ns, keep_times
 from tracekit.replayer.engines.interrupt import ending_on_interrupt
 from tracekit.replayer.engines.jit import lacking, load_kernel
 from tracekit.replayer.engines.oplog import warm_up
@@ -48,7 +47,6 @@ from tracekit.uri import FILE_SCHEMES, scheme_of
 
 __all__ = ["CompiledEngine", "unfit"]
 
-_PR_SET_TIMERSLACK = 29
 _LEAVE_S = 5.0
 _LEAD_NS = 20_000_000
 _ROWS = 4096
@@ -281,9 +279,7 @@ class CompiledEngine:
     def _guarded(self, worker: _Worker) -> None:
         began, waited = time.thread_time_ns(), cpu_wait_ns()
         try:
-            ctypes.CDLL(None).prctl(_PR_SET_TIMERSLACK, 1, 0, 0, 0)
-            if self._settings.realtime:
-                be_realtime()
+            keep_times(realtime=self._settings.realtime)
             self._drive(worker, self._plan.shared.header)
         except BaseException as error:  # noqa: BLE001 - raised again where `run` is called
             self._crashed(error)

@@ -31,7 +31,7 @@ from tracekit.replayer.engines.oplog import OpLog, warm_up
 from tracekit.replayer.pacing import Pacer, RecordedPacer
 from tracekit.replayer.plan import Plan
 
-__all__ = ["EngineSettings", "ThreadEngine", "be_realtime", "cpu_wait_ns", "lead", "wait_until"]
+__all__ = ["EngineSettings", "ThreadEngine", "cpu_wait_ns", "keep_times", "lead", "wait_until"]
 
 _PR_SET_TIMERSLACK = 29
 _NAP_NS = 200_000_000
@@ -137,9 +137,7 @@ class ThreadEngine:
         began, waited = time.thread_time_ns(), cpu_wait_ns()
         worker: Worker | None = None
         try:
-            ctypes.CDLL(None).prctl(_PR_SET_TIMERSLACK, 1, 0, 0, 0)
-            if self._settings.realtime:
-                be_realtime()
+            keep_times(realtime=self._settings.realtime)
             log = OpLog(self._recorder, self._plan, index)
             worker = Worker(
                 self._plan,
@@ -256,8 +254,14 @@ def cpu_wait_ns() -> int:
         return 0
 
 
-def be_realtime() -> None:
-    """Run the calling thread and those that it starts under SCHED_FIFO. Raises UsageError if not permitted."""
+def keep_times(*, realtime: bool) -> None:
+    """Let the calling thread sleep to the microsecond, and with `realtime` run under SCHED_FIFO, as threads that it starts do.
+
+    Raises UsageError if realtime is not permitted.
+    """
+    ctypes.CDLL(None).prctl(_PR_SET_TIMERSLACK, 1, 0, 0, 0)
+    if not realtime:
+        return
     try:
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
     except PermissionError:
