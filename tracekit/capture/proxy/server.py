@@ -164,6 +164,10 @@ def _break_off(request: web.BaseRequest) -> None:
 
 
 async def _body(request: web.BaseRequest, exchange: Exchange, *, unwrap: bool) -> AsyncIterator[bytes]:
+    if request.headers.get("Expect", "").lower() == "100-continue":
+        # The client waits for this before it sends the body; aiobotocore waits without end.
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0
     pieces = _unwrapped(request.content) if unwrap else request.content.iter_any()
     async for piece in pieces:
         exchange.sent(piece)
