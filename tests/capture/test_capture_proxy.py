@@ -304,14 +304,16 @@ def test_a_client_that_waits_to_be_asked_for_the_body_is_asked(
     store: Store, bucket: str, trace: Path
 ) -> None:
     """As aiobotocore does, and with it s3fs: it sends no body before the answer 100."""
-    with tracekit.proxy(trace) as proxy:
-        with socket.create_connection(("127.0.0.1", urlsplit(proxy.endpoint).port or 0)) as client:
-            client.settimeout(30)
-            length = "Content-Length: 5\r\nExpect: 100-continue\r\nConnection: close"
-            client.sendall(f"PUT /{bucket}/x HTTP/1.1\r\nHost: x\r\n{_SIGNED}\r\n{length}\r\n\r\n".encode())
-            assert client.recv(1000) == b"HTTP/1.1 100 Continue\r\n\r\n"
-            client.sendall(b"hello")
-            assert client.recv(1000).startswith(b"HTTP/1.1 200 ")
+    with (
+        tracekit.proxy(trace) as proxy,
+        socket.create_connection(("127.0.0.1", urlsplit(proxy.endpoint).port or 0)) as client,
+    ):
+        client.settimeout(30)
+        length = "Content-Length: 5\r\nExpect: 100-continue\r\nConnection: close"
+        client.sendall(f"PUT /{bucket}/x HTTP/1.1\r\nHost: x\r\n{_SIGNED}\r\n{length}\r\n\r\n".encode())
+        assert client.recv(1000) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        client.sendall(b"hello")
+        assert client.recv(1000).startswith(b"HTTP/1.1 200 ")
     assert store.client().get_object(Bucket=bucket, Key="x")["Body"].read() == b"hello"
     assert facts(rows(trace), "op", "bytes", "error") == [("put", 5, None)]
 
