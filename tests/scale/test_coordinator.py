@@ -23,7 +23,14 @@ from tracekit.scale.pulse import SENDING, Signs
 from tracekit.scale.wire import Channel, Message, ProtocolError, packed, receive
 
 QUICK = Limits(
-    connect_s=20, prepare_s=20, silence_s=1.0, stopping_s=0.5, failing_s=0.3, sending_s=0.5, lead_s=0.05
+    connect_s=20,
+    prepare_s=20,
+    waiting_s=1.0,
+    silence_s=1.0,
+    stopping_s=0.5,
+    failing_s=0.3,
+    sending_s=0.5,
+    lead_s=0.05,
 )
 PLAN = {"ops": 0, "skipped": {}, "assumed_offsets": 0, "assumed_lengths": 0}
 Behaviour = Callable[["FakeHost"], Awaitable[None]]
@@ -217,7 +224,7 @@ def test_a_host_that_lives_and_does_not_send_what_it_recorded_is_given_up(tmp_pa
     assert "did nothing for 0.5 s to send its rows" in hosts[1].failed
 
 
-def test_a_host_that_freezes_before_the_start_is_given_up_as_soon_as_later(tmp_path: Path) -> None:
+def test_a_host_that_freezes_before_the_start_is_given_up_too(tmp_path: Path) -> None:
     async def behave(host: FakeHost) -> None:
         await host.hear("task")
         host.lives = host.index != 1

@@ -183,7 +183,7 @@ def test_an_agent_that_freezes_before_it_connects_is_given_up_for_its_silence(tm
         words = [sys.executable, "-c", FROZEN, address, str(port), str(index)]
         started.append(launch.start(words, token))
 
-    coordinator = Coordinator([{}], tmp_path, limits=Limits(silence_s=0.5))
+    coordinator = Coordinator([{}], tmp_path, limits=Limits(waiting_s=0.5))
     try:
         with pytest.raises(tracekit.TracekitError, match=r"host 0 \(.+\): it said nothing for 0.5 s"):
             coordinator.run(begin)

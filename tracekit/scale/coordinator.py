@@ -1,7 +1,7 @@
 """Brings the hosts of a replay to one start, watches them, and collects what they recorded.
 
 It speaks to agents over TCP and does not know how they were started, nor what they replay. A host whose pulse is silent for
-`silence_s`, whose connection ends, or that does not get on, has failed; the others then stop. Nothing waits without a limit.
+its limit, whose connection ends, or that does not get on, has failed; the others then stop. Nothing waits without a limit.
 """
 
 from __future__ import annotations
@@ -47,13 +47,15 @@ _LOOK = "look for its process, and at the network between the hosts"
 class Limits:
     """How long the coordinator waits, in seconds.
 
-    `connect_s` for the first word of a host, from when the last one began, and then `silence_s` from one word to the next; `prepare_s`
-    for a host that lives and does nothing for its plan; `stopping_s` for one that was told to stop by Ctrl-C and whose requests do not
-    end, and `failing_s` if another host has failed; `sending_s` for one whose requests have ended and that does nothing to send its rows.
-    `lead_s` is from the last host's ready to the start.
+    `connect_s` for the first word of a host, from when the last one began. From then on from one word to the next: `waiting_s` before
+    the start, when hosts are busy with their plans, and `silence_s` after it. `prepare_s` for a host that lives and does nothing for
+    its plan; `stopping_s` for one that was told to stop by Ctrl-C and whose requests do not end, and `failing_s` if another host has
+    failed; `sending_s` for one whose requests have ended and that does nothing to send its rows. `lead_s` is from the last host's ready
+    to the start.
     """
 
     connect_s: float = 30.0
+    waiting_s: float = 4.0
     silence_s: float = 2.0
     prepare_s: float = 60.0
     stopping_s: float = 10.0
@@ -118,7 +120,8 @@ class HostState:
         """
         now = time.monotonic()
         starting = self.state == "starting"
-        silence_s = limits.connect_s if starting else limits.silence_s
+        before = limits.connect_s if starting else limits.waiting_s
+        silence_s = limits.silence_s if self.state == "running" else before
         if now - (max(self.heard, begun) if starting else self.heard) > silence_s:
             what = "did not connect" if starting else "said nothing"
             self.fail(f"it {what} for {silence_s:g} s", _LOOK)
