@@ -6,6 +6,7 @@ import importlib.util
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -61,9 +62,11 @@ BUSY = """if True:
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def folder(tmp_path: Path) -> Iterator[Path]:
+    """Where the program reads and writes. When a test has failed, the program ends too."""
     (tmp_path / "data.bin").write_bytes(os.urandom(1 << 16))
-    return tmp_path
+    yield tmp_path
+    (tmp_path / "go").touch()
 
 
 def program(folder: Path) -> list[str]:
