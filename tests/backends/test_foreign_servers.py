@@ -62,33 +62,24 @@ def put(backend: ObjectStoreBackend, uri: str) -> None:
 
 @pytest.mark.parametrize("client", STORES)
 @pytest.mark.parametrize("status", [200, 201, 202])
-@pytest.mark.parametrize("body", [*PAGES, b"log in", b'{"login": true}', b"\x00\xff", b""])
+@pytest.mark.parametrize("body", [*PAGES, b"log in", b'{"login": true}', b"\x00\xff"])
 def test_a_put_has_succeeded_only_if_the_answer_is_that_of_a_store(
     keys: pytest.MonkeyPatch, client: str, status: int, body: bytes
 ) -> None:
     def answer(handler: Handler) -> None:
-        if body:
-            handler.reply(status, body)  # with an ETag, as web servers send one too
-            return
-        handler.send_response(status)
-        handler.send_header("Content-Length", "0")
-        handler.end_headers()
+        handler.reply(status, body)  # with an ETag, as web servers send one too
 
     error = refused(answer, client, put)
     assert (error.error_class, error.tries, error.hint) == ("io_error", 1, HINT)
 
 
 @pytest.mark.parametrize("client", STORES)
-@pytest.mark.parametrize("header", ["ETag", "x-amz-request-id", "x-ms-request-id", "x-goog-generation"])
-def test_a_put_whose_answer_has_a_header_of_stores_and_no_page_has_succeeded(
-    keys: pytest.MonkeyPatch, client: str, header: str
-) -> None:
+def test_a_put_whose_answer_has_no_body_has_succeeded(keys: pytest.MonkeyPatch, client: str) -> None:
     scheme, _, library = client.partition(" ")
     body = b'{"kind": "storage#object"}' if scheme == "gs" else b""
 
     def answer(handler: Handler) -> None:
         handler.send_response(201 if scheme == "az" else 200)
-        handler.send_header(header, '"e"')
         handler.send_header("Content-Type", "text/html")  # moto says so
         handler.send_header("Content-Length", str(len(body)))
         handler.end_headers()

@@ -211,8 +211,7 @@ class AiobotocoreClient:
 
     def put(self, key: str, data: bytes | memoryview, overwrite: bool) -> None:
         condition = {} if overwrite else {"IfNoneMatch": "*"}
-        answer = self._loops.run(self._call("put_object", Key=key, Body=bytes(data), **condition))
-        failures.check_taken(answer["ResponseMetadata"]["HTTPHeaders"], b"")  # the session has seen the body
+        self._loops.run(self._call("put_object", Key=key, Body=bytes(data), **condition))
 
     def failure(self, error: Exception) -> Failure:
         if isinstance(error, boto_errors.ClientError):
@@ -338,14 +337,6 @@ async def _require_credentials(session: Any) -> None:
         raise _NoCredentials(f"no AWS credentials: {why_no_credentials(error)}") from None
 
 
-def _check_xml(body: bytes) -> None:
-    """Raise ForeignAnswer for what is neither empty nor XML."""
-    failures.check_no_page(body)
-    text = body.strip()
-    if text and not (text[:1] == b"<" and text[-1:] == b">"):
-        raise ForeignAnswer(NO_STORE)
-
-
 def _cause(error: Exception) -> object:
     """Return the error that botocore has wrapped."""
     return getattr(error, "kwargs", {}).get("error")
@@ -370,7 +361,7 @@ def _counting(count: Callable[[str], None], secure: bool) -> type[AIOHTTPSession
         async def send(self, request: Any) -> Any:
             answer = await super().send(request)
             if answer.status_code == 200 and not request.stream_output:
-                _check_xml(await answer.content)
+                failures.check_taken(await answer.content)
             return answer
 
     return OneTrySession

@@ -158,7 +158,7 @@ class AzureSdkClient:
             heads = _Heads()
             try:
                 await client.upload_blob(key, data, overwrite=overwrite, raw_response_hook=heads)
-                failures.check_taken(heads.headers, heads.body)
+                failures.check_taken(heads.body)
             except (azure_errors.HttpResponseError, UnicodeDecodeError) as error:
                 if 200 <= (getattr(error, "status_code", None) or 200) < 300:  # it should be 201
                     raise ForeignAnswer(NO_STORE) from None

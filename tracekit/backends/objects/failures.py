@@ -51,7 +51,6 @@ _LONGER = "raise total_timeout_s="
 NO_LISTING = "the answer is not a listing"
 NO_STORE = "the answer is not that of such a store"
 _PAGE = re.compile(rb"\s*<(?:!doctype\s+)?html", re.IGNORECASE)
-_OWN_HEADERS = ("x-amz-", "x-ms-", "x-goog-")
 _CODE = re.compile(r"<Code>([^<]{1,80})</Code>")
 _MESSAGE = re.compile(r"<Message>([^<\n\\]{1,200})")
 _RETRYABLE = (ErrorClass.THROTTLED, ErrorClass.TIMEOUT, ErrorClass.SERVER_ERROR)
@@ -150,18 +149,17 @@ def check_no_page(body: bytes) -> None:
         raise ForeignAnswer(NO_STORE)
 
 
-def check_taken(headers: Mapping[str, str], body: bytes, *, as_json: bool = False) -> None:
-    """Raise ForeignAnswer for a success that does not say, as stores do, that the bytes of a request were taken.
+def check_taken(body: bytes, *, as_json: bool = False) -> None:
+    """Raise ForeignAnswer for the body of a success that is not a store's, so that the bytes of a request may not have been taken.
 
-    S3 and Azure send an ETag or headers of their own, with no body or with XML. Google (`as_json`) describes the object.
+    S3 and Azure send no body, or XML. Google (`as_json`) describes the object.
     """
     check_no_page(body)
     text = body.strip()
     if as_json:
         taken = text[:1] == b"{" and b"storage#object" in text
     else:
-        known = bool(headers.get("etag")) or any(name.startswith(_OWN_HEADERS) for name in headers)
-        taken = known and (not text or (text[:1] == b"<" and text[-1:] == b">"))
+        taken = not text or (text[:1] == b"<" and text[-1:] == b">")
     if not taken:
         raise ForeignAnswer(NO_STORE)
 

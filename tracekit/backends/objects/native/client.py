@@ -157,13 +157,13 @@ class NativeClient:
             "content-type": "application/octet-stream",
             **({} if overwrite else self._service.create_only),
         }
-        answer, told = self.request(
+        _, told = self.request(
             self._service.put_method,
             key,
             headers=headers,
             body=memoryview(data).cast("B") if len(data) else b"",
         )
-        failures.check_taken(answer.headers, told, as_json=self._service.describes)
+        failures.check_taken(told, as_json=self._service.describes)
 
     def date(self, key: str) -> str:
         try:
