@@ -130,7 +130,7 @@ if __name__ == "__main__":
     print("ready", flush=True)
     for line in sys.stdin: print(epoch(), flush=True)
 """
-_TURNS = 200
+_TURNS = 80
 
 
 def epoch(turns: int) -> None:
