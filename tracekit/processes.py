@@ -4,9 +4,25 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from pathlib import Path
 
-__all__ = ["clock_shift_ns", "is_alive", "start_of"]
+__all__ = ["clock_instant", "clock_shift_ns", "is_alive", "start_of"]
+
+_READINGS = 8
+
+
+def clock_instant() -> tuple[int, int]:
+    """Return the monotonic and the wall clock of one instant, ns.
+
+    Of some readings it is the one that took least: a thread may lose its processor between two clocks.
+    """
+    found = []
+    for _ in range(_READINGS):
+        before, wall, after = time.monotonic_ns(), time.time_ns(), time.monotonic_ns()
+        found.append((after - before, (before + after) // 2, wall))
+    _, monotonic, wall = min(found)
+    return monotonic, wall
 
 
 def clock_shift_ns(clock: str) -> int | None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 
 import pytest
 
-from tracekit.processes import is_alive, start_of
+from tracekit.processes import clock_instant, is_alive, start_of
 
 AHEAD = ("unshare", "--time", "--fork", "--kill-child", "--boottime", "1000")
 
@@ -33,3 +34,23 @@ def test_the_start_of_a_process_is_the_same_in_every_time_namespace() -> None:
     here = start_of(os.getpid())
     assert here is not None
     assert abs(int(there.stdout) - here) <= 1
+
+
+def test_the_clocks_of_one_instant_are_those_of_the_reading_that_was_not_interrupted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now, stalls = [1_000_000_000], [5_000_000, 0, 3_000_000]
+
+    def monotonic() -> int:
+        now[0] += 50
+        return now[0]
+
+    def wall() -> int:
+        told = now[0] + 7_000_000_000
+        now[0] += stalls.pop(0) if stalls else 1_000_000
+        return told
+
+    monkeypatch.setattr(time, "monotonic_ns", monotonic)
+    monkeypatch.setattr(time, "time_ns", wall)
+    at, told = clock_instant()
+    assert abs(told - at - 7_000_000_000) <= 50

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from tracekit.errors import ErrorClass
+from tracekit.processes import clock_instant
 
 __all__ = ["OpLog", "OpLogContents", "OpLogTail", "read_oplog"]
 
@@ -145,8 +146,8 @@ class OpLog:
         self._pages, self._at, self._end = pages, 0, part
         self._size += part
         if len(self._maps) == 1:
-            clock = time.time_ns() - time.monotonic_ns()
-            head = marshal.dumps({"pid": os.getpid(), "rank": self._rank, "clock_offset": clock})
+            monotonic, wall = clock_instant()
+            head = marshal.dumps({"pid": os.getpid(), "rank": self._rank, "clock_offset": wall - monotonic})
             self._at = _LENGTH.size + len(head)
             pages[_LENGTH.size : self._at] = head
             _LENGTH.pack_into(pages, 0, len(head))

@@ -12,7 +12,6 @@ import json
 import os
 import secrets
 import socket
-import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ from typing import Any
 import pyarrow as pa
 
 from tracekit.errors import TraceFormatError, UsageError
-from tracekit.processes import clock_shift_ns
+from tracekit.processes import clock_instant, clock_shift_ns
 from tracekit.schema import META_PREFIX, SCHEMA_VERSION
 from tracekit.store.footer import is_sealed, read_footer
 from tracekit.store.layout import (
@@ -88,14 +87,15 @@ class Manifest:
         shift, theirs = clock_shift_ns("monotonic"), self.mono_shift_ns
         if self.epoch_mono_ns is not None and self.boot_id == boot_id() and None not in (shift, theirs):
             return self.epoch_mono_ns + (shift or 0) - (theirs or 0)
-        return self.epoch_unix_ns - (time.time_ns() - time.monotonic_ns())
+        mono, unix = clock_instant()
+        return self.epoch_unix_ns - (unix - mono)
 
 
 def new_manifest(epoch_unix_ns: int | None = None) -> Manifest:
     """Return a manifest for a trace that starts now, or (imports) at `epoch_unix_ns`."""
     if epoch_unix_ns is not None:
         return Manifest(secrets.token_hex(8), epoch_unix_ns, None, None)
-    mono, unix = time.monotonic_ns(), time.time_ns()
+    mono, unix = clock_instant()
     return Manifest(
         secrets.token_hex(8),
         unix,

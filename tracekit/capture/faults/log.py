@@ -30,6 +30,7 @@ from tracekit.capture.faults.perf import (
     mappings_of,
     no_samples,
 )
+from tracekit.processes import clock_instant
 
 __all__ = ["FOLDER", "FaultLog", "Follower"]
 
@@ -81,7 +82,8 @@ class Follower:
             self._asked = os.open(folder / _ASK, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         else:
             self._events.follow(0)
-        (folder / _CLOCK).write_text(str(time.time_ns() - time.monotonic_ns()))
+        monotonic, wall = clock_instant()
+        (folder / _CLOCK).write_text(str(wall - monotonic))
         self._folder, self._admits = folder, admits
         self._maps = Maps()
         self._numbers: dict[str, int] = {}
