@@ -7,7 +7,7 @@ import re
 import time
 from pathlib import Path
 
-__all__ = ["clock_instant", "clock_shift_ns", "is_alive", "start_of"]
+__all__ = ["clock_instant", "clock_offset_ns", "clock_shift_ns", "is_alive", "start_of"]
 
 _READINGS = 8
 
@@ -23,6 +23,12 @@ def clock_instant() -> tuple[int, int]:
         found.append((after - before, (before + after) // 2, wall))
     _, monotonic, wall = min(found)
     return monotonic, wall
+
+
+def clock_offset_ns() -> int:
+    """Return how far the wall clock is ahead of the monotonic clock now."""
+    monotonic, wall = clock_instant()
+    return wall - monotonic
 
 
 def clock_shift_ns(clock: str) -> int | None:

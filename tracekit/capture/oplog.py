@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from tracekit.errors import ErrorClass
-from tracekit.processes import clock_instant
+from tracekit.processes import clock_offset_ns
 
 __all__ = ["OpLog", "OpLogContents", "OpLogTail", "read_oplog"]
 
@@ -146,8 +146,7 @@ class OpLog:
         self._pages, self._at, self._end = pages, 0, part
         self._size += part
         if len(self._maps) == 1:
-            monotonic, wall = clock_instant()
-            head = marshal.dumps({"pid": os.getpid(), "rank": self._rank, "clock_offset": wall - monotonic})
+            head = marshal.dumps({"pid": os.getpid(), "rank": self._rank, "clock_offset": clock_offset_ns()})
             self._at = _LENGTH.size + len(head)
             pages[_LENGTH.size : self._at] = head
             _LENGTH.pack_into(pages, 0, len(head))

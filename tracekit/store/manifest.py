@@ -20,7 +20,7 @@ from typing import Any
 import pyarrow as pa
 
 from tracekit.errors import TraceFormatError, UsageError
-from tracekit.processes import clock_instant, clock_shift_ns
+from tracekit.processes import clock_instant, clock_offset_ns, clock_shift_ns
 from tracekit.schema import META_PREFIX, SCHEMA_VERSION
 from tracekit.store.footer import is_sealed, read_footer
 from tracekit.store.layout import (
@@ -87,8 +87,7 @@ class Manifest:
         shift, theirs = clock_shift_ns("monotonic"), self.mono_shift_ns
         if self.epoch_mono_ns is not None and self.boot_id == boot_id() and None not in (shift, theirs):
             return self.epoch_mono_ns + (shift or 0) - (theirs or 0)
-        mono, unix = clock_instant()
-        return self.epoch_unix_ns - (unix - mono)
+        return self.epoch_unix_ns - clock_offset_ns()
 
 
 def new_manifest(epoch_unix_ns: int | None = None) -> Manifest:

@@ -30,7 +30,7 @@ from tracekit.capture.faults.perf import (
     mappings_of,
     no_samples,
 )
-from tracekit.processes import clock_instant
+from tracekit.processes import clock_offset_ns
 
 __all__ = ["FOLDER", "FaultLog", "Follower"]
 
@@ -82,8 +82,7 @@ class Follower:
             self._asked = os.open(folder / _ASK, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         else:
             self._events.follow(0)
-        monotonic, wall = clock_instant()
-        (folder / _CLOCK).write_text(str(wall - monotonic))
+        (folder / _CLOCK).write_text(str(clock_offset_ns()))
         self._folder, self._admits = folder, admits
         self._maps = Maps()
         self._numbers: dict[str, int] = {}

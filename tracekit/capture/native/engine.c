@@ -275,6 +275,20 @@ static void counted_bytes(u64 *read_, u64 *written) {
     if (second) *written = strtoull(second + 7, NULL, 10);
 }
 
+/* How far the wall clock is ahead of the monotonic clock, as `clock_offset_ns` of tracekit/processes.py: by the reading that
+ * took least, because a thread may lose its processor between two clocks. */
+static i64 clock_offset(void) {
+    i64 offset = 0, least = INT64_MAX;
+    for (int reading = 0; reading < 8; reading++) {
+        i64 before = now(), wall = clock_of(CLOCK_REALTIME), took = now() - before;
+        if (took < least) {
+            least = took;
+            offset = wall - before - took / 2;
+        }
+    }
+    return offset;
+}
+
 /* Make the log of this process. Called at the start, and in a forked child before its first record. */
 static int new_log(int forked) {
     char before[64];
@@ -301,14 +315,7 @@ static int new_log(int forked) {
     header->parent_pid = (u32)SYS(SYS_getppid, 0);
     header->forked = (u32)forked;
     header->began = now();
-    i64 least = INT64_MAX;
-    for (int reading = 0; reading < 8; reading++) { /* a thread may lose its processor between two clocks */
-        i64 before = now(), wall = clock_of(CLOCK_REALTIME), after = now();
-        if (after - before < least) {
-            least = after - before;
-            header->clock_offset = wall - before - least / 2;
-        }
-    }
+    header->clock_offset = clock_offset();
     header->cpu0 = clock_of(CLOCK_PROCESS_CPUTIME_ID);
     me.wait = (int)(header->began % MEASURED_EACH) + 1; /* short programs are measured as often as others */
     if (forked) memcpy(header->parent, before, sizeof before);
