@@ -7,7 +7,7 @@ import threading
 import pyarrow as pa
 
 from tracekit.capture import context
-from tracekit.capture.context import sample, step, where
+from tracekit.capture.context import enter, leave, sample, step, where
 from tracekit.capture.scopes import Scopes
 
 
@@ -220,3 +220,118 @@ def test_a_line_that_was_cut_short_loses_its_own_scopes_alone(tmp_path):
         }
     )
     assert Scopes(tmp_path / "scopes").place(batch).column("step").to_pylist() == [7]
+
+
+def test_entered_scopes_nest_in_others_and_others_in_them():
+    outer = enter(None, 3)
+    inner = enter(8)
+    assert where() == (8, 3) == _seen_by_a_bare_thread()
+    with sample(9):
+        assert where() == (9, 3)
+        innermost = enter(None, 4)
+        assert where() == (9, 4)
+        leave(innermost)
+    assert where() == (8, 3)
+    leave(inner)
+    assert where() == (None, 3) == _seen_by_a_bare_thread()
+    leave(outer)
+    assert where() == (None, None)
+    assert not context._open
+
+
+def test_generators_see_the_same_in_an_entered_scope_as_in_one_of_a_with_statement():
+    @contextlib.contextmanager
+    def entered(sample_id: int):
+        scope = enter(sample_id)
+        try:
+            yield
+        finally:
+            leave(scope)
+
+    def reader(number: int):
+        yield where()
+        with sample(number), step(number + 10):
+            while True:
+                yield where()
+
+    def seen(around):
+        readers = [reader(number) for number in range(2)]
+        found = []
+        for turn in range(3):
+            for one in readers:
+                with around(50 + turn):
+                    found += [next(one), where()]
+                found.append(where())
+        for one in readers:
+            one.close()
+        assert where() == (None, None)
+        return found
+
+    found = seen(sample)
+    assert found[:2] == [(50, None), (50, None)] and (0, 10) in found
+    assert seen(entered) == found
+
+
+def test_a_task_that_outlives_an_entered_scope_falls_back_to_the_one_around_it():
+    async def late(seen: list[tuple[int | None, int | None]], ready: asyncio.Event) -> None:
+        await ready.wait()
+        seen.append(where())
+
+    async def main() -> list[tuple[int | None, int | None]]:
+        seen: list[tuple[int | None, int | None]] = []
+        ready = asyncio.Event()
+        with step(2):
+            scope = enter(5)
+            task = asyncio.create_task(late(seen, ready))
+            leave(scope)
+            scope = enter(6)
+            ready.set()
+            await task
+            leave(scope)
+        return seen
+
+    assert asyncio.run(main()) == [(None, 2)]
+
+
+def test_a_child_that_is_forked_inside_an_entered_scope_does_not_log_it(tmp_path):
+    context.log_scopes(str(tmp_path / "scopes"))
+    try:
+        scope = enter(1, 2)
+        if not (child := os.fork()):
+            leave(enter(7))
+            leave(scope)
+            os._exit(0 if where() == (None, None) else 1)
+        assert os.waitpid(child, 0)[1] == 0
+        leave(scope)
+    finally:
+        context.log_scopes(None)
+    logged = [
+        scope for line in (tmp_path / "scopes").read_text().splitlines()[1:] for scope in scopes_in(line)
+    ]
+    assert [scope[3:5] for scope in logged if scope[0] == child] == [(7, 2)]
+    assert [scope[3:5] for scope in logged if scope[0] != child] == [(1, 2)]
+
+
+def test_scopes_of_threads_that_end_at_once_are_each_logged_once(tmp_path):
+    context.log_scopes(str(tmp_path / "scopes"))
+
+    def batches(first: int) -> None:
+        for number in range(first, first + 200):
+            outer = enter(None, number)
+            leave(enter(number))
+            leave(outer)
+
+    try:
+        threads = [threading.Thread(target=batches, args=(1000 * number,)) for number in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        context.log_scopes(None)
+    logged = [
+        scope for line in (tmp_path / "scopes").read_text().splitlines()[1:] for scope in scopes_in(line)
+    ]
+    samples = [scope[3] for scope in logged if scope[3] >= 0]
+    assert sorted(samples) == [1000 * thread + number for thread in range(4) for number in range(200)]
+    assert len(logged) == 2 * len(samples)

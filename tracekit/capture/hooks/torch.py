@@ -18,6 +18,7 @@ from typing import Any
 
 from tracekit.capture import context
 from tracekit.capture import session as sessions
+from tracekit.capture.context import enter, leave
 from tracekit.capture.session import hook_failed
 from tracekit.consumer import ConsumerClock
 
@@ -110,8 +111,11 @@ class _ScopedDataset:
         self._dataset = dataset
 
     def __getitem__(self, index: Any) -> Any:
-        with context.scope(sample_id=_sample_id(index)):
+        scope = enter(index if type(index) is int else _sample_id(index))
+        try:
             return self._dataset[index]
+        finally:
+            leave(scope)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._dataset, name)
@@ -128,8 +132,11 @@ class _ScopedIterator:
         return self
 
     def __next__(self) -> Any:
-        with context.scope(sample_id=_interleaved(next(self._drawn))):
+        scope = enter(_interleaved(next(self._drawn)))
+        try:
             return next(self._iterator)
+        finally:
+            leave(scope)
 
 
 def _next(original: Any) -> Any:
@@ -220,10 +227,11 @@ def _fetch(original: Any) -> Any:
             number, sent_ns = index.number, index.sent_ns
             index = list(index) if isinstance(index, _StepList) else int(index)
         begun_ns = time.monotonic_ns()
+        scope = enter(None, _interleaved(drawn) if number is None else number)
         try:
-            with context.scope(number=_interleaved(drawn) if number is None else number):
-                return original(self, index)
+            return original(self, index)
         finally:
+            leave(scope)
             _count_fetch(self, sent_ns, begun_ns)
 
     return fetch
@@ -269,8 +277,11 @@ def _map_class() -> Any:
             self._dataset = dataset
 
         def __getitem__(self, index: Any) -> Any:
-            with context.scope(sample_id=_sample_id(index)):
+            scope = enter(_sample_id(index))
+            try:
                 return self._dataset[index]
+            finally:
+                leave(scope)
 
         def __len__(self) -> int:
             return len(self._dataset)
