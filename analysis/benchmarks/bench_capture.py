@@ -9,9 +9,11 @@ them. The cost is the CPU time of the command, its children included, over that 
     python analysis/benchmarks/bench_capture.py [--quick] [PROGRAM ...]
 
 `--faults` measures instead what following page faults costs: the first touches of fresh memory by a program that has mapped a
-file. `--epoch` measures what an epoch of a torch DataLoader costs, in turns: without a capture, and under the native engine with and
-without page faults; once of arrays that are only read, and once of JPEG images that are decoded. `more_ms` is the median of the
-differences to the epoch without a capture of the same turn, `error_ms` its standard error. `--quick` runs each once. The table of docs/capture.md is made from the CSV file by `--page docs/capture.md`.
+file. `--epoch` measures what an epoch of a torch DataLoader costs: without a capture, and under the native engine with and
+without page faults; once of arrays that are only read, and once of JPEG images that are decoded. Programs that do the same differ
+for as long as they live, by where their memory happens to lie. So each of several rounds starts a new program of each kind, which
+then take turns. `more_ms` is the mean over the rounds of the median difference to the epoch without a capture of the same
+turn, `error_ms` its standard error over the rounds. `--quick` runs each once or twice. The table of docs/capture.md is made from the CSV file by `--page docs/capture.md`.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from __future__ import annotations
 import argparse
 import csv
 import os
+import random
 import re
 import shutil
 import subprocess
@@ -65,7 +68,7 @@ def main() -> None:
         )
         return
     if given.faults or given.epoch:
-        faults() if given.faults else epoch(2 if given.quick else _TURNS)
+        faults() if given.faults else epoch(*(2, 2) if given.quick else (_ROUNDS, _TURNS))
         return
     table = Table("capture_matrix", COLUMNS)
     for name in given.names or programs.ALL:
@@ -131,57 +134,59 @@ if __name__ == "__main__":
     print("ready", flush=True)
     for line in sys.stdin: print(epoch(), flush=True)
 """
-_TURNS = 80
+_ROUNDS, _TURNS = 8, 10
 
 
-def epoch(turns: int) -> None:
-    """Measure the CPU time of an epoch of a torch DataLoader, by processes that live all along and take turns.
+def epoch(rounds: int, turns: int) -> None:
+    """Measure the CPU time of an epoch of a torch DataLoader, by programs that take turns within a round.
 
     The two workers of an epoch start and end with it. Epochs of `arrays` do nothing but read, those of `images` decode what they read.
     """
     table = Table("capture_epoch", ["epoch", "capture", "median_ms", "more_ms", "error_ms", "more_%"])
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        random = np.random.default_rng(1)
+        chance = np.random.default_rng(1)
         for number in range(100):
             np.save(work / f"{number}.npy", np.full(50_000, number))
-            coarse = Image.fromarray(random.integers(0, 256, (48, 64, 3), np.uint8))
+            coarse = Image.fromarray(chance.integers(0, 256, (48, 64, 3), np.uint8))
             coarse.resize((500, 375)).save(work / f"{number}.jpeg", quality=95)
         for content in ("arrays", "images"):
-            taken = in_turns(work, content, turns)
-            plain = np.array(taken["none"])
+            found = [in_turns(work, content, turns, number) for number in range(rounds)]
+            taken = {kind: np.array([each[kind] for each in found]) for kind in found[0]}
+            plain = taken["none"]
             for kind, times in taken.items():
-                more_ms = np.array(times) - plain
-                low, high = np.quantile(more_ms, (0.25, 0.75))
-                error = 1.253 * (high - low) / 1.349 / turns**0.5  # of a median, the spread by the quartiles
-                more = np.median(more_ms)
+                more_ms = np.median(times - plain, axis=1)
+                more, error = more_ms.mean(), more_ms.std(ddof=1) / rounds**0.5
                 figures = np.median(times), more, error, 100 * more / np.median(plain)
                 table.add(content, kind, *(round(float(figure), 2) for figure in figures))
     table.finish()
 
 
-def in_turns(work: Path, content: str, turns: int) -> dict[str, list[float]]:
-    """The CPU times of the epochs of each kind of capture, ms, in the order of the turns."""
+def in_turns(work: Path, content: str, turns: int, number: int) -> dict[str, list[float]]:
+    """The CPU times of the epochs of each kind of capture in one round, ms, in the order of the turns."""
+    chance = random.Random(number)
     options: dict[str, list[str] | None] = {
         "none": None,
         "native": [],
         "native, --no-faults": ["--no-faults"],
     }
+    kinds = list(options)
     with ExitStack() as stack:
         running = {}
-        for number, (kind, more) in enumerate(options.items()):
+        for kind in chance.sample(kinds, len(kinds)):
+            more = options[kind]
             command = [sys.executable, "-c", _EPOCHS, str(work), content]
             if more is not None:
-                trace = str(work / f"{content}-{number}.trace")
+                trace = str(work / f"{content}-{number}-{kinds.index(kind)}.trace")
                 command = [sys.executable, "-m", "tracekit", "capture", "-o", trace, *more, "--", *command]
             running[kind] = stack.enter_context(
                 subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
             )
         for process in running.values():
             answer_of(process)
-        taken: dict[str, list[float]] = {kind: [] for kind in running}
-        for turn in range(turns):
-            for kind in list(running) if turn % 2 else reversed(running):
+        taken: dict[str, list[float]] = {kind: [] for kind in kinds}
+        for _ in range(turns):
+            for kind in chance.sample(kinds, len(kinds)):
                 process = running[kind]
                 assert process.stdin is not None
                 process.stdin.write("go\n")
