@@ -58,6 +58,7 @@ class ConsumerClock:
             self._per_batch["loader_stream_batches"] = 1
         self._asked_ns = 0
         self._handed_ns: int | None = None
+        self._uncounted: dict[str, int] = {}
         self._first = True
         if trace is not None:
             trace.count("consumer_epochs")
@@ -67,15 +68,16 @@ class ConsumerClock:
         opening = self._asked_ns == 0
         self._asked_ns = time.monotonic_ns()
         if opening and self._trace is not None and _ended is not None and _ended[0]() is self._trace:
-            self._trace.count_all(
-                {"consumer_between_epochs": 1, "consumer_between_epochs_ns": self._asked_ns - _ended[1]}
-            )
+            self._uncounted = {
+                "consumer_between_epochs": 1,
+                "consumer_between_epochs_ns": self._asked_ns - _ended[1],
+            }
         if self._handed_ns is None or self._trace is None:
             return
         think_ns = self._asked_ns - self._handed_ns
         self._handed_ns = None
         bucket = f"{_HISTOGRAM}{histogram_bucket(think_ns)}"
-        self._trace.count_all({**self._per_batch, "consumer_think_ns": think_ns, bucket: 1})
+        self._uncounted = {**self._per_batch, "consumer_think_ns": think_ns, bucket: 1}
 
     def ended(self) -> None:
         """There was no next batch. Called as soon as the consumer has asked for it.
@@ -86,15 +88,26 @@ class ConsumerClock:
         global _ended
         if self._trace is not None:
             _ended = (weakref.ref(self._trace), self._asked_ns)
+        self.gave_up()
+
+    def gave_up(self) -> None:
+        """There was no next batch, or an error in its place."""
+        if self._trace is not None and self._uncounted:
+            self._trace.count_all(self._uncounted)
+            self._uncounted = {}
 
     def handed(self) -> None:
         """The consumer gets the batch that it asked for."""
         self._handed_ns = time.monotonic_ns()
         if self._trace is not None:
-            wait_ns = self._handed_ns - self._asked_ns
-            self._trace.count("consumer_wait_ns", wait_ns)
+            numbers, self._uncounted = (
+                self._uncounted,
+                {},
+            )
+            numbers["consumer_wait_ns"] = wait_ns = self._handed_ns - self._asked_ns
             if self._first:
-                self._trace.count("consumer_first_wait_ns", wait_ns)
+                numbers["consumer_first_wait_ns"] = wait_ns
+            self._trace.count_all(numbers)
         self._first = False
 
 

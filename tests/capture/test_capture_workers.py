@@ -111,3 +111,51 @@ def test_a_log_of_ops_is_read_back_across_its_parts_and_up_to_a_torn_end(tmp_pat
     torn = tmp_path / "torn.ops"
     torn.write_bytes(log.path.read_bytes()[: 1 << 19])
     assert len([value for part in read_oplog(torn) for value in part.values]) % 17 == 0
+
+
+def test_a_large_op_goes_to_a_part_that_has_room_and_what_is_no_op_is_refused(tmp_path):
+    log = OpLog(tmp_path)
+    for name in ("a" * 10, "b" * 300_000, "c" * 10):
+        log.record(f"s3://bucket/{name}", 0, 10, 1000, 5)
+    with pytest.raises(ValueError, match="an op of"):
+        log.record("s3://bucket/" + "d" * (1 << 20), 0, 10, 1000, 5)
+    log.count("retries")
+    (part,) = read_oplog(log.path)
+    assert [len(uri) - len("s3://bucket/") for uri in part.values[1::17]] == [10, 300_000, 10]
+    assert part.counters == {"retries": 1}
+
+
+KILLED = """
+    import os, sys
+    from torch.utils.data import DataLoader, Dataset
+
+    class Numbers(Dataset):
+        def __len__(self):
+            return 12
+
+        def __getitem__(self, index):
+            if index == 9:
+                os.kill(os.getpid(), 9)
+            return index
+
+    if __name__ == "__main__":
+        try:
+            loader = DataLoader(
+                Numbers(), batch_size=3, num_workers=1, multiprocessing_context="fork", collate_fn=list
+            )
+            list(loader)
+        except RuntimeError:
+            sys.exit(0)
+        sys.exit("the worker was not killed")
+"""
+
+
+def test_a_killed_worker_of_a_loader_keeps_the_counts_of_the_batches_that_it_fetched(tmp_path):
+    pytest.importorskip("torch", reason="torch is not installed (extra `torch`)")
+    script = tmp_path / "job.py"
+    script.write_text(textwrap.dedent(KILLED))
+    trace = tmp_path / "run.trace"
+    result = capture_command([sys.executable, str(script)], trace, method="hooks", hooks=["torch"])
+    assert result.exit_code == 0
+    counters = open_reader(trace).counters
+    assert (counters["loader_fetches"], counters["loader_pickups"]) == (3, 2)

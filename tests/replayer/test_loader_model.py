@@ -203,6 +203,31 @@ def test_the_time_between_two_epochs_of_one_trace_is_counted(tmp_path: Path) -> 
     assert "consumer_between_epochs" not in open_reader(tmp_path / "b").counters
 
 
+def test_a_batch_of_a_consumer_is_counted_at_once_and_an_error_loses_none() -> None:
+    calls: list[dict[str, int]] = []
+
+    class Counters:
+        def count(self, name: str, n: int = 1) -> None:
+            calls.append({name: n})
+
+        def count_all(self, numbers: Mapping[str, int]) -> None:
+            calls.append(dict(numbers))
+
+    counters = Counters()
+    clock = ConsumerClock(counters, workers=1, ahead=2)
+    for _ in range(5):
+        clock.asked()
+        clock.handed()
+    clock.asked()
+    assert len(calls) == 1 + 5
+    assert sum(call.get("consumer_batches", 0) for call in calls) == 4
+    for _ in range(2):
+        clock.gave_up()
+    assert sum(call.get("consumer_batches", 0) for call in calls) == 5
+    assert sum("consumer_wait_ns" in call for call in calls) == 5
+    assert sum("consumer_first_wait_ns" in call for call in calls) == 1
+
+
 def test_a_cap_limits_what_is_submitted_and_not_handed_over(tmp_path: Path) -> None:
     plan = plan_of(tmp_path, back_to_back([1] * 4, 1, [0, 1, 2, 3]))
     capped = LoaderModel("pool", 4, 3, cap_bytes=2)

@@ -17,6 +17,7 @@ import os
 import sys
 import threading
 from array import array
+from binascii import hexlify
 from time import time_ns
 from types import FrameType, TracebackType
 
@@ -148,11 +149,27 @@ def leave(scope: _Scope) -> None:
     """End a scope."""
     ours = _open.pop(id(scope), None) is not None  # not in a child that was forked inside
     if ours and _scope_log is not None:
-        _log_scope(scope)
+        now = time_ns()
+        sample_id, number = scope.where
+        _note(
+            (
+                _thread.number or _number_thread(),
+                scope.begin,
+                now,
+                -1 if sample_id is None else sample_id,
+                -1 if number is None else number,
+                -1 if _worker is None else _worker,
+                _rank(now) if _known_rank is None else _known_rank,
+            )
+        )
+        # While others are open, as a step is around its samples, it waits for up to a quarter of a second.
+        if not _open or now - _written_ns > _LONGEST_WAIT_NS:
+            _write_scopes(now)
     scope.ended = True
     scope.generator = None
     if _here_now() is scope:  # otherwise it ends in another context, or before a scope that began later
-        _set_here(_not_ended(scope.outer))
+        outer = scope.outer
+        _set_here(outer if outer is None or not outer.ended else _not_ended(outer))
 
 
 def where() -> Where:
@@ -193,8 +210,8 @@ def log_scopes(path: str | None) -> None:
         _append(_joined(time_ns()))
 
 
-def _joined(now: int) -> str:
-    return f"joined,{os.getpid()},{_rank(now)}"
+def _joined(now: int) -> bytes:
+    return f"joined,{os.getpid()},{_rank(now)}".encode()
 
 
 def _rank(now: int) -> int:
@@ -250,25 +267,6 @@ def _running(generator: FrameType) -> bool:
     return frame is not None
 
 
-def _log_scope(scope: _Scope) -> None:
-    """Note a scope that has ended. While others are open, as a step is around its samples, it waits for up to a quarter of a second."""
-    now = time_ns()
-    sample_id, number = scope.where
-    _note(
-        (
-            _thread.number or _number_thread(),
-            scope.begin,
-            now,
-            -1 if sample_id is None else sample_id,
-            -1 if number is None else number,
-            -1 if _worker is None else _worker,
-            _rank(now) if _known_rank is None else _known_rank,
-        )
-    )
-    if not _open or now - _written_ns > _LONGEST_WAIT_NS:
-        _write_scopes(now)
-
-
 def _number_thread() -> int:
     _thread.number = threading.get_native_id()
     return _thread.number
@@ -284,7 +282,7 @@ def _write_scopes(now: int) -> None:
         scopes = _unwritten[:count]
         del _unwritten[:count]
         if _scope_log is not None and (packed := _packed(scopes)):
-            _append(packed.hex())
+            _append(hexlify(packed))
 
 
 def _packed(scopes: list[int]) -> bytes:
@@ -297,11 +295,11 @@ def _packed(scopes: list[int]) -> bytes:
         return b"".join(_packed(scopes[at : at + many]) for at in range(0, len(scopes), many))
 
 
-def _append(line: str) -> None:
+def _append(line: bytes) -> None:
     global _scope_log
     assert _scope_log is not None
     try:
-        os.write(_scope_log, f"{line}\n".encode())
+        os.write(_scope_log, line + b"\n")
     except OSError:  # a full disk; the ops themselves are recorded elsewhere
         os.close(_scope_log)
         _scope_log = None

@@ -26,7 +26,9 @@ from tracekit.processes import clock_offset_ns
 __all__ = ["OpLog", "OpLogContents", "OpLogTail", "read_oplog"]
 
 _LENGTH = struct.Struct("<I")
-_FIRST_BYTES, _LAST_BYTES = 1 << 20, 64 << 20
+_FIRST_BYTES, _LAST_BYTES = 1 << 16, 64 << 20
+"""The first part is small: the kernel clears up to some MiB of a part at its first byte, and many processes note little."""
+_MOST_BYTES = 1 << 20
 _kept: list[object] = []
 """Maps of the parent in a forked child. Closing one would close a descriptor that may be another's by then."""
 
@@ -132,10 +134,15 @@ class OpLog:
             self._at = following
 
     def _grow(self, needed: int) -> None:
-        """Map the next part of the file. Its blocks are reserved: a full disk is an error here, not a signal later."""
-        part = _part_bytes(len(self._maps))
-        if needed + _LENGTH.size > part:
+        """Map the next part of the file that has room. Its blocks are reserved: a full disk is an error here, not a signal later."""
+        if needed > _MOST_BYTES:
             raise ValueError(f"an op of {needed} bytes")
+        self._map()
+        while self._at + _LENGTH.size + needed > self._end:
+            self._map()
+
+    def _map(self) -> None:
+        part = _part_bytes(len(self._maps))
         file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             os.posix_fallocate(file, self._size, part)

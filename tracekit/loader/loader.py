@@ -221,6 +221,7 @@ class _Run:
     def close(self) -> None:
         """Stop reading: what is submitted ends, nothing more begins. Idempotent."""
         self._closed = True
+        self._consumer.gave_up()
         self.engine.close()
 
     def __del__(self) -> None:  # a consumer that breaks off drops the run: its workers end here
@@ -237,6 +238,7 @@ class _Run:
 
     def _end(self) -> None:
         self._handed = self.steps
+        self._consumer.gave_up()
         self.engine.close()
 
     def _ask(self) -> Future[Batch] | None:
@@ -247,6 +249,7 @@ class _Run:
             self._end()
             return None
         if self._closed:
+            self._consumer.gave_up()
             raise BackendError(
                 f"the loader was closed after {self._handed} of {self.steps} batches",
                 "close it after the last batch",

@@ -8,6 +8,7 @@ number is passed on unchanged.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import operator
 import os
@@ -26,7 +27,7 @@ __all__ = ["install", "wrap"]
 
 _steps = itertools.count()
 _CLOCK = "_tracekit_clock"
-_ENDED = "_tracekit_ended_ns"
+_FETCHES = "_tracekit_fetches"
 
 
 def install(data: ModuleType) -> Callable[[], None]:
@@ -154,6 +155,9 @@ def _next(original: Any) -> Any:
             clock.ended()
             vars(self)[_CLOCK] = None  # persistent workers use the same iterator for the next epoch
             raise
+        except BaseException:
+            clock.gave_up()
+            raise
         clock.handed()
         return batch
 
@@ -220,37 +224,49 @@ def _iterable_fetcher(original: Any) -> Any:
 
 def _fetch(original: Any) -> Any:
     def fetch(self: Any, index: Any) -> Any:
-        fetched = vars(self).setdefault("_tracekit_fetched", itertools.count())
-        drawn = next(fetched)
-        number = sent_ns = None
+        fetches: _Fetches = vars(self).get(_FETCHES) or vars(self).setdefault(_FETCHES, _Fetches())
+        fetches.begun += 1
+        number: int
+        sent_ns: int | None
         if isinstance(index, (_StepList, _StepInt)):
             number, sent_ns = index.number, index.sent_ns
             index = list(index) if isinstance(index, _StepList) else int(index)
+        else:
+            number, sent_ns = _interleaved(fetches.begun - 1), None
         begun_ns = time.monotonic_ns()
-        scope = enter(None, _interleaved(drawn) if number is None else number)
+        scope = enter(None, number)
         try:
             return original(self, index)
         finally:
             leave(scope)
-            _count_fetch(self, sent_ns, begun_ns)
+            if sent_ns is not None and fetches.in_worker:
+                fetches.count(sent_ns, begun_ns)
 
     return fetch
 
 
-def _count_fetch(fetcher: Any, sent_ns: int | None, begun_ns: int) -> None:
-    """Count what a worker took for a batch, and how soon it began after it could. The ops show neither."""
-    from torch.utils.data import get_worker_info
+class _Fetches:
+    """What a fetcher has done so far."""
 
-    session = sessions.active()
-    if session is None or sent_ns is None or get_worker_info() is None:
-        return
-    now = time.monotonic_ns()
-    numbers = {"loader_fetches": 1, "loader_fetch_ns": now - begun_ns}
-    ended_ns = vars(fetcher).get(_ENDED)
-    if ended_ns is not None:  # the first batch of a worker waits for the worker to start
-        numbers |= {"loader_pickups": 1, "loader_pickup_ns": begun_ns - max(sent_ns, ended_ns)}
-    session.count_all(numbers)
-    vars(fetcher)[_ENDED] = now
+    __slots__ = ("begun", "ended_ns", "in_worker")
+
+    def __init__(self) -> None:
+        self.begun = 0
+        self.ended_ns: int | None = None
+        self.in_worker = _worker_info()() is not None
+
+    def count(self, sent_ns: int, begun_ns: int) -> None:
+        """Count what a worker took for a batch, and how soon it began after it could. The ops show neither."""
+        session = sessions.active()
+        if session is None:
+            return
+        now = time.monotonic_ns()
+        numbers = {"loader_fetches": 1, "loader_fetch_ns": now - begun_ns}
+        if self.ended_ns is not None:  # the first batch of a worker waits for the worker to start
+            numbers["loader_pickups"] = 1
+            numbers["loader_pickup_ns"] = begun_ns - max(sent_ns, self.ended_ns)
+        session.count_all(numbers)
+        self.ended_ns = now
 
 
 def _sample_id(index: Any) -> int | None:
@@ -263,10 +279,15 @@ def _sample_id(index: Any) -> int | None:
 
 def _interleaved(drawn: int) -> int:
     """The global number of this worker's `drawn`-th sample, counted as if workers took turns."""
+    info = _worker_info()()
+    return drawn if info is None else drawn * info.num_workers + info.id
+
+
+@functools.cache
+def _worker_info() -> Callable[[], Any]:
     from torch.utils.data import get_worker_info
 
-    info = get_worker_info()
-    return drawn if info is None else drawn * info.num_workers + info.id
+    return get_worker_info
 
 
 def _map_class() -> Any:
