@@ -224,6 +224,37 @@ def test_an_interrupted_replay_keeps_the_rows_of_what_it_did(tmp_path: Path, dat
     assert open_reader(tmp_path / "c").rows >= 5
 
 
+def test_an_interrupt_while_the_loop_is_compiled_ends_the_replay_before_its_first_op(
+    tmp_path: Path, data: Path
+) -> None:
+    trace = write_trace(tmp_path / "t", data, [("whole", 100, i, 100, 0) for i in range(50)])
+    code = f"""
+        import os, signal, tracekit
+        from tracekit.replayer.engines.compiled import CompiledEngine
+        compile = CompiledEngine._compile
+        def interrupted(engine):
+            os.kill(os.getpid(), signal.SIGINT)
+            compile(engine)
+        CompiledEngine._compile = interrupted
+        result = tracekit.replay({str(trace)!r}, engine="compiled", tolerance=1e9)
+        assert (result.partial, result.ops) == (True, 0), result.ops
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True, timeout=100)
+
+
+def test_machine_code_from_the_cache_is_loaded_without_what_only_compiling_needs(
+    tmp_path: Path, data: Path
+) -> None:
+    trace = write_trace(tmp_path / "t", data, [("whole", 100, 0, 100, 0)])
+    replayed(trace, tmp_path / "compiled", "compiled")
+    code = f"""
+        import sys, tracekit
+        assert tracekit.replay({str(trace)!r}, engine="compiled", tolerance=1e9).ops == 1
+        assert "numba.np.linalg" not in sys.modules
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True, timeout=100)
+
+
 def test_a_read_larger_than_the_first_buffer_is_read_whole(tmp_path: Path) -> None:
     (tmp_path / "d").mkdir()
     (tmp_path / "d" / "big").write_bytes(bytes(5 << 20))

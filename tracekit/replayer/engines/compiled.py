@@ -175,7 +175,8 @@ class CompiledEngine:
         try:
             first = self._size()
             warm_up()
-            self._compile()
+            with ending_on_interrupt(self.stop):  # an exception inside the compiler would be its failure
+                self._compile()
             self._run(first, watch)
         finally:
             self._changes.close()

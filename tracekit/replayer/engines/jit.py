@@ -11,6 +11,7 @@ from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from tracekit.cache import cache_directory
 from tracekit.replayer.engines.oplog import warm_up
@@ -71,9 +72,31 @@ def load_kernel(function: str = "kernel.work") -> ModuleType:
         module = importlib.import_module(f"tracekit.replayer.engines.{function.partition('.')[0]}")
     finally:
         numba.config.CACHE_DIR = before
-    if not is_compiled(function):
+    if is_compiled(function):
+        _load_alone(getattr(module, function.partition(".")[2]))
+    else:
         _log.warning("compiling the replay engine: some seconds, once for each user and version")
     return module
+
+
+def _load_alone(compiled: Any) -> None:
+    """Let numba load the cached machine code of a function without all that it needs to compile one.
+
+    It would register every function that it knows first, which takes four fifths of the time. Where the code turns out
+    not to be in the cache, such as for another processor, the compiler registers them.
+    """
+    from numba.core.runtime import rtsys
+
+    cache: Any = getattr(compiled, "_cache", None)
+    load = getattr(cache, "_load_overload", None)
+    if load is None:  # a numba that works differently
+        return
+
+    def load_overload(sig: Any, target_context: Any) -> Any:
+        rtsys.initialize(target_context)
+        return load(sig, target_context)
+
+    cache.load_overload = load_overload
 
 
 def is_compiled(function: str = "kernel.work") -> bool:
