@@ -11,7 +11,7 @@ them. The cost is the CPU time of the command, its children included, over that 
 `--faults` measures instead what following page faults costs: the first touches of fresh memory by a program that has mapped a
 file. `--epoch` measures what an epoch of a torch DataLoader costs: without a capture, and under the native engine with and
 without page faults; once of arrays that are only read, and once of JPEG images that are decoded. Programs that do the same differ
-for as long as they live, by where their memory happens to lie. So each of several rounds starts a new program of each kind, which
+for as long as they live, by where their memory happens to lie. So the C library keeps what is freed, and each of several rounds starts a new program of each kind, which
 then take turns. `more_ms` is the mean over the rounds of the median difference to the epoch without a capture of the same
 turn, `error_ms` its standard error over the rounds. `--quick` runs each once or twice. The table of docs/capture.md is made from the CSV file by `--page docs/capture.md`.
 """
@@ -135,6 +135,9 @@ if __name__ == "__main__":
     for line in sys.stdin: print(epoch(), flush=True)
 """
 _ROUNDS, _TURNS = 8, 10
+_MEMORY = {"MALLOC_TRIM_THRESHOLD_": str(1 << 30), "MALLOC_MMAP_THRESHOLD_": str(32 << 20)}
+"""The C library keeps freed memory. Otherwise its layout decides how much goes back to the kernel, and an epoch has between 67,000 and
+100,000 page faults, with and without a capture: several times what a capture costs."""
 
 
 def epoch(rounds: int, turns: int) -> None:
@@ -180,7 +183,13 @@ def in_turns(work: Path, content: str, turns: int, number: int) -> dict[str, lis
                 trace = str(work / f"{content}-{number}-{kinds.index(kind)}.trace")
                 command = [sys.executable, "-m", "tracekit", "capture", "-o", trace, *more, "--", *command]
             running[kind] = stack.enter_context(
-                subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+                subprocess.Popen(
+                    command,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    text=True,
+                    env={**os.environ, **_MEMORY},
+                )
             )
         for process in running.values():
             answer_of(process)

@@ -1,4 +1,5 @@
 # ruff: noqa: PTH123
+import errno
 import os
 import pickle
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 
 from tracekit import capture
 from tracekit.capture.hooks.torch import wrap
+from tracekit.recorder import Recorder
 from tracekit.store.reader import open_reader
 
 torch = pytest.importorskip("torch", reason="torch is not installed (extra `torch`)")
@@ -231,3 +233,21 @@ def test_the_structure_of_a_loader_and_its_consumer_are_counted(workers, ahead, 
         # The first batch of a worker waits for the worker to start.
         assert counters.get("loader_pickups", 0) == (batches - 2 * workers if workers else 0)
     assert "hook_errors.torch" not in counters
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_loader_goes_on_when_its_batches_cannot_be_counted(workers, path, trace, monkeypatch, caplog):
+    def full(self: Recorder, numbers: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with capture.start(trace, hooks=["torch"]), monkeypatch.context() as patch:
+        patch.setattr(Recorder, "count_all", full)
+        loader = DataLoader(
+            Records(path),
+            batch_size=4,
+            num_workers=workers,
+            multiprocessing_context="fork" if workers else None,
+        )
+        assert drain(loader) == list(range(SAMPLES))
+    assert open_reader(trace).counters["hook_errors.recorder"] >= SAMPLES // 4
+    assert "No space left on device" in caplog.text

@@ -118,12 +118,15 @@ class Session:
         return environment(self.path, self.hooks, self.paths, self.below, self.logs, limits)
 
     def count(self, name: str, n: int = 1) -> None:
-        """Add `n` to the counter `name` of the trace."""
-        self.recorder.count(name, n)
+        """Add `n` to the counter `name` of the trace. Never raises, because hooks call it from host code."""
+        self.count_all({name: n})
 
     def count_all(self, numbers: Mapping[str, int]) -> None:
-        """Add each of `numbers` to the counter of its name."""
-        self.recorder.count_all(numbers)
+        """Add each of `numbers` to the counter of its name. Never raises."""
+        try:
+            self.recorder.count_all(numbers)
+        except Exception as failure:  # noqa: BLE001 - the host's call must not fail
+            hook_failed("recorder", failure)
 
     def __enter__(self) -> Session:
         return self
