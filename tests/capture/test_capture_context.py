@@ -335,3 +335,23 @@ def test_scopes_of_threads_that_end_at_once_are_each_logged_once(tmp_path):
     samples = [scope[3] for scope in logged if scope[3] >= 0]
     assert sorted(samples) == [1000 * thread + number for thread in range(4) for number in range(200)]
     assert len(logged) == 2 * len(samples)
+
+
+def test_what_is_counted_with_scopes_is_written_with_them_and_not_by_a_child(tmp_path):
+    assert not context.counted_with_scopes({"fetches": 1})
+    context.log_scopes(str(tmp_path / "scopes"))
+    try:
+        with step(1):
+            assert context.counted_with_scopes({"fetches": 1, "fetch_ns": 70})
+            if not (child := os.fork()):
+                os._exit(0 if context.counted_with_scopes({"fetches": 4}) else 1)
+            assert os.waitpid(child, 0)[1] == 0
+            assert Scopes(tmp_path / "scopes").counters == {}
+        found = Scopes(tmp_path / "scopes")
+        assert found.counters == {"fetches": 1, "fetch_ns": 70}
+        with step(2):
+            context.counted_with_scopes({"fetches": 1})
+        found.refresh()
+        assert found.counters == {"fetches": 2, "fetch_ns": 70}
+    finally:
+        context.log_scopes(None)

@@ -150,12 +150,13 @@ KILLED = """
 """
 
 
-def test_a_killed_worker_of_a_loader_keeps_the_counts_of_the_batches_that_it_fetched(tmp_path):
+@pytest.mark.parametrize("method, keep", [("hooks", None), ("native", None), ("native", "1GiB")])
+def test_a_killed_worker_of_a_loader_keeps_the_counts_of_the_batches_that_it_fetched(method, keep, tmp_path):
     pytest.importorskip("torch", reason="torch is not installed (extra `torch`)")
     script = tmp_path / "job.py"
     script.write_text(textwrap.dedent(KILLED))
     trace = tmp_path / "run.trace"
-    result = capture_command([sys.executable, str(script)], trace, method="hooks", hooks=["torch"])
+    result = capture_command([sys.executable, str(script)], trace, method=method, hooks=["torch"], keep=keep)
     assert result.exit_code == 0
     counters = open_reader(trace).counters
     assert (counters["loader_fetches"], counters["loader_pickups"]) == (3, 2)

@@ -191,6 +191,6 @@ def _environment(
     kept = hooks if engine is None else tuple(hook for hook in hooks if hook != "files")
     return {
         **environment(work / "hooks", kept, paths, below, work / "hooked", {"max_overhead": max_overhead}),
-        "TRACEKIT_SCOPES": str(work / "scopes"),
+        **({} if engine is None else {"TRACEKIT_SCOPES": str(work / "scopes")}),
         "PYTHONPATH": with_bootstrap(os.environ.get("PYTHONPATH")),
     }

@@ -18,6 +18,7 @@ import sys
 import threading
 from array import array
 from binascii import hexlify
+from collections.abc import Mapping
 from time import time_ns
 from types import FrameType, TracebackType
 
@@ -25,6 +26,7 @@ from tracekit.job import rank_and_world_size
 
 __all__ = [
     "SCOPE_FIELDS",
+    "counted_with_scopes",
     "enter",
     "leave",
     "log_scopes",
@@ -88,6 +90,7 @@ _scope_log: int | None = None
 _unwritten: list[int] = []
 """The `SCOPE_FIELDS` of the scopes that have ended since the log was written last, at `_written_ns`."""
 _note = _unwritten.extend
+_uncounted: list[Mapping[str, int]] = []
 _writing = threading.RLock()
 """Reentrant: the garbage collector may close a generator, and end its scope, while scopes are written."""
 _written_ns = 0
@@ -193,11 +196,22 @@ def set_worker(number: int | None) -> None:
     _worker = number
 
 
+def counted_with_scopes(numbers: Mapping[str, int]) -> bool:
+    """Count `numbers` in the log of scopes, with the scopes that are written next; return False if there is no log.
+
+    A process that notes its scopes needs no other file, and no other write, for what it counts once a step.
+    """
+    if _scope_log is None:
+        return False
+    _uncounted.append(numbers)
+    return True
+
+
 def log_scopes(path: str | None) -> None:
     """Append every scope that ends from now on to the file `path`; None stops the log.
 
     A line holds one or more scopes of `SCOPE_FIELDS` each, as the hexadecimal digits of an array of native 64-bit integers;
-    times are ns since the Unix epoch, -1 stands for unknown. The line `joined,PID,RANK` says that the hooks of a process
+    times are ns since the Unix epoch, -1 stands for unknown. `counted,NAME=NUMBER,...` adds to counters. The line `joined,PID,RANK` says that the hooks of a process
     have started, or that it has learnt another rank before its end.
     """
     global _scope_log
@@ -278,11 +292,16 @@ def _write_scopes(now: int) -> None:
     _written_ns = now
     _rank(now)
     with _writing:
-        count = len(_unwritten)
-        scopes = _unwritten[:count]
-        del _unwritten[:count]
-        if _scope_log is not None and (packed := _packed(scopes)):
-            _append(hexlify(packed))
+        count, counts = len(_unwritten), len(_uncounted)
+        scopes, numbers = _unwritten[:count], _uncounted[:counts]
+        del _unwritten[:count], _uncounted[:counts]
+        if _scope_log is not None:
+            lines = [hexlify(packed)] if (packed := _packed(scopes)) else []
+            for each in numbers:
+                pairs = [f"{name}={number}" for name, number in each.items()]
+                lines.append(",".join(("counted", *pairs)).encode())
+            if lines:
+                _append(b"\n".join(lines))
 
 
 def _packed(scopes: list[int]) -> bytes:
@@ -335,6 +354,7 @@ def _after_fork_in_child() -> None:
     _thread.number = 0
     _open.clear()
     _unwritten.clear()
+    _uncounted.clear()
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)

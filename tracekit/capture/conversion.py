@@ -251,6 +251,8 @@ def _write(
             *moved_kept, touched = _add_recorded(writer, log, faults, placed, paths, metadata)
             mapped = sum(map(paths.admits, log.mapped_files))
             writer.count("mapped_files", mapped)
+            for name, number in placed.counters.items():
+                writer.count(name, number)
             notes += log.notes()
             if isinstance(log, StraceCalls) and log.ends_unknown:
                 writer.describe(has=tuple(OPS.names))

@@ -251,6 +251,7 @@ def _summarize(job: Job, moving: _Moving, completeness: Completeness | None) -> 
     ) as last:
         last.count("captured_processes", len(processes))
         last.count("mapped_files", sum(map(job.paths.admits, logs.mapped_files)))
+        last.count_all(moving.scopes.counters)
         return list(note_overhead(last.count, processes, job.max_overhead, counted=known))
 
 

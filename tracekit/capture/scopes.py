@@ -8,6 +8,7 @@ workers that one does, in the order in which they appear.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ Thread = tuple[int, int]
 
 _JOINED = re.compile(r"joined,(\d+),(-1|\d+)")
 
+_COUNTED = re.compile(r"counted((?:,\w+=-?\d+)+)")
 _FIELDS = len(SCOPE_FIELDS)
 _SCOPES = re.compile(rf"(?:[0-9a-f]{{{16 * _FIELDS}}})+")
 
@@ -42,6 +44,8 @@ class Scopes:
         self._streams: dict[Thread, tuple[int, int]] = {}
         self.joined: dict[int, int] = {}
         """The processes whose hooks started, and their ranks; -1 for unknown."""
+        self.counters: dict[str, int] = {}
+        """What the processes counted with their scopes."""
         self._rank = rank or 0
         self.refresh()
         self._next = max(first_free, max((worker for _, worker in self._named.values()), default=-1) + 1)
@@ -51,6 +55,8 @@ class Scopes:
         lines = self._new_lines()
         self._lines = np.concatenate((self._lines[self._lines[:, 2] >= since], _numbers(lines)))
         self.joined |= _joined(lines)
+        for name, number in _counted(lines):
+            self.counters[name] = self.counters.get(name, 0) + number
         self._of.clear()
         for thread in np.unique(self._lines[:, 0]):
             mine = self._lines[self._lines[:, 0] == thread]
@@ -113,6 +119,14 @@ def _joined(lines: list[str]) -> dict[int, int]:
     """The processes whose hooks started, and their ranks."""
     found = (_JOINED.fullmatch(line) for line in lines)
     return {int(line[1]): int(line[2]) for line in found if line is not None}
+
+
+def _counted(lines: list[str]) -> Iterator[tuple[str, int]]:
+    for line in lines:
+        if (found := _COUNTED.fullmatch(line)) is not None:
+            for pair in found[1][1:].split(","):
+                name, _, number = pair.partition("=")
+                yield name, int(number)
 
 
 def _numbers(lines: list[str]) -> Ints:

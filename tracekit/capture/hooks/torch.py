@@ -238,9 +238,9 @@ def _fetch(original: Any) -> Any:
         try:
             return original(self, index)
         finally:
-            leave(scope)
             if sent_ns is not None and fetches.in_worker:
                 fetches.count(sent_ns, begun_ns)
+            leave(scope)
 
     return fetch
 
@@ -265,7 +265,8 @@ class _Fetches:
         if self.ended_ns is not None:  # the first batch of a worker waits for the worker to start
             numbers["loader_pickups"] = 1
             numbers["loader_pickup_ns"] = begun_ns - max(sent_ns, self.ended_ns)
-        session.count_all(numbers)
+        if not context.counted_with_scopes(numbers):
+            session.count_all(numbers)
         self.ended_ns = now
 
 
