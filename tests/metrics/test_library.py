@@ -262,3 +262,20 @@ def test_every_macro_is_described_with_its_columns_or_its_type(tmp_path: Path) -
             relation = connection.sql(f"FROM {call}")
             given = zip(relation.columns, map(str, relation.types), strict=True)
             assert described[call.partition("(")[0]].columns == tuple(given), call
+
+
+def test_the_macros_that_a_text_names_come_with_those_that_they_use(tmp_path: Path) -> None:
+    with closing(open_reader(make(tmp_path / "t")).connect()) as connection:
+        install(connection, "FROM latency_hist('all')")
+        sql = "SELECT DISTINCT function_name FROM duckdb_functions() WHERE NOT internal AND function_name <> 'ends_unknown'"
+        defined = {name for (name,) in connection.execute(sql).fetchall()}
+        assert {"latency_hist", "latency_lo", "op_key"} <= defined < {macro.name for macro in macros()}
+        assert connection.execute("SELECT sum(counts) FROM latency_hist('all')").fetchone() is not None
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_a_macro_works_with_only_the_macros_that_its_call_names(tmp_path: Path, call: str) -> None:
+    with closing(open_reader(make(tmp_path / "t")).connect()) as connection:
+        install(connection, call)
+        alone = connection.execute(f"SELECT count(*) FROM {call}").fetchone()
+    assert alone == (len(rows_of(tmp_path / "t", f"FROM {call}")),)

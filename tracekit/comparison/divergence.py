@@ -152,15 +152,16 @@ def _distances(a: Sequence[Histogram], b: Sequence[Histogram]) -> tuple[Distance
 
 
 def _latencies(reader: TraceReader) -> Histogram:
-    with measuring(reader) as connection:
-        found = rows(connection, "latency_hist('all')")
+    source = "latency_hist('all')"
+    with measuring(reader, source) as connection:
+        found = rows(connection, source)
     return Histogram.from_rows("ns", [(row["lo"], row["hi"], row["counts"]) for row in found])
 
 
 def _sizes(reader: TraceReader) -> Histogram:
     """Request sizes by their exact value; the snapshot's buckets would hide small changes."""
     sql = load_sql("tracekit.comparison", "divergence_sizes")
-    with measuring(reader) as connection:
+    with measuring(reader, sql) as connection:
         return Histogram.from_rows("bytes", connection.execute(sql, {"many": _SIZES}).fetchall())
 
 
@@ -191,14 +192,14 @@ def _shifts(x: np.ndarray, y: np.ndarray, seed: int) -> tuple[QuantileShift, ...
 
 def _sample(reader: TraceReader) -> np.ndarray:
     sql = load_sql("tracekit.comparison", "divergence")
-    with measuring(reader) as connection:
+    with measuring(reader, sql) as connection:
         found = connection.execute(sql, {"n": _SAMPLE_ROWS}).fetchnumpy()["latency"]
     return np.asarray(found, float)
 
 
 def _windows(reader: TraceReader) -> dict[str, tuple[int, int | None, float | None]]:
     source = "over_windows((SELECT (span_ns + $windows - 1) // $windows FROM run_extent()))"
-    with measuring(reader) as connection:
+    with measuring(reader, source) as connection:
         found = rows(connection, source, {"windows": _WINDOWS})
     share = 100 // _WINDOWS
     return {
@@ -213,7 +214,7 @@ def _windows(reader: TraceReader) -> dict[str, tuple[int, int | None, float | No
 
 def _files(reader: TraceReader) -> dict[str, tuple[int, int | None, float | None]]:
     sql = load_sql("tracekit.comparison", "divergence_files")
-    with measuring(reader) as connection:
+    with measuring(reader, sql) as connection:
         found = connection.execute(sql).fetchall()
     return {uri: (ops, nbytes, p50) for uri, ops, nbytes, p50 in found}
 

@@ -49,8 +49,9 @@ def _was_retried(reader: TraceReader) -> bool:
 
 def _measured(reader: TraceReader) -> Mapping[str, Any]:
     """Measure the retries of one run."""
+    sql = load_sql("tracekit.comparison", "responses")
     with closing(reader.connect()) as connection, value_errors(reader.path):
         define_percentile(connection, reader.rows)
-        install(connection)
-        found = connection.execute(load_sql("tracekit.comparison", "responses"))
+        install(connection, sql)
+        found = connection.execute(sql)
         return dict(zip([name for name, *_ in found.description or ()], found.fetchone() or (), strict=True))

@@ -22,7 +22,7 @@ from tracekit.comparison.responses import define_percentile, response_rows
 from tracekit.comparison.table import ParityRow, relative, shown, within
 from tracekit.metrics.library import install
 from tracekit.metrics.spreading import Call, answers
-from tracekit.sql import load_sql
+from tracekit.sql import load_sql, sql_names
 from tracekit.store.reader import TraceReader
 from tracekit.store.statements import value_errors
 
@@ -81,7 +81,9 @@ def describe(reader: TraceReader, names: Sequence[str], *, speed: float = 1.0) -
     """Measure some fields of the `Run` of a trace; its times are divided by `speed`."""
     with closing(reader.connect()) as connection, value_errors(reader.path):
         define_percentile(connection, reader.rows)
-        install(connection)
+        install(
+            connection, *(load_sql("tracekit.comparison", name) for name in sql_names("tracekit.comparison"))
+        )
         return {name: _MEASURES[name](connection, speed) for name in names}
 
 

@@ -153,7 +153,7 @@ def _us(ns: int) -> str:
 def _counters(trace: TraceReader) -> Iterator[str]:
     sql = load_sql("tracekit.formats", "in_flight")
     with closing(trace.connect()) as connection, value_errors(trace.path):
-        install(connection)
+        install(connection, sql)
         for batch in streamed(select(connection, sql, {"points": _COUNTER_POINTS}), 65_536):
             yield from _counter_events(batch)
 

@@ -68,9 +68,10 @@ class Fit:
 
 def fit(trace: TraceReader) -> Fit:
     """Return the figures of `trace`. Raises UsageError if it has no op that moves data."""
+    sql = load_sql("tracekit.formats", "fit")
     with closing(trace.connect()) as connection, value_errors(trace.path):
-        install(connection)
-        (row,) = select(connection, load_sql("tracekit.formats", "fit")).to_arrow_table().to_pylist()
+        install(connection, sql)
+        (row,) = select(connection, sql).to_arrow_table().to_pylist()
     if not row["reads"] + row["writes"]:
         raise UsageError(f"{trace.path}: no op moves data", "export a trace with reads or writes")
     for name in ("read_sizes", "write_sizes", "tenths"):

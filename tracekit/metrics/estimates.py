@@ -15,6 +15,7 @@ from math import sqrt
 import duckdb
 import pyarrow as pa
 
+from tracekit.metrics.library import install
 from tracekit.sql import load_sql
 from tracekit.store.reader import TraceReader
 
@@ -70,11 +71,12 @@ class Sampled:
 
 
 def sampled(reader: TraceReader, connection: duckdb.DuckDBPyConnection) -> Sampled:
-    """Measure what `estimates` needs, on a connection to the trace with the macros installed."""
+    """Measure what `estimates` needs, on a connection to the trace."""
     rate, by = _rate(reader)
     if rate is None or rate >= 1:
         return Sampled(rate, by)
     sql = load_sql(__package__, "estimates")
+    install(connection, sql)
     return Sampled(rate, by, connection.sql(sql, params={"by_stream": by == "stream"}).to_arrow_table())
 
 

@@ -17,15 +17,15 @@ __all__ = ["measuring", "rows"]
 
 @contextmanager
 def measuring(
-    reader: TraceReader, *, threads: int | None = None, memory: int | str | None = None
+    reader: TraceReader, *sql: str, threads: int | None = None, memory: int | str | None = None
 ) -> Iterator[duckdb.DuckDBPyConnection]:
-    """Connect to the trace with the macros installed.
+    """Connect to the trace with the macros that the texts `sql` name; without, with all of them.
 
     Raises UsageError if `memory` is not a size or too small for the trace, TraceFormatError for values that no
     op can have. The default limit is for speed, too: 100 million distinct ids took 7 s with it and 37 s without.
     """
     with closing(reader.connect(threads=threads, memory=memory)) as connection, value_errors(reader.path):
-        install(connection)
+        install(connection, *sql)
         yield connection
 
 

@@ -19,6 +19,7 @@ from tracekit.metrics.histogram import Histogram
 from tracekit.metrics.measuring import measuring, rows
 from tracekit.metrics.snapshot import (
     DISTINCT,
+    MACROS,
     MetricsSnapshot,
     assemble,
     distributions,
@@ -95,7 +96,7 @@ def partial(
 ) -> Partial:
     """Measure the ops submitted in `window`. Counters have no time: the first window gets them."""
     start_ns, stop_ns = window
-    with measuring(reader, threads=threads, memory=memory) as connection:
+    with measuring(reader, *MACROS, threads=threads, memory=memory) as connection:
         _narrow(connection, start_ns, stop_ns)
         counts = rows(connection, "totals()")[0]
         by_op, sizes, latencies, responses = distributions(connection, waited=bool(counts["wait_sum_ns"]))

@@ -25,6 +25,7 @@ from tracekit.validation import choosing
 
 __all__ = [
     "DISTINCT",
+    "MACROS",
     "SNAPSHOT_VERSION",
     "MetricsSnapshot",
     "assemble",
@@ -35,6 +36,8 @@ __all__ = [
 SNAPSHOT_VERSION = 3
 DISTINCT = {"files": "file_ids", "samples": "sample_ids", "steps": "step_ids"}
 """Metrics that count distinct things, and the macro that lists them."""
+MACROS = ("totals", "by_op", "req_bytes_hist", "latency_hist", "response_hist", *DISTINCT.values())
+"""What a snapshot calls."""
 _QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p99_9": 0.999}
 
 
@@ -281,7 +284,7 @@ def snapshot(
     """
     with ThreadPoolExecutor(1) as pool:  # the sweep uses one thread: DuckDB has the other cores
         swept = pool.submit(peaks, reader, memory=memory) if threads != 1 else None
-        with measuring(reader, threads=threads, memory=memory) as connection:
+        with measuring(reader, *MACROS, threads=threads, memory=memory) as connection:
             counts = rows(connection, "totals()")[0]
             for name, macro in DISTINCT.items():
                 counts[name] = rows(connection, f"(SELECT count(*) AS n FROM {macro}())")[0]["n"]

@@ -16,6 +16,10 @@ from tracekit.sql import columns_named, load_sql, sql_header, sql_names
 
 __all__ = ["Macro", "install", "library", "macros"]
 
+_DEFINITION = re.compile(
+    r"^CREATE (?:OR REPLACE )?MACRO (?:IF NOT EXISTS )?(\w+)\(.*?;$", re.MULTILINE | re.DOTALL
+)
+_WORD = re.compile(r"\w+")
 _ENTRY = re.compile(r"(\w+\([^)]*\))(?: -> (\w+))?: (.+)")
 
 
@@ -62,7 +66,30 @@ def macros() -> tuple[Macro, ...]:
     return tuple(sorted(found, key=lambda macro: macro.name))
 
 
-def install(connection: duckdb.DuckDBPyConnection) -> None:
-    """Define every macro on `connection`, which must have the view `ops`."""
-    for sql in library().values():
-        connection.execute(sql)
+def install(connection: duckdb.DuckDBPyConnection, *sql: str) -> None:
+    """Define the macros that the texts `sql` name, or all of them, on `connection`, which must have the view `ops`.
+
+    To define all takes DuckDB 0.2 s, longer than most queries of a small trace.
+    """
+    wanted = _needed(sql) if sql else _definitions()
+    for name, definition in _definitions().items():
+        if name in wanted:
+            connection.execute(definition)
+
+
+@functools.cache
+def _definitions() -> dict[str, str]:
+    """The statement that defines each macro, by name, in the order in which they must run."""
+    return {found[1]: found[0] for sql in library().values() for found in _DEFINITION.finditer(sql)}
+
+
+@functools.cache
+def _needed(sql: tuple[str, ...]) -> frozenset[str]:
+    """The macros whose names are words of the texts, and those that these use."""
+    found: set[str] = set()
+    texts = [*sql]
+    while texts:
+        named = set(_WORD.findall(texts.pop().lower())) & _definitions().keys() - found
+        found |= named
+        texts += (_definitions()[name] for name in named)
+    return frozenset(found)
