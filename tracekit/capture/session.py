@@ -358,7 +358,7 @@ def _begin(session: Session) -> None:
     _active = session
     for spelling in session.hooks:
         name = spelling.partition(":")[0]
-        for library, function in HOOKS[name]:
+        for library, function in HOOKS[name] if name not in session.below else ():
             imports.when_imported(library, _installer(session, name, function))
 
 

@@ -49,7 +49,7 @@ def install(numpy: Any) -> Callable[[], None]:
 def _source(file: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[str, int] | None:
     """The URI and first byte of a read; None if files are not captured, or are recorded elsewhere."""
     session = sessions.active()
-    if session is None or not session.sees("files") or "numpy" in session.below:
+    if session is None or not session.sees("files"):
         return None
     try:
         text = args[2] if len(args) > 2 else kwargs.get("sep", "")
