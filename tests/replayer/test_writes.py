@@ -692,6 +692,8 @@ def test_positions_go_along_with_a_rename_and_stay_where_an_object_is_copied(tmp
     plan = build_plan(trace, MappingRules(), ReplayOptions.of({"allow_writes": True}))
     kinds = ["write" in op["op"] for op in ops]
     assert plan.column("offset")[kinds].tolist() == [0, 5, 0, 10, 15, 5, 0, 0]
+    assert plan.order is not None
+    assert plan.order.before(4) == {3}  # the copy must not hold what is written later
     rule = f"file:///run=file://{tmp_path}/new"
     result = replay(trace, map=rule, pace="asap", out=tmp_path / "r.trace", **LOOSE)
     assert result.ok, result.parity

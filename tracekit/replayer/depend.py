@@ -80,7 +80,7 @@ class _Object:
 
     `starts`, `ends` and `writers` describe disjoint ranges, ascending: which changes a reader of the range waits
     for. `pending` holds changes that have not ended yet; `readers` and `parts`, by upload, ops that later changes
-    wait for. On a store, `series` holds the writes since the last other use, and `made` what stands for those before.
+    wait for; `copies`, those of the readers that writes wait for, too. On a store, `series` holds the writes since the last other use, and `made` what stands for those before.
     """
 
     starts: list[int] = field(default_factory=list)
@@ -88,6 +88,7 @@ class _Object:
     writers: list[tuple[int, ...]] = field(default_factory=list)
     pending: list[tuple[int, int, int, int]] = field(default_factory=list)
     readers: list[int] = field(default_factory=list)
+    copies: list[int] = field(default_factory=list)
     parts: dict[int, list[int]] = field(default_factory=dict)
     series: list[int] = field(default_factory=list)
     made: set[int] = field(default_factory=set)
@@ -158,12 +159,15 @@ class _Builder:
         if kind == "copy":
             needed |= self._read(op, file, 0, _END)
             needed |= self._replace(op, to) if to >= 0 else set()
+            self._objects[file].copies.append(op)
         elif kind in _WHOLE:
             for each in [file, to] if kind in _TWO and to >= 0 else [file]:
                 for member in (each, *(self._families.below(each) if kind in ("rename", "delete") else ())):
                     needed |= self._replace(op, member)
         elif kind == "write":
-            needed |= self._written(op, file, int(self._first[op]), int(self._last[op]))
+            needed |= self._written(op, file, int(self._first[op]), int(self._last[op])) | self._copied(
+                op, file
+            )
             self._change(op, file, int(self._first[op]), int(self._last[op]))
             if self._stored[file]:
                 self._objects[file].series.append(op)
@@ -224,6 +228,16 @@ class _Builder:
         known.cover(min(first, known.starts[cut.start]), max(last, known.ends[cut.stop - 1]), (join,))
         return {join}
 
+    def _copied(self, op: int, file: int) -> set[int]:
+        """The copies of an object that had ended when a write of it began: they must not hold what is written."""
+        known = self._objects[file]
+        found = {copy for copy in known.copies if self._end_of(copy) <= self._start[op]}
+        if len(found) <= _MANY:
+            return found
+        join = self._join(found)
+        known.copies = [join, *(copy for copy in known.copies if copy not in found)]
+        return {join}
+
     def _made(self, known: _Object) -> set[int]:
         """What stands for the writes that together made the object on a store."""
         if known.series:
@@ -250,6 +264,7 @@ class _Builder:
             known.cover(first, last, (op, *sorted(beside)))
             if KINDS[self._kind[op]] in _WHOLE:
                 known.readers = [reader for reader in known.readers if self._ended[reader] > began]
+                known.copies = [copy for copy in known.copies if self._end_of(copy) > began]
 
     def _end_of(self, op: int) -> int:
         return self._end_of_join[op] if op >= self._found.ops else int(self._ended[op])
