@@ -9,7 +9,7 @@ from typing import Any
 import duckdb
 
 from tracekit.comparison.table import ParityRow, shown
-from tracekit.metrics.library import install
+from tracekit.metrics.measuring import measuring
 from tracekit.sql import load_sql
 from tracekit.store.reader import TraceReader
 from tracekit.store.statements import value_errors
@@ -50,8 +50,7 @@ def _was_retried(reader: TraceReader) -> bool:
 def _measured(reader: TraceReader) -> Mapping[str, Any]:
     """Measure the retries of one run."""
     sql = load_sql("tracekit.comparison", "responses")
-    with closing(reader.connect()) as connection, value_errors(reader.path):
+    with measuring(reader, sql) as connection:
         define_percentile(connection, reader.rows)
-        install(connection, sql)
         found = connection.execute(sql)
         return dict(zip([name for name, *_ in found.description or ()], found.fetchone() or (), strict=True))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import ChainMap, Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from os.path import commonprefix
 from typing import Any
@@ -20,11 +19,10 @@ from tracekit.comparison.cadence import WINDOWS_NS, window_name
 from tracekit.comparison.distances import depths, dispersion, ks, mean_shift, total_variation
 from tracekit.comparison.responses import define_percentile, response_rows
 from tracekit.comparison.table import ParityRow, relative, shown, within
-from tracekit.metrics.library import install
+from tracekit.metrics.measuring import measuring
 from tracekit.metrics.spreading import Call, answers
 from tracekit.sql import load_sql, sql_names
 from tracekit.store.reader import TraceReader
-from tracekit.store.statements import value_errors
 
 __all__ = ["Run", "compare_runs", "describe"]
 
@@ -79,11 +77,9 @@ class Run:
 
 def describe(reader: TraceReader, names: Sequence[str], *, speed: float = 1.0) -> dict[str, Any]:
     """Measure some fields of the `Run` of a trace; its times are divided by `speed`."""
-    with closing(reader.connect()) as connection, value_errors(reader.path):
+    sql = (load_sql("tracekit.comparison", name) for name in sql_names("tracekit.comparison"))
+    with measuring(reader, *sql) as connection:
         define_percentile(connection, reader.rows)
-        install(
-            connection, *(load_sql("tracekit.comparison", name) for name in sql_names("tracekit.comparison"))
-        )
         return {name: _MEASURES[name](connection, speed) for name in names}
 
 

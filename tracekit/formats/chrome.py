@@ -11,17 +11,16 @@ import heapq
 import json
 import re
 from collections.abc import Iterator
-from contextlib import closing
 from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from tracekit.formats.base import Carries, ExportOptions, Tally
-from tracekit.metrics.library import install
+from tracekit.metrics.measuring import measuring
 from tracekit.sql import load_sql
 from tracekit.store.reader import TraceReader
-from tracekit.store.statements import select, streamed, value_errors
+from tracekit.store.statements import select, streamed
 
 __all__ = ["Chrome"]
 
@@ -152,8 +151,7 @@ def _us(ns: int) -> str:
 
 def _counters(trace: TraceReader) -> Iterator[str]:
     sql = load_sql("tracekit.formats", "in_flight")
-    with closing(trace.connect()) as connection, value_errors(trace.path):
-        install(connection, sql)
+    with measuring(trace, sql) as connection:
         for batch in streamed(select(connection, sql, {"points": _COUNTER_POINTS}), 65_536):
             yield from _counter_events(batch)
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import dataclass
 
 from tracekit.errors import UsageError
-from tracekit.metrics.library import install
+from tracekit.metrics.measuring import measuring
 from tracekit.sql import load_sql
 from tracekit.store.reader import TraceReader
-from tracekit.store.statements import select, value_errors
+from tracekit.store.statements import select
 
 __all__ = ["Fit", "Sizes", "distance", "fit", "in_percent"]
 
@@ -69,8 +68,7 @@ class Fit:
 def fit(trace: TraceReader) -> Fit:
     """Return the figures of `trace`. Raises UsageError if it has no op that moves data."""
     sql = load_sql("tracekit.formats", "fit")
-    with closing(trace.connect()) as connection, value_errors(trace.path):
-        install(connection, sql)
+    with measuring(trace, sql) as connection:
         (row,) = select(connection, sql).to_arrow_table().to_pylist()
     if not row["reads"] + row["writes"]:
         raise UsageError(f"{trace.path}: no op moves data", "export a trace with reads or writes")

@@ -80,7 +80,8 @@ class _Object:
 
     `starts`, `ends` and `writers` describe disjoint ranges, ascending: which changes a reader of the range waits
     for. `pending` holds changes that have not ended yet; `readers` and `parts`, by upload, ops that later changes
-    wait for; `copies`, those of the readers that writes wait for, too. On a store, `series` holds the writes since the last other use, and `made` what stands for those before.
+    wait for; `copies`, those of the readers that writes wait for, too. On a store, `series` holds the writes since
+    the last other use, and `made` what stands for those before.
     """
 
     starts: list[int] = field(default_factory=list)
@@ -165,10 +166,9 @@ class _Builder:
                 for member in (each, *(self._families.below(each) if kind in ("rename", "delete") else ())):
                     needed |= self._replace(op, member)
         elif kind == "write":
-            needed |= self._written(op, file, int(self._first[op]), int(self._last[op])) | self._copied(
-                op, file
-            )
-            self._change(op, file, int(self._first[op]), int(self._last[op]))
+            first, last = int(self._first[op]), int(self._last[op])
+            needed |= self._written(op, file, first, last) | self._copied(op, file)
+            self._change(op, file, first, last)
             if self._stored[file]:
                 self._objects[file].series.append(op)
         elif kind in ("part", "abort"):
