@@ -270,7 +270,9 @@ def test_a_process_is_followed_from_its_first_file_that_is_kept(data: Path, tmp_
         shutil.rmtree(tmp_path / "work" / "touched", ignore_errors=True)
         tool = NativeEngine().available() or ""
         argv = [sys.executable, "-S", "-c", textwrap.dedent(code)]
-        argv, more = NativeEngine().start(tool, argv, tmp_path / "work" / "logs", {}, metadata=False)
+        argv, more = NativeEngine().start(
+            tool, argv, tmp_path / "work" / "logs", {}, metadata=False, memory=True
+        )
         follower = Follower(tmp_path / "work" / "touched", admits, on_demand=True)
         try:
             subprocess.run(argv, env={**os.environ, **more}, check=True)

@@ -103,6 +103,53 @@ def test_what_is_done_to_files_has_its_own_kinds(tmp_path, trace, monkeypatch):
     ]  # fmt: skip
 
 
+def test_each_of_many_names_is_that_of_its_ops(tmp_path, trace, monkeypatch):
+    """More than the engine remembers at once; a forked child goes on with those of its parent."""
+    monkeypatch.chdir(tmp_path)
+    code = """
+        import contextlib, os
+        def delete(names):
+            for name in names:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(f"{name}")
+        delete(range(33_000))
+        delete([*range(33_000), 5])
+        if not os.fork():
+            delete(range(32_999, 34_000))
+            os._exit(0)
+        os.wait()
+    """
+    capture_command(python(code), trace, method="native", include=[f"{tmp_path}/*"], hooks="")
+    found = open_reader(trace).query("SELECT uri FROM ops WHERE op = 'delete' ORDER BY t_submit")
+    expected = [*range(33_000), *range(33_000), 5, *range(32_999, 34_000)]
+    assert found.column(0).to_pylist() == [f"file://{tmp_path}/{name}" for name in expected]
+
+
+@pytest.mark.parametrize("included", [True, False])
+def test_files_of_shared_memory_are_recorded_if_a_glob_includes_them(included, tmp_path, trace):
+    if not Path("/dev/shm").is_dir():
+        pytest.skip("there is no shared memory")
+    code = """
+        import os
+        from multiprocessing.shared_memory import SharedMemory
+        shared = SharedMemory(create=True, size=5000)
+        shared.buf[0] = 1
+        named = f"/dev/shm/tracekit-test-{os.getpid()}"
+        with open(named, "wb", buffering=0) as file:
+            file.write(bytes(70_000))
+        fd = os.open(named, os.O_RDONLY)
+        os.unlink(named)
+        os.pread(fd, 60_000, 0)
+        shared.close(), shared.unlink()
+    """
+    include = ["/dev/shm/*"] if included else []
+    done = capture_command(python(code), trace, method="native", include=include, hooks="")
+    found = [(row["op"], row["bytes"]) for row in rows(trace, "op IN ('write', 'read')")]
+    assert found == ([("write", 70_000), ("read", 60_000)] if included else [])
+    assert done.completeness is not None
+    assert (done.completeness.mapped_files, done.completeness.share) == (1 if included else 0, 1.0)
+
+
 def test_what_is_renamed_while_open_goes_on_under_its_new_name(tmp_path, trace, monkeypatch):
     monkeypatch.chdir(tmp_path)
     code = """

@@ -148,7 +148,8 @@ def capture_command(
         job.save()
         argv, environ = list(command), _environment(work, asked, job.paths, engine, options["max_overhead"])
         if engine is not None:
-            argv, more = engine.start(tool, command, work / "logs", os.environ, metadata=job.metadata)
+            asked_for = {"metadata": job.metadata, "memory": job.paths.admits_memory}
+            argv, more = engine.start(tool, command, work / "logs", os.environ, **asked_for)
             environ |= more
         with (
             proxied(OpLog(work / "proxied", rank=job.rank), job.paths)

@@ -71,6 +71,11 @@ class PathFilter:
         return batch.filter(pa.array([stream in kept for stream in streams], pa.bool_()))
 
     @property
+    def admits_memory(self) -> bool:
+        """Whether files of /dev/shm may be kept."""
+        return bool(self.include)
+
+    @property
     def sample_by(self) -> str:
         """What `sample_rate` chooses from, as the option is spelled."""
         return "stream" if self.stream_salt else "file"

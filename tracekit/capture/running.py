@@ -87,7 +87,8 @@ def record_running(
     try:
         if engine is not None:
             (work / "logs").mkdir()
-            argv, more = engine.start(tool, command, work / "logs", os.environ, metadata=job.metadata)
+            asked_for = {"metadata": job.metadata, "memory": job.paths.admits_memory}
+            argv, more = engine.start(tool, command, work / "logs", os.environ, **asked_for)
             environ |= {**more, "TRACEKIT_SCOPES": str(work / "scopes")}
             moving = _Moving(job, recorder)
         job.save()

@@ -32,7 +32,14 @@ class NativeEngine:
         return None if found is None else str(found)
 
     def start(
-        self, tool: str, command: Sequence[str], logs: Path, environ: Mapping[str, str], *, metadata: bool
+        self,
+        tool: str,
+        command: Sequence[str],
+        logs: Path,
+        environ: Mapping[str, str],
+        *,
+        metadata: bool,
+        memory: bool,
     ) -> Start:
         already = environ.get("LD_PRELOAD")
         more = {
@@ -40,7 +47,9 @@ class NativeEngine:
             "TRACEKIT_NATIVE_LOGS": str(logs),
             "TRACEKIT_NATIVE_STREAMS": ",".join(map(_identity, range(3))),
         }
-        return list(command), more | ({"TRACEKIT_NATIVE_METADATA": "1"} if metadata else {})
+        more |= {"TRACEKIT_NATIVE_METADATA": "1"} if metadata else {}
+        more |= {} if memory else {"TRACEKIT_NATIVE_WITHOUT_MEMORY": "1"}
+        return list(command), more
 
     @contextmanager
     def read(self, logs: Path) -> Iterator[NativeLogs]:

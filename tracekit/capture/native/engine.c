@@ -58,7 +58,7 @@ struct header {
     u32 version, pid, parent_pid, forked;
     i64 began, clock_offset, ended;
     u64 read0, written0, read1, written1;   /* rchar and wchar of /proc/self/io */
-    u64 other_read, other_written;          /* of them, on pipes, sockets, terminals and files of the kernel */
+    u64 other_read, other_written;          /* of them, on pipes, sockets, terminals, files of the kernel and this log */
     u64 socket_read, socket_written, connections;
     u64 lost, flags;
     u64 storage_read, storage_written;      /* recorded, or about to be left out by a filter */
@@ -80,13 +80,18 @@ enum { INHERITED = 512 }; /* locks of positions: as many for descriptors that th
 #define MAX_FD 65536
 #define MAX_NAMES 32768
 static struct entry table[MAX_FD];
+/* In the order of their numbers, and found by a table that grows with them: what a forked child writes is a copy, by the page. */
 static struct { u64 hash; u32 length, id; } known_names[MAX_NAMES];
+static unsigned short name_slots[2 * MAX_NAMES];
+static u32 names_known, name_mask = 255;
 static FILE *streams[1024];
 static u32 streams_end;            /* behind the last that was ever used */
 static struct header *log_header;
 static volatile u32 *alive;         /* a page that the kernel wipes in a forked child */
 static volatile int dead; /* dead: recording has ended for good */
 static int metadata, faults_asked, queues_seen, rings_known;
+static int memory_unwanted;          /* files of /dev/shm, as no include glob names them */
+static u64 memory_device;           /* the file system that is mounted there */
 static struct { u64 device, inode; } callers[3]; /* the standard streams that the command was given */
 static u32 our_pid, next_file, next_chunk, name_lock, start_lock, asked_lock, rings_lock, next_opened;
 static u32 *place_locks;            /* shared with forked children, as the positions of descriptors are */
@@ -168,16 +173,17 @@ static inline u64 call_on(int kind, u32 what) { return (u64)kind << 48 | (u64)wh
 
 /* ---- Writing the log ---- */
 
-static void *map_part(i64 offset, size_t length) {
+static const char zeros[CHUNK];
+static void *map_part(i64 offset, size_t length, int filled, u64 *written) {
     int fd = raw_open(log_path, O_RDWR | O_CREAT);
     if (fd < 0) return NULL;
-    /* Blocks are reserved first: on a full disk a store into a hole would be a SIGBUS. */
-    long failed = SYS(SYS_fallocate, fd, 0, offset, length);
+    /* Blocks are reserved first: on a full disk a store into a hole would be a SIGBUS. Where a part will be filled, zeros are
+     * written: the first store into each of its pages takes 1 us then, not 8. */
+    long failed = filled ? -EOPNOTSUPP : SYS(SYS_fallocate, fd, 0, offset, length);
     if (failed == -EOPNOTSUPP || failed == -ENOSYS) {
-        static const char zeros[HEADER];
-        failed = 0;
-        for (size_t done = 0; done < length && !failed; done += HEADER)
-            failed = SYS(SYS_pwrite64, fd, zeros, HEADER, offset + done) == HEADER ? 0 : -1;
+        long done = SYS(SYS_pwrite64, fd, zeros, length, offset);
+        if (done > 0) __atomic_fetch_add(written, done, __ATOMIC_RELAXED); /* the kernel counts it among what the program wrote */
+        failed = done == (long)length ? 0 : -1;
     }
     long at = failed ? -1 : SYS(SYS_mmap, 0, length, PROT_READ | PROT_WRITE, MAP_SHARED, fd, offset);
     SYS(SYS_close, fd);
@@ -186,7 +192,7 @@ static void *map_part(i64 offset, size_t length) {
 
 static char *new_chunk(u32 kind) {
     u32 number = __atomic_fetch_add(&next_chunk, 1, __ATOMIC_RELAXED);
-    char *chunk = map_part(HEADER + (i64)number * CHUNK, CHUNK);
+    char *chunk = map_part(HEADER + (i64)number * CHUNK, CHUNK, kind == RECORDS, &log_header->other_written);
     if (chunk) *(u32 *)chunk = kind;
     return chunk;
 }
@@ -309,7 +315,8 @@ static int new_log(int forked) {
     name_lock = spare_lock = asked_lock = rings_lock = 0;
     rings_known = 0;
     me.at = me.end = NULL;
-    struct header *header = map_part(0, HEADER);
+    u64 written = 0;
+    struct header *header = map_part(0, HEADER, 0, &written);
     if (!header) return 0;
     header->pid = our_pid;
     header->parent_pid = (u32)SYS(SYS_getppid, 0);
@@ -318,8 +325,10 @@ static int new_log(int forked) {
     header->clock_offset = clock_offset();
     header->cpu0 = clock_of(CLOCK_PROCESS_CPUTIME_ID);
     me.wait = (int)(header->began % MEASURED_EACH) + 1; /* short programs are measured as often as others */
-    if (forked) memcpy(header->parent, before, sizeof before);
-    else counted_bytes(&header->read0, &header->written0); /* a new process begins at 0 */
+    if (forked) {
+        memcpy(header->parent, before, sizeof before);
+        header->other_written = written;
+    } else counted_bytes(&header->read0, &header->written0); /* a new process begins at 0 */
     int fd = raw_open("/proc/self/cmdline", O_RDONLY);
     if (fd >= 0) {
         SYS(SYS_read, fd, header->program, sizeof header->program - 1);
@@ -342,6 +351,10 @@ static void begin_recording(void) {
             strcpy(own, logs);
             *strrchr(own, '/') = 0; /* the logs, and what the hooks write beside them, are never recorded */
             metadata = getenv("TRACEKIT_NATIVE_METADATA") != NULL;
+            memory_unwanted = getenv("TRACEKIT_NATIVE_WITHOUT_MEMORY") != NULL;
+            struct stat memory, top;
+            if (memory_unwanted && !SYS(SYS_newfstatat, AT_FDCWD, "/dev/shm", &memory, AT_SYMLINK_NOFOLLOW) && S_ISDIR(memory.st_mode)
+                && !SYS(SYS_newfstatat, AT_FDCWD, "/", &top, 0) && memory.st_dev != top.st_dev) memory_device = memory.st_dev;
             const char *given = getenv("TRACEKIT_NATIVE_STREAMS");
             for (int i = 0; given && *given && i < 3; i++) {
                 char *end;
@@ -578,17 +591,32 @@ EXPORT void _Exit(int code) { end_recording(); REAL(_Exit)(code); __builtin_unre
 
 /* ---- Names ---- */
 
+static u32 slot_of(u64 hash, u32 length) {
+    u32 at = (u32)hash & name_mask, known;
+    while ((known = name_slots[at]) && (known_names[known - 1].hash != hash || known_names[known - 1].length != length)) at = (at + 1) & name_mask;
+    return at;
+}
+
+static void remember(u64 hash, u32 length, u32 id) {
+    if (names_known == MAX_NAMES) names_known = 0; /* those that are used again are written again */
+    int fits = names_known && names_known < (name_mask + 1) / 2;
+    if (names_known && !fits) name_mask = 2 * name_mask + 1;
+    if (!fits) {
+        memset(name_slots, 0, (name_mask + 1) * sizeof *name_slots);
+        for (u32 i = 0; i < names_known; i++) name_slots[slot_of(known_names[i].hash, known_names[i].length)] = (unsigned short)(i + 1);
+    }
+    known_names[names_known].hash = hash; known_names[names_known].length = length; known_names[names_known].id = id;
+    u32 at = slot_of(hash, length);
+    name_slots[at] = (unsigned short)++names_known;
+}
+
 /* The number of a name in this process's log; 0 if there is no room for it. Numbers go on in a forked child. */
 static u32 number_of(const char *name, size_t length) {
     u64 hash = hash_of(name, length);
     if (!take(&name_lock)) return 0;
-    u32 id = 0, at = 0, tries;
-    for (tries = 0; tries < 16; tries++) {
-        at = (u32)((hash + tries) % MAX_NAMES);
-        if (!known_names[at].id) break;
-        if (known_names[at].hash == hash && known_names[at].length == length) { id = known_names[at].id; break; }
-    }
-    if (!id) {
+    u32 id = 0, at = slot_of(hash, (u32)length);
+    if (name_slots[at]) id = known_names[name_slots[at] - 1].id;
+    else {
         size_t needed = 8 + ((length + 7) & ~(size_t)7);
         if (!name_at || name_at + needed > name_end) {
             char *chunk = new_chunk(NAMES);
@@ -602,7 +630,7 @@ static u32 number_of(const char *name, size_t length) {
             ((u32 *)name_at)[1] = (u32)length;
             __atomic_store_n((u32 *)name_at, id, __ATOMIC_RELEASE);
             name_at += needed;
-            if (tries < 16) { known_names[at].hash = hash; known_names[at].length = (u32)length; known_names[at].id = id; }
+            remember(hash, (u32)length, id);
         }
     }
     give(&name_lock);
@@ -664,7 +692,9 @@ static int is_below(const char *name, const char *directory) {
 }
 
 /* Files of the kernel, the logs, and what the hooks write beside them. */
-static int is_left_out(const char *name) { return is_below(name, "/proc") || is_below(name, "/sys") || is_below(name, own); }
+static int is_left_out(const char *name) {
+    return is_below(name, "/proc") || is_below(name, "/sys") || is_below(name, own) || (memory_unwanted && is_below(name, "/dev/shm"));
+}
 
 /* Whether the name is that of the file; not if it was deleted. */
 static int is_file(const char *name, const struct stat *known) {
@@ -682,6 +712,7 @@ static struct entry *learn(int fd, const char *name, size_t length) {
     int state = S_ISSOCK(status.st_mode) ? SOCKET : OTHER;
     int given = 0;
     for (int i = 0; fd <= 2 && i < 3; i++) given |= callers[i].inode == status.st_ino && callers[i].device == status.st_dev;
+    if (!length && memory_device && status.st_dev == memory_device) given = 1; /* to ask for its name takes 10 us */
     if (!given && (S_ISREG(status.st_mode) || S_ISBLK(status.st_mode))) {
         if (!length) { length = link_of(fd, link, sizeof link); name = link; }
         if (name == link && length > 10 && !strcmp(name + length - 10, " (deleted)")) length -= is_file(link, &status) ? 0 : 10;
@@ -821,10 +852,11 @@ EXPORT int daemon(int stay, int keep) {
     return result;
 }
 
+static u32 files_closed; /* each of the first, then one in so many, looks for rings */
 static void will_close(int fd) {
     if (!on_descriptors()) return;
     if (rings_known) drop_ring(fd);
-    if (fd >= 0 && fd < MAX_FD && table[fd].state == STORAGE) look_for_rings(fd + 1, fd + 4);
+    if (fd >= 0 && fd < MAX_FD && table[fd].state == STORAGE && (files_closed++ < 64 || files_closed % 16 == 0)) look_for_rings(fd + 1, fd + 4);
     forget(fd);
     measured(0, 0);
 }

@@ -46,7 +46,14 @@ class DFTracerEngine:
         return None if found is None else str(found)
 
     def start(
-        self, tool: str, command: Sequence[str], logs: Path, environ: Mapping[str, str], *, metadata: bool
+        self,
+        tool: str,
+        command: Sequence[str],
+        logs: Path,
+        environ: Mapping[str, str],
+        *,
+        metadata: bool,
+        memory: bool,
     ) -> Start:
         already = environ.get("LD_PRELOAD")
         return list(command), {

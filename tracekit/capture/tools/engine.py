@@ -48,9 +48,17 @@ class Engine(Protocol):
         """Return the path of its library or program, or None if it cannot be used here."""
 
     def start(
-        self, tool: str, command: Sequence[str], logs: Path, environ: Mapping[str, str], *, metadata: bool
+        self,
+        tool: str,
+        command: Sequence[str],
+        logs: Path,
+        environ: Mapping[str, str],
+        *,
+        metadata: bool,
+        memory: bool,
     ) -> Start:
-        """Return how to run `command` so that it logs into the directory `logs`."""
+        """Return how to run `command` so that it logs into the directory `logs`: with `metadata` also what is asked about files;
+        without `memory` it may leave out what is done to shared memory (files of /dev/shm)."""
 
     def read(self, logs: Path) -> AbstractContextManager[Log]:
         """Open what the command logged."""

@@ -39,7 +39,14 @@ class StraceEngine:
         return shutil.which("strace")
 
     def start(
-        self, tool: str, command: Sequence[str], logs: Path, environ: Mapping[str, str], *, metadata: bool
+        self,
+        tool: str,
+        command: Sequence[str],
+        logs: Path,
+        environ: Mapping[str, str],
+        *,
+        metadata: bool,
+        memory: bool,
     ) -> Start:
         return [
             tool,
