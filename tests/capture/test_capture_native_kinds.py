@@ -260,6 +260,13 @@ def test_what_recording_takes_is_measured_in_each_process(tmp_path, trace):
     assert any(note.startswith("overhead: recording took ") for note in done.notes)
 
 
+def test_calls_on_pipes_are_measured_too(tmp_path, trace):
+    code = "#include <unistd.h>\nint main(void) { int p[2]; char c = 1; if (pipe(p)) return 1; for (int n = 0; n < 500; n++) if (write(p[1], &c, 1) != read(p[0], &c, 1)) return 2; return 0; }"
+    done = capture_command([str(compiled(tmp_path, code))], trace, method="native", hooks="")
+    assert done.exit_code == 0
+    assert "overhead_engine_ns" in open_reader(trace).counters
+
+
 def test_a_process_over_the_budget_is_named(tmp_path, trace):
     (tmp_path / "x.bin").write_bytes(bytes(5000))
     code = (

@@ -876,7 +876,7 @@ EXPORT int close_range(unsigned first, unsigned last, int flags) {
 void closefrom(int);
 EXPORT void closefrom(int first) { if (on_descriptors()) forget_range((unsigned)first, ~0u); REAL(closefrom)(first); }
 #define DUPLICATING(from, call) int made = call, failure = errno; \
-    if (made >= 0 && on_descriptors()) copied(from, made); \
+    if (made >= 0 && on_descriptors()) { copied(from, made); measured(0, 0); } \
     errno = failure; return made;
 EXPORT int dup(int fd) { DUPLICATING(fd, REAL(dup)(fd)) }
 EXPORT int dup2(int fd, int to) { DUPLICATING(fd, REAL(dup2)(fd, to)) }
@@ -903,6 +903,12 @@ static u32 *hold_position(struct entry *e) {
 static i64 size_of(int fd) {
     struct stat status;
     return SYS(SYS_fstat, fd, &status) ? 0 : status.st_size;
+}
+
+static void moved_elsewhere(int kind, struct entry *e, i64 begin, i64 moved) {
+    i64 took = me.entered ? now() - begin : 0;
+    count_other(e, kind, moved);
+    measured(begin, took);
 }
 
 static void moved_bytes(int kind, int fd, struct entry *e, i64 begin, i64 offset, i64 length, i64 moved, u32 *lock, int appends) {
@@ -939,7 +945,7 @@ static i64 total(const struct iovec *parts, int count) {
     i64 begin = now(); \
     INNERMOST(call_on(kind, (u32)(fd)), __typeof__(call) moved, call) \
     if (!innermost) { if (lock) give(lock); } \
-    else if (other) count_other(e, kind, moved); \
+    else if (other) moved_elsewhere(kind, e, begin, moved); \
     else moved_bytes(kind, fd, e, begin, at, (i64)(length_), moved, lock, appends); \
     return moved;
 #define MOVING(kind, fd, offset, length, call) MOVING_AS(kind, fd, offset, length, 0, call)
@@ -972,7 +978,7 @@ EXPORT ssize_t __pread64_chk(int fd, void *d, size_t n, off_t o, size_t r) { MOV
 enum { MOST_AT_ONCE = 0x7ffff000 }; /* bytes that Linux moves in one call */
 static void one_end(int kind, int fd, struct entry *e, i64 given, i64 begin, i64 length, i64 moved) {
     if (e && e->state == STORAGE) moved_bytes(kind, fd, e, begin, given, length, moved, NULL, 0);
-    else count_other(e, kind, moved);
+    else moved_elsewhere(kind, e, begin, moved);
 }
 #define COPYING(in, out, in_at, out_at, n, call) \
     if (!on()) return call; \
@@ -1122,6 +1128,7 @@ static void mapped(int fd, int flags, i64 offset, size_t length) {
         put(MAP, e->file, 0, now(), 0, offset, (i64)length, 0);
         if (!faults_asked && !e->device) ask_for_faults(fd, e->file);
     }
+    if (e) measured(0, 0);
     errno = failure;
 }
 /* A library's own function, which may pass through `syscall` below: what it asks for is recorded here. */
@@ -1137,7 +1144,10 @@ EXPORT void *mmap64(void *where, size_t n, int p, int f, int fd, off64_t o) { re
 /* ---- Sockets: counted, because object clients without a hook read through them ---- */
 
 static ssize_t through_socket(int kind, ssize_t moved) {
-    if (moved > 0 && on()) __atomic_fetch_add(kind == READ ? &log_header->socket_read : &log_header->socket_written, moved, __ATOMIC_RELAXED);
+    if (moved > 0 && on()) {
+        __atomic_fetch_add(kind == READ ? &log_header->socket_read : &log_header->socket_written, moved, __ATOMIC_RELAXED);
+        measured(0, 0);
+    }
     return moved;
 }
 EXPORT ssize_t recv(int fd, void *d, size_t n, int f) { return through_socket(READ, REAL(recv)(fd, d, n, f)); }
@@ -1177,6 +1187,7 @@ static void ask(u32 by, const void *block, int fd, int kind, i64 offset, i64 len
         }
         give(&asked_lock);
     }
+    measured(0, 0);
     errno = failure;
 }
 
@@ -1197,6 +1208,7 @@ static void answered(u32 by, const void *block, i64 moved, int error, int how) {
         }
         give(&asked_lock);
     }
+    measured(0, 0);
     errno = failure;
 }
 
@@ -1591,6 +1603,7 @@ static void has_read(FILE *f, struct entry *e, struct before b, i64 taken, i64 w
     i64 moved = taken < 0 ? -1 : taken + unread(f) - b.unread, end = -1;
     if (e->state != STORAGE) {
         count_other(e, READ, moved < 0 ? f->_IO_read_end - f->_IO_read_base : moved);
+        measured(b.begin, call);
         funlockfile(f);
         errno = failure;
         return;
@@ -1657,7 +1670,7 @@ static void flush_stream(FILE *f) {
 
 EXPORT FILE *fopen(const char *path, const char *mode) { i64 begin = now(); return opened_stream(REAL(fopen)(path, mode), path, mode, begin); }
 EXPORT FILE *fopen64(const char *path, const char *mode) { i64 begin = now(); return opened_stream(REAL(fopen64)(path, mode), path, mode, begin); }
-EXPORT FILE *fdopen(int fd, const char *mode) { FILE *f = REAL(fdopen)(fd, mode); if (f && strpbrk(mode, "wa+") && on_descriptors()) keep_stream(f); return f; }
+EXPORT FILE *fdopen(int fd, const char *mode) { FILE *f = REAL(fdopen)(fd, mode); if (f && strpbrk(mode, "wa+") && on_descriptors()) { keep_stream(f); measured(0, 0); } return f; }
 EXPORT FILE *tmpfile(void) { FILE *f = REAL(tmpfile)(); if (f && on_descriptors()) { forget(f->_fileno); keep_stream(f); } return f; }
 EXPORT FILE *tmpfile64(void) { FILE *f = REAL(tmpfile64)(); if (f && on_descriptors()) { forget(f->_fileno); keep_stream(f); } return f; }
 #define REOPENING(name) EXPORT FILE *name(const char *path, const char *mode, FILE *f) { \
@@ -1839,7 +1852,7 @@ EXPORT int __dprintf_chk(int fd, int g, const char *t, ...) { ARGUMENTS(int, t, 
 enum { NO_READS = 4 };
 static void has_sought(FILE *f, struct entry *e, struct before b, int known, int unplaced, int failed) {
     int failure = errno;
-    i64 end = place(f->_fileno), got = f->_IO_read_end - f->_IO_read_base, took = now() - b.begin, block = buffer_of(f);
+    i64 took = now() - b.begin, end = place(f->_fileno), got = f->_IO_read_end - f->_IO_read_base, block = buffer_of(f);
     int written = b.unwritten > 0 && !unwritten(f);
     if (written) put(WRITE, e->file, 0, b.begin, took, b.place + b.shift, b.unwritten, b.unwritten);
     int behind = !failed && f->_IO_read_ptr == f->_IO_read_end; /* the end of the buffer is not in it */
@@ -1850,6 +1863,7 @@ static void has_sought(FILE *f, struct entry *e, struct before b, int known, int
         i64 delta = end % block, left = size_of(f->_fileno) - (end - delta);
         put(READ, e->file, 0, b.begin, took, end - delta, b.empty ? delta : block, left < 0 ? 0 : left < delta ? left : delta);
     }
+    measured(b.begin, took);
     funlockfile(f);
     errno = failure;
 }
