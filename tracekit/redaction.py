@@ -12,6 +12,7 @@ import os
 import re
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from functools import cache
 from itertools import accumulate
 from typing import Any
 
@@ -35,9 +36,9 @@ _NUMBER = r"(?:[_-]?\d{1,4})?(?:[_-](?:value|plain|base64|b64))?(?!\w)"
 _PLURAL = r"(?:(?:signature|credential|password|secret|key)s|(?<![a-z0-9])(?:pass|bearer))(?!\w)"
 """Names that also are words of messages."""
 _NAME = rf"[\w-]*?(?:(?:{_WORDS}){_NUMBER}|{_PLURAL})"
-_SECRET_KEY = re.compile(rf"(?i){_NAME}")
-_SECRET_FLAG = re.compile(rf"(?i)--?{_NAME}")
-_SECRET_WORD = re.compile(rf"(?is)((?:--?)?{_NAME}=).+")
+_SECRET_KEY = rf"(?i){_NAME}"
+_SECRET_FLAG = rf"(?i)--?{_NAME}"
+_SECRET_WORD = rf"(?is)((?:--?)?{_NAME}=).+"
 """An element of a command line that is a name and its value, which may hold blanks."""
 _LOGIN_FLAG = re.compile(r"-[uU]|--(?:(?:proxy-)?user|auth)")
 _LOGIN = re.compile(r"(?s)([^:]+:)(?!\d+$|//).+")
@@ -141,7 +142,6 @@ _PLACES = [
     (r"\b(?=IQoJb3JpZ2lu|FwoGZXIvYXdz)", r"[A-Za-z0-9+/]{20,}={0,2}"),
     (r"(?<![A-Za-z0-9+/])(?=[A-Za-z0-9+/]{86}==)", r"[A-Za-z0-9+/]{86}=="),
 ]
-_COMPILED = {place: tuple(re.compile(part, re.IGNORECASE | re.DOTALL) for part in place) for place in _PLACES}
 
 _NOT_A_FILE = r"(?!(?:file|direct)://)\b([A-Za-z][A-Za-z0-9+.-]{0,30}://)"
 _USERINFO = re.compile(
@@ -181,12 +181,18 @@ def _without_query(word: re.Match[str]) -> str:
 
 def is_secret_name(name: str) -> bool:
     """Return whether what is called `name` is a secret."""
-    return _SECRET_KEY.fullmatch(name) is not None
+    return re.fullmatch(_SECRET_KEY, name) is not None
+
+
+@cache
+def _compiled(place: tuple[str, str]) -> tuple[re.Pattern[str], ...]:
+    """The patterns of a place: compiled when first needed, which many verbs do not."""
+    return tuple(re.compile(part, re.IGNORECASE | re.DOTALL) for part in place)
 
 
 def _secrets(text: str, places: Sequence[tuple[str, str]]) -> Iterator[tuple[int, int]]:
     """Yield where the secrets begin and end; they may overlap."""
-    for before, secret in map(_COMPILED.__getitem__, places):
+    for before, secret in map(_compiled, places):
         reached, may_be_quoted = 0, _QUOTED in secret.pattern
         for match in before.finditer(text):
             # Inside a secret of this kind another one ends where that does, unless it is quoted. To look
@@ -238,9 +244,9 @@ def _without_arguments(words: Sequence[str]) -> list[str]:
 
 def _redact_word(flag: str, word: str) -> str:
     """Return an element of a list without secrets; `flag` is the one before it."""
-    if _SECRET_FLAG.fullmatch(flag):
+    if re.fullmatch(_SECRET_FLAG, flag):
         return _MASK
-    known = _SECRET_WORD.fullmatch(word) or (_LOGIN_FLAG.fullmatch(flag) and _LOGIN.fullmatch(word))
+    known = re.fullmatch(_SECRET_WORD, word) or (_LOGIN_FLAG.fullmatch(flag) and _LOGIN.fullmatch(word))
     return f"{known[1]}{_MASK}" if known else redact(word)
 
 

@@ -35,7 +35,6 @@ from results import Table
 
 from tracekit.loader.record import record
 from tracekit.replayer.engines.interpreter import keep_times
-from tracekit.replayer.engines.jit import load_kernel
 from tracekit.replayer.run import replay
 from tracekit.store.writer import TraceWriter
 
@@ -303,7 +302,6 @@ class Ops:
 @cache
 def compiled_waits() -> Callable[[np.ndarray, np.ndarray, np.ndarray], None]:
     """A loop that waits for times that begin now, and fills in by how many ns each wait ended late."""
-    load_kernel()
     from tracekit.replayer.engines.native import now, sleep_until
 
     def waited(due: np.ndarray, late: np.ndarray, clock: np.ndarray) -> None:

@@ -2,14 +2,18 @@
 
 Writes a trace of `--ops` ops (default 100 million, about a minute), starts `tracekit replay` on it
 in its own process, waits until the first op is recorded, lets it run, and stops it with Ctrl-C. It
-reports when the first op was issued and the peak memory of the replayer with its children. Shared
-pages count once per process, so the memory is an upper bound.
+reports when the first op was issued and the peak memory of the replayer with its children: medians of
+`--repeat` runs. Shared pages count once per process, so the memory is an upper bound.
+
+A run before the first compiles the engine, and has Python keep the bytecode of the modules, which
+PYTHONDONTWRITEBYTECODE would forbid.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -17,6 +21,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 import pyarrow as pa
@@ -33,15 +38,18 @@ BATCH = 1 << 20
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--ops", type=int, default=100_000_000)
-    arguments.add_argument("--seconds", type=float, default=20.0)
+    arguments.add_argument("--seconds", type=float, default=5.0)
+    arguments.add_argument("--repeat", type=int, default=5)
     chosen = arguments.parse_args()
     table = Table(
         "replay_start", ["pace", "ops in trace", "first op after s", "peak MiB", "ops/s", "ops replayed"]
     )
     with tempfile.TemporaryDirectory(prefix="bench-start-") as folder:
         make(Path(folder), chosen.ops)
+        measure(Path(folder), "recorded", 40.0)
         for pace in ("recorded", "asap"):
-            table.add(pace, chosen.ops, *measure(Path(folder), pace, chosen.seconds))
+            runs = [measure(Path(folder), pace, chosen.seconds) for _ in range(chosen.repeat)]
+            table.add(pace, chosen.ops, *(median(values) for values in zip(*runs, strict=True)))
     table.finish()
 
 
@@ -81,7 +89,8 @@ def measure(folder: Path, pace: str, seconds: float) -> tuple[float, float, floa
         str(out),
         "--json",
     ]
-    running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    environment = {name: text for name, text in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
     peak = 0
     while time.monotonic_ns() - began_mono < seconds * 1e9 and running.poll() is None:
         peak = max(peak, resident_bytes(running.pid))

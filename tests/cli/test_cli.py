@@ -296,7 +296,7 @@ def test_a_comparison_with_an_empty_trace_is_valid_json(trace: Path, tmp_path: P
 
 @pytest.mark.parametrize("verb", [("stats",), ("replay", "--dry-run")])
 def test_a_verb_leaves_out_packages_that_it_does_not_need(trace: Path, verb: tuple[str, ...]) -> None:
-    """pyarrow and numba would import pandas and SciPy, which takes longer than the verb."""
+    """pyarrow would import pandas, and numba SciPy, which takes longer than the verb."""
     words = [sys.executable, "-X", "importtime", "-m", "tracekit", verb[0], str(trace), *verb[1:]]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]

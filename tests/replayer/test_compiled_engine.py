@@ -242,15 +242,13 @@ def test_an_interrupt_while_the_loop_is_compiled_ends_the_replay_before_its_firs
     subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True, timeout=100)
 
 
-def test_machine_code_from_the_cache_is_loaded_without_what_only_compiling_needs(
-    tmp_path: Path, data: Path
-) -> None:
+def test_machine_code_from_the_cache_is_loaded_without_numba(tmp_path: Path, data: Path) -> None:
     trace = write_trace(tmp_path / "t", data, [("whole", 100, 0, 100, 0)])
     replayed(trace, tmp_path / "compiled", "compiled")
     code = f"""
         import sys, tracekit
         assert tracekit.replay({str(trace)!r}, engine="compiled", tolerance=1e9).ops == 1
-        assert "numba.np.linalg" not in sys.modules
+        assert "numba" not in sys.modules
     """
     subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True, timeout=100)
 

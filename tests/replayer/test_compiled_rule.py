@@ -16,7 +16,7 @@ from properties import examples
 import tracekit
 from tracekit.replayer.engines import words
 from tracekit.replayer.engines.arrays import plan_arrays
-from tracekit.replayer.engines.jit import load_kernel
+from tracekit.replayer.engines.jit import call
 from tracekit.replayer.loader_model import LoaderModel
 from tracekit.replayer.mapping import MappingRules
 from tracekit.replayer.modelled import ModelPacer
@@ -56,10 +56,6 @@ class CompiledRule:
     """The compiled rule in virtual time: what `predict_duration` needs of a pacer."""
 
     def __init__(self, plan: Plan, model: LoaderModel, speed: float) -> None:
-        load_kernel()
-        from tracekit.replayer.engines import closed, rule
-
-        self._take, self._finished = closed.take, rule.finished
         self._header, self._clock = np.zeros(8, np.int64), np.zeros(4, np.int64)
         self._control = np.zeros(words.CONTROL_WIDTH, np.int64)
         self._state = np.zeros(words.STATE_WIDTH, np.int64)
@@ -77,14 +73,16 @@ class CompiledRule:
         return int(self.due[op]), op
 
     def take(self) -> int | None:
-        op = self._take(self._header, self.due, self._closed.heap, self._control, self._state, self._clock)
-        return None if op < 0 else int(op)
+        heap = self._closed.heap
+        op = call("closed.take", self._header, self.due, heap, self._control, self._state, self._clock)
+        return None if op < 0 else op
 
     def submitted(self, op: int) -> None:
         """Nothing waits for a submission."""
 
     def finished(self, op: int, now_ns: int) -> None:
-        self._finished(op, now_ns, self.due, self._rule, self._closed.heap, self._control, self._clock)
+        rest = self.due, self._rule, self._closed.heap, self._control, self._clock
+        call("rule.finished", op, now_ns, *rest)
 
 
 MODELS = st.builds(

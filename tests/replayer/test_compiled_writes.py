@@ -242,6 +242,15 @@ def test_an_interrupted_replay_leaves_no_part_of_an_upload(tmp_path: Path) -> No
     assert list((tmp_path / "new").iterdir()) == []
 
 
+@pytest.mark.parametrize("engine", ["compiled", "interpreter"])
+def test_an_upload_that_cannot_be_completed_leaves_nothing(tmp_path: Path, engine: str) -> None:
+    """A directory has the name of the object."""
+    ops: list[Op] = [("part", "folder", "a", 0, 5000, MS), ("complete", "folder", "a", 0, None, MS)]
+    rows = replayed(write_trace(tmp_path / "t", [*ops, *ops]), tmp_path / "c", engine)
+    assert [row["plan_op"] for row in rows if row["error"]] == [1, 3]
+    assert sorted(left_behind(tmp_path / "c")) == ["folder", "folder/inside", "there"]
+
+
 def test_a_full_disk_is_a_row_with_an_error(tmp_path: Path) -> None:
     """A file size limit stands for the disk; the part of a write that fits is not counted as written."""
     ops: list[Op] = [("write", "a", "a", 0, 4096, MS), ("write", "a", "a", 1 << 20, 4096, MS)]

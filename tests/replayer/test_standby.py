@@ -11,7 +11,7 @@ import pytest
 
 import tracekit
 from tracekit.replayer.engines import words
-from tracekit.replayer.engines.jit import load_kernel
+from tracekit.replayer.engines.jit import call
 from tracekit.store.reader import open_reader
 from tracekit.store.writer import TraceWriter
 
@@ -24,10 +24,6 @@ class Workers:
     """What the compiled workers of a replay share, seen by one of them; times in ns from now."""
 
     def __init__(self, *due: int, awaiting: int = 1, following: int = 1) -> None:
-        load_kernel()
-        from tracekit.replayer.engines import native, standby
-
-        self._module = standby
         self.header, self.clock = np.zeros(8, np.int64), np.zeros(4, np.int64)
         self.control = np.zeros(words.CONTROL_WIDTH, np.int64)
         self.state = np.zeros(words.STATE_WIDTH, np.int64)
@@ -35,18 +31,21 @@ class Workers:
         self.header[words.READY] = len(due)
         self.control[words.NEXT], self.control[words.AWAITING] = following, awaiting
         self.due = np.array(due, np.int64)
-        self.now = native.now
-        self.control[words.START] = self.now(self.clock)
+        self.control[words.START] = self.now()
+
+    def now(self) -> int:
+        """The time of the compiled workers."""
+        return call("native.now", self.clock)
 
     def stands_by(self) -> bool:
         """Have the worker take its next op; return whether it stood by before."""
-        self._module.stand_by(self.header, self.due, self.control, self.state, self.clock)
+        call("standby.stand_by", self.header, self.due, self.control, self.state, self.clock)
         assert not self.control[words.STANDING_BY] and not self.state[words.IDLE]
         return bool(self.state[words.CURRENT] >= 0)
 
     def take_turns(self) -> int:
         """Have all take turns; for how many ns."""
-        self._module._take_turns(self.control, self.clock)
+        call("standby._take_turns", self.control, self.clock)
         return int(self.control[words.TURNS_NS])
 
 
@@ -71,7 +70,7 @@ def test_a_worker_takes_the_next_op_at_once(due: tuple[int, ...], settings: dict
 
 def test_a_worker_does_not_stand_by_while_all_take_turns_or_the_replay_stops() -> None:
     workers = Workers(SECOND, -SECOND)
-    workers.control[words.TURNS_UNTIL] = workers.now(workers.clock) + 10 * SECOND
+    workers.control[words.TURNS_UNTIL] = workers.now() + 10 * SECOND
     assert not workers.stands_by()
     workers = Workers(SECOND, -SECOND)
     workers.header[words.STOP] = 1
@@ -88,7 +87,7 @@ def test_turns_last_longer_each_time_that_they_were_too_short() -> None:
     workers = Workers(SECOND, -SECOND)
     lasted = [workers.take_turns()]
     for _ in range(12):
-        workers.control[words.TURNS_UNTIL] = workers.now(workers.clock)  # they have just ended
+        workers.control[words.TURNS_UNTIL] = workers.now()  # they have just ended
         lasted.append(workers.take_turns())
     assert lasted == [min(1_000_000 << n, SECOND) for n in range(13)]
     assert workers.take_turns() == SECOND and workers.control[words.CALLS] == 13  # another one saw it as well

@@ -1,8 +1,7 @@
-"""Keeps pandas and SciPy out of the processes of verbs that do not need them.
+"""Keeps pandas out of the processes of verbs that do not need it.
 
-pyarrow imports pandas, where it is installed, when it makes its first array, and numba imports SciPy when it loads
-its first function. Each takes longer than many verbs need for all they do. No verb uses a frame: only the
-reader of Darshan logs does, which is a package of its own. Only the report finds phases with SciPy.
+pyarrow imports pandas, where it is installed, when it makes its first array, which takes longer than many verbs
+need for all they do. No verb uses a frame: only the reader of Darshan logs does, which is a package of its own.
 """
 
 from __future__ import annotations
@@ -15,26 +14,23 @@ from types import ModuleType
 __all__ = ["leave_out"]
 
 _NEEDING_PANDAS = ("import",)
-_WITHOUT_SCIPY = ("replay",)
 
 
 class _Absent:
-    """A finder that says of packages that they are not installed."""
+    """A finder that says of a package that it is not installed."""
 
-    def __init__(self, names: Sequence[str]) -> None:
-        self._names = names
+    def __init__(self, name: str) -> None:
+        self._name = name
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if name in self._names:
+        if name == self._name:
             raise ModuleNotFoundError(f"tracekit leaves {name} out of this verb", name=name)
         return None
 
 
 def leave_out(words: Sequence[str]) -> None:
-    """Make the packages that the command line `words` does not need look absent in this process."""
-    verb = words[0] if words else None
-    names = ["pandas"] if verb not in _NEEDING_PANDAS else []
-    names += ["scipy"] if verb in _WITHOUT_SCIPY else []
-    sys.meta_path.insert(0, _Absent(names))
+    """Make pandas look absent in this process if the command line `words` does not need it."""
+    if not words or words[0] not in _NEEDING_PANDAS:
+        sys.meta_path.insert(0, _Absent("pandas"))

@@ -71,7 +71,7 @@ def _read(path: str | Path) -> str:
 
 
 def bounded(memory: int, threads: int | None = None) -> duckdb.DuckDBPyConnection:
-    """Return a new DuckDB connection that keeps to `memory` bytes and loads no extensions.
+    """Return a new DuckDB connection that keeps to `memory` bytes, loads no extensions and shows no progress.
 
     Its scratch directory is readable by this user alone and is removed with the connection. Where no directory
     for temporary files can be written, nothing is spilled.
@@ -95,6 +95,7 @@ def bounded(memory: int, threads: int | None = None) -> duckdb.DuckDBPyConnectio
         _remove(scratch, os.getpid())
         raise
     weakref.finalize(connection, _remove, scratch, os.getpid())
+    connection.execute("SET enable_progress_bar = false")  # it prints on standard output, into our JSON
     return connection
 
 

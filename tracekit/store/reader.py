@@ -169,7 +169,6 @@ class TraceReader:
         files = [segment.path for segment in self.segments if segment.by_name]
         allowed = [*(str(file.absolute()) for file in files), *map(literal, files)]
         connection.execute("SET allowed_paths = $paths", {"paths": allowed})
-        connection.execute("SET enable_progress_bar = false")  # it prints on stdout, into our JSON
         connection.execute("SET python_enable_replacements = false")
         connection.execute("SET enable_external_access = false")
         connection.execute("SET lock_configuration = true")

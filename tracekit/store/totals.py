@@ -19,6 +19,7 @@ from tracekit.schema import DATA_KINDS, META_PREFIX
 from tracekit.sql import load_sql
 from tracekit.store.fingerprint import FINGERPRINT, fingerprint_of
 from tracekit.store.locate import literal
+from tracekit.store.memory import bounded, memory_bytes
 from tracekit.store.opening import SegmentInfo
 from tracekit.store.reader import TraceReader
 from tracekit.store.statements import value_errors
@@ -82,12 +83,13 @@ def totals(reader: TraceReader) -> Totals:
 def distinct_uris(reader: TraceReader, kinds: Collection[str]) -> tuple[str, ...]:
     """Return the URIs of the ops of these kinds, each once, in order."""
     full = [segment for segment in reader.segments if segment.rows]
-    with closing(reader.connect()) as connection, value_errors(reader.path):
-        if full and all(segment.by_name and _kinds(segment) <= set(kinds) for segment in full):
-            # One column of the files as they are: a fourth of the time that the view takes.
+    if full and all(segment.by_name and _kinds(segment) <= set(kinds) for segment in full):
+        # One column of the files as they are: a fourth of the time that the view takes.
+        with closing(bounded(memory_bytes())) as connection, value_errors(reader.path):
             files = connection.read_parquet([literal(segment.path) for segment in full], union_by_name=True)
             rows = files.project("uri").distinct().order("uri").fetchall()
-        else:
+    else:
+        with closing(reader.connect()) as connection, value_errors(reader.path):
             rows = connection.execute(load_sql("tracekit.store", "uris"), {"kinds": list(kinds)}).fetchall()
     return tuple(uri for (uri,) in rows)
 

@@ -186,9 +186,10 @@ class _LocalUpload:
     def complete(self) -> None:
         """Give the file its size and its name."""
         self._file.truncate(max(self._ends.values(), default=0))
-        self._file.close()
-        with _failing(self._uri, "complete"), self._held:
+        with _failing(self._uri, "complete"):
             os.replace(self._aside, self._name, src_dir_fd=self._folder, dst_dir_fd=self._folder)
+            self._file.close()
+        self._held.close()
 
     def abort(self) -> None:
         """Remove the file."""

@@ -139,7 +139,11 @@ class Changes:
         for each in files:
             each.file.close()
         for upload in uploads:
-            upload.abort()
+            try:
+                upload.abort()
+            except BackendError as error:
+                if error.error_class != ErrorClass.NOT_FOUND:  # it had ended, and only the answer was lost
+                    raise
         for series in {id(each): each for each in self._series.values()}.values():
             series.give_up()
 
@@ -185,18 +189,21 @@ class Changes:
         if kind == "part":
             number, offset = self._places[op]
             return self._uploading(op, uri).part(number, offset, data)
+        begun = self._uploads.of[op]
         with self._lock:
-            upload = self._begun.pop(self._uploads.of[op], None)
+            upload = self._begun.get(begun)
         if kind == "abort":
             if upload is not None:
                 upload.abort()
-            return 0
-        if upload is None:
+        elif upload is None:
             raise BackendError(
                 f"{uri}: no part of the upload was sent", "replay its parts, too", ErrorClass.UNSUPPORTED
             )
-        upload.complete()
-        self._drop(self._file[op])
+        else:
+            upload.complete()
+            self._drop(self._file[op])
+        with self._lock:  # an upload that could not be ended is given up with the replay
+            self._begun.pop(begun, None)
         return 0
 
     def _uploading(self, op: int, uri: str) -> Upload:

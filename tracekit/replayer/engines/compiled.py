@@ -37,7 +37,7 @@ from tracekit.replayer.engines.crew import raise_file_limit
 from tracekit.replayer.engines.hand import Hand
 from tracekit.replayer.engines.interpreter import EngineSettings, cpu_wait_ns, keep_times
 from tracekit.replayer.engines.interrupt import ending_on_interrupt
-from tracekit.replayer.engines.jit import lacking, load_kernel
+from tracekit.replayer.engines.jit import call, lacking
 from tracekit.replayer.engines.oplog import warm_up
 from tracekit.replayer.engines.rings import ADVICE, Rings
 from tracekit.replayer.engines.uring import Uring, refusal
@@ -295,7 +295,8 @@ class CompiledEngine:
             self._work(worker, header)
             return
         with closing(Uring(self._depth)) as ring:  # made by the thread that submits to it
-            failed = load_kernel("inflight.keep_in_flight").keep_in_flight(
+            failed = call(
+                "inflight.keep_in_flight",
                 np.frombuffer(header, np.int64),
                 self._arrays,
                 self._files,
@@ -308,7 +309,8 @@ class CompiledEngine:
             raise TracekitError(f"io_uring failed: {os.strerror(failed)}", "see the log of the kernel")
 
     def _work(self, worker: _Worker, header: memoryview | np.ndarray) -> None:
-        load_kernel().work(
+        call(
+            "kernel.work",
             np.frombuffer(header, np.int64),
             self._arrays,
             self._files,

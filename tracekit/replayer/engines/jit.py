@@ -1,25 +1,31 @@
-"""Loads the compiled loop: whether numba can, and where its machine code is kept."""
+"""Runs compiled functions: numba makes their machine code once for each user, and LLVM loads it from a file."""
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import importlib
 import logging
 import platform
 import threading
+from collections.abc import Callable, Iterator
 from functools import cache
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
-from types import ModuleType
 from typing import Any
+
+import numpy as np
 
 from tracekit.cache import cache_directory
 from tracekit.replayer.engines.oplog import warm_up
 
-__all__ = ["is_compiled", "lacking", "load_kernel", "preload"]
+__all__ = ["call", "is_compiled", "lacking", "preload"]
 
 _log = logging.getLogger("tracekit")
 _COMPILED = (
+    "entry.py",
+    "machine.py",
     "kernel.py",
     "closed.py",
     "rule.py",
@@ -36,16 +42,21 @@ _COMPILED = (
     "../modelled.py",
 )
 """The source that the machine code is made from, or takes constants from."""
+_ENTRY = "tracekit_entry"
+_loading = threading.Lock()
+_functions: dict[tuple[str, str], Callable[[int, int, int], int]] = {}
 
 
 @cache
 def lacking() -> str | None:
-    """Why the compiled loop cannot be loaded, and what to do; None if it can."""
+    """Why compiled functions cannot run, and what to do; None if they can."""
+    if find_spec("numba") is None:
+        return "numba is not installed: pip install 'tracekit[fast]'"
+    if is_compiled():
+        return None
     try:
         importlib.import_module("numba")
     except ImportError as error:  # numba refuses a numpy that it does not know
-        if isinstance(error, ModuleNotFoundError) and error.name == "numba":
-            return "numba is not installed: pip install 'tracekit[fast]'"
         return f"numba cannot be imported: {error}"
     return None
 
@@ -54,61 +65,85 @@ def preload() -> None:
     """Begin the imports that take long in another thread, while a long plan is read."""
 
     def imports() -> None:
-        lacking()
+        if lacking() is None:
+            importlib.import_module("tracekit.replayer.engines.machine")
         warm_up()
 
     threading.Thread(target=imports, name="tracekit-imports").start()
 
 
-@cache
-def load_kernel(function: str = "kernel.work") -> ModuleType:
-    """The module of a compiled function. Its machine code is cached for the user, never beside the source."""
-    import numba
-
-    folder = _directory()
-    before = numba.config.CACHE_DIR
-    numba.config.CACHE_DIR = str(folder)
-    try:
-        module = importlib.import_module(f"tracekit.replayer.engines.{function.partition('.')[0]}")
-    finally:
-        numba.config.CACHE_DIR = before
-    if is_compiled(function):
-        _load_alone(getattr(module, function.partition(".")[2]))
-    else:
-        _log.warning("compiling the replay engine: some seconds, once for each user and version")
-    return module
-
-
-def _load_alone(compiled: Any) -> None:
-    """Let numba load the cached machine code of a function without all that it needs to compile one.
-
-    It would register every function that it knows first, which takes four fifths of the time. Where the code turns out
-    not to be in the cache, such as for another processor, the compiler registers them.
-    """
-    from numba.core.runtime import rtsys
-
-    cache: Any = getattr(compiled, "_cache", None)
-    load = getattr(cache, "_load_overload", None)
-    if load is None:  # a numba that works differently
-        return
-
-    def load_overload(sig: Any, target_context: Any) -> Any:
-        rtsys.initialize(target_context)
-        return load(sig, target_context)
-
-    cache.load_overload = load_overload
-
-
 def is_compiled(function: str = "kernel.work") -> bool:
-    """Whether this user has machine code of this version already. Does not import numba, which is installed."""
-    return any(_directory().rglob(f"{function}-*.nbc"))
+    """Whether this user has machine code of this version already."""
+    return any(_directory().glob(f"{function}-*.o"))
+
+
+def call(function: str, *arguments: Any) -> int:
+    """Run a compiled function, such as "kernel.work", without the interpreter lock.
+
+    It takes contiguous arrays, named tuples of them, and integers, and returns an integer. It is compiled before if this
+    user, processor and version have no machine code of it for arguments of these types.
+    """
+    run = _function(function, arguments)
+    table = np.fromiter(_words(arguments), np.int64)
+    result, failure = ctypes.c_int64(), ctypes.c_int64()
+    if status := run(ctypes.addressof(result), ctypes.addressof(failure), table.ctypes.data):
+        raise RuntimeError(f"{function} ended with status {status} of numba")
+    return result.value
+
+
+def _function(name: str, arguments: tuple[Any, ...]) -> Callable[[int, int, int], int]:
+    """The C function of a compiled function for arguments of these types."""
+    form = _form(arguments)
+    with _loading:
+        if (name, form) not in _functions:
+            _functions[name, form] = _load(name, form, arguments)
+        return _functions[name, form]
+
+
+def _load(name: str, form: str, arguments: tuple[Any, ...]) -> Callable[[int, int, int], int]:
+    """Load the machine code from its file, or have numba make it."""
+    from tracekit.replayer.engines import machine
+
+    made_for = hashlib.sha256(f"{form} {machine.processor()}".encode()).hexdigest()[:16]
+    path = _directory() / f"{name}-{made_for}.o"
+    code = machine.kept(path)
+    if code is None:
+        _log.warning("compiling the replay engine: some seconds, once for each user and version")
+        from tracekit.replayer.engines.entry import compiled
+
+        module, _, function = name.partition(".")
+        imported = importlib.import_module(f"tracekit.replayer.engines.{module}")
+        code = compiled(getattr(imported, function), arguments, _ENTRY)
+        try:
+            machine.keep(code, path)
+        except OSError as error:
+            _log.warning("the machine code is not kept for the next replay: %s", error)
+    return machine.link(code, _ENTRY)
+
+
+def _form(value: Any) -> str:
+    """The types of arguments, as a name."""
+    if isinstance(value, np.ndarray):
+        return f"{value.dtype.str[1:]}x{value.ndim}"
+    return f"({','.join(map(_form, value))})" if isinstance(value, tuple) else "i"
+
+
+def _words(value: Any) -> Iterator[int]:
+    """The table of arguments: the address and the lengths of each array, and the integers."""
+    if isinstance(value, np.ndarray):
+        if not value.flags.c_contiguous:
+            raise ValueError("an array is not contiguous")
+        yield value.ctypes.data
+        yield from value.shape
+    elif isinstance(value, tuple):
+        for member in value:
+            yield from _words(member)
+    else:
+        yield int(value)
 
 
 def _directory() -> Path:
-    """The directory of the machine code. Its name tells the compiled source, numba and the architecture apart.
-
-    numba itself keeps the code of each processor model apart.
-    """
+    """The directory of the machine code. Its name tells the compiled source, numba and the architecture apart."""
     sources = [(Path(__file__).parent / name).read_bytes() for name in _COMPILED]
     digest = hashlib.sha256(b"\0".join(sources)).hexdigest()[:12]
     return cache_directory(f"engine-{digest}-numba-{version('numba')}-{platform.machine()}")

@@ -140,15 +140,15 @@ def work(
     seeds: Any,
     worker: Any,
     ask: Any,
-) -> None:
-    """Drive ops until there are none, or until the replay stops."""
+) -> Any:
+    """Drive ops until there are none, or until the replay stops. Returns 0."""
     ordered, timed = control[w.ORDERED] != 0, control[w.TIMED] != 0
     gated = control[w.MAX_BYTES] > 0 or control[w.MAX_OPS] > 0
     state, clock = worker.state, worker.clock
     while True:
         op = _take(header, plan, closed, control, worker)
         if op < 0:
-            return
+            return 0
         number, kind = plan.file[op], plan.kind[op]
         reads, changed = kind < _READS, files.changed[number] != 0
         failed, slot, asked = 0, 0, max(plan.length[op], 0)
@@ -160,7 +160,7 @@ def work(
         backlog = _wait_for_due(at, header, control, state, clock) if timed else 0
         held = wait_turn(op, order, header, control, clock) if ordered else 0
         if load(header, w.STOP) != 0:
-            return
+            return 0
         if reads and changed:  # by ops that have ended now
             failed, slot, asked = prepare_read(op, True, plan, files, control, worker, ask)
         elif failed == 0 and kind == _WRITE:

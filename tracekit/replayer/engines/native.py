@@ -152,7 +152,7 @@ def call(typing_context: Any, address: Any, what: Any, op: Any, argument: Any) -
     return types.int64(types.int64, types.int64, types.int64, types.int64), code
 
 
-compiled = njit(nogil=True, cache=True, _nrt=False)
+compiled = njit(nogil=True, _nrt=False)
 """Without reference counts of arrays, which nothing here allocates: shared ones made an op take 1.6 times the CPU."""
 
 
