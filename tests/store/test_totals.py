@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
+from unittest import mock
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,7 +17,9 @@ from properties import examples
 from tracekit import schema
 from tracekit.recorder import Recorder
 from tracekit.store import totals as module
+from tracekit.store.opening import SegmentInfo
 from tracekit.store.reader import TraceReader, open_reader
+from tracekit.store.segment import conform, write_segment
 from tracekit.store.totals import Totals, distinct_uris, totals
 from tracekit.store.writer import TraceWriter
 
@@ -82,17 +86,63 @@ def test_totals_of_more_streams_than_a_footer_holds_come_from_a_query(
     assert totals(open_reader(tmp_path / "t")) == Totals(35, 5)
 
 
-@examples(40)
-@given(ops=OPS)
-def test_distinct_uris_from_the_column_alone_are_those_of_the_view(
-    tmp_path_factory: pytest.TempPathFactory, ops: list[dict[str, object]]
+@examples(60)
+@given(ops=OPS, least=st.sampled_from([0, 2, 100]), text=st.sampled_from([0, 40, 80, 8192]))
+def test_distinct_uris_from_footers_and_from_the_column_alone_are_those_of_the_view(
+    tmp_path_factory: pytest.TempPathFactory, ops: list[dict[str, object]], least: int, text: int
 ) -> None:
     path = tmp_path_factory.mktemp("t") / "trace"
-    with TraceWriter(path, source="import:test", epoch_unix_ns=0, segment_ops=3) as writer:
+    with (
+        mock.patch.multiple(module, _LEAST_OPS=least, _MOST_TEXT=text),
+        TraceWriter(path, source="import:test", epoch_unix_ns=0, segment_ops=3) as writer,
+    ):
         for at, op in enumerate(ops):
-            row = {"t_submit": at, "uri": f"file:///{at % 5}{op['op']}", "offset": 0, **op}
+            row = {"t_submit": at, "uri": f"file:///ü{at % 5}{op['op']}", "offset": 0, **op}
             writer.write(pa.RecordBatch.from_pylist([row], schema=schema.OPS))
     reader = open_reader(path)
+    for segment in reader.segments:
+        names = {f"file:///ü{at % 5}{op['op']}" for at, op in list(enumerate(ops))[segment_ops(segment)]}
+        fits = segment.rows >= least and len(json.dumps(list(names))) <= text
+        assert ("uris" in segment.metadata) == fits
     for kinds in (("read", "get"), ("read", "get", "put", "stat", "hint")):
-        wanted = {f"file:///{at % 5}{op['op']}" for at, op in enumerate(ops) if op["op"] in kinds}
+        wanted = {f"file:///ü{at % 5}{op['op']}" for at, op in enumerate(ops) if op["op"] in kinds}
         assert distinct_uris(reader, kinds) == tuple(sorted(wanted))
+
+
+def segment_ops(segment: SegmentInfo) -> slice:
+    """Which ops of a trace with segments of three a segment has."""
+    number = int(segment.path.stem.rpartition("-")[2])
+    return slice(3 * number, 3 * number + 3)
+
+
+def test_a_segment_written_with_the_labels_of_another_describes_its_own_ops(tmp_path: Path) -> None:
+    ops = conform(
+        pa.RecordBatch.from_pydict({"t_submit": [1, 2], "uri": ["file:///a", "file:///b"], "worker": [1, 2]})
+    )
+    stale = {"uris": '["file:///of another"]', "streams": "[[9, 9]]", "kinds": '["put"]', "host": "h"}
+    with mock.patch.multiple(module, _LEAST_OPS=100, _MOST_STREAMS=1):
+        labels = {f"{schema.META_PREFIX}{key}".encode(): text.encode() for key, text in stale.items()}
+        write_segment(tmp_path / "seg-0.parquet", ops, labels, {})
+    (segment,) = open_reader(tmp_path / "seg-0.parquet").segments
+    known = {key: segment.metadata.get(key) for key in stale}
+    assert known == {"uris": None, "streams": None, "kinds": '["read"]', "host": "h"}
+
+
+def test_names_of_a_long_segment_are_in_its_footer_and_are_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows, names = 250_000, [f"file:///{i}" for i in range(50)]
+    with TraceWriter(tmp_path / "t", source="import:test", epoch_unix_ns=0, segment_ops=100_000) as writer:
+        columns = {
+            "t_submit": range(rows),
+            "uri": [names[i % 50] for i in range(rows)],
+            "op": ["read"] * rows,
+        }
+        writer.write(pa.RecordBatch.from_pydict({**columns, "t_submit": list(range(rows))}))
+    reader = open_reader(tmp_path / "t")
+    read = mock.Mock(return_value=set())
+    monkeypatch.setattr(module, "_read_uris", read)
+    found = distinct_uris(reader, ("read",))
+    listed = [segment for segment in reader.segments if segment.rows >= 100_000]
+    assert found == tuple(sorted(names)) and len(listed) >= 2
+    assert len(read.call_args.args[0]) == len(reader.segments) - len(listed)

@@ -20,7 +20,7 @@ from tracekit.store.cleaning import cleaned
 from tracekit.store.footer import sealed_writer
 from tracekit.store.index import Entry, entry_of
 from tracekit.store.journal import COUNTERS_KEY
-from tracekit.store.totals import describe_segment
+from tracekit.store.totals import DESCRIBED, describe_segment
 from tracekit.whole import whole_file
 
 __all__ = ["ROW_GROUP_ROWS", "as_recorded", "check_errors", "conform", "write_segment"]
@@ -94,7 +94,11 @@ def write_segment(
     """Write `table` (conforming) as the segment `path`, whole or not at all, and return its entry for the index."""
     ordered = _sorted_by_submit(table)
     schema = ordered.schema.with_metadata(
-        {**metadata, **describe_segment(table), COUNTERS_KEY.encode(): json.dumps(dict(counters)).encode()}
+        {
+            **{key: text for key, text in metadata.items() if key not in DESCRIBED},  # of other ops
+            **describe_segment(table),
+            COUNTERS_KEY.encode(): json.dumps(dict(counters)).encode(),
+        }
     )
     integers = [field.name for field in schema if pa.types.is_integer(field.type)]
     texts = [field.name for field in schema if pa.types.is_dictionary(field.type)]
