@@ -20,6 +20,7 @@ TEXTS = [
     path
     for pattern in ("tracekit/**/*.py", "docs/**/*.md", "analysis/**/*.py", "*.md", "Makefile", ".ci/*")
     for path in sorted(layers.REPO.glob(pattern))
+    if path.is_file()  # Python keeps bytecode beside modules
 ]
 
 
