@@ -92,6 +92,7 @@ def write_segment(
     counters: Mapping[str, int],
 ) -> Entry:
     """Write `table` (conforming) as the segment `path`, whole or not at all, and return its entry for the index."""
+    table = table.unify_dictionaries()
     ordered = _sorted_by_submit(table)
     schema = ordered.schema.with_metadata(
         {
@@ -117,7 +118,6 @@ def write_segment(
 
 
 def _sorted_by_submit(table: pa.Table) -> pa.Table:
-    table = table.unify_dictionaries()
     submit = table.column("t_submit").to_numpy()
     if not (submit[1:] < submit[:-1]).any():
         return table

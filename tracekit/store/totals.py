@@ -46,7 +46,7 @@ class Totals:
 
 
 def describe_segment(table: pa.Table) -> dict[bytes, bytes]:
-    """Return the metadata with the totals and the fingerprint of the (conforming) ops of a segment."""
+    """Return the metadata with the totals and the fingerprint of the (conforming) ops of a segment, whose dictionaries are unified."""
     rank, worker = (pc.fill_null(table.column(name), 0).to_numpy() for name in ("rank", "worker"))
     streams = pc.unique(pa.array(stream_keys(rank, worker))).to_numpy()
     table = table.set_column(table.column_names.index("bytes"), "bytes", moved_bytes(table))
@@ -57,7 +57,7 @@ def describe_segment(table: pa.Table) -> dict[bytes, bytes]:
         described["streams"] = json.dumps(sorted(known))
     described["kinds"] = json.dumps(sorted(pc.unique(table.column("op").cast(pa.string())).to_pylist()))
     if len(table) >= _LEAST_OPS:
-        names = pc.unique(table.column("uri").unify_dictionaries())
+        names = pc.unique(table.column("uri"))
         text = json.dumps(names.to_pylist()) if len(names) < _MOST_TEXT else ""
         if 0 < len(text) <= _MOST_TEXT:
             described["uris"] = text

@@ -142,6 +142,7 @@ def _words(value: Any) -> Iterator[int]:
         yield int(value)
 
 
+@cache
 def _directory() -> Path:
     """The directory of the machine code. Its name tells the compiled source, numba and the architecture apart."""
     sources = [(Path(__file__).parent / name).read_bytes() for name in _COMPILED]
