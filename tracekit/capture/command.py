@@ -148,8 +148,7 @@ def capture_command(
         job.save()
         argv, environ = list(command), _environment(work, asked, job.paths, engine, options["max_overhead"])
         if engine is not None:
-            asked_for = {"metadata": job.metadata, "memory": job.paths.admits_memory}
-            argv, more = engine.start(tool, command, work / "logs", os.environ, **asked_for)
+            argv, more = engine.start(tool, command, work / "logs", os.environ, **job.recorded_kinds)
             environ |= more
         with (
             proxied(OpLog(work / "proxied", rank=job.rank), job.paths)

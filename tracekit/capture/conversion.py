@@ -120,6 +120,11 @@ class Job:
         return next((engine for engine in ENGINES if engine.name == self.method), None)
 
     @property
+    def recorded_kinds(self) -> dict[str, bool]:
+        """What an engine is told of the ops that are wanted, as keywords of `Engine.start`."""
+        return {"metadata": self.metadata, "memory": self.paths.admits_memory}
+
+    @property
     def runs(self) -> bool:
         """Whether the process of the capture is alive."""
         return is_alive(self.pid, self.started)

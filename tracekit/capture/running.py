@@ -87,8 +87,7 @@ def record_running(
     try:
         if engine is not None:
             (work / "logs").mkdir()
-            asked_for = {"metadata": job.metadata, "memory": job.paths.admits_memory}
-            argv, more = engine.start(tool, command, work / "logs", os.environ, **asked_for)
+            argv, more = engine.start(tool, command, work / "logs", os.environ, **job.recorded_kinds)
             environ |= {**more, "TRACEKIT_SCOPES": str(work / "scopes")}
             moving = _Moving(job, recorder)
         job.save()
