@@ -63,10 +63,10 @@ class ConsumerClock:
         if trace is not None:
             trace.count("consumer_epochs")
 
-    def asked(self) -> None:
-        """The consumer asks for the next batch, or finds out that there is none."""
+    def asked(self, at_ns: int | None = None) -> None:
+        """The consumer asks for the next batch, or finds out that there is none. `at_ns` is when (monotonic), if not now."""
         opening = self._asked_ns == 0
-        self._asked_ns = time.monotonic_ns()
+        self._asked_ns = time.monotonic_ns() if at_ns is None else at_ns
         if opening and self._trace is not None and _ended is not None and _ended[0]() is self._trace:
             self._uncounted = {
                 "consumer_between_epochs": 1,
@@ -96,9 +96,9 @@ class ConsumerClock:
             self._trace.count_all(self._uncounted)
             self._uncounted = {}
 
-    def handed(self) -> None:
-        """The consumer gets the batch that it asked for."""
-        self._handed_ns = time.monotonic_ns()
+    def handed(self, at_ns: int | None = None) -> None:
+        """The consumer gets the batch that it asked for. `at_ns` is when (monotonic), if not now."""
+        self._handed_ns = time.monotonic_ns() if at_ns is None else at_ns
         if self._trace is not None:
             numbers, self._uncounted = (
                 self._uncounted,

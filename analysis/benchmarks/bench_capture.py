@@ -121,7 +121,7 @@ class Files(Dataset):
     def __len__(self): return 600 if content == "arrays" else 200
     def __getitem__(self, i):
         if content == "arrays": return torch.from_numpy(np.load(f"{folder}/{i % 100}.npy"))
-        return torch.from_numpy(np.asarray(Image.open(f"{folder}/{i % 100}.jpeg").convert("RGB").resize((224, 224))))
+        return torch.from_numpy(np.array(Image.open(f"{folder}/{i % 100}.jpeg").convert("RGB").resize((224, 224))))
 def cpu():
     return sum(u.ru_utime + u.ru_stime for u in map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)))
 def epoch():

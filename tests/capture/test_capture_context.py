@@ -1,14 +1,21 @@
 import asyncio
 import contextlib
+import itertools
 import os
 import struct
 import threading
+import time
+from unittest import mock
 
 import pyarrow as pa
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from tracekit.capture import context
-from tracekit.capture.context import enter, leave, sample, step, where
+from tracekit.capture.context import enter, enter_batch, leave, leave_batch, sample, step, where
 from tracekit.capture.scopes import Scopes
+
+NUMBERS = itertools.count()
 
 
 def test_outside_every_scope_sample_and_step_are_null():
@@ -337,21 +344,142 @@ def test_scopes_of_threads_that_end_at_once_are_each_logged_once(tmp_path):
     assert len(logged) == 2 * len(samples)
 
 
-def test_what_is_counted_with_scopes_is_written_with_them_and_not_by_a_child(tmp_path):
-    assert not context.counted_with_scopes({"fetches": 1})
-    context.log_scopes(str(tmp_path / "scopes"))
+def fetch(batch, indices, load=lambda index: None):
+    """What a loader's loop does."""
+    return [load(index) for index in batch.served(indices)]
+
+
+def test_in_a_batch_the_sample_is_the_one_that_is_being_fetched():
+    seen = []
+    with sample(50):
+        batch = enter_batch(3, range(100, 120))
+        assert where() == (50, 3)
+        fetch(batch, range(20), lambda index: seen.append((index, where(), _seen_by_a_bare_thread())))
+        assert where() == (50, 3)
+        leave_batch(batch)
+        assert where() == (50, None)
+    assert seen == [(index, (100 + index, 3), (100 + index, 3)) for index in range(20)]
+    assert not context._open
+
+
+def test_a_scope_inside_a_batch_inherits_its_sample_and_step():
+    batch = enter_batch(3, "ab")
+    (first, *_) = iter(batch.served([0, 1]))
+    leave_batch(batch)
+    assert (first, where()) == (0, (None, None))
+    batch = enter_batch(3, [7])
+    batch.one()
+    with step(4):
+        assert where() == (7, 4)
+    with sample(8):
+        assert where() == (8, 3)
+    leave_batch(batch)
+
+
+class Stop(Exception):
+    pass
+
+
+KEYS = st.one_of(st.integers(0, 1 << 62), st.sampled_from(["key", None, 1.5, -3, 1 << 70]))
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    batches=st.lists(st.tuples(st.lists(KEYS, max_size=20), st.integers(0, 25)), min_size=1, max_size=4),
+    in_parts=st.booleans(),
+)
+def test_an_op_in_a_batch_is_placed_in_the_sample_that_was_being_fetched(tmp_path, batches, in_parts):
+    """Each sample, and each batch after its samples, does an op; some batches fail at a sample."""
+    ops = []
+    path = tmp_path / str(next(NUMBERS))
+
+    def op(key, number):
+        known = isinstance(key, int) and 0 <= key < 1 << 63
+        ops.append((time.time_ns(), key if known else None, number))
+
+    with mock.patch.object(context, "_LONGEST_WAIT_NS", -1 if in_parts else 1 << 60):
+        context.log_scopes(str(path))
+        try:
+            for number, (keys, fails_at) in enumerate(batches):
+
+                def load(index, keys=keys, number=number, fails_at=fails_at):
+                    op(keys[index], number)
+                    if index == fails_at:
+                        raise Stop
+
+                batch = enter_batch(number, keys)
+                with contextlib.suppress(Stop):
+                    fetch(batch, range(len(keys)), load)
+                    op(None, number)
+                assert leave_batch(batch, 1000 + number, number - 1)
+        finally:
+            context.log_scopes(None)
+    pid, thread = os.getpid(), threading.get_native_id()
+    times = pa.array([at for at, _, _ in ops], pa.int64())
+    rows = pa.RecordBatch.from_pydict(
+        {"pid": [pid] * len(ops), "tid": [thread] * len(ops), "t_submit": times}
+    )
+    scopes = Scopes(path)
+    placed = scopes.place(rows)
+    assert placed.column("sample_id").to_pylist() == [key for _, key, _ in ops]
+    assert placed.column("step").to_pylist() == [number for _, _, number in ops]
+    many = len(batches)
+    expected = {"loader_fetches": many, "loader_fetch_ns": sum(range(1000, 1000 + many))}
+    if many > 1:  # the first was not picked up
+        expected |= {"loader_pickups": many - 1, "loader_pickup_ns": sum(range(many - 1))}
+    assert scopes.counters == expected
+
+
+def test_the_samples_of_a_long_batch_are_in_the_log_before_it_ends(tmp_path, monkeypatch):
+    monkeypatch.setattr(context, "_LONGEST_WAIT_NS", -1)
+    path = tmp_path / "scopes"
+    context.log_scopes(str(path))
+    rows = []
+
+    def load(index):
+        row = {"pid": [os.getpid()], "tid": [threading.get_native_id()], "t_submit": [time.time_ns()]}
+        rows.append(pa.RecordBatch.from_pydict(row))
+        if index == 16:
+            assert [Scopes(path).place(row).column("sample_id")[0].as_py() for row in rows] == [
+                *range(16),
+                None,
+            ]
+
     try:
-        with step(1):
-            assert context.counted_with_scopes({"fetches": 1, "fetch_ns": 70})
-            if not (child := os.fork()):
-                os._exit(0 if context.counted_with_scopes({"fetches": 4}) else 1)
-            assert os.waitpid(child, 0)[1] == 0
-            assert Scopes(tmp_path / "scopes").counters == {}
-        found = Scopes(tmp_path / "scopes")
-        assert found.counters == {"fetches": 1, "fetch_ns": 70}
-        with step(2):
-            context.counted_with_scopes({"fetches": 1})
-        found.refresh()
-        assert found.counters == {"fetches": 2, "fetch_ns": 70}
+        batch = enter_batch(0, range(20))
+        fetch(batch, range(20), load)
+        leave_batch(batch)
     finally:
         context.log_scopes(None)
+    placed = Scopes(path).place(pa.Table.from_batches(rows).combine_chunks().to_batches()[0])
+    assert placed.column("sample_id").to_pylist() == [*range(20)]
+    assert placed.column("step").to_pylist() == [0] * 20
+
+
+def test_a_child_that_is_forked_inside_a_batch_does_not_log_it(tmp_path):
+    context.log_scopes(str(tmp_path / "scopes"))
+    try:
+        batch = enter_batch(1, [7])
+        batch.one()
+        if not (child := os.fork()):
+            os._exit(1 if leave_batch(batch) else 0)
+        assert os.waitpid(child, 0)[1] == 0
+        assert leave_batch(batch)
+    finally:
+        context.log_scopes(None)
+    lines = (tmp_path / "scopes").read_text().splitlines()
+    assert [line.partition(",")[0] for line in lines] == ["joined", "batch"]
+
+
+def test_a_batch_that_was_cut_short_in_the_log_is_left_out(tmp_path):
+    path = tmp_path / "scopes"
+    context.log_scopes(str(path))
+    for number in range(2):
+        batch = enter_batch(number, [7, 8])
+        fetch(batch, [0, 1])
+        leave_batch(batch, 5)
+    context.log_scopes(None)
+    joined, first, second = path.read_text().splitlines()
+    for cut in range(len(first)):
+        path.write_text(f"{joined}\n{first[:cut]}\n{second}\n")
+        assert Scopes(path).counters == {"loader_fetches": 1, "loader_fetch_ns": 5}

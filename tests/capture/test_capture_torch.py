@@ -13,7 +13,7 @@ from tracekit.recorder import Recorder
 from tracekit.store.reader import open_reader
 
 torch = pytest.importorskip("torch", reason="torch is not installed (extra `torch`)")
-from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset, SequentialSampler  # noqa: E402
+from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset, SequentialSampler, Subset  # noqa: E402
 
 RECORD = 1000
 SAMPLES = 24
@@ -67,6 +67,16 @@ class Keyed(Dataset):
 
     def __len__(self) -> int:
         return SAMPLES
+
+
+class Words(Dataset):
+    """Its keys are its samples."""
+
+    def __getitem__(self, key: Any) -> Any:
+        return key
+
+    def __len__(self) -> int:
+        return 8
 
 
 @pytest.fixture
@@ -158,6 +168,35 @@ def test_keys_that_are_not_numbers_leave_the_sample_id_null(path, trace):
     assert len({row["step"] for row in found}) == 4
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_subset_tells_which_of_its_samples_it_reads(workers, path, trace):
+    chosen = [*range(SAMPLES - 1, -1, -2)]
+    with capture.start(trace, hooks=["files", "torch"]):
+        loader = DataLoader(Subset(Records(path), chosen), batch_size=5, num_workers=workers)
+        assert drain(loader) == chosen
+    found = {row["offset"] // RECORD: row["sample_id"] for row in reads(trace)}
+    assert found == {index: number for number, index in enumerate(chosen)}
+
+
+def test_a_dataset_that_fetches_a_batch_at_once_does_not_tell_its_samples(path, trace):
+    with capture.start(trace, hooks=["files", "torch"]):
+        for dataset in (BatchedRecords(path), Subset(BatchedRecords(path), range(SAMPLES))):
+            assert drain(DataLoader(dataset, batch_size=5)) == list(range(SAMPLES))
+    found = reads(trace)
+    assert len(found) == 2 * SAMPLES and {row["sample_id"] for row in found} == {None}
+    assert len({row["step"] for row in found}) == 10
+
+
+@pytest.mark.parametrize("batched", [tuple, list, torch.tensor, iter])
+def test_samples_are_known_whatever_a_batch_sampler_yields(batched, path, trace):
+    batches: Any = [batched([2 * number, 2 * number + 1]) for number in range(SAMPLES // 2)]
+    with capture.start(trace, hooks=["files", "torch"]):
+        assert drain(DataLoader(Records(path), batch_sampler=batches)) == list(range(SAMPLES))
+    found = reads(trace)
+    assert [row["sample_id"] for row in found] == list(range(SAMPLES))
+    assert len({row["step"] for row in found}) == SAMPLES // 2
+
+
 def test_the_hosts_own_objects_are_untouched(path, trace):
     seen = []
 
@@ -233,6 +272,44 @@ def test_the_structure_of_a_loader_and_its_consumer_are_counted(workers, ahead, 
         # The first batch of a worker waits for the worker to start.
         assert counters.get("loader_pickups", 0) == (batches - 2 * workers if workers else 0)
     assert "hook_errors.torch" not in counters
+
+
+def test_batches_of_a_loop_that_breaks_off_are_counted(path, trace):
+    with capture.start(trace, hooks=["torch"]):
+        for number, _ in enumerate(DataLoader(Records(path), batch_size=4)):
+            if number == 2:
+                break
+    counters = open_reader(trace).counters
+    assert (counters["consumer_epochs"], counters["consumer_batches"]) == (1, 2)  # nobody asked for a fourth
+
+
+def test_an_iterator_that_outlives_a_capture_is_counted_by_each(path, tmp_path):
+    batches = iter(DataLoader(Records(path), batch_size=4, num_workers=1))
+    for number, many in enumerate((3, 2)):
+        with capture.start(tmp_path / f"{number}.trace", hooks=["torch"]):
+            for _ in range(many):
+                next(batches)
+        counters = open_reader(tmp_path / f"{number}.trace").counters
+        assert (counters["consumer_epochs"], counters["consumer_batches"]) == (1, many - 1)
+
+
+def test_a_child_that_is_forked_between_batches_does_not_count_them_again(path, trace):
+    with capture.start(trace, hooks=["torch"]):
+        for _ in DataLoader(Records(path), batch_size=4):
+            if not (child := os.fork()):
+                capture.stop()
+                os._exit(0)
+            assert os.waitpid(child, 0)[1] == 0
+    assert open_reader(trace).counters["consumer_batches"] == SAMPLES // 4
+
+
+def test_a_batch_of_the_host_that_looks_like_ours_is_its_own(path, trace):
+    batches: Any = [("tracekit step", 1, 2, 3), (4, 5, 6, 7)]
+    with capture.start(trace, hooks=["torch"]):
+        loader = DataLoader(
+            Words(), batch_sampler=batches, num_workers=1, collate_fn=list, multiprocessing_context="fork"
+        )
+        assert list(loader) == [["tracekit step", 1, 2, 3], [4, 5, 6, 7]]
 
 
 @pytest.mark.parametrize("workers", [0, 1])

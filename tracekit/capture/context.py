@@ -18,19 +18,26 @@ import sys
 import threading
 from array import array
 from binascii import hexlify
-from collections.abc import Mapping
+from collections.abc import Iterator, Sequence
+from itertools import chain, compress, filterfalse
+from operator import index as as_index
 from time import time_ns
 from types import FrameType, TracebackType
+from typing import Any
 
 from tracekit.job import rank_and_world_size
 
 __all__ = [
+    "BATCH_FIELDS",
     "SCOPE_FIELDS",
-    "counted_with_scopes",
+    "Batch",
     "enter",
+    "enter_batch",
     "leave",
+    "leave_batch",
     "log_scopes",
     "sample",
+    "sample_number",
     "scope",
     "set_worker",
     "step",
@@ -39,6 +46,8 @@ __all__ = [
 ]
 
 SCOPE_FIELDS = ("thread", "begin", "end", "sample_id", "step", "worker", "rank")
+BATCH_FIELDS = (*SCOPE_FIELDS, "ended", "took", "picked_up", "samples")
+"""What comes before the times and the sample_ids of a batch, which is written in parts if it takes long."""
 Where = tuple[int | None, int | None]
 """(sample_id, step)"""
 
@@ -50,12 +59,91 @@ class _Scope:
     began later, and each applies to the ops of its own generator only (see `_live`).
     """
 
-    __slots__ = ("begin", "ended", "generator", "outer", "where")
+    __slots__ = ("begin", "ended", "generator", "outer")
     begin: int
     ended: bool
     generator: FrameType | None
     outer: _Scope | None
+
+    @property
+    def where(self) -> Where:
+        raise NotImplementedError
+
+
+class _Given(_Scope):
+    """A scope whose sample and step do not change."""
+
+    __slots__ = ("where",)
     where: Where
+
+
+class Batch(_Scope):
+    """The scope of a step in which samples are fetched one after the other: each from when it is asked for until the next one is.
+
+    A loader's loop asks for a sample by taking its index from `served`. The times are noted by iterators of the interpreter:
+    a function of Python takes several times as long between two samples, which leave nothing of it in the caches.
+    """
+
+    __slots__ = ("_around", "_logged_ns", "_number", "_sample_ids", "_times", "_written")
+
+    _around: int | None
+    _number: int | None
+    _sample_ids: Sequence[Any]
+    _times: list[int]
+    _written: int
+    """How many samples are in the log."""
+
+    @property
+    def where(self) -> Where:
+        at = self._written + len(self._times) - 1
+        if 0 <= at < len(self._sample_ids):
+            return (sample_number(self._sample_ids[at]), self._number)
+        return (self._around, self._number)
+
+    def served(self, indices: Sequence[Any]) -> Iterator[Any]:
+        """Yield `indices`, one for each of the samples, and note when each is asked for."""
+        return chain.from_iterable(self._parts(indices))
+
+    def one(self) -> None:
+        """The only sample is asked for."""
+        self._times.append(time_ns())
+
+    def _parts(self, indices: Sequence[Any]) -> Iterator[Iterator[Any]]:
+        clock = filterfalse(self._times.append, iter(time_ns, None))  # appends the time, and yields it
+        self._logged_ns = self.begin
+        for at in range(0, len(indices), _SAMPLES_AT_ONCE):
+            if at and (now := time_ns()) - self._logged_ns > _LONGEST_WAIT_NS and _scope_log is not None:
+                self.write(now)
+                self._logged_ns = now
+            yield compress(indices[at : at + _SAMPLES_AT_ONCE], clock)
+        self._times.append(time_ns())
+
+    def write(self, now: int, took: int = -1, picked_up: int = -1, *, ended: int = 0) -> None:
+        """Write what has not been written to the log of scopes, which is open."""
+        sample_ids, times = self._sample_ids[self._written :], self._times[:]
+        self._times.clear()
+        samples = min(len(times), len(sample_ids))
+        self._written += samples
+        if samples == len(times):
+            times.append(now)  # when the last sample ended
+        head = (
+            _thread.number or _number_thread(),
+            self.begin,
+            now,
+            -1,
+            -1 if self._number is None else self._number,
+            -1 if _worker is None else _worker,
+            _rank(now) if _known_rank is None or now - _asked_ns > _LONGEST_WAIT_NS else _known_rank,
+            ended,
+            took,
+            picked_up,
+            samples,
+        )
+        try:
+            packed = array("q", (*head, *times, *sample_ids[:samples]))
+        except (TypeError, OverflowError):  # keys that are no numbers, or that no trace can hold
+            packed = array("q", (*head, *times, *map(_storable, sample_ids[:samples])))
+        _append(b"batch," + hexlify(packed))
 
 
 class _Scoped:
@@ -90,11 +178,12 @@ _scope_log: int | None = None
 _unwritten: list[int] = []
 """The `SCOPE_FIELDS` of the scopes that have ended since the log was written last, at `_written_ns`."""
 _note = _unwritten.extend
-_uncounted: list[Mapping[str, int]] = []
 _writing = threading.RLock()
 """Reentrant: the garbage collector may close a generator, and end its scope, while scopes are written."""
 _written_ns = 0
 _LONGEST_WAIT_NS = 250_000_000
+_SAMPLES_AT_ONCE = 8
+"""After so many samples of a batch, it is looked whether they have waited for that long."""
 
 
 class _Thread(threading.local):
@@ -124,12 +213,12 @@ def scope(sample_id: int | None = None, number: int | None = None) -> _Scoped:
     return _Scoped(sample_id, number)
 
 
-def enter(sample_id: int | None = None, number: int | None = None) -> _Scope:
+def enter(sample_id: int | None = None, number: int | None = None) -> _Given:
     """Open a scope, for a function that calls `leave` before it returns, and that is not a generator.
 
     This takes a third of the time of `with scope(...)`.
     """
-    scope = _Scope()
+    scope = _Given()
     scope.outer = outer = _here_now()
     scope.ended = False
     scope.generator = None
@@ -148,7 +237,43 @@ def enter(sample_id: int | None = None, number: int | None = None) -> _Scope:
     return scope
 
 
-def leave(scope: _Scope) -> None:
+def enter_batch(number: int | None, sample_ids: Sequence[Any]) -> Batch:
+    """Open the scope of a step that fetches these samples one after the other. Keys that are no numbers stand for no sample_id.
+
+    It is for a function that calls `leave_batch` before it returns.
+    """
+    outer = _here_now()
+    if outer is not None:
+        outer = _live(outer)
+    around = (None, None) if outer is None else outer.where
+    batch = Batch()
+    batch._around, batch._number = around[0], around[1] if number is None else number
+    batch._sample_ids, batch._times, batch._written = sample_ids, [], 0
+    batch.outer = outer
+    batch.ended = False
+    batch.generator = None
+    _open[id(batch)] = batch
+    _set_here(batch)
+    batch.begin = time_ns()
+    return batch
+
+
+def leave_batch(batch: Batch, took: int = -1, picked_up: int = -1) -> bool:
+    """End the scope of a batch; return whether it is in the log of scopes, and with it what a loader's worker counts of it.
+
+    A worker took `took` ns for it, and began `picked_up` ns after it could; -1 for unknown.
+    """
+    logged = _open.pop(id(batch), None) is not None and _scope_log is not None
+    if logged:
+        now = time_ns()
+        batch.write(now, took, picked_up, ended=1)
+        if _unwritten and not _open:
+            _write_scopes(now)
+    _end(batch)
+    return logged
+
+
+def leave(scope: _Given) -> None:
     """End a scope."""
     ours = _open.pop(id(scope), None) is not None  # not in a child that was forked inside
     if ours and _scope_log is not None:
@@ -168,6 +293,10 @@ def leave(scope: _Scope) -> None:
         # While others are open, as a step is around its samples, it waits for up to a quarter of a second.
         if not _open or now - _written_ns > _LONGEST_WAIT_NS:
             _write_scopes(now)
+    _end(scope)
+
+
+def _end(scope: _Scope) -> None:
     scope.ended = True
     scope.generator = None
     if _here_now() is scope:  # otherwise it ends in another context, or before a scope that began later
@@ -196,22 +325,12 @@ def set_worker(number: int | None) -> None:
     _worker = number
 
 
-def counted_with_scopes(numbers: Mapping[str, int]) -> bool:
-    """Count `numbers` in the log of scopes, with the scopes that are written next; return False if there is no log.
-
-    A process that notes its scopes needs no other file, and no other write, for what it counts once a step.
-    """
-    if _scope_log is None:
-        return False
-    _uncounted.append(numbers)
-    return True
-
-
 def log_scopes(path: str | None) -> None:
     """Append every scope that ends from now on to the file `path`; None stops the log.
 
     A line holds one or more scopes of `SCOPE_FIELDS` each, as the hexadecimal digits of an array of native 64-bit integers;
-    times are ns since the Unix epoch, -1 stands for unknown. `counted,NAME=NUMBER,...` adds to counters. The line `joined,PID,RANK` says that the hooks of a process
+    times are ns since the Unix epoch, -1 stands for unknown. `batch,` is followed by such an array of `BATCH_FIELDS`, the times at
+    which the samples begin and the last of them ends, and their sample_ids. The line `joined,PID,RANK` says that the hooks of a process
     have started, or that it has learnt another rank before its end.
     """
     global _scope_log
@@ -292,16 +411,11 @@ def _write_scopes(now: int) -> None:
     _written_ns = now
     _rank(now)
     with _writing:
-        count, counts = len(_unwritten), len(_uncounted)
-        scopes, numbers = _unwritten[:count], _uncounted[:counts]
-        del _unwritten[:count], _uncounted[:counts]
-        if _scope_log is not None:
-            lines = [hexlify(packed)] if (packed := _packed(scopes)) else []
-            for each in numbers:
-                pairs = [f"{name}={number}" for name, number in each.items()]
-                lines.append(",".join(("counted", *pairs)).encode())
-            if lines:
-                _append(b"\n".join(lines))
+        count = len(_unwritten)
+        scopes = _unwritten[:count]
+        del _unwritten[:count]
+        if _scope_log is not None and (packed := _packed(scopes)):
+            _append(hexlify(packed))
 
 
 def _packed(scopes: list[int]) -> bytes:
@@ -312,6 +426,19 @@ def _packed(scopes: list[int]) -> bytes:
         if len(scopes) == many:
             return b""
         return b"".join(_packed(scopes[at : at + many]) for at in range(0, len(scopes), many))
+
+
+def sample_number(key: Any) -> int | None:
+    """A key as a sample_id; None if it is no integer."""
+    try:
+        return as_index(key)
+    except TypeError:
+        return None
+
+
+def _storable(key: Any) -> int:
+    number = sample_number(key)
+    return -1 if number is None or not 0 <= number < 1 << 63 else number
 
 
 def _append(line: bytes) -> None:
@@ -354,7 +481,6 @@ def _after_fork_in_child() -> None:
     _thread.number = 0
     _open.clear()
     _unwritten.clear()
-    _uncounted.clear()
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)

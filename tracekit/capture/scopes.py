@@ -1,6 +1,6 @@
 """Places ops that were recorded below Python in the samples, steps and streams that its hooks noted.
 
-The hooks append each scope that ends to one file (`context.log_scopes`). An op belongs to the last scope that
+The hooks append the scopes that end to one file (`context.log_scopes`). An op belongs to the last scope that
 began before it on its thread, if that scope had not ended. Threads that no scope names are numbered after the
 workers that one does, in the order in which they appear.
 """
@@ -8,7 +8,6 @@ workers that one does, in the order in which they appear.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tracekit.capture.context import SCOPE_FIELDS
+from tracekit.capture.context import BATCH_FIELDS, SCOPE_FIELDS
 
 __all__ = ["Scopes"]
 
@@ -26,9 +25,13 @@ Thread = tuple[int, int]
 
 _JOINED = re.compile(r"joined,(\d+),(-1|\d+)")
 
-_COUNTED = re.compile(r"counted((?:,\w+=-?\d+)+)")
 _FIELDS = len(SCOPE_FIELDS)
 _SCOPES = re.compile(rf"(?:[0-9a-f]{{{16 * _FIELDS}}})+")
+_BATCH = re.compile(r"batch,((?:[0-9a-f]{16})+)")
+_HEAD = len(BATCH_FIELDS)
+_ENDED, _TOOK, _PICKED_UP, _SAMPLES = (
+    BATCH_FIELDS.index(name) for name in ("ended", "took", "picked_up", "samples")
+)
 
 
 class Scopes:
@@ -45,7 +48,7 @@ class Scopes:
         self.joined: dict[int, int] = {}
         """The processes whose hooks started, and their ranks; -1 for unknown."""
         self.counters: dict[str, int] = {}
-        """What the processes counted with their scopes."""
+        """What the workers of loaders counted with their batches."""
         self._rank = rank or 0
         self.refresh()
         self._next = max(first_free, max((worker for _, worker in self._named.values()), default=-1) + 1)
@@ -53,10 +56,11 @@ class Scopes:
     def refresh(self, since: int = 0) -> None:
         """Take up the scopes that have ended meanwhile, and forget those that ended before `since`."""
         lines = self._new_lines()
-        self._lines = np.concatenate((self._lines[self._lines[:, 2] >= since], _numbers(lines)))
+        heads, samples = _batches(lines)
+        scopes = (_numbers(lines), heads[heads[:, _ENDED] == 1, :_FIELDS], samples)
+        self._lines = np.concatenate((self._lines[self._lines[:, 2] >= since], *scopes))
         self.joined |= _joined(lines)
-        for name, number in _counted(lines):
-            self.counters[name] = self.counters.get(name, 0) + number
+        self._count(heads)
         self._of.clear()
         for thread in np.unique(self._lines[:, 0]):
             mine = self._lines[self._lines[:, 0] == thread]
@@ -64,6 +68,16 @@ class Scopes:
             with_sample = mine[:, 3] >= 0
             self._of[int(thread)] = (mine[with_sample], mine[~with_sample])
             self._named[int(thread)] = (int(mine[:, 6].max()), int(mine[:, 5].max()))
+
+    def _count(self, batches: Ints) -> None:
+        for many, ns, column in (
+            ("loader_fetches", "loader_fetch_ns", _TOOK),
+            ("loader_pickups", "loader_pickup_ns", _PICKED_UP),
+        ):
+            known = batches[batches[:, column] >= 0, column]
+            for name, more in ((many, len(known)), (ns, int(known.sum()))):
+                if len(known):
+                    self.counters[name] = self.counters.get(name, 0) + more
 
     def _new_lines(self) -> list[str]:
         """The lines that were added. One that is not complete yet, or that a killed process cut short, is left out."""
@@ -121,12 +135,24 @@ def _joined(lines: list[str]) -> dict[int, int]:
     return {int(line[1]): int(line[2]) for line in found if line is not None}
 
 
-def _counted(lines: list[str]) -> Iterator[tuple[str, int]]:
-    for line in lines:
-        if (found := _COUNTED.fullmatch(line)) is not None:
-            for pair in found[1][1:].split(","):
-                name, _, number = pair.partition("=")
-                yield name, int(number)
+def _batches(lines: list[str]) -> tuple[Ints, Ints]:
+    """The heads of the batches in the lines, and their samples as scopes. A line that was cut short is left out."""
+    arrays = [
+        np.frombuffer(bytes.fromhex(line[1]), np.int64) for line in map(_BATCH.fullmatch, lines) if line
+    ]
+    whole = [each for each in arrays if len(each) > _HEAD and len(each) == _HEAD + 2 * each[_SAMPLES] + 1]
+    if not whole:
+        return np.empty((0, _HEAD), np.int64), np.empty((0, _FIELDS), np.int64)
+    words = np.concatenate(whole)
+    lengths = np.array([len(each) for each in whole], np.int64)
+    first = np.cumsum(lengths) - lengths
+    heads = words[first[:, None] + np.arange(_HEAD)]
+    many = heads[:, _SAMPLES]
+    batch = np.repeat(np.arange(len(whole)), many)
+    at = first[batch] + _HEAD + np.arange(len(batch)) - (np.cumsum(many) - many)[batch]
+    samples = heads[batch, :_FIELDS]
+    samples[:, 1], samples[:, 2], samples[:, 3] = words[at], words[at + 1], words[at + many[batch] + 1]
+    return heads, samples[samples[:, 3] >= 0]
 
 
 def _numbers(lines: list[str]) -> Ints:

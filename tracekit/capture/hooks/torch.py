@@ -8,26 +8,31 @@ number is passed on unchanged.
 
 from __future__ import annotations
 
+import atexit
 import functools
 import itertools
-import operator
+import multiprocessing
 import os
+import sys
 import time
-from collections.abc import Callable, Iterator
+import weakref
+from collections.abc import Callable, Iterator, Sequence
 from types import ModuleType
 from typing import Any
 
 from tracekit.capture import context
 from tracekit.capture import session as sessions
-from tracekit.capture.context import enter, leave
+from tracekit.capture.context import Batch, enter, enter_batch, leave, leave_batch, sample_number
 from tracekit.capture.session import hook_failed
 from tracekit.consumer import ConsumerClock
 
 __all__ = ["install", "wrap"]
 
 _steps = itertools.count()
-_CLOCK = "_tracekit_clock"
+_CONSUMER = "_tracekit_consumer"
+_FORKED = "_tracekit_forked"
 _FETCHES = "_tracekit_fetches"
+_EACH_NS = 250_000_000
 
 
 def install(data: ModuleType) -> Callable[[], None]:
@@ -37,9 +42,7 @@ def install(data: ModuleType) -> Callable[[], None]:
         (loaders._BaseDataLoaderIter, "__next__", _next),
         (loaders._BaseDataLoaderIter, "_next_index", _next_index),
         (loaders._MultiProcessingDataLoaderIter, "__init__", _start_workers),
-        (fetchers._MapDatasetFetcher, "__init__", _map_fetcher),
         (fetchers._MapDatasetFetcher, "fetch", _fetch),
-        (fetchers._IterableDatasetFetcher, "__init__", _iterable_fetcher),
         (fetchers._IterableDatasetFetcher, "fetch", _fetch),
     ]
     before = [(cls, name, vars(cls).get(name)) for cls, name, _ in patches]
@@ -47,6 +50,8 @@ def install(data: ModuleType) -> Callable[[], None]:
         setattr(cls, name, make(getattr(cls, name)))
 
     def undo() -> None:
+        _count_consumers()
+        _next_capture()
         for cls, name, method in before:
             if method is None:
                 delattr(cls, name)
@@ -67,6 +72,11 @@ def wrap(thing: Any) -> Any:
     if isinstance(thing, DataLoader):
         return thing
     return (_iterable_class() if isinstance(thing, IterableDataset) else _map_class())(thing)
+
+
+_TAG = "tracekit step"
+"""Begins what forked workers get for a batch: with its step number, when it was sent, and its indices. They have this hook,
+and a tuple of these is pickled in half the time of a class."""
 
 
 class _StepList(list[Any]):
@@ -105,25 +115,17 @@ class _WorkerInit:
             self.inner(worker_id)
 
 
-class _ScopedDataset:
-    """The dataset as the fetcher uses it, with each sample fetched inside its scope."""
+class _Served(list[Any]):
+    """The indices of a batch, as torch's loop goes through them."""
 
-    def __init__(self, dataset: Any) -> None:
-        self._dataset = dataset
+    served: Iterator[Any]
 
-    def __getitem__(self, index: Any) -> Any:
-        scope = enter(index if type(index) is int else _sample_id(index))
-        try:
-            return self._dataset[index]
-        finally:
-            leave(scope)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._dataset, name)
+    def __iter__(self) -> Iterator[Any]:
+        return self.served
 
 
 class _ScopedIterator:
-    """A stream of samples, numbered so that the numbers of workers are disjoint."""
+    """A stream of samples outside a DataLoader, each in its scope."""
 
     def __init__(self, iterator: Iterator[Any]) -> None:
         self._iterator = iterator
@@ -133,43 +135,109 @@ class _ScopedIterator:
         return self
 
     def __next__(self) -> Any:
-        scope = enter(_interleaved(next(self._drawn)))
+        scope = enter(_interleaved(next(self._drawn), _worker_info()()))
         try:
             return next(self._iterator)
         finally:
             leave(scope)
 
 
+class _Consumer:
+    """Who iterates over a loader. When it asked for batches and got them is counted each quarter of a second: what is done
+    between two batches is done with cold caches."""
+
+    __slots__ = ("__weakref__", "capture", "clock", "counted_ns", "times")
+
+    def __init__(self, clock: ConsumerClock) -> None:
+        self.clock = clock
+        self.capture = _capture
+        self.counted_ns = 0
+        self.times: list[int] = []
+        """Monotonic ns: asked and handed in turn."""
+        _consumers.add(self)
+
+    def count(self) -> None:
+        """Count the batches that it has got."""
+        got = len(self.times) // 2 * 2
+        times = self.times[:got]
+        del self.times[:got]
+        if self.capture != _capture:
+            return
+        for asked_ns, handed_ns in zip(times[::2], times[1::2], strict=True):
+            self.clock.asked(asked_ns)
+            self.clock.handed(handed_ns)
+
+    def got_none(self, *, ended: bool) -> None:
+        """There was no next batch, or an error in its place."""
+        self.count()
+        if self.capture != _capture:
+            return
+        self.clock.asked(self.times.pop())
+        self.clock.ended() if ended else self.clock.gave_up()
+
+    def __del__(self) -> None:  # a loop that breaks off drops its iterator
+        if not sys.is_finalizing():
+            self.count()
+
+
+_consumers: weakref.WeakSet[_Consumer] = weakref.WeakSet()
+
+
+def _count_consumers() -> None:
+    for consumer in list(_consumers):
+        consumer.count()
+
+
+_capture = 0
+"""Counts the captures of this process. A forked child's is another: it does not count what its parent counts."""
+
+
+def _next_capture() -> None:
+    global _capture
+    _capture += 1
+
+
+os.register_at_fork(after_in_child=_next_capture)
+
+
 def _next(original: Any) -> Any:
     """Count the consumer of a loader: closed pacing needs its think times and the loader's structure."""
 
     def __next__(self: Any) -> Any:
-        session = sessions.active()
-        if session is None:
-            return original(self)
-        clock = vars(self).setdefault(_CLOCK, None) or _clock(self, session)
-        clock.asked()
+        consumer: _Consumer | None = vars(self).get(_CONSUMER)
+        if consumer is None or consumer.capture != _capture:
+            session = sessions.active()
+            if session is None:
+                return original(self)
+            consumer = vars(self)[_CONSUMER] = _consumer(self, session)
+        times = consumer.times
+        times.append(time.monotonic_ns())
         try:
             batch = original(self)
         except StopIteration:
-            clock.ended()
-            vars(self)[_CLOCK] = None  # persistent workers use the same iterator for the next epoch
+            consumer.got_none(ended=True)
+            vars(self)[_CONSUMER] = None  # persistent workers use the same iterator for the next epoch
             raise
         except BaseException:
-            clock.gave_up()
+            consumer.got_none(ended=False)
             raise
-        clock.handed()
+        handed_ns = time.monotonic_ns()
+        times.append(handed_ns)
+        if handed_ns - consumer.counted_ns > _EACH_NS:
+            consumer.counted_ns = handed_ns
+            consumer.count()
         return batch
 
     return __next__
 
 
-def _clock(iterator: Any, session: sessions.Session) -> ConsumerClock:
+def _consumer(iterator: Any, session: sessions.Session) -> _Consumer:
     workers = int(getattr(iterator, "_num_workers", 0))
     ahead = workers * int(getattr(iterator, "_prefetch_factor", None) or 0)
     clock = ConsumerClock(session, workers=max(workers, 1), ahead=ahead, stream=workers > 0)
-    vars(iterator)[_CLOCK] = clock
-    return clock
+    atexit.unregister(_count_consumers)
+    atexit.register(_count_consumers)  # before the recorder, which the clock has just used, ends
+    return _Consumer(clock)
 
 
 def _next_index(original: Any) -> Any:
@@ -177,6 +245,8 @@ def _next_index(original: Any) -> Any:
         index = original(self)
         if sessions.active() is None:
             return index
+        if vars(self).get(_FORKED):
+            return (_TAG, next(_steps), time.monotonic_ns(), index)
         tagged: Any
         if type(index) is list:
             tagged = _StepList(index)
@@ -198,6 +268,8 @@ def _start_workers(original: Any) -> Any:
             return
         inner = loader.worker_init_fn
         loader.worker_init_fn = _WorkerInit(inner)
+        starting = loader.multiprocessing_context or multiprocessing
+        vars(self)[_FORKED] = starting.get_start_method() == "fork"
         try:
             original(self, loader)
         finally:
@@ -206,82 +278,88 @@ def _start_workers(original: Any) -> Any:
     return __init__
 
 
-def _map_fetcher(original: Any) -> Any:
-    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
-        original(self, *args, **kwargs)
-        self.dataset = _ScopedDataset(self.dataset)
-
-    return __init__
-
-
-def _iterable_fetcher(original: Any) -> Any:
-    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
-        original(self, *args, **kwargs)
-        self.dataset_iter = _ScopedIterator(self.dataset_iter)
-
-    return __init__
-
-
 def _fetch(original: Any) -> Any:
     def fetch(self: Any, index: Any) -> Any:
-        fetches: _Fetches = vars(self).get(_FETCHES) or vars(self).setdefault(_FETCHES, _Fetches())
+        fetches: _Fetches = vars(self).get(_FETCHES) or vars(self).setdefault(_FETCHES, _Fetches(self))
         fetches.begun += 1
-        number: int
-        sent_ns: int | None
-        if isinstance(index, (_StepList, _StepInt)):
-            number, sent_ns = index.number, index.sent_ns
-            index = list(index) if isinstance(index, _StepList) else int(index)
+        if type(index) is tuple and len(index) == 4 and type(index[0]) is str and index[0] == _TAG:
+            _, number, sent_ns, index = index
         else:
-            number, sent_ns = _interleaved(fetches.begun - 1), None
+            number, sent_ns, index = fetches.untagged(index)
         begun_ns = time.monotonic_ns()
-        scope = enter(None, number)
+        if fetches.by_sample:
+            index = _Served(index)
+        batch = enter_batch(number, index if fetches.by_key else fetches.sample_ids(index))
+        if fetches.by_sample:
+            index.served = batch.served(index)
+        else:
+            batch.one()
         try:
             return original(self, index)
         finally:
-            if sent_ns is not None and fetches.in_worker:
-                fetches.count(sent_ns, begun_ns)
-            leave(scope)
+            fetches.end(batch, sent_ns, begun_ns)
 
     return fetch
 
 
 class _Fetches:
-    """What a fetcher has done so far."""
+    """What a fetcher has done so far, and how it goes about it."""
 
-    __slots__ = ("begun", "ended_ns", "in_worker")
+    __slots__ = ("begun", "by_key", "by_sample", "drawn", "ended_ns", "info")
 
-    def __init__(self) -> None:
+    def __init__(self, fetcher: Any) -> None:
+        self.info = _worker_info()()
         self.begun = 0
         self.ended_ns: int | None = None
-        self.in_worker = _worker_info()() is not None
+        self.drawn = 0 if hasattr(fetcher, "dataset_iter") else None
+        """How many samples an iterable dataset was asked for; None for others."""
+        self.by_key = fetcher.auto_collation and self.drawn is None and _one_by_one(fetcher.dataset)
+        """Whether torch's loop asks for one sample after the other by its key, which is its sample_id."""
+        self.by_sample = self.by_key or (fetcher.auto_collation and self.drawn is not None)
 
-    def count(self, sent_ns: int, begun_ns: int) -> None:
+    def untagged(self, index: Any) -> tuple[int, int | None, Any]:
+        """Return the step number of a batch, when it was sent to this worker (monotonic ns), and the host's index."""
+        if isinstance(index, (_StepList, _StepInt)):
+            return index.number, index.sent_ns, list(index) if isinstance(index, _StepList) else int(index)
+        return _interleaved(self.begun - 1, self.info), None, index
+
+    def sample_ids(self, index: Any) -> Sequence[Any]:
+        """The sample_ids of a batch that is not fetched by key."""
+        if self.drawn is None:
+            return (index,)
+        first, workers = self.drawn, 1 if self.info is None else self.info.num_workers
+        self.drawn += len(index) if self.by_sample else 1
+        return range(_interleaved(first, self.info), _interleaved(self.drawn, self.info), workers)
+
+    def end(self, batch: Batch, sent_ns: int | None, begun_ns: int) -> None:
         """Count what a worker took for a batch, and how soon it began after it could. The ops show neither."""
-        session = sessions.active()
-        if session is None:
+        if sent_ns is None or self.info is None:
+            leave_batch(batch)
             return
         now = time.monotonic_ns()
-        numbers = {"loader_fetches": 1, "loader_fetch_ns": now - begun_ns}
-        if self.ended_ns is not None:  # the first batch of a worker waits for the worker to start
-            numbers["loader_pickups"] = 1
-            numbers["loader_pickup_ns"] = begun_ns - max(sent_ns, self.ended_ns)
-        if not context.counted_with_scopes(numbers):
-            session.count_all(numbers)
+        took = now - begun_ns
+        # The first batch of a worker waits for the worker to start.
+        picked_up = -1 if self.ended_ns is None else begun_ns - max(sent_ns, self.ended_ns)
         self.ended_ns = now
+        if not leave_batch(batch, took, picked_up) and (session := sessions.active()) is not None:
+            numbers = {"loader_fetches": 1, "loader_fetch_ns": took}
+            if picked_up >= 0:
+                numbers |= {"loader_pickups": 1, "loader_pickup_ns": picked_up}
+            session.count_all(numbers)
 
 
-def _sample_id(index: Any) -> int | None:
-    """The index as a sample_id, or None if the dataset's keys are not integers."""
-    try:
-        return operator.index(index)
-    except TypeError:
-        return None
+def _one_by_one(dataset: Any) -> bool:
+    """Whether torch's loop asks a dataset for one sample after the other. A subset does so below a function for all of them."""
+    if not getattr(dataset, "__getitems__", None):
+        return True
+    from torch.utils.data import Subset
+
+    return type(dataset) is Subset and not getattr(dataset.dataset, "__getitems__", None)
 
 
-def _interleaved(drawn: int) -> int:
-    """The global number of this worker's `drawn`-th sample, counted as if workers took turns."""
-    info = _worker_info()()
-    return drawn if info is None else drawn * info.num_workers + info.id
+def _interleaved(drawn: int, info: Any) -> int:
+    """The global number of a worker's `drawn`-th sample, counted as if workers took turns."""
+    return drawn if info is None else int(drawn * info.num_workers + info.id)
 
 
 @functools.cache
@@ -299,7 +377,7 @@ def _map_class() -> Any:
             self._dataset = dataset
 
         def __getitem__(self, index: Any) -> Any:
-            scope = enter(_sample_id(index))
+            scope = enter(sample_number(index))
             try:
                 return self._dataset[index]
             finally:

@@ -316,7 +316,7 @@ static int new_log(int forked) {
     rings_known = 0;
     me.at = me.end = NULL;
     u64 written = 0;
-    struct header *header = map_part(0, HEADER, 0, &written);
+    struct header *header = map_part(0, HEADER, 1, &written);
     if (!header) return 0;
     header->pid = our_pid;
     header->parent_pid = (u32)SYS(SYS_getppid, 0);
@@ -942,7 +942,7 @@ static i64 total(const struct iovec *parts, int count) {
     int other = e->state != STORAGE; \
     i64 at = offset_; \
     u32 *lock = at == AT_POSITION ? hold_position(e) : NULL; \
-    i64 begin = now(); \
+    i64 begin = other && !me.entered ? 0 : now(); \
     INNERMOST(call_on(kind, (u32)(fd)), __typeof__(call) moved, call) \
     if (!innermost) { if (lock) give(lock); } \
     else if (other) moved_elsewhere(kind, e, begin, moved); \
