@@ -273,6 +273,24 @@ def test_completeness_is_whole_for_what_is_seen_and_kept_in_the_trace(tmp_path, 
 
 
 @pytest.mark.skipif(shutil.which("gcc") is None, reason="gcc is not installed")
+def test_what_the_engine_reads_for_itself_does_not_count_as_missed(tmp_path, trace):
+    (tmp_path / "data").write_bytes(bytes(1000))
+    code = f"""
+        import mmap, os
+        maps = [mmap.mmap(-1, 4096) for _ in range(3000)]  # the engine reads the list of them
+        open({str(tmp_path / "data")!r}, "rb").read()
+        for number in range(1, 5):
+            if not os.fork():
+                library = mmap.mmap(-1, 4096 * number, prot=mmap.PROT_READ | mmap.PROT_EXEC)  # as of its own
+                os.close(os.open(os.devnull, os.O_RDONLY))  # or it has no log
+                os._exit(0)
+            os.wait()
+    """
+    done = capture_command(python(code), trace, method="native", include=[f"{tmp_path}/data"])
+    kept = done.completeness
+    assert kept is not None and (kept.share, kept.read_bytes) == (1.0, 1000)
+
+
 def test_bytes_that_the_engine_cannot_see_lower_the_share_and_are_named(tmp_path, trace):
     (tmp_path / "x.bin").write_bytes(bytes(9_000_000))
     (tmp_path / "p.c").write_text(

@@ -268,11 +268,18 @@ static int digits(char *out, u64 value) {
     return length;
 }
 
-static void counted_bytes(u64 *read_, u64 *written) {
+/* A read for ourselves, which the kernel counts among what the program read. */
+static long read_for_us(int fd, void *data, size_t n, u64 *count) {
+    long got = SYS(SYS_read, fd, data, n);
+    if (got > 0) __atomic_fetch_add(count, got, __ATOMIC_RELAXED);
+    return got;
+}
+
+static void counted_bytes(u64 *read_, u64 *written, u64 *count) {
     char text[512];
     int fd = raw_open("/proc/self/io", O_RDONLY);
     if (fd < 0) return;
-    long got = SYS(SYS_read, fd, text, sizeof text - 1);
+    long got = read_for_us(fd, text, sizeof text - 1, count);
     SYS(SYS_close, fd);
     if (got <= 0) return;
     text[got] = 0;
@@ -315,9 +322,12 @@ static int new_log(int forked) {
     name_lock = spare_lock = asked_lock = rings_lock = 0;
     rings_known = 0;
     me.at = me.end = NULL;
-    u64 written = 0;
+    u64 read0 = 0, written0 = 0, read_ = 0, written = 0;
+    if (!forked) counted_bytes(&read0, &written0, &read_); /* a forked child begins at 0 */
     struct header *header = map_part(0, HEADER, 1, &written);
     if (!header) return 0;
+    header->read0 = read0;
+    header->written0 = written0;
     header->pid = our_pid;
     header->parent_pid = (u32)SYS(SYS_getppid, 0);
     header->forked = (u32)forked;
@@ -325,15 +335,14 @@ static int new_log(int forked) {
     header->clock_offset = clock_offset();
     header->cpu0 = clock_of(CLOCK_PROCESS_CPUTIME_ID);
     me.wait = (int)(header->began % MEASURED_EACH) + 1; /* short programs are measured as often as others */
-    if (forked) {
-        memcpy(header->parent, before, sizeof before);
-        header->other_written = written;
-    } else counted_bytes(&header->read0, &header->written0); /* a new process begins at 0 */
+    if (forked) memcpy(header->parent, before, sizeof before);
     int fd = raw_open("/proc/self/cmdline", O_RDONLY);
     if (fd >= 0) {
-        SYS(SYS_read, fd, header->program, sizeof header->program - 1);
+        read_for_us(fd, header->program, sizeof header->program - 1, &read_);
         SYS(SYS_close, fd);
     }
+    header->other_read = read_;
+    header->other_written = written;
     header->version = 2;
     log_header = header;
     memcpy(header->magic, "TKNATIVE", 8);
@@ -474,7 +483,7 @@ static void note_mapped(void) {
     size_t kept = 0, used = 0;
     u64 last = 0;
     long got;
-    while ((got = SYS(SYS_read, fd, text + kept, sizeof text - 1 - kept)) > 0) {
+    while ((got = read_for_us(fd, text + kept, sizeof text - 1 - kept, &log_header->other_read)) > 0) {
         size_t filled = kept + (size_t)got;
         text[filled] = 0;
         char *line = text, *end;
@@ -513,7 +522,7 @@ static void note_libraries(void) {
     char text[2048] = "";
     int fd = log_header->forked ? raw_open("/proc/self/status", O_RDONLY) : -1;
     if (fd >= 0) {
-        long got = SYS(SYS_read, fd, text, sizeof text - 1);
+        long got = read_for_us(fd, text, sizeof text - 1, &log_header->other_read);
         text[got > 0 ? got : 0] = 0;
         SYS(SYS_close, fd);
     }
@@ -556,8 +565,8 @@ static void end_recording(void) {
     if (queues_seen) last_answers();
     me.busy++;
     i64 began = cpu();
-    counted_bytes(&log_header->read1, &log_header->written1);
     note_libraries();
+    counted_bytes(&log_header->read1, &log_header->written1, &log_header->other_read);
     log_header->cpu1 = clock_of(CLOCK_PROCESS_CPUTIME_ID);
     log_header->ended = now();
     took_recording(cpu() - began);
@@ -1417,7 +1426,7 @@ static const char *why_unseen(const char *path, char *const *variables) {
     const char *preloaded = given(variables, "LD_PRELOAD");
     int fd = raw_open(path, O_RDONLY);
     if (fd < 0) return NULL;
-    long got = SYS(SYS_read, fd, head, sizeof head), known = SYS(SYS_fstat, fd, &status);
+    long got = read_for_us(fd, head, sizeof head, &log_header->other_read), known = SYS(SYS_fstat, fd, &status);
     SYS(SYS_close, fd);
     if (got < (long)sizeof *elf || known) return NULL;
     if ((status.st_mode & S_ISUID && status.st_uid != geteuid()) || (status.st_mode & S_ISGID && status.st_gid != getegid())) return "set-user-ID";
