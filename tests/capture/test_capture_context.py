@@ -8,6 +8,7 @@ import time
 from unittest import mock
 
 import pyarrow as pa
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -376,6 +377,27 @@ def test_a_scope_inside_a_batch_inherits_its_sample_and_step():
     leave_batch(batch)
 
 
+@pytest.mark.parametrize("in_a_batch", [False, True])
+def test_a_generator_goes_on_in_its_scope_after_another_scope_beside_it(in_a_batch):
+    def inner():
+        with sample(7):
+            while True:
+                yield where()
+
+    def outer():
+        with sample(3):
+            items = inner()
+            next(items)
+            if in_a_batch:
+                leave_batch(enter_batch(1, [5]))
+            else:
+                leave(enter(5, 1))
+            yield next(items), where()
+            items.close()
+
+    assert list(outer()) == [((7, None), (3, None))]
+
+
 class Stop(Exception):
     pass
 
@@ -397,7 +419,7 @@ def test_an_op_in_a_batch_is_placed_in_the_sample_that_was_being_fetched(tmp_pat
         known = isinstance(key, int) and 0 <= key < 1 << 63
         ops.append((time.time_ns(), key if known else None, number))
 
-    with mock.patch.object(context, "_LONGEST_WAIT_NS", -1 if in_parts else 1 << 60):
+    with mock.patch.object(context, "LONGEST_WAIT_NS", -1 if in_parts else 1 << 60):
         context.log_scopes(str(path))
         try:
             for number, (keys, fails_at) in enumerate(batches):
@@ -431,7 +453,7 @@ def test_an_op_in_a_batch_is_placed_in_the_sample_that_was_being_fetched(tmp_pat
 
 
 def test_the_samples_of_a_long_batch_are_in_the_log_before_it_ends(tmp_path, monkeypatch):
-    monkeypatch.setattr(context, "_LONGEST_WAIT_NS", -1)
+    monkeypatch.setattr(context, "LONGEST_WAIT_NS", -1)
     path = tmp_path / "scopes"
     context.log_scopes(str(path))
     rows = []

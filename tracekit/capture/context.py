@@ -29,6 +29,7 @@ from tracekit.job import rank_and_world_size
 
 __all__ = [
     "BATCH_FIELDS",
+    "LONGEST_WAIT_NS",
     "SCOPE_FIELDS",
     "Batch",
     "enter",
@@ -112,7 +113,7 @@ class Batch(_Scope):
         clock = filterfalse(self._times.append, iter(time_ns, None))  # appends the time, and yields it
         self._logged_ns = self.begin
         for at in range(0, len(indices), _SAMPLES_AT_ONCE):
-            if at and (now := time_ns()) - self._logged_ns > _LONGEST_WAIT_NS and _scope_log is not None:
+            if at and (now := time_ns()) - self._logged_ns > LONGEST_WAIT_NS and _scope_log is not None:
                 self.write(now)
                 self._logged_ns = now
             yield compress(indices[at : at + _SAMPLES_AT_ONCE], clock)
@@ -133,7 +134,7 @@ class Batch(_Scope):
             -1,
             -1 if self._number is None else self._number,
             -1 if _worker is None else _worker,
-            _rank(now) if _known_rank is None or now - _asked_ns > _LONGEST_WAIT_NS else _known_rank,
+            _rank(now),
             ended,
             took,
             picked_up,
@@ -181,7 +182,8 @@ _note = _unwritten.extend
 _writing = threading.RLock()
 """Reentrant: the garbage collector may close a generator, and end its scope, while scopes are written."""
 _written_ns = 0
-_LONGEST_WAIT_NS = 250_000_000
+LONGEST_WAIT_NS = 250_000_000
+"""What a hook notes in memory waits no longer than this to be written or counted."""
 _SAMPLES_AT_ONCE = 8
 """After so many samples of a batch, it is looked whether they have waited for that long."""
 
@@ -219,21 +221,9 @@ def enter(sample_id: int | None = None, number: int | None = None) -> _Given:
     This takes a third of the time of `with scope(...)`.
     """
     scope = _Given()
-    scope.outer = outer = _here_now()
-    scope.ended = False
-    scope.generator = None
-    if outer is not None and (outer.ended or outer.generator is not None):
-        outer = _live(outer)
-    if outer is not None:
-        around = outer.where
-        if sample_id is None:
-            sample_id = around[0]
-        if number is None:
-            number = around[1]
-    scope.where = (sample_id, number)
-    _open[id(scope)] = scope
-    _set_here(scope)
-    scope.begin = time_ns()
+    around = _inherited(scope)
+    scope.where = (around[0] if sample_id is None else sample_id, around[1] if number is None else number)
+    _begin(scope)
     return scope
 
 
@@ -242,20 +232,28 @@ def enter_batch(number: int | None, sample_ids: Sequence[Any]) -> Batch:
 
     It is for a function that calls `leave_batch` before it returns.
     """
-    outer = _here_now()
-    if outer is not None:
-        outer = _live(outer)
-    around = (None, None) if outer is None else outer.where
     batch = Batch()
+    around = _inherited(batch)
     batch._around, batch._number = around[0], around[1] if number is None else number
     batch._sample_ids, batch._times, batch._written = sample_ids, [], 0
-    batch.outer = outer
-    batch.ended = False
-    batch.generator = None
-    _open[id(batch)] = batch
-    _set_here(batch)
-    batch.begin = time_ns()
+    _begin(batch)
     return batch
+
+
+def _inherited(scope: _Scope) -> Where:
+    """Put `scope` into the one in whose context it begins; return what applies there, which it inherits."""
+    scope.outer = outer = _here_now()
+    if outer is not None and (outer.ended or outer.generator is not None):
+        outer = _live(outer)
+    return (None, None) if outer is None else outer.where
+
+
+def _begin(scope: _Scope) -> None:
+    scope.ended = False
+    scope.generator = None
+    _open[id(scope)] = scope
+    _set_here(scope)
+    scope.begin = time_ns()
 
 
 def leave_batch(batch: Batch, took: int = -1, picked_up: int = -1) -> bool:
@@ -291,7 +289,7 @@ def leave(scope: _Given) -> None:
             )
         )
         # While others are open, as a step is around its samples, it waits for up to a quarter of a second.
-        if not _open or now - _written_ns > _LONGEST_WAIT_NS:
+        if not _open or now - _written_ns > LONGEST_WAIT_NS:
             _write_scopes(now)
     _end(scope)
 
@@ -351,7 +349,7 @@ def _rank(now: int) -> int:
     """The rank of this process, which it may set while it runs; -1 if unknown. The environment is looked at every quarter of
     a second, because that takes as long as a sample's scope."""
     global _known_rank, _asked_ns
-    if _known_rank is None or now - _asked_ns > _LONGEST_WAIT_NS:
+    if _known_rank is None or now - _asked_ns > LONGEST_WAIT_NS:
         rank = rank_and_world_size()[0]
         _known_rank, _asked_ns = -1 if rank is None else rank, now
     return _known_rank
