@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "overhead_of",
     "readable_counters",
     "think_histogram",
+    "worker_counters",
 ]
 
 HOOKS_CPU, WRITER_CPU, PROCESS_CPU = "overhead_hooks_cpu_ns", "overhead_writer_cpu_ns", "process_cpu_ns"
@@ -126,6 +127,19 @@ def histogram_bucket_end(low: int) -> int:
         return 1024
     octave = 1 << (low.bit_length() - 1)
     return octave + octave // 2 if low == octave else 2 * octave
+
+
+def worker_counters(took_ns: Iterable[int], picked_up_ns: Iterable[int]) -> dict[str, int]:
+    """Return the counters of batches that a loader's workers took so long for, and began so long after they could; -1 for unknown."""
+    counters: dict[str, int] = {}
+    for many, ns, times in (
+        ("loader_fetches", "loader_fetch_ns", took_ns),
+        ("loader_pickups", "loader_pickup_ns", picked_up_ns),
+    ):
+        known = [time_ns for time_ns in times if time_ns >= 0]
+        if known:
+            counters |= {many: len(known), ns: sum(known)}
+    return counters
 
 
 def think_histogram(counters: Mapping[str, int]) -> list[tuple[int, int]]:

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tracekit.capture.context import BATCH_FIELDS, SCOPE_FIELDS
+from tracekit.consumer import worker_counters
 
 __all__ = ["Scopes"]
 
@@ -60,7 +61,8 @@ class Scopes:
         scopes = (_numbers(lines), heads[heads[:, _ENDED] == 1, :_FIELDS], samples)
         self._lines = np.concatenate((self._lines[self._lines[:, 2] >= since], *scopes))
         self.joined |= _joined(lines)
-        self._count(heads)
+        for name, more in worker_counters(heads[:, _TOOK].tolist(), heads[:, _PICKED_UP].tolist()).items():
+            self.counters[name] = self.counters.get(name, 0) + more
         self._of.clear()
         for thread in np.unique(self._lines[:, 0]):
             mine = self._lines[self._lines[:, 0] == thread]
@@ -68,16 +70,6 @@ class Scopes:
             with_sample = mine[:, 3] >= 0
             self._of[int(thread)] = (mine[with_sample], mine[~with_sample])
             self._named[int(thread)] = (int(mine[:, 6].max()), int(mine[:, 5].max()))
-
-    def _count(self, batches: Ints) -> None:
-        for many, ns, column in (
-            ("loader_fetches", "loader_fetch_ns", _TOOK),
-            ("loader_pickups", "loader_pickup_ns", _PICKED_UP),
-        ):
-            known = batches[batches[:, column] >= 0, column]
-            for name, more in ((many, len(known)), (ns, int(known.sum()))):
-                if len(known):
-                    self.counters[name] = self.counters.get(name, 0) + more
 
     def _new_lines(self) -> list[str]:
         """The lines that were added. One that is not complete yet, or that a killed process cut short, is left out."""

@@ -1,7 +1,7 @@
 """Declares the sample, step and worker that the ops below a PyTorch `DataLoader` serve.
 
 This hook records no op itself. A batch is numbered where it is requested, and its number
-travels with the indices into the worker process, which fetches each sample inside a scope.
+travels with the indices into the worker process, which notes when it begins with each sample.
 The host's datasets, samplers and batches are not replaced. An index that cannot carry a
 number is passed on unchanged.
 """
@@ -22,9 +22,17 @@ from typing import Any
 
 from tracekit.capture import context
 from tracekit.capture import session as sessions
-from tracekit.capture.context import Batch, enter, enter_batch, leave, leave_batch, sample_number
+from tracekit.capture.context import (
+    LONGEST_WAIT_NS,
+    Batch,
+    enter,
+    enter_batch,
+    leave,
+    leave_batch,
+    sample_number,
+)
 from tracekit.capture.session import hook_failed
-from tracekit.consumer import ConsumerClock
+from tracekit.consumer import ConsumerClock, worker_counters
 
 __all__ = ["install", "wrap"]
 
@@ -32,7 +40,6 @@ _steps = itertools.count()
 _CONSUMER = "_tracekit_consumer"
 _FORKED = "_tracekit_forked"
 _FETCHES = "_tracekit_fetches"
-_EACH_NS = 250_000_000
 
 
 def install(data: ModuleType) -> Callable[[], None]:
@@ -173,7 +180,10 @@ class _Consumer:
         if self.capture != _capture:
             return
         self.clock.asked(self.times.pop())
-        self.clock.ended() if ended else self.clock.gave_up()
+        if ended:
+            self.clock.ended()
+        else:
+            self.clock.gave_up()
 
     def __del__(self) -> None:  # a loop that breaks off drops its iterator
         if not sys.is_finalizing():
@@ -223,7 +233,7 @@ def _next(original: Any) -> Any:
             raise
         handed_ns = time.monotonic_ns()
         times.append(handed_ns)
-        if handed_ns - consumer.counted_ns > _EACH_NS:
+        if handed_ns - consumer.counted_ns > LONGEST_WAIT_NS:
             consumer.counted_ns = handed_ns
             consumer.count()
         return batch
@@ -342,10 +352,7 @@ class _Fetches:
         picked_up = -1 if self.ended_ns is None else begun_ns - max(sent_ns, self.ended_ns)
         self.ended_ns = now
         if not leave_batch(batch, took, picked_up) and (session := sessions.active()) is not None:
-            numbers = {"loader_fetches": 1, "loader_fetch_ns": took}
-            if picked_up >= 0:
-                numbers |= {"loader_pickups": 1, "loader_pickup_ns": picked_up}
-            session.count_all(numbers)
+            session.count_all(worker_counters([took], [picked_up]))
 
 
 def _one_by_one(dataset: Any) -> bool:
