@@ -20,6 +20,7 @@ import programs
 from tracekit.capture.command import capture_command
 from tracekit.capture.conversion import convert, recoverable
 from tracekit.capture.native import NativeEngine
+from tracekit.capture.native.records import CHUNK_BYTES, HEADER_BYTES
 from tracekit.capture.tools.strace import StraceEngine
 from tracekit.processes import start_of
 from tracekit.store.reader import open_reader
@@ -184,6 +185,26 @@ def test_a_process_killed_by_sigkill_loses_nothing(tmp_path, trace):
     done = capture_command(python(code), trace, method="native", include=[f"{tmp_path}/x.bin"])
     assert done.exit_code == 128 + 9
     assert Counter(row["len"] for row in rows(trace)) == {10: 3000, 11: 5}
+
+
+def test_threads_that_end_leave_their_room_in_the_log_to_others(tmp_path, trace):
+    (tmp_path / "x.bin").write_bytes(bytes(1000))
+    code = f"""
+        import os, threading
+        os.chdir({str(tmp_path)!r})
+        file = os.open("x.bin", os.O_RDONLY)
+        for n in range(64):
+            thread = threading.Thread(target=os.pread, args=(file, 10, n))
+            thread.start()
+            thread.join()
+        [log] = [log for log in os.scandir(os.environ["TRACEKIT_NATIVE_LOGS"]) if log.name.startswith(f"{{os.getpid()}}-")]
+        print(log.stat().st_size, file=open("size", "w"))
+    """
+    capture_command(python(code), trace, method="native", include=[f"{tmp_path}/x.bin"])
+    assert sorted(row["offset"] for row in rows(trace)) == [*range(64)]
+    assert (
+        int((tmp_path / "size").read_text()) == HEADER_BYTES + 3 * CHUNK_BYTES
+    )  # names; the main thread; the others
 
 
 def test_a_shared_position_is_exact_for_threads_and_forks(tmp_path, trace):
@@ -372,6 +393,16 @@ def test_the_logs_of_a_killed_capture_can_be_recovered(tmp_path, trace):
     settings.write_text(json.dumps(facts | {"started": start_of(os.getpid())}))
     assert tracekit("capture", "-o", trace, "--recover").returncode == 2
     settings.write_text(json.dumps(facts))
+    for log in (logs := [*settings.parent.glob("logs/*.log")]):
+        with log.open("r+b") as file:
+            file.seek(8)
+            file.write(b"\x02")
+    other = tracekit("capture", "-o", trace, "--recover")
+    assert (other.returncode, other.stderr.count("another version of tracekit")) == (2, 1)
+    for log in logs:
+        with log.open("r+b") as file:
+            file.seek(8)
+            file.write(b"\x03")
     again = tracekit("capture", "-o", trace, "--recover")
     assert (again.returncode, len(rows(trace))) == (0, 50), again.stderr
     assert "completeness: unknown" in again.stderr

@@ -48,7 +48,7 @@ typedef uint32_t u32;
 /* ---- The log. records.py knows these layouts. ---- */
 
 enum { READ = 1, WRITE, SYNC, TRUNCATE, RENAME, DELETE, HINT, MAP, STAT, LIST };
-enum { HEADER = 4096, CHUNK = 65536, NAMES = 2, RECORDS = 1 };
+enum { HEADER = 4096, CHUNK = 32768, NAMES = 2, RECORDS = 1 };
 enum { IO_URING = 1, IO_SUBMIT = 2, ENDED = 4 };
 
 struct record { i64 begin, took, offset, length, moved; u32 file, to, thread; unsigned char kind, unused[3]; i64 spare; };
@@ -173,26 +173,23 @@ static inline u64 call_on(int kind, u32 what) { return (u64)kind << 48 | (u64)wh
 
 /* ---- Writing the log ---- */
 
-static const char zeros[CHUNK];
-static void *map_part(i64 offset, size_t length, int filled, u64 *written) {
+enum { FIRST = HEADER + 2 * CHUNK }; /* a log begins with a chunk of names and one of records: one file operation for all */
+static const char zeros[FIRST];
+static void *map_part(i64 offset, size_t length, u64 *written) {
     int fd = raw_open(log_path, O_RDWR | O_CREAT);
     if (fd < 0) return NULL;
-    /* Blocks are reserved first: on a full disk a store into a hole would be a SIGBUS. Where a part will be filled, zeros are
-     * written: the first store into each of its pages takes 1 us then, not 8. */
-    long failed = filled ? -EOPNOTSUPP : SYS(SYS_fallocate, fd, 0, offset, length);
-    if (failed == -EOPNOTSUPP || failed == -ENOSYS) {
-        long done = SYS(SYS_pwrite64, fd, zeros, length, offset);
-        if (done > 0) __atomic_fetch_add(written, done, __ATOMIC_RELAXED); /* the kernel counts it among what the program wrote */
-        failed = done == (long)length ? 0 : -1;
-    }
-    long at = failed ? -1 : SYS(SYS_mmap, 0, length, PROT_READ | PROT_WRITE, MAP_SHARED, fd, offset);
+    /* Zeros are written first: on a full disk a store into a hole would be a SIGBUS, and into reserved blocks it takes 8 us for each
+     * of their pages, not 1. */
+    long done = SYS(SYS_pwrite64, fd, zeros, length, offset);
+    if (done > 0) __atomic_fetch_add(written, done, __ATOMIC_RELAXED); /* the kernel counts it among what the program wrote */
+    long at = done != (long)length ? -1 : SYS(SYS_mmap, 0, length, PROT_READ | PROT_WRITE, MAP_SHARED, fd, offset);
     SYS(SYS_close, fd);
     return at < 0 && at > -4096 ? NULL : (void *)at;
 }
 
 static char *new_chunk(u32 kind) {
     u32 number = __atomic_fetch_add(&next_chunk, 1, __ATOMIC_RELAXED);
-    char *chunk = map_part(HEADER + (i64)number * CHUNK, CHUNK, kind == RECORDS, &log_header->other_written);
+    char *chunk = map_part(HEADER + (i64)number * CHUNK, CHUNK, &log_header->other_written);
     if (chunk) *(u32 *)chunk = kind;
     return chunk;
 }
@@ -222,8 +219,8 @@ static struct record *more_room(void) {
     if (!at) {
         char *chunk = new_chunk(RECORDS);
         if (chunk) { at = (struct record *)chunk + 1; end = (struct record *)(chunk + CHUNK); }
-        pthread_setspecific(at_thread_end, &me);
     }
+    pthread_setspecific(at_thread_end, &me);
     if (full) SYS(SYS_munmap, (char *)full - CHUNK, CHUNK);
     me.end = end;
     me.at = at ? at + 1 : NULL;
@@ -316,16 +313,22 @@ static int new_log(int forked) {
     memcpy(log_path, folder, prefix);
     log_path[prefix] = '/';
     strcpy(log_path + prefix + 1, log_name);
-    next_chunk = 0;
-    name_at = name_end = NULL;
-    spare_count = 0;
     name_lock = spare_lock = asked_lock = rings_lock = 0;
     rings_known = 0;
     me.at = me.end = NULL;
     u64 read0 = 0, written0 = 0, read_ = 0, written = 0;
     if (!forked) counted_bytes(&read0, &written0, &read_); /* a forked child begins at 0 */
-    struct header *header = map_part(0, HEADER, 1, &written);
+    struct header *header = map_part(0, FIRST, &written);
     if (!header) return 0;
+    char *names = (char *)header + HEADER, *records = names + CHUNK;
+    *(u32 *)names = NAMES;
+    *(u32 *)records = RECORDS;
+    next_chunk = 2;
+    name_at = names + 64;
+    name_end = names + CHUNK;
+    spare_chunks[0].at = (struct record *)records + 1;
+    spare_chunks[0].end = (struct record *)(records + CHUNK);
+    spare_count = 1;
     header->read0 = read0;
     header->written0 = written0;
     header->pid = our_pid;
@@ -335,15 +338,18 @@ static int new_log(int forked) {
     header->clock_offset = clock_offset();
     header->cpu0 = clock_of(CLOCK_PROCESS_CPUTIME_ID);
     me.wait = (int)(header->began % MEASURED_EACH) + 1; /* short programs are measured as often as others */
-    if (forked) memcpy(header->parent, before, sizeof before);
-    int fd = raw_open("/proc/self/cmdline", O_RDONLY);
+    if (forked) {
+        memcpy(header->parent, before, sizeof before);
+        memcpy(header->program, log_header->program, sizeof header->program); /* it runs what its parent runs */
+    }
+    int fd = forked ? -1 : raw_open("/proc/self/cmdline", O_RDONLY);
     if (fd >= 0) {
         read_for_us(fd, header->program, sizeof header->program - 1, &read_);
         SYS(SYS_close, fd);
     }
     header->other_read = read_;
     header->other_written = written;
-    header->version = 2;
+    header->version = 3;
     log_header = header;
     memcpy(header->magic, "TKNATIVE", 8);
     return 1;
@@ -627,7 +633,7 @@ static u32 number_of(const char *name, size_t length) {
     if (name_slots[at]) id = known_names[name_slots[at] - 1].id;
     else {
         size_t needed = 8 + ((length + 7) & ~(size_t)7);
-        if (!name_at || name_at + needed > name_end) {
+        if (name_at + needed > name_end) {
             char *chunk = new_chunk(NAMES);
             if (name_end) SYS(SYS_munmap, name_end - CHUNK, CHUNK);
             name_at = chunk ? chunk + 64 : NULL;
@@ -711,30 +717,37 @@ static int is_file(const char *name, const struct stat *known) {
     return !SYS(SYS_newfstatat, AT_FDCWD, name, &found, AT_SYMLINK_NOFOLLOW) && found.st_ino == known->st_ino && found.st_dev == known->st_dev;
 }
 
+/* What a file of this absolute name is; without a name if it has none (0). */
+static struct entry file_of_name(const char *name, size_t length) {
+    struct entry found = {.state = OTHER};
+    if (length && (is_left_out(name) || !strncmp(name, "/memfd:", 7))) return found;
+    found.file = length ? number_of(name, length) : 0;
+    found.state = found.file ? STORAGE : NAMELESS;
+    found.device = found.file && is_below(name, "/dev");
+    return found;
+}
+
+/* Room for a name on the stack takes pages of it that are in no cache: nothing of it where the name is known. */
+static __attribute__((noinline)) struct entry file_of_link(int fd, const struct stat *status) {
+    char link[4200];
+    size_t length = link_of(fd, link, sizeof link);
+    if (length > 10 && !strcmp(link + length - 10, " (deleted)")) length -= is_file(link, status) ? 0 : 10;
+    return file_of_name(link, length);
+}
+
 /* Find out what `fd` is. `name` is its absolute name if that is known. */
 static struct entry *learn(int fd, const char *name, size_t length) {
-    char link[4200];
     struct stat status;
-    struct entry *e = &table[fd];
-    if (SYS(SYS_fstat, fd, &status)) { e->state = UNKNOWN; return NULL; }
-    u32 file = 0;
-    int state = S_ISSOCK(status.st_mode) ? SOCKET : OTHER;
+    if (SYS(SYS_fstat, fd, &status)) { table[fd].state = UNKNOWN; return NULL; }
+    struct entry found = {.state = S_ISSOCK(status.st_mode) ? SOCKET : OTHER};
     int given = 0;
     for (int i = 0; fd <= 2 && i < 3; i++) given |= callers[i].inode == status.st_ino && callers[i].device == status.st_dev;
     if (!length && memory_device && status.st_dev == memory_device) given = 1; /* to ask for its name takes 10 us */
-    if (!given && (S_ISREG(status.st_mode) || S_ISBLK(status.st_mode))) {
-        if (!length) { length = link_of(fd, link, sizeof link); name = link; }
-        if (name == link && length > 10 && !strcmp(name + length - 10, " (deleted)")) length -= is_file(link, &status) ? 0 : 10;
-        if (!length || (!is_left_out(name) && strncmp(name, "/memfd:", 7))) {
-            file = length ? number_of(name, length) : 0;
-            state = file ? STORAGE : NAMELESS;
-        }
-    }
-    e->file = file;
-    e->lock = (unsigned short)(status.st_ino % INHERITED);
-    e->state = (unsigned char)state;
-    e->device = state == STORAGE && is_below(name, "/dev");
-    return e;
+    if (!given && (S_ISREG(status.st_mode) || S_ISBLK(status.st_mode)))
+        found = length ? file_of_name(name, length) : file_of_link(fd, &status);
+    found.lock = (unsigned short)(status.st_ino % INHERITED);
+    table[fd] = found;
+    return &table[fd];
 }
 
 static struct entry *watched(int fd) {
@@ -782,6 +795,30 @@ static void look_for_rings(int first, int last) {
     }
 }
 
+/* /proc/self/fd/3 and /dev/fd/3 are another file's name, and O_TMPFILE is given a directory. */
+static int stands_for_another(const char *name, int flags) {
+    return is_below(name, "/proc") || is_below(name, "/dev/fd") || !strncmp(name, "/dev/std", 8) || (flags & O_TMPFILE) == O_TMPFILE;
+}
+
+/* The length of a path that is absolute as it stands; 0 of others. */
+static size_t absolute_length(const char *path) {
+    if (!path || *path != '/' || *root) return 0;
+    size_t length = 0;
+    do {
+        const char *part = path + length + 1;
+        size_t size = strcspn(part, "/");
+        if (!size || (*part == '.' && (size == 1 || (size == 2 && part[1] == '.')))) return 0;
+        length += 1 + size;
+    } while (path[length]);
+    return length;
+}
+
+static __attribute__((noinline)) struct entry *learn_path(int fd, int directory, const char *path, int flags) {
+    char name[4200];
+    size_t length = path ? absolute(directory, path, name, sizeof name) : 0;
+    return learn(fd, name, length && stands_for_another(name, flags) ? 0 : length);
+}
+
 static void opened(int fd, int directory, const char *path, int flags, i64 begin) {
     int failure = errno;
     i64 took = now() - begin;
@@ -790,11 +827,8 @@ static void opened(int fd, int directory, const char *path, int flags, i64 begin
         u32 file = metadata ? file_named(directory, path) : 0;
         if (file) put(STAT, file, 0, begin, took, -1, -1, -failure);
     } else if (fd < MAX_FD) {
-        char name[4200];
-        size_t length = path ? absolute(directory, path, name, sizeof name) : 0;
-        /* /proc/self/fd/3 and /dev/fd/3 are another file's name, and O_TMPFILE is given a directory */
-        if (length && (is_below(name, "/proc") || is_below(name, "/dev/fd") || !strncmp(name, "/dev/std", 8) || (flags & O_TMPFILE) == O_TMPFILE)) length = 0;
-        struct entry *e = learn(fd, name, length);
+        size_t length = absolute_length(path);
+        struct entry *e = !length ? learn_path(fd, directory, path, flags) : learn(fd, path, stands_for_another(path, flags) ? 0 : length);
         look_for_rings(fd - 4, fd - 1);
         if (e) e->lock = (unsigned short)(INHERITED + __atomic_fetch_add(&next_opened, 1, __ATOMIC_RELAXED) % INHERITED);
         if (flags & O_TRUNC && e && e->state == STORAGE) put(TRUNCATE, e->file, 0, begin, took, -1, 0, 0);

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from tracekit.errors import ErrorClass
+from tracekit.errors import ErrorClass, UsageError
 from tracekit.formats.sound import MAX_INT
 
 __all__ = [
@@ -34,13 +34,13 @@ __all__ = [
     "whole_records",
 ]
 
-HEADER_BYTES, CHUNK_BYTES = 4096, 65536
+HEADER_BYTES, CHUNK_BYTES = 4096, 32768
 RECORDS, NAMES = 1, 2
 """The first 4 bytes of a chunk: what it holds."""
 ENTRIES_AT = 64
 """Bytes before the first entry of a chunk."""
 _MAGIC = b"TKNATIVE"
-_VERSION = 2
+_VERSION = 3
 _HEADER = np.dtype(
     [
         ("magic", "S8"),
@@ -101,10 +101,20 @@ Header = np.void
 
 
 def header_of(log: Path) -> Header | None:
-    """Return the header of a log; None while its process has not written it."""
+    """Return the header of a log; None while its process has not written it.
+
+    Raises UsageError if another version of tracekit wrote it.
+    """
     found = np.fromfile(log, _HEADER, 1)
-    known = len(found) and (found[0]["magic"], found[0]["version"]) == (_MAGIC, _VERSION)
-    return found[0] if known else None
+    if not len(found) or found[0]["magic"] != _MAGIC:
+        return None
+    header: Header = found[0]
+    if (version := int(header["version"])) != _VERSION:
+        raise UsageError(
+            f"{log}: the log of another version of tracekit (its layout is {version}, not {_VERSION})",
+            "use the version that captured it",
+        )
+    return header
 
 
 def whole_records(data: npt.NDArray[np.uint8]) -> Records:
