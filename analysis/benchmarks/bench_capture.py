@@ -9,11 +9,12 @@ them. The cost is the CPU time of the command, its children included, over that 
     python analysis/benchmarks/bench_capture.py [--quick] [PROGRAM ...]
 
 `--faults` measures instead what following page faults costs: the first touches of fresh memory by a program that has mapped a
-file. `--epoch` measures what an epoch of a torch DataLoader costs: without a capture, and under the native engine with and
-without page faults; once of arrays that are only read, and once of JPEG images that are decoded. Programs that do the same differ
-for as long as they live, by where their memory happens to lie. So the C library keeps what is freed, and each of several rounds starts a new program of each kind, which
-then take turns. `more_ms` is the mean over the rounds of the median difference to the epoch without a capture of the same
-turn, `error_ms` its standard error over the rounds. `--quick` runs each once or twice. The table of docs/capture.md is made from the CSV file by `--page docs/capture.md`.
+file. `--epoch` measures what an epoch of a torch DataLoader costs: without a capture, twice, and under the native engine with and
+without page faults; of JPEG images that are decoded, in a short epoch of small batches too, and of arrays that are only read. Programs
+that do the same differ for as long as they live, by where their memory happens to lie. So the C library keeps what is freed, and each
+of several rounds starts a new program of each kind, which then take turns. `more_ms` is the mean over the rounds of the median
+difference to the epoch without a capture of the same turn, `error_ms` its standard error over the rounds. `--quick` runs each once or
+twice. The table of docs/capture.md is made from the CSV file by `--page docs/capture.md`.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ import sys
 import tempfile
 from collections import Counter
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +70,7 @@ def main() -> None:
         )
         return
     if given.faults or given.epoch:
-        faults() if given.faults else epoch(*(2, 2) if given.quick else (_ROUNDS, _TURNS))
+        faults() if given.faults else epochs(*(2, 2) if given.quick else (_ROUNDS, None))
         return
     table = Table("capture_matrix", COLUMNS)
     for name in given.names or programs.ALL:
@@ -116,9 +118,9 @@ import gc, resource, sys
 import numpy as np, torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
-folder, content = sys.argv[1:]
+folder, content, samples, batch = sys.argv[1:]
 class Files(Dataset):
-    def __len__(self): return 600 if content == "arrays" else 200
+    def __len__(self): return int(samples)
     def __getitem__(self, i):
         if content == "arrays": return torch.from_numpy(np.load(f"{folder}/{i % 100}.npy"))
         return torch.from_numpy(np.array(Image.open(f"{folder}/{i % 100}.jpeg").convert("RGB").resize((224, 224))))
@@ -127,25 +129,47 @@ def cpu():
 def epoch():
     gc.collect()  # or chance decides which programs have workers that soon collect all objects of torch, for 0.1 s
     began = cpu()
-    for batch in DataLoader(Files(), batch_size=8, num_workers=2, multiprocessing_context="fork"): pass
+    for _ in DataLoader(Files(), batch_size=int(batch), num_workers=2, multiprocessing_context="fork"): pass
     return (cpu() - began) * 1000
 if __name__ == "__main__":
     epoch()
     print("ready", flush=True)
     for line in sys.stdin: print(epoch(), flush=True)
 """
-_ROUNDS, _TURNS = 8, 10
+_ROUNDS = 8
+_TURNS = 10
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What is read in an epoch, and in how many turns of a round."""
+
+    content: str
+    samples: int
+    batch: int
+    turns: int = _TURNS
+
+
+EPOCHS = (Epoch("images", 1000, 32, turns=5), Epoch("images", 200, 8), Epoch("arrays", 600, 8))
+KINDS: dict[str, list[str] | None] = {
+    "none": None,
+    "none, again": None,
+    "native": [],
+    "native, --no-faults": ["--no-faults"],
+}
+"""The options of each capture; None for a program without one."""
 _MEMORY = {"MALLOC_TRIM_THRESHOLD_": str(1 << 30), "MALLOC_MMAP_THRESHOLD_": str(32 << 20)}
 """The C library keeps freed memory. Otherwise its layout decides how much goes back to the kernel, and an epoch has between 67,000 and
 100,000 page faults, with and without a capture: several times what a capture costs."""
 
 
-def epoch(rounds: int, turns: int) -> None:
-    """Measure the CPU time of an epoch of a torch DataLoader, by programs that take turns within a round.
+def epochs(rounds: int, turns: int | None) -> None:
+    """Measure the CPU time of epochs of a torch DataLoader, by programs that take turns within a round.
 
     The two workers of an epoch start and end with it. Epochs of `arrays` do nothing but read, those of `images` decode what they read.
     """
-    table = Table("capture_epoch", ["epoch", "capture", "median_ms", "more_ms", "error_ms", "more_%"])
+    columns = ["epoch", "samples", "batch", "capture", "median_ms", "more_ms", "error_ms", "more_%"]
+    table = Table("capture_epoch", columns)
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         chance = np.random.default_rng(1)
@@ -153,34 +177,31 @@ def epoch(rounds: int, turns: int) -> None:
             np.save(work / f"{number}.npy", np.full(50_000, number))
             coarse = Image.fromarray(chance.integers(0, 256, (48, 64, 3), np.uint8))
             coarse.resize((500, 375)).save(work / f"{number}.jpeg", quality=95)
-        for content in ("arrays", "images"):
-            found = [in_turns(work, content, turns, number) for number in range(rounds)]
+        for epoch in EPOCHS:
+            found = [in_turns(work, epoch, turns or epoch.turns, number) for number in range(rounds)]
             taken = {kind: np.array([each[kind] for each in found]) for kind in found[0]}
             plain = taken["none"]
             for kind, times in taken.items():
                 more_ms = np.median(times - plain, axis=1)
                 more, error = more_ms.mean(), more_ms.std(ddof=1) / rounds**0.5
                 figures = np.median(times), more, error, 100 * more / np.median(plain)
-                table.add(content, kind, *(round(float(figure), 2) for figure in figures))
+                shown = (round(float(figure), 2) for figure in figures)
+                table.add(epoch.content, epoch.samples, epoch.batch, kind, *shown)
     table.finish()
 
 
-def in_turns(work: Path, content: str, turns: int, number: int) -> dict[str, list[float]]:
+def in_turns(work: Path, epoch: Epoch, turns: int, number: int) -> dict[str, list[float]]:
     """The CPU times of the epochs of each kind of capture in one round, ms, in the order of the turns."""
     chance = random.Random(number)
-    options: dict[str, list[str] | None] = {
-        "none": None,
-        "native": [],
-        "native, --no-faults": ["--no-faults"],
-    }
-    kinds = list(options)
+    kinds = list(KINDS)
     with ExitStack() as stack:
         running = {}
         for kind in chance.sample(kinds, len(kinds)):
-            more = options[kind]
-            command = [sys.executable, "-c", _EPOCHS, str(work), content]
+            more = KINDS[kind]
+            what = [epoch.content, str(epoch.samples), str(epoch.batch)]
+            command = [sys.executable, "-c", _EPOCHS, str(work), *what]
             if more is not None:
-                trace = str(work / f"{content}-{number}-{kinds.index(kind)}.trace")
+                trace = str(work / f"{'-'.join(what)}-{number}-{kinds.index(kind)}.trace")
                 command = [sys.executable, "-m", "tracekit", "capture", "-o", trace, *more, "--", *command]
             running[kind] = stack.enter_context(
                 subprocess.Popen(
