@@ -1,5 +1,5 @@
-/* Reads and writes by io_submit (a), io_uring (r), io_uring with a thread of the kernel (p), and a ring that is made without the C
- * library (x). Exits with 77 where they are not allowed. */
+/* Reads and writes by io_submit (a), io_uring (r), io_uring with a thread of the kernel (p), a ring that is made without the C
+ * library (x), and where the kernel decides the place, which is the position of the descriptor or the end of the file (e). Exits with 77 where they are not allowed. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -74,5 +74,15 @@ static void hidden(void) {
     if (ring < 0) exit(77);
     int fd = open("x.bin", O_RDONLY); bare(SYS_close, ring, 0); close(fd);
 }
-int main(int n, char **a) { for (char *p = a[1]; *p; p++) if (*p == 'a') aio(); else if (*p == 'x') hidden(); else { polled = *p == 'p' ? IORING_SETUP_SQPOLL : 0; ring(); }
+static void ends(void) {
+    struct ring r = made(); int fd = open("x.bin", O_RDONLY), out = open("end.out", O_CREAT | O_RDWR | O_APPEND, 0600);
+    for (int i = 0; i < 2; i++) { put(&r, IORING_OP_READ, fd, block[0], 100, -1, i + 1); if (go(&r, 1) != 100) exit(5); }
+    if (read(fd, block[0], 8) != 8) exit(6);
+    put(&r, IORING_OP_WRITE, out, block[0], 300, 0, 3); if (go(&r, 1) != 300) exit(7);
+    aio_context_t c = 0; struct io_event e;
+    struct iocb b = {.aio_fildes = out, .aio_lio_opcode = IOCB_CMD_PWRITE, .aio_buf = (long)block[0], .aio_nbytes = 400, .aio_offset = 50}, *all = &b;
+    if (syscall(SYS_io_setup, 1, &c)) exit(77);
+    if (syscall(SYS_io_submit, c, 1L, &all) != 1 || syscall(SYS_io_getevents, c, 1L, 1L, &e, NULL) != 1 || lseek(out, 0, SEEK_END) != 700) exit(8);
+}
+int main(int n, char **a) { for (char *p = a[1]; *p; p++) if (*p == 'a') aio(); else if (*p == 'e') ends(); else if (*p == 'x') hidden(); else { polled = *p == 'p' ? IORING_SETUP_SQPOLL : 0; ring(); }
     return 0; }

@@ -72,6 +72,15 @@ def test_requests_of_io_uring_are_recorded_with_what_they_moved(queues, tmp_path
     assert (done.completeness.share, done.completeness.unseen) == (1.0, ())
 
 
+def test_the_place_of_a_request_is_unknown_where_the_kernel_decides_it(queues, tmp_path, trace):
+    run(queues, "e", trace, tmp_path, method="native")
+    assert rows(trace) == [
+        ("x.bin", "read", None, 100, 100, None), ("x.bin", "read", None, 100, 100, None),
+        ("x.bin", "read", 200, 8, 8, None),
+        ("end.out", "write", None, 300, 300, None), ("end.out", "write", None, 400, 400, None),
+    ]  # fmt: skip
+
+
 def test_bytes_of_queues_do_not_hide_what_else_was_missed(queues, tmp_path, trace):
     """The kernel counts the bytes of calls alone."""
     (tmp_path / "p.c").write_text(

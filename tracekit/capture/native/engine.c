@@ -943,6 +943,9 @@ static u32 *hold_position(struct entry *e) {
     return e->state == STORAGE && take(lock) ? lock : NULL;
 }
 
+/* Whether writes go to the end of the file, as the flags of the descriptor say. -1 is an error. */
+static int appends(int fd) { long flags = SYS(SYS_fcntl, fd, F_GETFL); return flags > 0 && flags & O_APPEND; }
+
 static i64 size_of(int fd) {
     struct stat status;
     return SYS(SYS_fstat, fd, &status) ? 0 : status.st_size;
@@ -954,7 +957,7 @@ static void moved_elsewhere(int kind, struct entry *e, i64 begin, i64 moved) {
     measured(begin, took);
 }
 
-static void moved_bytes(int kind, int fd, struct entry *e, i64 begin, i64 offset, i64 length, i64 moved, u32 *lock, int appends) {
+static void moved_bytes(int kind, int fd, struct entry *e, i64 begin, i64 offset, i64 length, i64 moved, u32 *lock, int at_end) {
     int failure = errno;
     i64 took = now() - begin;
     i64 end = offset == AT_POSITION ? place(fd) : 0;
@@ -964,7 +967,7 @@ static void moved_bytes(int kind, int fd, struct entry *e, i64 begin, i64 offset
         if (!e || e->state != STORAGE) { count_other(e, kind, moved); errno = failure; return; }
     }
     if (offset == AT_POSITION) offset = end < 0 ? -1 : end - (moved > 0 ? moved : 0);
-    else if (kind == WRITE && moved > 0 && (appends || SYS(SYS_fcntl, fd, F_GETFL) & O_APPEND)) offset = size_of(fd) - moved; /* Linux appends, whatever the offset */
+    else if (kind == WRITE && moved > 0 && (at_end || appends(fd))) offset = size_of(fd) - moved; /* Linux appends, whatever the offset */
     put(kind, e->file, 0, begin, took, offset, length, moved < 0 ? -failure : moved);
     measured(begin, took);
     errno = failure;
@@ -979,7 +982,7 @@ static i64 total(const struct iovec *parts, int count) {
     return sum;
 }
 
-#define MOVING_AS(kind, fd, offset_, length_, appends, call) \
+#define MOVING_AS(kind, fd, offset_, length_, at_end, call) \
     struct entry *e = on() ? watched(fd) : NULL; \
     if (!e) return call; \
     int other = e->state != STORAGE; \
@@ -989,7 +992,7 @@ static i64 total(const struct iovec *parts, int count) {
     INNERMOST(call_on(kind, (u32)(fd)), __typeof__(call) moved, call) \
     if (!innermost) { if (lock) give(lock); } \
     else if (other) moved_elsewhere(kind, e, begin, moved); \
-    else moved_bytes(kind, fd, e, begin, at, (i64)(length_), moved, lock, appends); \
+    else moved_bytes(kind, fd, e, begin, at, (i64)(length_), moved, lock, at_end); \
     return moved;
 #define MOVING(kind, fd, offset, length, call) MOVING_AS(kind, fd, offset, length, 0, call)
 
@@ -1221,7 +1224,7 @@ static void ask(u32 by, const void *block, int fd, int kind, i64 offset, i64 len
         while (tries < PROBES && asked[at].used) { at = (at + 1) % MAX_ASKED; tries++; }
         if (tries < PROBES) {
             asked[at].block = block; asked[at].by = by; asked[at].begin = now(); asked[at].kind = (unsigned char)kind;
-            asked[at].offset = kind == SYNC ? -1 : offset; asked[at].length = kind == SYNC ? -1 : length;
+            asked[at].offset = kind == SYNC || (kind == WRITE && appends(fd)) ? -1 : offset; asked[at].length = kind == SYNC ? -1 : length;
             asked[at].file = e && e->state == STORAGE ? e->file : 0;
             asked[at].storage = (unsigned char)storage; asked[at].used = 1;
         } else {

@@ -29,6 +29,7 @@ from tracekit.capture.native.records import (
     names_by_number,
 )
 from tracekit.formats.sound import MAX_INT
+from tracekit.processes import is_alive, start_of
 
 __all__ = ["NativeTail"]
 
@@ -46,6 +47,8 @@ class _Log:
 
     path: Path
     pid: int
+    start: int | None
+    """When the process started (`start_of`)."""
     clock_offset: int
     parent: str
     file: int = -1
@@ -82,12 +85,12 @@ class NativeTail:
         """
         for path in sorted(self._folder.glob("*.log")):
             if path.name not in self._logs and (header := _header(path)) is not None:
-                offset, parent = int(header["clock_offset"]), header["parent"].decode()
-                self._logs[path.name] = _Log(path, int(header["pid"]), offset, parent)
+                pid, offset, parent = int(header["pid"]), int(header["clock_offset"]), header["parent"].decode()
+                self._logs[path.name] = _Log(path, pid, start_of(pid), offset, parent)
         for log in list(self._logs.values()):
             if log.read or not _opened(log):
                 continue
-            ended = not Path(f"/proc/{log.pid}").exists()  # before the reads: then they are of all of it
+            ended = not is_alive(log.pid, log.start)  # before the reads: then they are of all of it
             late, at_once = 0, 1 if self._consuming else _RECORDS_AT_ONCE
             for records, places, later in _portions(log, before_ns - log.clock_offset, at_once):
                 late += later
