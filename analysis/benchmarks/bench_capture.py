@@ -12,9 +12,9 @@ them. The cost is the CPU time of the command, its children included, over that 
 file. `--epoch` measures what an epoch of a torch DataLoader costs: without a capture, twice, and under the native engine with and
 without page faults; of JPEG images that are decoded, in a short epoch of small batches too, and of arrays that are only read. Programs
 that do the same differ for as long as they live, by where their memory happens to lie. So the C library keeps what is freed, and each
-of several rounds starts a new program of each kind, which then take turns. `more_ms` is the mean over the rounds of the median
-difference to the epoch without a capture of the same turn, `error_ms` its standard error over the rounds. `--quick` runs each once or
-twice. The table of docs/capture.md is made from the CSV file by `--page docs/capture.md`.
+of several rounds starts a new program of each kind, which then take turns. `more_ms` is the median difference to the epoch without
+a capture of the same turn, `error_ms` its standard error, by drawing rounds anew. `--quick` runs each once or twice. The table of
+docs/capture.md is made from the CSV file by `--page docs/capture.md`.
 """
 
 from __future__ import annotations
@@ -137,7 +137,6 @@ if __name__ == "__main__":
     for line in sys.stdin: print(epoch(), flush=True)
 """
 _ROUNDS = 8
-_TURNS = 10
 
 
 @dataclass(frozen=True)
@@ -147,10 +146,10 @@ class Epoch:
     content: str
     samples: int
     batch: int
-    turns: int = _TURNS
+    turns: int
 
 
-EPOCHS = (Epoch("images", 1000, 32, turns=5), Epoch("images", 200, 8), Epoch("arrays", 600, 8))
+EPOCHS = (Epoch("images", 500, 32, 15), Epoch("images", 200, 8, 10), Epoch("arrays", 600, 8, 10))
 KINDS: dict[str, list[str] | None] = {
     "none": None,
     "none, again": None,
@@ -182,8 +181,9 @@ def epochs(rounds: int, turns: int | None) -> None:
             taken = {kind: np.array([each[kind] for each in found]) for kind in found[0]}
             plain = taken["none"]
             for kind, times in taken.items():
-                more_ms = np.median(times - plain, axis=1)
-                more, error = more_ms.mean(), more_ms.std(ddof=1) / rounds**0.5
+                more_ms = times - plain
+                drawn = more_ms[chance.integers(0, rounds, (1000, rounds))]
+                more, error = np.median(more_ms), np.median(drawn, axis=(1, 2)).std()
                 figures = np.median(times), more, error, 100 * more / np.median(plain)
                 shown = (round(float(figure), 2) for figure in figures)
                 table.add(epoch.content, epoch.samples, epoch.batch, kind, *shown)
