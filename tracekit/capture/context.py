@@ -3,9 +3,9 @@
 Code that drives a loader declares scopes (`sample`, `step`, the torch hook), and each hook
 that records an op calls `where`. Context variables carry the scopes through tasks. A thread
 without scopes of its own, such as one of a C++ reader pool, gets the values on which the open
-scopes of its process agree. `log_scopes` also writes the scopes of each thread to a file, for
-ops that are recorded from outside the process. This module records nothing itself and imports
-no library.
+scopes of its process agree. `log_scopes` also writes the scopes of each thread to a file
+(`scope_log.py`), for ops that are recorded from outside the process. This module records nothing
+itself and imports no library.
 """
 
 from __future__ import annotations
@@ -15,22 +15,15 @@ import contextvars
 import inspect
 import os
 import sys
-import threading
-from array import array
-from binascii import hexlify
 from collections.abc import Iterator, Sequence
 from itertools import chain, compress, filterfalse
-from operator import index as as_index
 from time import time_ns
 from types import FrameType, TracebackType
 from typing import Any
 
-from tracekit.job import rank_and_world_size
+from tracekit.capture.scope_log import LONGEST_WAIT_NS, ScopeLog, sample_number
 
 __all__ = [
-    "BATCH_FIELDS",
-    "LONGEST_WAIT_NS",
-    "SCOPE_FIELDS",
     "Batch",
     "enter",
     "enter_batch",
@@ -38,7 +31,6 @@ __all__ = [
     "leave_batch",
     "log_scopes",
     "sample",
-    "sample_number",
     "scope",
     "set_worker",
     "step",
@@ -46,9 +38,6 @@ __all__ = [
     "worker",
 ]
 
-SCOPE_FIELDS = ("thread", "begin", "end", "sample_id", "step", "worker", "rank")
-BATCH_FIELDS = (*SCOPE_FIELDS, "ended", "took", "picked_up", "samples")
-"""What comes before the times and the sample_ids of a batch, which is written in parts if it takes long."""
 Where = tuple[int | None, int | None]
 """(sample_id, step)"""
 
@@ -113,38 +102,31 @@ class Batch(_Scope):
         clock = filterfalse(self._times.append, iter(time_ns, None))  # appends the time, and yields it
         self._logged_ns = self.begin
         for at in range(0, len(indices), _SAMPLES_AT_ONCE):
-            if at and (now := time_ns()) - self._logged_ns > LONGEST_WAIT_NS and _scope_log is not None:
+            if at and (now := time_ns()) - self._logged_ns > LONGEST_WAIT_NS and _log.file is not None:
                 self.write(now)
                 self._logged_ns = now
             yield compress(indices[at : at + _SAMPLES_AT_ONCE], clock)
         self._times.append(time_ns())
 
-    def write(self, now: int, took: int = -1, picked_up: int = -1, *, ended: int = 0) -> None:
-        """Write what has not been written to the log of scopes, which is open."""
+    def write(self, now: int, took: int = -1, picked_up: int = -1, *, ended: bool = False) -> None:
+        """Write what has not been written to the log of scopes."""
         sample_ids, times = self._sample_ids[self._written :], self._times[:]
         self._times.clear()
         samples = min(len(times), len(sample_ids))
         self._written += samples
         if samples == len(times):
             times.append(now)  # when the last sample ended
-        head = (
-            _thread.number or _number_thread(),
+        _log.add_batch(
             self.begin,
             now,
-            -1,
-            -1 if self._number is None else self._number,
-            -1 if _worker is None else _worker,
-            _rank(now),
-            ended,
-            took,
-            picked_up,
-            samples,
+            self._number,
+            _worker,
+            times,
+            sample_ids[:samples],
+            ended=ended,
+            took=took,
+            picked_up=picked_up,
         )
-        try:
-            packed = array("q", (*head, *times, *sample_ids[:samples]))
-        except (TypeError, OverflowError):  # keys that are no numbers, or that no trace can hold
-            packed = array("q", (*head, *times, *map(_storable, sample_ids[:samples])))
-        _append(b"batch," + hexlify(packed))
 
 
 class _Scoped:
@@ -175,29 +157,9 @@ _here_now, _set_here = _here.get, _here.set
 _open: dict[int, _Scope] = {}
 """Every open scope of this process, by id."""
 _worker: int | None = None
-_scope_log: int | None = None
-_unwritten: list[int] = []
-"""The `SCOPE_FIELDS` of the scopes that have ended since the log was written last, at `_written_ns`."""
-_note = _unwritten.extend
-_writing = threading.RLock()
-"""Reentrant: the garbage collector may close a generator, and end its scope, while scopes are written."""
-_written_ns = 0
-LONGEST_WAIT_NS = 250_000_000
-"""What a hook notes in memory waits no longer than this to be written or counted."""
+_log = ScopeLog()
 _SAMPLES_AT_ONCE = 8
 """After so many samples of a batch, it is looked whether they have waited for that long."""
-
-
-class _Thread(threading.local):
-    """The kernel's number of this thread, which takes a system call to learn; 0 if it has not been asked for."""
-
-    number = 0
-
-
-_thread = _Thread()
-_known_rank: int | None = None
-"""The rank as of the time `_asked_ns`; None if this process has not asked for it yet."""
-_asked_ns = 0
 
 
 def sample(sample_id: int) -> _Scoped:
@@ -261,12 +223,12 @@ def leave_batch(batch: Batch, took: int = -1, picked_up: int = -1) -> bool:
 
     A worker took `took` ns for it, and began `picked_up` ns after it could; -1 for unknown.
     """
-    logged = _open.pop(id(batch), None) is not None and _scope_log is not None
+    logged = _open.pop(id(batch), None) is not None and _log.file is not None
     if logged:
         now = time_ns()
-        batch.write(now, took, picked_up, ended=1)
-        if _unwritten and not _open:
-            _write_scopes(now)
+        batch.write(now, took, picked_up, ended=True)
+        if _log.unwritten and not _open:
+            _log.write(now)
     _end(batch)
     return logged
 
@@ -274,23 +236,8 @@ def leave_batch(batch: Batch, took: int = -1, picked_up: int = -1) -> bool:
 def leave(scope: _Given) -> None:
     """End a scope."""
     ours = _open.pop(id(scope), None) is not None  # not in a child that was forked inside
-    if ours and _scope_log is not None:
-        now = time_ns()
-        sample_id, number = scope.where
-        _note(
-            (
-                _thread.number or _number_thread(),
-                scope.begin,
-                now,
-                -1 if sample_id is None else sample_id,
-                -1 if number is None else number,
-                -1 if _worker is None else _worker,
-                _rank(now) if _known_rank is None else _known_rank,
-            )
-        )
-        # While others are open, as a step is around its samples, it waits for up to a quarter of a second.
-        if not _open or now - _written_ns > LONGEST_WAIT_NS:
-            _write_scopes(now)
+    if ours and _log.file is not None:
+        _log.add(scope.begin, time_ns(), *scope.where, _worker, last=not _open)
     _end(scope)
 
 
@@ -324,35 +271,10 @@ def set_worker(number: int | None) -> None:
 
 
 def log_scopes(path: str | None) -> None:
-    """Append every scope that ends from now on to the file `path`; None stops the log.
-
-    A line holds one or more scopes of `SCOPE_FIELDS` each, as the hexadecimal digits of an array of native 64-bit integers;
-    times are ns since the Unix epoch, -1 stands for unknown. `batch,` is followed by such an array of `BATCH_FIELDS`, the times at
-    which the samples begin and the last of them ends, and their sample_ids. The line `joined,PID,RANK` says that the hooks of a process
-    have started, or that it has learnt another rank before its end.
-    """
-    global _scope_log
-    if _scope_log is not None:
-        _end_scopes()
-        os.close(_scope_log)
-        _scope_log = None
+    """Write every scope that ends from now on to the file `path`; None ends the log."""
+    _log.close()
     if path:
-        _scope_log = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        _append(_joined(time_ns()))
-
-
-def _joined(now: int) -> bytes:
-    return f"joined,{os.getpid()},{_rank(now)}".encode()
-
-
-def _rank(now: int) -> int:
-    """The rank of this process, which it may set while it runs; -1 if unknown. The environment is looked at every quarter of
-    a second, because that takes as long as a sample's scope."""
-    global _known_rank, _asked_ns
-    if _known_rank is None or now - _asked_ns > LONGEST_WAIT_NS:
-        rank = rank_and_world_size()[0]
-        _known_rank, _asked_ns = -1 if rank is None else rank, now
-    return _known_rank
+        _log.open(path)
 
 
 def _live(scope: _Scope | None) -> _Scope | None:
@@ -398,67 +320,6 @@ def _running(generator: FrameType) -> bool:
     return frame is not None
 
 
-def _number_thread() -> int:
-    _thread.number = threading.get_native_id()
-    return _thread.number
-
-
-def _write_scopes(now: int) -> None:
-    """Write the scopes that have ended."""
-    global _written_ns
-    _written_ns = now
-    _rank(now)
-    with _writing:
-        count = len(_unwritten)
-        scopes = _unwritten[:count]
-        del _unwritten[:count]
-        if _scope_log is not None and (packed := _packed(scopes)):
-            _append(hexlify(packed))
-
-
-def _packed(scopes: list[int]) -> bytes:
-    try:
-        return array("q", scopes).tobytes()
-    except OverflowError:  # a number that no sample or step can have in a trace
-        many = len(SCOPE_FIELDS)
-        if len(scopes) == many:
-            return b""
-        return b"".join(_packed(scopes[at : at + many]) for at in range(0, len(scopes), many))
-
-
-def sample_number(key: Any) -> int | None:
-    """A key as a sample_id; None if it is no integer."""
-    try:
-        return as_index(key)
-    except TypeError:
-        return None
-
-
-def _storable(key: Any) -> int:
-    number = sample_number(key)
-    return -1 if number is None or not 0 <= number < 1 << 63 else number
-
-
-def _append(line: bytes) -> None:
-    global _scope_log
-    assert _scope_log is not None
-    try:
-        os.write(_scope_log, line + b"\n")
-    except OSError:  # a full disk; the ops themselves are recorded elsewhere
-        os.close(_scope_log)
-        _scope_log = None
-
-
-def _end_scopes() -> None:
-    """Write what is left, and the rank if it has changed meanwhile."""
-    global _known_rank
-    now = time_ns()
-    before, _known_rank = _known_rank, None
-    _write_scopes(now)
-    if _scope_log is not None and before not in (None, _rank(now)):
-        _append(_joined(now))
-
-
 def _common() -> Where:
     """The values that the innermost open scopes of this process share."""
     scopes = list(_open.values())
@@ -473,13 +334,9 @@ def _common() -> Where:
 
 
 def _after_fork_in_child() -> None:
-    global _known_rank, _writing
-    _known_rank = None
-    _writing = threading.RLock()
-    _thread.number = 0
+    _log.forked()
     _open.clear()
-    _unwritten.clear()
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)
-atexit.register(_end_scopes)
+atexit.register(_log.end)

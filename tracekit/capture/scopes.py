@@ -1,6 +1,6 @@
 """Places ops that were recorded below Python in the samples, steps and streams that its hooks noted.
 
-The hooks append the scopes that end to one file (`context.log_scopes`). An op belongs to the last scope that
+The hooks append the scopes that end to one file (`scope_log.py`). An op belongs to the last scope that
 began before it on its thread, if that scope had not ended. Threads that no scope names are numbered after the
 workers that one does, in the order in which they appear.
 """
@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tracekit.capture.context import BATCH_FIELDS, SCOPE_FIELDS
+from tracekit.capture.scope_log import BATCH_FIELDS, SCOPE_FIELDS
 from tracekit.consumer import worker_counters
 
 __all__ = ["Scopes"]

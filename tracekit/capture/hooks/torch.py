@@ -22,15 +22,8 @@ from typing import Any
 
 from tracekit.capture import context
 from tracekit.capture import session as sessions
-from tracekit.capture.context import (
-    LONGEST_WAIT_NS,
-    Batch,
-    enter,
-    enter_batch,
-    leave,
-    leave_batch,
-    sample_number,
-)
+from tracekit.capture.context import Batch, enter, enter_batch, leave, leave_batch
+from tracekit.capture.scope_log import LONGEST_WAIT_NS, sample_number
 from tracekit.capture.session import hook_failed
 from tracekit.consumer import ConsumerClock, worker_counters
 

@@ -85,7 +85,11 @@ class NativeTail:
         """
         for path in sorted(self._folder.glob("*.log")):
             if path.name not in self._logs and (header := _header(path)) is not None:
-                pid, offset, parent = int(header["pid"]), int(header["clock_offset"]), header["parent"].decode()
+                pid, offset, parent = (
+                    int(header["pid"]),
+                    int(header["clock_offset"]),
+                    header["parent"].decode(),
+                )
                 self._logs[path.name] = _Log(path, pid, start_of(pid), offset, parent)
         for log in list(self._logs.values()):
             if log.read or not _opened(log):
