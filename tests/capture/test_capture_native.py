@@ -270,6 +270,17 @@ def test_errors_of_calls_reach_the_program_and_the_trace(tmp_path, trace):
     assert [(row["op"], row["bytes"], row["error"]) for row in rows(trace)] == [("read", 0, "io_error")]
 
 
+@pytest.mark.parametrize("most_kib", [8, 100])
+def test_a_limit_of_file_sizes_ends_the_log_and_not_the_program(most_kib, tmp_path, trace):
+    (tmp_path / "x.bin").write_bytes(bytes(50_000))
+    command = f"ulimit -f {most_kib}; dd if={tmp_path}/x.bin of=/dev/null bs=10"
+    done = capture_command(["bash", "-c", command], trace, method="native", include=[f"{tmp_path}/x.bin"])
+    assert done.exit_code == 0
+    assert len(rows(trace)) < 5000
+    assert done.completeness is not None and not done.completeness.reaches(0.9)
+    assert most_kib == 8 or any("`ulimit -f` is reached" in note for note in done.notes)
+
+
 def test_the_captures_own_files_are_never_recorded(tmp_path, trace):
     (tmp_path / "x.bin").write_bytes(bytes(100))
     code = f"import tracekit\nfor _ in range(50):\n    open({str(tmp_path / 'x.bin')!r}, 'rb').read()"

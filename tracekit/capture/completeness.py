@@ -114,7 +114,7 @@ class Completeness:
                 " came through sockets of its process and are not seen as ops"
             )
         if self.unrecorded_ops:
-            yield f"{format_count(self.unrecorded_ops)} ops were not recorded, because the log could not grow: the disk is full, or a process has changed its user or root"
+            yield f"{format_count(self.unrecorded_ops)} ops were not recorded, because the log could not grow: the disk is full, `ulimit -f` is reached, or a process has changed its user or root"
         if self.unhooked_pythons:
             yield f"Python processes in which the hooks could not start: {self.unhooked_pythons}"
         if self.unseen:

@@ -25,6 +25,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/sendfile.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -176,6 +177,8 @@ static inline u64 call_on(int kind, u32 what) { return (u64)kind << 48 | (u64)wh
 enum { FIRST = HEADER + 2 * CHUNK }; /* a log begins with a chunk of names and one of records: one file operation for all */
 static const char zeros[FIRST];
 static void *map_part(i64 offset, size_t length, u64 *written) {
+    struct rlimit most; /* beyond it a write is a SIGXFSZ, which ends the program */
+    if (!SYS(SYS_prlimit64, 0, RLIMIT_FSIZE, 0, &most) && most.rlim_cur != RLIM_INFINITY && (u64)offset + length > most.rlim_cur) return NULL;
     int fd = raw_open(log_path, O_RDWR | O_CREAT);
     if (fd < 0) return NULL;
     /* Zeros are written first: on a full disk a store into a hole would be a SIGBUS, and into reserved blocks it takes 8 us for each
@@ -232,11 +235,11 @@ static struct record *more_room(void) {
 }
 
 static void put(int kind, u32 file, u32 to, i64 begin, i64 took, i64 offset, i64 length, i64 moved) {
-    if (moved > 0 && kind == READ) __atomic_fetch_add(&log_header->storage_read, moved, __ATOMIC_RELAXED);
-    if (moved > 0 && kind == WRITE) __atomic_fetch_add(&log_header->storage_written, moved, __ATOMIC_RELAXED);
     struct record *at = __atomic_fetch_add(&me.at, sizeof(struct record), __ATOMIC_RELAXED);
     if (__builtin_expect(!me.end || at >= me.end, 0)) at = more_room();
     if (!at) { __atomic_fetch_add(&log_header->lost, 1, __ATOMIC_RELAXED); return; }
+    if (moved > 0 && kind == READ) __atomic_fetch_add(&log_header->storage_read, moved, __ATOMIC_RELAXED);
+    if (moved > 0 && kind == WRITE) __atomic_fetch_add(&log_header->storage_written, moved, __ATOMIC_RELAXED);
     at->begin = begin; at->took = took; at->offset = offset; at->length = length; at->moved = moved;
     at->file = file; at->to = to; at->thread = me.thread;
     __atomic_store_n(&at->kind, (unsigned char)kind, __ATOMIC_RELEASE);
