@@ -76,7 +76,7 @@ KEPT = """
 """
 USES = {
     "pool": "pool = context.Pool(2); pool.map(work, range(8), 1); pool.terminate()",
-    "executor": "pool = ProcessPoolExecutor(2, context); [os.kill(p, 9) for p in set(pool.map(work, range(8)))]; os._exit(0)",
+    "executor": "pool = ProcessPoolExecutor(2, context); list(pool.map(work, range(8))); [os.kill(p, 9) for p in pool._processes]; os._exit(0)",
 }
 
 
