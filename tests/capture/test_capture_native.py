@@ -337,6 +337,7 @@ def test_bytes_that_the_engine_cannot_see_lower_the_share_and_are_named(tmp_path
     assert done.completeness is not None and (done.completeness.share or 0) < 0.01
     assert not done.completeness.reaches(0.99)
     assert any("MiB" in note and "linked statically" in note for note in done.notes)
+    assert "no storage I/O was recorded" in done.notes  # and nothing of filters
 
 
 def test_a_native_object_client_is_named_with_the_bytes_that_it_moved(tmp_path, trace, s3_env, s3_bucket):

@@ -223,7 +223,11 @@ def convert(
         ops = writer.rows
     shutil.rmtree(job.work, ignore_errors=True)
     if not ops:
-        notes.insert(0, "no storage I/O was recorded; files of the system and the interpreter need include=")
+        missed = (
+            completeness is not None and not completeness.reaches(0.95) and not completeness.filtered_bytes
+        )
+        why = "" if missed else "; files of the system and the interpreter need include="
+        notes.insert(0, f"no storage I/O was recorded{why}")
     enough = require_complete is None or (completeness is not None and completeness.reaches(require_complete))
     if not enough:
         notes.append(
