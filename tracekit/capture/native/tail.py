@@ -29,7 +29,7 @@ from tracekit.capture.native.records import (
     names_by_number,
 )
 from tracekit.formats.sound import MAX_INT
-from tracekit.processes import is_alive, start_of
+from tracekit.processes import start_here
 
 __all__ = ["NativeTail"]
 
@@ -48,7 +48,7 @@ class _Log:
     path: Path
     pid: int
     start: int | None
-    """When the process started (`start_of`)."""
+    """When the process started (`start_here`); None if it had ended before its log was seen."""
     clock_offset: int
     parent: str
     file: int = -1
@@ -85,16 +85,13 @@ class NativeTail:
         """
         for path in sorted(self._folder.glob("*.log")):
             if path.name not in self._logs and (header := _header(path)) is not None:
-                pid, offset, parent = (
-                    int(header["pid"]),
-                    int(header["clock_offset"]),
-                    header["parent"].decode(),
-                )
-                self._logs[path.name] = _Log(path, pid, start_of(pid), offset, parent)
+                pid, offset, parent = int(header["pid"]), int(header["clock_offset"]), header["parent"]
+                self._logs[path.name] = _Log(path, pid, start_here(pid), offset, parent.decode())
         for log in list(self._logs.values()):
             if log.read or not _opened(log):
                 continue
-            ended = not is_alive(log.pid, log.start)  # before the reads: then they are of all of it
+            # Before the reads: then they are of all of it.
+            ended = log.start is None or start_here(log.pid) != log.start
             late, at_once = 0, 1 if self._consuming else _RECORDS_AT_ONCE
             for records, places, later in _portions(log, before_ns - log.clock_offset, at_once):
                 late += later
