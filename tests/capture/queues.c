@@ -1,5 +1,6 @@
 /* Reads and writes by io_submit (a), io_uring (r), io_uring with a thread of the kernel (p), a ring that is made without the C
- * library (x), and where the kernel decides the place, which is the position of the descriptor or the end of the file (e). Exits with 77 where they are not allowed. */
+ * library (x), and where the kernel decides the place, which is the position of the descriptor or the end of the file (e). Exits with
+ * 77 where they are not allowed. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>

@@ -59,8 +59,7 @@ class ScopeLog:
         """Reentrant: the garbage collector may close a generator, and end its scope, while scopes are written."""
 
     def open(self, path: str) -> None:
-        """Append to the file `path` from now on."""
-        self.close()
+        """Append to the file `path` from now on. No other file may be open."""
         self.file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._append(self._joined(time_ns()))
 

@@ -675,6 +675,11 @@ static size_t link_of(int fd, char *out, size_t room) {
     return rooted(out, (size_t)length, room);
 }
 
+/* 1 for the part `.` of a path, 2 for `..`, 0 for others. */
+static size_t dots(const char *part, size_t length) {
+    return length && length <= 2 && *part == '.' && part[length - 1] == '.' ? length : 0;
+}
+
 /* Write the absolute form of `path`, without `.` and doubled slashes, to `out`; 0 if it holds `..` or is too long. */
 static size_t absolute(int directory, const char *path, char *out, size_t room) {
     size_t length = 0;
@@ -691,8 +696,8 @@ static size_t absolute(int directory, const char *path, char *out, size_t room) 
     while (*path) {
         while (*path == '/') path++;
         size_t part = strcspn(path, "/");
-        if (part == 2 && path[0] == '.' && path[1] == '.') return 0;
-        if (part && !(part == 1 && *path == '.')) {
+        if (dots(path, part) == 2) return 0;
+        if (part && !dots(path, part)) {
             if (length + part + 2 > room) return 0;
             out[length++] = '/';
             memcpy(out + length, path, part);
@@ -701,6 +706,19 @@ static size_t absolute(int directory, const char *path, char *out, size_t room) 
         path += part;
     }
     out[length] = 0;
+    return length;
+}
+
+/* The length of a path that is absolute as it stands; 0 of others. */
+static size_t absolute_length(const char *path) {
+    if (!path || *path != '/' || *root) return 0;
+    size_t length = 0;
+    do {
+        const char *part = path + length + 1;
+        size_t size = strcspn(part, "/");
+        if (!size || dots(part, size)) return 0;
+        length += 1 + size;
+    } while (path[length]);
     return length;
 }
 
@@ -801,19 +819,6 @@ static void look_for_rings(int first, int last) {
 /* /proc/self/fd/3 and /dev/fd/3 are another file's name, and O_TMPFILE is given a directory. */
 static int stands_for_another(const char *name, int flags) {
     return is_below(name, "/proc") || is_below(name, "/dev/fd") || !strncmp(name, "/dev/std", 8) || (flags & O_TMPFILE) == O_TMPFILE;
-}
-
-/* The length of a path that is absolute as it stands; 0 of others. */
-static size_t absolute_length(const char *path) {
-    if (!path || *path != '/' || *root) return 0;
-    size_t length = 0;
-    do {
-        const char *part = path + length + 1;
-        size_t size = strcspn(part, "/");
-        if (!size || (*part == '.' && (size == 1 || (size == 2 && part[1] == '.')))) return 0;
-        length += 1 + size;
-    } while (path[length]);
-    return length;
 }
 
 static __attribute__((noinline)) struct entry *learn_path(int fd, int directory, const char *path, int flags) {
