@@ -197,6 +197,8 @@ def test_threads_that_end_leave_their_room_in_the_log_to_others(tmp_path, trace)
             thread = threading.Thread(target=os.pread, args=(file, 10, n))
             thread.start()
             thread.join()
+            while len(os.listdir("/proc/self/task")) > 1:  # join returns before the thread has left
+                pass
         [log] = [log for log in os.scandir(os.environ["TRACEKIT_NATIVE_LOGS"]) if log.name.startswith(f"{{os.getpid()}}-")]
         print(log.stat().st_size, file=open("size", "w"))
     """
@@ -317,6 +319,33 @@ def test_what_the_engine_reads_for_itself_does_not_count_as_missed(tmp_path, tra
                 os.close(os.open(os.devnull, os.O_RDONLY))  # or it has no log
                 os._exit(0)
             os.wait()
+    """
+    done = capture_command(python(code), trace, method="native", include=[f"{tmp_path}/data"])
+    kept = done.completeness
+    assert kept is not None and (kept.share, kept.read_bytes) == (1.0, 1000)
+
+
+def test_a_python_in_which_the_hooks_could_not_start_is_counted_and_its_files_are_recorded(tmp_path, trace):
+    (tmp_path / "data").write_bytes(bytes(1000))
+    read = f"open({str(tmp_path / 'data')!r}, 'rb').read()"
+    done = capture_command(
+        ["sh", "-c", f'{sys.executable} -S -c "$0"; {sys.executable} -c "$0"', read],
+        trace,
+        include=[f"{tmp_path}/data"],
+    )
+    assert done.completeness is not None and done.completeness.unhooked_pythons == 1
+    assert any("hooks could not start: 1; their samples" in note for note in done.notes)
+    assert [row["bytes"] for row in rows(trace, "fault IS NULL AND bytes > 0")] == [1000, 1000]
+
+
+def test_what_the_c_library_reads_to_find_users_and_groups_does_not_count_as_missed(tmp_path, trace):
+    (tmp_path / "data").write_bytes(bytes(1000))
+    code = f"""
+        import grp, os, pwd
+        open({str(tmp_path / "data")!r}, "rb").read()
+        for number in range(500):
+            assert pwd.getpwuid(0).pw_uid == pwd.getpwnam("root").pw_uid == grp.getgrgid(0).gr_gid
+        os.getgrouplist("root", 0)
     """
     done = capture_command(python(code), trace, method="native", include=[f"{tmp_path}/data"])
     kept = done.completeness

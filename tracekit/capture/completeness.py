@@ -116,7 +116,10 @@ class Completeness:
         if self.unrecorded_ops:
             yield f"{format_count(self.unrecorded_ops)} ops were not recorded, because the log could not grow: the disk is full, `ulimit -f` is reached, or a process has changed its user or root"
         if self.unhooked_pythons:
-            yield f"Python processes in which the hooks could not start: {self.unhooked_pythons}"
+            yield (
+                f"Python processes in which the hooks could not start: {self.unhooked_pythons}; their samples, steps and"
+                " object clients are not known (python -S, -E or -I, or a Python in which tracekit is not installed)"
+            )
         if self.unseen:
             yield f"{', '.join(self.unseen)} was used; what its requests moved is not fully recorded"
 

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from tracekit.capture.completeness import Completeness, judge, judge_calls, judge_reads
 from tracekit.capture.engines import ENGINES
-from tracekit.capture.faults.log import FOLDER, FaultLog
+from tracekit.capture.faults.log import FOLDER, FaultLog, of_calls
 from tracekit.capture.filters import PathFilter, with_real_names
 from tracekit.capture.native.logs import NativeLogs, Process, measured_overhead
 from tracekit.capture.oplog import OpLogContents, read_oplog
@@ -371,7 +371,7 @@ def _of_mappings(mapped: int, faults: FaultLog, unfollowed: str) -> Iterator[str
 def kept_ops(
     batches: Iterable[pa.RecordBatch], admits: Callable[[str], bool], metadata: bool
 ) -> Iterator[pa.RecordBatch]:
-    """Yield the ops on files that `admits` keeps; `stat` and `list` ops only with `metadata`."""
+    """Yield the ops on files that `admits` keeps; `stat` and `list` ops only with `metadata`. None of them is a page fault."""
     verdicts: dict[str, bool] = {}
     for batch in batches:
         uris, ops = _coded(batch.column("uri")), _coded(batch.column("op"))
@@ -382,7 +382,7 @@ def kept_ops(
         if not metadata:
             wanted = [kind not in ("stat", "list") for kind in ops.dictionary.to_pylist()]
             keep = pc.and_(keep, pa.array(wanted, pa.bool_()).take(ops.indices))
-        yield batch.filter(keep)
+        yield of_calls(batch.filter(keep))
 
 
 def _coded(column: pa.Array) -> pa.DictionaryArray:

@@ -32,7 +32,7 @@ from tracekit.capture.faults.perf import (
 )
 from tracekit.processes import clock_offset_ns
 
-__all__ = ["FOLDER", "FaultLog", "Follower"]
+__all__ = ["FOLDER", "FaultLog", "Follower", "of_calls"]
 
 FOLDER = "touched"
 """The directory of a capture that a `Follower` writes to."""
@@ -316,6 +316,11 @@ class FaultLog:
             while data := file.read(_AT_ONCE * _FAULT.itemsize):
                 part = np.frombuffer(data, _FAULT, len(data) // _FAULT.itemsize)
                 yield part[(part["file"] < len(self._uris)) & ~np.isin(part["file"], self._programs)]
+
+
+def of_calls(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Add the column `fault` to ops that are no faults: it is null."""
+    return batch.append_column("fault", pa.nulls(batch.num_rows, pa.dictionary(pa.int32(), pa.string())))
 
 
 def _text(path: Path) -> str:
