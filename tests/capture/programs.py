@@ -88,6 +88,40 @@ t = pa.table({'a': list(range(50000))})
 pq.write_table(t, 'a.parquet'); pq.read_table('a.parquet')
 c.write_csv(t, 'a.csv'); c.read_csv('a.csv'); ds.dataset('a.parquet').to_table()
 """,
+    "h5py": """
+import h5py, numpy as np
+with h5py.File('d.h5', 'w') as f: f.create_dataset('a', data=np.arange(200000).reshape(2000, 100), chunks=(100, 100))
+with h5py.File('d.h5') as f: f['a'][5:900:7].sum(); f['a'][:]
+""",
+    "webdataset": """
+import webdataset as wds
+with wds.TarWriter('d.tar') as sink:
+    for i in range(200): sink.write({'__key__': 's%04d' % i, 'bin': bytes(2000)})
+assert sum(len(s['bin']) for s in wds.WebDataset('d.tar', shardshuffle=False)) == 400000
+""",
+    "tf.data": """
+import os
+os.environ['TF_CPP_MIN_LOG_LEVEL'] = '3'
+import tensorflow as tf
+with tf.io.TFRecordWriter('r.tfrecord') as writer:
+    for i in range(500): writer.write(bytes(1000))
+open('l.txt', 'w').writelines(f'line {i}\\n' for i in range(20000))
+for i in range(40): tf.io.write_file(f'{i}.bin', bytes(5000 + i))
+records = tf.data.TFRecordDataset(['r.tfrecord', 'r.tfrecord'], num_parallel_reads=2)
+assert sum(1 for _ in records) == 1000 and sum(1 for _ in tf.data.TextLineDataset('l.txt')) == 20000
+files = tf.data.Dataset.list_files('*.bin', shuffle=False).map(tf.io.read_file, num_parallel_calls=2)
+assert sum(1 for _ in files) == 40
+""",
+    "torch DataLoader": """
+import numpy as np, torch
+from torch.utils.data import DataLoader, Dataset
+class Files(Dataset):
+    def __len__(self): return 120
+    def __getitem__(self, i): return torch.from_numpy(np.load(f's{i}.npy'))
+if __name__ == '__main__':
+    for i in range(120): np.save(f's{i}.npy', np.full(5000, i))
+    for batch in DataLoader(Files(), batch_size=8, num_workers=2, multiprocessing_context='fork'): pass
+""",
 }
 
 _MORE_PYTHON = {
@@ -101,27 +135,6 @@ import duckdb
 c = duckdb.connect('d.db', config={'threads': 1})
 c.execute("create table t as select range a, 'x' || range b from range(50000)")
 c.execute("copy t to 'd.parquet'"); c.execute("select count(*), sum(a) from 'd.parquet'").fetchall(); c.close()
-""",
-    "h5py": """
-import h5py, numpy as np
-with h5py.File('d.h5', 'w') as f: f.create_dataset('a', data=np.arange(200000).reshape(2000, 100), chunks=(100, 100))
-with h5py.File('d.h5') as f: f['a'][5:900:7].sum(); f['a'][:]
-""",
-    "webdataset": """
-import webdataset as wds
-with wds.TarWriter('d.tar') as sink:
-    for i in range(200): sink.write({'__key__': 's%04d' % i, 'bin': bytes(2000)})
-assert sum(len(s['bin']) for s in wds.WebDataset('d.tar', shardshuffle=False)) == 400000
-""",
-    "torch DataLoader": """
-import numpy as np, torch
-from torch.utils.data import DataLoader, Dataset
-class Files(Dataset):
-    def __len__(self): return 120
-    def __getitem__(self, i): return torch.from_numpy(np.load(f's{i}.npy'))
-if __name__ == '__main__':
-    for i in range(120): np.save(f's{i}.npy', np.full(5000, i))
-    for batch in DataLoader(Files(), batch_size=8, num_workers=2, multiprocessing_context='fork'): pass
 """,
 }
 _GIT = (
@@ -149,6 +162,7 @@ MORE: dict[str, list[str]] = {
 """Programs whose names or order of calls differ from run to run."""
 ALL = COMMANDS | MORE
 PYTHON = (*_PYTHON, *_MORE_PYTHON)
+_PACKAGES = {"tf.data": "tensorflow", "torch DataLoader": "torch"}
 WITH_LINEAGE = ("torch DataLoader",)
 
 
@@ -162,7 +176,7 @@ def missing(name: str) -> str | None:
     if (
         name in PYTHON
         and subprocess.run(
-            [sys.executable, "-c", f"import {name.split()[0]}"], capture_output=True
+            [sys.executable, "-c", f"import {_PACKAGES.get(name, name)}"], capture_output=True
         ).returncode
     ):
         return f"{name} is not installed"

@@ -7,7 +7,6 @@ import http.client
 import json
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -491,10 +490,13 @@ def agrees_with_the_store(store: Store, since: int, trace: Path) -> Counter[str]
     return Counter(row["op"] for row in found)
 
 
-@pytest.mark.skipif(shutil.which("rclone") is None, reason="rclone is not installed")
 def test_what_the_rclone_program_moves_is_recorded_as_the_store_logs_it(
     store: Store, bucket: str, trace: Path, tmp_path: Path
 ) -> None:
+    try:
+        rclone = servers.rclone()
+    except servers.Unavailable as missing:
+        pytest.skip(str(missing))
     (tmp_path / "up").mkdir()
     for number in range(3):
         (tmp_path / "up" / f"{number}.bin").write_bytes(os.urandom(100_000 + number))
@@ -506,7 +508,7 @@ def test_what_the_rclone_program_moves_is_recorded_as_the_store_logs_it(
     with tracekit.proxy(trace) as proxy:
         environ = {**os.environ, **proxy.environment(), **settings, "RCLONE_S3_ENDPOINT": proxy.endpoint}
         for ends in ((tmp_path / "up", f":s3:{bucket}/data"), (f":s3:{bucket}/data", tmp_path / "down")):
-            subprocess.run(["rclone", "copy", *map(str, ends)], env=environ, check=True, timeout=60)
+            subprocess.run([rclone, "copy", *map(str, ends)], env=environ, check=True, timeout=60)
     kinds = agrees_with_the_store(store, since, trace)
     assert kinds["put"] == kinds["get"] == 3
     assert [path.read_bytes() for path in sorted((tmp_path / "down").iterdir())] == [
@@ -516,10 +518,13 @@ def test_what_the_rclone_program_moves_is_recorded_as_the_store_logs_it(
 
 DUCKDB = """
     import os, sys
+    from pathlib import Path
     from urllib.parse import urlsplit
+    sys.path.insert(0, sys.argv[1])
     import duckdb
     connection = duckdb.connect()
-    connection.execute(f"LOAD '{sys.argv[1]}'")
+    [extension] = Path(sys.argv[1]).glob(f"duckdb_extension_httpfs/extensions/v{duckdb.__version__}/*.duckdb_extension")
+    connection.execute(f"LOAD '{extension}'")
     settings = {
         "s3_endpoint": urlsplit(os.environ["AWS_ENDPOINT_URL"]).netloc, "s3_url_style": "path", "s3_region": "us-east-1",
         "s3_access_key_id": os.environ["AWS_ACCESS_KEY_ID"], "s3_secret_access_key": os.environ["AWS_SECRET_ACCESS_KEY"],
@@ -536,19 +541,13 @@ DUCKDB = """
 def test_what_httpfs_of_duckdb_moves_is_recorded_as_the_store_logs_it(
     store: Store, bucket: str, trace: Path, tmp_path: Path
 ) -> None:
-    duckdb = pytest.importorskip("duckdb")
-    package = pytest.importorskip(
-        "duckdb_extension_httpfs", reason="DuckDB's extension httpfs is not installed"
-    )
-    extension = (
-        Path(package.__file__).parent / "extensions" / f"v{duckdb.__version__}" / "httpfs.duckdb_extension"
-    )
-    if not extension.is_file():
-        pytest.skip(f"the extension httpfs is not that of DuckDB {duckdb.__version__}")
+    installed = servers.REPO / ".cache" / "httpfs"
+    if not (installed / "duckdb_extension_httpfs").is_dir():
+        pytest.skip("DuckDB's extension httpfs is not installed (.ci/servers .cache)")
     program = tmp_path / "program.py"
     program.write_text(textwrap.dedent(DUCKDB))
     since = store.position()
-    done = capture_command([sys.executable, str(program), str(extension), bucket], trace, proxy=True)
+    done = capture_command([sys.executable, str(program), str(installed), bucket], trace, proxy=True)
     assert done.exit_code == 0
     found = rows(trace, "uri LIKE 's3://%'")
     kinds = Counter(row["op"] for row in found)
