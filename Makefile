@@ -26,6 +26,7 @@ demo: $(VENV)/.installed ## record, measure, replay and compare on real files, a
 	$(BIN)/tracekit demo -o $(DEMO) --overwrite
 
 test: $(VENV)/.installed-dev $(CACHE)/.servers ## run all tests but the soak tests
+	$(BIN)/python -m compileall -q tracekit
 	$(BIN)/python -m pytest -q -n $(TESTS) --dist loadfile
 
 quick: $(VENV)/.installed-dev ## run the tests that need no servers, in less than a minute

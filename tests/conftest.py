@@ -23,6 +23,9 @@ settings.register_profile(QUICK, max_examples=10, derandomize=True)
 if os.environ.get("CI"):
     settings.load_profile("ci")
 
+# Some programs here may not write large files: half of a .pyc would stay. `make test` has compiled tracekit before.
+os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
+
 _AMBIENT = ("AWS_", "AZURE_")
 _SERVERS = {"moto", "azurite", "fault_proxy"}
 _names = itertools.count()

@@ -386,6 +386,63 @@ def test_a_native_object_client_is_named_with_the_bytes_that_it_moved(tmp_path, 
     assert any("libarrow" in note for note in done.notes)
 
 
+def test_what_a_native_object_client_uploads_is_missed_too(tmp_path, trace, s3_env, s3_bucket):
+    pytest.importorskip("pyarrow.fs")
+    (tmp_path / "local").write_bytes(bytes(3_000_000))
+    code = f"""
+        from pyarrow.fs import S3FileSystem
+        data = open({str(tmp_path / "local")!r}, "rb").read()
+        store = S3FileSystem(endpoint_override={s3_env.endpoint.removeprefix("http://")!r}, scheme="http")
+        with store.open_output_stream("{s3_bucket}/up") as file:
+            file.write(data)
+    """
+    done = capture_command(python(code), trace, method="native", require_complete=0.9)
+    assert done.completeness is not None and not done.complete
+    assert 3_000_000 <= (done.completeness.unrecorded_client_bytes or 0) < 3_100_000
+
+
+def test_requests_that_one_process_recorded_do_not_hide_those_of_another(
+    tmp_path, trace, s3_env, s3_bucket, monkeypatch
+):
+    pytest.importorskip("boto3")
+    pytest.importorskip("pyarrow.fs")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_env.endpoint)
+    s3_env.put(s3_bucket, "k", bytes(2_000_000))
+    code = f"""
+        import os, sys
+        import boto3
+        from pyarrow.fs import FileSystem
+        if os.fork():
+            os.wait()
+            assert len(boto3.client("s3").get_object(Bucket="{s3_bucket}", Key="k")["Body"].read()) == 2_000_000
+        else:
+            store, path = FileSystem.from_uri("s3://{s3_bucket}/k")
+            with store.open_input_file(path) as file:
+                assert len(file.read_at(100_000, 5000)) == 100_000
+            os._exit(0)
+    """
+    done = capture_command(python(code), trace, method="native")
+    assert done.completeness is not None and done.completeness.object_bytes == 2_000_000
+    assert 100_000 <= (done.completeness.unrecorded_client_bytes or 0) < 110_000
+
+
+def test_requests_without_a_body_through_the_proxy_are_not_missed(
+    tmp_path, trace, s3_env, s3_bucket, monkeypatch
+):
+    pytest.importorskip("pyarrow.fs")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_env.endpoint)
+    s3_env.put(s3_bucket, "k", bytes(1000))
+    code = f"""
+        from pyarrow.fs import FileSystem
+        store, path = FileSystem.from_uri("s3://{s3_bucket}/k")
+        assert store.get_file_info(path).size == 1000
+    """
+    done = capture_command(python(code), trace, method="native", proxy=True)
+    kept = done.completeness
+    assert kept is not None and (kept.share, kept.unrecorded_client_bytes) == (1.0, 0)
+    assert [row["op"] for row in rows(trace)] == ["stat"]
+
+
 def tracekit(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "tracekit", *map(str, arguments)], capture_output=True, text=True

@@ -341,6 +341,16 @@ def test_what_dftracer_does_not_see_is_reported(trace, tmp_path):
 
 
 @needs_dftracer
+def test_little_that_dftracer_does_not_see_is_not_said_to_be_nothing(trace, tmp_path):
+    (tmp_path / "small.bin").write_bytes(bytes(1_000_000))
+    command = ["dd", f"if={tmp_path / 'small.bin'}", "of=/dev/null", "bs=1000000", "status=none"]
+    result = capture_command(command, trace, method="dftracer")
+    assert result.completeness is not None and result.completeness.share is None
+    assert (result.completeness.read_bytes or 0) >= 1_000_000
+    assert not result.completeness.reaches(0.01)
+
+
+@needs_dftracer
 def test_object_clients_and_files_of_one_program_lie_in_one_trace(data, trace, tmp_path, s3_env, s3_bucket):
     pytest.importorskip("boto3", reason="boto3 is not installed")
     s3_env.put(s3_bucket, "k", b"12345")

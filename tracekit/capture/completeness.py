@@ -8,17 +8,29 @@ recorded. What no counter shows is listed: files mapped into memory, native obje
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from tracekit.capture.native.logs import Process
 from tracekit.capture.tools.strace import Moved
 from tracekit.units import format_count, format_size
 
-__all__ = ["Completeness", "counted_bytes", "judge", "judge_reads", "moved_by_children"]
+__all__ = [
+    "Completeness",
+    "Objects",
+    "Requests",
+    "counted_bytes",
+    "judge",
+    "judge_reads",
+    "moved_by_children",
+]
 
 _PROGRAM_BYTES = 16 * 1024
 """Bytes that the C library reads (locale, names of users) or writes for itself in a process."""
@@ -28,6 +40,13 @@ _UNKNOWN_READERS_BYTES = 4 * 1024 * 1024
 """Fewer bytes than this, of all processes, may be the dynamic loader's where an engine counts no processes."""
 _STARTING_BYTES = 128 * 1024
 """Bytes that the dynamic loader and the C library read for strace itself, before it runs the command."""
+_MESSAGE_BYTES = 4096
+"""The heads of a request and its answer, at most."""
+_LISTING_BYTES = 512 * 1024
+"""A page of a listing, at most."""
+_HANDSHAKE_BYTES = 6144
+"""What TLS needs for a connection, at most; its frames take less than `_FRAMES` of what is sent."""
+_FRAMES = 0.01
 _CLIENTS = {
     "libarrow.so": "libarrow",
     "polars": "polars",
@@ -55,7 +74,7 @@ class Completeness:
     `read_bytes` and `written_bytes` are what the processes moved to and from storage as far as the kernel counts
     it; `filtered_bytes` of it were seen, and left out by `include`, `exclude` or the defaults. `object_bytes` were
     recorded by hooks of object clients. `fault_bytes` were first touched in mapped files, which no count of calls has and
-    `share` leaves out; None if page faults were not followed. `unrecorded_client_bytes` came through the sockets of processes that had
+    `share` leaves out; None if page faults were not followed. `unrecorded_client_bytes` went through the sockets of processes that had
     loaded a native object client, and are no ops.
     """
 
@@ -111,7 +130,7 @@ class Completeness:
         if self.native_clients and self.unrecorded_client_bytes:
             yield (
                 f"native client loaded: {', '.join(self.native_clients)}; {format_size(self.unrecorded_client_bytes)}"
-                " came through sockets of its process and are not seen as ops"
+                " went through sockets of its process and are not seen as ops"
             )
         if self.unrecorded_ops:
             yield f"{format_count(self.unrecorded_ops)} ops were not recorded, because the log could not grow: the disk is full, `ulimit -f` is reached, or a process has changed its user or root"
@@ -122,6 +141,45 @@ class Completeness:
             )
         if self.unseen:
             yield f"{', '.join(self.unseen)} was used; what its requests moved is not fully recorded"
+
+
+@dataclass(frozen=True, slots=True)
+class Requests:
+    """How many requests for objects were recorded, pages of listings among them, and the bytes of objects that they moved."""
+
+    number: int = 0
+    pages: int = 0
+    bytes: int = 0
+
+    @classmethod
+    def of(cls, batch: pa.RecordBatch) -> Requests:
+        """Those among the rows of a trace."""
+        batch = batch.filter(pc.invert(pc.starts_with(pc.cast(batch.column("uri"), pa.string()), "file://")))
+        pages = pc.sum(pc.equal(pc.cast(batch.column("op"), pa.string()), "list")).as_py() or 0
+        return cls(batch.num_rows, pages, pc.sum(batch.column("bytes")).as_py() or 0)
+
+    def __add__(self, other: Requests) -> Requests:
+        return Requests(self.number + other.number, self.pages + other.pages, self.bytes + other.bytes)
+
+    def most(self, connections: int, sample_rate: float) -> int:
+        """The bytes that they moved through so many connections at most, if this share of them was recorded."""
+        messages = self.number * _MESSAGE_BYTES + self.pages * _LISTING_BYTES
+        handshakes = min(self.number, connections) * _HANDSHAKE_BYTES
+        return round((self.bytes * (1 + _FRAMES) + messages + handshakes) / sample_rate)
+
+
+@dataclass(frozen=True, slots=True)
+class Objects:
+    """The recorded requests for objects, by process where that is known."""
+
+    of_processes: Mapping[int, Requests] = field(default_factory=dict)
+    of_others: Requests = Requests()
+    all_known: bool = True
+    """Whether none of those that were recorded has been removed from the trace."""
+
+    @property
+    def bytes(self) -> int:
+        return sum(each.bytes for each in (*self.of_processes.values(), self.of_others))
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,14 +229,13 @@ def judge(
     kept: tuple[int, int],
     *,
     mapped_files: int,
-    object_bytes: int,
+    objects: Objects,
     hooked: Collection[int],
     sample_rate: float = 1.0,
 ) -> Completeness:
     """Compare the logs of the native engine with `moved`, the bytes that the kernel counted for the whole command.
 
-    `kept` of the logs' bytes are rows of the trace. `object_bytes` is what the hooks recorded of objects; `hooked`
-    are the processes in which they started. `sample_rate` of all objects were recorded.
+    `kept` of the logs' bytes are rows of the trace. `objects` is what hooks and proxies recorded; `hooked` are the processes in which they started. `sample_rate` of all objects were recorded.
     """
     programs = [p for p in processes if not p.parent]
     hidden = sorted({name for p in processes for name in p.unseen_programs})
@@ -189,21 +246,20 @@ def judge(
     read, filtered_read = _seen(processes, "read", moved[0], kept[0], sum(own))
     written, filtered_written = _seen(processes, "written", moved[1], kept[1], own[0])
     clients = sorted({name for p in processes if p.connections for name in _clients(p)})
-    sockets = sum(p.socket_read_bytes for p in processes if p.connections and _clients(p))
-    seen = object_bytes / sample_rate
-    silent = round(max(sockets - seen, 0)) if seen < 0.9 * sockets else 0
+    silent = _silent(processes, objects, sample_rate)
     unseen = tuple(
         sorted({name for p in processes for name in p.libraries if name in ("io_uring", "io_submit")})
     )
-    total = read + written + object_bytes + silent
+    total = read + written + objects.bytes + (silent or 0)
+    share = (kept[0] + kept[1] + objects.bytes) / total if total else 1.0
     return Completeness(
-        share=None if unseen else 1.0 if not total else (kept[0] + kept[1] + object_bytes) / total,
+        share=None if unseen or silent is None else share,
         read_bytes=read,
         written_bytes=written,
         recorded_read_bytes=kept[0],
         recorded_written_bytes=kept[1],
         filtered_bytes=filtered_read + filtered_written,
-        object_bytes=object_bytes,
+        object_bytes=objects.bytes,
         mapped_files=mapped_files,
         native_clients=tuple(clients),
         unrecorded_client_bytes=silent,
@@ -213,6 +269,26 @@ def judge(
         processes=tuple(_facts(p) for p in _busiest(processes)),
         unseen_programs=tuple(hidden),
     )
+
+
+def _silent(processes: Sequence[Process], objects: Objects, sample_rate: float) -> int | None:
+    """The bytes that native object clients moved through sockets beyond what the recorded requests can have moved.
+
+    None if not all of these requests are known.
+    """
+    moved: dict[int, int] = defaultdict(int)
+    connections: dict[int, int] = defaultdict(int)
+    for process in processes:
+        if process.connections and _clients(process):
+            moved[process.pid] += process.socket_read_bytes + process.socket_written_bytes
+            connections[process.pid] += process.connections
+    if moved and not objects.all_known:
+        return None
+    left = sum(
+        max(number - objects.of_processes.get(pid, Requests()).most(connections[pid], sample_rate), 0)
+        for pid, number in moved.items()
+    )
+    return max(left - objects.of_others.most(sum(connections.values()), sample_rate), 0)
 
 
 def _seen(processes: Sequence[Process], direction: str, moved: int, kept: int, own: int) -> tuple[int, int]:
@@ -267,9 +343,11 @@ def judge_calls(
 
 def judge_reads(recorded: int, moved: tuple[int, int], *, mapped_files: int) -> Completeness:
     """Compare the bytes read in DFTracer's logs with what the kernel counted. Its logs do not say what was no storage."""
-    read = recorded if moved[0] - recorded <= max(_UNKNOWN_READERS_BYTES, moved[0] // 20) else moved[0]
+    read = max(moved[0], recorded)
+    missed = read - recorded
+    unclear = read // 100 < missed <= _UNKNOWN_READERS_BYTES
     return Completeness(
-        share=recorded / read if read else None,
+        share=None if unclear or not read else recorded / read,
         read_bytes=read,
         written_bytes=None,
         recorded_read_bytes=recorded,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
@@ -16,13 +17,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tracekit.capture.completeness import Completeness, judge, judge_calls, judge_reads
+from tracekit.capture.completeness import Completeness, Objects, Requests, judge, judge_calls, judge_reads
 from tracekit.capture.engines import ENGINES
 from tracekit.capture.faults.log import FOLDER, FaultLog, of_calls
 from tracekit.capture.filters import PathFilter, with_real_names
 from tracekit.capture.native.logs import NativeLogs, Process, measured_overhead
 from tracekit.capture.oplog import OpLogContents, read_oplog
 from tracekit.capture.overhead import ENOUGH_NS
+from tracekit.capture.proxy.requests import OTHER_REQUESTS
 from tracekit.capture.scopes import Scopes
 from tracekit.capture.tools.dftracer import DFTracerLog
 from tracekit.capture.tools.engine import Engine, Log
@@ -246,14 +248,9 @@ def _write(
     with nullcontext() if engine is None else engine.read(work / "logs") as log:
         overhead = measured_overhead(log.processes) if isinstance(log, NativeLogs) else None
         counted = () if overhead is None else (PROCESS_CPU,)
-        objects = _add_hooked(
-            writer,
-            work / "hooked",
-            paths,
-            leave_out=job.of_proxies,
-            counted=counted,
-        )
-        objects += _add_hooked(writer, work / "proxied", paths)
+        hooked = _add_hooked(writer, work / "hooked", paths, leave_out=job.of_proxies, counted=counted)
+        proxied = _add_hooked(writer, work / "proxied", paths)
+        objects = Objects(hooked, sum(proxied.values(), Requests()))
         if log is not None:
             faults = FaultLog(work / FOLDER)
             placed = Scopes(work / "scopes", rank=job.rank)
@@ -275,7 +272,7 @@ def _write(
                     moved,
                     (moved_kept[0], moved_kept[1]),
                     mapped_files=mapped,
-                    object_bytes=objects,
+                    objects=objects,
                     hooked=placed.joined,
                     sample_rate=job.sample_rate,
                 )
@@ -287,7 +284,7 @@ def _write(
                     moved,
                     (moved_kept[0], moved_kept[1]),
                     mapped_files=mapped,
-                    object_bytes=objects,
+                    object_bytes=objects.bytes,
                     unseen=log.unseen,
                 )
             notes += _of_mappings(mapped, faults, job.unfollowed)
@@ -396,10 +393,10 @@ def _add_hooked(
     *,
     leave_out: tuple[str, ...] = (),
     counted: Sequence[str] = (),
-) -> int:
+) -> dict[int, Requests]:
     """Add the ops in the op logs of a directory, but those on URIs that begin with `leave_out`, which the proxy
-    recorded too, and the counters but those that are `counted` elsewhere; return the bytes of objects."""
-    moved = 0
+    recorded too, and the counters but those that are `counted` elsewhere; return the requests for objects of each process."""
+    requests: dict[int, Requests] = defaultdict(Requests)
     for log in sorted(hooked.glob("*.ops")):
         for part in read_oplog(log):
             batch, misfit = batch_of(part, leave_out=leave_out)
@@ -407,12 +404,11 @@ def _add_hooked(
             writer.write(batch)
             if misfit is not None:
                 writer.count("hook_errors.recorder")
-            local = pc.starts_with(pc.cast(batch.column("uri"), pa.string()), "file://")
-            moved += pc.sum(batch.filter(pc.invert(local)).column("bytes")).as_py() or 0
+            requests[part.pid] += Requests.of(batch) + Requests(part.counters.get(OTHER_REQUESTS, 0))
             for name, number in part.counters.items():
                 if name not in counted and not (leave_out and name in _OF_REQUESTS):
                     writer.count(name, number)
-    return moved
+    return requests
 
 
 def batch_of(

@@ -19,7 +19,14 @@ from typing import Any
 
 import pyarrow as pa
 
-from tracekit.capture.completeness import Completeness, counted_bytes, judge, moved_by_children
+from tracekit.capture.completeness import (
+    Completeness,
+    Objects,
+    Requests,
+    counted_bytes,
+    judge,
+    moved_by_children,
+)
 from tracekit.capture.conversion import (
     WORK_PREFIX,
     CaptureResult,
@@ -33,6 +40,7 @@ from tracekit.capture.filters import paths_kept
 from tracekit.capture.launch import Led, proxied, proxied_schemes, run_child
 from tracekit.capture.native.logs import NativeLogs, Process
 from tracekit.capture.native.tail import NativeTail
+from tracekit.capture.proxy.requests import OTHER_REQUESTS
 from tracekit.capture.scopes import Scopes
 from tracekit.capture.tools.engine import Engine
 from tracekit.consumer import PROCESS_CPU
@@ -263,13 +271,18 @@ def _judged(job: Job, moving: _Moving, moved: tuple[int, int] | None) -> Complet
         moved,
         (moving.read, moving.written),
         mapped_files=sum(map(job.paths.admits, moving.logs.mapped_files)),
-        object_bytes=_object_bytes(job),
+        objects=_objects(job),
         hooked=moving.scopes.joined,
         sample_rate=job.sample_rate,
     )
 
 
-def _object_bytes(job: Job) -> int:
-    """The bytes of objects that the hooks and the proxy have recorded so far."""
-    found = open_reader(job.target).query("SELECT sum(bytes) AS b FROM ops WHERE uri NOT LIKE 'file://%'")
-    return int(found.column("b")[0].as_py() or 0)
+def _objects(job: Job) -> Objects:
+    """What the hooks and the proxy have recorded of objects, as far as it is still in the trace."""
+    found = open_reader(job.target)
+    [sums] = found.query(
+        "SELECT count(*) AS number, count(*) FILTER (op = 'list') AS pages, coalesce(sum(bytes), 0)::BIGINT AS bytes"
+        " FROM ops WHERE uri NOT LIKE 'file://%'"
+    ).to_pylist()
+    others = Requests(found.counters.get(OTHER_REQUESTS, 0))
+    return Objects(of_others=Requests(**sums) + others, all_known=not found.removed_ops)

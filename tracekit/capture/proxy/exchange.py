@@ -11,7 +11,14 @@ from typing import Protocol
 
 from tracekit.backends.objects.uri import join
 from tracekit.capture.outcome import status_class
-from tracekit.capture.proxy.requests import Asked, deleted_keys, failed_keys, is_error, store_code
+from tracekit.capture.proxy.requests import (
+    OTHER_REQUESTS,
+    Asked,
+    deleted_keys,
+    failed_keys,
+    is_error,
+    store_code,
+)
 from tracekit.capture.ranges import granted_range, is_whole
 from tracekit.capture.writes import WRITE_KINDS, Uploads
 from tracekit.errors import ErrorClass, TracekitError
@@ -210,7 +217,7 @@ class Exchange:
         latency = monotonic_ns() - self.submit
         error = error or self._refusal()
         if self.asked.kind is None:
-            self._all.count("other_requests")
+            self._all.count(OTHER_REQUESTS)
         for uri, failure in self._objects(error):
             self._all.record(self, uri, latency, failure)
         self._all.end(self, error)

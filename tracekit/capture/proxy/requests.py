@@ -14,8 +14,10 @@ from xml.sax.saxutils import unescape
 from tracekit.backends.objects.uri import join
 from tracekit.capture.ranges import asked_range
 
-__all__ = ["Asked", "deleted_keys", "failed_keys", "is_error", "store_code", "understand"]
+__all__ = ["OTHER_REQUESTS", "Asked", "deleted_keys", "failed_keys", "is_error", "store_code", "understand"]
 
+OTHER_REQUESTS = "other_requests"
+"""The counter of requests that are no op, such as the start of an upload."""
 _LISTINGS = frozenset(("uploads", "versions"))
 _PARAMETERS = frozenset(
     (
