@@ -401,6 +401,25 @@ def test_what_a_native_object_client_uploads_is_missed_too(tmp_path, trace, s3_e
     assert 3_000_000 <= (done.completeness.unrecorded_client_bytes or 0) < 3_100_000
 
 
+def test_what_goes_through_the_port_of_a_store_is_missed_whatever_the_client_is(
+    tmp_path, trace, s3_env, s3_bucket, monkeypatch
+):
+    s3_env.put(s3_bucket, "k", bytes(100_000))
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_env.endpoint)
+    where = s3_env.endpoint.removeprefix("http://")
+    code = f"""
+        import socket
+        with socket.create_connection({where.split(":")!r}) as client:
+            client.sendall(b"POST / HTTP/1.1\\r\\nHost: x\\r\\nContent-Length: 70000\\r\\n\\r\\n" + bytes(70_000))
+            assert client.recv(1000)
+    """
+    done = capture_command(python(code), trace, method="native", hooks=())
+    kept = done.completeness
+    assert kept is not None and kept.native_clients == (f"port {where.split(':')[1]} (AWS_ENDPOINT_URL)",)
+    assert 70_000 <= (kept.unrecorded_client_bytes or 0) < 72_000 and not kept.reaches(0.5)
+    assert any("port " in note and "not seen as ops" in note for note in done.notes)
+
+
 def test_requests_that_one_process_recorded_do_not_hide_those_of_another(
     tmp_path, trace, s3_env, s3_bucket, monkeypatch
 ):
@@ -424,6 +443,32 @@ def test_requests_that_one_process_recorded_do_not_hide_those_of_another(
     done = capture_command(python(code), trace, method="native")
     assert done.completeness is not None and done.completeness.object_bytes == 2_000_000
     assert 100_000 <= (done.completeness.unrecorded_client_bytes or 0) < 110_000
+
+
+def test_requests_through_the_proxy_do_not_hide_those_of_a_client_that_is_not_led_to_it(
+    tmp_path, trace, s3_env, s3_bucket, monkeypatch
+):
+    pytest.importorskip("boto3")
+    pytest.importorskip("pyarrow.fs")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_env.endpoint)
+    s3_env.put(s3_bucket, "k", bytes(2_000_000))
+    code = f"""
+        import os
+        if os.fork():
+            os.wait()
+            import boto3
+            assert len(boto3.client("s3").get_object(Bucket="{s3_bucket}", Key="k")["Body"].read()) == 2_000_000
+        else:
+            from pyarrow.fs import S3FileSystem
+            store = S3FileSystem(endpoint_override={s3_env.endpoint.removeprefix("http://")!r}, scheme="http")
+            with store.open_input_file("{s3_bucket}/k") as file:
+                assert len(file.read_at(500_000, 0)) == 500_000
+            os._exit(0)
+    """
+    done = capture_command(python(code), trace, method="native", proxy=True)
+    kept = done.completeness
+    assert kept is not None and kept.object_bytes == 2_000_000
+    assert 440_000 <= (kept.unrecorded_client_bytes or 0) < 510_000
 
 
 def test_requests_without_a_body_through_the_proxy_are_not_missed(

@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -63,6 +64,31 @@ _CLIENTS = {
     "libcufile": "GPUDirect Storage",
     "libhdfs": "libhdfs",
 }
+_PORTS = {
+    80: "HTTP",
+    443: "HTTPS",
+    445: "SMB",
+    2049: "NFS",
+    3260: "iSCSI",
+    3300: "Ceph",
+    6789: "Ceph",
+    7480: "Ceph RGW",
+    8020: "HDFS",
+    8080: "HTTP",
+    8333: "SeaweedFS",
+    8443: "HTTPS",
+    9000: "MinIO or HDFS",
+    10000: "Azurite",
+}
+"""Where stores are reached."""
+_ENDPOINTS = (
+    "AWS_ENDPOINT_URL",
+    "AWS_ENDPOINT_URL_S3",
+    "STORAGE_EMULATOR_HOST",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "ALL_PROXY",
+)
 _SHOWN = 20
 
 
@@ -129,7 +155,7 @@ class Completeness:
             yield f"programs that were not seen: {', '.join(self.unseen_programs)}; method=strace sees them"
         if self.native_clients and self.unrecorded_client_bytes:
             yield (
-                f"native client loaded: {', '.join(self.native_clients)}; {format_size(self.unrecorded_client_bytes)}"
+                f"native client: {', '.join(self.native_clients)}; {format_size(self.unrecorded_client_bytes)}"
                 " went through sockets of its process and are not seen as ops"
             )
         if self.unrecorded_ops:
@@ -245,8 +271,7 @@ def judge(
     )  # fmt: skip
     read, filtered_read = _seen(processes, "read", moved[0], kept[0], sum(own))
     written, filtered_written = _seen(processes, "written", moved[1], kept[1], own[0])
-    clients = sorted({name for p in processes if p.connections for name in _clients(p)})
-    silent = _silent(processes, objects, sample_rate)
+    clients, silent = _silent(processes, objects, sample_rate)
     unseen = tuple(
         sorted({name for p in processes for name in p.libraries if name in ("io_uring", "io_submit")})
     )
@@ -261,7 +286,7 @@ def judge(
         filtered_bytes=filtered_read + filtered_written,
         object_bytes=objects.bytes,
         mapped_files=mapped_files,
-        native_clients=tuple(clients),
+        native_clients=clients,
         unrecorded_client_bytes=silent,
         unrecorded_ops=sum(p.lost_ops for p in processes),
         unhooked_pythons=sum(_is_python(p) and p.pid not in hooked for p in programs),
@@ -271,24 +296,31 @@ def judge(
     )
 
 
-def _silent(processes: Sequence[Process], objects: Objects, sample_rate: float) -> int | None:
-    """The bytes that native object clients moved through sockets beyond what the recorded requests can have moved.
+def _silent(
+    processes: Sequence[Process], objects: Objects, sample_rate: float
+) -> tuple[tuple[str, ...], int | None]:
+    """The native object clients that moved more than the recorded requests can have moved, and these bytes.
 
-    None if not all of these requests are known.
+    The bytes are None if not all of these requests are known.
     """
     moved: dict[int, int] = defaultdict(int)
     connections: dict[int, int] = defaultdict(int)
+    clients: dict[int, set[str]] = defaultdict(set)
     for process in processes:
-        if process.connections and _clients(process):
+        if found := _clients(process, any_port=objects.of_others.number > 0):
             moved[process.pid] += process.socket_read_bytes + process.socket_written_bytes
             connections[process.pid] += process.connections
-    if moved and not objects.all_known:
-        return None
-    left = sum(
-        max(number - objects.of_processes.get(pid, Requests()).most(connections[pid], sample_rate), 0)
+            clients[process.pid].update(found)
+    left = {
+        pid: number - objects.of_processes.get(pid, Requests()).most(connections[pid], sample_rate)
         for pid, number in moved.items()
-    )
-    return max(left - objects.of_others.most(sum(connections.values()), sample_rate), 0)
+    }
+    left = {pid: number for pid, number in left.items() if number > 0}
+    names = tuple(sorted({name for pid in left for name in clients[pid]}))
+    if left and not objects.all_known:
+        return names, None
+    silent = sum(left.values()) - objects.of_others.most(sum(connections.values()), sample_rate)
+    return (names, silent) if silent > 0 else ((), 0)
 
 
 def _seen(processes: Sequence[Process], direction: str, moved: int, kept: int, own: int) -> tuple[int, int]:
@@ -388,10 +420,29 @@ def _facts(process: Process) -> dict[str, Any]:
     }
 
 
-def _clients(process: Process) -> list[str]:
-    return sorted(
-        {name for library in process.libraries for part, name in _CLIENTS.items() if part in library}
-    )
+def _clients(process: Process, *, any_port: bool = False) -> list[str]:
+    """The native object clients that it has loaded if it has connected to anything; else the ports of stores that it used."""
+    if not process.connections:
+        return []
+    loaded = {name for library in process.libraries for part, name in _CLIENTS.items() if part in library}
+    known = _PORTS | _ports_of_endpoints()
+    ports = {
+        f"port {port} ({known[port]})" if port in known else f"port {port}"
+        for port in process.ports
+        if any_port or port in known
+    }
+    return sorted(loaded or ports)
+
+
+def _ports_of_endpoints() -> dict[int, str]:
+    """The ports that the environment names."""
+    found = {}
+    for name in (*_ENDPOINTS, *map(str.lower, _ENDPOINTS)):
+        value = os.environ.get(name, "")
+        with suppress(ValueError):  # not of a URL
+            if port := urlsplit(value if "://" in value else f"//{value}").port:
+                found[port] = name
+    return found
 
 
 def _is_python(process: Process) -> bool:

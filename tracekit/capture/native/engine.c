@@ -71,6 +71,7 @@ struct header {
     u64 queued_read, queued_written;        /* by libaio and io_uring from and to files, which /proc/self/io does not count */
     char parent[64], program[1024], libraries[2048];
     char unseen[512];                       /* programs that were started and cannot be seen: reason, tabulator, name */
+    unsigned short ports[16];               /* of the connections, each once */
 };
 
 struct entry { u32 file; unsigned short lock; unsigned char state, device; }; /* device: its name is below /dev, as that of shared memory is */
@@ -1212,9 +1213,16 @@ EXPORT ssize_t recvmsg(int fd, struct msghdr *m, int f) { return through_socket(
 EXPORT ssize_t send(int fd, const void *d, size_t n, int f) { return through_socket(WRITE, REAL(send)(fd, d, n, f)); }
 EXPORT ssize_t sendto(int fd, const void *d, size_t n, int f, __CONST_SOCKADDR_ARG a, socklen_t l) { return through_socket(WRITE, REAL(sendto)(fd, d, n, f, a, l)); }
 EXPORT ssize_t sendmsg(int fd, const struct msghdr *m, int f) { return through_socket(WRITE, REAL(sendmsg)(fd, m, f)); }
+static void connects(unsigned short port) {
+    __atomic_fetch_add(&log_header->connections, 1, __ATOMIC_RELAXED);
+    for (int i = 0; i < 16; i++) {
+        unsigned short none = 0;
+        if (__atomic_compare_exchange_n(&log_header->ports[i], &none, port, 0, __ATOMIC_RELAXED, __ATOMIC_RELAXED) || none == port) return;
+    }
+}
 EXPORT int connect(int fd, __CONST_SOCKADDR_ARG a, socklen_t l) {
-    int family = a.__sockaddr__ ? a.__sockaddr__->sa_family : 0;
-    if ((family == AF_INET || family == AF_INET6) && on()) __atomic_fetch_add(&log_header->connections, 1, __ATOMIC_RELAXED);
+    int family = a.__sockaddr__ ? a.__sockaddr__->sa_family : 0; /* the port is at the same place in both */
+    if ((family == AF_INET || family == AF_INET6) && l >= sizeof(struct sockaddr_in) && on()) connects(ntohs(a.__sockaddr_in__->sin_port));
     return REAL(connect)(fd, a, l);
 }
 

@@ -65,6 +65,8 @@ class Process:
     socket_read_bytes: int
     socket_written_bytes: int
     connections: int
+    ports: tuple[int, ...]
+    """The first 16 ports of other hosts, or of this one, that it connected to."""
     lost_ops: int
     shared_objects: int
     libraries: tuple[str, ...]
@@ -196,6 +198,7 @@ def _process(header: Header, log: str, after: Header | None) -> Process:
         socket_read_bytes=int(header["socket_read"]),
         socket_written_bytes=int(header["socket_written"]),
         connections=int(header["connections"]),
+        ports=tuple(port for port in header["ports"].tolist() if port),
         lost_ops=int(header["lost"]),
         shared_objects=int(header["objects"]),
         libraries=tuple(

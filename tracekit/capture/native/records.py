@@ -75,6 +75,7 @@ _HEADER = np.dtype(
         ("program", "V1024"),
         ("libraries", "S2048"),
         ("unseen", "S512"),
+        ("ports", "<u2", 16),
     ]
 )
 RECORD = np.dtype(
