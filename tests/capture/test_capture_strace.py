@@ -177,3 +177,32 @@ def test_a_copy_of_all_there_is_was_asked_for_what_it_moved(method, tmp_path, tr
         *(("write", *copy) for copy in sorted([*copies, (5000, 7000, 5000)])),
     ]
     assert snapshot(open_reader(trace)).requested_bytes == 24_000
+
+
+@pytest.mark.parametrize("family", ["AF_INET", "AF_INET6", "AF_UNIX"])
+def test_the_share_is_unknown_where_a_port_of_stores_was_connected_to(
+    family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "x.bin").write_bytes(bytes(500_000))
+    program = """
+        import socket, sys
+        with socket.socket(getattr(socket, sys.argv[2])) as client:
+            client.connect_ex({"AF_INET": ("127.0.0.1", 9), "AF_INET6": ("::1", 9)}.get(sys.argv[2], "/no/socket"))
+        with open(sys.argv[1], "rb") as file:
+            file.read()
+    """
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9")
+    done = capture_command(
+        [sys.executable, "-c", textwrap.dedent(program), str(tmp_path / "x.bin"), family],
+        tmp_path / "run.trace",
+        method="strace",
+        include=[f"{tmp_path}/*"],
+        require_complete=0.99,
+    )
+    kept = done.completeness
+    if family == "AF_UNIX":
+        assert kept is not None and (kept.share, kept.unseen, done.complete) == (1.0, (), True)
+    else:
+        assert kept is not None and (kept.share, done.complete) == (None, False)
+        assert kept.unseen == ("port 9 (AWS_ENDPOINT_URL_S3)",)
+        assert any("port 9" in note and "not fully recorded" in note for note in done.notes)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -29,8 +29,10 @@ __all__ = [
     "Requests",
     "counted_bytes",
     "judge",
+    "judge_calls",
     "judge_reads",
     "moved_by_children",
+    "ports_of_stores",
 ]
 
 _PROGRAM_BYTES = 16 * 1024
@@ -425,13 +427,17 @@ def _clients(process: Process, *, any_port: bool = False) -> list[str]:
     if not process.connections:
         return []
     loaded = {name for library in process.libraries for part, name in _CLIENTS.items() if part in library}
+    return sorted(loaded) or ports_of_stores(process.ports, any_port=any_port)
+
+
+def ports_of_stores(ports: Iterable[int], *, any_port: bool = False) -> list[str]:
+    """The ports at which stores are reached, or those that the environment names; with `any_port`, all."""
     known = _PORTS | _ports_of_endpoints()
-    ports = {
+    return [
         f"port {port} ({known[port]})" if port in known else f"port {port}"
-        for port in process.ports
+        for port in sorted(ports)
         if any_port or port in known
-    }
-    return sorted(loaded or ports)
+    ]
 
 
 def _ports_of_endpoints() -> dict[int, str]:

@@ -17,7 +17,15 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tracekit.capture.completeness import Completeness, Objects, Requests, judge, judge_calls, judge_reads
+from tracekit.capture.completeness import (
+    Completeness,
+    Objects,
+    Requests,
+    judge,
+    judge_calls,
+    judge_reads,
+    ports_of_stores,
+)
 from tracekit.capture.engines import ENGINES
 from tracekit.capture.faults.log import FOLDER, FaultLog, of_calls
 from tracekit.capture.filters import PathFilter, with_real_names
@@ -285,7 +293,7 @@ def _write(
                     (moved_kept[0], moved_kept[1]),
                     mapped_files=mapped,
                     object_bytes=objects.bytes,
-                    unseen=log.unseen,
+                    unseen=(*log.unseen, *ports_of_stores(log.ports)),
                 )
             notes += _of_mappings(mapped, faults, job.unfollowed)
     if completeness is not None:

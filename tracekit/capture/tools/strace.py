@@ -105,6 +105,11 @@ class StraceCalls:
         return self._log.unseen
 
     @property
+    def ports(self) -> set[int]:
+        """The ports that connections were made to."""
+        return self._log.ports
+
+    @property
     def ends_unknown(self) -> bool:
         """Whether an op without a latency may have ended."""
         return self._log.ends_unknown

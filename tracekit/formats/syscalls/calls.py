@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 
@@ -23,6 +24,7 @@ from tracekit.formats.syscalls.arguments import (
 from tracekit.formats.syscalls.files import File, Table
 from tracekit.formats.syscalls.names import (
     ASYNC,
+    CONNECTS,
     COPIES,
     DATA,
     DELETES,
@@ -46,6 +48,7 @@ from tracekit.formats.syscalls.requests import Requests, Row
 __all__ = ["Processes", "Row"]
 
 
+_PORT = re.compile(r"\bsin6?_port=htons\((\d+)\)")
 _PLAIN = {
     "read": ("read", True),
     "write": ("write", True),
@@ -71,6 +74,8 @@ class Processes:
         self.requests = Requests()
         self.left_out: Counter[str] = Counter()
         self.mapped: set[str] = set()
+        self.ports: set[int] = set()
+        """The ports that connections were made to."""
         self.moved: Counter[str] = Counter()
         """Bytes that calls read and wrote, of files or not; a splice is not counted, as in the kernel."""
         self.threads: list[int] = []
@@ -232,6 +237,8 @@ class Processes:
             file = table.file_of(args.split(", ", 4)[-1]) if args.count(", ") >= 4 else None
             if file is not None and file.path is not None and error is None:
                 self.mapped.add(file.path)
+        elif name in CONNECTS:
+            self.ports.update(map(int, _PORT.findall(args)))
         elif name == "close_range":
             table.close_range(args, value)
         else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = [
     "ASYNC",
+    "CONNECTS",
     "COPIES",
     "DATA",
     "DELETES",
@@ -87,6 +88,7 @@ ASYNC = {
     "FSYNC": "sync",
     "FDSYNC": "sync",
 }
+CONNECTS = ("connect",)
 LEFT_OUT = (
     "io_uring_enter",
     "sync",
@@ -125,6 +127,7 @@ TRACED = (
     *TRUNCATES,
     *RENAMES,
     *MOVES,
+    *CONNECTS,
     *LEFT_OUT,
 )
 """What to trace: every call that the reader understands or counts, but for `fstat`, which moves nothing, and `execve`,

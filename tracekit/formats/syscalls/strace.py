@@ -128,6 +128,11 @@ class StraceLog:
         return {from_name(path, self._base) for path in self._processes.mapped if path.startswith("/")}
 
     @property
+    def ports(self) -> set[int]:
+        """The ports that connections were made to: the log does not show what went through them."""
+        return self._processes.ports
+
+    @property
     def threads(self) -> list[int]:
         """The threads, in the order of their workers."""
         return self._processes.threads
