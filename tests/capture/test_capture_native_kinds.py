@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import stat
 import subprocess
 import sys
 import textwrap
@@ -401,3 +402,22 @@ def test_a_call_that_is_made_by_a_replaced_function_is_recorded_once(where, how,
         seen.append(ops(trace))
     assert seen[0] == seen[1]
     assert seen[0].total() == 15
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a device")
+@pytest.mark.parametrize("method", ["native", "strace"])
+def test_where_gpudirect_storage_is_used_the_share_is_unknown(method, tmp_path, trace):
+    if method == "strace" and shutil.which("strace") is None:
+        pytest.skip("strace is not installed")
+    device = Path("/dev/nvidia-fs-of-a-test")  # what /dev/null is: only that it is opened matters
+    try:
+        os.mknod(device, stat.S_IFCHR | 0o600, os.makedev(1, 3))
+        done = capture_command(["cat", str(device), "/dev/null"], trace, method=method)
+    except PermissionError:
+        pytest.skip("devices cannot be made or opened here")
+    finally:
+        device.unlink(missing_ok=True)
+    kept = done.completeness
+    assert done.exit_code == 0 and kept is not None
+    assert (kept.share, kept.unseen) == (None, ("GPUDirect Storage",))
+    assert any("GPUDirect Storage was used" in note for note in done.notes)

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tracekit.capture.native.logs import Process
+from tracekit.capture.native.logs import GPU_DIRECT, Process
 from tracekit.capture.tools.strace import Moved
 from tracekit.units import format_count, format_size
 
@@ -63,9 +63,9 @@ _CLIENTS = {
     "deltalake": "delta-rs",
     "libazure": "Azure SDK",
     "kvikio": "KvikIO",
-    "libcufile": "GPUDirect Storage",
     "libhdfs": "libhdfs",
 }
+_UNSEEN = ("io_uring", "io_submit", GPU_DIRECT)
 _PORTS = {
     80: "HTTP",
     443: "HTTPS",
@@ -274,9 +274,7 @@ def judge(
     read, filtered_read = _seen(processes, "read", moved[0], kept[0], sum(own))
     written, filtered_written = _seen(processes, "written", moved[1], kept[1], own[0])
     clients, silent = _silent(processes, objects, sample_rate)
-    unseen = tuple(
-        sorted({name for p in processes for name in p.libraries if name in ("io_uring", "io_submit")})
-    )
+    unseen = tuple(sorted({name for p in processes for name in p.libraries if name in _UNSEEN}))
     total = read + written + objects.bytes + (silent or 0)
     share = (kept[0] + kept[1] + objects.bytes) / total if total else 1.0
     return Completeness(

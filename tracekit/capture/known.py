@@ -20,6 +20,7 @@ HOOKS: Mapping[str, tuple[tuple[str, str], ...]] = {
     ),
     "obstore": (("obstore", "install"),),
     "s3torch": (("s3torchconnector", "install"),),
+    "kvikio": (("kvikio.remote_file", "install_remote"), ("kvikio.cufile", "install_files")),
     "torch": (("torch.utils.data", "install"),),
 }
 """Hook name -> (library module, function of `tracekit.capture.hooks.HOOK` to call once that module is imported)."""

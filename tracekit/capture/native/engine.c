@@ -52,7 +52,7 @@ typedef uint32_t u32;
 
 enum { READ = 1, WRITE, SYNC, TRUNCATE, RENAME, DELETE, HINT, MAP, STAT, LIST };
 enum { HEADER = 4096, CHUNK = 32768, NAMES = 2, RECORDS = 1 };
-enum { IO_URING = 1, IO_SUBMIT = 2, ENDED = 4 };
+enum { IO_URING = 1, IO_SUBMIT = 2, ENDED = 4, GPU_DIRECT = 8 };
 
 struct record { i64 begin, took, offset, length, moved; u32 file, to, thread; unsigned char kind, unused[3]; i64 spare; };
 
@@ -841,6 +841,7 @@ static void opened(int fd, int directory, const char *path, int flags, i64 begin
         size_t length = absolute_length(path);
         struct entry *e = !length ? learn_path(fd, directory, path, flags) : learn(fd, path, stands_for_another(path, flags) ? 0 : length);
         look_for_rings(fd - 4, fd - 1);
+        if (length && !strncmp(path, "/dev/nvidia-fs", 14)) __atomic_fetch_or(&log_header->flags, GPU_DIRECT, __ATOMIC_RELAXED);
         if (e) e->lock = (unsigned short)(INHERITED + __atomic_fetch_add(&next_opened, 1, __ATOMIC_RELAXED) % INHERITED);
         if (flags & O_TRUNC && e && e->state == STORAGE) put(TRUNCATE, e->file, 0, begin, took, -1, 0, 0);
     }

@@ -31,10 +31,12 @@ from tracekit.capture.native.records import (
     whole_records,
 )
 
-__all__ = ["NativeLogs", "Process", "measured_overhead"]
+__all__ = ["GPU_DIRECT", "NativeLogs", "Process", "measured_overhead"]
 
 _ENDED = 4
-_FLAGS = {1: "io_uring", 2: "io_submit"}
+GPU_DIRECT = "GPUDirect Storage"
+"""Moves bytes between files and a GPU by a driver of its own, which no call shows."""
+_FLAGS = {1: "io_uring", 2: "io_submit", 8: GPU_DIRECT}
 _CHUNKS_AT_ONCE = 64
 
 

@@ -74,6 +74,8 @@ class Processes:
         self.requests = Requests()
         self.left_out: Counter[str] = Counter()
         self.mapped: set[str] = set()
+        self.gpu_direct = False
+        """Whether the driver of GPUDirect Storage was opened."""
         self.ports: set[int] = set()
         """The ports that connections were made to."""
         self.moved: Counter[str] = Counter()
@@ -215,6 +217,7 @@ class Processes:
             if value is not None and opened:
                 appends = "O_APPEND" in args.rpartition('"')[2]
                 table.opened(value, File(path, None if appends else 0, opened=True, appends=appends), args)
+            self.gpu_direct |= path is not None and path.startswith("/dev/nvidia-fs")
             emptied = opened and (name == "creat" or "O_TRUNC" in args)
             if not opened or emptied or self._every_open:
                 yield Part("truncate", path, length=0) if emptied else Part("stat", path)

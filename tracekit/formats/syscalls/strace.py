@@ -146,7 +146,8 @@ class StraceLog:
     def unseen(self) -> tuple[str, ...]:
         """What was used whose requests the log does not show, or not what they moved."""
         rings, asked = self._processes.left_out["io_uring_enter"], self._processes.requests.unknown
-        return (*(("io_uring",) if rings else ()), *(("io_submit",) if asked else ()))
+        direct = ("GPUDirect Storage",) if self._processes.gpu_direct else ()
+        return (*(("io_uring",) if rings else ()), *(("io_submit",) if asked else ()), *direct)
 
     def batches(self, source: Path) -> Iterator[pa.RecordBatch]:
         """Return the ops of the log, in the order in which the calls ended."""
