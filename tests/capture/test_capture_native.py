@@ -420,6 +420,23 @@ def test_what_goes_through_the_port_of_a_store_is_missed_whatever_the_client_is(
     assert any("port " in note and "not seen as ops" in note for note in done.notes)
 
 
+def test_what_fastsafetensors_reads_is_recorded(tmp_path, trace):
+    pytest.importorskip("fastsafetensors", reason="fastsafetensors is not installed")
+    weights = tmp_path / "m.safetensors"
+    code = f"""
+        import torch
+        from fastsafetensors import SafeTensorsFileLoader, SingleGroup
+        from safetensors.torch import save_file
+        save_file({{"a": torch.ones(1000, 100)}}, {str(weights)!r})
+        loader = SafeTensorsFileLoader(SingleGroup(), "cpu", nogds=True)
+        loader.add_filenames({{0: [{str(weights)!r}]}})
+        assert loader.copy_files_to_device().get_tensor("a").sum() == 100_000
+    """
+    capture_command(python(code), trace, method="native", include=[str(weights)])
+    read = {(row["offset"], row["bytes"]) for row in rows(trace, "op = 'read' AND fault IS NULL")}
+    assert (0, weights.stat().st_size) in read
+
+
 def test_requests_that_one_process_recorded_do_not_hide_those_of_another(
     tmp_path, trace, s3_env, s3_bucket, monkeypatch
 ):
