@@ -1,13 +1,22 @@
-"""Tells a process from a later one that was given its number, and the clocks of a process from those of the machine."""
+"""Tells a process from a later one that was given its number, its descendants, and its clocks from those of the machine."""
 
 from __future__ import annotations
 
 import os
 import re
 import time
+from contextlib import suppress
 from pathlib import Path
 
-__all__ = ["clock_instant", "clock_offset_ns", "clock_shift_ns", "is_alive", "start_here", "start_of"]
+__all__ = [
+    "clock_instant",
+    "clock_offset_ns",
+    "clock_shift_ns",
+    "descendants_of",
+    "is_alive",
+    "start_here",
+    "start_of",
+]
 
 _READINGS = 8
 
@@ -78,3 +87,17 @@ def is_alive(pid: int, start: int | None) -> bool:
         return False
     now = start_of(pid)
     return start is None or now is None or abs(now - start) <= 1
+
+
+def descendants_of(pid: int) -> list[int]:
+    """Return the processes that are children of the process `pid`, or of one of these, and have not been waited for."""
+    children: dict[int, list[int]] = {}
+    for process in Path("/proc").iterdir():
+        if process.name.isdigit():
+            with suppress(OSError):  # it has ended
+                parent = int((process / "stat").read_bytes().rpartition(b")")[2].split()[1])
+                children.setdefault(parent, []).append(int(process.name))
+    found = [pid]
+    for each in found:
+        found += children.get(each, ())
+    return found[1:]

@@ -369,6 +369,30 @@ def test_bytes_that_the_engine_cannot_see_lower_the_share_and_are_named(tmp_path
     assert "no storage I/O was recorded" in done.notes  # and nothing of filters
 
 
+@pytest.mark.parametrize("waits", [True, False])
+def test_what_a_process_without_a_parent_moves_counts(waits, tmp_path, trace):
+    (tmp_path / "x.bin").write_bytes(bytes(9_000_000))
+    (tmp_path / "p.c").write_text(
+        '#include <fcntl.h>\n#include <unistd.h>\nint main(void) { static char b[1 << 20]; int f = open("x.bin", O_RDONLY);'
+        ' while (read(f, b, sizeof b) > 0); close(creat("done", 0600)); pause(); return 0; }'
+    )
+    if subprocess.run(
+        ["gcc", "-static", "-o", tmp_path / "p", tmp_path / "p.c"], capture_output=True
+    ).returncode:
+        pytest.skip("the static C library is not installed")
+    end = "kill $(cat pid); while [ -d /proc/$(cat pid) ]; do sleep 0.1; done; " if waits else ""
+    command = (
+        f"cd {tmp_path}; (./p </dev/null >/dev/null 2>&1 & echo $! > pid); while [ ! -e done ]; do sleep 0.1; done;"
+        f" {end}head -c 5000000 x.bin > y.bin; exit 3"
+    )
+    done = tracekit("capture", "-o", trace, "--require-complete", "0.9", "--", "sh", "-c", command)
+    if not waits:
+        os.kill(int((tmp_path / "pid").read_text()), 9)
+    kept = open_reader(trace).completeness
+    assert done.returncode == 3
+    assert kept["read_bytes"] >= 13_900_000 and kept["share"] < 0.6, kept
+
+
 def test_a_native_object_client_is_named_with_the_bytes_that_it_moved(tmp_path, trace, s3_env, s3_bucket):
     pytest.importorskip("pyarrow.fs")
     s3_env.put(s3_bucket, "k", bytes(200_000))

@@ -24,7 +24,7 @@ from tracekit.capture.faults.log import FOLDER, Follower
 from tracekit.capture.faults.perf import reason_against
 from tracekit.capture.filters import PathFilter
 from tracekit.capture.known import known_hooks
-from tracekit.capture.launch import Led, check_command, proxied, proxied_schemes, run_child
+from tracekit.capture.launch import Led, adopts, check_command, proxied, proxied_schemes, run_child
 from tracekit.capture.native import NativeEngine
 from tracekit.capture.oplog import OpLog
 from tracekit.capture.options import CAPTURE
@@ -158,9 +158,10 @@ def capture_command(
             if engine is not None and not job.unfollowed
             else nullcontext(),
         ):
+            adopting = adopts(engine)
             before = counted_bytes()
-            exit_code = run_child(argv, {**os.environ, **environ, **led.environment})
-            after = counted_bytes()
+            exit_code = run_child(argv, {**os.environ, **environ, **led.environment}, adopting=adopting)
+            after = counted_bytes(descendants=adopting)
     except BaseException:
         shutil.rmtree(work, ignore_errors=True)
         raise

@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 
 from tracekit.capture.native.logs import GPU_DIRECT, Process
 from tracekit.capture.tools.strace import Moved
+from tracekit.processes import descendants_of
 from tracekit.units import format_count, format_size
 
 __all__ = [
@@ -218,10 +219,17 @@ class _Counts:
     threads: dict[str, tuple[int, int]]
 
 
-def counted_bytes() -> _Counts | None:
-    """Bytes that were read and written by system calls up to now. None where the kernel does not say."""
+def counted_bytes(*, descendants: bool = False) -> _Counts | None:
+    """Bytes that were read and written by system calls up to now, with `descendants` also by those that still run.
+
+    None where the kernel does not say.
+    """
     try:
         counts = _io(Path("/proc/self/io"))
+        for pid in descendants_of(os.getpid()) if descendants else ():
+            with suppress(OSError):  # it has ended
+                more = _io(Path(f"/proc/{pid}/io"))
+                counts = (counts[0] + more[0], counts[1] + more[1])
     except (OSError, ValueError, IndexError):
         return None
     threads: dict[str, tuple[int, int]] = {}

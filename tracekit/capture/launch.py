@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -16,7 +17,9 @@ from typing import TYPE_CHECKING
 from tracekit.capture.filters import PathFilter
 from tracekit.capture.oplog import OpLog
 from tracekit.capture.options import PROXY
+from tracekit.capture.tools.engine import Engine
 from tracekit.errors import UsageError
+from tracekit.processes import descendants_of
 from tracekit.recorder import Recorder
 from tracekit.units import format_count
 from tracekit.validation import parse_all
@@ -24,9 +27,12 @@ from tracekit.validation import parse_all
 if TYPE_CHECKING:
     from tracekit.capture.proxy.run import RunningProxy
 
-__all__ = ["Led", "check_command", "proxied", "proxied_schemes", "run_child"]
+__all__ = ["Led", "adopts", "allow_adopting", "check_command", "proxied", "proxied_schemes", "run_child"]
 
 _OF_AZURE = ("AZURE_STORAGE_CONNECTION_STRING", "AZURE_STORAGE_ACCOUNT", "AZURE_STORAGE_ACCOUNT_NAME")
+
+_PR_SET_CHILD_SUBREAPER = 36
+_may_adopt = False
 
 _FORWARDED = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGCONT, signal.SIGWINCH)
 _FROM_THE_TERMINAL = (signal.SIGINT, signal.SIGQUIT)
@@ -39,8 +45,26 @@ def check_command(command: Sequence[str]) -> None:
         raise UsageError(f"command {command[0] if command else ''!r} {problem}", "pass it after --")
 
 
-def run_child(argv: list[str], environ: Mapping[str, str]) -> int:
-    """Run the command and return its exit code, forwarding signals that it does not get from the terminal."""
+def allow_adopting() -> None:
+    """Let `run_child` adopt processes: this one starts no children but the command."""
+    global _may_adopt
+    _may_adopt = True
+
+
+def adopts(engine: Engine | None) -> bool:
+    """Whether processes whose parents end under this engine are to become children of this process. It has none yet."""
+    detached = engine is not None and engine.detached
+    return _may_adopt and not detached and not descendants_of(os.getpid())
+
+
+def run_child(argv: list[str], environ: Mapping[str, str], *, adopting: bool) -> int:
+    """Run the command and return its exit code, forwarding signals that it does not get from the terminal.
+
+    With `adopting`, descendants whose parents end become children of this process, as those of a daemon's, and are waited for
+    when they end: the kernel counts only what such processes moved.
+    """
+    if adopting:
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     with _relayed() as relay:
         try:
             child = subprocess.Popen(argv, env=environ)
@@ -49,7 +73,15 @@ def run_child(argv: list[str], environ: Mapping[str, str]) -> int:
                 f"cannot run command {argv[0]!r}: {error.strerror}", "pass a program after --"
             ) from error
         relay(child)
+        while adopting and (ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)) is not None:
+            if ended.si_pid == child.pid:
+                break
+            os.waitpid(ended.si_pid, 0)
         code = child.wait()
+    if adopting:
+        with suppress(ChildProcessError):  # there are no others
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
     return 128 - code if code < 0 else code
 
 

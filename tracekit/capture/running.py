@@ -37,7 +37,7 @@ from tracekit.capture.conversion import (
 )
 from tracekit.capture.environment import environment, with_bootstrap
 from tracekit.capture.filters import paths_kept
-from tracekit.capture.launch import Led, proxied, proxied_schemes, run_child
+from tracekit.capture.launch import Led, adopts, proxied, proxied_schemes, run_child
 from tracekit.capture.native.logs import NativeLogs, Process
 from tracekit.capture.native.tail import NativeTail
 from tracekit.capture.proxy.requests import OTHER_REQUESTS
@@ -100,9 +100,10 @@ def record_running(
             moving = _Moving(job, recorder)
         job.save()
         with proxied(recorder, paths) if job.proxy else nullcontext(Led()) as led:
+            adopting = adopts(engine)
             before = counted_bytes()
-            exit_code = run_child(argv, {**os.environ, **environ, **led.environment})
-            moved = moved_by_children(before, counted_bytes())
+            exit_code = run_child(argv, {**os.environ, **environ, **led.environment}, adopting=adopting)
+            moved = moved_by_children(before, counted_bytes(descendants=adopting))
     except BaseException:
         if moving is not None:
             moving.stop()

@@ -11,6 +11,7 @@ import tracekit
 from tracekit.capture.command import METHODS
 from tracekit.capture.following import check_followed
 from tracekit.capture.known import HOOKS
+from tracekit.capture.launch import allow_adopting
 from tracekit.capture.options import CAPTURE
 from tracekit.cli.arguments import choices, examples
 from tracekit.cli.flags import with_flags
@@ -74,6 +75,7 @@ def _capture(
         if options.get("recover"):
             raise UsageError("recover=True runs no command to watch", "leave out live=True")
         check_followed(method)
+    allow_adopting()
     with watched(out, live=live, hold_output=True):
         result = tracekit.capture.run(command or (), out, method=method, hooks=hooks, **options)
     if json:

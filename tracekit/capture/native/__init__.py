@@ -25,6 +25,7 @@ class NativeEngine:
     name = "native"
     below = ("files", "numpy")
     asks_for_faults = True
+    detached = False
 
     def available(self) -> str | None:
         """As the protocol says. An engine that is compiled here is kept in the user's cache."""

@@ -40,6 +40,7 @@ class DFTracerEngine:
     name = "dftracer"
     below = ("files",)
     asks_for_faults = False
+    detached = False
 
     def available(self) -> str | None:
         found = library()

@@ -44,6 +44,10 @@ class Engine(Protocol):
     def asks_for_faults(self) -> bool:
         """Whether it asks for page faults to be followed when the command maps its first file."""
 
+    @property
+    def detached(self) -> bool:
+        """Whether its tool is a process beside the command, and no child of ours."""
+
     def available(self) -> str | None:
         """Return the path of its library or program, or None if it cannot be used here."""
 

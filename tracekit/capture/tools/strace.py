@@ -34,6 +34,7 @@ class StraceEngine:
     name = "strace"
     below = ("files", "numpy")
     asks_for_faults = False
+    detached = True
 
     def available(self) -> str | None:
         return shutil.which("strace")
