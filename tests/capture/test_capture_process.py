@@ -340,6 +340,14 @@ def test_what_dftracer_does_not_see_is_reported(trace, tmp_path):
     assert any("does not record" in note and "method=native" in note for note in result.notes)
 
 
+@pytest.mark.skipif(library() is None and shutil.which("strace") is None, reason="there is no other engine")
+def test_another_engine_that_auto_had_to_take_is_named_with_the_reason(data, trace, monkeypatch):
+    monkeypatch.setattr(NativeEngine, "available", lambda self: None)
+    result = capture_command(["dd", f"if={data}", "of=/dev/null", "status=none"], trace)
+    assert result.method in ("dftracer", "strace")
+    assert result.notes[0].startswith(f"{result.method} recorded, because there is no native engine: ")
+
+
 @needs_dftracer
 def test_little_that_dftracer_does_not_see_is_not_said_to_be_nothing(trace, tmp_path):
     (tmp_path / "small.bin").write_bytes(bytes(1_000_000))

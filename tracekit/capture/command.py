@@ -18,7 +18,7 @@ from pathlib import Path
 
 from tracekit.capture.completeness import counted_bytes, moved_by_children
 from tracekit.capture.conversion import WORK_PREFIX, CaptureResult, Job, convert, recoverable
-from tracekit.capture.engines import METHODS, choose_engine
+from tracekit.capture.engines import METHODS, choose_engine, why_another
 from tracekit.capture.environment import environment, with_bootstrap
 from tracekit.capture.faults.log import FOLDER, Follower
 from tracekit.capture.faults.perf import reason_against
@@ -168,8 +168,8 @@ def capture_command(
     job.end()
     moved = moved_by_children(before, after)
     # If this fails (a full disk), the logs stay: recover=True converts them later.
-    result = convert(job, exit_code, moved, **judging)
-    return replace(result, notes=(*result.notes, *led.notes))
+    result = convert(job, exit_code, moved, **judging, proxy_ports=led.ports)
+    return replace(result, notes=(*why_another(method, engine), *result.notes, *led.notes))
 
 
 def _recovered(

@@ -203,6 +203,8 @@ class Objects:
 
     of_processes: Mapping[int, Requests] = field(default_factory=dict)
     of_others: Requests = Requests()
+    proxy_ports: Collection[int] = ()
+    """Where the proxies were reached that recorded the others."""
     all_known: bool = True
     """Whether none of those that were recorded has been removed from the trace."""
 
@@ -271,7 +273,8 @@ def judge(
 ) -> Completeness:
     """Compare the logs of the native engine with `moved`, the bytes that the kernel counted for the whole command.
 
-    `kept` of the logs' bytes are rows of the trace. `objects` is what hooks and proxies recorded; `hooked` are the processes in which they started. `sample_rate` of all objects were recorded.
+    `kept` of the logs' bytes are rows of the trace. `objects` is what hooks and proxies recorded; `hooked` are the
+    processes in which the hooks started. `sample_rate` of all objects were recorded.
     """
     programs = [p for p in processes if not p.parent]
     hidden = sorted({name for p in processes for name in p.unseen_programs})
@@ -315,7 +318,7 @@ def _silent(
     connections: dict[int, int] = defaultdict(int)
     clients: dict[int, set[str]] = defaultdict(set)
     for process in processes:
-        if found := _clients(process, any_port=objects.of_others.number > 0):
+        if found := _clients(process, objects.proxy_ports):
             moved[process.pid] += process.socket_read_bytes + process.socket_written_bytes
             connections[process.pid] += process.connections
             clients[process.pid].update(found)
@@ -428,22 +431,18 @@ def _facts(process: Process) -> dict[str, Any]:
     }
 
 
-def _clients(process: Process, *, any_port: bool = False) -> list[str]:
+def _clients(process: Process, proxy_ports: Collection[int] = ()) -> list[str]:
     """The native object clients that it has loaded if it has connected to anything; else the ports of stores that it used."""
     if not process.connections:
         return []
     loaded = {name for library in process.libraries for part, name in _CLIENTS.items() if part in library}
-    return sorted(loaded) or ports_of_stores(process.ports, any_port=any_port)
+    return sorted(loaded) or ports_of_stores(process.ports, proxy_ports)
 
 
-def ports_of_stores(ports: Iterable[int], *, any_port: bool = False) -> list[str]:
-    """The ports at which stores are reached, or those that the environment names; with `any_port`, all."""
-    known = _PORTS | _ports_of_endpoints()
-    return [
-        f"port {port} ({known[port]})" if port in known else f"port {port}"
-        for port in sorted(ports)
-        if any_port or port in known
-    ]
+def ports_of_stores(ports: Iterable[int], proxy_ports: Collection[int] = ()) -> list[str]:
+    """Name those of the ports at which stores are reached: the usual ones, those that the environment names, and of proxies."""
+    known = _PORTS | _ports_of_endpoints() | dict.fromkeys(proxy_ports, "the proxy")
+    return [f"port {port} ({known[port]})" for port in sorted(ports) if port in known]
 
 
 def _ports_of_endpoints() -> dict[int, str]:

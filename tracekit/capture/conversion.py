@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -200,8 +200,9 @@ def convert(
     *,
     require_complete: float | None,
     overwrite: bool,
+    proxy_ports: Collection[int] = (),
 ) -> CaptureResult:
-    """Write the trace of a capture and remove its logs.
+    """Write the trace of a capture and remove its logs. Its proxies were reached at `proxy_ports`.
 
     `moved` are the bytes that the kernel counted for the whole command; None if they are not
     known, so that completeness is not: after a capture that was killed (`exit_code` is None), or without /proc.
@@ -229,7 +230,7 @@ def convert(
         rank=job.rank,
         world_size=job.world_size,
     ) as writer:
-        completeness, notes = _write(writer, job, moved, killed=exit_code is None)
+        completeness, notes = _write(writer, job, moved, proxy_ports, killed=exit_code is None)
         ops = writer.rows
     shutil.rmtree(job.work, ignore_errors=True)
     if not ops:
@@ -247,7 +248,12 @@ def convert(
 
 
 def _write(
-    writer: TraceWriter, job: Job, moved: tuple[int, int] | None, *, killed: bool
+    writer: TraceWriter,
+    job: Job,
+    moved: tuple[int, int] | None,
+    proxy_ports: Collection[int],
+    *,
+    killed: bool,
 ) -> tuple[Completeness | None, list[str]]:
     """Write all logs into one trace; return how complete they are, and notes."""
     work, engine, paths, metadata = job.work, job.engine, job.paths, job.metadata
@@ -258,7 +264,7 @@ def _write(
         counted = () if overhead is None else (PROCESS_CPU,)
         hooked = _add_hooked(writer, work / "hooked", paths, leave_out=job.of_proxies, counted=counted)
         proxied = _add_hooked(writer, work / "proxied", paths)
-        objects = Objects(hooked, sum(proxied.values(), Requests()))
+        objects = Objects(hooked, sum(proxied.values(), Requests()), proxy_ports)
         if log is not None:
             faults = FaultLog(work / FOLDER)
             placed = Scopes(work / "scopes", rank=job.rank)

@@ -9,7 +9,7 @@ from tracekit.capture.tools.strace import StraceEngine
 from tracekit.errors import UsageError
 from tracekit.validation import choosing
 
-__all__ = ["ENGINES", "METHODS", "choose_engine"]
+__all__ = ["ENGINES", "METHODS", "choose_engine", "why_another"]
 
 ENGINES: tuple[Engine, ...] = (NativeEngine(), DFTracerEngine(), StraceEngine())
 """Best first: `auto` takes the first that is available."""
@@ -35,3 +35,10 @@ def choose_engine(method: str) -> tuple[Engine | None, str]:
     raise UsageError(
         f"{what} is {'installed' if method == 'auto' else 'not installed'} to record file I/O", hints[method]
     )
+
+
+def why_another(method: str, engine: Engine | None) -> tuple[str, ...]:
+    """Return a note if `auto` had to take another engine than the best."""
+    if method != "auto" or engine is None or engine.name == ENGINES[0].name:
+        return ()
+    return (f"{engine.name} recorded, because there is no native engine: {missing()}",)

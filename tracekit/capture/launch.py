@@ -94,12 +94,16 @@ def _relayed() -> Iterator[Callable[[subprocess.Popen[bytes]], None]]:
         if not running:
             early.append(number)
         elif not (number in _FROM_THE_TERMINAL and _at_terminal()):
-            running[0].send_signal(number)
+            send(running[0], number)
 
     def relay(child: subprocess.Popen[bytes]) -> None:
         running.append(child)
         for number in early:
-            child.send_signal(number)
+            send(child, number)
+
+    def send(child: subprocess.Popen[bytes], number: int) -> None:
+        if child.returncode is None:  # not `send_signal`, which may wait for it: `run_child` does
+            os.kill(child.pid, number)
 
     try:
         before = {number: signal.signal(number, forward) for number in (*_FORWARDED, *_FROM_THE_TERMINAL)}
@@ -131,6 +135,7 @@ class Led:
     """How the command is led to the proxy, and what its user should know."""
 
     environment: dict[str, str] = field(default_factory=dict)
+    ports: list[int] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 
@@ -148,6 +153,7 @@ def proxied(sink: Recorder | OpLog, paths: PathFilter) -> Iterator[Led]:
             running = RunningProxy(settings, sink, paths, ca_bundle=options["ca_bundle"])
             ending.callback(_close, running, led)
             led.environment |= running.environment()
+            led.ports.append(running.port)
             if running.unsigned_because:
                 led.notes.append(
                     f"proxy: requests were passed on as they were signed: {running.unsigned_because}"

@@ -11,7 +11,7 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -110,7 +110,7 @@ def record_running(
         recorder.close()
         shutil.rmtree(work, ignore_errors=True)
         raise
-    result = _ended(job, recorder, moving, moved, options["require_complete"])
+    result = _ended(job, recorder, moving, moved, options["require_complete"], led.ports)
     return replace(result, exit_code=exit_code, notes=(*led.notes, *result.notes))
 
 
@@ -217,8 +217,9 @@ def _ended(
     moving: _Moving | None,
     moved: tuple[int, int] | None,
     require_complete: float | None,
+    proxy_ports: Collection[int] = (),
 ) -> CaptureResult:
-    """Complete the trace of a command that has ended."""
+    """Complete the trace of a command that has ended. Its proxies were reached at `proxy_ports`."""
     notes: list[str] = []
     completeness = None
     if moving is not None:
@@ -229,7 +230,7 @@ def _ended(
             raise
     recorder.close()
     if moving is not None:
-        completeness = _judged(job, moving, moved)
+        completeness = _judged(job, moving, moved, proxy_ports)
         notes += _summarize(job, moving, completeness)
     shutil.rmtree(job.work, ignore_errors=True)
     found = open_reader(job.target)
@@ -264,7 +265,9 @@ def _summarize(job: Job, moving: _Moving, completeness: Completeness | None) -> 
         return list(note_overhead(last.count, processes, job.max_overhead, counted=known))
 
 
-def _judged(job: Job, moving: _Moving, moved: tuple[int, int] | None) -> Completeness | None:
+def _judged(
+    job: Job, moving: _Moving, moved: tuple[int, int] | None, proxy_ports: Collection[int]
+) -> Completeness | None:
     if moved is None:
         return None
     return judge(
@@ -272,7 +275,7 @@ def _judged(job: Job, moving: _Moving, moved: tuple[int, int] | None) -> Complet
         moved,
         (moving.read, moving.written),
         mapped_files=sum(map(job.paths.admits, moving.logs.mapped_files)),
-        objects=_objects(job),
+        objects=replace(_objects(job), proxy_ports=proxy_ports),
         hooked=moving.scopes.joined,
         sample_rate=job.sample_rate,
     )
