@@ -18,7 +18,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 import programs
 
 from tracekit.capture.command import capture_command
-from tracekit.capture.conversion import convert, recoverable
+from tracekit.capture.conversion import convert
+from tracekit.capture.job import recoverable
 from tracekit.capture.native import NativeEngine
 from tracekit.capture.native.records import CHUNK_BYTES, HEADER_BYTES
 from tracekit.capture.tools.strace import StraceEngine
@@ -461,27 +462,31 @@ def test_what_fastsafetensors_reads_is_recorded(tmp_path, trace):
     assert (0, weights.stat().st_size) in read
 
 
+def two_clients(endpoint: str, bucket: str, size: int) -> list[str]:
+    """A program that reads the object `k`, of 2 MB, with boto3, and whose child reads `size` bytes of it with Arrow."""
+    pytest.importorskip("boto3")
+    pytest.importorskip("pyarrow.fs")
+    return python(f"""
+        import os
+        if os.fork():
+            os.wait()
+            import boto3
+            assert len(boto3.client("s3").get_object(Bucket="{bucket}", Key="k")["Body"].read()) == 2_000_000
+        else:
+            from pyarrow.fs import S3FileSystem
+            store = S3FileSystem(endpoint_override={endpoint.removeprefix("http://")!r}, scheme="http")
+            with store.open_input_file("{bucket}/k") as file:
+                assert len(file.read_at({size}, 5000)) == {size}
+            os._exit(0)
+    """)
+
+
 def test_requests_that_one_process_recorded_do_not_hide_those_of_another(
     tmp_path, trace, s3_env, s3_bucket, monkeypatch
 ):
-    pytest.importorskip("boto3")
-    pytest.importorskip("pyarrow.fs")
     monkeypatch.setenv("AWS_ENDPOINT_URL", s3_env.endpoint)
     s3_env.put(s3_bucket, "k", bytes(2_000_000))
-    code = f"""
-        import os, sys
-        import boto3
-        from pyarrow.fs import FileSystem
-        if os.fork():
-            os.wait()
-            assert len(boto3.client("s3").get_object(Bucket="{s3_bucket}", Key="k")["Body"].read()) == 2_000_000
-        else:
-            store, path = FileSystem.from_uri("s3://{s3_bucket}/k")
-            with store.open_input_file(path) as file:
-                assert len(file.read_at(100_000, 5000)) == 100_000
-            os._exit(0)
-    """
-    done = capture_command(python(code), trace, method="native")
+    done = capture_command(two_clients(s3_env.endpoint, s3_bucket, 100_000), trace, method="native")
     assert done.completeness is not None and done.completeness.object_bytes == 2_000_000
     assert 100_000 <= (done.completeness.unrecorded_client_bytes or 0) < 110_000
 
@@ -489,24 +494,11 @@ def test_requests_that_one_process_recorded_do_not_hide_those_of_another(
 def test_requests_through_the_proxy_do_not_hide_those_of_a_client_that_is_not_led_to_it(
     tmp_path, trace, s3_env, s3_bucket, monkeypatch
 ):
-    pytest.importorskip("boto3")
-    pytest.importorskip("pyarrow.fs")
     monkeypatch.setenv("AWS_ENDPOINT_URL", s3_env.endpoint)
     s3_env.put(s3_bucket, "k", bytes(2_000_000))
-    code = f"""
-        import os
-        if os.fork():
-            os.wait()
-            import boto3
-            assert len(boto3.client("s3").get_object(Bucket="{s3_bucket}", Key="k")["Body"].read()) == 2_000_000
-        else:
-            from pyarrow.fs import S3FileSystem
-            store = S3FileSystem(endpoint_override={s3_env.endpoint.removeprefix("http://")!r}, scheme="http")
-            with store.open_input_file("{s3_bucket}/k") as file:
-                assert len(file.read_at(500_000, 0)) == 500_000
-            os._exit(0)
-    """
-    done = capture_command(python(code), trace, method="native", proxy=True)
+    done = capture_command(
+        two_clients(s3_env.endpoint, s3_bucket, 500_000), trace, method="native", proxy=True
+    )
     kept = done.completeness
     assert kept is not None and kept.object_bytes == 2_000_000
     assert 440_000 <= (kept.unrecorded_client_bytes or 0) < 510_000

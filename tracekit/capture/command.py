@@ -16,13 +16,14 @@ from contextlib import closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
-from tracekit.capture.completeness import counted_bytes, moved_by_children
-from tracekit.capture.conversion import WORK_PREFIX, CaptureResult, Job, convert, recoverable
+from tracekit.capture.conversion import CaptureResult, convert
+from tracekit.capture.counted import counted_bytes, moved_by_children
 from tracekit.capture.engines import METHODS, choose_engine, why_another
 from tracekit.capture.environment import environment, with_bootstrap
 from tracekit.capture.faults.log import FOLDER, Follower
 from tracekit.capture.faults.perf import reason_against
 from tracekit.capture.filters import PathFilter
+from tracekit.capture.job import WORK_PREFIX, Job, recoverable
 from tracekit.capture.known import known_hooks
 from tracekit.capture.launch import Led, adopts, check_command, proxied, proxied_schemes, run_child
 from tracekit.capture.native import NativeEngine

@@ -8,33 +8,17 @@ recorded. What no counter shows is listed: files mapped into memory, native obje
 from __future__ import annotations
 
 import os
-from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
-from tracekit.capture.native.logs import GPU_DIRECT, Process
+from tracekit.capture.native.logs import Process
+from tracekit.capture.sockets import Objects, clients_of, ports_of_stores, unrecorded
 from tracekit.capture.tools.strace import Moved
-from tracekit.processes import descendants_of
+from tracekit.formats.syscalls.names import UNSEEN
 from tracekit.units import format_count, format_size
 
-__all__ = [
-    "Completeness",
-    "Objects",
-    "Requests",
-    "counted_bytes",
-    "judge",
-    "judge_calls",
-    "judge_reads",
-    "moved_by_children",
-    "ports_of_stores",
-]
+__all__ = ["Completeness", "judge", "judge_calls", "judge_reads"]
 
 _PROGRAM_BYTES = 16 * 1024
 """Bytes that the C library reads (locale, names of users) or writes for itself in a process."""
@@ -44,54 +28,6 @@ _UNKNOWN_READERS_BYTES = 4 * 1024 * 1024
 """Fewer bytes than this, of all processes, may be the dynamic loader's where an engine counts no processes."""
 _STARTING_BYTES = 128 * 1024
 """Bytes that the dynamic loader and the C library read for strace itself, before it runs the command."""
-_MESSAGE_BYTES = 4096
-"""The heads of a request and its answer, at most."""
-_LISTING_BYTES = 512 * 1024
-"""A page of a listing, at most."""
-_HANDSHAKE_BYTES = 6144
-"""What TLS needs for a connection, at most; its frames take less than `_FRAMES` of what is sent."""
-_FRAMES = 0.01
-_CLIENTS = {
-    "libarrow.so": "libarrow",
-    "polars": "polars",
-    "tensorstore": "tensorstore",
-    "awscrt": "AWS CRT",
-    "libaws": "AWS CRT",
-    "s3torch": "s3torchconnector's CRT",
-    "lance": "lance",
-    "duckdb": "DuckDB",
-    "obstore": "obstore",
-    "deltalake": "delta-rs",
-    "libazure": "Azure SDK",
-    "kvikio": "KvikIO",
-    "libhdfs": "libhdfs",
-}
-_UNSEEN = ("io_uring", "io_submit", GPU_DIRECT)
-_PORTS = {
-    80: "HTTP",
-    443: "HTTPS",
-    445: "SMB",
-    2049: "NFS",
-    3260: "iSCSI",
-    3300: "Ceph",
-    6789: "Ceph",
-    7480: "Ceph RGW",
-    8020: "HDFS",
-    8080: "HTTP",
-    8333: "SeaweedFS",
-    8443: "HTTPS",
-    9000: "MinIO or HDFS",
-    10000: "Azurite",
-}
-"""Where stores are reached."""
-_ENDPOINTS = (
-    "AWS_ENDPOINT_URL",
-    "AWS_ENDPOINT_URL_S3",
-    "STORAGE_EMULATOR_HOST",
-    "HTTP_PROXY",
-    "HTTPS_PROXY",
-    "ALL_PROXY",
-)
 _SHOWN = 20
 
 
@@ -172,95 +108,6 @@ class Completeness:
             yield f"{', '.join(self.unseen)} was used; what its requests moved is not fully recorded"
 
 
-@dataclass(frozen=True, slots=True)
-class Requests:
-    """How many requests for objects were recorded, pages of listings among them, and the bytes of objects that they moved."""
-
-    number: int = 0
-    pages: int = 0
-    bytes: int = 0
-
-    @classmethod
-    def of(cls, batch: pa.RecordBatch) -> Requests:
-        """Those among the rows of a trace."""
-        batch = batch.filter(pc.invert(pc.starts_with(pc.cast(batch.column("uri"), pa.string()), "file://")))
-        pages = pc.sum(pc.equal(pc.cast(batch.column("op"), pa.string()), "list")).as_py() or 0
-        return cls(batch.num_rows, pages, pc.sum(batch.column("bytes")).as_py() or 0)
-
-    def __add__(self, other: Requests) -> Requests:
-        return Requests(self.number + other.number, self.pages + other.pages, self.bytes + other.bytes)
-
-    def most(self, connections: int, sample_rate: float) -> int:
-        """The bytes that they moved through so many connections at most, if this share of them was recorded."""
-        messages = self.number * _MESSAGE_BYTES + self.pages * _LISTING_BYTES
-        handshakes = min(self.number, connections) * _HANDSHAKE_BYTES
-        return round((self.bytes * (1 + _FRAMES) + messages + handshakes) / sample_rate)
-
-
-@dataclass(frozen=True, slots=True)
-class Objects:
-    """The recorded requests for objects, by process where that is known."""
-
-    of_processes: Mapping[int, Requests] = field(default_factory=dict)
-    of_others: Requests = Requests()
-    proxy_ports: Collection[int] = ()
-    """Where the proxies were reached that recorded the others."""
-    all_known: bool = True
-    """Whether none of those that were recorded has been removed from the trace."""
-
-    @property
-    def bytes(self) -> int:
-        return sum(each.bytes for each in (*self.of_processes.values(), self.of_others))
-
-
-@dataclass(frozen=True, slots=True)
-class _Counts:
-    """Bytes read and written so far: by this process and all children that it has waited for, and by each of its threads."""
-
-    all: tuple[int, int]
-    threads: dict[str, tuple[int, int]]
-
-
-def counted_bytes(*, descendants: bool = False) -> _Counts | None:
-    """Bytes that were read and written by system calls up to now, with `descendants` also by those that still run.
-
-    None where the kernel does not say.
-    """
-    try:
-        counts = _io(Path("/proc/self/io"))
-        for pid in descendants_of(os.getpid()) if descendants else ():
-            with suppress(OSError):  # it has ended
-                more = _io(Path(f"/proc/{pid}/io"))
-                counts = (counts[0] + more[0], counts[1] + more[1])
-    except (OSError, ValueError, IndexError):
-        return None
-    threads: dict[str, tuple[int, int]] = {}
-    for thread in Path("/proc/self/task").iterdir():
-        with suppress(OSError):  # it has ended
-            threads[thread.name] = _io(thread / "io")
-    return _Counts(counts, threads)
-
-
-def moved_by_children(before: _Counts | None, after: _Counts | None) -> tuple[int, int] | None:
-    """Bytes read and written between the two by children that were waited for, without what our own threads moved."""
-    if before is None or after is None:
-        return None
-    read, written = (
-        after.all[way]
-        - before.all[way]
-        - sum(
-            counts[way] - before.threads.get(thread, (0, 0))[way] for thread, counts in after.threads.items()
-        )
-        for way in (0, 1)
-    )
-    return max(read, 0), max(written, 0)
-
-
-def _io(path: Path) -> tuple[int, int]:
-    lines = path.read_text().split()
-    return int(lines[1]), int(lines[3])
-
-
 def judge(
     processes: Sequence[Process],
     moved: tuple[int, int],
@@ -284,8 +131,9 @@ def judge(
     )  # fmt: skip
     read, filtered_read = _seen(processes, "read", moved[0], kept[0], sum(own))
     written, filtered_written = _seen(processes, "written", moved[1], kept[1], own[0])
-    clients, silent = _silent(processes, objects, sample_rate)
-    unseen = tuple(sorted({name for p in processes for name in p.libraries if name in _UNSEEN}))
+    clients, silent = unrecorded(processes, objects, sample_rate)
+    known_ports = ports_of_stores(objects.proxy_ports)
+    unseen = tuple(sorted({name for p in processes for name in p.libraries if name in UNSEEN}))
     total = read + written + objects.bytes + (silent or 0)
     share = (kept[0] + kept[1] + objects.bytes) / total if total else 1.0
     return Completeness(
@@ -302,36 +150,9 @@ def judge(
         unrecorded_ops=sum(p.lost_ops for p in processes),
         unhooked_pythons=sum(_is_python(p) and p.pid not in hooked for p in programs),
         unseen=unseen,
-        processes=tuple(_facts(p) for p in _busiest(processes)),
+        processes=tuple(_facts(p, known_ports) for p in _busiest(processes)),
         unseen_programs=tuple(hidden),
     )
-
-
-def _silent(
-    processes: Sequence[Process], objects: Objects, sample_rate: float
-) -> tuple[tuple[str, ...], int | None]:
-    """The native object clients that moved more than the recorded requests can have moved, and these bytes.
-
-    The bytes are None if not all of these requests are known.
-    """
-    moved: dict[int, int] = defaultdict(int)
-    connections: dict[int, int] = defaultdict(int)
-    clients: dict[int, set[str]] = defaultdict(set)
-    for process in processes:
-        if found := _clients(process, objects.proxy_ports):
-            moved[process.pid] += process.socket_read_bytes + process.socket_written_bytes
-            connections[process.pid] += process.connections
-            clients[process.pid].update(found)
-    left = {
-        pid: number - objects.of_processes.get(pid, Requests()).most(connections[pid], sample_rate)
-        for pid, number in moved.items()
-    }
-    left = {pid: number for pid, number in left.items() if number > 0}
-    names = tuple(sorted({name for pid in left for name in clients[pid]}))
-    if left and not objects.all_known:
-        return names, None
-    silent = sum(left.values()) - objects.of_others.most(sum(connections.values()), sample_rate)
-    return (names, silent) if silent > 0 else ((), 0)
 
 
 def _seen(processes: Sequence[Process], direction: str, moved: int, kept: int, own: int) -> tuple[int, int]:
@@ -414,7 +235,7 @@ def _busiest(processes: Sequence[Process]) -> list[Process]:
     return by_bytes[:_SHOWN]
 
 
-def _facts(process: Process) -> dict[str, Any]:
+def _facts(process: Process, known_ports: Mapping[int, str]) -> dict[str, Any]:
     return {
         "pid": process.pid,
         "program": os.path.basename(process.program.split(" ")[0]),
@@ -427,33 +248,8 @@ def _facts(process: Process) -> dict[str, Any]:
         "socket_read_bytes": process.socket_read_bytes,
         "cpu_ns": process.cpu_ns,
         "recording_ns": process.recording_ns if process.measured_calls else None,
-        "native_clients": list(_clients(process)),
+        "native_clients": clients_of(process, known_ports),
     }
-
-
-def _clients(process: Process, proxy_ports: Collection[int] = ()) -> list[str]:
-    """The native object clients that it has loaded if it has connected to anything; else the ports of stores that it used."""
-    if not process.connections:
-        return []
-    loaded = {name for library in process.libraries for part, name in _CLIENTS.items() if part in library}
-    return sorted(loaded) or ports_of_stores(process.ports, proxy_ports)
-
-
-def ports_of_stores(ports: Iterable[int], proxy_ports: Collection[int] = ()) -> list[str]:
-    """Name those of the ports at which stores are reached: the usual ones, those that the environment names, and of proxies."""
-    known = _PORTS | _ports_of_endpoints() | dict.fromkeys(proxy_ports, "the proxy")
-    return [f"port {port} ({known[port]})" for port in sorted(ports) if port in known]
-
-
-def _ports_of_endpoints() -> dict[int, str]:
-    """The ports that the environment names."""
-    found = {}
-    for name in (*_ENDPOINTS, *map(str.lower, _ENDPOINTS)):
-        value = os.environ.get(name, "")
-        with suppress(ValueError):  # not of a URL
-            if port := urlsplit(value if "://" in value else f"//{value}").port:
-                found[port] = name
-    return found
 
 
 def _is_python(process: Process) -> bool:

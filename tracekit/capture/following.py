@@ -14,8 +14,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tracekit.capture.conversion import Job, batch_of, jobs_into, kept_ops
+from tracekit.capture.conversion import batch_of, kept_ops
 from tracekit.capture.engines import choose_engine
+from tracekit.capture.job import Job, jobs_into
 from tracekit.capture.native import NativeEngine
 from tracekit.capture.native.tail import NativeTail
 from tracekit.capture.oplog import OpLogTail

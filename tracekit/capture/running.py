@@ -19,29 +19,18 @@ from typing import Any
 
 import pyarrow as pa
 
-from tracekit.capture.completeness import (
-    Completeness,
-    Objects,
-    Requests,
-    counted_bytes,
-    judge,
-    moved_by_children,
-)
-from tracekit.capture.conversion import (
-    WORK_PREFIX,
-    CaptureResult,
-    Job,
-    kept_ops,
-    moved_by,
-    note_overhead,
-)
+from tracekit.capture.completeness import Completeness, judge
+from tracekit.capture.conversion import CaptureResult, kept_ops, moved_by, note_overhead
+from tracekit.capture.counted import counted_bytes, moved_by_children
 from tracekit.capture.environment import environment, with_bootstrap
 from tracekit.capture.filters import paths_kept
+from tracekit.capture.job import WORK_PREFIX, Job
 from tracekit.capture.launch import Led, adopts, proxied, proxied_schemes, run_child
 from tracekit.capture.native.logs import NativeLogs, Process
 from tracekit.capture.native.tail import NativeTail
 from tracekit.capture.proxy.requests import OTHER_REQUESTS
 from tracekit.capture.scopes import Scopes
+from tracekit.capture.sockets import Objects, Requests
 from tracekit.capture.tools.engine import Engine
 from tracekit.consumer import PROCESS_CPU
 from tracekit.formats.sound import MAX_INT

@@ -21,6 +21,7 @@ from tracekit.capture import session as sessions
 from tracekit.capture.attempt import Attempt
 from tracekit.capture.outcome import error_class, status_class
 from tracekit.capture.ranges import asked_range, granted_range, is_whole
+from tracekit.capture.replacing import replace
 from tracekit.capture.session import hook_failed
 from tracekit.capture.writes import WRITE_KINDS, Uploads
 from tracekit.errors import ErrorClass
@@ -41,15 +42,7 @@ def install(base_client: ModuleType) -> Callable[[], None]:
         for name in ("StorageAccountHostsMixin", "AsyncStorageAccountHostsMixin")
         if (owner := getattr(base_client, name, None)) is not None and "_create_pipeline" in vars(owner)
     ]
-    before = [(owner, owner._create_pipeline) for owner in owners]
-    for owner, original in before:
-        owner._create_pipeline = _with_policy(original)
-
-    def undo() -> None:
-        for owner, original in before:
-            owner._create_pipeline = original
-
-    return undo
+    return replace((owner, "_create_pipeline", _with_policy(owner._create_pipeline)) for owner in owners)
 
 
 def policy(*accounts: str) -> Any:

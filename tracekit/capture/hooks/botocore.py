@@ -22,6 +22,7 @@ from tracekit.capture import session as sessions
 from tracekit.capture.attempt import Attempt
 from tracekit.capture.outcome import error_class, status_class
 from tracekit.capture.ranges import asked_range, granted_range
+from tracekit.capture.replacing import replace
 from tracekit.capture.session import hook_failed
 from tracekit.capture.writes import WRITE_KINDS, Uploads
 from tracekit.errors import ErrorClass
@@ -79,12 +80,7 @@ def _patch(creator: Any) -> Callable[[], None]:
         made = original(self, *args, **kwargs)
         return _wrap_later(made) if inspect.isawaitable(made) else _wrap_quietly(made)
 
-    creator.create_client = create_client
-
-    def undo() -> None:
-        creator.create_client = original
-
-    return undo
+    return replace([(creator, "create_client", create_client)])
 
 
 async def _wrap_later(making: Any) -> Any:

@@ -20,6 +20,7 @@ from typing import IO, Any
 from tracekit.capture import session as sessions
 from tracekit.capture.hooks.descriptors import OS_CALLS, admitted, known_fds, open_files
 from tracekit.capture.outcome import error_class
+from tracekit.capture.replacing import replace
 from tracekit.capture.session import hook_failed, record
 from tracekit.capture.writes import WRITE_KINDS
 
@@ -177,15 +178,13 @@ def install(_: ModuleType) -> Callable[[], None]:
     """Replace the built-in `open`, and record `os.read`, `os.pread` and related calls."""
     patches: list[tuple[Any, str, Any]] = [(builtins, "open", open), (io, "open", open)]
     patches += [(os, name, make(getattr(os, name))) for name, make in OS_CALLS.items() if hasattr(os, name)]
-    before = [(owner, name, getattr(owner, name)) for owner, name, _ in patches]
-    for owner, name, new in patches:
-        setattr(owner, name, new)
+    before = [getattr(owner, name) for owner, name, _ in patches]
+    put_back = replace(patches)
     for able in _ABILITIES:  # shutil asks them what a function accepts
-        able.update(new for (_, _, new), (_, _, old) in zip(patches, before, strict=True) if old in able)
+        able.update(new for (_, _, new), old in zip(patches, before, strict=True) if old in able)
 
     def undo() -> None:
-        for owner, name, old in before:
-            setattr(owner, name, old)
+        put_back()
         for able in _ABILITIES:
             able.difference_update(new for _, _, new in patches)
         known_fds.clear()

@@ -18,6 +18,7 @@ from tracekit.capture import session as sessions
 from tracekit.capture.attempt import Attempt
 from tracekit.capture.hooks.descriptors import uri_of_descriptor
 from tracekit.capture.outcome import error_class
+from tracekit.capture.replacing import replace
 
 __all__ = ["install_files", "install_remote"]
 
@@ -27,7 +28,8 @@ _BUCKET_HOST = re.compile(r"(.+?)\.s3[.-][^/]*amazonaws\.com(\.cn)?")
 
 def install_remote(library: ModuleType) -> Callable[[], None]:
     """Record every `RemoteFile` of this process. `library` is `kvikio.remote_file`."""
-    return _patched(library.RemoteFile, {"pread": _recorded("read", _uri_of, _followed(library.IOFuture))})
+    pread = _recorded("read", _uri_of, _followed(library.IOFuture))(library.RemoteFile.pread)
+    return replace([(library.RemoteFile, "pread", pread)])
 
 
 def install_files(library: ModuleType) -> Callable[[], None]:
@@ -41,15 +43,13 @@ def install_files(library: ModuleType) -> Callable[[], None]:
         return uri_of_descriptor(file.fileno())
 
     followed = _followed(library.IOFuture)
-    return _patched(
-        library.CuFile,
-        {
-            "pread": _recorded("read", uri_of, followed),
-            "pwrite": _recorded("write", uri_of, followed),
-            "raw_read": _recorded("read", uri_of, _ended),
-            "raw_write": _recorded("write", uri_of, _ended),
-        },
-    )
+    hooks = {
+        "pread": _recorded("read", uri_of, followed),
+        "pwrite": _recorded("write", uri_of, followed),
+        "raw_read": _recorded("read", uri_of, _ended),
+        "raw_write": _recorded("write", uri_of, _ended),
+    }
+    return replace((library.CuFile, name, make(vars(library.CuFile)[name])) for name, make in hooks.items())
 
 
 def _recorded(
@@ -111,18 +111,6 @@ def _followed(future: type) -> Callable[[Any, Attempt], Any]:
             self._end(None, known_end=False)
 
     return Followed
-
-
-def _patched(owner: type, patches: dict[str, Callable[[Any], Any]]) -> Callable[[], None]:
-    before = {name: vars(owner)[name] for name in patches}
-    for name, make in patches.items():
-        setattr(owner, name, make(before[name]))
-
-    def undo() -> None:
-        for name, method in before.items():
-            setattr(owner, name, method)
-
-    return undo
 
 
 def _length(buffer: Any, size: int | None) -> int | None:

@@ -14,6 +14,7 @@ from typing import Any
 from tracekit.capture import session as sessions
 from tracekit.capture.hooks.descriptors import uri_of_descriptor
 from tracekit.capture.outcome import error_class
+from tracekit.capture.replacing import replace
 from tracekit.capture.session import hook_failed, record
 
 __all__ = ["install"]
@@ -38,12 +39,7 @@ def install(numpy: Any) -> Callable[[], None]:
         return array
 
     fromfile.__doc__, fromfile.__name__ = original.__doc__, "fromfile"
-    numpy.fromfile = fromfile
-
-    def undo() -> None:
-        numpy.fromfile = original
-
-    return undo
+    return replace([(numpy, "fromfile", fromfile)])
 
 
 def _source(file: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[str, int] | None:

@@ -22,6 +22,7 @@ from tracekit.capture import session as sessions
 from tracekit.capture.context import where
 from tracekit.capture.hooks.obstore_reader import AsyncReader, Reader
 from tracekit.capture.outcome import error_class
+from tracekit.capture.replacing import replace
 from tracekit.capture.session import hook_failed, record
 from tracekit.errors import ErrorClass
 
@@ -46,20 +47,14 @@ _BUFFER_BYTES = 1024 * 1024
 
 def install(library: ModuleType) -> Callable[[], None]:
     """Record every call on every store."""
-    before: list[tuple[ModuleType, str, Any]] = []
+    replacements: list[tuple[ModuleType, str, Any]] = []
     for module in (sys.modules[name] for name in _USERS if name in sys.modules):
         for name, kind in _CALLS.items():
             for whole, make in ((name, _call), (f"{name}_async", _acall)):
                 original = vars(module).get(whole)
                 if original is not None and getattr(library, "_obstore", None) is not None:
-                    before.append((module, whole, original))
-                    setattr(module, whole, make(original, name, kind))
-
-    def undo() -> None:
-        for module, name, original in before:
-            setattr(module, name, original)
-
-    return undo
+                    replacements.append((module, whole, make(original, name, kind)))
+    return replace(replacements)
 
 
 def wrap(store: Any) -> Any:

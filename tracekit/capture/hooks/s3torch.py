@@ -17,6 +17,7 @@ from tracekit.backends.objects.uri import join
 from tracekit.capture import session as sessions
 from tracekit.capture.context import where
 from tracekit.capture.outcome import error_class
+from tracekit.capture.replacing import replace
 from tracekit.capture.session import hook_failed, record
 from tracekit.errors import ErrorClass
 
@@ -34,15 +35,7 @@ def install(library: ModuleType) -> Callable[[], None]:
         "delete_object": _delete,
         "copy_object": _copy,
     }
-    before = {name: vars(S3Client)[name] for name in patches}
-    for name, make in patches.items():
-        setattr(S3Client, name, make(before[name]))
-
-    def undo() -> None:
-        for name, method in before.items():
-            setattr(S3Client, name, method)
-
-    return undo
+    return replace((S3Client, name, make(vars(S3Client)[name])) for name, make in patches.items())
 
 
 def _stream(original: Any) -> Any:

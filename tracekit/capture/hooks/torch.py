@@ -23,6 +23,7 @@ from typing import Any
 from tracekit.capture import context
 from tracekit.capture import session as sessions
 from tracekit.capture.context import Batch, enter, enter_batch, leave, leave_batch
+from tracekit.capture.replacing import replace
 from tracekit.capture.scope_log import LONGEST_WAIT_NS, sample_number
 from tracekit.capture.session import hook_failed
 from tracekit.consumer import ConsumerClock, worker_counters
@@ -45,18 +46,12 @@ def install(data: ModuleType) -> Callable[[], None]:
         (fetchers._MapDatasetFetcher, "fetch", _fetch),
         (fetchers._IterableDatasetFetcher, "fetch", _fetch),
     ]
-    before = [(cls, name, vars(cls).get(name)) for cls, name, _ in patches]
-    for cls, name, make in patches:
-        setattr(cls, name, make(getattr(cls, name)))
+    put_back = replace((cls, name, make(getattr(cls, name))) for cls, name, make in patches)
 
     def undo() -> None:
         _count_consumers()
         _next_capture()
-        for cls, name, method in before:
-            if method is None:
-                delattr(cls, name)
-            else:
-                setattr(cls, name, method)
+        put_back()
 
     return undo
 

@@ -30,13 +30,12 @@ from tracekit.capture.native.records import (
     names_by_number,
     whole_records,
 )
+from tracekit.formats.syscalls.names import GPU_DIRECT, IO_SUBMIT, IO_URING
 
-__all__ = ["GPU_DIRECT", "NativeLogs", "Process", "measured_overhead"]
+__all__ = ["NativeLogs", "Process", "measured_overhead"]
 
 _ENDED = 4
-GPU_DIRECT = "GPUDirect Storage"
-"""Moves bytes between files and a GPU by a driver of its own, which no call shows."""
-_FLAGS = {1: "io_uring", 2: "io_submit", 8: GPU_DIRECT}
+_FLAGS = {1: IO_URING, 2: IO_SUBMIT, 8: GPU_DIRECT}
 _CHUNKS_AT_ONCE = 64
 
 

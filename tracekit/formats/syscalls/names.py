@@ -13,7 +13,10 @@ __all__ = [
     "FD_STATS",
     "FD_TRUNCATES",
     "FORKS",
+    "GPU_DIRECT",
     "HINTS",
+    "IO_SUBMIT",
+    "IO_URING",
     "LEFT_OUT",
     "LISTS",
     "MAPS",
@@ -27,9 +30,14 @@ __all__ = [
     "SYNCS",
     "TRACED",
     "TRUNCATES",
+    "UNSEEN",
     "VECTORED",
     "WRITES",
 ]
+
+IO_URING, IO_SUBMIT, GPU_DIRECT = UNSEEN = ("io_uring", "io_submit", "GPUDirect Storage")
+"""How storage is used without calls that show all that moved. GPUDirect Storage moves bytes between files and a GPU by a
+driver of its own."""
 
 READS = {
     "read": None,

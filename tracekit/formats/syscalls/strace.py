@@ -19,6 +19,7 @@ from tracekit.errors import TraceFormatError
 from tracekit.formats.base import Carries, ImportOptions, Tally
 from tracekit.formats.sound import batch_of
 from tracekit.formats.syscalls.calls import Processes
+from tracekit.formats.syscalls.names import GPU_DIRECT, IO_SUBMIT, IO_URING
 from tracekit.formats.syscalls.requests import Row
 from tracekit.formats.syscalls.totals import Totals
 from tracekit.formats.text.lines import ahead, blocks, decoded_lines
@@ -146,8 +147,8 @@ class StraceLog:
     def unseen(self) -> tuple[str, ...]:
         """What was used whose requests the log does not show, or not what they moved."""
         rings, asked = self._processes.left_out["io_uring_enter"], self._processes.requests.unknown
-        direct = ("GPUDirect Storage",) if self._processes.gpu_direct else ()
-        return (*(("io_uring",) if rings else ()), *(("io_submit",) if asked else ()), *direct)
+        used = {IO_URING: rings, IO_SUBMIT: asked, GPU_DIRECT: self._processes.gpu_direct}
+        return tuple(name for name, use in used.items() if use)
 
     def batches(self, source: Path) -> Iterator[pa.RecordBatch]:
         """Return the ops of the log, in the order in which the calls ended."""
