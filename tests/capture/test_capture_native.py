@@ -445,6 +445,73 @@ def test_what_goes_through_the_port_of_a_store_is_missed_whatever_the_client_is(
     assert any("port " in note and "not seen as ops" in note for note in done.notes)
 
 
+def test_a_store_is_noticed_whatever_else_was_connected_to_before(tmp_path, trace, s3_env, monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_env.endpoint)
+    where = s3_env.endpoint.removeprefix("http://")
+    code = f"""
+        import socket
+        for _ in range(100):
+            with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()):
+                server.accept()[0].close()
+        with socket.create_connection({where.split(":")!r}) as client:
+            client.sendall(b"POST / HTTP/1.1\\r\\nHost: x\\r\\nContent-Length: 70000\\r\\n\\r\\n" + bytes(70_000))
+            assert client.recv(1000)
+    """
+    done = capture_command(python(code), trace, method="native", hooks=())
+    kept = done.completeness
+    assert kept is not None and kept.native_clients == (f"port {where.split(':')[1]} (AWS_ENDPOINT_URL)",)
+    assert (kept.unrecorded_client_bytes or 0) >= 70_000
+
+
+def test_what_the_ranks_of_a_job_send_to_each_other_is_not_taken_for_an_object_clients(tmp_path, trace):
+    pytest.importorskip("torch")
+    pytest.importorskip("pyarrow.fs")
+    code = f"""
+        import os
+        import pyarrow.fs, torch
+        from torch import distributed
+        rank = int(os.fork() == 0)
+        meeting = "file://{tmp_path}/meeting"
+        distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=2)
+        gradients = torch.ones(1_000_000)
+        distributed.all_reduce(gradients)
+        assert gradients[0] == 2
+        open("{tmp_path}/" + str(rank), "wb").write(bytes(100_000))
+        distributed.destroy_process_group()
+        if rank:
+            os._exit(0)
+        assert os.wait()[1] == 0
+    """
+    kept = capture_command(python(code), trace, method="native", include=[f"{tmp_path}/*"]).completeness
+    assert kept is not None and kept.reaches(0.99)
+    assert (kept.native_clients, kept.unrecorded_client_bytes) == ((), 0)
+    through = {(each["library"], each["bytes"] > 1_000_000) for p in kept.processes for each in p["sockets"]}
+    assert ("libtorch_cpu.so", True) in through
+
+
+def test_what_a_process_serves_to_others_is_not_taken_for_an_object_clients(tmp_path, trace):
+    pytest.importorskip("pyarrow.fs")
+    code = """
+        import os, socket
+        server = socket.create_server(("127.0.0.1", 0))
+        if os.fork() == 0:
+            with socket.create_connection(server.getsockname()) as client:
+                client.sendall(b"x")
+                while client.recv(1 << 20): pass
+            os._exit(0)
+        import pyarrow.fs
+        with socket.create_server(("127.0.0.1", 0)) as other, socket.create_connection(other.getsockname()) as mine:
+            mine.sendall(b"x")
+        with server.accept()[0] as accepted:
+            assert os.read(accepted.fileno(), 1) == b"x"
+            accepted.sendall(bytes(10_000_000))
+        assert os.wait()[1] == 0
+    """
+    kept = capture_command(python(code), trace, method="native", hooks=()).completeness
+    assert kept is not None
+    assert (kept.unrecorded_client_bytes, kept.native_clients) == (1, ("libarrow",))
+
+
 def test_what_fastsafetensors_reads_is_recorded(tmp_path, trace):
     pytest.importorskip("fastsafetensors", reason="fastsafetensors is not installed")
     weights = tmp_path / "m.safetensors"
@@ -569,16 +636,17 @@ def test_the_logs_of_a_killed_capture_can_be_recovered(tmp_path, trace):
     settings.write_text(json.dumps(facts | {"started": start_of(os.getpid())}))
     assert tracekit("capture", "-o", trace, "--recover").returncode == 2
     settings.write_text(json.dumps(facts))
-    for log in (logs := [*settings.parent.glob("logs/*.log")]):
+    version = {log: log.read_bytes()[8:12] for log in settings.parent.glob("logs/*.log")}
+    for log in version:
         with log.open("r+b") as file:
             file.seek(8)
             file.write(b"\x02")
     other = tracekit("capture", "-o", trace, "--recover")
     assert (other.returncode, other.stderr.count("another version of tracekit")) == (2, 1)
-    for log in logs:
+    for log, written in version.items():
         with log.open("r+b") as file:
             file.seek(8)
-            file.write(b"\x03")
+            file.write(written)
     again = tracekit("capture", "-o", trace, "--recover")
     assert (again.returncode, len(rows(trace))) == (0, 50), again.stderr
     assert "completeness: unknown" in again.stderr

@@ -245,7 +245,7 @@ def _facts(process: Process, known_ports: Mapping[int, str]) -> dict[str, Any]:
         "recorded_written_bytes": process.recorded_written_bytes,
         "other_read_bytes": process.other_read_bytes,
         "other_written_bytes": process.other_written_bytes,
-        "socket_read_bytes": process.socket_read_bytes,
+        "sockets": [asdict(caller) for caller in process.callers],
         "cpu_ns": process.cpu_ns,
         "recording_ns": process.recording_ns if process.measured_calls else None,
         "native_clients": clients_of(process, known_ports),

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tracekit.capture.native.logs import Process
+from tracekit.capture.native.logs import Caller, Process
 
 __all__ = ["Objects", "Requests", "clients_of", "named", "ports_of_stores", "unrecorded"]
 
@@ -42,6 +42,24 @@ _CLIENTS = {
     "kvikio": "KvikIO",
     "libhdfs": "libhdfs",
 }
+_COMMUNICATION = (
+    "libnccl",
+    "librccl",
+    "libtorch.",
+    "libtorch_cpu",
+    "libtorch_cuda",
+    "libtorch_python",
+    "libgloo",
+    "libmpi",
+    "mca_",
+    "mpi_lib",
+    "libucp",
+    "libucs",
+    "libuct",
+    "libfabric",
+    "libzmq",
+)
+"""How the libraries are named by which the processes of a job talk to each other: what goes through their sockets is no storage I/O."""
 _PORTS = {
     80: "HTTP",
     443: "HTTPS",
@@ -123,8 +141,9 @@ def unrecorded(
     known_ports = ports_of_stores(objects.proxy_ports)
     for process in processes:
         if found := clients_of(process, known_ports):
-            moved[process.pid] += process.socket_read_bytes + process.socket_written_bytes
-            connections[process.pid] += process.connections
+            callers = _possible_clients(process)
+            moved[process.pid] += sum(caller.bytes for caller in callers)
+            connections[process.pid] += sum(caller.connections for caller in callers)
             clients[process.pid].update(found)
     left = {
         pid: number - objects.of_processes.get(pid, Requests()).most(connections[pid], sample_rate)
@@ -140,10 +159,15 @@ def unrecorded(
 
 def clients_of(process: Process, known_ports: Mapping[int, str]) -> list[str]:
     """The native object clients that it has loaded if it has connected to anything; else the ports of stores that it used."""
-    if not process.connections:
+    if not _possible_clients(process):
         return []
     loaded = {name for library in process.libraries for part, name in _CLIENTS.items() if part in library}
     return sorted(loaded) or named(process.ports, known_ports)
+
+
+def _possible_clients(process: Process) -> list[Caller]:
+    """Who may have connected to a store."""
+    return [caller for caller in process.callers if not caller.library.startswith(_COMMUNICATION)]
 
 
 def named(ports: Iterable[int], known_ports: Mapping[int, str]) -> list[str]:

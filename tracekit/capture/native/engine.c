@@ -17,6 +17,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
+#include <link.h>
 #include <pthread.h>
 #include <pwd.h>
 #include <sched.h>
@@ -51,10 +52,14 @@ typedef uint32_t u32;
 /* ---- The log. records.py knows these layouts. ---- */
 
 enum { READ = 1, WRITE, SYNC, TRUNCATE, RENAME, DELETE, HINT, MAP, STAT, LIST };
-enum { HEADER = 4096, CHUNK = 32768, NAMES = 2, RECORDS = 1 };
+enum { HEADER = 16384, CHUNK = 32768, NAMES = 2, RECORDS = 1 };
 enum { IO_URING = 1, IO_SUBMIT = 2, ENDED = 4, GPU_DIRECT = 8 };
 
 struct record { i64 begin, took, offset, length, moved; u32 file, to, thread; unsigned char kind, unused[3]; i64 spare; };
+
+enum { CALLERS = 16 };
+/* A library that connected to other hosts, or to this one: what went through its sockets. */
+struct caller { u64 moved; u32 connections; char library[52]; };
 
 struct header {
     char magic[8];
@@ -62,7 +67,6 @@ struct header {
     i64 began, clock_offset, ended;
     u64 read0, written0, read1, written1;   /* rchar and wchar of /proc/self/io */
     u64 other_read, other_written;          /* of them, on pipes, sockets, terminals, files of the kernel and this log */
-    u64 socket_read, socket_written, connections;
     u64 lost, flags;
     u64 storage_read, storage_written;      /* recorded, or about to be left out by a filter */
     u64 objects;                            /* shared objects in memory at the end: the dynamic loader read their heads */
@@ -71,10 +75,11 @@ struct header {
     u64 queued_read, queued_written;        /* by libaio and io_uring from and to files, which /proc/self/io does not count */
     char parent[64], program[1024], libraries[2048];
     char unseen[512];                       /* programs that were started and cannot be seen: reason, tabulator, name */
-    unsigned short ports[16];               /* of the connections, each once */
+    struct caller callers[CALLERS];         /* the first: through sockets that no known library connected */
+    unsigned char ports[65536 / 8];         /* a bit for each that was connected to */
 };
 
-struct entry { u32 file; unsigned short lock; unsigned char state, device; }; /* device: its name is below /dev, as that of shared memory is */
+struct entry { u32 file; unsigned short lock; unsigned char state, device; }; /* of a socket, the number of its caller; device: its name is below /dev, as that of shared memory is */
 enum { UNKNOWN, STORAGE, OTHER, SOCKET, NAMELESS };
 enum { INHERITED = 512 }; /* locks of positions: as many for descriptors that this program did not open, and for others */
 
@@ -97,13 +102,15 @@ static int metadata, faults_asked, queues_seen, rings_known;
 static int memory_unwanted;          /* files of /dev/shm, as no include glob names them */
 static u64 memory_device;           /* the file system that is mounted there */
 static struct { u64 device, inode; } callers[3]; /* the standard streams that the command was given */
-static u32 our_pid, next_file, next_chunk, name_lock, start_lock, asked_lock, rings_lock, next_opened;
+static u32 our_pid, next_file, next_chunk, name_lock, start_lock, asked_lock, rings_lock, callers_lock, next_opened;
 static u32 *place_locks;            /* shared with forked children, as the positions of descriptors are */
 /* What the last of the forked children that looked found in its memory map, for those with as much executable memory; shared. */
 static struct noted { u64 executable, objects; u32 lock; char libraries[2048]; } *noted;
 static char *name_at, *name_end;
 static char folder[2048], own[2048], log_name[64], log_path[2200];
 static const char *library = "";    /* the file name of this library */
+struct found_object { unsigned long long flags; void *from, *to; struct link_map *object; void *more[16]; };
+static int (*find_object)(void *, struct found_object *); /* of the C library, without a lock; NULL before glibc 2.35 */
 static struct { struct record *at, *end; } spare_chunks[64];
 static u32 spare_lock, spare_count;
 static pthread_key_t at_thread_end;
@@ -319,7 +326,7 @@ static int new_log(int forked) {
     memcpy(log_path, folder, prefix);
     log_path[prefix] = '/';
     strcpy(log_path + prefix + 1, log_name);
-    name_lock = spare_lock = asked_lock = rings_lock = 0;
+    name_lock = spare_lock = asked_lock = rings_lock = callers_lock = 0;
     rings_known = 0;
     me.at = me.end = NULL;
     u64 read0 = 0, written0 = 0, read_ = 0, written = 0;
@@ -347,6 +354,7 @@ static int new_log(int forked) {
     if (forked) {
         memcpy(header->parent, before, sizeof before);
         memcpy(header->program, log_header->program, sizeof header->program); /* it runs what its parent runs */
+        for (int i = 0; i < CALLERS; i++) memcpy(header->callers[i].library, log_header->callers[i].library, sizeof header->callers->library);
     }
     int fd = forked ? -1 : raw_open("/proc/self/cmdline", O_RDONLY);
     if (fd >= 0) {
@@ -355,7 +363,7 @@ static int new_log(int forked) {
     }
     header->other_read = read_;
     header->other_written = written;
-    header->version = 3;
+    header->version = 4;
     log_header = header;
     memcpy(header->magic, "TKNATIVE", 8);
     return 1;
@@ -385,6 +393,7 @@ static void begin_recording(void) {
             }
             Dl_info found;
             if (dladdr(table, &found) && found.dli_fname) library = strrchr(found.dli_fname, '/') ? strrchr(found.dli_fname, '/') + 1 : found.dli_fname;
+            find_object = (__typeof__(find_object))dlsym(RTLD_DEFAULT, "_dl_find_object");
             long page = SYS(SYS_mmap, 0, HEADER, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
             long locks = SYS(SYS_mmap, 0, 2 * HEADER, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
             place_locks = (u32 *)locks;
@@ -586,11 +595,14 @@ static void end_recording(void) {
     me.busy--;
 }
 
+static void through_socket(struct entry *e, i64 moved) {
+    __atomic_fetch_add(&log_header->callers[e ? e->file : 0].moved, moved, __ATOMIC_RELAXED);
+}
+
 static void count_other(struct entry *e, int kind, i64 moved) {
     if (moved <= 0 || (e && e->state == NAMELESS)) return; /* a file without a name is missed, not other */
     __atomic_fetch_add(kind == READ ? &log_header->other_read : &log_header->other_written, moved, __ATOMIC_RELAXED);
-    if (e && e->state == SOCKET)
-        __atomic_fetch_add(kind == READ ? &log_header->socket_read : &log_header->socket_written, moved, __ATOMIC_RELAXED);
+    if (e && e->state == SOCKET) through_socket(e, moved);
 }
 
 __attribute__((constructor)) static void loaded(void) { on(); }
@@ -759,11 +771,17 @@ static __attribute__((noinline)) struct entry file_of_link(int fd, const struct 
     return file_of_name(link, length);
 }
 
+static int is_of_network(int fd) {
+    int family = 0;
+    socklen_t size = sizeof family;
+    return !SYS(SYS_getsockopt, fd, SOL_SOCKET, SO_DOMAIN, &family, &size) && (family == AF_INET || family == AF_INET6);
+}
+
 /* Find out what `fd` is. `name` is its absolute name if that is known. */
 static struct entry *learn(int fd, const char *name, size_t length) {
     struct stat status;
     if (SYS(SYS_fstat, fd, &status)) { table[fd].state = UNKNOWN; return NULL; }
-    struct entry found = {.state = S_ISSOCK(status.st_mode) ? SOCKET : OTHER};
+    struct entry found = {.state = S_ISSOCK(status.st_mode) && is_of_network(fd) ? SOCKET : OTHER};
     int given = 0;
     for (int i = 0; fd <= 2 && i < 3; i++) given |= callers[i].inode == status.st_ino && callers[i].device == status.st_dev;
     if (!length && memory_device && status.st_dev == memory_device) given = 1; /* to ask for its name takes 10 us */
@@ -1201,31 +1219,50 @@ EXPORT void *mmap64(void *where, size_t n, int p, int f, int fd, off64_t o) { re
 
 /* ---- Sockets: counted, because object clients without a hook read through them ---- */
 
-static ssize_t through_socket(int kind, ssize_t moved) {
+static ssize_t has_moved(int fd, ssize_t moved) {
     if (moved > 0 && on()) {
-        __atomic_fetch_add(kind == READ ? &log_header->socket_read : &log_header->socket_written, moved, __ATOMIC_RELAXED);
+        struct entry *e = watched(fd);
+        if (e && e->state != SOCKET && e->state != OTHER) e = learn(fd, NULL, 0); /* closed without the C library, and used again */
+        if (!e || e->state == SOCKET) through_socket(e, moved);
         measured(0, 0);
     }
     return moved;
 }
-EXPORT ssize_t recv(int fd, void *d, size_t n, int f) { return through_socket(READ, REAL(recv)(fd, d, n, f)); }
-EXPORT ssize_t recvfrom(int fd, void *d, size_t n, int f, __SOCKADDR_ARG a, socklen_t *l) { return through_socket(READ, REAL(recvfrom)(fd, d, n, f, a, l)); }
-EXPORT ssize_t recvmsg(int fd, struct msghdr *m, int f) { return through_socket(READ, REAL(recvmsg)(fd, m, f)); }
-EXPORT ssize_t send(int fd, const void *d, size_t n, int f) { return through_socket(WRITE, REAL(send)(fd, d, n, f)); }
-EXPORT ssize_t sendto(int fd, const void *d, size_t n, int f, __CONST_SOCKADDR_ARG a, socklen_t l) { return through_socket(WRITE, REAL(sendto)(fd, d, n, f, a, l)); }
-EXPORT ssize_t sendmsg(int fd, const struct msghdr *m, int f) { return through_socket(WRITE, REAL(sendmsg)(fd, m, f)); }
-static void connects(unsigned short port) {
-    __atomic_fetch_add(&log_header->connections, 1, __ATOMIC_RELAXED);
-    for (int i = 0; i < 16; i++) {
-        unsigned short none = 0;
-        if (__atomic_compare_exchange_n(&log_header->ports[i], &none, port, 0, __ATOMIC_RELAXED, __ATOMIC_RELAXED) || none == port) return;
-    }
+EXPORT ssize_t recv(int fd, void *d, size_t n, int f) { return has_moved(fd, REAL(recv)(fd, d, n, f)); }
+EXPORT ssize_t recvfrom(int fd, void *d, size_t n, int f, __SOCKADDR_ARG a, socklen_t *l) { return has_moved(fd, REAL(recvfrom)(fd, d, n, f, a, l)); }
+EXPORT ssize_t recvmsg(int fd, struct msghdr *m, int f) { return has_moved(fd, REAL(recvmsg)(fd, m, f)); }
+EXPORT ssize_t send(int fd, const void *d, size_t n, int f) { return has_moved(fd, REAL(send)(fd, d, n, f)); }
+EXPORT ssize_t sendto(int fd, const void *d, size_t n, int f, __CONST_SOCKADDR_ARG a, socklen_t l) { return has_moved(fd, REAL(sendto)(fd, d, n, f, a, l)); }
+EXPORT ssize_t sendmsg(int fd, const struct msghdr *m, int f) { return has_moved(fd, REAL(sendmsg)(fd, m, f)); }
+/* The number of a caller, by an address in its library. */
+static u32 caller_of(void *address) {
+    struct found_object found;
+    if (!find_object || find_object(address, &found) || !found.object || !found.object->l_name) return 0;
+    const char *path = found.object->l_name, *name = strrchr(path, '/') ? strrchr(path, '/') + 1 : path;
+    u32 number = 1;
+    if (!*name) name = "program"; /* the program itself */
+    if (strlen(name) >= sizeof log_header->callers->library || !take(&callers_lock)) return 0;
+    for (; number < CALLERS && *log_header->callers[number].library && strcmp(log_header->callers[number].library, name); number++) {}
+    if (number == CALLERS) number = 0;
+    else strcpy(log_header->callers[number].library, name);
+    give(&callers_lock);
+    return number;
 }
 EXPORT int connect(int fd, __CONST_SOCKADDR_ARG a, socklen_t l) {
     int family = a.__sockaddr__ ? a.__sockaddr__->sa_family : 0; /* the port is at the same place in both */
-    if ((family == AF_INET || family == AF_INET6) && l >= sizeof(struct sockaddr_in) && on()) connects(ntohs(a.__sockaddr_in__->sin_port));
+    if ((family == AF_INET || family == AF_INET6) && l >= sizeof(struct sockaddr_in) && on_descriptors()) {
+        unsigned port = ntohs(a.__sockaddr_in__->sin_port);
+        struct entry found = {.file = caller_of(__builtin_return_address(0)), .state = SOCKET};
+        __atomic_fetch_add(&log_header->callers[found.file].connections, 1, __ATOMIC_RELAXED);
+        __atomic_fetch_or(&log_header->ports[port / 8], (unsigned char)(1 << port % 8), __ATOMIC_RELAXED);
+        if (fd >= 0 && fd < MAX_FD) table[fd] = found;
+    }
     return REAL(connect)(fd, a, l);
 }
+/* Who connected to this process is no store. */
+#define ACCEPTING(call) int made = call; if (made >= 0 && made < MAX_FD && on_descriptors()) table[made] = (struct entry){.state = OTHER}; return made;
+EXPORT int accept(int fd, __SOCKADDR_ARG a, socklen_t *l) { ACCEPTING(REAL(accept)(fd, a, l)) }
+EXPORT int accept4(int fd, __SOCKADDR_ARG a, socklen_t *l, int f) { ACCEPTING(REAL(accept4)(fd, a, l, f)) }
 
 /* ---- Users and groups: the C library reads the files of the system by streams of its own, which nobody sees ---- */
 

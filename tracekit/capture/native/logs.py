@@ -32,11 +32,23 @@ from tracekit.capture.native.records import (
 )
 from tracekit.formats.syscalls.names import GPU_DIRECT, IO_SUBMIT, IO_URING
 
-__all__ = ["NativeLogs", "Process", "measured_overhead"]
+__all__ = ["Caller", "NativeLogs", "Process", "measured_overhead"]
 
 _ENDED = 4
 _FLAGS = {1: IO_URING, 2: IO_SUBMIT, 8: GPU_DIRECT}
 _CHUNKS_AT_ONCE = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """A library that connected to other hosts, or to this one, and what went through its sockets, both ways.
+
+    `library` is its file name, `program` for the program itself, and empty if it is not known who connected.
+    """
+
+    library: str
+    connections: int
+    bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +75,9 @@ class Process:
     queued_written_bytes: int
     other_read_bytes: int
     other_written_bytes: int
-    socket_read_bytes: int
-    socket_written_bytes: int
-    connections: int
+    callers: tuple[Caller, ...]
     ports: tuple[int, ...]
-    """The first 16 ports of other hosts, or of this one, that it connected to."""
+    """The ports of other hosts, or of this one, that it connected to."""
     lost_ops: int
     shared_objects: int
     libraries: tuple[str, ...]
@@ -173,6 +183,12 @@ def _processes(folder: Path) -> list[Process]:
     ]
 
 
+def _ports(bits: bytes) -> tuple[int, ...]:
+    if not any(bits):
+        return ()
+    return tuple(np.flatnonzero(np.unpackbits(np.frombuffer(bits, np.uint8), bitorder="little")).tolist())
+
+
 def _process(header: Header, log: str, after: Header | None) -> Process:
     read = written = None
     if int(header["flags"]) & _ENDED:
@@ -196,10 +212,12 @@ def _process(header: Header, log: str, after: Header | None) -> Process:
         queued_written_bytes=int(header["queued_written"]),
         other_read_bytes=int(header["other_read"]),
         other_written_bytes=int(header["other_written"]),
-        socket_read_bytes=int(header["socket_read"]),
-        socket_written_bytes=int(header["socket_written"]),
-        connections=int(header["connections"]),
-        ports=tuple(port for port in header["ports"].tolist() if port),
+        callers=tuple(
+            Caller(library.decode("utf-8", "replace"), connections, moved)
+            for moved, connections, library in header["callers"].tolist()
+            if moved or connections
+        ),
+        ports=_ports(header["ports"].tobytes()),
         lost_ops=int(header["lost"]),
         shared_objects=int(header["objects"]),
         libraries=tuple(

@@ -34,13 +34,13 @@ __all__ = [
     "whole_records",
 ]
 
-HEADER_BYTES, CHUNK_BYTES = 4096, 32768
+HEADER_BYTES, CHUNK_BYTES = 16384, 32768
 RECORDS, NAMES = 1, 2
 """The first 4 bytes of a chunk: what it holds."""
 ENTRIES_AT = 64
 """Bytes before the first entry of a chunk."""
 _MAGIC = b"TKNATIVE"
-_VERSION = 3
+_VERSION = 4
 _HEADER = np.dtype(
     [
         ("magic", "S8"),
@@ -57,9 +57,6 @@ _HEADER = np.dtype(
         ("written1", "<u8"),
         ("other_read", "<u8"),
         ("other_written", "<u8"),
-        ("socket_read", "<u8"),
-        ("socket_written", "<u8"),
-        ("connections", "<u8"),
         ("lost", "<u8"),
         ("flags", "<u8"),
         ("storage_read", "<u8"),
@@ -75,7 +72,8 @@ _HEADER = np.dtype(
         ("program", "V1024"),
         ("libraries", "S2048"),
         ("unseen", "S512"),
-        ("ports", "<u2", 16),
+        ("callers", [("moved", "<u8"), ("connections", "<u4"), ("library", "S52")], 16),
+        ("ports", "V8192"),
     ]
 )
 RECORD = np.dtype(
