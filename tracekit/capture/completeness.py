@@ -148,7 +148,7 @@ def judge(
         native_clients=clients,
         unrecorded_client_bytes=silent,
         unrecorded_ops=sum(p.lost_ops for p in processes),
-        unhooked_pythons=sum(_is_python(p) and p.pid not in hooked for p in programs),
+        unhooked_pythons=sum(p.is_python and p.pid not in hooked for p in programs),
         unseen=unseen,
         processes=tuple(_facts(p, known_ports) for p in _busiest(processes)),
         unseen_programs=tuple(hidden),
@@ -250,8 +250,3 @@ def _facts(process: Process, known_ports: Mapping[int, str]) -> dict[str, Any]:
         "recording_ns": process.recording_ns if process.measured_calls else None,
         "native_clients": clients_of(process, known_ports),
     }
-
-
-def _is_python(process: Process) -> bool:
-    program = os.path.basename(process.program.split(" ")[0])
-    return program.startswith("python") or any("libpython" in name for name in process.libraries)

@@ -136,38 +136,58 @@ def unrecorded(
     The bytes are None if not all of these requests are known.
     """
     moved: dict[int, int] = defaultdict(int)
+    elsewhere: dict[int, int] = defaultdict(int)
     connections: dict[int, int] = defaultdict(int)
     clients: dict[int, set[str]] = defaultdict(set)
     known_ports = ports_of_stores(objects.proxy_ports)
     for process in processes:
-        if found := clients_of(process, known_ports):
-            callers = _possible_clients(process)
-            moved[process.pid] += sum(caller.bytes for caller in callers)
-            connections[process.pid] += sum(caller.connections for caller in callers)
-            clients[process.pid].update(found)
-    left = {
-        pid: number - objects.of_processes.get(pid, Requests()).most(connections[pid], sample_rate)
-        for pid, number in moved.items()
-    }
-    left = {pid: number for pid, number in left.items() if number > 0}
+        found, callers = _to_stores(process, known_ports)
+        moved[process.pid] += sum(caller.bytes for caller in callers)
+        elsewhere[process.pid] += sum(caller.bytes for caller in _strangers(process) if caller not in callers)
+        connections[process.pid] += sum(caller.connections for caller in callers)
+        clients[process.pid].update(found)
+    left = {}
+    for pid, number in moved.items():
+        # Recorded requests may have gone through sockets that are not counted: they hide nothing of those that are.
+        known = objects.of_processes.get(pid, Requests()).most(connections[pid], sample_rate)
+        if (missed := number - max(known - elsewhere[pid], 0)) > 0:
+            left[pid] = missed
     names = tuple(sorted({name for pid in left for name in clients[pid]}))
     if left and not objects.all_known:
         return names, None
-    silent = sum(left.values()) - objects.of_others.most(sum(connections.values()), sample_rate)
+    known = objects.of_others.most(sum(connections.values()), sample_rate)
+    silent = sum(left.values()) - max(known - sum(elsewhere.values()), 0)
     return (names, silent) if silent > 0 else ((), 0)
 
 
 def clients_of(process: Process, known_ports: Mapping[int, str]) -> list[str]:
     """The native object clients that it has loaded if it has connected to anything; else the ports of stores that it used."""
-    if not _possible_clients(process):
-        return []
+    return _to_stores(process, known_ports)[0]
+
+
+def _to_stores(process: Process, known_ports: Mapping[int, str]) -> tuple[list[str], list[Caller]]:
+    """The clients that a process has for stores, and whose sockets may lead there.
+
+    Those of Python itself do if it has connected to a port of stores, because they are in every program that has a native client.
+    """
+    callers = _strangers(process)
+    ports = named(process.ports, known_ports)
+    native = [caller for caller in callers if not _is_python_itself(process, caller)]
     loaded = {name for library in process.libraries for part, name in _CLIENTS.items() if part in library}
-    return sorted(loaded) or named(process.ports, known_ports)
+    if native and loaded:
+        return sorted(loaded), callers if ports else native
+    return (ports, callers) if ports else ([], [])
 
 
-def _possible_clients(process: Process) -> list[Caller]:
-    """Who may have connected to a store."""
+def _strangers(process: Process) -> list[Caller]:
+    """Who has connected to others than the processes of the same job, as far as is known."""
     return [caller for caller in process.callers if not caller.library.startswith(_COMMUNICATION)]
+
+
+def _is_python_itself(process: Process, caller: Caller) -> bool:
+    return caller.library.startswith(("_socket.", "libpython")) or (
+        caller.library == "program" and process.is_python
+    )
 
 
 def named(ports: Iterable[int], known_ports: Mapping[int, str]) -> list[str]:

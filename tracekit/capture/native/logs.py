@@ -90,6 +90,11 @@ class Process:
     """CPU time of the process while it was recorded; None if it was killed early."""
     parent: str
 
+    @property
+    def is_python(self) -> bool:
+        program = os.path.basename(self.program.split(" ")[0])
+        return program.startswith("python") or any("libpython" in name for name in self.libraries)
+
 
 class NativeLogs:
     """The logs of one run, in the directory `folder`, when nothing is added to them any more."""
