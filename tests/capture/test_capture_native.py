@@ -485,7 +485,11 @@ def test_what_the_ranks_of_a_job_send_to_each_other_is_not_taken_for_an_object_c
     kept = capture_command(python(code), trace, method="native", include=[f"{tmp_path}/*"]).completeness
     assert kept is not None and kept.reaches(0.99)
     assert (kept.native_clients, kept.unrecorded_client_bytes) == ((), 0)
-    through = {(each["library"], each["bytes"] > 1_000_000) for p in kept.processes for each in p["sockets"]}
+    through = {
+        (Path(each["library"]).name, each["bytes"] > 1_000_000)
+        for p in kept.processes
+        for each in p["sockets"]
+    }
     assert ("libtorch_cpu.so", True) in through
 
 
@@ -503,10 +507,11 @@ def test_what_python_itself_sends_elsewhere_is_not_taken_for_an_object_clients(t
 
 
 def test_requests_over_uncounted_sockets_do_not_hide_those_of_a_native_client(
-    tmp_path, trace, s3_env, s3_bucket
+    tmp_path, trace, s3_env, s3_bucket, monkeypatch
 ):
     pytest.importorskip("boto3")
     pytest.importorskip("pyarrow.fs")
+    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
     s3_env.put(s3_bucket, "k", bytes(2_000_000))
     code = f"""
         import boto3
@@ -578,6 +583,58 @@ def two_clients(endpoint: str, bucket: str, size: int) -> list[str]:
                 assert len(file.read_at({size}, 5000)) == {size}
             os._exit(0)
     """)
+
+
+NATIVE_READS = {
+    "s3torchconnector": """
+        from s3torchconnector import S3ClientConfig
+        from s3torchconnector._s3client import S3Client
+        plain = S3ClientConfig(force_path_style=True)
+        client = S3Client("us-east-1", endpoint=ENDPOINT, s3client_config=plain)
+        assert sum(map(len, client.get_object(BUCKET, "k"))) == 300_000
+    """,
+    "obstore": """
+        from obstore.store import S3Store
+        http = {"allow_http": True}
+        store = S3Store(BUCKET, endpoint=ENDPOINT, client_options=http, region="us-east-1")
+        assert len(store.get("k").bytes()) == 300_000
+    """,
+    "tensorstore": """
+        import tensorstore
+        spec = {"driver": "s3", "bucket": BUCKET, "endpoint": ENDPOINT, "aws_region": "us-east-1"}
+        assert len(tensorstore.KvStore.open(spec).result().read("k").result().value) == 300_000
+    """,
+}
+
+
+@pytest.mark.parametrize("client", NATIVE_READS)
+def test_a_native_client_on_any_port_is_named_and_its_bytes_are_missed(
+    trace, s3_env, s3_bucket, client, monkeypatch
+):
+    pytest.importorskip(client)
+    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
+    s3_env.put(s3_bucket, "k", bytes(300_000))
+    code = f"ENDPOINT, BUCKET = {s3_env.endpoint!r}, {s3_bucket!r}\n{textwrap.dedent(NATIVE_READS[client])}"
+    kept = capture_command([sys.executable, "-c", code], trace, method="native", hooks="numpy").completeness
+    assert kept is not None and (kept.unrecorded_client_bytes or 0) >= 300_000 and not kept.reaches(0.01)
+    assert any(client in name for name in kept.native_clients)
+
+
+def test_a_native_client_is_named_where_its_process_was_killed(trace, s3_env, s3_bucket, monkeypatch):
+    pytest.importorskip("pyarrow.fs")
+    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
+    s3_env.put(s3_bucket, "k", bytes(300_000))
+    code = f"""
+        import os
+        from pyarrow.fs import S3FileSystem
+        store = S3FileSystem(endpoint_override={s3_env.endpoint.removeprefix("http://")!r}, scheme="http")
+        with store.open_input_file("{s3_bucket}/k") as file:
+            assert len(file.read()) == 300_000
+        os.kill(os.getpid(), 9)
+    """
+    kept = capture_command(python(code), trace, method="native").completeness
+    assert kept is not None and kept.native_clients == ("libarrow",)
+    assert (kept.unrecorded_client_bytes or 0) >= 300_000 and not kept.reaches(0.01)
 
 
 def test_requests_that_one_process_recorded_do_not_hide_those_of_another(

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from tracekit.capture.native.libraries import CLIENTS, PYTHON
 from tracekit.capture.native.logs import Caller, Process
 
 __all__ = ["Objects", "Requests", "clients_of", "named", "ports_of_stores", "unrecorded"]
@@ -27,21 +28,6 @@ _LISTING_BYTES = 512 * 1024
 _HANDSHAKE_BYTES = 6144
 """What TLS needs for a connection, at most; its frames take less than `_FRAMES` of what is sent."""
 _FRAMES = 0.01
-_CLIENTS = {
-    "libarrow.so": "libarrow",
-    "polars": "polars",
-    "tensorstore": "tensorstore",
-    "awscrt": "AWS CRT",
-    "libaws": "AWS CRT",
-    "s3torch": "s3torchconnector's CRT",
-    "lance": "lance",
-    "duckdb": "DuckDB",
-    "obstore": "obstore",
-    "deltalake": "delta-rs",
-    "libazure": "Azure SDK",
-    "kvikio": "KvikIO",
-    "libhdfs": "libhdfs",
-}
 _COMMUNICATION = (
     "libnccl",
     "librccl",
@@ -173,7 +159,9 @@ def _to_stores(process: Process, known_ports: Mapping[int, str]) -> tuple[list[s
     callers = _strangers(process)
     ports = named(process.ports, known_ports)
     native = [caller for caller in callers if not _is_python_itself(process, caller)]
-    loaded = {name for library in process.libraries for part, name in _CLIENTS.items() if part in library}
+    # A process that was killed has not said what it had loaded.
+    libraries = (*process.libraries, *(caller.library for caller in native))
+    loaded = {name for library in libraries for part, name in CLIENTS.items() if part in library}
     if native and loaded:
         return sorted(loaded), callers if ports else native
     return (ports, callers) if ports else ([], [])
@@ -181,13 +169,11 @@ def _to_stores(process: Process, known_ports: Mapping[int, str]) -> tuple[list[s
 
 def _strangers(process: Process) -> list[Caller]:
     """Who has connected to others than the processes of the same job, as far as is known."""
-    return [caller for caller in process.callers if not caller.library.startswith(_COMMUNICATION)]
+    return [caller for caller in process.callers if not caller.name.startswith(_COMMUNICATION)]
 
 
 def _is_python_itself(process: Process, caller: Caller) -> bool:
-    return caller.library.startswith(("_socket.", "libpython")) or (
-        caller.library == "program" and process.is_python
-    )
+    return caller.name.startswith(("_socket.", PYTHON)) or (caller.library == "program" and process.is_python)
 
 
 def named(ports: Iterable[int], known_ports: Mapping[int, str]) -> list[str]:

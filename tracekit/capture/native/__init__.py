@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tracekit.c_library import find_library, reason_against
+from tracekit.capture.native.libraries import NOTED
 from tracekit.capture.native.logs import NativeLogs
 from tracekit.capture.tools.engine import Start
 
@@ -47,6 +48,7 @@ class NativeEngine:
             "LD_PRELOAD": f"{tool}:{already}" if already else tool,
             "TRACEKIT_NATIVE_LOGS": str(logs),
             "TRACEKIT_NATIVE_STREAMS": ",".join(map(_identity, range(3))),
+            "TRACEKIT_NATIVE_LIBRARIES": ",".join(NOTED),
         }
         more |= {"TRACEKIT_NATIVE_METADATA": "1"} if metadata else {}
         more |= {} if memory else {"TRACEKIT_NATIVE_WITHOUT_MEMORY": "1"}

@@ -107,6 +107,7 @@ static u32 *place_locks;            /* shared with forked children, as the posit
 /* What the last of the forked children that looked found in its memory map, for those with as much executable memory; shared. */
 static struct noted { u64 executable, objects; u32 lock; char libraries[2048]; } *noted;
 static char *name_at, *name_end;
+static char wanted[1024];           /* parts of the names of libraries to note, each ended by a zero */
 static char folder[2048], own[2048], log_name[64], log_path[2200];
 static const char *library = "";    /* the file name of this library */
 struct found_object { unsigned long long flags; void *from, *to; struct link_map *object; void *more[16]; };
@@ -391,6 +392,9 @@ static void begin_recording(void) {
                 callers[i].inode = *end ? strtoull(end + 1, &end, 10) : 0;
                 given = *end ? end + 1 : end;
             }
+            const char *parts = getenv("TRACEKIT_NATIVE_LIBRARIES");
+            if (parts && strlen(parts) < sizeof wanted - 1) strcpy(wanted, parts);
+            for (char *at = wanted; *at; at++) if (*at == ',') *at = 0;
             Dl_info found;
             if (dladdr(table, &found) && found.dli_fname) library = strrchr(found.dli_fname, '/') ? strrchr(found.dli_fname, '/') + 1 : found.dli_fname;
             find_object = (__typeof__(find_object))dlsym(RTLD_DEFAULT, "_dl_find_object");
@@ -495,9 +499,14 @@ static u64 hash_of(const char *text, size_t length) {
     return hash;
 }
 
+/* The name of a library with that of its directory, which tells what an `_internal.abi3.so` belongs to. */
+static const char *last_parts(const char *path) {
+    const char *from = path + strlen(path);
+    for (int slashes = 0; from > path && (from[-1] != '/' || ++slashes < 2); from--) {}
+    return from;
+}
+
 static void note_mapped(void) {
-    static const char *const wanted[] = {"libarrow.so", "polars", "tensorstore", "awscrt", "s3torch", "liburing", "lance",
-        "duckdb", "obstore", "libaws", "libazure", "libpython", "deltalake", "kvikio", "libcufile", "libhdfs", "libaio", NULL};
     static char text[16384];
     int fd = raw_open("/proc/self/maps", O_RDONLY);
     if (fd < 0) return;
@@ -515,14 +524,16 @@ static void note_mapped(void) {
             int again = name == last; /* an object has several parts, one after the other */
             if (name) last = name;
             if (name && !again && strstr(base, ".so")) log_header->objects++;
-            for (int i = 0; name && !again && wanted[i]; i++) {
-                size_t length = strlen(base);
-                if (!strstr(path, wanted[i]) || used + length + 2 > sizeof log_header->libraries) continue;
-                if (!strstr(base, ".so") || strstr(log_header->libraries, base)) break;
-                memcpy(log_header->libraries + used, base, length);
-                used += length;
-                log_header->libraries[used++] = '\n';
-                break;
+            if (name && !again && strstr(base, ".so")) {
+                const char *from = last_parts(path);
+                size_t length = strlen(from);
+                int known = 0;
+                for (const char *part = wanted; !known && *part; part += strlen(part) + 1) known = strstr(from, part) != NULL;
+                if (known && used + length + 2 <= sizeof log_header->libraries && !strstr(log_header->libraries, from)) {
+                    memcpy(log_header->libraries + used, from, length);
+                    used += length;
+                    log_header->libraries[used++] = '\n';
+                }
             }
             if (!queues_seen && strstr(line, "[io_uring]")) log_header->flags |= IO_URING;
             if (!queues_seen && strstr(line, "[aio]")) log_header->flags |= IO_SUBMIT;
@@ -1238,13 +1249,14 @@ EXPORT ssize_t sendmsg(int fd, const struct msghdr *m, int f) { return has_moved
 static u32 caller_of(void *address) {
     struct found_object found;
     if (!find_object || find_object(address, &found) || !found.object || !found.object->l_name) return 0;
-    const char *path = found.object->l_name, *name = strrchr(path, '/') ? strrchr(path, '/') + 1 : path;
+    const char *name = last_parts(found.object->l_name);
     u32 number = 1;
     if (!*name) name = "program"; /* the program itself */
-    if (strlen(name) >= sizeof log_header->callers->library || !take(&callers_lock)) return 0;
-    for (; number < CALLERS && *log_header->callers[number].library && strcmp(log_header->callers[number].library, name); number++) {}
+    size_t most = sizeof log_header->callers->library - 1;
+    if (!take(&callers_lock)) return 0;
+    for (; number < CALLERS && *log_header->callers[number].library && strncmp(log_header->callers[number].library, name, most); number++) {}
     if (number == CALLERS) number = 0;
-    else strcpy(log_header->callers[number].library, name);
+    else strncpy(log_header->callers[number].library, name, most);
     give(&callers_lock);
     return number;
 }

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from tracekit.capture.native.libraries import PYTHON
 from tracekit.capture.native.records import (
     CHUNK_BYTES,
     ENTRIES_AT,
@@ -43,12 +44,17 @@ _CHUNKS_AT_ONCE = 64
 class Caller:
     """A library that connected to other hosts, or to this one, and what went through its sockets, both ways.
 
-    `library` is its file name, `program` for the program itself, and empty if it is not known who connected.
+    `library` is its file name with that of its directory, `program` for the program itself, and empty if it is not known who connected.
     """
 
     library: str
     connections: int
     bytes: int
+
+    @property
+    def name(self) -> str:
+        """The file name alone."""
+        return os.path.basename(self.library)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +99,7 @@ class Process:
     @property
     def is_python(self) -> bool:
         program = os.path.basename(self.program.split(" ")[0])
-        return program.startswith("python") or any("libpython" in name for name in self.libraries)
+        return program.startswith("python") or any(PYTHON in name for name in self.libraries)
 
 
 class NativeLogs:
