@@ -206,3 +206,29 @@ def test_the_share_is_unknown_where_a_port_of_stores_was_connected_to(
         assert kept is not None and (kept.share, done.complete) == (None, False)
         assert kept.unseen == ("port 9 (AWS_ENDPOINT_URL_S3)",)
         assert any("port 9" in note and "not fully recorded" in note for note in done.notes)
+
+
+def test_the_share_is_unknown_where_a_native_client_has_connected_to_any_port(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("pyarrow.fs")
+    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
+    (tmp_path / "x.bin").write_bytes(bytes(500_000))
+    program = """
+        import socket, sys
+        import pyarrow.fs
+        if sys.argv[2] == "connected":
+            with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()):
+                pass
+        with open(sys.argv[1], "rb") as file:
+            file.read()
+    """
+    for what, known in (("connected", (None, ("libarrow",))), ("alone", (1.0, ()))):
+        done = capture_command(
+            [sys.executable, "-c", textwrap.dedent(program), str(tmp_path / "x.bin"), what],
+            tmp_path / f"{what}.trace",
+            method="strace",
+            include=[f"{tmp_path}/*"],
+        )
+        assert done.completeness is not None
+        assert (done.completeness.share, done.completeness.unseen) == known

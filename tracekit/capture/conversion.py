@@ -25,7 +25,7 @@ from tracekit.capture.oplog import OpLogContents, read_oplog
 from tracekit.capture.overhead import ENOUGH_NS
 from tracekit.capture.proxy.requests import OTHER_REQUESTS
 from tracekit.capture.scopes import Scopes
-from tracekit.capture.sockets import Objects, Requests, named, ports_of_stores
+from tracekit.capture.sockets import Objects, Requests, clients_in_log
 from tracekit.capture.tools.dftracer import DFTracerLog
 from tracekit.capture.tools.engine import Log
 from tracekit.capture.tools.strace import StraceCalls
@@ -167,7 +167,7 @@ def _write(
                     (moved_kept[0], moved_kept[1]),
                     mapped_files=mapped,
                     object_bytes=objects.bytes,
-                    unseen=(*log.unseen, *named(log.ports, ports_of_stores())),
+                    unseen=(*log.unseen, *clients_in_log(log.ports, log.mapped_files)),
                 )
             notes += _of_mappings(mapped, faults, job.unfollowed)
     if completeness is not None:

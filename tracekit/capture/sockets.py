@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from tracekit.capture.native.libraries import CLIENTS, PYTHON
 from tracekit.capture.native.logs import Caller, Process
 
-__all__ = ["Objects", "Requests", "clients_of", "named", "ports_of_stores", "unrecorded"]
+__all__ = ["Objects", "Requests", "clients_in_log", "clients_of", "ports_of_stores", "unrecorded"]
 
 _MESSAGE_BYTES = 4096
 """The heads of a request and its answer, at most."""
@@ -63,6 +63,7 @@ _PORTS = {
     10000: "Azurite",
 }
 """Where stores are reached."""
+_NAME_SERVER = 53
 _ENDPOINTS = (
     "AWS_ENDPOINT_URL",
     "AWS_ENDPOINT_URL_S3",
@@ -157,13 +158,13 @@ def _to_stores(process: Process, known_ports: Mapping[int, str]) -> tuple[list[s
     Those of Python itself do if it has connected to a port of stores, because they are in every program that has a native client.
     """
     callers = _strangers(process)
-    ports = named(process.ports, known_ports)
+    ports = _named(process.ports, known_ports)
     native = [caller for caller in callers if not _is_python_itself(process, caller)]
     # A process that was killed has not said what it had loaded.
     libraries = (*process.libraries, *(caller.library for caller in native))
-    loaded = {name for library in libraries for part, name in CLIENTS.items() if part in library}
+    loaded = _clients_among(libraries)
     if native and loaded:
-        return sorted(loaded), callers if ports else native
+        return loaded, callers if ports else native
     return (ports, callers) if ports else ([], [])
 
 
@@ -176,7 +177,19 @@ def _is_python_itself(process: Process, caller: Caller) -> bool:
     return caller.name.startswith(("_socket.", PYTHON)) or (caller.library == "program" and process.is_python)
 
 
-def named(ports: Iterable[int], known_ports: Mapping[int, str]) -> list[str]:
+def clients_in_log(ports: Collection[int], mapped_files: Iterable[str]) -> list[str]:
+    """The clients that a log of calls shows, though not what went through their sockets: the native ones among the mapped files
+    if anything but a name server was connected to, and the ports of stores."""
+    libraries = ("/".join(uri.rsplit("/", 2)[-2:]) for uri in mapped_files)
+    loaded = _clients_among(libraries) if set(ports) - {_NAME_SERVER} else []
+    return [*loaded, *_named(ports, ports_of_stores())]
+
+
+def _clients_among(libraries: Iterable[str]) -> list[str]:
+    return sorted({name for library in libraries for part, name in CLIENTS.items() if part in library})
+
+
+def _named(ports: Iterable[int], known_ports: Mapping[int, str]) -> list[str]:
     """Name those of the ports at which stores are reached."""
     return [f"port {port} ({known_ports[port]})" for port in sorted(ports) if port in known_ports]
 
