@@ -131,8 +131,8 @@ def judge(
     )  # fmt: skip
     read, filtered_read = _seen(processes, "read", moved[0], kept[0], sum(own))
     written, filtered_written = _seen(processes, "written", moved[1], kept[1], own[0])
-    clients, silent = unrecorded(processes, objects, sample_rate)
     known_ports = ports_of_stores(objects.proxy_ports)
+    clients, silent = unrecorded(processes, objects, sample_rate, known_ports)
     unseen = tuple(sorted({name for p in processes for name in p.libraries if name in UNSEEN}))
     total = read + written + objects.bytes + (silent or 0)
     share = (kept[0] + kept[1] + objects.bytes) / total if total else 1.0

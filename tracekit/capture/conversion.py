@@ -137,7 +137,8 @@ def _write(
             faults = FaultLog(work / FOLDER)
             placed = Scopes(work / "scopes", rank=job.rank)
             *moved_kept, touched = _add_recorded(writer, log, faults, placed, paths, metadata)
-            mapped = sum(map(paths.admits, log.mapped_files))
+            mapped_files = log.mapped_files
+            mapped = sum(map(paths.admits, mapped_files))
             writer.count("mapped_files", mapped)
             for name, number in placed.counters.items():
                 writer.count(name, number)
@@ -167,7 +168,7 @@ def _write(
                     (moved_kept[0], moved_kept[1]),
                     mapped_files=mapped,
                     object_bytes=objects.bytes,
-                    unseen=(*log.unseen, *clients_in_log(log.ports, log.mapped_files)),
+                    unseen=(*log.unseen, *clients_in_log(log.ports, mapped_files)),
                 )
             notes += _of_mappings(mapped, faults, job.unfollowed)
     if completeness is not None:

@@ -116,7 +116,7 @@ class Objects:
 
 
 def unrecorded(
-    processes: Sequence[Process], objects: Objects, sample_rate: float
+    processes: Sequence[Process], objects: Objects, sample_rate: float, known_ports: Mapping[int, str]
 ) -> tuple[tuple[str, ...], int | None]:
     """The native object clients that moved more than the recorded requests can have moved, and these bytes.
 
@@ -126,7 +126,6 @@ def unrecorded(
     elsewhere: dict[int, int] = defaultdict(int)
     connections: dict[int, int] = defaultdict(int)
     clients: dict[int, set[str]] = defaultdict(set)
-    known_ports = ports_of_stores(objects.proxy_ports)
     for process in processes:
         found, callers = _to_stores(process, known_ports)
         moved[process.pid] += sum(caller.bytes for caller in callers)

@@ -101,7 +101,7 @@ static volatile int dead; /* dead: recording has ended for good */
 static int metadata, faults_asked, queues_seen, rings_known;
 static int memory_unwanted;          /* files of /dev/shm, as no include glob names them */
 static u64 memory_device;           /* the file system that is mounted there */
-static struct { u64 device, inode; } callers[3]; /* the standard streams that the command was given */
+static struct { u64 device, inode; } redirected[3]; /* the standard streams that the command was given */
 static u32 our_pid, next_file, next_chunk, name_lock, start_lock, asked_lock, rings_lock, callers_lock, next_opened;
 static u32 *place_locks;            /* shared with forked children, as the positions of descriptors are */
 /* What the last of the forked children that looked found in its memory map, for those with as much executable memory; shared. */
@@ -388,8 +388,8 @@ static void begin_recording(void) {
             const char *given = getenv("TRACEKIT_NATIVE_STREAMS");
             for (int i = 0; given && *given && i < 3; i++) {
                 char *end;
-                callers[i].device = strtoull(given, &end, 10);
-                callers[i].inode = *end ? strtoull(end + 1, &end, 10) : 0;
+                redirected[i].device = strtoull(given, &end, 10);
+                redirected[i].inode = *end ? strtoull(end + 1, &end, 10) : 0;
                 given = *end ? end + 1 : end;
             }
             const char *parts = getenv("TRACEKIT_NATIVE_LIBRARIES");
@@ -523,8 +523,8 @@ static void note_mapped(void) {
             u64 name = path ? hash_of(path, strlen(path)) : 0;
             int again = name == last; /* an object has several parts, one after the other */
             if (name) last = name;
-            if (name && !again && strstr(base, ".so")) log_header->objects++;
             if (name && !again && strstr(base, ".so")) {
+                log_header->objects++;
                 const char *from = last_parts(path);
                 size_t length = strlen(from);
                 int known = 0;
@@ -794,7 +794,7 @@ static struct entry *learn(int fd, const char *name, size_t length) {
     if (SYS(SYS_fstat, fd, &status)) { table[fd].state = UNKNOWN; return NULL; }
     struct entry found = {.state = S_ISSOCK(status.st_mode) && is_of_network(fd) ? SOCKET : OTHER};
     int given = 0;
-    for (int i = 0; fd <= 2 && i < 3; i++) given |= callers[i].inode == status.st_ino && callers[i].device == status.st_dev;
+    for (int i = 0; fd <= 2 && i < 3; i++) given |= redirected[i].inode == status.st_ino && redirected[i].device == status.st_dev;
     if (!length && memory_device && status.st_dev == memory_device) given = 1; /* to ask for its name takes 10 us */
     if (!given && (S_ISREG(status.st_mode) || S_ISBLK(status.st_mode)))
         found = length ? file_of_name(name, length) : file_of_link(fd, &status);

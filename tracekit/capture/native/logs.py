@@ -98,6 +98,7 @@ class Process:
 
     @property
     def is_python(self) -> bool:
+        """Whether it ran Python, or a program with Python in it."""
         program = os.path.basename(self.program.split(" ")[0])
         return program.startswith("python") or any(PYTHON in name for name in self.libraries)
 
